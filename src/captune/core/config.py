@@ -1,0 +1,200 @@
+"""From defaults, preset, file, environment and flags to one checked configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
+
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.options import Options
+
+Config = TypeVar("Config", bound=Options)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One option as the command line, the web form and the docs see it."""
+
+    name: str
+    section: str
+    annotation: Any
+    default: Any
+    help: str
+    env: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """`section.name`, as in a configuration file or `--set`."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[Config]):
+    """The checked values, and for every key that is not a default, who set it."""
+
+    values: Config
+    sources: dict[str, str]
+
+
+def leaves(config: type[Options]) -> dict[str, Leaf]:
+    """Every option of a configuration by its name, in the order of declaration."""
+    found: dict[str, Leaf] = {}
+    for section, field in config.model_fields.items():
+        group = field.annotation
+        if not (isinstance(group, type) and issubclass(group, BaseModel)):
+            raise TypeError(f"{config.__name__}.{section} is not a group of options")
+        for name, leaf in group.model_fields.items():
+            if name in found:
+                raise TypeError(f"{config.__name__} has two options named {name}")
+            extra = leaf.json_schema_extra if isinstance(leaf.json_schema_extra, dict) else {}
+            env = (str(extra["env"]),) if extra.get("env") else ()
+            found[name] = Leaf(
+                name=name,
+                section=section,
+                annotation=leaf.annotation,
+                default=None if leaf.default is PydanticUndefined else leaf.default,
+                help=leaf.description or "",
+                env=(f"CAPTUNE_{name.upper()}", *env),
+            )
+    return found
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with captune."""
+    return sorted(f.name.removesuffix(".yaml") for f in files("captune.core.presets").iterdir() if f.name.endswith(".yaml"))
+
+
+def resolve(
+    config: type[Config],
+    *,
+    preset: str | None = None,
+    file: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Iterable[str] = (),
+) -> Resolved[Config]:
+    """Merge all sources, the later winning: defaults, preset, file, environment, flags, `sets`.
+
+    `flags` are option names with values (None: not given), `sets` are strings
+    `section.name=value` whose values are YAML. Raises `UsageError` for an unknown key
+    or a value out of range, naming where it came from.
+    """
+    known = leaves(config)
+    tree: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+
+    def put(key: str, value: Any, source: str) -> None:
+        section, _, name = key.partition(".")
+        if not name:
+            section, name = (known[key].section if key in known else ""), key
+        if name not in known or known[name].section != section:
+            raise UsageError(f"{source}: there is no option '{key}'.", did_you_mean(name, known))
+        tree.setdefault(section, {})[name] = value
+        sources[f"{section}.{name}"] = source
+
+    if preset is not None:
+        if preset not in presets():
+            raise UsageError(f"There is no preset '{preset}'.", did_you_mean(preset, presets()))
+        for key, value in _pairs(_yaml(files("captune.core.presets").joinpath(f"{preset}.yaml").read_text(), preset)):
+            if key.partition(".")[0] in config.model_fields:
+                put(key, value, f"preset {preset}")
+    if file is not None:
+        for key, value in _pairs(_yaml(_read(file), str(file))):
+            put(key, value, str(file))
+    for leaf in known.values():
+        for variable in leaf.env:
+            if (environment or {}).get(variable, "") != "":
+                put(leaf.key, _scalar((environment or {})[variable]), f"environment variable {variable}")
+                break
+    for name, value in (flags or {}).items():
+        if value is not None:
+            put(name, value, known[name].flag if name in known else name)
+    for pair in sets:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: expected KEY=VALUE.", "For example: --set train.epochs=3")
+        put(key.strip(), _scalar(text), f"--set {key}")
+    return Resolved(_validate(config, tree, sources, known), sources)
+
+
+def dump(values: Options) -> str:
+    """The configuration as YAML, every key named."""
+    return yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _validate(config: type[Config], tree: dict[str, Any], sources: dict[str, str], known: dict[str, Leaf]) -> Config:
+    for section, values in tree.items():
+        for name, value in values.items():
+            # One word where a list is expected is a list of one; "a,b" is a list of two.
+            if known[name].default.__class__ is tuple and isinstance(value, str):
+                values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+            elif isinstance(value, list):
+                values[name] = tuple(value)
+        tree[section] = values
+    try:
+        return config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        key = ".".join(path[:2])
+        source = sources.get(key, key)
+        name = path[1] if len(path) > 1 else key
+        said = first["msg"].removeprefix("Value error, ")
+        given = f" {first['input']!r}" if len(path) > 1 else ""
+        hint = known[name].help if name in known else "See the command's --help."
+        raise UsageError(f"{source}:{given} is not allowed: {said}.", hint) from None
+
+
+
+def _yaml(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{name}{line}: not valid YAML.", "Check indentation and quotes.") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{name}: expected sections with options in them.", "For example: train: {epochs: 3}")
+    return value
+
+
+def _read(file: str | os.PathLike[str]) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot read the configuration {file}: {error.strerror}.", "Check the path.") from None
+
+
+def _pairs(tree: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            for name, value in values.items():
+                yield f"{section}.{name}", value
+        else:
+            yield section, values
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # YAML reads 1e-4 as a word; people mean the number.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

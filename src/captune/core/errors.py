@@ -1,0 +1,53 @@
+"""What a user can cause: one exception with the next step, and the exit codes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_SOME_IMAGES_FAILED = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class CaptuneError(Exception):
+    """Something a user can cause and mend.
+
+    `message` says what is wrong and where, `hint` what to do next; `code` is the
+    exit code of the command line (see `captune.core.errors.EXIT_*`).
+    """
+
+    def __init__(self, message: str, hint: str = "", *, code: int = EXIT_FAILURE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(CaptuneError):
+    """A command, an option or a value that does not exist."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint, code=EXIT_USAGE)
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> CaptuneError:
+    """The error for an optional package that is not installed."""
+    return CaptuneError(
+        f"{purpose} needs the package '{package}', which is not installed.",
+        f"Install it with: pip install 'captune[{extra}]'",
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """'Did you mean …? Known: …' for an unknown name."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listed = ", ".join(names) if names else "none"
+    return f"Did you mean '{near[0]}'? Known: {listed}." if near else f"Known: {listed}."

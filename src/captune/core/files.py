@@ -1,0 +1,78 @@
+"""Files that are whole or absent: written beside their place, synced, renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from captune.core.errors import CaptuneError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
+    """Open a file that appears at `path` only when the block ends without an error.
+
+    `mode` is "w" (UTF-8 text) or "wb". The folder is made if it is missing. A full
+    disk or a folder that may not be written raises `CaptuneError`, and what stood at
+    `path` before stays.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.filename not in (None, str(temporary), str(target), str(target.parent)):
+            raise
+        raise disk_error(error, target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
+    """What a failed write means and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CaptuneError(f"The disk is full: cannot write {path}.", "Free some space and run the command again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CaptuneError(f"No permission to write {path}.", "Choose another output folder, or change its permissions.")
+    return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole text file, or leave what was there."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, keys in their order."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON; a file that is missing or broken raises `CaptuneError` with its line."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
+    except json.JSONDecodeError as error:
+        raise CaptuneError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file.") from None
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:
+    """Write one JSON value a line; returns how many."""
+    count = 0
+    with atomic_write(path) as file:
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    return count

@@ -1,0 +1,201 @@
+"""Every option, declared once.
+
+A field here is the flag of the command line, the check of its value, the keyword of the
+Python function, the key of the configuration file, the environment variable and the row
+in the docs. `captune.core.config` resolves them; `captune.cli.flags` draws the flags.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:
+    """A field with its help and, where another tool's users expect one, an environment variable."""
+    extra = {"env": env} if env else None
+    return Field(default, description=help, json_schema_extra=extra, **checks)
+
+
+class Options(BaseModel):
+    """A frozen group of options; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DeviceOptions(Options):
+    """Where a model runs and in which number type."""
+
+    device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
+    precision: Precision = option(
+        "auto", "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones, fp32 on CPU."
+    )
+
+
+class GenerationOptions(Options):
+    """How a caption is searched for. The defaults are the same everywhere."""
+
+    num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
+    max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=512)
+    min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=512)
+    length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
+    repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", gt=0, le=10)
+    no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
+    early_stopping: bool = option(False, "Stop the beam search as soon as enough captions have ended.")
+    sample: bool = option(False, "Draw tokens by chance instead of taking the likeliest.")
+    temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied (with --sample).", gt=0, le=10)
+    top_k: int = option(50, "Draw among this many tokens; 0: all (with --sample).", ge=0)
+    top_p: float = option(1.0, "Draw among the tokens that hold this much probability (with --sample).", gt=0, le=1)
+    sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0)
+    num_captions: int = option(1, "Captions for each picture: the best beams, or that many samples.", ge=1, le=64)
+    variations: int = option(
+        0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
+    )
+    prompt: str | None = option(None, "Words the caption continues; not repeated in it. Default: the model's own.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerationOptions:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        if not self.sample and self.num_captions > self.num_beams:
+            raise ValueError(
+                f"num_captions {self.num_captions} is above num_beams {self.num_beams}; raise num_beams or set sample"
+            )
+        return self
+
+
+class PrepareOptions(Options):
+    """How a source becomes splits."""
+
+    format: str | None = option(None, "Format of the source; default: found by looking at it.")
+    split: tuple[str, ...] = option(
+        ("auto",),
+        "Ratios (80/10/10), an official split (flickr8k, karpathy), split files (train=FILE val=FILE test=FILE), "
+        "or auto: what the source says, else 80/10/10.",
+    )
+    seed: int = option(42, "Seed of a split by ratios.", ge=0)
+    on_bad: Literal["fail", "skip"] = option("fail", "What to do with pictures that cannot be read.")
+    images: str | None = option(None, "Folder of the pictures, where it is not beside the captions.")
+    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are bad.", ge=1)
+    duplicates: bool = option(True, "Look for near-duplicate pictures across splits.")
+    prepare_workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
+
+
+class DataOptions(Options):
+    """How prepared data reaches the model."""
+
+    max_caption_tokens: int = option(40, "Longest reference in training, in tokens; longer ones are cut.", ge=2, le=512)
+    captions_per_image: int = option(
+        0, "References of a picture that share a visit; 0: all. 1: every pair is a row of its own.", ge=0
+    )
+    clean_captions: bool = option(
+        False, "Training references as BLIP's authors clean them: lower case, few signs, at most 30 words."
+    )
+    crop: float = option(0.0, "Random crop in training: smallest share of the picture kept is 1 - crop.", ge=0, lt=1)
+    flip: bool = option(False, "Random mirror image in training, unless a reference says left or right.")
+    color_jitter: float = option(0.0, "Random change of brightness, contrast and colour in training.", ge=0, lt=1)
+    loader_workers: int = option(0, "Processes that open training pictures; 0: in the main process.", ge=0)
+
+
+class ModelOptions(Options):
+    """What is loaded and which of its parts learn."""
+
+    freeze: tuple[Literal["auto", "none", "vision", "bridge", "text"], ...] = option(
+        ("auto",), "Parts that do not learn: vision, bridge, text, none; auto: vision, and nothing in a new model."
+    )
+    image_size: int | None = option(
+        None, "Side of the square the model sees, in pixels; default: the model's own.", ge=8, le=2048
+    )
+    dropout: float | None = option(None, "Dropout of the text part; default: as the model was saved.", ge=0, lt=1)
+    train_prompt: str | None = option(
+        None, "Words put before every reference in training and before every caption later, e.g. 'a picture of'."
+    )
+    vocab_size: int = option(8000, "Largest vocabulary that a new model's tokenizer learns.", ge=64)
+
+
+class TrainOptions(Options):
+    """How long and how a model learns."""
+
+    epochs: float = option(5.0, "Visits of every reference of every picture.", gt=0, env="NUM_EPOCHS")
+    max_steps: int = option(0, "Stop after this many optimizer steps instead; 0: off.", ge=0)
+    batch_size: int = option(8, "Pictures (with their references) in a step of one device.", ge=1, env="BATCH_SIZE")
+    gradient_accumulation: int = option(1, "Batches that make one optimizer step.", ge=1)
+    learning_rate: float = option(2e-5, "Peak learning rate.", gt=0)
+    weight_decay: float = option(0.05, "AdamW's weight decay.", ge=0)
+    adam_beta2: float = option(0.999, "AdamW's second beta.", gt=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the learning rate after the warm-up.")
+    warmup_ratio: float = option(0.05, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
+    warmup_steps: int = option(0, "Steps in which the learning rate rises; overrides the ratio; 0: off.", ge=0)
+    max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0: off.", ge=0)
+    label_smoothing: float = option(0.0, "Share of the target spread over all words.", ge=0, lt=1)
+    seed: int = option(42, "Seed of order, dropout and augmentation.", ge=0)
+    logging_steps: int = option(50, "Optimizer steps between two lines of the log.", ge=1)
+    eval_every: float = option(1.0, "Epochs between two validations.", gt=0)
+    eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
+    keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
+    best_metric: Literal["cider", "bleu_4", "bleu_1", "rouge_l", "loss"] = option(
+        "cider", "What makes a checkpoint best-metric."
+    )
+    early_stopping: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
+    validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
+    sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "none"], ...] = option(
+        ("tensorboard",), "Where the figures go besides the run folder."
+    )
+    gradient_checkpointing: bool = option(False, "Less memory for more time.")
+
+
+class EvalOptions(Options):
+    """What is measured."""
+
+    limit_images: int = option(0, "Measure on this many pictures of the split; 0: all.", ge=0)
+    limit_references: int = option(0, "References of each picture to measure against; 0: all.", ge=0)
+    perplexity: bool = option(True, "Measure the perplexity of the references as well.")
+    eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
+
+
+class CaptionOptions(Options):
+    """How pictures come in and captions go out."""
+
+    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet or sidecar.")
+    caption_batch_size: int = option(8, "Pictures captioned at once.", ge=1)
+    caption_workers: int = option(0, "Threads that open pictures; 0: one for each core.", ge=0)
+    recursive: bool = option(True, "Look into the folders of a folder.")
+    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
+
+
+class TrainConfig(Options):
+    """Everything `captune train` takes, as it stands in a run's `config.yaml`."""
+
+    data: DataOptions = Field(default_factory=DataOptions)
+    model: ModelOptions = Field(default_factory=ModelOptions)
+    train: TrainOptions = Field(default_factory=TrainOptions)
+    eval: EvalOptions = Field(default_factory=EvalOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class EvaluateConfig(Options):
+    """Everything `captune evaluate` takes."""
+
+    eval: EvalOptions = Field(default_factory=EvalOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class CaptionConfig(Options):
+    """Everything `captune caption` takes."""
+
+    caption: CaptionOptions = Field(default_factory=CaptionOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class PrepareConfig(Options):
+    """Everything `captune prepare` takes."""
+
+    prepare: PrepareOptions = Field(default_factory=PrepareOptions)
