@@ -140,7 +140,7 @@ class TrainOptions(Options):
     best_metric: Literal["cider", "bleu_4", "bleu_1", "rouge_l", "loss"] = option(
         "cider", "What makes a checkpoint best-metric."
     )
-    early_stopping: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
+    early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
     trackers: tuple[Literal["tensorboard", "wandb", "none"], ...] = option(
