@@ -73,7 +73,9 @@ def leaves(config: type[Options]) -> dict[str, Leaf]:
 
 def presets() -> list[str]:
     """Names of the presets that ship with captune."""
-    return sorted(f.name.removesuffix(".yaml") for f in files("captune.core.presets").iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in files("captune.core.presets").iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def resolve(
@@ -155,7 +157,6 @@ def _validate(config: type[Config], tree: dict[str, Any], sources: dict[str, str
         given = f" {first['input']!r}" if len(path) > 1 else ""
         hint = known[name].help if name in known else "See the command's --help."
         raise UsageError(f"{source}:{given} is not allowed: {said}.", hint) from None
-
 
 
 def _yaml(text: str, name: str) -> dict[str, Any]:

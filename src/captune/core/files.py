@@ -44,7 +44,9 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CaptuneError(f"The disk is full: cannot write {path}.", "Free some space and run the command again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CaptuneError(f"No permission to write {path}.", "Choose another output folder, or change its permissions.")
+        return CaptuneError(
+            f"No permission to write {path}.", "Choose another output folder, or change its permissions."
+        )
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 
@@ -66,7 +68,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
     except json.JSONDecodeError as error:
-        raise CaptuneError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file.") from None
+        raise CaptuneError(
+            f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file."
+        ) from None
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:

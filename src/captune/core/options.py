@@ -82,7 +82,7 @@ class PrepareOptions(Options):
     images: str | None = option(None, "Folder of the pictures, where it is not beside the captions.")
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are bad.", ge=1)
     duplicates: bool = option(True, "Look for near-duplicate pictures across splits.")
-    prepare_workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
+    workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
 
 
 class DataOptions(Options):
@@ -127,7 +127,9 @@ class TrainOptions(Options):
     learning_rate: float = option(2e-5, "Peak learning rate.", gt=0)
     weight_decay: float = option(0.05, "AdamW's weight decay.", ge=0)
     adam_beta2: float = option(0.999, "AdamW's second beta.", gt=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the learning rate after the warm-up.")
+    schedule: Literal["cosine", "linear", "constant"] = option(
+        "cosine", "Course of the learning rate after the warm-up."
+    )
     warmup_ratio: float = option(0.05, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
     warmup_steps: int = option(0, "Steps in which the learning rate rises; overrides the ratio; 0: off.", ge=0)
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0: off.", ge=0)
@@ -162,8 +164,8 @@ class CaptionOptions(Options):
     """How pictures come in and captions go out."""
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet or sidecar.")
-    caption_batch_size: int = option(8, "Pictures captioned at once.", ge=1)
-    caption_workers: int = option(0, "Threads that open pictures; 0: one for each core.", ge=0)
+    batch_size: int = option(8, "Pictures captioned at once.", ge=1)
+    workers: int = option(0, "Threads that open pictures; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
 

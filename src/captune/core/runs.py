@@ -1,0 +1,152 @@
+"""A run: the folder of one training, and the names of its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json, write_json, write_text
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+HISTORY = "history.jsonl"
+TRAIN_METRICS = "train_metrics.json"
+EVAL = "eval_bleu.json"
+SPLITS = "splits.json"
+COMPLETE = "complete.json"
+POINTERS = ("best-metric", "best-loss")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: `complete.json` is written last and names its step and epoch."""
+
+    path: Path
+    step: int
+    epoch: float
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+class Run:
+    """A run folder.
+
+    It holds `config.yaml`, `manifest.json`, `history.jsonl`, `checkpoints/`, the pointers
+    `best-loss` and `best-metric`, and what evaluations leave. Checkpoints that are not
+    complete do not exist for it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @staticmethod
+    def is_run(path: str | os.PathLike[str]) -> bool:
+        """Whether the folder was made by `captune train`."""
+        return (Path(path) / MANIFEST).is_file() and (Path(path) / CONFIG).is_file()
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Whole checkpoints, oldest first."""
+        found = []
+        for mark in self.checkpoints_folder.glob(f"checkpoint-*/{COMPLETE}"):
+            try:
+                said = json.loads(mark.read_text(encoding="utf-8"))
+                found.append(Checkpoint(mark.parent, int(said["step"]), float(said["epoch"])))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # a checkpoint whose mark cannot be read is not whole
+        return sorted(found, key=lambda c: c.step)
+
+    def last(self) -> Checkpoint | None:
+        whole = self.checkpoints()
+        return whole[-1] if whole else None
+
+    def point(self, pointer: str, checkpoint: str) -> None:
+        """Make `pointer` (best-loss, best-metric) name a checkpoint, at once or not at all."""
+        target = self.path / pointer
+        temporary = self.path / f".{pointer}.{os.getpid()}.part"
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(Path("checkpoints") / checkpoint)
+        except OSError:  # a file system without links: the name alone
+            write_text(target, checkpoint + "\n")
+            return
+        os.replace(temporary, target)
+
+    def pointed(self, pointer: str) -> str | None:
+        """The name of the checkpoint that `pointer` names, or None."""
+        target = self.path / pointer
+        if target.is_symlink():
+            return Path(os.readlink(target)).name
+        return target.read_text(encoding="utf-8").strip() if target.is_file() else None
+
+    def checkpoint(self, which: str = "best") -> Checkpoint:
+        """A checkpoint by name: best, best-metric, best-loss, last, epoch-N or checkpoint-N.
+
+        `best` is best-metric where there is one, else best-loss, else the last.
+        Raises `CaptuneError` that lists what there is.
+        """
+        whole = self.checkpoints()
+        if not whole:
+            raise CaptuneError(
+                f"The run {self.path} has no whole checkpoint yet.", "Let it train longer, or --resume it."
+            )
+        by_name = {c.name: c for c in whole}
+        if which == "best":
+            for pointer in POINTERS:
+                name = self.pointed(pointer)
+                if name in by_name:
+                    return by_name[name]
+            return whole[-1]
+        if which == "last":
+            return whole[-1]
+        if which in POINTERS:
+            name = self.pointed(which)
+            if name in by_name:
+                return by_name[name]
+        elif which in by_name:
+            return by_name[which]
+        elif which.startswith("epoch-"):
+            for candidate in reversed(whole):
+                if f"{candidate.epoch:g}" == which.removeprefix("epoch-"):
+                    return candidate
+        names = [*(p for p in POINTERS if self.pointed(p)), "last", *by_name, *(f"epoch-{c.epoch:g}" for c in whole)]
+        raise CaptuneError(f"The run {self.path} has no checkpoint '{which}'.", f"It has: {', '.join(names)}.")
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / MANIFEST)
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.path / MANIFEST, manifest)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Lines of `history.jsonl`; a line that was cut off by a kill is left out."""
+        path = self.path / HISTORY
+        if not path.is_file():
+            return []
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+        return lines
+
+
+def find_runs(folder: str | os.PathLike[str]) -> Iterator[Run]:
+    """Runs in a folder, or the folder itself if it is one; by name."""
+    if Run.is_run(folder):
+        yield Run(folder)
+        return
+    for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
+        if Run.is_run(manifest.parent):
+            yield Run(manifest.parent)

@@ -1,0 +1,33 @@
+"""What a dataset format yields: records whose pictures may still lie inside an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedImage:
+    """A picture that lies inside a tar shard, a Parquet file or a Hub data set.
+
+    `name` is the file name it should get; `read` returns its bytes as they were stored
+    and may only be called before the next record is asked for.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A picture with its references as the source states them.
+
+    `where` says where in the source it stands ("captions.txt, line 12"), for messages.
+    """
+
+    id: str
+    image: Path | EmbeddedImage
+    references: tuple[str, ...]
+    split: str | None = None
+    where: str = ""
