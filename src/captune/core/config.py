@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import Options
 
 Config = TypeVar("Config", bound=Options)

@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:
     """A field with its help and, where another tool's users expect one, an environment variable."""
-    extra = {"env": env} if env else None
+    extra: Any = {"env": env} if env else None
     return Field(default, description=help, json_schema_extra=extra, **checks)
 
 
