@@ -1,0 +1,1 @@
+"""The verbs as commands of the terminal."""

@@ -1,0 +1,187 @@
+"""Flags drawn from the options of `captune.core.options`: declared there, never again here."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from captune.core.config import Leaf, leaves, presets
+from captune.core.options import Options
+
+PANELS = {
+    "prepare": "Source and splits",
+    "data": "Data in training",
+    "model": "Model",
+    "train": "Training",
+    "eval": "Evaluation",
+    "caption": "Pictures and captions",
+    "generation": "How a caption is searched for",
+    "run_on": "Device",
+}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no advice, only warnings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, scores 0-1.")]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the user gave for the options of a verb; what was not given is absent."""
+
+    flags: dict[str, Any] = field(default_factory=dict)
+    config: str | None = None
+    preset: str | None = None
+    sets: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """`config`, `preset` and `sets`, as the Python functions name them."""
+        return {"config": self.config, "preset": self.preset, "sets": self.sets}
+
+
+def verb(function: Callable[..., None], config: type[Options] | None = None, *, files: bool = True) -> typer.Typer:
+    """A command from a function.
+
+    With `config`, the function's parameter `chosen` is filled from a flag for each option,
+    and with `files` from `--config`, `--preset` and `--set` as well.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    name = function.__name__.strip("_")
+    app.command(name, context_settings=CONTEXT)(with_options(function, config, files=files) if config else function)
+    return app
+
+
+def with_options(function: Callable[..., None], config: type[Options], *, files: bool = True) -> Callable[..., None]:
+    """`function` with a keyword for every option of `config` in place of its `chosen`."""
+    known = leaves(config)
+    own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "chosen"]
+    drawn = [_parameter(leaf) for leaf in known.values()]
+    sources = _source_parameters() if files else []
+
+    def command(**given: Any) -> None:
+        flags = {name: _listed(given.pop(name)) for name in known}
+        chosen = Chosen(
+            flags={name: value for name, value in flags.items() if value is not None},
+            config=given.pop("config", None),
+            preset=given.pop("preset", None),
+            sets=tuple(given.pop("sets", None) or ()),
+        )
+        function(**given, chosen=chosen)
+
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *sources, *drawn]]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def kind(annotation: Any) -> tuple[type | Any, bool]:
+    """The type of one value, and whether there may be several: `tuple[int, ...]` is `(int, True)`."""
+    if get_origin(annotation) is Annotated:
+        return kind(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return kind(next(part for part in get_args(annotation) if part is not NoneType))
+    if get_origin(annotation) is tuple:
+        return kind(get_args(annotation)[0])[0], True
+    return annotation, False
+
+
+def shown_default(leaf: Leaf) -> str:
+    """The default as a reader writes it; empty for none."""
+    if leaf.default is None:
+        return ""
+    if isinstance(leaf.default, bool):
+        return "on" if leaf.default else "off"
+    if isinstance(leaf.default, tuple):
+        return ",".join(str(part) for part in leaf.default)
+    return f"{leaf.default:g}" if isinstance(leaf.default, float) else str(leaf.default)
+
+
+def _parameter(leaf: Leaf) -> inspect.Parameter:
+    one, several = kind(leaf.annotation)
+    flag = leaf.flag
+    notes = []
+    if shown_default(leaf):
+        notes.append(f"default {shown_default(leaf)}")
+    if len(leaf.env) > 1:
+        notes.append(f"env {leaf.env[1]}")
+    text = leaf.help + (f" ({', '.join(notes)})" if notes else "")
+    settings: dict[str, Any] = {
+        "help": text.replace("[", r"\["),
+        "show_default": False,
+        "rich_help_panel": PANELS.get(leaf.section, leaf.section),
+    }
+    annotation: Any
+    if several:
+        # Commas or repetition; the words are checked with all other values in core.config.
+        annotation = list[str] | None
+        if get_origin(one) is Literal:
+            settings["metavar"] = "|".join(get_args(one)) + ",..."
+    else:
+        annotation = typing.Optional[one]  # noqa: UP045 - one may be a Literal built at run time
+    declared = [f"{flag}/--no-{flag.removeprefix('--')}"] if one is bool else [flag]
+    return inspect.Parameter(
+        leaf.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[annotation, typer.Option(*declared, **settings)],
+    )
+
+
+def _source_parameters() -> list[inspect.Parameter]:
+    def complete_preset(incomplete: str) -> list[str]:
+        return [name for name in presets() if name.startswith(incomplete)]
+
+    panel = "Where options come from"
+    declared: list[tuple[str, Any]] = [
+        (
+            "config",
+            Annotated[
+                str | None,
+                typer.Option("--config", metavar="FILE", help="YAML with sections of options.", rich_help_panel=panel),
+            ],
+        ),
+        (
+            "preset",
+            Annotated[
+                str | None,
+                typer.Option(
+                    "--preset",
+                    metavar="NAME",
+                    help=f"A recipe that ships with captune: {', '.join(presets())}.",
+                    rich_help_panel=panel,
+                    autocompletion=complete_preset,
+                ),
+            ],
+        ),
+        (
+            "sets",
+            Annotated[
+                list[str] | None,
+                typer.Option(
+                    "--set",
+                    metavar="SECTION.NAME=VALUE",
+                    help="Any option by its full name; wins over everything else. Repeatable.",
+                    rich_help_panel=panel,
+                ),
+            ],
+        ),
+    ]
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in declared
+    ]
+
+
+def _listed(value: Any) -> Any:
+    """Repeated flags as one tuple; a comma separates as well."""
+    if not isinstance(value, list):
+        return value
+    parts = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
+    return parts or None

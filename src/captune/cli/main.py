@@ -1,0 +1,174 @@
+"""The entry point: finds the verb, turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError
+
+# typer brings its own copy of click from some version on; this name is right in either case.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command before it is loaded: its line in `captune --help`, and what a stop leaves behind."""
+
+    help: str
+    panel: str
+    kept: str = "Nothing was changed."
+
+
+START, WORK, LOOK = "Start here", "The main job", "Look back"
+
+VERBS = {
+    "demo": Verb(
+        "The whole way on built-in scenes: no network, no downloads, about three minutes.",
+        START,
+        "What is finished stays in the demo's folder; run the same command to start over.",
+    ),
+    "doctor": Verb("Check Python, packages, devices, disk, a model and the logins.", START),
+    "prepare": Verb(
+        "Turn a dataset into verified splits.", WORK, "No split was written; run the same command to start over."
+    ),
+    "train": Verb(
+        "Fine-tune a model, or train one from scratch.",
+        WORK,
+        "Whole checkpoints are kept; the same command with --resume goes on from the last.",
+    ),
+    "evaluate": Verb(
+        "Caption a split and measure it; several models side by side.",
+        WORK,
+        "Reports that were finished are kept; run the same command to measure again.",
+    ),
+    "caption": Verb(
+        "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
+    ),
+    "runs": Verb("List, show and compare training runs.", LOOK),
+    "models": Verb("Model families that captune knows.", LOOK),
+}
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs; a verb's module is imported when it is called, not for the list."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {
+            name: TyperCommand(name, help=verb.help, rich_help_panel=verb.panel) for name, verb in VERBS.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in VERBS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Here rather than in `run`: typer turns the exception into a bare exit code.
+            _stopped(ctx.invoked_subcommand, "Stopped")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Terminated:
+            _stopped(ctx.invoked_subcommand, "Terminated")
+            raise
+
+
+class Terminated(SystemExit):
+    """SIGTERM, as an exception, so that `finally` blocks run."""
+
+
+def load(name: str) -> Any:
+    """The command of a verb, ready to be called."""
+    command = typer.main.get_command(importlib.import_module(f"captune.cli.verbs.{name}").app)
+    command.name = name
+    return command
+
+
+def application() -> Any:
+    """The whole command line as one command."""
+    app = typer.Typer(
+        cls=Verbs, name="captune", rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    app.callback(invoke_without_command=True)(_captune)
+    return typer.main.get_command(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.excepthook = _unexpected
+    try:
+        code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
+        sys.stdout.flush()
+    except CaptuneError as error:
+        _error(error.message, error.hint)
+        return error.code
+    except ClickException as error:
+        ctx = getattr(error, "ctx", None)
+        _error(error.format_message(), f"Try '{ctx.command_path} --help'." if ctx else "")
+        return int(error.exit_code)
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`captune ... | head`); nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def main() -> NoReturn:
+    """`captune` on the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _captune(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print captune's version.", is_eager=True)] = False,
+) -> None:
+    """Fine-tune, evaluate and serve image-captioning models."""
+    if version:
+        from captune import __version__
+
+        typer.echo(f"captune {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(EXIT_TERMINATED)
+
+
+def _stopped(verb: str | None, how: str) -> None:
+    from captune.cli.terminal import note
+
+    note(f"{how}. {VERBS[verb].kept if verb in VERBS else ''}".rstrip())
+
+
+def _error(message: str, hint: str) -> None:
+    from captune.cli.terminal import show_error
+
+    show_error(message, hint)
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if os.environ.get("CAPTUNE_TRACEBACK"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    said = str(error).strip().splitlines()
+    _error(
+        f"Something unexpected went wrong: {kind.__name__}{': ' + said[0] if said else ''}",
+        "Set CAPTUNE_TRACEBACK=1 and run the command again to see where; it may be a bug worth reporting.",
+    )

@@ -1,0 +1,71 @@
+"""What a reader sees: data on stdout, everything else on stderr, colour only where it is wanted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal of one stream; rich leaves colours out for NO_COLOR, TERM=dumb and pipes."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """What is wrong and what to do next, on stderr."""
+    from rich.text import Text
+
+    screen = console(stderr=True)
+    screen.print(Text.assemble(("error: ", "bold red"), message))
+    if hint:
+        screen.print(Text(hint))
+
+
+def note(text: str) -> None:
+    """A line that is no data, on stderr."""
+    from rich.text import Text
+
+    console(stderr=True).print(Text(text))
+
+
+def out(text: str) -> None:
+    """A line of data on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def out_json(value: Any) -> None:
+    """A value as JSON on stdout, scores as they are (0-1)."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> None:
+    """A table on stdout; with `numbers` all columns but the first stand to the right."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table: Table = Table(title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if numbers and place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    # A pipe has no width of its own: nothing is folded there.
+    screen = console()
+    screen.soft_wrap = False
+    screen.print(table, width=None if screen.is_terminal else 10_000)
+
+
+def hundred(name: str, score: float) -> str:
+    """A score as papers print it: x 100, but perplexity and counts as they are."""
+    return f"{score:,.2f}" if name in UNSCALED else f"{100 * score:.1f}"
+
+
+UNSCALED = frozenset({"perplexity", "loss", "sacrebleu"})

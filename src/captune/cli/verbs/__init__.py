@@ -1,0 +1,1 @@
+"""One file for each verb; `captune.cli.main` loads the one that is asked for."""
