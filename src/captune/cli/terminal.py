@@ -57,10 +57,11 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
         table.add_column(escape(column), justify="right" if numbers and place else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    # A pipe has no width of its own: nothing is folded there.
     screen = console()
     screen.soft_wrap = False
-    screen.print(table, width=None if screen.is_terminal else 10_000)
+    if not screen.is_terminal:
+        screen.width = 10_000  # a pipe has no width of its own: nothing is folded there
+    screen.print(table)
 
 
 def hundred(name: str, score: float) -> str:

@@ -1,0 +1,219 @@
+"""Look back on training runs: list, show, compare."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json
+from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
+
+LOWER_IS_BETTER = ("loss", "perplexity")
+NOT_SCORES = ("runtime", "per_second", "images", "samples", "references")
+
+
+@dataclass(frozen=True)
+class BestScore:
+    """The best value of one validation score, and the epoch and step it was measured at."""
+
+    value: float
+    epoch: float
+    step: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in one row.
+
+    `best` is by score name without `eval_`, `size` in bytes, `problem` empty for a sound run.
+    """
+
+    path: str
+    created: str = ""
+    model: str = ""
+    finished: bool = False
+    epochs: float = 0.0
+    steps: int = 0
+    best: dict[str, BestScore] = field(default_factory=dict)
+    checkpoints: tuple[str, ...] = ()
+    pointers: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """`finished`, `stopped` (or still running), or `broken`."""
+        return "broken" if self.problem else "finished" if self.finished else "stopped"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "state": self.state}
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """All that a run says about itself; `evaluation` and `metrics` are empty where they were not written."""
+
+    summary: RunSummary
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    validations: tuple[dict[str, Any], ...]
+    training: tuple[dict[str, Any], ...]
+    metrics: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "summary": self.summary.to_json()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side. `differences` holds the options that are not the same everywhere, one value a run."""
+
+    runs: tuple[RunSummary, ...]
+    differences: dict[str, tuple[Any, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"runs": [run.to_json() for run in self.runs], "differences": self.differences}
+
+
+def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
+    """The runs in a folder, oldest first; a broken one is listed with its problem.
+
+    Raises `CaptuneError` where the folder does not exist.
+    """
+    if not Path(folder).is_dir():
+        raise CaptuneError(
+            f"There is no folder {folder}.", "Name the folder that holds your runs: captune runs list FOLDER"
+        )
+    return sorted((_summary_or_problem(run) for run in find_runs(folder)), key=lambda s: (s.created, s.path))
+
+
+def show_run(path: str | os.PathLike[str]) -> RunDetail:
+    """Everything about one run; raises `CaptuneError` where `path` is not a run."""
+    run = _run(path)
+    history = run.history()
+    return RunDetail(
+        summary=_summary(run),
+        manifest=run.manifest(),
+        config=_config(run),
+        validations=tuple(line for line in history if _scores(line)),
+        training=tuple(line for line in history if "loss" in line),
+        metrics=_if_there(run.path / TRAIN_METRICS),
+        evaluation=_if_there(run.path / EVAL),
+    )
+
+
+def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
+    """Two or more runs side by side; raises `CaptuneError` for fewer, or for a folder that is no run."""
+    if len(paths) < 2:
+        raise CaptuneError("Comparing needs at least two runs.", "For example: captune runs compare runs/a runs/b")
+    found = [_run(path) for path in paths]
+    summaries = tuple(_summary(run) for run in found)
+    flat = [
+        {"model": summary.model, "data": run.manifest().get("data"), **_flat(_config(run))}
+        for run, summary in zip(found, summaries, strict=True)
+    ]
+    keys = dict.fromkeys(key for options in flat for key in options)
+    differences = {
+        key: tuple(options.get(key) for options in flat)
+        for key in keys
+        if any(options.get(key) != flat[0].get(key) for options in flat)
+    }
+    return Comparison(summaries, differences)
+
+
+def _run(path: str | os.PathLike[str]) -> Run:
+    # `runs/x@last` names a checkpoint elsewhere; here its run is meant.
+    folder = path if Path(path).exists() else str(path).partition("@")[0]
+    if not Run.is_run(folder):
+        reason = "it has no manifest.json and config.yaml" if Path(folder).is_dir() else "there is no such folder"
+        raise CaptuneError(f"{path} is not a run: {reason}.", "captune runs list FOLDER shows the runs in a folder.")
+    return Run(folder)
+
+
+def _summary_or_problem(run: Run) -> RunSummary:
+    try:
+        return _summary(run)
+    except CaptuneError as error:
+        return RunSummary(path=str(run.path), size=_size(run.path), problem=error.message)
+
+
+def _summary(run: Run) -> RunSummary:
+    manifest, history = run.manifest(), run.history()
+    if not isinstance(manifest, dict):
+        raise CaptuneError(f"{run.path}: manifest.json does not hold an object.", "Restore it, or remove the run.")
+    pointed = {pointer: run.pointed(pointer) for pointer in POINTERS}
+    return RunSummary(
+        path=str(run.path),
+        created=str(manifest.get("created", "")),
+        model=str(manifest.get("model", "")),
+        finished=bool(manifest.get("finished", False)),
+        epochs=max((float(line["epoch"]) for line in history if "epoch" in line), default=0.0),
+        steps=max((int(line["step"]) for line in history if "step" in line), default=0),
+        best=best_scores(history),
+        checkpoints=tuple(c.name for c in run.checkpoints()),
+        pointers={pointer: name for pointer, name in pointed.items() if name},
+        size=_size(run.path),
+    )
+
+
+def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
+    """The best of each validation score; of equals the earliest."""
+    best: dict[str, BestScore] = {}
+    for line in history:
+        for name, value in _scores(line).items():
+            sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
+            if name not in best or sign * value > sign * best[name].value:
+                best[name] = BestScore(value, float(line.get("epoch", 0.0)), int(line.get("step", 0)))
+    return best
+
+
+def _scores(line: Mapping[str, Any]) -> dict[str, float]:
+    """Validation scores in a line of the history, by name without `eval_`."""
+    return {
+        key.removeprefix("eval_"): float(value)
+        for key, value in line.items()
+        if key.startswith("eval_")
+        and isinstance(value, int | float)
+        and math.isfinite(value)
+        and not key.endswith(NOT_SCORES)
+    }
+
+
+def _config(run: Run) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((run.path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CaptuneError(
+            f"{run.path / CONFIG} cannot be read: {str(error).splitlines()[0]}.", "Restore it, or remove the run."
+        ) from None
+    return config if isinstance(config, dict) else {}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value
+        for section, values in config.items()
+        for name, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }
+
+
+def _if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder; what links point to is counted once, where it lies."""
+    return sum(
+        path.lstat().st_size
+        for root, _, names in os.walk(folder)
+        for path in (Path(root) / name for name in names)
+        if not path.is_symlink()
+    )

@@ -1,0 +1,101 @@
+"""What must be right on a machine before a model is loaded."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+
+
+def torchvision_fault() -> str | None:
+    """Why an installed torchvision does not import, or None (also where there is none).
+
+    captune does not use torchvision, but `transformers` imports it where it is installed,
+    and a build that does not fit torch breaks that.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None
+
+
+def check_torchvision() -> None:
+    """Stop with the command that mends a torchvision which does not fit torch."""
+    fault = torchvision_fault()
+    if fault:
+        raise CaptuneError(
+            f"The installed torchvision does not fit the installed torch ({fault}), and breaks transformers.",
+            "captune does not need it: pip uninstall torchvision",
+        )
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device: `memory` in bytes (0: shared with the machine), `bf16` None where it cannot be told."""
+
+    name: str
+    about: str
+    memory: int = 0
+    bf16: bool | None = None
+
+
+def devices() -> list[DeviceInfo]:
+    """The devices that torch can use here, the one that `auto` takes first."""
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        card = torch.cuda.get_device_properties(index)
+        # bf16 runs on cards from Ampere (compute capability 8) on.
+        found.append(DeviceInfo(f"cuda:{index}", card.name, card.total_memory, card.major >= 8))
+    if torch.backends.mps.is_available():
+        found.append(DeviceInfo("mps", "Apple GPU", 0, None))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    about = f"{cores} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    found.append(DeviceInfo("cpu", about, 0, _cpu_bf16()))
+    return found
+
+
+def _cpu_bf16() -> bool | None:
+    """Whether the CPU multiplies in bf16, as Linux states it; None elsewhere."""
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        return None
+    words = set(flags.read_text(encoding="utf-8", errors="replace").split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def exercise(family: str, folder: Path) -> Caption:
+    """Build the tiny model of a family, save it, load it, caption noise with both; returns the caption.
+
+    Raises `CaptuneError` where the loaded model says something else than the saved one.
+    """
+    import torch
+
+    from captune.models import FAMILIES
+
+    built = FAMILIES[family].tiny()
+    built.save(folder)
+    loaded = FAMILIES[family].load(folder)
+    options = GenerationOptions(num_beams=1, max_new_tokens=5)
+    said = []
+    for backbone in (built, loaded):
+        backbone.model.eval()
+        with torch.no_grad():
+            pixels = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size)
+            said.append(backbone.generate(backbone.encode(pixels), options)[0][0])
+    if said[0].text != said[1].text:
+        raise CaptuneError(
+            f"The tiny {family} model captions differently after saving and loading.",
+            "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
+        )
+    return said[1]
