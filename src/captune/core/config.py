@@ -47,6 +47,13 @@ class Resolved(Generic[Config]):
     values: Config
     sources: dict[str, str]
 
+    def with_defaults(self, section: str, defaults: Mapping[str, Any]) -> Config:
+        """The values, with `defaults` in a section for every option that nobody set."""
+        unset = {n: v for n, v in defaults.items() if f"{section}.{n}" not in self.sources}
+        group = getattr(self.values, section)
+        merged = type(group).model_validate({**group.model_dump(), **unset})
+        return self.values.model_copy(update={section: merged})
+
 
 def leaves(config: type[Options]) -> dict[str, Leaf]:
     """Every option of a configuration by its name, in the order of declaration."""

@@ -145,7 +145,7 @@ class TrainOptions(Options):
     early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
-    trackers: tuple[Literal["tensorboard", "wandb", "none"], ...] = option(
+    trackers: tuple[Literal["tensorboard", "none"], ...] = option(
         ("tensorboard",), "Where the figures go besides the run folder."
     )
     gradient_checkpointing: bool = option(False, "Less memory for more time.")

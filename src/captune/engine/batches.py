@@ -1,0 +1,163 @@
+"""Training batches: pictures grouped with their references, in an order known from the seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from captune.core.errors import CaptuneError
+from captune.core.records import ImageRecord
+from captune.data.augment import augment
+from captune.data.images import ImageError, open_image
+from captune.engine.captioning import read_pixels
+from captune.models.backbone import Backbone, Encoded, PixelSettings
+
+CLEANED = re.compile(r'[.!"()*#:;~]')
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training picture may change; all zero: not at all. Seeded by (seed, epoch, picture)."""
+
+    seed: int = 0
+    crop: float = 0.0
+    flip: bool = False
+    color_jitter: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return bool(self.crop or self.flip or self.color_jitter)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A picture and the references it is shown with; an epoch has every reference once."""
+
+    record: ImageRecord
+    references: tuple[Encoded, ...]
+
+
+def clean_reference(text: str) -> str:
+    """A reference as BLIP's authors clean it: lower case, without `.!"()*#:;~`, at most 30 words."""
+    return " ".join(CLEANED.sub(" ", text.lower()).split()[:30])
+
+
+def make_visits(
+    records: Sequence[ImageRecord], backbone: Backbone, *, longest: int, per_image: int = 0, clean: bool = False
+) -> list[Visit]:
+    """Visits of all records; `per_image` references share one (0: all of a picture's).
+
+    Raises `CaptuneError` where no record has a reference.
+    """
+    visits = []
+    for record in records:
+        texts = [clean_reference(r) for r in record.references] if clean else record.references
+        encoded = [backbone.encode_reference(text, longest) for text in texts]
+        step = per_image or max(1, len(encoded))
+        visits += [Visit(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
+    if not visits:
+        raise CaptuneError("No training picture has a reference.", "Check the train split of the prepared data.")
+    return visits
+
+
+class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
+    """Visits as a data set whose index is (epoch, number): the epoch seeds the augmentation."""
+
+    def __init__(self, visits: Sequence[Visit], pixels: PixelSettings, augmentation: Augmentation) -> None:
+        self.visits, self.pixels, self.augmentation = visits, pixels, augmentation
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[np.ndarray, tuple[Encoded, ...]]:
+        epoch, number = index
+        visit, change = self.visits[number], self.augmentation
+        try:
+            image = open_image(visit.record.image)
+        except ImageError as error:
+            raise CaptuneError(
+                f"A training picture cannot be read any more: {error.message}",
+                "Run `captune prepare` again with --on-bad skip, then continue with --resume.",
+            ) from None
+        if change.active:
+            image = augment(
+                image,
+                seed=change.seed,
+                epoch=epoch,
+                key=visit.record.id,
+                crop=change.crop,
+                flip=change.flip,
+                color_jitter=change.color_jitter,
+                references=visit.record.references,
+            )
+        return read_pixels(image, self.pixels), visit.references
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """(epoch, number) of every visit, shuffled anew each epoch by (seed, epoch) alone."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        return iter([(self.epoch, int(number)) for number in order])
+
+
+def collate(visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
+    """Pixels and ragged references to tensors.
+
+    `pixel_values` (pictures, 3, size, size), `tokens` (captions, width) padded on the
+    right, `lengths`, `owner` and `given` (captions,).
+    """
+    encoded = [(i, one) for i, (_, references) in enumerate(visits) for one in references]
+    lengths = torch.tensor([len(one.tokens) for _, one in encoded])
+    tokens = torch.full((len(encoded), int(lengths.max())), pad)
+    for row, (_, one) in zip(tokens, encoded, strict=True):
+        row[: len(one.tokens)] = torch.tensor(one.tokens)
+    return {
+        "pixel_values": torch.from_numpy(np.stack([pixels for pixels, _ in visits])),
+        "tokens": tokens,
+        "lengths": lengths,
+        "owner": torch.tensor([i for i, _ in encoded]),
+        "given": torch.tensor([one.given for _, one in encoded]),
+    }
+
+
+def supervised_tokens(batch: dict[str, Tensor]) -> int:
+    """How many tokens of a batch have a loss."""
+    return int((batch["lengths"] - batch["given"]).sum())
+
+
+def training_loader(visits: Visits, order: EpochOrder, batch_size: int, workers: int, pad: int) -> DataLoader:
+    """Batches of visits; no global random state is touched, in any number of workers."""
+    return DataLoader(
+        visits,
+        batch_sampler=BatchSampler(order, batch_size, drop_last=False),  # type: ignore[arg-type]  # indices are pairs
+        collate_fn=_Collate(pad),
+        num_workers=workers,
+        persistent_workers=False,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(order.seed),
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Collate:
+    pad: int
+
+    def __call__(self, visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]]) -> dict[str, Tensor]:
+        return collate(visits, self.pad)

@@ -1,0 +1,117 @@
+"""A model against references: its captions, and the likelihood it gives the references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import Caption, ImageRecord
+from captune.engine.batches import collate
+from captune.engine.captioning import caption_stream, stream_pixels
+from captune.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class ReferenceLikelihood:
+    """Summed negative log-likelihood (nats) of references and the number of their tokens, end included."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of a token."""
+        return self.nll / max(1, self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -> list[ImageRecord]:
+    """`count` records (0: all) in their order, chosen by the seed alone."""
+    if not 0 < count < len(records):
+        return list(records)
+    chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
+    return [records[i] for i in sorted(chosen)]
+
+
+def caption_records(
+    backbone: Backbone,
+    records: Sequence[ImageRecord],
+    options: GenerationOptions,
+    *,
+    batch_size: int = 16,
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+    progress: Progress = SILENT,
+    label: str = "Captioning",
+) -> dict[str, Caption]:
+    """The best caption of each record by its id. A picture that cannot be read raises its error."""
+    captions: dict[str, Caption] = {}
+    items = ((record.id, record.image) for record in records)
+    with _autocast(backbone, autocast):
+        stream = caption_stream(backbone, items, options, batch_size=batch_size, dtype=dtype)
+        for key, found in track(stream, progress, label, len(records)):
+            if isinstance(found, CaptuneError):
+                raise found
+            captions[key] = found[0]
+    return captions
+
+
+def likelihood_of_references(
+    backbone: Backbone,
+    records: Sequence[ImageRecord],
+    *,
+    longest: int = 512,
+    batch_size: int = 16,
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+    progress: Progress = SILENT,
+    label: str = "Loss",
+) -> ReferenceLikelihood:
+    """How likely the model finds the references, by the forward pass that training uses."""
+    by_id = {record.id: record for record in records if record.references}
+    nll, tokens = 0.0, 0
+    items = ((key, record.image) for key, record in by_id.items())
+    waiting: list[tuple[ImageRecord, np.ndarray]] = []
+
+    def flush() -> None:
+        nonlocal nll, tokens
+        if not waiting:
+            return
+        batch = collate(
+            [(pixels, [backbone.encode_reference(t, longest) for t in r.references]) for r, pixels in waiting],
+            backbone.pad,
+        )
+        on = {name: value.to(backbone.device) for name, value in batch.items()}
+        with torch.inference_mode():
+            memory = backbone.encode(on["pixel_values"].to(dtype))
+            losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
+        nll += float(losses.nll.double().sum())
+        tokens += len(losses.nll)
+        waiting.clear()
+
+    with _autocast(backbone, autocast):
+        for key, pixels in track(stream_pixels(items, backbone.pixels), progress, label, len(by_id)):
+            if isinstance(pixels, CaptuneError):
+                raise pixels
+            waiting.append((by_id[key], pixels))
+            if len(waiting) == batch_size:
+                flush()
+        flush()
+    return ReferenceLikelihood(nll, tokens)
+
+
+def _autocast(backbone: Backbone, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    if dtype in (None, torch.float32):
+        return nullcontext()
+    return torch.autocast(backbone.device.type, dtype)

@@ -1,0 +1,127 @@
+"""What a training leaves to read: `history.jsonl`, bars, sample captions, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from captune.core.files import disk_error, write_text
+from captune.core.progress import Progress
+from captune.core.runs import HISTORY, Run
+
+Sample = tuple[str, str, Sequence[str]]  # picture, caption, references
+SHOWN = {"eval_loss": "loss", "eval_cider": "CIDEr-D", "eval_bleu_4": "BLEU-4", "eval_rouge_l": "ROUGE-L"}
+
+
+def append_history(run: Run, line: dict[str, Any]) -> None:
+    """Add one line to `history.jsonl` and have it on the disk."""
+    try:
+        with open(run.path / HISTORY, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(error, run.path / HISTORY) from error
+
+
+def cut_history(run: Run, step: int) -> None:
+    """Forget lines behind `step`, so that a resumed run writes them anew."""
+    kept = [line for line in run.history() if line.get("step", 0) <= step]
+    write_text(run.path / HISTORY, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+class History(TrainerCallback):
+    """Writes the history, moves the bar and shows sample captions after each validation."""
+
+    def __init__(self, run: Run, progress: Progress, samples: Callable[[], Sequence[Sample]]) -> None:
+        self.run, self.progress, self.samples = run, progress, samples
+        self._bar: Any = None
+        self._task: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._bar = self.progress.task("Training", state.max_steps)
+        self._task = self._bar.__enter__()
+        self._task.advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._task.advance(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        values = {k: v for k, v in (logs or {}).items() if k != "epoch"}
+        if "loss" not in values and not any(name.startswith("eval_") for name in values):
+            return  # the library's own summary at the end
+        append_history(self.run, {"step": state.global_step, "epoch": state.epoch, **values})
+        if "loss" in values:
+            self._task.note(f"epoch {state.epoch:.2f}  loss {values['loss']:.3f}")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        scores = {name: value for name, value in (self.run.history() or [{}])[-1].items() if name in SHOWN}
+        shown = "  ".join(
+            f"{SHOWN[name]} {value:.3f}" if name == "eval_loss" else f"{SHOWN[name]} {100 * value:.1f}"
+            for name, value in scores.items()
+        )
+        self.progress.say(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
+        for picture, caption, references in self.samples():
+            self.progress.say(f"  {picture}: {caption!r}  reference: {references[0] if references else ''!r}")
+
+    def close(self) -> None:
+        """Take the bar off the screen, also after an error."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+class TensorBoard(TrainerCallback):
+    """Scalars and sample captions under `RUN/tensorboard`; a resumed run continues its curves."""
+
+    def __init__(self, run: Run, samples: Callable[[], Sequence[Sample]], resumed_at: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.samples = samples
+        self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (logs or {}).items():
+            group, _, rest = name.partition("_")
+            tag = f"validation/{rest}" if group == "eval" else f"training/{name}"
+            self.writer.add_scalar(tag, value, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        rows = ["| picture | caption | references |", "|---|---|---|"]
+        rows += [
+            f"| {picture} | {caption} | {' · '.join(references)} |" for picture, caption, references in self.samples()
+        ]
+        self.writer.add_text("samples", "\n".join(rows), state.global_step)
+        self.writer.flush()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.writer.close()

@@ -1,0 +1,125 @@
+"""From the name of a model to the model: a folder, a run, a checkpoint of a run, or a Hub id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.runs import Run
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+from captune.models.environment import check_torchvision
+
+NEW = "new:"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def is_new(name: str) -> bool:
+    """Whether `name` asks for a model from scratch (`new:blip-small`)."""
+    return name.startswith(NEW)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that `name` stands for, or None for a Hub id.
+
+    `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
+    @checkpoint-100) another one.
+    """
+    base, at, which = name.rpartition("@")
+    if at and Run.is_run(base):
+        return Run(base).checkpoint(which).path
+    if Run.is_run(name):
+        return Run(name).checkpoint().path
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CaptuneError(
+                f"The folder {name} holds no model: it has no config.json.",
+                "Give a run folder, a model folder in the Hub's layout, or a Hub id.",
+            )
+        return path
+    if at and Path(base).is_dir():
+        raise CaptuneError(
+            f"{base} is not a run, so it has no checkpoint '{which}'.", "Give a run folder before the @."
+        )
+    if path.exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
+        raise CaptuneError(f"There is no model folder {name}.", "Check the path, or give a Hub id such as org/name.")
+    return None
+
+
+def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
+    """Load a captioner with fp32 weights on the CPU, in evaluation mode.
+
+    Raises `CaptuneError` where the model is not there, cannot be fetched, is broken, or
+    is of no known family.
+    """
+    if is_new(name):
+        raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
+    check_torchvision()
+    folder = local_folder(name)
+    source: Any = folder if folder is not None else name
+    _quiet()
+    try:
+        family = _family(source)
+        backbone = family.load(source, image_size=image_size)
+    except CaptuneError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise _load_error(name, folder, error) from error
+    backbone.model.eval()
+    return backbone
+
+
+def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int | None, vocab_size: int) -> Backbone:
+    """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
+    check_torchvision()
+    family, _, size = name.removeprefix(NEW).partition("-")
+    backbone_class: type[Backbone] = FAMILIES[family]
+    if size not in backbone_class.sizes:
+        raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(size, backbone_class.sizes))
+    torch.manual_seed(seed)
+    return backbone_class.new(size, texts, image_size=image_size, vocab_size=vocab_size)
+
+
+def _family(source: str | Path) -> type[Backbone]:
+    from transformers import AutoConfig
+
+    kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
+    kind = kind or AutoConfig.from_pretrained(str(source)).model_type
+    if kind not in FAMILIES:
+        raise CaptuneError(
+            f"{source} is a model of the kind '{kind}', which captune does not know.",
+            f"Known families: {', '.join(sorted(FAMILIES))}.",
+        )
+    return FAMILIES[kind]
+
+
+def _load_error(name: str, folder: Path | None, error: Exception) -> CaptuneError:
+    said = str(error).strip().splitlines()
+    first = said[0] if said else type(error).__name__
+    if folder is not None:
+        return CaptuneError(
+            f"The model in {folder} cannot be loaded: {first}",
+            "Some file is missing, cut off or of another model; save or download it again.",
+        )
+    from huggingface_hub import constants
+
+    return CaptuneError(
+        f"The model {name} is neither a folder here nor can it be fetched from the Hugging Face Hub: {first}",
+        f"With network: hf download {name}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must not be 1; "
+        "private models need `hf auth login`).\nWithout network: `captune demo` trains a small model from built-in "
+        "pictures; use it with --model captune-demo/run.",
+    )
+
+
+def _quiet() -> None:
+    """transformers' own bars and notes do not belong between captune's."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

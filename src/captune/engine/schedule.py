@@ -1,0 +1,86 @@
+"""When to log, validate, save and stop: decided by step alone, so that a resumed run decides alike."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from captune.core.runs import Run
+from captune.engine.checkpoints import better
+
+
+class Schedule(TrainerCallback):
+    """Logs every `log_every` steps, validates and saves every `validate_every` and at the end."""
+
+    def __init__(self, *, log_every: int, validate_every: int) -> None:
+        self.log_every, self.validate_every = log_every, validate_every
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        last = state.global_step >= state.max_steps
+        control.should_log = last or state.global_step % self.log_every == 0
+        due = last or state.global_step % self.validate_every == 0
+        control.should_evaluate = control.should_save = due
+        control.should_training_stop |= last
+        return control
+
+
+class EarlyStop(TrainerCallback):
+    """Stops after `patience` validations without a better `metric`; reads the run's history, so it resumes."""
+
+    def __init__(self, run: Run, metric: str, patience: int) -> None:
+        self.run, self.metric, self.patience = run, metric, patience
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        best: float | None = None
+        since = 0
+        for line in self.run.history():
+            score = line.get(f"eval_{self.metric}")
+            if score is None:
+                continue
+            if better(self.metric, score, best):
+                best, since = score, 0
+            else:
+                since += 1
+        control.should_training_stop |= since >= self.patience
+        return control
+
+
+class StopSignals(TrainerCallback):
+    """On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and training stops.
+
+    A second signal stops at once. `received` is the signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self.received is not None:
+            control.should_save = control.should_training_stop = True
+        return control

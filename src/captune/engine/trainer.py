@@ -1,0 +1,200 @@
+"""The training loop: `transformers.Trainer` with our loss, our order of pictures and our checkpoints."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from captune.core.errors import CaptuneError
+from captune.core.runs import Checkpoint, Run
+from captune.engine.batches import EpochOrder, Visits, supervised_tokens, training_loader
+from captune.engine.checkpoints import read_mark, rotate, update_pointers, write_checkpoint
+from captune.models.backbone import Backbone
+
+Validate = Callable[[], dict[str, float]]
+SUMS = ("nll", "objective", "tokens")
+
+
+class TrainingModule(nn.Module):
+    """The forward pass that training wraps (precision, several devices): a batch to its summed losses."""
+
+    def __init__(self, backbone: Backbone, *, label_smoothing: float = 0.0, recompute: bool = False) -> None:
+        super().__init__()
+        self.model = backbone.model
+        self._encode, self._losses = backbone.encode, backbone.token_losses
+        self.label_smoothing, self.recompute = label_smoothing, recompute
+
+    def forward(self, pixel_values: Tensor, **captions: Tensor) -> dict[str, Tensor]:
+        losses = self._losses(
+            self._encode(pixel_values), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
+        )
+        return {"objective": losses.objective.sum(), "nll": losses.nll.sum()}
+
+
+class CaptionTrainer(Trainer):
+    """Trains a backbone on visits of pictures.
+
+    The loss of an optimizer step is the sum of its token losses divided by the number of
+    supervised tokens in the whole step, over all accumulated batches and all devices
+    (plain `Trainer` averages means, which depends on how a step is cut into batches).
+    What is logged as `loss` is the plain negative log-likelihood per token, whatever the
+    label smoothing; `objective` is what is minimised.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        visits: Visits,
+        run: Run,
+        args: TrainingArguments,
+        *,
+        order_seed: int,
+        validate: Validate,
+        best_metric: str,
+        keep_checkpoints: int,
+        label_smoothing: float,
+        recompute: bool,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        module = TrainingModule(backbone, label_smoothing=label_smoothing, recompute=recompute)
+        super().__init__(model=module, args=args, train_dataset=visits, callbacks=callbacks)
+        self.remove_callback(PrinterCallback)
+        self.loss_is_scaled_for_ga = True
+        self.backbone, self.visits, self.run = backbone, visits, run
+        self.order = EpochOrder(len(visits), order_seed)
+        self.validate, self.best_metric, self.keep_checkpoints = validate, best_metric, keep_checkpoints
+        self.scores: dict[str, float] = {}
+        self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
+        self._step_sums: list[Tensor] = []
+
+    # -- data --------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        return self.accelerator.prepare(
+            training_loader(
+                self.visits,
+                self.order,
+                self.args.per_device_train_batch_size,
+                self.args.dataloader_num_workers,
+                self.backbone.pad,
+            )
+        )
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # accelerate reaches the sampler through some of its wrappers only; this reaches it through all.
+        self.order.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    # -- loss --------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        if not batch_samples:
+            return None
+        count = torch.tensor(sum(supervised_tokens(batch) for batch in batch_samples), device=device)
+        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        sums = model(**inputs)
+        tokens = supervised_tokens(inputs)
+        self._step_sums.append(
+            torch.stack(
+                [
+                    sums["nll"].detach().double(),
+                    sums["objective"].detach().double(),
+                    sums["nll"].new_tensor(tokens).double(),
+                ]
+            )
+        )
+        # Gradients are averaged over devices, the token count is summed over them.
+        loss = sums["objective"] * self.args.world_size / num_items_in_batch
+        return (loss, sums) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not bool(torch.isfinite(loss)):
+            raise not_finite(self.run, self.state.global_step + 1, "loss")
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # With fp16 the scaler skips steps whose gradients overflow; elsewhere they would destroy the weights.
+        if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            raise not_finite(self.run, self.state.global_step + 1, "gradient")
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            self._collect()
+            tokens = max(1.0, self.sums["tokens"])
+            logs["loss"] = self.sums["nll"] / tokens
+            logs["objective"] = self.sums["objective"] / tokens
+            self.sums = dict.fromkeys(SUMS, 0.0)
+        super().log(logs, start_time)
+
+    def _collect(self) -> None:
+        """Move the sums of the batches since the last time to Python floats, over all devices."""
+        if not self._step_sums:
+            return
+        total = torch.stack(self._step_sums).sum(0)
+        self._step_sums = []
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total, "sum")
+        for name, value in zip(SUMS, total.tolist(), strict=True):
+            self.sums[name] += value
+
+    # -- validation and checkpoints --------------------------------------------------------
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        module = self.backbone.model
+        module.eval()
+        self.scores = self.validate()
+        module.train()
+        logs = {f"eval_{name}": value for name, value in self.scores.items()}
+        self.log(dict(logs))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        return logs
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._collect()
+        step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
+        extra = {"scores": self.scores, "sums": self.sums}
+        if not self.args.should_save:
+            return
+        write_checkpoint(self.run, step, epoch, self._fill, extra)
+        self.scores = {}
+        update_pointers(self.run, self.best_metric)
+        rotate(self.run, self.keep_checkpoints)
+
+    def _fill(self, folder: Path) -> None:
+        self.backbone.save(folder)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(os.path.join(folder, "trainer_state.json"))
+
+    def resume_from(self, checkpoint: Checkpoint) -> None:
+        """Take the running sums of the log from a checkpoint; weights follow in `train`."""
+        self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        saved = type(self.backbone).load(resume_from_checkpoint)
+        self.backbone.model.load_state_dict(saved.model.state_dict())
+
+
+def not_finite(run: Run, step: int, what: str) -> CaptuneError:
+    """The error for a loss or a gradient that is NaN or infinite."""
+    last = run.last()
+    kept = f"The last good checkpoint is {last.path}." if last else "No checkpoint had been written yet."
+    return CaptuneError(
+        f"The {what} is not finite at step {step}: training stopped before the weights were touched. {kept}",
+        "Lower --learning-rate, raise --warmup-steps, or use --precision bf16 or fp32; then start again or --resume.",
+    )

@@ -1,0 +1,228 @@
+"""The protocol of a model family: what the rest of captune may ask of any captioner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from captune.core.errors import UsageError, did_you_mean
+from captune.core.files import read_json, write_json
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+
+CARD = "captune.json"
+PARTS = ("vision", "bridge", "text")
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """How a picture becomes the model's pixels: squashed to `size`² and normalised."""
+
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    resample: int = 3
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """One value for each supervised token, in the order of the captions.
+
+    `nll` is the plain negative log-likelihood in nats, `objective` the same with label
+    smoothing (what is minimised), `caption` the index of the caption a token belongs to.
+    """
+
+    nll: Tensor
+    objective: Tensor
+    caption: Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A reference or prompt as the model reads it; the first `given` tokens are not supervised."""
+
+    tokens: tuple[int, ...]
+    given: int
+
+
+@dataclass
+class Backbone(ABC):
+    """A captioning model with all that belongs to it.
+
+    `prompt` stands before every reference in training and before every caption later;
+    it is saved with the model, as are `generation` (options that differ from captune's
+    defaults). A family is one file that implements the abstract methods.
+    """
+
+    model: Any
+    tokenizer: Any
+    pixels: PixelSettings
+    prompt: str = ""
+    generation: dict[str, Any] = field(default_factory=dict)
+
+    family: ClassVar[str]
+    sizes: ClassVar[tuple[str, ...]]
+
+    # -- what a family implements --------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Backbone:
+        """Load a folder in the Hub's layout, or a Hub id; weights in fp32 on the CPU."""
+
+    @classmethod
+    @abstractmethod
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Backbone:
+        """A model with random weights whose tokenizer is learned from `texts`."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of `vision`, `bridge` and `text`; each parameter in one part only."""
+
+    @abstractmethod
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Pixels (pictures, 3, size, size) to the memory that captions attend to."""
+
+    @abstractmethod
+    def token_losses(
+        self,
+        memory: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        given: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        recompute: bool = False,
+    ) -> TokenLosses:
+        """Losses of captions `tokens` (captions, width) of `lengths`, whose pictures are `owner` (rising).
+
+        The first `given` (captions,) tokens of each are read, not supervised; `recompute`
+        trades time for memory in the backward pass.
+        """
+
+    @abstractmethod
+    def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
+        """Token ids (pictures · captions, width) that continue `prefix`, prefix included."""
+
+    @property
+    @abstractmethod
+    def start(self) -> int:
+        """The token before every caption."""
+
+    @property
+    @abstractmethod
+    def end(self) -> int:
+        """The token behind every caption."""
+
+    @property
+    @abstractmethod
+    def pad(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Most tokens the text part can read, start and end included."""
+
+    @abstractmethod
+    def set_dropout(self, probability: float) -> None:
+        """Set the dropout of the text part, in its layers and in its saved configuration."""
+
+    @abstractmethod
+    def _save_model(self, folder: Path) -> None: ...
+
+    # -- what all families share ----------------------------------------------------
+
+    @classmethod
+    def tiny(cls, texts: Iterable[str] = ("a red circle", "two dogs play", "a man on a bike .")) -> Backbone:
+        """A seconds-fast random instance for tests."""
+        return cls.new("tiny", texts)
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors), processor, tokenizer and generation defaults in the Hub's layout."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_model(folder)
+        write_json(folder / CARD, {"family": self.family, "prompt": self.prompt, "generation": self.generation})
+
+    @staticmethod
+    def read_card(folder: str | Path) -> dict[str, Any]:
+        """What captune saved beside the weights; empty for a model of another origin."""
+        path = Path(folder) / CARD
+        return read_json(path) if path.is_file() else {}
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Let only the parts that are not named learn."""
+        parts = self.parts()
+        for name in names:
+            if name not in parts:
+                raise UsageError(f"There is no part '{name}' in {self.family}.", did_you_mean(name, parts))
+        for name, parameters in parts.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name not in names)
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise UsageError("Every part is frozen: nothing would learn.", "Freeze fewer parts with --freeze.")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def words(self, text: str) -> list[int]:
+        """Tokens of a text without start and end."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
+
+    def encode_reference(self, reference: str, longest: int) -> Encoded:
+        """Start, prompt, at most `longest` tokens of the reference, end."""
+        before = [self.start, *self.words(self.prompt)]
+        room = min(longest, self.longest - len(before) - 1)
+        return Encoded((*before, *self.words(reference)[:room], self.end), len(before))
+
+    def generate(self, memory: Tensor, options: GenerationOptions) -> list[list[Caption]]:
+        """Captions of each picture, the best first; the prompt is not repeated in them."""
+        prompt = self.prompt if options.prompt is None else options.prompt
+        prefix = [self.start, *self.words(prompt)]
+        if len(prefix) + options.max_new_tokens > self.longest:
+            raise UsageError(
+                f"The prompt ({len(prefix)} tokens) and {options.max_new_tokens} new tokens exceed the "
+                f"{self.longest} tokens this model can read.",
+                f"Set --max-new-tokens to {max(1, self.longest - len(prefix))} or less, or shorten the prompt.",
+            )
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if options.sample_seed is not None:
+                torch.manual_seed(options.sample_seed)
+            if not options.variations:
+                return self._captions(memory, prefix, options, options.temperature)
+            once = options.model_copy(update={"num_captions": 1, "num_beams": 1, "sample": True})
+            rounds = [
+                self._captions(memory, prefix, once, options.temperature * (0.6 + 0.3 * step))
+                for step in range(options.variations)
+            ]
+        return [[caption for one in per_picture for caption in one] for per_picture in zip(*rounds, strict=True)]
+
+    def _captions(
+        self, memory: Tensor, prefix: list[int], options: GenerationOptions, temperature: float
+    ) -> list[list[Caption]]:
+        ids = self.search(memory, prefix, options, temperature)
+        pictures, given = memory.shape[0], len(prefix)
+        ended = (ids[:, given:] == self.end).int()
+        lengths = torch.where(ended.any(1), ended.argmax(1) + 1, ids.shape[1] - given) + given
+        owner = torch.arange(pictures, device=ids.device).repeat_interleave(len(ids) // pictures)
+        confidence = self._confidence(memory, ids, lengths, owner, given)
+        texts = [
+            self.tokenizer.decode(row[given:length].tolist(), skip_special_tokens=True).strip()
+            for row, length in zip(ids, lengths.tolist(), strict=True)
+        ]
+        captions = [Caption(text, value) for text, value in zip(texts, confidence, strict=True)]
+        each = len(captions) // pictures
+        return [captions[i * each : (i + 1) * each] for i in range(pictures)]
+
+    def _confidence(self, memory: Tensor, ids: Tensor, lengths: Tensor, owner: Tensor, given: int) -> list[float]:
+        losses = self.token_losses(memory, ids, lengths, owner, torch.full_like(lengths, given))
+        total = torch.zeros(len(ids), device=ids.device).index_add(0, losses.caption, losses.nll.float())
+        return torch.exp(-total / (lengths - given).clamp_min(1)).tolist()
