@@ -31,3 +31,11 @@ class SourceRecord:
     references: tuple[str, ...]
     split: str | None = None
     where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A row of the source that could not be used: where it stands, and what is wrong with it."""
+
+    where: str
+    reason: str

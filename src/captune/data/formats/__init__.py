@@ -1,0 +1,132 @@
+"""Dataset formats: each is a module with `DESCRIPTION`, `sniff`, `read` and perhaps `RANK`.
+
+    DESCRIPTION: str                       one line for the docs
+    RANK: int                              of two formats that both fit, the higher is taken (default 10)
+    sniff(source, images) -> str | None    a sentence that says why the source is of this format
+    read(source, *, images, problems) -> Iterator[SourceRecord]
+
+`sniff` opens at most the head of a few files. `read` yields a record for each picture
+with all its captions: the text may be held in memory, pictures never are. Rows that cannot
+be used are appended to `problems`; where that is None the first of them raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.tables import Table
+from captune.data.formats import places
+from captune.data.formats.text import check_file, first_line
+from captune.data.source import Problem, SourceRecord
+
+FORMATS = Table(
+    "dataset format",
+    {
+        "karpathy": "captune.data.formats.karpathy",
+        "coco": "captune.data.formats.coco",
+        "flickr30k": "captune.data.formats.flickr30k",
+        "kaggle": "captune.data.formats.kaggle",
+        "flickr-token": "captune.data.formats.flickr_token",
+        "pipe": "captune.data.formats.pipe",
+        "csv": "captune.data.formats.csv_table",
+        "jsonl": "captune.data.formats.jsonl",
+    },
+    group="captune.formats",
+)
+_DEFAULT_RANK = 10
+# What a file's name promises, so that a file which fits nothing gets that format's own, exact message.
+_BY_SUFFIX = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "coco",
+    ".token": "flickr-token",
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".tgz": "webdataset",
+}
+
+
+def find_format(source: str | Path, images: Path | None = None) -> tuple[str, str]:
+    """The name of the source's format and the reason.
+
+    Raises `CaptuneError` where the source does not exist, where no format fits (with
+    what was looked for), or where several fit and none is the more specific.
+    """
+    source = Path(source)
+    places.forget()
+    _check_exists(source)
+    fitting: list[tuple[int, str, str]] = []
+    for name, module in FORMATS.items():
+        why = module.sniff(source, images)
+        if why:
+            fitting.append((getattr(module, "RANK", _DEFAULT_RANK), name, why))
+    if not fitting:
+        return _by_suffix(source)
+    best = max(rank for rank, _, _ in fitting)
+    first = [(name, why) for rank, name, why in fitting if rank == best]
+    if len(first) > 1:
+        reasons = "; ".join(f"{name}: {why}" for name, why in first)
+        raise CaptuneError(
+            f"{source} fits several dataset formats ({reasons}).",
+            f"Name the caption file itself, or --format {first[0][0]}.",
+        )
+    return first[0]
+
+
+def read_source(
+    source: str | Path,
+    format: str | None = None,
+    images: str | Path | None = None,
+    problems: list[Problem] | None = None,
+) -> tuple[str, Iterator[SourceRecord]]:
+    """The format's name and the records of a source: a file, a folder, shards, or `hf:org/name`.
+
+    Rows that cannot be used are appended to `problems`; without that list the first raises
+    `CaptuneError`. Pictures inside archives may be read only before the next record.
+    """
+    source = Path(source)
+    folder = Path(images) if images is not None else None
+    if format is None:
+        name = find_format(source, folder)[0]
+    else:
+        name = format
+        places.forget()
+        module = FORMATS[name]  # an unknown name is the first thing to say
+        _check_exists(source)
+    module = FORMATS[name]
+    return name, module.read(source, images=folder, problems=problems)
+
+
+def _check_exists(source: Path) -> None:
+    text = str(source)
+    if text.startswith("hf:") or any(sign in text for sign in "{*?["):
+        return
+    if not source.exists():
+        files, folders = places.listing(source.parent)
+        near = [*files, *folders]
+        there = f"{source.parent} holds {', '.join(near[:8])}." if near else "Check the path."
+        raise CaptuneError(f"There is no file or folder {source}.", there)
+
+
+def _by_suffix(source: Path) -> tuple[str, str]:
+    suffix = source.suffix.lower()
+    if source.is_file():
+        check_file(source)
+        if suffix in _BY_SUFFIX:
+            return _BY_SUFFIX[suffix], f"its name ends in {suffix}"
+        found = f"Its first line is {(first_line(source) or 'not text')[:80]!r}."
+    else:
+        for path in places.caption_files(source, ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")):
+            check_file(path)
+        files, folders = places.listing(source)
+        found = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."
+    looked = "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in FORMATS.items())
+    raise CaptuneError(
+        f"No captions were recognised in {source}. {found}",
+        f"The simplest is a file captions.txt beside a folder Images:\n"
+        f'  image,caption\n  dog.jpg,A dog runs on grass.\n  dog.jpg,"A dog, running."\nLooked for:\n{looked}',
+    )

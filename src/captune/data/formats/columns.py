@@ -1,0 +1,117 @@
+"""Which column or key is the picture, which the captions, the split and the id: by the usual names."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captune.data.formats.split_words import split_named
+
+IMAGE = (
+    "image_path",
+    "file_name",
+    "filename",
+    "filepath",
+    "file_path",
+    "image_name",
+    "image_file",
+    "image_filename",
+    "image",
+    "img_path",
+    "img_name",
+    "img_file",
+    "img",
+    "path",
+    "file",
+    "picture",
+    "photo",
+)
+CAPTION = ("caption", "text", "caption_text", "description", "comment", "sentence", "reference", "alt_text", "title")
+CAPTIONS = ("captions", "references", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
+SPLIT = ("split", "subset", "partition", "set")
+ID = ("id", "image_id", "img_id", "cocoid")
+_NUMBERED = re.compile(r"(caption|text|comment|sentence|description|reference)_?(\d+)")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names, as the source spells them, of the columns that matter."""
+
+    image: str
+    captions: tuple[str, ...]
+    several: bool
+    split: str | None
+    id: str | None
+
+    def texts(self, row: Mapping[str, Any]) -> list[str]:
+        """The captions of a row: a string, a list, a list of Karpathy's sentences, or JSON of a list in a cell."""
+        found: list[str] = []
+        for column in self.captions:
+            found += _texts(row.get(column), self.several)
+        return found
+
+    def split_of(self, row: Mapping[str, Any]) -> str | None:
+        value = row.get(self.split) if self.split else None
+        return split_named(value) if isinstance(value, str) else None
+
+    def id_of(self, row: Mapping[str, Any]) -> str | None:
+        value = row.get(self.id) if self.id else None
+        return str(value) if isinstance(value, (str, int)) and str(value) != "" else None
+
+
+def find_columns(names: Iterable[str], *, image_names: tuple[str, ...] = IMAGE) -> Columns | None:
+    """The columns by name (case, spaces and hyphens do not matter), or None where one is missing."""
+    plain = {re.sub(r"[\s\-]+", "_", str(name).strip().lower()): str(name) for name in names}
+    image = _first(plain, image_names)
+    if image is None:
+        return None
+    numbered = sorted((int(match[2]), plain[name]) for name in plain if (match := _NUMBERED.fullmatch(name)))
+    many = _first(plain, CAPTIONS)
+    one = _first(plain, CAPTION)
+    if many is not None:
+        captions: tuple[str, ...] = (many,)
+    elif numbered:
+        captions = tuple(name for _, name in numbered)
+    elif one is not None:
+        captions = (one,)
+    else:
+        return None
+    return Columns(image, captions, many is not None, _first(plain, SPLIT), _first(plain, ID))
+
+
+def expected() -> str:
+    """What a header must have, for messages."""
+    return f"an image column ({', '.join(IMAGE[:4])}, image, …) and a caption column ({', '.join(CAPTION[:3])}, …)"
+
+
+def _first(plain: Mapping[str, str], wanted: Iterable[str]) -> str | None:
+    return next((plain[name] for name in wanted if name in plain), None)
+
+
+def _texts(value: Any, several: bool) -> list[str]:
+    if isinstance(value, str):
+        if several and value.lstrip().startswith("["):
+            listed = _listed(value)
+            return _texts(listed, several) if listed is not None else [value]
+        return [value]
+    if isinstance(value, Mapping):
+        return _texts(next((value[key] for key in ("raw", "caption", "text") if key in value), None), False)
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _texts(item, False)]
+    return []
+
+
+def _listed(cell: str) -> list[Any] | None:
+    """A list written into a cell as JSON or as Python prints it, or None."""
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        try:
+            value = ast.literal_eval(cell.strip())
+        except (ValueError, SyntaxError):
+            return None
+    return value if isinstance(value, list) else None

@@ -1,0 +1,90 @@
+"""From rows (one caption of one picture) to records (one picture with all its captions)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from captune.core.errors import CaptuneError
+from captune.data.formats.pictures import locate
+from captune.data.formats.text import caption_text
+from captune.data.source import Problem, SourceRecord
+
+
+class Row(NamedTuple):
+    """Captions of a picture as one place of a caption file states them."""
+
+    file: Path
+    line: int
+    name: str
+    captions: Sequence[str]
+    split: str | None = None
+    id: str | None = None
+    unit: str = "line"
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.name}, {self.unit} {self.line}"
+
+
+class _Picture:
+    __slots__ = ("captions", "first")
+
+    def __init__(self, first: Row) -> None:
+        self.first = first._replace(captions=())
+        self.captions: list[str] = []
+
+
+def note(problems: list[Problem] | None, where: str, reason: str) -> None:
+    """Collect a bad row; without a list to collect in, the first one raises `CaptuneError`."""
+    if problems is None:
+        raise CaptuneError(f"{where}: {reason}.", "Mend the row, or prepare with --on-bad skip to leave it out.")
+    problems.append(Problem(where, reason))
+
+
+def group(
+    rows: Iterable[Row], source: Path, images: Path | None, problems: list[Problem] | None, *, near: Sequence[Path] = ()
+) -> Iterator[SourceRecord]:
+    """Records in the order in which their pictures are first named.
+
+    All text is read first (captions of a picture need not stand together); pictures are
+    not touched. Empty captions, rows without a picture and pictures in two splits are
+    problems. `near` are more folders where pictures may lie, before the caption files' own.
+    """
+    pictures: dict[str, _Picture] = {}
+    folders: dict[Path, None] = dict.fromkeys(near)
+    for row in rows:
+        folders.setdefault(row.file.parent)
+        name = row.name.strip()
+        if not name:
+            note(problems, row.where, "no picture is named")
+            continue
+        if name.startswith(("http://", "https://")):
+            note(problems, row.where, f"{name} is a URL: download the picture and name the file")
+            continue
+        texts = [text for text in map(caption_text, row.captions) if text]
+        if not texts:
+            note(problems, row.where, f"the caption of {name} is empty")
+            continue
+        picture = pictures.get(name)
+        if picture is None:
+            picture = pictures[name] = _Picture(row)
+        elif row.split != picture.first.split:
+            note(
+                problems,
+                row.where,
+                f"{name} stands in split {row.split or 'none'} here and in {picture.first.split or 'none'} before "
+                f"({picture.first.where})",
+            )
+            continue
+        picture.captions.extend(texts)
+    if not pictures:
+        raise CaptuneError(f"{source} holds no caption that can be used.", "Check the file, or name its --format.")
+    path_of = locate(list(pictures), list(folders), images, file=pictures[next(iter(pictures))].first.file.name)
+    seen: set[str] = set()
+    for name, picture in pictures.items():
+        first = picture.first
+        identity = first.id if first.id is not None and first.id not in seen else name
+        seen.add(identity)
+        yield SourceRecord(identity, path_of(name), tuple(picture.captions), first.split, first.where)

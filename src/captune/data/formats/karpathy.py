@@ -1,0 +1,68 @@
+"""Karpathy's split files: `dataset_flickr8k.json`, `dataset_flickr30k.json`, `dataset_coco.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.places import caption_files
+from captune.data.formats.split_words import split_named
+from captune.data.formats.text import head, load_json
+from captune.data.source import Problem, SourceRecord
+
+DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
+RANK = 80
+NAMES = ("dataset_*.json", "dataset.json", "*.json")
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    path = split_file(source)
+    return f"{path.name} has Karpathy's 'images' with 'sentences' and 'split'" if path else None
+
+
+def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    path = source if source.is_file() else split_file(source)
+    if path is None:
+        raise CaptuneError(f"There is no Karpathy split file in {source}.", "Expected dataset_*.json.")
+    return group(_rows(path, problems), source, images, problems)
+
+
+def split_file(source: Path) -> Path | None:
+    """The file, or the one in the folder, that is Karpathy's; None where there is none."""
+    return next((path for path in caption_files(source, NAMES) if _fits(path)), None)
+
+
+def entries(path: Path) -> list[Any]:
+    """The list `images`. Raises `CaptuneError` where there is none."""
+    content = load_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise CaptuneError(f"{path}: expected a list 'images'.", "Is it Karpathy's dataset_*.json?")
+    return images
+
+
+def _fits(path: Path) -> bool:
+    start = head(path) or ""
+    return start.lstrip().startswith("{") and '"images"' in start and '"sentences"' in start
+
+
+def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    for position, entry in enumerate(entries(path), start=1):
+        where = f"{path.name}, image {position}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+            note(problems, where, "has no 'filename'")
+            continue
+        captions = [text for s in entry.get("sentences") or () if (text := _sentence(s))]
+        name = f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
+        identity = str(entry["cocoid"]) if "cocoid" in entry else entry["filename"]
+        yield Row(path, position, name, captions, split_named(str(entry.get("split") or "")), identity, "image")
+
+
+def _sentence(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return ""
+    raw = entry.get("raw")
+    return raw if isinstance(raw, str) else " ".join(map(str, entry.get("tokens") or ()))

@@ -1,0 +1,137 @@
+"""Where the pictures lie that a caption file names: found once, by a probe with some of the names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from captune.core.errors import CaptuneError
+from captune.data.formats.places import is_image_name, listing
+
+USUAL = (
+    "Images",
+    "images",
+    "Flicker8k_Dataset",  # the misspelling is the original archive's
+    "Flickr8k_Dataset",
+    "flickr30k_images",
+    "flickr30k-images",
+    "train2017",
+    "val2017",
+    "test2017",
+    "train2014",
+    "val2014",
+    "image",
+    "imgs",
+    "img",
+    "photos",
+    "pictures",
+    "JPEGImages",
+    "original",
+    "data",
+)
+_PROBED = 64
+_FOLDERS = 60
+
+
+def locate(names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str) -> Callable[[str], Path]:
+    """A function from a picture's name in the caption file to its path.
+
+    `near` are the folders of the caption files, `images` the user's own word, `file` the
+    caption file for the message. Raises `CaptuneError` where not one of the pictures is
+    found in any of the usual places.
+    """
+    if images is not None and not images.is_dir():
+        raise CaptuneError(f"There is no folder of pictures {images}.", "Check --images.")
+    places = list(_places(near, images))
+    step = max(1, len(names) // _PROBED)
+    found = _hits(names[::step], places) or _hits_in_full(names, places)
+    if not found and names:
+        looked = ", ".join(str(place) for place in places[:4])
+        raise CaptuneError(
+            f"None of the {len(names):,} pictures that {file} names was found, for example {names[0]!r}. "
+            f"Looked in {looked}{' and usual folders near there' if len(places) > 4 else ''}.",
+            "Name the folder that holds the pictures: --images DIR.",
+        )
+
+    def path_of(name: str) -> Path:
+        for place, variant in found:
+            path = os.path.join(place, variant(name))
+            if os.path.exists(path):
+                return Path(path)
+        place, variant = found[0]
+        return Path(place, variant(name))
+
+    return path_of
+
+
+def _as_is(name: str) -> str:
+    return name
+
+
+def _alone(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _jpg(name: str) -> str:
+    return name if is_image_name(name) else name + ".jpg"
+
+
+def _png(name: str) -> str:
+    return name if is_image_name(name) else name + ".png"
+
+
+# How a caption file may mean a name: a Windows path, a path from another machine, a bare id.
+_VARIANTS = (_as_is, _slashes, _alone, _jpg, _png)
+_Found = list[tuple[Path, Callable[[str], str]]]
+
+
+def _places(near: Sequence[Path], images: Path | None) -> Iterator[Path]:
+    """Folders to look in, the likeliest first, each once."""
+    seen: set[Path] = set()
+
+    def fresh(candidates: Iterator[Path] | list[Path]) -> Iterator[Path]:
+        for place in candidates:
+            if place not in seen and len(seen) < _FOLDERS and place.is_dir():
+                seen.add(place)
+                yield place
+
+    roots = [images] if images is not None else list(near)
+    for root in roots:
+        yield from fresh([root, *(root / name for name in USUAL)])
+    for root in roots:
+        yield from fresh([root / name for name in listing(root)[1]])
+    for inner in list(seen):
+        yield from fresh([inner / name for name in listing(inner)[1]])
+    if images is None:
+        for root in roots:
+            above = root.absolute().parent
+            yield from fresh([above, *(above / name for name in USUAL)])
+            yield from fresh([above / a / b for a in USUAL for b in USUAL])
+
+
+def _hits(names: Sequence[str], places: Sequence[Path]) -> _Found:
+    """Places that hold at least one of the names, the fullest first; ends at one that holds all."""
+    counted: list[tuple[int, Path, Callable[[str], str]]] = []
+    for place in places:
+        for variant in _VARIANTS:
+            if variant is not _as_is and all(variant(name) == name for name in names):
+                continue
+            hits = sum(os.path.isfile(os.path.join(place, variant(name))) for name in names)
+            if hits == len(names):
+                return [(place, variant)]
+            if hits:
+                counted.append((hits, place, variant))
+    counted.sort(key=lambda hit: -hit[0])
+    return [(place, variant) for _, place, variant in counted]
+
+
+def _hits_in_full(names: Sequence[str], places: Sequence[Path]) -> _Found:
+    """As `_hits` with every name, by reading folders: for few pictures of a large caption file."""
+    wanted = {_alone(name) for name in names}
+    likely = [place for place in places if any(entry.name in wanted for entry in os.scandir(place))]
+    return _hits(names, likely)

@@ -1,0 +1,71 @@
+"""Where caption files lie in a folder, found without walking its pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+
+_COMMON = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .tif .tiff .avif .heic .heif"
+_RARE = ".jp2 .j2k .ppm .pgm .pbm .ico .tga"
+IMAGE_SUFFIXES = frozenset((*_COMMON.split(), *_RARE.split()))
+_TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
+_MANY = 20
+_KEPT = 10_000
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as picture files do."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files that are no pictures (at most 10,000), and of the folders; hidden ones left out."""
+    try:
+        return _listing(str(folder), folder.stat().st_mtime_ns)
+    except OSError:
+        return (), ()
+
+
+@lru_cache(maxsize=256)
+def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files.
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif len(files) < _KEPT and not is_image_name(entry.name):
+                files.append(entry.name)
+    return tuple(sorted(files)), tuple(sorted(folders))
+
+
+def forget() -> None:
+    """Look at the disk again."""
+    _listing.cache_clear()
+
+
+def caption_files(source: Path, patterns: Sequence[str], *, below: bool = True) -> list[Path]:
+    """The source if it is a file, else files of its folder whose names match, or those one folder below.
+
+    Where very many match (a text file for every picture), only names that speak of
+    captions or splits count.
+    """
+    if not source.is_dir():
+        return [source] if source.is_file() else []
+    found = _matching(source, patterns)
+    if not found and below:
+        for name in listing(source)[1]:
+            found += _matching(source / name, patterns)
+    if len(found) > _MANY:
+        found = [path for path in found if any(word in path.name.lower() for word in _TELLING)][:_MANY]
+    return found
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [folder / name for name in listing(folder)[0] if any(fnmatch(name.lower(), p) for p in patterns)]

@@ -1,0 +1,110 @@
+"""Text files as people really have them: with a byte order mark, CRLF, the wrong encoding, or not there at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_HEAD = 65536
+
+
+def check_file(path: Path) -> None:
+    """Raise `CaptuneError` for a file that cannot hold captions: absent, empty, UTF-16, a Git LFS pointer."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256)
+    except FileNotFoundError:
+        raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from None
+    if start.startswith(LFS_POINTER):
+        raise CaptuneError(
+            f"{path} is a Git LFS pointer, not the file itself.",
+            "Fetch the real file: git lfs pull (in its repository).",
+        )
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CaptuneError(
+            f"{path} is UTF-16, expected UTF-8.", f"Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new-{path.name}"
+        )
+    if not start.strip(b"\xef\xbb\xbf \t\r\n") and path.stat().st_size <= len(start):
+        raise CaptuneError(f"{path} is empty.", "Expected one caption a line; download or write the file again.")
+
+
+def head(path: Path) -> str | None:
+    """The first 64 KiB as text without a byte order mark, or None where they are not text."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_HEAD)
+    except OSError:
+        return None
+    if b"\0" in start or start.startswith(LFS_POINTER):
+        return None
+    # Reading names the byte that is not UTF-8; here the block may also end within a character.
+    return start.decode("utf-8-sig", errors="replace")
+
+
+def first_line(path: Path) -> str | None:
+    """The first line that is not blank, or None."""
+    for line in (head(path) or "").splitlines():
+        if line.strip():
+            return line.strip()
+    return None
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The file's lines with their ends, streamed. Raises `CaptuneError` as `check_file` and for what is not UTF-8."""
+    check_file(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield from file
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the disk and the file.") from None
+
+
+def numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, without their ends, and their numbers from 1."""
+    for number, line in enumerate(lines(path), start=1):
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield number, text
+
+
+def not_utf8(path: Path) -> CaptuneError:
+    """The error that names the first byte which is not UTF-8, and its line."""
+    offset = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = line[error.start]
+                return CaptuneError(
+                    f"{path}, line {number}: byte 0x{byte:02x} at offset {offset + error.start} is not UTF-8.",
+                    f"Convert the file: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new-{path.name}",
+                )
+            offset += len(line)
+    return CaptuneError(f"{path} changed while it was read.", "Run the command again.")
+
+
+def load_json(path: Path) -> Any:
+    """A whole JSON file. Raises `CaptuneError` that names the line of what is not JSON."""
+    try:
+        return json.loads("".join(lines(path)))
+    except json.JSONDecodeError as error:
+        raise CaptuneError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
+            "Was the download cut off? Fetch or write the file again.",
+        ) from None
+
+
+def caption_text(text: str) -> str:
+    """A caption as one line: outer white space and line breaks go, nothing else changes."""
+    text = text.strip()
+    return " ".join(text.split()) if "\n" in text or "\r" in text else text

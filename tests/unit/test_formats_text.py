@@ -1,0 +1,457 @@
+"""Caption files of text: exact references, ragged pictures, splits, bad rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.formats import find_format, read_source
+from captune.data.source import Problem
+
+
+def photos(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (number * 40 % 256, 90, 30)).save(path, "JPEG")
+
+
+def records(source: Path, format: str | None = None, images: Path | None = None):
+    problems: list[Problem] = []
+    name, found = read_source(source, format, images, problems)
+    return name, list(found), problems
+
+
+def references(found) -> dict[str, tuple[str, ...]]:
+    return {Path(record.image).name: record.references for record in found}
+
+
+def test_kaggle_keeps_captions_whole(tmp_path: Path) -> None:
+    photos(tmp_path / "Images", "a.jpg", "b.jpg", "c,d.jpg")
+    (tmp_path / "captions.txt").write_text(
+        "image,caption\r\n"
+        'a.jpg,"A dog, a cat, and a bird"\r\n'
+        'a.jpg,"He said "" sale "" loudly"\r\n'
+        "b.jpg,Not quoted, but with commas, two\r\n"
+        'b.jpg,"Stop" says the sign, loudly\r\n'
+        "a.jpg,Ein Kind läuft über die Straße 🐕\r\n"
+        'a.jpg,12" of snow\r\n'
+        '"c,d.jpg","A comma, in the name"\r\n',
+        encoding="utf-8-sig",
+        newline="",
+    )
+    name, found, problems = records(tmp_path)
+    assert name == "kaggle"
+    assert references(found) == {
+        "a.jpg": (
+            "A dog, a cat, and a bird",
+            'He said " sale " loudly',
+            "Ein Kind läuft über die Straße 🐕",
+            '12" of snow',
+        ),
+        "b.jpg": ("Not quoted, but with commas, two", '"Stop" says the sign, loudly'),
+        "c,d.jpg": ("A comma, in the name",),
+    }
+    assert problems == []
+    assert found[1].where == "captions.txt, line 4"
+    assert all(record.image.is_file() for record in found)
+
+
+def test_kaggle_caption_over_two_lines_and_a_stray_quote(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    source = tmp_path / "captions.txt"
+    source.write_text('image,caption\na.jpg,"A dog\nruns, fast"\nb.jpg,"never closed\nc.jpg,fine\n', encoding="utf-8")
+    _, found, _ = records(source)
+    assert references(found) == {"a.jpg": ("A dog runs, fast",), "b.jpg": ('"never closed',), "c.jpg": ("fine",)}
+
+
+def test_kaggle_without_header_loses_nothing(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "captions.txt").write_text("a.jpg,first\na.jpg,second\n", encoding="utf-8")
+    name, found, _ = records(tmp_path)
+    assert (name, references(found)) == ("kaggle", {"a.jpg": ("first", "second")})
+
+
+def test_bad_rows_are_collected_with_their_lines(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "captions.txt").write_text(
+        "image,caption\na.jpg,fine\na.jpg,\na.jpg,  \nno separator\n,nobody\nhttp://x.org/a.jpg,far\n", encoding="utf-8"
+    )
+    _, found, problems = records(tmp_path)
+    assert references(found) == {"a.jpg": ("fine",)}
+    assert [problem.where for problem in problems] == [f"captions.txt, line {n}" for n in (3, 4, 5, 6, 7)]
+    assert "empty" in problems[0].reason
+    assert "no comma" in problems[2].reason
+    assert "no picture" in problems[3].reason
+    assert "URL" in problems[4].reason
+
+
+def test_without_a_list_the_first_bad_row_raises(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,fine\na.jpg,\n", encoding="utf-8")
+    with pytest.raises(CaptuneError, match=r"captions\.txt, line 3: the caption of a\.jpg is empty"):
+        list(read_source(tmp_path)[1])
+
+
+def test_pipe_keeps_bars_inside_captions(tmp_path: Path) -> None:
+    photos(tmp_path / "images", "a.jpg", "b.jpg")
+    (tmp_path / "list.txt").write_text("image|caption\na.jpg| A dog | a cat\nb.jpg|One, two\na.jpg|Again\n", "utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, problems) == ("pipe", [])
+    assert references(found) == {"a.jpg": ("A dog | a cat", "Again"), "b.jpg": ("One, two",)}
+
+
+def test_token_files_are_ragged(tmp_path: Path) -> None:
+    photos(tmp_path / "Flickr8k_Dataset" / "Flicker8k_Dataset", "a.jpg", "b.jpg")
+    text = tmp_path / "Flickr8k_text"
+    text.mkdir()
+    (text / "Flickr8k.lemma.token.txt").write_text("a.jpg#0\tdog run\n", encoding="utf-8")
+    (text / "Flickr8k.token.txt").write_text(
+        "a.jpg#0\tA dog runs .\na.jpg#1\tRuns , it does #2 .\nb.jpg#0\tA cat .\nb.jpg.1#0\tmisnamed\nnonsense\n",
+        "utf-8",
+    )
+    name, found, problems = records(tmp_path)
+    assert name == "flickr-token"
+    assert references(found) == {
+        "a.jpg": ("A dog runs .", "Runs , it does #2 ."),
+        "b.jpg": ("A cat .",),
+        "b.jpg.1": ("misnamed",),
+    }
+    assert [problem.where for problem in problems] == ["Flickr8k.token.txt, line 5"]
+    assert [record.image.is_file() for record in found] == [True, True, False]
+
+
+def test_flickr30k_with_its_broken_row(tmp_path: Path) -> None:
+    folder = tmp_path / "flickr30k_images"
+    photos(folder / "flickr30k_images", "1.jpg", "2199200615.jpg")
+    (folder / "results.csv").write_text(
+        "image_name| comment_number| comment\n"
+        "1.jpg| 0| Two men , one hat .\n"
+        "1.jpg| 1| A | bar .\n"
+        "2199200615.jpg| 3| A dog .\n"
+        "2199200615.jpg| 4   A dog runs across the grass .\n"
+        "2199200615.jpg| what\n",
+        encoding="utf-8",
+    )
+    name, found, problems = records(tmp_path)
+    assert name == "flickr30k"
+    assert references(found) == {
+        "1.jpg": ("Two men , one hat .", "A | bar ."),
+        "2199200615.jpg": ("A dog .", "A dog runs across the grass ."),
+    }
+    assert [problem.where for problem in problems] == ["results.csv, line 6"]
+    assert found[0].image == folder / "flickr30k_images" / "1.jpg"
+    assert records(folder)[0] == "flickr30k"
+    assert records(folder / "results.csv")[0] == "flickr30k"
+
+
+def test_flickr30k_with_commas(tmp_path: Path) -> None:
+    photos(tmp_path / "Images", "1.jpg")
+    (tmp_path / "captions.txt").write_text(
+        'image_name,comment_number,comment\n1.jpg,0,"A ""big"" dog, running"\n1.jpg,1,Plain\n', encoding="utf-8"
+    )
+    name, found, problems = records(tmp_path)
+    assert (name, references(found)) == ("flickr30k", {"1.jpg": ('A "big" dog, running', "Plain")})
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("data.csv", 'filename,split,caption\na.jpg,train,"A dog, a cat"\nb.jpg,dev,A bird\na.jpg,train,Again\n'),
+        ("data.tsv", "split\tfilepath\tText\ntrain\ta.jpg\tA dog, a cat\nval\tb.jpg\tA bird\ntrain\ta.jpg\tAgain\n"),
+        ("data.csv", "Image;Caption;Split\na.jpg;A dog, a cat;train\nb.jpg;A bird;validation\na.jpg;Again;train\n"),
+        ("data.csv", 'split,img,caption_2,caption_1\ntrain,a.jpg,Again,"A dog, a cat"\nval,b.jpg,,A bird\n'),
+        ("data.csv", 'split,img,captions\ntrain,a.jpg,"[""A dog, a cat"", ""Again""]"\nval,b.jpg,"[\'A bird\']"\n'),
+    ],
+)
+def test_csv_columns_by_their_usual_names(tmp_path: Path, file: str, text: str) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, problems) == ("csv", [])
+    assert references(found) == {"a.jpg": ("A dog, a cat", "Again"), "b.jpg": ("A bird",)}
+    assert [record.split for record in found] == ["train", "val"]
+
+
+def test_csv_bad_rows(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    source = tmp_path / "data.csv"
+    source.write_text(
+        "caption,image,split\nfine,a.jpg,train\none, two,a.jpg,train\nshort\nother,a.jpg,test\n\nlast,b.jpg,\n", "utf-8"
+    )
+    _, found, problems = records(source)
+    assert references(found) == {"a.jpg": ("fine",), "b.jpg": ("last",)}
+    assert [problem.where for problem in problems] == [f"data.csv, line {n}" for n in (3, 4, 5)]
+    assert "expected 3 fields" in problems[0].reason
+    assert "in split test here and in train before" in problems[2].reason
+
+
+def test_csv_that_was_not_quoted(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    source = tmp_path / "data.csv"
+    source.write_text("image,caption\na.jpg,A dog, a cat, and more\n", encoding="utf-8")
+    assert references(records(source)[1]) == {"a.jpg": ("A dog, a cat, and more",)}
+
+
+def test_csv_quote_that_is_never_closed(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    source = tmp_path / "data.csv"
+    source.write_text('image,caption\na.jpg,"open\n' + "a.jpg,next\n" * 400, encoding="utf-8")
+    with pytest.raises(CaptuneError, match="line 2: a quote opens a field"):
+        records(source)
+
+
+def test_csv_files_for_each_split(tmp_path: Path) -> None:
+    photos(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+    for split, picture in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
+        (tmp_path / f"{split}.csv").write_text(f"image,caption\n{picture},A dog\n", encoding="utf-8")
+    name, found, _ = records(tmp_path)
+    assert name == "csv"
+    assert {Path(record.image).name: record.split for record in found} == {
+        "a.jpg": "train",
+        "b.jpg": "val",
+        "c.jpg": "test",
+    }
+
+
+def test_several_tables_must_be_named(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
+    with pytest.raises(CaptuneError, match=r"several CSV or TSV files: one\.csv, two\.csv"):
+        records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"image": "a.jpg", "captions": ["A dog", "Again"], "split": "train"}\n'
+        '{"image": "b.jpg", "caption": "A bird", "split": "dev"}\n',
+        '{"file_name": "a.jpg", "text": "A dog", "split": "train"}\n{"file_name": "b.jpg", "text": "A bird", '
+        '"split": "val"}\n{"file_name": "a.jpg", "text": "Again", "split": "train"}\n',
+        '[{"image": "a.jpg", "references": ["A dog", "Again"], "split": "train"},\n'
+        ' {"image": "b.jpg", "references": "A bird", "split": "validation"}]',
+    ],
+)
+def test_jsonl_and_json_lists(tmp_path: Path, text: str) -> None:
+    photos(tmp_path / "Images", "a.jpg", "b.jpg")
+    (tmp_path / ("data.json" if text.startswith("[") else "data.jsonl")).write_text(text, encoding="utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, problems) == ("jsonl", [])
+    assert references(found) == {"a.jpg": ("A dog", "Again"), "b.jpg": ("A bird",)}
+    assert [record.split for record in found] == ["train", "val"]
+
+
+def test_json_map_of_pictures(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "data.json").write_text(json.dumps({"a.jpg": ["A dog", "Again"], "b.jpg": "A bird"}), "utf-8")
+    name, found, _ = records(tmp_path)
+    assert (name, references(found)) == ("jsonl", {"a.jpg": ("A dog", "Again"), "b.jpg": ("A bird",)})
+
+
+def test_jsonl_bad_rows(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    source = tmp_path / "data.jsonl"
+    source.write_text(
+        '{"image": "a.jpg", "caption": "fine"}\n{"image": "a.jpg", "cap\n[1]\n{"image": "a.jpg", "label": 3}\n'
+        '{"image": {"bytes": 1}, "caption": "x"}\n{"image": "a.jpg", "caption": null}\n',
+        encoding="utf-8",
+    )
+    _, found, problems = records(source)
+    assert references(found) == {"a.jpg": ("fine",)}
+    assert [problem.where for problem in problems] == [f"data.jsonl, line {n}" for n in (2, 3, 4, 5, 6)]
+    assert "image, label" in problems[2].reason
+
+
+COCO = {
+    "info": {},
+    "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "caption": "A dog, a cat"},
+        {"id": 2, "image_id": 8, "caption": "A bird\n"},
+        {"id": 3, "image_id": 7, "caption": "Again"},
+    ],
+}
+
+
+def test_coco_root_with_splits_from_the_names(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    photos(tmp_path / "train2017", "a.jpg", "b.jpg")
+    photos(tmp_path / "val2017", "c.jpg")
+    (tmp_path / "annotations" / "captions_train2017.json").write_text(json.dumps(COCO), "utf-8")
+    value = {"images": [{"id": 9, "file_name": "c.jpg"}], "annotations": [{"image_id": 9, "caption": "C"}]}
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(value), "utf-8")
+    (tmp_path / "annotations" / "captions_train2014.json").write_text(json.dumps(COCO), "utf-8")
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(value), "utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, problems) == ("coco", [])
+    assert [(r.id, r.image, r.references, r.split) for r in found] == [
+        ("7", tmp_path / "train2017" / "a.jpg", ("A dog, a cat", "Again"), "train"),
+        ("8", tmp_path / "train2017" / "b.jpg", ("A bird",), "train"),
+        ("9", tmp_path / "val2017" / "c.jpg", ("C",), "val"),
+    ]
+    name, found, _ = records(tmp_path / "annotations" / "captions_val2017.json")
+    assert (name, found[0].image, found[0].split) == ("coco", tmp_path / "val2017" / "c.jpg", "val")
+
+
+def test_coco_bad_entries(tmp_path: Path) -> None:
+    photos(tmp_path / "images", "a.jpg")
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a.jpg"},
+            {"id": 7, "file_name": "a.jpg"},
+            {"id": 7, "file_name": "other.jpg"},
+            {"id": 5, "file_name": "none.jpg"},
+            {"file_name": "x.jpg"},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "caption": "fine"},
+            {"id": 2, "image_id": 99, "caption": "lost"},
+            {"id": 3, "image_id": 7, "caption": " "},
+            {"id": 4, "image_id": 7},
+        ],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content), "utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, references(found), found[0].split) == ("coco", {"a.jpg": ("fine",)}, None)
+    said = " / ".join(f"{problem.where}: {problem.reason}" for problem in problems)
+    assert "annotation 2: points at image 99" in said
+    assert "annotation 3: the caption is empty" in said
+    assert "annotation 4: has no 'caption'" in said
+    assert "id 7 is other.jpg here and a.jpg before" in said
+    assert "image 5: none.jpg has no caption" in said
+    assert "image 5 of 'images': has no 'id'" in said
+
+
+def test_coco_instances_file_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "instances_val2017.json"
+    source.write_text(
+        '{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"bbox": []}]}', "utf-8"
+    )
+    with pytest.raises(CaptuneError, match="no 'caption'"):
+        records(source)
+    source.write_text('{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}]}', "utf-8")
+    with pytest.raises(CaptuneError, match="expected a list 'annotations', found info, images"):
+        records(source)
+
+
+def test_karpathy_splits(tmp_path: Path) -> None:
+    photos(tmp_path / "val2014", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    images = [
+        {
+            "filepath": "val2014",
+            "filename": f"{name}.jpg",
+            "split": split,
+            "cocoid": number,
+            "imgid": 0,
+            "sentences": [{"raw": f"{name}, one.", "tokens": []}, {"tokens": [name, "two"]}],
+        }
+        for number, (name, split) in enumerate(zip("abcd", ("train", "restval", "val", "test"), strict=True))
+    ]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}), "utf-8")
+    name, found, problems = records(tmp_path)
+    assert (name, problems) == ("karpathy", [])
+    assert [record.split for record in found] == ["train", "train", "val", "test"]
+    assert found[1].references == ("b, one.", "b two")
+    assert (found[1].id, found[1].image) == ("1", tmp_path / "val2014" / "b.jpg")
+
+
+@pytest.mark.parametrize("below", ["", "Images", "images", "photos", "some/thing"])
+def test_pictures_are_found_near_the_captions(tmp_path: Path, below: str) -> None:
+    photos(tmp_path / below, "a.jpg")
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
+    assert records(tmp_path / "captions.txt")[1][0].image == tmp_path / below / "a.jpg"
+
+
+def test_pictures_elsewhere(tmp_path: Path) -> None:
+    photos(tmp_path / "far" / "away", "a.jpg", "b.jpg")
+    home = tmp_path / "home" / "me"
+    home.mkdir(parents=True)
+    (home / "data.csv").write_text("image,caption\n/kaggle/input/x/a.jpg,A dog\nC:\\x\\b.jpg,A cat\n", encoding="utf-8")
+    with pytest.raises(CaptuneError, match="None of the 2 pictures") as caught:
+        records(home)
+    assert "--images" in caught.value.hint
+    found = records(home, images=tmp_path / "far")[1]
+    assert [record.image for record in found] == [tmp_path / "far" / "away" / name for name in ("a.jpg", "b.jpg")]
+    with pytest.raises(CaptuneError, match="no folder of pictures"):
+        records(home, images=tmp_path / "nowhere")
+
+
+def test_a_few_pictures_of_many_names(tmp_path: Path) -> None:
+    photos(tmp_path / "Images", "777.jpg")
+    rows = "".join(f"{number}.jpg,A dog\n" for number in range(3000))
+    (tmp_path / "captions.txt").write_text("image,caption\n" + rows, encoding="utf-8")
+    found = records(tmp_path)[1]
+    assert [record.image for record in found if record.image.exists()] == [tmp_path / "Images" / "777.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf\r\n", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
+        ("image,caption\na.jpg,x\n".encode("utf-16"), "UTF-16"),
+        (b"image,caption\na.jpg,fine\na.jpg,caf\xe9\n", "line 3: byte 0xe9 at offset 33 is not UTF-8"),
+        (b"image,caption\n", "no caption that can be used"),
+        (b"hello world\n", "No captions were recognised"),
+    ],
+)
+def test_unreadable_files_say_why(tmp_path: Path, content: bytes, said: str) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "captions.txt").write_bytes(content)
+    for source in (tmp_path / "captions.txt", tmp_path):
+        with pytest.raises(CaptuneError, match=said) as caught:
+            records(source)
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("data.csv", "a.jpg,A dog\nb.jpg,A cat\n", r"data\.csv, line 1: expected a header"),
+        ("data.json", '{"images": [\n  {"id": 1,}\n]}', r"data\.json, line 2, column \d+: not valid JSON"),
+        ("data.json", '{"annotations": []}', "expected a list 'images'"),
+        ("data.jsonl", "a dog\n", r"data\.jsonl, line 1: expected a JSON object"),
+        ("data.token", "nothing here\n", r"data\.token, line 1: expected 'name\.jpg#0"),
+    ],
+)
+def test_the_name_promises_a_format(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CaptuneError, match=said):
+        list(read_source(tmp_path / name)[1])
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match="There is no file or folder"):
+        find_format(tmp_path / "missing")
+    with pytest.raises(CaptuneError, match="No captions were recognised") as caught:
+        find_format(tmp_path)
+    assert "image,caption" in caught.value.hint
+    assert "karpathy" in caught.value.hint
+    with pytest.raises(UsageError, match="There is no dataset format 'kagle'") as unknown:
+        read_source(tmp_path, "kagle")
+    assert "Did you mean 'kaggle'" in unknown.value.hint
+
+
+def test_two_general_tables_cannot_be_ordered(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "data.csv").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
+    (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "caption": "A dog"}\n', encoding="utf-8")
+    with pytest.raises(CaptuneError, match="fits several dataset formats"):
+        find_format(tmp_path)
+    assert find_format(tmp_path / "data.csv")[0] == "csv"
+
+
+def test_kaggle_wins_over_the_token_file(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
+    (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog\n", encoding="utf-8")
+    name, why = find_format(tmp_path)
+    assert name == "kaggle"
+    assert "captions.txt" in why
