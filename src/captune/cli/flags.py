@@ -52,8 +52,8 @@ def verb(function: Callable[..., None], config: type[Options] | None = None, *, 
     and with `files` from `--config`, `--preset` and `--set` as well.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    name = function.__name__.strip("_")
-    app.command(name, context_settings=CONTEXT)(with_options(function, config, files=files) if config else function)
+    command = with_options(function, config, files=files) if config else function
+    app.command(function.__name__, help=_unwrapped(function.__doc__ or ""), context_settings=CONTEXT)(command)
     return app
 
 
@@ -177,6 +177,11 @@ def _source_parameters() -> list[inspect.Parameter]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in declared
     ]
+
+
+def _unwrapped(text: str) -> str:
+    """Paragraphs on one line each: the terminal wraps them at its own width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _listed(value: Any) -> Any:

@@ -1,0 +1,63 @@
+# captune: one command each. `make` alone lists them.
+#
+# The environment .venv is made from nothing when a target needs it, and again when
+# pyproject.toml or constraints.txt change. Variables:
+#   PYTHON    the Python to make it with                  make test PYTHON=python3.12
+#   PIP_ARGS  more arguments for pip install; your own pip configuration counts as well.
+#             PyPI's torch for Linux is the CUDA build; the smaller one for CPUs:
+#             make setup PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+#   ARGS      more arguments for pytest                   make test ARGS='-k blip'
+#   MODEL     the model that `make serve` serves
+
+PYTHON ?=
+PIP_ARGS ?=
+ARGS ?=
+MODEL ?= captune-demo/run
+WORKERS ?= 2
+
+BIN := .venv/bin
+STAMP := .venv/captune-ready
+# One thread for each worker: two workers with two threads each are slower on two cores.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs serve clean
+.DELETE_ON_ERROR:
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with captune and everything its tests need
+
+demo: $(STAMP) ## The main job on built-in scenes: no network, about three minutes
+	$(BIN)/captune demo --out captune-demo
+
+test: check ## Everything: the checks, then the tests, offline
+	$(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(STAMP) ## Format, lint, types, import contracts, docs in step
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+bench: $(STAMP) ## Measure against what a user would write instead
+	@found=0; for file in benchmarks/*.py; do \
+	  [ -e "$$file" ] || continue; found=1; echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done; [ $$found = 1 ] || echo "No benchmarks yet."
+
+docs: $(STAMP) ## Fill the generated regions of README.md and docs/
+	$(BIN)/python docs/generate.py
+
+serve: $(STAMP) ## Serve MODEL over REST on 127.0.0.1:8000
+	$(BIN)/captune serve --model $(MODEL)
+
+clean: ## Remove .venv, caches and the demo's folder
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache captune-demo dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt tools/make-venv
+	tools/make-venv .venv "$(PYTHON)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,230 @@
+"""Fill the generated regions of README.md and docs/*.md from captune's own tables.
+
+    python docs/generate.py           write them
+    python docs/generate.py --check   fail where one is out of step
+
+A region stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from captune.cli.flags import PANELS, kind, shown_default
+from captune.cli.main import VERBS, load
+from captune.core.config import Leaf, leaves, presets
+from captune.core.files import write_text
+from captune.core.options import CaptionConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS: dict[str, type[Options]] = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "caption": CaptionConfig,
+}
+REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+def about(thing: Any) -> str:
+    """The one line that a table's entry says of itself."""
+    text = getattr(thing, "DESCRIPTION", None) or (thing.__doc__ or "").strip()
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def entries(head: str, items: Iterable[tuple[str, Any]]) -> str:
+    return table((head, "what it is"), ((f"`{name}`", about(thing)) for name, thing in items))
+
+
+def sections() -> dict[str, tuple[type[Options], list[str]]]:
+    """Each group of options, and the verbs that take it."""
+    found: dict[str, tuple[type[Options], list[str]]] = {}
+    for verb, config in CONFIGS.items():
+        for section, field in config.model_fields.items():
+            found.setdefault(section, (field.annotation, []))[1].append(verb)  # type: ignore[arg-type]
+    return found
+
+
+def values(leaf: Leaf, group: type[Options]) -> str:
+    """What an option takes: words, or a kind of number with its limits."""
+    one, several = kind(leaf.annotation)
+    if get_origin(one) is Literal:
+        text = ", ".join(f"`{word}`" for word in get_args(one))
+    elif one is bool:
+        return f"`{leaf.flag}` / `--no-{leaf.flag.removeprefix('--')}`"
+    else:
+        limits = [
+            f"{sign} {getattr(mark, name):g}"
+            for mark in group.model_fields[leaf.name].metadata
+            for name, sign in LIMITS.items()
+            if hasattr(mark, name)
+        ]
+        text = " ".join([{"str": "text", "int": "whole number", "float": "number"}[one.__name__], ", ".join(limits)])
+    return f"{text.strip()}; several with commas" if several else text.strip()
+
+
+def options() -> str:
+    """All options by section, with the verbs that take them."""
+    parts = []
+    for section, (group, verbs) in sections().items():
+        known = [leaf for leaf in leaves(CONFIGS[verbs[0]]).values() if leaf.section == section]
+        rows = [
+            (
+                f"`{leaf.flag}`",
+                f"`{shown_default(leaf)}`" if shown_default(leaf) else "",
+                values(leaf, group),
+                leaf.help,
+            )
+            for leaf in known
+        ]
+        taken = ", ".join(f"`captune {verb}`" for verb in verbs)
+        parts.append(
+            f"### {PANELS[section]} (`{section}`)\n\nTaken by {taken}.\n\n"
+            + table(("flag", "default", "values", "meaning"), rows)
+        )
+    return "\n".join(parts)
+
+
+def verbs() -> str:
+    """Every verb with its usage and its own arguments."""
+    parts = []
+    for name in VERBS:
+        command = load(name)
+        under = getattr(command, "commands", None)
+        for full, one in {f"{name} {sub}": c for sub, c in under.items()}.items() if under else [(name, command)]:
+            parts.append(_verb(full, one))
+    return "\n".join(parts)
+
+
+def _verb(name: str, command: Any) -> str:
+    drawn = set(leaves(CONFIGS[name])) if name in CONFIGS else set()
+    rows = []
+    usage = [f"captune {name}"]
+    for parameter in command.params:
+        if parameter.name in drawn:
+            continue
+        if parameter.param_type_name == "argument":
+            label = str(parameter.metavar or parameter.name.upper())
+            usage.append(label)
+        else:
+            value = f" {parameter.metavar}" if parameter.metavar else ""
+            label = f"{', '.join(parameter.opts)}{value}"
+            usage.extend([f"{parameter.opts[0]}{value}"] if parameter.required else [])
+        rows.append((f"`{label}`", " ".join((getattr(parameter, "help", "") or "").split())))
+    usage.append("[OPTION...]")
+    text = f"### {name}\n\n{command.help}\n\n```\n{' '.join(usage)}\n```\n\n" + table(("argument", "meaning"), rows)
+    if drawn:
+        config = CONFIGS[name]
+        groups = ", ".join(f"{PANELS[section]} (`{section}`)" for section in config.model_fields)
+        text += f"\nOptions, in [options.md](options.md): {groups}.\n"
+    return text
+
+
+def environment() -> str:
+    """Environment variables that set an option."""
+    rows = []
+    for section, (_, taken) in sections().items():
+        for leaf in leaves(CONFIGS[taken[0]]).values():
+            if leaf.section == section and len(leaf.env) > 1:
+                rows.append((f"`{leaf.env[1]}`, `{leaf.env[0]}`", f"`{leaf.flag}`", leaf.help))
+    return table(("variable", "flag", "meaning"), rows)
+
+
+def formats() -> str:
+    from captune.data.formats import FORMATS
+
+    return entries("`--format`", FORMATS.items())
+
+
+def writers() -> str:
+    from captune.data.writers import WRITERS
+
+    return entries("`--format`", WRITERS.items())
+
+
+def metrics() -> str:
+    from captune.metrics import METRICS
+
+    return entries("metric", METRICS.items())
+
+
+def families() -> str:
+    from captune.app.models import families as known
+
+    rows = ((f"`{f.name}`", f.about, ", ".join(f"`{name}`" for name in f.new)) for f in known())
+    return table(("family", "what it is", "from scratch"), rows)
+
+
+def preset_table() -> str:
+    from importlib.resources import files
+
+    rows = []
+    for name in presets():
+        text = files("captune.core.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+        rows.append((f"`{name}`", " ".join(comment)))
+    return table(("`--preset`", "what it is"), rows)
+
+
+def doctor() -> str:
+    from captune.app.doctor import CHECKS
+
+    return table(("check", "what it looks at"), ((name, about(check)) for name, check in CHECKS.items()))
+
+
+REGIONS: dict[str, Callable[[], str]] = {
+    "options": options,
+    "verbs": verbs,
+    "environment": environment,
+    "formats": formats,
+    "writers": writers,
+    "metrics": metrics,
+    "families": families,
+    "presets": preset_table,
+    "doctor": doctor,
+}
+
+
+def filled(text: str) -> str:
+    """A page with all its regions made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in REGIONS:
+            raise SystemExit(f"There is no generated region '{name}'. Known: {', '.join(REGIONS)}.")
+        return f"{match[1]}{REGIONS[name]()}{match[3]}"
+
+    return REGION.sub(fill, text)
+
+
+def out_of_step(pages: Iterable[Path]) -> dict[Path, str]:
+    """The pages that should read otherwise, with what they should read."""
+    return {page: new for page in pages if (new := filled(old := page.read_text(encoding="utf-8"))) != old}
+
+
+def main(arguments: list[str]) -> int:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    changed = out_of_step(pages)
+    for page, text in changed.items():
+        if "--check" in arguments:
+            print(f"{page.relative_to(ROOT)} is out of step with the code: run `make docs`.", file=sys.stderr)
+        else:
+            write_text(page, text)
+            print(f"wrote {page.relative_to(ROOT)}")
+    return 1 if changed and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
+from captune.core.options import CaptionConfig
+
+
+def caption(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or - for a list on stdin.")
+    ],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder for the captions, not stdout.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Caption pictures.
+
+    A picture that cannot be read does not stop the others: its reason is shown, and the
+    exit code is 3 (1 if none could be captioned).
+    """
+    from captune.app.caption import caption as say
+    from captune.data.writers import open_writer
+
+    progress = TerminalProgress(quiet=quiet)
+    form = chosen.flags.get("format", "text")
+    rows = say(
+        list(_named(inputs)),
+        model=model,
+        out=out,
+        progress=progress,
+        environment=os.environ,
+        **chosen.sources,
+        **chosen.flags,
+    )
+    good = bad = 0
+    with open_writer(form, out, sys.stdout) as writer:
+        for row in rows:
+            writer.write(row)
+            if row.status == "ok":
+                good += 1
+            else:
+                bad += 1
+                progress.warn(f"{row.image}: {row.error}")
+    if bad:
+        progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
+
+
+def _named(inputs: list[str]) -> Iterator[str]:
+    """The inputs, with `-` replaced by the lines of stdin."""
+    for name in inputs:
+        if name != "-":
+            yield name
+            continue
+        if sys.stdin.isatty():
+            raise UsageError(
+                "'-' reads paths from stdin, but nothing is piped in.", "For example: ls *.jpg | captune caption -"
+            )
+        yield from (line for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
+
+
+app = verb(caption, CaptionConfig)

@@ -1,0 +1,82 @@
+"""What holds everywhere: floors, lengths, words, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captune.cli.main import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "accelerate", "datasets", "pandas", "matplotlib", "pyarrow")
+
+
+def committed(*patterns: str) -> list[Path]:
+    """Files that git knows, or all files where this is no checkout."""
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+    return [path for pattern in patterns for path in ROOT.glob(f"**/{pattern}") if ".venv" not in path.parts]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages in memory after running `code` in a Python of its own."""
+    program = f"{code}\nimport sys, json; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_imports_go_downwards_only() -> None:
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_import_captune_is_light() -> None:
+    assert loaded_by("import captune; captune.CaptuneError") == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+def test_help_is_light(arguments: list[str]) -> None:
+    assert loaded_by(f"from captune.cli.main import run; assert run({arguments!r}) == 0") == set()
+
+
+@pytest.mark.parametrize("room", ["core", "data", "metrics", "data.formats", "data.writers"])
+def test_rooms_without_torch(room: str) -> None:
+    assert "torch" not in loaded_by(f"import captune.{room}")
+
+
+@pytest.mark.parametrize("path", committed("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_committed_text_speaks_of_the_project_alone() -> None:
+    # Written in pieces, so that this file does not find itself.
+    machine = re.compile("|".join(["/" + "work/", "/" + "tmp/", "/" + "root/", "/" + r"home/\w", "/" + "opt/"]))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in committed(
+            "*.py", "*.md", "*.toml", "*.txt", "*.yaml", "*.yml", "*.ipynb", "Makefile", ".ci/*", "tools/*"
+        )
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if machine.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_room_for_odds_and_ends() -> None:
+    vague = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}
+    assert not [p for p in committed("src/*.py") if vague & {p.stem, p.parent.name}]

@@ -1,0 +1,90 @@
+"""Every table entry loads, every option is one option, and the docs say what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import captune
+from captune.cli.main import VERBS, application, load
+from captune.core.config import leaves, presets, resolve
+from captune.core.options import CaptionConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.tables import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {"prepare": PrepareConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "caption": CaptionConfig}
+
+
+def tables() -> list[Table]:
+    from captune.data.formats import FORMATS
+    from captune.metrics import METRICS
+    from captune.models import FAMILIES
+
+    return [FORMATS, METRICS, FAMILIES]
+
+
+@pytest.mark.parametrize(("table", "name"), [pytest.param(t, n, id=f"{t.kind} {n}") for t in tables() for n in t])
+def test_every_table_entry_loads(table: Table, name: str) -> None:
+    assert table[name] is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(captune.__all__) - {"__version__"}))
+def test_every_public_name_loads(name: str) -> None:
+    assert getattr(captune, name) is not None
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_option_names_are_unique_in_a_verb(name: str) -> None:
+    command = load(name)
+    flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    assert len(flags) == len(set(flags))
+    assert set(leaves(CONFIGS[name])) <= {parameter.name for parameter in command.params}
+
+
+@pytest.mark.parametrize("config", list(CONFIGS.values()))
+def test_every_option_explains_itself(config: type[Options]) -> None:
+    assert not [leaf.key for leaf in leaves(config).values() if not leaf.help.endswith((".", ".)"))]
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig])
+def test_presets_resolve(name: str, config: type[Options]) -> None:
+    resolved = resolve(config, preset=name)
+    assert resolved.sources
+    assert set(resolved.sources.values()) == {f"preset {name}"}
+
+
+@pytest.mark.parametrize("name", list(VERBS))
+def test_every_verb_loads_and_says_what_it_does(name: str) -> None:
+    command: Any = load(name)
+    assert command.help
+    assert name in application().list_commands(None)
+
+
+def test_docs_are_in_step() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_edited_region_is_noticed(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- generated: presets -->\nby hand\n<!-- end -->\nafter\n", encoding="utf-8")
+    (new,) = generate.out_of_step([page]).values()
+    assert "by hand" not in new
+    assert "flickr8k-quick" in new
+    assert new.startswith("before\n")
+    assert new.endswith("after\n")
+    page.write_text(new, encoding="utf-8")
+    assert generate.out_of_step([page]) == {}
