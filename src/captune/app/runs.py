@@ -117,7 +117,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
     found = [_run(path) for path in paths]
     summaries = tuple(_summary(run) for run in found)
     flat = [
-        {"model": summary.model, "data": run.manifest().get("data"), **_flat(_config(run))}
+        {"model": summary.model, **_data(run.manifest()), **_flat(_config(run))}
         for run, summary in zip(found, summaries, strict=True)
     ]
     keys = dict.fromkeys(key for options in flat for key in options)
@@ -203,6 +203,10 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
         for section, values in config.items()
         for name, value in (values.items() if isinstance(values, dict) else [("", values)])
     }
+
+
+def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: manifest.get(key) for key in ("data", "data_digest")}
 
 
 def _if_there(path: Path) -> dict[str, Any]:

@@ -24,59 +24,59 @@ PANELS = {
     "generation": "How a caption is searched for",
     "run_on": "Device",
 }
+METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
+SOURCES = ("config", "preset", "sets")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no advice, only warnings.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, scores 0-1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress and no advice, only warnings.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, scores 0-1.")]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the user gave for the options of a verb; what was not given is absent."""
+    """What the user gave for the options of a verb.
+
+    `flags` holds values by option name, those that were not given left out; `sources` holds
+    `config`, `preset` and `sets`, as the Python functions name them.
+    """
 
     flags: dict[str, Any] = field(default_factory=dict)
-    config: str | None = None
-    preset: str | None = None
-    sets: tuple[str, ...] = ()
-
-    @property
-    def sources(self) -> dict[str, Any]:
-        """`config`, `preset` and `sets`, as the Python functions name them."""
-        return {"config": self.config, "preset": self.preset, "sets": self.sets}
+    sources: dict[str, Any] = field(default_factory=dict)
 
 
-def verb(function: Callable[..., None], config: type[Options] | None = None, *, files: bool = True) -> typer.Typer:
+def verb(
+    function: Callable[..., None], config: type[Options] | None = None, *, sources: tuple[str, ...] = SOURCES
+) -> typer.Typer:
     """A command from a function.
 
     With `config`, the function's parameter `chosen` is filled from a flag for each option,
-    and with `files` from `--config`, `--preset` and `--set` as well.
+    and from those of `--config`, `--preset` and `--set` that are among `sources`.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    command = with_options(function, config, files=files) if config else function
+    command = with_options(function, config, sources) if config else function
     app.command(function.__name__, help=_unwrapped(function.__doc__ or ""), context_settings=CONTEXT)(command)
     return app
 
 
-def with_options(function: Callable[..., None], config: type[Options], *, files: bool = True) -> Callable[..., None]:
+def with_options(
+    function: Callable[..., None], config: type[Options], sources: tuple[str, ...] = SOURCES
+) -> Callable[..., None]:
     """`function` with a keyword for every option of `config` in place of its `chosen`."""
     known = leaves(config)
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "chosen"]
     drawn = [_parameter(leaf) for leaf in known.values()]
-    sources = _source_parameters() if files else []
+    declared = [parameter for parameter in _source_parameters() if parameter.name in sources]
 
     def command(**given: Any) -> None:
         flags = {name: _listed(given.pop(name)) for name in known}
-        chosen = Chosen(
-            flags={name: value for name, value in flags.items() if value is not None},
-            config=given.pop("config", None),
-            preset=given.pop("preset", None),
-            sets=tuple(given.pop("sets", None) or ()),
-        )
-        function(**given, chosen=chosen)
+        told = {name: given.pop(name) for name in sources}
+        if "sets" in told:
+            told["sets"] = tuple(told["sets"] or ())
+        function(**given, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, told))
 
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *sources, *drawn]]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *declared, *drawn]]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
@@ -117,12 +117,16 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
         "show_default": False,
         "rich_help_panel": PANELS.get(leaf.section, leaf.section),
     }
+    if one in METAVARS:
+        settings["metavar"] = METAVARS[one]
     annotation: Any
     if several:
         # Commas or repetition; the words are checked with all other values in core.config.
         annotation = list[str] | None
         if get_origin(one) is Literal:
             settings["metavar"] = "|".join(get_args(one)) + ",..."
+        else:
+            settings["metavar"] = "TEXT,..."
     else:
         annotation = typing.Optional[one]  # noqa: UP045 - one may be a Literal built at run time
     declared = [f"{flag}/--no-{flag.removeprefix('--')}"] if one is bool else [flag]

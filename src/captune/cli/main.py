@@ -113,7 +113,8 @@ def run(arguments: Sequence[str]) -> int:
         code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
         sys.stdout.flush()
     except CaptuneError as error:
-        _error(error.message, error.hint)
+        stopped = error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
+        _note(str(error)) if stopped else _error(error.message, error.hint)
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
@@ -135,7 +136,9 @@ def main() -> NoReturn:
 
 def _captune(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print captune's version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print captune's version.", is_eager=True)
+    ] = False,
 ) -> None:
     """Fine-tune, evaluate and serve image-captioning models."""
     if version:
@@ -152,9 +155,13 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(verb: str | None, how: str) -> None:
+    _note(f"{how}. {VERBS[verb].kept if verb in VERBS else ''}".rstrip())
+
+
+def _note(text: str) -> None:
     from captune.cli.terminal import note
 
-    note(f"{how}. {VERBS[verb].kept if verb in VERBS else ''}".rstrip())
+    note(text)
 
 
 def _error(message: str, hint: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+UNSCALED = frozenset({"perplexity", "loss"})
+SCALE = "Scores x 100; loss and perplexity as they are."
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,9 +68,11 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     screen.print(table)
 
 
+def next_commands(*commands: Sequence[str]) -> None:
+    """Commands to type next, on stderr, ready to be copied."""
+    note("\nNext:\n" + "\n".join(f"  {shlex.join(command)}" for command in commands))
+
+
 def hundred(name: str, score: float) -> str:
     """A score as papers print it: x 100, but perplexity and counts as they are."""
     return f"{score:,.2f}" if name in UNSCALED else f"{100 * score:.1f}"
-
-
-UNSCALED = frozenset({"perplexity", "loss", "sacrebleu"})

@@ -9,6 +9,7 @@ import typer
 
 from captune.cli.flags import Chosen, Quiet, verb
 from captune.cli.progress import TerminalProgress
+from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.options import CaptionConfig
 
@@ -41,18 +42,13 @@ def caption(
     from captune.data.writers import open_writer
 
     progress = TerminalProgress(quiet=quiet)
-    form = chosen.flags.get("format", "text")
-    rows = say(
-        list(_named(inputs)),
-        model=model,
-        out=out,
-        progress=progress,
-        environment=os.environ,
-        **chosen.sources,
-        **chosen.flags,
-    )
+    told = chosen.sources
+    options = resolve(
+        CaptionConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
+    ).values.caption
+    rows = say(list(_named(inputs)), model=model, progress=progress, environment=os.environ, **told, **chosen.flags)
     good = bad = 0
-    with open_writer(form, out, sys.stdout) as writer:
+    with open_writer(options.format, out, sys.stdout) as writer:
         for row in rows:
             writer.write(row)
             if row.status == "ok":
@@ -78,4 +74,4 @@ def _named(inputs: list[str]) -> Iterator[str]:
         yield from (line for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
 
 
-app = verb(caption, CaptionConfig)
+app = verb(caption, CaptionConfig, sources=("config", "sets"))

@@ -7,7 +7,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import hundred, note, out_json, out_table
+from captune.cli.terminal import SCALE, hundred, note, out_json, out_table
 from captune.core.options import EvaluateConfig
 from captune.core.scores import MetricReport
 
@@ -24,7 +24,8 @@ def evaluate(
         typer.Option("--against", metavar="MODEL", help="Another model, on the same pictures. Repeatable."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the reports; default: the run's own.")
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the reports; default: the run, if MODEL is one."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -47,17 +48,18 @@ def evaluate(
         out_json(
             {
                 "split": split,
-                "folder": str(result.folder),
+                "folder": result.folder and str(result.folder),
                 "models": {
                     name: {key: value for key, value in report.to_json().items() if key != "per_image"}
                     for name, report in result.reports.items()
                 },
+                "differences": result.differences(),
             }
         )
         return
     print_reports(result.reports)
-    if not quiet:
-        note(f"Reports, also for each picture: {result.folder}")
+    if result.folder and not quiet:
+        note(f"Written, also for each picture: {result.folder}")
 
 
 def print_reports(reports: dict[str, MetricReport]) -> None:
@@ -74,7 +76,7 @@ def print_reports(reports: dict[str, MetricReport]) -> None:
             cells.append(change if change.startswith("-") else f"+{change}")
         rows.append((score, *cells))
     out_table(f"{first.images} pictures, {first.references} references", columns, rows, numbers=True)
-    note("Scores x 100; loss and perplexity as they are.")
+    note(SCALE)
 
 
 app = verb(evaluate, EvaluateConfig)

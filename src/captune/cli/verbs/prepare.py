@@ -28,4 +28,4 @@ def prepare(
     print(result, json)
 
 
-app = verb(prepare, PrepareConfig, files=False)
+app = verb(prepare, PrepareConfig, sources=())

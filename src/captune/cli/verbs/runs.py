@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captune.cli.flags import CONTEXT, Json
-from captune.cli.terminal import hundred, note, out, out_json, out_table
+from captune.cli.terminal import SCALE, hundred, note, out, out_json, out_table
 
 if TYPE_CHECKING:
     from captune.app.runs import RunSummary
@@ -17,7 +17,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List, show and compare training runs.",
 )
-SCALE = "Scores x 100; loss and perplexity as they are."
 SHOWN_SCORES = ("loss", "bleu_4", "rouge_l", "cider")
 
 

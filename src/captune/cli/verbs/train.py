@@ -7,21 +7,24 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
 from captune.core.options import TrainConfig
 
 
 def train(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="MODEL", help="Folder, run, Hub id, or new:FAMILY-SIZE from scratch."),
-    ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")],
     chosen: Chosen,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Folder, run, Hub id, or new:FAMILY-SIZE from scratch."),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint, exactly as if never stopped.")
+        bool,
+        typer.Option("--resume", metavar="", help="Go on from the run's last checkpoint, exactly as if never stopped."),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -43,7 +46,20 @@ def train(
         **chosen.sources,
         **chosen.flags,
     )
-    print(result, json)
+    if json:
+        out_json({"run": str(result.run), "best": str(result.best), "metrics": result.metrics})
+        return
+    scores = {name.removeprefix("eval_"): value for name, value in result.metrics.items() if name.startswith("eval_")}
+    rows = [(name, hundred(name, value)) for name, value in scores.items() if isinstance(value, int | float)]
+    out_table(f"{result.run}: validation of {result.best.name}", ("", "best"), rows, numbers=True)
+    if not quiet:
+        note(SCALE)
+        _advise(str(result.run), data)
+
+
+def _advise(run: str, data: str | None) -> None:
+    measured = ["captune", "evaluate", run, "--data", data or "DATA"]
+    next_commands(measured, ["captune", "caption", "PICTURE.jpg", "--model", run], ["captune", "runs", "show", run])
 
 
 app = verb(train, TrainConfig)
