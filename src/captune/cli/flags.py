@@ -107,6 +107,8 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
     one, several = kind(leaf.annotation)
     flag = leaf.flag
     notes = []
+    if several and get_origin(one) is Literal and not all(word in leaf.help for word in get_args(one)):
+        notes.append(", ".join(get_args(one)))
     if shown_default(leaf):
         notes.append(f"default {shown_default(leaf)}")
     if len(leaf.env) > 1:
@@ -124,7 +126,7 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
         # Commas or repetition; the words are checked with all other values in core.config.
         annotation = list[str] | None
         if get_origin(one) is Literal:
-            settings["metavar"] = "|".join(get_args(one)) + ",..."
+            settings["metavar"] = "WORD,..."
         else:
             settings["metavar"] = "TEXT,..."
     else:

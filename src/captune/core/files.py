@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
             raise
         raise disk_error(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above, if any, is the one to tell
+            temporary.unlink()
 
 
 def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
