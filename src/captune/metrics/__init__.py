@@ -1,0 +1,14 @@
+"""Captions against references. A metric is one file here and one line in `METRICS`."""
+
+from captune.core.tables import Table
+
+METRICS = Table(
+    "metric",
+    {
+        "bleu": "captune.metrics.bleu:bleu",
+        "rouge_l": "captune.metrics.rouge_l:rouge_l",
+        "cider": "captune.metrics.cider:cider",
+        "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
+    },
+    group="captune.metrics",
+)

@@ -1,0 +1,73 @@
+"""BLEU-1 to BLEU-4 with the values of the COCO caption code.
+
+Papineni et al. 2002: clipped n-gram precision, geometric mean, brevity penalty against the
+closest reference length (ties to the shorter). The corpus score comes from summed counts,
+not from averaged images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from captune.metrics.corpus import ORDERS, Corpus, Measured
+from captune.metrics.ngrams import GramCounts
+
+# The COCO code adds these to numerator and denominator; they decide what an image
+# without any matching 4-gram gets.
+TINY = 1e-15
+SMALL = 1e-9
+
+
+def bleu(corpus: Corpus) -> Measured:
+    """Keys `bleu_1` … `bleu_4`, corpus and per image, 0–1."""
+    images = len(corpus.ids)
+    hypothesis = corpus.lengths[:images]
+    reference = closest_lengths(hypothesis, corpus.lengths[images:], corpus.references_per_image)
+    matched = np.stack([_clipped(counts, corpus) for counts in corpus.grams])
+    possible = np.stack([np.maximum(0, hypothesis - shift) for shift in range(ORDERS)])
+    each = _score(matched, possible, hypothesis, reference)
+    whole = _score(matched.sum(axis=1), possible.sum(axis=1), hypothesis.sum(), reference.sum())
+    names = [f"bleu_{order}" for order in range(1, ORDERS + 1)]
+    return Measured(
+        scores={name: float(value) for name, value in zip(names, whole, strict=True)},
+        per_image=dict(zip(names, each, strict=True)),
+    )
+
+
+def closest_lengths(hypothesis: np.ndarray, references: np.ndarray, per_image: np.ndarray) -> np.ndarray:
+    """The reference length nearest to each caption's (N,), the shorter of two equally near.
+
+    `references` (R,) are the lengths of all references, image by image.
+    """
+    off = np.abs(references - np.repeat(hypothesis, per_image))
+    # One sortable number: distance first, then length.
+    rank = off * (references.max() + 1) + references
+    first = np.cumsum(per_image) - per_image
+    return np.minimum.reduceat(rank, first) % (references.max() + 1)
+
+
+def _clipped(counts: GramCounts, corpus: Corpus) -> np.ndarray:
+    """Matching n-grams of each caption (N,), each at most as often as in one reference."""
+    images = len(corpus.ids)
+    split = np.searchsorted(counts.sentence, images)  # captions come before references
+    width = max(1, counts.distinct)
+    have = counts.sentence[:split] * width + counts.gram[:split]
+    wanted = corpus.image_of_reference[counts.sentence[split:] - images] * width + counts.gram[split:]
+    most = np.zeros(len(have), np.int64)
+    place = np.searchsorted(have, wanted)
+    hit = place < len(have)
+    hit[hit] = have[place[hit]] == wanted[hit]
+    np.maximum.at(most, place[hit], counts.count[split:][hit])
+    clipped = np.minimum(counts.count[:split], most)
+    return np.bincount(counts.sentence[:split], clipped, minlength=images).astype(np.int64)
+
+
+def _score(
+    matched: np.ndarray, possible: np.ndarray, hypothesis: np.ndarray | int, reference: np.ndarray | int
+) -> np.ndarray:
+    """BLEU of each order from its counts; (4,) or (4, N)."""
+    precision = (matched + TINY) / (possible + SMALL)
+    powers = 1.0 / np.arange(1, ORDERS + 1)
+    score = np.cumprod(precision, axis=0) ** powers.reshape(-1, *[1] * (precision.ndim - 1))
+    ratio = (hypothesis + TINY) / (reference + SMALL)
+    return score * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)

@@ -1,0 +1,92 @@
+"""CIDEr-D with the values of the COCO caption code (which calls it CIDEr).
+
+Vedantam et al. 2015: cosine of tf-idf vectors of 1- to 4-grams with clipped counts and a
+Gaussian penalty on the difference in length, times 10.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from captune.metrics.corpus import ORDERS, Corpus, Measured
+from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.ngrams import GramCounts
+
+SIGMA = 6.0
+SCALE = 10.0
+
+
+def cider(corpus: Corpus) -> Measured:
+    """Key `cider`, 0–10; the corpus score is the mean over images.
+
+    Document frequencies are the corpus's own, or those it was given; the settings say which.
+    """
+    images, references = len(corpus.ids), len(corpus.image_of_reference)
+    own = corpus.image_of_reference
+    similar = np.zeros(references)
+    for counts in corpus.grams:
+        similar += _cosines(counts, _weights(counts, corpus), corpus)
+    # The COCO code measures length in bigrams.
+    bigrams = np.maximum(corpus.lengths - 1, 0)
+    apart = (bigrams[:images][own] - bigrams[images:]).astype(float)
+    similar *= np.exp(-(apart**2) / (2 * SIGMA**2))
+    each = np.bincount(own, similar, minlength=images) / ORDERS / corpus.references_per_image * SCALE
+    return Measured(
+        scores={"cider": float(each.mean())},
+        per_image={"cider": each},
+        settings={"document_frequencies": _source(corpus.document_frequencies, images)},
+    )
+
+
+def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
+    """log(images / images with it) of each distinct n-gram; one nobody wrote counts as written once."""
+    given = corpus.document_frequencies
+    if given is None:
+        images = len(corpus.ids)
+        written = counts.sentence >= images
+        image = corpus.image_of_reference[counts.sentence[written] - images]
+        width = max(1, counts.distinct)
+        pairs = np.unique(image * width + counts.gram[written])
+        frequency = np.bincount(pairs % width, minlength=counts.distinct)
+    else:
+        images = given.images
+        grams = (tuple(corpus.tokens[s][at : at + counts.order]) for s, at in counts.example.tolist())
+        frequency = np.fromiter((given.counts.get(gram, 0) for gram in grams), np.int64, counts.distinct)
+    return np.log(float(images)) - np.log(np.maximum(1, frequency))
+
+
+def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus) -> np.ndarray:
+    """Similarity of every reference (R,) to the caption of its image, for one order of n-grams."""
+    images, sentences = len(corpus.ids), len(corpus.lengths)
+    own = corpus.image_of_reference
+    vector = counts.count * weights[counts.gram]
+    norm = np.sqrt(np.bincount(counts.sentence, vector**2, minlength=sentences))
+    split = np.searchsorted(counts.sentence, images)  # captions come before references
+    width = max(1, counts.distinct)
+    have = counts.sentence[:split] * width + counts.gram[:split]
+    reference = counts.sentence[split:] - images
+    wanted = own[reference] * width + counts.gram[split:]
+    place = np.searchsorted(have, wanted)
+    hit = place < len(have)
+    hit[hit] = have[place[hit]] == wanted[hit]
+    theirs = vector[split:][hit]
+    product = np.minimum(vector[:split][place[hit]], theirs) * theirs
+    dot = np.bincount(reference[hit], product, minlength=len(own)).astype(float)
+    norms = norm[:images][own] * norm[images:]
+    return np.divide(dot, norms, out=dot, where=norms != 0)
+
+
+def _source(given: DocumentFrequencies | None, images: int) -> dict[str, Any]:
+    source: dict[str, Any]
+    if given is None:
+        source = {"from": "the evaluated references", "images": images}
+    else:
+        source = {"from": given.name, "images": given.images}
+    if source["images"] == 1:
+        source["warning"] = (
+            "document frequencies of 1 image: CIDEr is 0 by definition; measure more images together, "
+            "or give the document frequencies of a larger set"
+        )
+    return source

@@ -1,0 +1,102 @@
+"""Measure captions against references with any of the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.scores import MetricReport
+from captune.metrics import METRICS
+from captune.metrics.corpus import Corpus, Measured
+from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.vocabulary import vocabulary
+
+DEFAULT_METRICS = ("bleu", "rouge_l", "cider", "sacrebleu")
+
+
+def measure(
+    hypotheses: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    document_frequencies: DocumentFrequencies | None = None,
+) -> MetricReport:
+    """Score one caption per image against its references.
+
+    Both mappings have the same image ids as keys; the number of references may differ
+    from image to image. An empty caption scores 0. `document_frequencies` are what
+    CIDEr weighs n-grams with; without them it uses those of `references`. Raises
+    `CaptuneError` where ids do not match or an image has no references, `UsageError`
+    for an unknown metric.
+    """
+    if isinstance(metrics, str):
+        raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
+    if not metrics:
+        raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
+    wanted = [METRICS[name] for name in dict.fromkeys(metrics)]
+    corpus = _corpus(hypotheses, references, document_frequencies)
+    per_image = corpus.references_per_image
+    settings: dict[str, Any] = {
+        "tokenizer": "ptb",
+        "references_per_image": {"min": int(per_image.min()), "max": int(per_image.max())},
+        "captions": vocabulary(corpus),
+    }
+    scores: dict[str, float] = {}
+    by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}
+    for metric in wanted:
+        measured: Measured = metric(corpus)
+        scores |= measured.scores
+        settings |= measured.settings
+        for key, values in measured.per_image.items():
+            for image, value in zip(corpus.ids, values, strict=True):
+                by_image[image][key] = float(value)
+    return MetricReport(
+        scores=scores, per_image=by_image, images=len(corpus.ids), references=int(per_image.sum()), settings=settings
+    )
+
+
+def _corpus(
+    hypotheses: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    document_frequencies: DocumentFrequencies | None,
+) -> Corpus:
+    """Check what the user gave and put it in the order of `hypotheses`."""
+    if not hypotheses and not references:
+        raise CaptuneError("There are no images to measure.", "Give at least one caption with its references.")
+    strangers = [image for image in hypotheses if image not in references]
+    if strangers:
+        raise CaptuneError(
+            f"{len(strangers)} of {len(hypotheses)} captions have no references: {_several(strangers)}.",
+            f"Image ids must be the same on both sides; the references' look like: {_several(references)}.",
+        )
+    missing = [image for image in references if image not in hypotheses]
+    if missing:
+        raise CaptuneError(
+            f"{len(missing)} of {len(references)} images with references have no caption: {_several(missing)}.",
+            "Caption them too (an empty caption counts as 0), or leave their references out.",
+        )
+    for image, group in references.items():
+        if isinstance(group, str) or not all(isinstance(reference, str) for reference in group):
+            raise CaptuneError(
+                f"The references of image {image!r} are not a list of strings.", 'Expected: {"id": ["first", "second"]}'
+            )
+        if not isinstance(hypotheses[image], str):
+            raise CaptuneError(f"The caption of image {image!r} is not a string.", 'Expected: {"id": "caption"}')
+    bare = [image for image, group in references.items() if not len(group)]
+    if bare:
+        raise CaptuneError(
+            f"{len(bare)} of {len(references)} images have no references: {_several(bare)}.",
+            "Leave these images out; without a reference there is nothing to measure against.",
+        )
+    ids = tuple(hypotheses)
+    return Corpus(
+        ids,
+        tuple(hypotheses[image] for image in ids),
+        tuple(tuple(references[image]) for image in ids),
+        document_frequencies,
+    )
+
+
+def _several(ids: Iterable[object], most: int = 5) -> str:
+    shown = [repr(image) for image in ids]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
