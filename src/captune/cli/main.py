@@ -107,8 +107,6 @@ def application() -> Any:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.excepthook = _unexpected
     try:
         code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
         sys.stdout.flush()
@@ -131,6 +129,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """`captune` on the command line."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.excepthook = _unexpected
     sys.exit(run(sys.argv[1:]))
 
 
