@@ -397,7 +397,7 @@ def test_a_few_pictures_of_many_names(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf\r\n", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
         ("image,caption\na.jpg,x\n".encode("utf-16"), "UTF-16"),
-        (b"image,caption\na.jpg,fine\na.jpg,caf\xe9\n", "line 3: byte 0xe9 at offset 33 is not UTF-8"),
+        (b"image,caption\na.jpg,fine\na.jpg,caf\xe9\n", "line 3: byte 0xe9 at offset 34 is not UTF-8"),
         (b"image,caption\n", "no caption that can be used"),
         (b"hello world\n", "No captions were recognised"),
     ],

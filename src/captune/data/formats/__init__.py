@@ -24,7 +24,10 @@ from captune.data.source import Problem, SourceRecord
 FORMATS = Table(
     "dataset format",
     {
+        "captune": "captune.data.formats.prepared",
+        "datasets": "captune.data.formats.hub",
         "karpathy": "captune.data.formats.karpathy",
+        "imagefolder": "captune.data.formats.image_folder",
         "coco": "captune.data.formats.coco",
         "flickr30k": "captune.data.formats.flickr30k",
         "kaggle": "captune.data.formats.kaggle",
@@ -32,6 +35,9 @@ FORMATS = Table(
         "pipe": "captune.data.formats.pipe",
         "csv": "captune.data.formats.csv_table",
         "jsonl": "captune.data.formats.jsonl",
+        "parquet": "captune.data.formats.parquet",
+        "webdataset": "captune.data.formats.webdataset",
+        "sidecar": "captune.data.formats.sidecar",
     },
     group="captune.formats",
 )
@@ -102,8 +108,7 @@ def read_source(
 
 
 def _check_exists(source: Path) -> None:
-    text = str(source)
-    if text.startswith("hf:") or any(sign in text for sign in "{*?["):
+    if str(source).startswith("hf:") or places.is_pattern(source):
         return
     if not source.exists():
         files, folders = places.listing(source.parent)

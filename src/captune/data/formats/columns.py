@@ -46,6 +46,7 @@ class Columns:
     several: bool
     split: str | None
     id: str | None
+    name: str | None = None
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The captions of a row: a string, a list, a list of Karpathy's sentences, or JSON of a list in a cell."""
@@ -63,11 +64,16 @@ class Columns:
         return str(value) if isinstance(value, (str, int)) and str(value) != "" else None
 
 
-def find_columns(names: Iterable[str], *, image_names: tuple[str, ...] = IMAGE) -> Columns | None:
-    """The columns by name (case, spaces and hyphens do not matter), or None where one is missing."""
+def find_columns(names: Iterable[str], *, image: str | None = None) -> Columns | None:
+    """The columns by name (case, spaces and hyphens do not matter), or None where one is missing.
+
+    `image` is the column of the pictures themselves where the types tell it; a column of
+    file names then gives their `name`.
+    """
     plain = {re.sub(r"[\s\-]+", "_", str(name).strip().lower()): str(name) for name in names}
-    image = _first(plain, image_names)
-    if image is None:
+    named = _first({key: value for key, value in plain.items() if value != image}, IMAGE)
+    picture, name = (image, named) if image is not None else (named, None)
+    if picture is None:
         return None
     numbered = sorted((int(match[2]), plain[name]) for name in plain if (match := _NUMBERED.fullmatch(name)))
     many = _first(plain, CAPTIONS)
@@ -80,7 +86,7 @@ def find_columns(names: Iterable[str], *, image_names: tuple[str, ...] = IMAGE) 
         captions = (one,)
     else:
         return None
-    return Columns(image, captions, many is not None, _first(plain, SPLIT), _first(plain, ID))
+    return Columns(picture, captions, many is not None, _first(plain, SPLIT), _first(plain, ID), name)
 
 
 def expected() -> str:

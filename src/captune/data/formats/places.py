@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -40,7 +43,7 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
-            elif len(files) < _KEPT and not is_image_name(entry.name):
+            elif not is_image_name(entry.name) and (len(files) < _KEPT or entry.name.endswith((".tar", ".parquet"))):
                 files.append(entry.name)
     return tuple(sorted(files)), tuple(sorted(folders))
 
@@ -65,6 +68,39 @@ def caption_files(source: Path, patterns: Sequence[str], *, below: bool = True) 
     if len(found) > _MANY:
         found = [path for path in found if any(word in path.name.lower() for word in _TELLING)][:_MANY]
     return found
+
+
+def is_pattern(source: Path) -> bool:
+    """Whether the source names several files: `part-*.parquet`, `{000..009}.tar`."""
+    return any(sign in str(source) for sign in "{*?[") and not source.exists()
+
+
+def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
+    """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
+    if is_pattern(source):
+        names = [name for pattern in _expand(str(source)) for name in sorted(glob.glob(pattern))]
+        return [Path(name) for name in names if name.lower().endswith(endings)]
+    if source.is_file():
+        return [source] if source.name.lower().endswith(endings) else []
+    for folders in ([source], [source / name for name in listing(source)[1]]):
+        found = [f / name for f in folders for name in listing(f)[0] if name.lower().endswith(endings)]
+        if found:
+            return found
+    return []
+
+
+def _expand(pattern: str) -> list[str]:
+    """Shell braces: `{000..012}` and `{a,b}`."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, dots, last = match[1].partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    else:
+        choices = match[1].split(",")
+    around = pattern[: match.start()], pattern[match.end() :]
+    return list(itertools.chain.from_iterable(_expand(f"{around[0]}{choice}{around[1]}") for choice in choices))
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

@@ -1,0 +1,146 @@
+"""Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` streamed from the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError, missing_extra
+from captune.data.formats.columns import Columns, expected, find_columns
+from captune.data.formats.embedded import Cell, group_cells, stream_cells
+from captune.data.formats.grouping import Row, group
+from captune.data.formats.parquet import picture_of
+from captune.data.formats.split_words import split_named
+from captune.data.source import Problem, SourceRecord
+
+DESCRIPTION = "Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` from the Hub"
+RANK = 90
+_SCHEME = "hf:"
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    if str(source).startswith(_SCHEME):
+        return f"'{source}' names a data set on the Hub"
+    if (source / "dataset_dict.json").is_file():
+        return "dataset_dict.json: saved by datasets, one folder for each split"
+    if (source / "state.json").is_file() and (source / "dataset_info.json").is_file():
+        return "state.json and dataset_info.json: saved by datasets"
+    return None
+
+
+def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    on_hub = str(source).startswith(_SCHEME)
+    splits = _from_hub(str(source).removeprefix(_SCHEME)) if on_hub else _from_disk(source)
+    columns, embedded = _columns(next(iter(splits.values())), source)
+    if not embedded:
+        return group(_rows(splits, columns, source), source, images, problems)
+    cells = partial(_cells, splits, columns, Path() if on_hub else source)
+    if on_hub:
+        return _explained(stream_cells(cells(), columns, problems, str(source)), str(source))
+    return group_cells(cells, columns, problems, str(source))
+
+
+def _import() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "hub", "Reading Hugging Face data sets") from None
+    return datasets
+
+
+def _from_disk(source: Path) -> dict[str | None, Any]:
+    """Data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
+    datasets = _import()
+    try:
+        loaded = datasets.load_from_disk(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise CaptuneError(
+            f"{source}: not a whole data set folder ({_first(error)}).", "Save it again with save_to_disk."
+        ) from None
+    named = loaded.items() if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
+    return {split_named(name): _undecoded(data, datasets) for name, data in named}
+
+
+def _from_hub(name: str) -> dict[str | None, Any]:
+    datasets = _import()
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, colon, wanted = name.rpartition(":") if ":" in name else (name, "", "")
+    try:
+        loaded = datasets.load_dataset(repository, streaming=True)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise CaptuneError(
+            f"There is no data set '{repository}' on huggingface.co, or it is private.",
+            "Check the name; for a private one log in first: hf auth login",
+        ) from None
+    except (OSError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        raise _unreachable(repository, error) from None
+    except (ValueError, RuntimeError) as error:
+        raise CaptuneError(
+            f"hf:{repository} cannot be opened: {_first(error)}.", "Does its page show a table?"
+        ) from None
+    if colon and wanted not in loaded:
+        raise CaptuneError(f"hf:{repository} has no split '{wanted}'.", f"It has: {', '.join(loaded)}.")
+    chosen = {wanted: loaded[wanted]} if colon else dict(loaded)
+    return {split_named(split): _undecoded(data, datasets) for split, data in chosen.items()}
+
+
+def _explained(records: Iterator[SourceRecord], source: str) -> Iterator[SourceRecord]:
+    """The records; a connection that breaks on the way is said in the user's words."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield from records
+    except (ConnectionError, HfHubHTTPError) as error:
+        raise _unreachable(source.removeprefix(_SCHEME), error) from None
+
+
+def _unreachable(repository: str, error: Exception) -> CaptuneError:
+    return CaptuneError(
+        f"hf:{repository} cannot be read: huggingface.co was not reached ({_first(error)}).",
+        "Check the network (HF_HUB_OFFLINE must not be 1), or point at a folder that is already there.",
+    )
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _undecoded(data: Any, datasets: Any) -> Any:
+    for column, feature in (data.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
+    datasets = _import()
+    names = list(data.features or data.column_names or next(iter(data), {}))
+    # Without a declared picture column, Hugging Face's pair of bytes and path still shows itself.
+    pictures = [
+        name
+        for name, feature in (data.features or {}).items()
+        if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+    ]
+    columns = find_columns(names, image=pictures[0] if pictures else None)
+    if columns is None:
+        raise CaptuneError(f"{source}: expected {expected()}; found {', '.join(names[:12])}.", "Rename its columns.")
+    return columns, bool(pictures)
+
+
+def _cells(splits: dict[str | None, Any], columns: Columns, folder: Path) -> Iterator[Cell]:
+    for split, data in splits.items():
+        for number, row in enumerate(data, start=1):
+            content, name = picture_of(row[columns.image], folder)
+            stated = str(row.get(columns.name) or "") if columns.name else ""
+            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split)
+
+
+def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iterator[Row]:
+    for split, data in splits.items():
+        for number, row in enumerate(data, start=1):
+            said = columns.split_of(row) or split
+            name = str(row[columns.image] or "")
+            yield Row(source / (split or "data"), number, name, columns.texts(row), said, columns.id_of(row), "row")

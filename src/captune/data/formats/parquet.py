@@ -1,0 +1,142 @@
+"""Parquet files: pictures as bytes in a column, or as paths; read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.data.formats.columns import IMAGE, Columns, expected, find_columns
+from captune.data.formats.embedded import Cell, group_cells
+from captune.data.formats.grouping import Row, group
+from captune.data.formats.places import shards
+from captune.data.formats.split_words import split_in
+from captune.data.formats.text import check_file
+from captune.data.source import Problem, SourceRecord
+
+DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
+RANK = 20
+_BATCH = 16  # rows: a photo may have 20 MB
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in _files(source)[:1]:
+        try:
+            found = _columns(pq.read_schema(path))
+        except (OSError, pa.ArrowException):
+            return None
+        return f"{path.name} has an image and a caption column" if found else None
+    return None
+
+
+def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    paths = _files(source)
+    if not paths:
+        raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
+    columns, embedded = _checked(paths)
+    if embedded:
+        return group_cells(partial(_cells, paths, columns), columns, problems, str(source))
+    return group(_rows(paths, columns), source, images, problems)
+
+
+def _files(source: Path) -> list[Path]:
+    return shards(source, (".parquet", ".pq"))
+
+
+def _checked(paths: list[Path]) -> tuple[Columns, bool]:
+    """The columns, and whether pictures are bytes. Raises `CaptuneError` for what is not Parquet or lacks a column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = None
+    for path in paths:
+        check_file(path)
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            text = str(error).splitlines()[0]
+            raise CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.") from None
+        columns = _columns(schema)
+        if columns is None:
+            raise CaptuneError(
+                f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
+            )
+        found = found or columns
+    assert found is not None
+    return found
+
+
+def _columns(schema: Any) -> tuple[Columns, bool] | None:
+    import pyarrow.types as types
+
+    embedded = [
+        field.name
+        for field in schema
+        if (types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+        or (
+            (types.is_binary(field.type) or types.is_large_binary(field.type))
+            and field.name.lower() in (*IMAGE, "bytes")
+        )
+    ]
+    columns = find_columns(schema.names, image=embedded[0] if embedded else None)
+    return (columns, bool(embedded)) if columns else None
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            present = [name for name in columns if name in file.schema_arrow.names]
+            for group_index in range(file.num_row_groups):
+                yield from file.iter_batches(batch_size=_BATCH, row_groups=[group_index], columns=present)
+    except (OSError, pa.ArrowException) as error:
+        text = str(error).splitlines()[0]
+        raise CaptuneError(f"{path}: cannot be read on ({text}).", "Download or write it again.") from None
+
+
+def _wanted(columns: Columns) -> list[str]:
+    named = [columns.image, *columns.captions, columns.split, columns.id, columns.name]
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def _cells(paths: list[Path], columns: Columns) -> Iterator[Cell]:
+    for path in paths:
+        split = split_in(path.stem) or split_in(path.parent.name)
+        number = 0
+        for batch in _batches(path, _wanted(columns)):
+            for row in batch.to_pylist():
+                number += 1
+                data, name = picture_of(row[columns.image], path.parent)
+                stated = str(row.get(columns.name) or "") if columns.name else ""
+                yield Cell(f"{path.name}, row {number}", data, stated or name, row, split)
+
+
+def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
+    """Bytes and name of a cell: bytes, or {"bytes", "path"} of which one may be missing."""
+    if isinstance(value, bytes):
+        return value, ""
+    if not isinstance(value, dict):
+        return None, ""
+    data, name = value.get("bytes"), value.get("path") or ""
+    if data is None and name and (folder / name).is_file():
+        data = (folder / name).read_bytes()
+    return data, name
+
+
+def _rows(paths: list[Path], columns: Columns) -> Iterator[Row]:
+    for path in paths:
+        split = split_in(path.stem) if len(paths) > 1 else None
+        number = 0
+        for batch in _batches(path, _wanted(columns)):
+            for row in batch.to_pylist():
+                number += 1
+                name = str(row[columns.image] or "")
+                texts, said = columns.texts(row), columns.split_of(row) or split
+                yield Row(path, number, name, texts, said, columns.id_of(row), "row")

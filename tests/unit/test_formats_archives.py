@@ -1,0 +1,306 @@
+"""Image folders, Parquet, tar shards, saved and streamed data sets, prepared folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from captune.core.errors import CaptuneError
+from captune.data.formats import FORMATS, find_format, read_source
+from captune.data.source import EmbeddedImage, Problem, SourceRecord
+
+
+def jpeg(number: int, format: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (number * 40 % 256, 90, 30)).save(file, format)
+    return file.getvalue()
+
+
+def write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def records(
+    source: Path | str, format: str | None = None
+) -> tuple[str, list[SourceRecord], list[bytes], list[Problem]]:
+    problems: list[Problem] = []
+    name, found = read_source(source, format, problems=problems)
+    listed, contents = [], []
+    for record in found:
+        listed.append(record)
+        contents.append(record.image.read() if isinstance(record.image, EmbeddedImage) else record.image.read_bytes())
+    return name, listed, contents, problems
+
+
+def tar(path: Path, members: dict[str, bytes | str], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            data = content if isinstance(content, bytes) else content.encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv"])
+def test_image_folder_with_splits(tmp_path: Path, table: str) -> None:
+    for number, split in enumerate(("train", "validation", "test")):
+        write(tmp_path / split / "1.jpg", jpeg(number))
+        row = json.dumps({"file_name": "1.jpg", "text": f"In {split}, here"})
+        text = f'file_name,text\n1.jpg,"In {split}, here"\n' if table.endswith("csv") else row + "\n"
+        write(tmp_path / split / table, text)
+    name, found, contents, problems = records(tmp_path)
+    assert (name, problems) == ("imagefolder", [])
+    assert {record.id: (record.split, record.references) for record in found} == {
+        "train/1.jpg": ("train", ("In train, here",)),
+        "validation/1.jpg": ("val", ("In validation, here",)),
+        "test/1.jpg": ("test", ("In test, here",)),
+    }
+    assert {contents[n] for n in range(3)} == {jpeg(0), jpeg(1), jpeg(2)}
+
+
+def test_image_folder_with_one_table(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "1.jpg", jpeg(1))
+    write(tmp_path / "2.jpg", jpeg(2))
+    rows = [{"file_name": "train/1.jpg", "caption": "One"}, {"file_name": "2.jpg", "caption": ["Two", "Deux"]}]
+    rows.append({"file_name": "train/1.jpg", "caption": "Uno"})
+    write(tmp_path / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    name, found, _, problems = records(tmp_path)
+    assert (name, problems) == ("imagefolder", [])
+    assert [(record.id, record.split, record.references) for record in found] == [
+        ("train/1.jpg", "train", ("One", "Uno")),
+        ("2.jpg", None, ("Two", "Deux")),
+    ]
+
+
+def test_sidecars(tmp_path: Path) -> None:
+    for name in ("train/a.jpg", "train/deep/b.PNG", "test/c.jpg", "test/alone.jpg", "test/empty.jpg"):
+        write(tmp_path / name, jpeg(1))
+    write(tmp_path / "train/a.txt", "A dog, a cat\r\n\r\nEin Straßenhund\r\n")
+    write(tmp_path / "train/deep/b.txt", "A bird")
+    write(tmp_path / "test/c.txt", "\ufeffA fish | two\n")
+    write(tmp_path / "test/empty.txt", " \n")
+    write(tmp_path / "test/lost.txt", "nobody")
+    write(tmp_path / "README.txt", "about")
+    name, found, _, problems = records(tmp_path)
+    assert name == "sidecar"
+    assert [(record.id, record.split, record.references) for record in found] == [
+        ("test/c.jpg", "test", ("A fish | two",)),
+        ("train/a.jpg", "train", ("A dog, a cat", "Ein Straßenhund")),
+        ("train/deep/b.PNG", "train", ("A bird",)),
+    ]
+    assert {(problem.where, problem.reason) for problem in problems} == {
+        ("test/alone.jpg", "there is no alone.txt beside it"),
+        ("test/empty.jpg", "its text file is empty"),
+        ("test/lost.txt", "there is no picture of that name beside it"),
+    }
+
+
+def test_parquet_with_bytes_groups_equal_pictures(tmp_path: Path) -> None:
+    rows = [
+        {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "A dog, a cat"},
+        {"image": {"bytes": jpeg(2), "path": "image.jpg"}, "caption": "A bird"},
+        {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "Again"},
+        {"image": {"bytes": None, "path": None}, "caption": "nothing"},
+        {"image": {"bytes": jpeg(3, "PNG"), "path": None}, "caption": "A fish"},
+        {"image": {"bytes": jpeg(4), "path": None}, "caption": " "},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet", row_group_size=2)
+    name, found, contents, problems = records(tmp_path)
+    assert name == "parquet"
+    assert [record.references for record in found] == [("A dog, a cat", "Again"), ("A bird",), ("A fish",)]
+    assert contents == [jpeg(1), jpeg(2), jpeg(3, "PNG")]
+    assert {record.split for record in found} == {"train"}
+    names = [record.image.name for record in found if isinstance(record.image, EmbeddedImage)]
+    assert len(set(names)) == 3
+    assert names[0] == "image.jpg"
+    assert names[2].endswith(".png")
+    assert [problem.where.split(", ")[1] for problem in problems] == ["row 4", "row 6"]
+
+
+def test_parquet_of_the_hub_with_lists_and_file_names(tmp_path: Path) -> None:
+    for split, number in (("train", 1), ("test", 2)):
+        row = {
+            "image": {"bytes": jpeg(number), "path": None},
+            "caption": ["One.", "Two, three."],
+            "split": split,
+            "img_id": number,
+            "filename": f"{number}.jpg",
+        }
+        (tmp_path / "data").mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / f"part-{number}.parquet")
+    name, found, contents, problems = records(tmp_path)
+    assert (name, problems, contents) == ("parquet", [], [jpeg(1), jpeg(2)])
+    assert [(r.id, r.split, r.references, r.image.name) for r in found] == [  # type: ignore[union-attr]
+        ("1", "train", ("One.", "Two, three."), "1.jpg"),
+        ("2", "test", ("One.", "Two, three."), "2.jpg"),
+    ]
+    assert len(records(tmp_path / "data" / "part-*.parquet")[1]) == 2
+
+
+def test_parquet_with_paths_and_numbered_captions(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.jpg", jpeg(1))
+    rows = [{"image_path": "a.jpg", "caption_0": "One", "caption_1": "Two"}, {"image_path": "a.jpg", "caption_0": "3"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    name, found, contents, problems = records(tmp_path / "data.parquet")
+    assert (name, problems, contents) == ("parquet", [], [jpeg(1)])
+    assert found[0].references == ("One", "Two", "3")
+
+
+def test_parquet_that_is_broken(tmp_path: Path) -> None:
+    write(tmp_path / "data.parquet", b"PAR1 no")
+    with pytest.raises(CaptuneError, match="not a whole Parquet file"):
+        records(tmp_path / "data.parquet")
+    pq.write_table(pa.Table.from_pylist([{"image": "a.jpg", "label": 3}]), tmp_path / "data.parquet")
+    with pytest.raises(CaptuneError, match="found image, label"):
+        records(tmp_path / "data.parquet")
+
+
+def test_webdataset_shards(tmp_path: Path) -> None:
+    tar(
+        tmp_path / "train-000.tar",
+        {
+            "./0001.jpg": jpeg(1),
+            "./0001.txt": "A dog, a cat\nAgain",
+            "./0001.json": '{"caption": "not this"}',
+            "0002.json": json.dumps({"captions": ["Ünicode", "Two"], "width": 3}),
+            "0002.png": jpeg(2, "PNG"),
+            "0002.cls": "7",
+            "sub/0002.caption": "Fish",
+            "sub/0002.jpeg": jpeg(3),
+            "0004.jpg": jpeg(4),
+            "0005.txt": "no picture",
+            "0006.jpg": jpeg(6),
+            "0006.txt": b"caf\xe9",
+        },
+    )
+    tar(tmp_path / "val-000.tar", {"0001.jpg": jpeg(5), "0001.txt": "A bird"})
+    name, found, contents, problems = records(tmp_path)
+    assert name == "webdataset"
+    assert [(record.id, record.split, record.references) for record in found] == [
+        ("train-000/0001", "train", ("A dog, a cat", "Again")),
+        ("train-000/0002", "train", ("Ünicode", "Two")),
+        ("train-000/sub/0002", "train", ("Fish",)),
+        ("val-000/0001", "val", ("A bird",)),
+    ]
+    assert contents == [jpeg(1), jpeg(2, "PNG"), jpeg(3), jpeg(5)]
+    assert len({record.image.name for record in found}) == 4  # type: ignore[union-attr]
+    assert [problem.where for problem in problems] == [f"train-000.tar, sample 000{n}" for n in (4, 5, 6)]
+    assert len(records(tmp_path / "{train,val}-{000..001}.tar")[1]) == 4
+    assert len(records(tmp_path / "val-000.tar")[1]) == 1
+
+
+def test_webdataset_gzipped_and_cut_off(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar.gz", {"1.jpg": jpeg(1), "1.txt": "A dog"}, "w:gz")
+    assert records(tmp_path)[0] == "webdataset"
+    tar(
+        tmp_path / "b.tar",
+        {f"{n}.{kind}": jpeg(n) if kind == "jpg" else "A" for n in range(9) for kind in ("jpg", "txt")},
+    )
+    whole = (tmp_path / "b.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(whole[:7000])
+    name, found, _, problems = records(tmp_path / "b.tar")
+    assert name == "webdataset"
+    assert 0 < len(found) < 9
+    assert "cut off" in problems[-1].reason
+
+
+def test_a_tar_of_pictures_alone_is_no_data_set(tmp_path: Path) -> None:
+    tar(tmp_path / "images.tar", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    with pytest.raises(CaptuneError, match="No captions were recognised"):
+        find_format(tmp_path)
+    with pytest.raises(CaptuneError, match="no sample with a picture and a caption"):
+        records(tmp_path / "images.tar")
+
+
+def saved(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    made = {
+        name: datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()) for name, rows in splits.items()
+    }
+    datasets.DatasetDict(made).save_to_disk(str(folder))
+
+
+def test_saved_data_set_with_a_corrupt_picture(tmp_path: Path) -> None:
+    rows = [
+        {"image": {"bytes": jpeg(1), "path": None}, "caption": "A dog"},
+        {"image": {"bytes": b"not a picture", "path": None}, "caption": "Broken"},
+        {"image": {"bytes": jpeg(1), "path": None}, "caption": "Again"},
+    ]
+    saved(
+        tmp_path / "set", {"train": rows, "validation": [{"image": {"bytes": jpeg(2), "path": None}, "caption": "B"}]}
+    )
+    name, found, contents, problems = records(tmp_path / "set")
+    assert (name, problems) == ("datasets", [])
+    assert [(record.split, record.references) for record in found] == [
+        ("train", ("A dog", "Again")),
+        ("train", ("Broken",)),
+        ("val", ("B",)),
+    ]
+    assert contents == [jpeg(1), b"not a picture", jpeg(2)]
+    name, found, _, _ = records(tmp_path / "set" / "train")
+    assert (name, len(found)) == ("datasets", 2)
+
+
+def test_streamed_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    rows = [
+        {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "A dog"},
+        {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "Again"},
+        {"image": {"bytes": jpeg(2), "path": "2.jpg"}, "caption": "B"},
+        {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "Too late"},
+    ]
+    (tmp_path / "repo").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "repo" / "train.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[2:3]), tmp_path / "repo" / "test.parquet")
+    name, found, contents, problems = records(f"hf:{tmp_path / 'repo'}:train")
+    assert name == "datasets"
+    assert [(r.id, r.split, r.references) for r in found] == [
+        ("1.jpg", "train", ("A dog", "Again")),
+        ("2.jpg", "train", ("B",)),
+    ]
+    assert contents == [jpeg(1), jpeg(2)]
+    assert [problem.where for problem in problems] == ["train, row 4"]
+    with pytest.raises(CaptuneError, match="has no split 'val'"):
+        records(f"hf:{tmp_path / 'repo'}:val")
+
+
+def test_hub_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(CaptuneError, match=r"huggingface\.co") as caught:
+        records("hf:somebody/something")
+    assert caught.value.hint
+
+
+def test_prepared_folder(tmp_path: Path) -> None:
+    write(tmp_path / "splits.json", "{}")
+    for number, split in enumerate(("train", "val", "test")):
+        write(tmp_path / "images" / f"{split}.jpg", jpeg(number))
+        row = {"id": f"id-{number}", "image_path": f"images/{split}.jpg", "references": ["One", "Two"]}
+        write(tmp_path / f"{split}_split.jsonl", json.dumps(row) + "\n")
+        write(tmp_path / f"{split}_split.csv", f"image_path,caption\nimages/{split}.jpg,One\n")
+    name, found, _, problems = records(tmp_path)
+    assert (name, problems) == ("captune", [])
+    assert sorted((r.id, r.split, r.references) for r in found) == [
+        ("id-0", "train", ("One", "Two")),
+        ("id-1", "val", ("One", "Two")),
+        ("id-2", "test", ("One", "Two")),
+    ]
+
+
+def test_every_format_describes_itself() -> None:
+    for name, module in FORMATS.items():
+        assert module.DESCRIPTION, name
+        assert "\n" not in module.DESCRIPTION
+        assert callable(module.sniff)
+        assert callable(module.read)
