@@ -23,6 +23,8 @@ GIB = 1024**3
 ROOM_FOR_A_RUN = 12 * GIB
 ROOM_FOR_A_MODEL = 2 * GIB
 MEMORY_FOR_A_MODEL = 4 * GIB
+# What packages that do not fit together raise; it is the finding, and the other checks still have to run.
+BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 ALSO_SHOWN = ("tokenizers",)
 
 
@@ -162,8 +164,7 @@ def _families() -> Iterator[Check]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 exercise(name, Path(folder))
-            # Whatever stops a family here is the finding; the other checks still have to run.
-            except Exception as error:  # noqa: BLE001
+            except BREAKAGES as error:
                 hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", f"{type(error).__name__}: {_first_line(error)}", hint)
             else:

@@ -80,9 +80,11 @@ def exercise(family: str, folder: Path) -> Caption:
     Raises `CaptuneError` where the loaded model says something else than the saved one.
     """
     import torch
+    from transformers.utils import logging
 
     from captune.models import FAMILIES
 
+    logging.disable_progress_bar()
     built = FAMILIES[family].tiny()
     built.save(folder)
     loaded = FAMILIES[family].load(folder)

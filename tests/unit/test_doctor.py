@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from captune.app import doctor as room
+from captune.app.doctor import CHECKS, Check, doctor, failed
+from captune.cli.main import run
+from captune.core.errors import CaptuneError
+from captune.models.environment import check_torchvision, torchvision_fault
+
+BROKEN = 'raise RuntimeError("operator torchvision::nms does not exist\\nand more")'
+
+
+def found(name: str) -> dict[str, Check]:
+    """The rows of one check by name."""
+    return {check.name: check for check in CHECKS[name]()}
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Leave these rows as all that the doctor finds."""
+
+    def leave(*checks: Check) -> None:
+        monkeypatch.setattr(room, "CHECKS", {"all": lambda: iter(checks)})
+
+    return leave
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Install a torchvision with this source."""
+
+    def install(source: str) -> None:
+        (tmp_path / "torchvision").mkdir()
+        (tmp_path / "torchvision" / "__init__.py").write_text(source, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+
+    yield install
+    sys.modules.pop("torchvision", None)
+
+
+def test_a_broken_torchvision_is_named_with_the_command_that_removes_it(torchvision: Any) -> None:
+    torchvision(BROKEN)
+    assert torchvision_fault() == "operator torchvision::nms does not exist"
+    check = found("torchvision")["torchvision"]
+    assert check.status == "fail"
+    assert "pip uninstall torchvision" in check.next
+    with pytest.raises(CaptuneError, match="operator torchvision::nms does not exist") as caught:
+        check_torchvision()
+    assert "pip uninstall torchvision" in caught.value.hint
+
+
+def test_a_working_torchvision_is_left_alone(torchvision: Any) -> None:
+    torchvision("")
+    assert torchvision_fault() is None
+    check_torchvision()
+    assert found("torchvision")["torchvision"].status == "ok"
+
+
+def test_every_required_package_is_looked_at() -> None:
+    rows = found("packages")
+    assert {"torch", "transformers", "tokenizers", "accelerate", "pillow", "numpy", "captune"} <= set(rows)
+    assert all(check.status == "ok" for check in rows.values())
+    assert rows["pillow"].detail.startswith(f"{version('pillow')} (at least ")
+
+
+def test_an_old_and_a_missing_package_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def versions(name: str) -> str:
+        if name == "numpy":
+            return "1.26.4"
+        if name == "pillow":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(room, "version", versions)
+    rows = found("packages")
+    assert rows["numpy"].status == rows["pillow"].status == "fail"
+    assert rows["numpy"].detail.startswith("1.26.4, captune needs ")
+    assert rows["pillow"].next.startswith("pip install 'pillow>=")
+    assert rows["torch"].status == "ok"
+
+
+def test_an_optional_package_that_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def versions(name: str) -> str:
+        if name == "wandb":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(room, "version", versions)
+    rows = found("extras")
+    assert rows["[wandb]"].status == "ok"
+    assert rows["[wandb]"].next == "pip install 'captune[wandb]'"
+    assert rows["[hub]"].next == ""
+    assert "[dev]" not in rows
+
+
+def test_a_family_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exercise(family: str, folder: Path) -> None:
+        if family == "bad":
+            raise RuntimeError("operator does not exist\nand more")
+
+    monkeypatch.setattr("captune.models.FAMILIES", ["bad", "good"])
+    monkeypatch.setattr("captune.models.environment.exercise", exercise)
+    rows = found("models")
+    assert rows["model bad"].status == "fail"
+    assert rows["model bad"].detail == "RuntimeError: operator does not exist"
+    assert rows["model good"].status == "ok"
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.mark.parametrize(("gib", "status"), [(0.1, "fail"), (3, "warn"), (100, "ok")])
+def test_disk(monkeypatch: pytest.MonkeyPatch, gib: float, status: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, int(gib * 1024**3)))
+    (check,) = found("disk").values()
+    assert check.status == status
+    assert f"{gib:.1f} GiB free" in check.detail
+    assert bool(check.next) == (status != "ok")
+
+
+def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    assert found("hub")["hub access"].status == "warn"
+    assert found("hub")["hub access"].next == "To download models: unset HF_HUB_OFFLINE"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert found("hub")["hub access"].status == "ok"
+
+
+def test_a_token_is_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    (check,) = found("hub login").values()
+    assert check.detail == "a token is there"
+    assert "hf_secret" not in repr(check)
+
+
+def test_a_wanted_tracker_has_to_be_ready(only: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    only()
+    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)
+    assert doctor() == []
+    (missing,) = doctor(tracker="wandb")
+    assert (missing.status, missing.next) == ("fail", "pip install 'captune[wandb]'")
+    assert failed(doctor(tracker="abacus"))
+
+    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    (no_key,) = doctor(tracker="wandb")
+    assert no_key.status == "fail"
+    assert not failed(doctor())
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n", encoding="utf-8")
+    (tmp_path / ".netrc").chmod(0o600)
+    (from_netrc,) = doctor(tracker="wandb")
+    assert from_netrc.status == "ok"
+    assert "secret" not in repr(from_netrc)
+    (tmp_path / ".netrc").unlink()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert doctor(tracker="wandb")[0].status == "ok"
+
+
+def test_the_exit_code_and_json(only: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    only(Check("disk", "ok", "much"), Check("torch", "fail", "missing", "pip install torch"))
+    assert run(["doctor", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    assert told["checks"][1] == {"name": "torch", "status": "fail", "detail": "missing", "next": "pip install torch"}
+    assert run(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert "-> pip install torch" in captured.out
+    assert captured.err == "Mend: torch.\n"
+    only(Check("memory", "warn", "little", "Close other programs."))
+    assert run(["doctor", "--quiet"]) == 0
+    assert "little" in capsys.readouterr().out
+
+
+def test_every_check_says_what_it_looks_at() -> None:
+    assert all(check.__doc__ for check in CHECKS.values())
