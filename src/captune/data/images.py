@@ -1,0 +1,270 @@
+"""Opening a picture: any common file becomes upright 8-bit RGB, or an error that says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import stat
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from captune.core.errors import CaptuneError
+from captune.data.jpeg import has_missing_rows
+from captune.data.signatures import HEAD_BYTES, Kind, tell, tell_unknown
+
+# The decoders that may see a file, in the order in which they are asked. Left out on purpose:
+# EPS and WMF (they start other programs), and formats that nobody keeps photos in. TGA has no
+# signature and comes last.
+DECODERS = (
+    "JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS",
+    "PSD", "QOI", "SGI", "PCX", "DDS", "FITS", "PCD", "TGA",
+)  # fmt: skip
+MAX_PIXELS = 100_000_000
+
+# How the names of picture files end, for looking through folders; what a file is, its bytes tell.
+PICTURE_SUFFIXES = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs", ".tif", ".tiff", ".bmp",
+        ".dib", ".jp2", ".j2k", ".jpf", ".jpx", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".icns", ".psd",
+        ".qoi", ".sgi", ".pcx", ".dds", ".fits", ".pcd", ".tga", ".heic", ".heif",
+    )
+)  # fmt: skip
+
+# Decoders that hold the picture several times over while they work get a smaller share of the
+# pixels that are allowed, so that none needs more than 2 GB at the default.
+_SHARE = {"JPEG2000": 4, "WEBP": 2, "AVIF": 2}
+
+# What Pillow's decoders are known to raise on files that are not what they say (its open()
+# converts some itself; load() and getexif() convert none).
+DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,  # with UnicodeDecodeError
+    TypeError,
+    LookupError,  # IndexError, KeyError
+    ArithmeticError,  # ZeroDivisionError, OverflowError
+    AttributeError,
+    AssertionError,
+    EOFError,
+    BufferError,
+    MemoryError,
+    RuntimeError,  # with NotImplementedError, RecursionError
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+)
+
+# Pillow tells of harmless oddities through `warnings` and `logging`. Nobody who captions a
+# thousand pictures can act on them, and they would tear the progress bar.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _quieten_libtiff() -> None:
+    """libtiff writes its complaints to the terminal by itself; Pillow reports failures anyway."""
+    # Where libtiff is linked so that it cannot be reached, its lines stay: no harm but noise.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        pillow = ctypes.CDLL(Image.core.__file__)
+        pillow.TIFFSetErrorHandler(None)
+        pillow.TIFFSetWarningHandler(None)
+
+
+_quieten_libtiff()
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(CaptuneError):
+    """A picture that cannot be used: `path`, `reason` (a few words) and `kind`."""
+
+    def __init__(self, path: str, reason: str = "", hint: str = "", *, kind: Kind = "damaged") -> None:
+        super().__init__(f"{path}: {reason}" if reason else path, hint)
+        self.path = path
+        self.reason = reason
+        self.kind: Kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason, self.hint), {"kind": self.kind}
+
+
+def open_image(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Image.Image:
+    """Decode a picture, given as a path or as the bytes of a file, to an upright RGB image.
+
+    EXIF orientation is applied; transparency lies on white; 16-bit and float samples are
+    scaled to 8 bits; of an animation the first frame is taken; colour profiles are ignored.
+    `name` stands for bytes in messages. Raises `ImageError`; a truncated file is an error,
+    never a picture with grey parts.
+    """
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), name or "the picture", max_pixels)
+    path = os.fspath(source)
+    try:
+        # Looked at before it is opened: opening a pipe would wait forever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            what = "a folder" if os.path.isdir(path) else "not a regular file"
+            raise ImageError(name or path, f"{what}, not a picture", kind="folder")
+        with open(path, "rb") as file:
+            return _decode(file, name or path, max_pixels)
+    except FileNotFoundError:
+        raise ImageError(name or path, "there is no such file", "Check the path.", kind="missing") from None
+    except PermissionError:
+        raise ImageError(
+            name or path, "no permission to read it", "Change its permissions.", kind="permission"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ImageError(name or path, f"cannot be opened ({_words(error)})", kind="missing") from None
+
+
+def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
+    head = file.read(HEAD_BYTES)
+    known = tell(head)
+    if known:
+        raise ImageError(name, known[1], _sentence(known[2]), kind=known[0])
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1  # the user asked for more than Pillow's own limit
+    try:
+        with Image.open(file, formats=DECODERS) as image:
+            _check_size(image, name, max_pixels)
+            image.load()
+            _check_size(image, name, max_pixels)  # some containers tell the true size only now
+            if image.format in ("JPEG", "MPO") and has_missing_rows(image, file):
+                raise ImageError(
+                    name, "truncated (its last rows are missing)", "Download or copy it again.", kind="truncated"
+                )
+            orientation = _orientation(image)
+            rgb = _to_rgb(image)
+    except UnidentifiedImageError:
+        kind, words, step = tell_unknown(head)
+        raise ImageError(name, words, _sentence(step), kind=kind) from None
+    except Image.DecompressionBombError:
+        raise _giant(name, "far more pixels than", max_pixels) from None
+    except MemoryError:
+        raise ImageError(name, "needs more memory than there is", "Make it smaller.", kind="memory") from None
+    except DECODER_ERRORS as error:
+        raise _damaged(name, error) from None
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    rgb.info = {}  # nothing that would make someone downstream turn it again
+    return rgb
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(name, f"has no pixels ({width} × {height})")
+    allowed = max_pixels // _SHARE.get(image.format or "", 1)
+    if width * height > allowed:
+        raise _giant(name, f"{width} × {height} pixels are more than", allowed)
+
+
+def _giant(name: str, words: str, allowed: int) -> ImageError:
+    return ImageError(
+        name, f"{words} the {allowed:,} that are allowed", "Make it smaller, or raise --max-pixels.", kind="giant"
+    )
+
+
+def _damaged(name: str, error: BaseException) -> ImageError:
+    said = _words(error)
+    if any(word in said.lower() for word in ("truncat", "not enough", "premature", "unexpected end", "eof")):
+        return ImageError(name, f"truncated ({said})", "Download or copy it again.", kind="truncated")
+    return ImageError(name, f"damaged ({said})", "Download or copy it again.", kind="damaged")
+
+
+def _words(error: BaseException) -> str:
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(said.split())[:120]
+
+
+def _sentence(step: str) -> str:
+    return step[0].upper() + step[1:] + "."
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFF while loading
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+        return int(found)
+    except DECODER_ERRORS:
+        return 1  # broken metadata around good pixels
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_to_rgb(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    elif image.mode == "RGBa" or image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Grey samples of more than 8 bits, scaled to 0–255."""
+    low, high = _range(image)
+    width, height = image.size
+    grey = Image.new("L", image.size)
+    transparent = image.info.get("transparency")
+    rows = max(1, 4_000_000 // width)  # in strips: as floats a giant would take gigabytes
+    for top in range(0, height, rows):
+        strip = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.float64)
+        eight = np.clip((strip - low) * (255.0 / (high - low)), 0, 255)
+        eight = np.nan_to_num(np.rint(eight)).astype(np.uint8)
+        if isinstance(transparent, int):
+            eight[strip == transparent] = 255
+        grey.paste(Image.fromarray(eight), (0, top))
+    return grey.convert("RGB")
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The sample values that are black and white."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
+        if image.mode.startswith("I;16"):
+            return 0.0, float(2 ** min(bits, 16) - 1)
+    elif image.mode != "F":
+        return 0.0, 65535.0  # PNG, PGM: Pillow scales their samples to 16 bits
+    bottom, top = _extremes(image)
+    if image.mode == "F" and bottom >= 0 and top <= 1:
+        return 0.0, 1.0
+    if bottom >= 0 and top <= 255:
+        return 0.0, 255.0
+    if image.mode == "I" and bottom >= 0 and top <= 65535:
+        return 0.0, 65535.0
+    return bottom, max(top, bottom + 1.0)
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    found = []
+    width, height = image.size
+    rows = max(1, 4_000_000 // width)
+    for top in range(0, height, rows):
+        strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        strip = strip[np.isfinite(strip)] if image.mode == "F" else strip
+        if strip.size:
+            found.append((float(strip.min()), float(strip.max())))
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else (0.0, 1.0)

@@ -1,0 +1,169 @@
+"""The prepared folder: what `captune prepare` leaves and every other verb reads.
+
+    train.csv, val.csv, test.csv       image_path,caption: one row a reference
+    train_split.jsonl, …               one line a picture: id, image_path, references
+    splits.json                        how it was split, counts, digest
+    problems.csv, duplicates.csv       what was left out, which pictures are near-copies
+    images/                            pictures that came out of archives
+
+An `image_path` is relative to the folder where the picture lies inside it, else absolute.
+`splits.json` is written last and removed first: a folder without it is not prepared.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files import atomic_write, read_json, write_json, write_jsonl
+from captune.core.records import ImageRecord
+
+VERSION = 1
+SPLITS = "splits.json"
+PROBLEMS = "problems.csv"
+DUPLICATES = "duplicates.csv"
+IMAGES = "images"
+_FIRST = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Pictures of a split, and references of all of them together."""
+
+    images: int
+    references: int
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared folder: its splits with counts, the digest of its contents, and all of `splits.json`."""
+
+    folder: Path
+    splits: dict[str, SplitCount]
+    digest: str
+    summary: dict[str, Any]
+
+
+def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
+    """The prepared folder's counts and digest; raises `CaptuneError` where there is none."""
+    path = Path(folder)
+    if not (path / SPLITS).is_file():
+        if path.is_dir():
+            said, step = "is not prepared", f"captune prepare {path} --out {path}-prepared"
+        else:
+            said, step = "does not exist", f"captune prepare SOURCE --out {path}"
+        raise CaptuneError(f"The data folder {path} {said} (there is no {path / SPLITS}).", f"Run: {step}")
+    summary = read_json(path / SPLITS)
+    try:
+        version = int(summary["version"])
+        counts = {
+            str(name): SplitCount(int(count["unique_images"]), int(count["rows"]))
+            for name, count in summary["splits"].items()
+        }
+        digest = str(summary["digest"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CaptuneError(
+            f"{path / SPLITS} was not written by `captune prepare`.", f"Run: captune prepare SOURCE --out {path}"
+        ) from None
+    if version != VERSION:
+        raise CaptuneError(
+            f"{path} was prepared by another version of captune (layout {version}, this one reads {VERSION}).",
+            f"Run again: captune prepare {summary.get('source', 'SOURCE')} --out {path}",
+        )
+    return PreparedData(path, counts, digest, summary)
+
+
+def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
+    """The pictures of a split, in their order, with absolute paths.
+
+    Raises `CaptuneError` for a folder that is not prepared or a broken line, `UsageError`
+    for a split that is not there.
+    """
+    data = read_prepared(folder)
+    if split not in data.splits:
+        known = ", ".join(f"{name} ({count.images:,} pictures)" for name, count in data.splits.items())
+        raise UsageError(f"{data.folder} has no split '{split}'.", f"It has: {known}.")
+    path = data.folder / f"{split}_split.jsonl"
+    base = os.path.abspath(data.folder)
+    records = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    image = os.path.normpath(os.path.join(base, row["image_path"]))
+                    records.append(ImageRecord(str(row["id"]), image, tuple(map(str, row["references"])), split))
+                except (ValueError, KeyError, TypeError):
+                    raise CaptuneError(
+                        f"{path}, line {number}: expected an object with id, image_path and references.",
+                        "Prepare the data again.",
+                    ) from None
+    except FileNotFoundError:
+        raise CaptuneError(f"{path} is missing.", "Prepare the data again.") from None
+    return records
+
+
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, Sequence[ImageRecord]],
+    contents: Mapping[str, str],
+    facts: Mapping[str, Any],
+    base: Path | None = None,
+) -> tuple[dict[str, SplitCount], str]:
+    """Write the CSV and JSONL file of every split, then `splits.json`.
+
+    `contents` maps record ids to digests of their pictures' bytes, `facts` go into `splits.json`
+    as they are; `base` is the folder the files will end up in, if that is another. The digest
+    covers splits, ids, references and picture bytes, not where things lie. Returns counts and digest.
+    """
+    base = Path(os.path.abspath(base or folder))
+    digest = hashlib.sha256()
+    counts = {}
+    for name in sorted(splits, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n)):
+        records = splits[name]
+        paths = [_relative(record.image, base) for record in records]
+        write_jsonl(
+            folder / f"{name}_split.jsonl",
+            (
+                {"id": record.id, "image_path": path, "references": list(record.references)}
+                for record, path in zip(records, paths, strict=True)
+            ),
+        )
+        rows = ((path, text) for record, path in zip(records, paths, strict=True) for text in record.references)
+        write_table(folder / f"{name}.csv", ("image_path", "caption"), rows)
+        for record in records:
+            line = [name, record.id, list(record.references), contents.get(record.id, "")]
+            digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        counts[name] = SplitCount(len(records), sum(len(record.references) for record in records))
+    write_json(
+        folder / SPLITS,
+        {
+            "version": VERSION,
+            **facts,
+            "splits": {n: {"rows": c.references, "unique_images": c.images} for n, c in counts.items()},
+            "digest": f"sha256:{digest.hexdigest()}",
+        },
+    )
+    return counts, f"sha256:{digest.hexdigest()}"
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with quotes where they are needed, UTF-8, lines ending in a line feed."""
+    with atomic_write(path, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _relative(image: str, base: Path) -> str:
+    try:
+        return Path(image).relative_to(base).as_posix()
+    except ValueError:
+        return image

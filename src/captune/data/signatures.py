@@ -1,0 +1,114 @@
+"""What a file that is no readable picture is instead, told from its first bytes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal[
+    "missing",  # there is no such file
+    "folder",  # a folder, a pipe, a device
+    "permission",  # it may not be read
+    "empty",  # no bytes
+    "pointer",  # a Git LFS, git-xet or git-annex pointer
+    "page",  # HTML or another text saved under a picture's name
+    "unsupported",  # a picture of a kind that is not decoded (HEIC, SVG, EPS, …)
+    "unknown",  # not a picture
+    "giant",  # more pixels than allowed
+    "truncated",  # the file ends too early
+    "damaged",  # anything else that a decoder refuses
+    "memory",  # decoding needs more memory than there is
+]
+
+HEAD_BYTES = 512
+
+_POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the picture itself", "git lfs pull"),
+    (b"# xet version", "a git-xet pointer, not the picture itself", "git xet checkout"),
+    (b"/annex/objects/", "a git-annex pointer, not the picture itself", "git annex get"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_CONVERT = "convert it to JPEG or PNG"
+_UNSUPPORTED = (
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "PostScript (EPS)"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
+    (b"\x01\x00\x00\x00", "a Windows metafile (EMF)"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\xd0\xcf\x11\xe0", "a Microsoft Office document"),
+    (b"\x1aE\xdf\xa3", "a video (WebM or Matroska)"),
+)
+_PICTURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+    (b"RIFF", "WebP"),
+    (b"BM", "BMP"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+)
+
+
+def tell(head: bytes) -> tuple[Kind, str, str] | None:
+    """Kind, words and next step for first bytes that are surely no readable picture, else None.
+
+    Asked before decoding, so it must never name a file that a decoder could read.
+    """
+    if not head:
+        return "empty", "the file is empty (0 bytes)", "download or copy it again"
+    for start, words, step in _POINTERS:
+        if head.startswith(start):
+            return "pointer", words, f"run `{step}` where the picture was cloned"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n\x00")[:256].lower()
+    if not text:
+        return "empty", "the file holds nothing but blanks", "download or copy it again"
+    if b"<svg" in head.lower() and text.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")):
+        return "unsupported", "an SVG drawing, which is not supported", _CONVERT
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "page", "an HTML page saved under a picture's name", "download the picture again"
+    if text.startswith((b"<?xml", b"<error", b'{"error', b'{"message')):
+        return "page", "a text saved under a picture's name", "download the picture again"
+    if head[4:8] == b"ftyp":
+        return _iso_media(head)
+    for start, words in _UNSUPPORTED:
+        if head.startswith(start):
+            return "unsupported", f"{words}, which is not supported", _CONVERT
+    return None
+
+
+def _iso_media(head: bytes) -> tuple[Kind, str, str] | None:
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[i : i + 4] for i in range(16, end - 3, 4))}
+    if head[8:12] == b"mif3" or brands & {b"avif", b"avis"}:
+        return None
+    if brands.intersection(_HEIF_BRANDS):
+        return "unsupported", "HEIC, which is not supported", _CONVERT
+    if head[8:12] in (b"isom", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1"):
+        return "unsupported", "a video, which is not a picture", "extract a frame from it"
+    return None
+
+
+def tell_unknown(head: bytes) -> tuple[Kind, str, str]:
+    """The same for a file that no decoder took."""
+    text = head.lstrip(b"\xef\xbb\xbf")
+    try:
+        text.decode("utf-8")
+        readable = all(byte >= 32 or byte in b"\t\r\n\f\x1b" for byte in text)
+    except UnicodeDecodeError:
+        readable = False
+    if readable:
+        return "page", "a text saved under a picture's name", "download the picture again"
+    for start, name in _PICTURES:
+        if head.startswith(start):
+            return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", _CONVERT
+    return "unknown", "not a picture of any kind that is decoded", _CONVERT

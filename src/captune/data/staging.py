@@ -1,0 +1,143 @@
+"""A prepared folder that appears whole or not at all, and whose predecessor stays until then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files import disk_error, read_json
+from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
+
+_STAGE = ".preparing-"
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends well, its contents take the place of what `out` held.
+
+    `out` may be missing, empty, or prepared before (then files that are not captune's stay
+    where they are); anything else raises `UsageError`. An error or Ctrl-C inside the
+    block leaves `out` as it was.
+    """
+    old = _old_names(out)
+    missing = _missing_folders(out)
+    stage = out / f"{_STAGE}{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stage.mkdir()
+    except OSError as error:
+        raise disk_error(error, out) from error
+    try:
+        yield stage
+        with _signals_held_back():
+            _exchange(stage, out, old)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):  # it holds something: then it stays
+                folder.rmdir()
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether `captune prepare` has left its mark in the folder."""
+    return (folder / SPLITS).is_file()
+
+
+def _old_names(out: Path) -> list[str]:
+    """What an earlier `captune prepare` left in `out`, `splits.json` first."""
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        raise UsageError(f"--out {out} is a file.", "Name a folder.")
+    try:
+        there = sorted(entry.name for entry in out.iterdir())
+    except OSError as error:
+        raise disk_error(error, out) from error
+    for name in [name for name in there if name.startswith(_STAGE)]:
+        if _is_running(name.removeprefix(_STAGE)):
+            raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
+        there.remove(name)
+        shutil.rmtree(out / name, ignore_errors=True)
+    if is_prepared(out):
+        summary = read_json(out / SPLITS)
+        splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
+        names = [SPLITS, *(n for s in splits for n in (f"{s}.csv", f"{s}_split.jsonl")), PROBLEMS, DUPLICATES]
+        if isinstance(summary, dict) and summary.get("pictures_in_folder"):
+            names.append(IMAGES)
+        return [name for name in names if name in there]
+    if set(there) <= {PROBLEMS}:
+        return there
+    raise UsageError(
+        f"--out {out} holds other files ({', '.join(there[:4])}{', …' if len(there) > 4 else ''}) "
+        "and is not a prepared folder.",
+        "Name a new or an empty folder.",
+    )
+
+
+def _exchange(stage: Path, out: Path, old: list[str]) -> None:
+    new = sorted((entry.name for entry in stage.iterdir()), key=lambda name: name == SPLITS)
+    attic = stage / ".old"
+    attic.mkdir()
+    moves: list[tuple[Path, Path]] = [(out / name, attic / name) for name in old]
+    moves += [(stage / name, out / name) for name in new]
+    blocked = [name for name in new if name not in old and (out / name).exists()]
+    if blocked:
+        raise UsageError(f"--out {out} holds a {blocked[0]} that captune did not write.", "Name a new folder.")
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            os.rename(source, target)
+            done.append((source, target))
+    except OSError as error:
+        for source, target in reversed(done):
+            os.rename(target, source)
+        raise disk_error(error, out) from error
+
+
+def _missing_folders(out: Path) -> list[Path]:
+    """Folders that have to be made for `out`, innermost first."""
+    missing = []
+    folder = Path(os.path.abspath(out))
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    return missing
+
+
+def _is_running(pid: str) -> bool:
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is there and belongs to someone else
+    return True
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
