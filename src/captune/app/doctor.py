@@ -240,7 +240,7 @@ def _model(model: str, progress: Progress) -> Check:
             return Check(f"model {model}", "fail", error.message, error.hint)
     if row.status != "ok":
         return Check(f"model {model}", "fail", f"loads, but cannot caption: {row.error}", "Try another model.")
-    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {row.caption}")
+    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {row.captions[0].text}")
 
 
 def _space(name: str, folder: Path, wanted: int, purpose: str, *, shown: Path | None = None) -> Check:

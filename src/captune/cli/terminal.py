@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 UNSCALED = frozenset({"perplexity", "loss"})
 SCALE = "Scores x 100; loss and perplexity as they are."
@@ -40,7 +41,7 @@ def note(text: str) -> None:
     console(stderr=True).print(Text(text))
 
 
-def out(text: str) -> None:
+def print_line(text: str) -> None:
     """A line of data on stdout."""
     sys.stdout.write(text + "\n")
 
@@ -66,6 +67,26 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     if not screen.is_terminal:
         screen.width = 10_000  # a pipe has no width of its own: nothing is folded there
     screen.print(table)
+
+
+class _LiveStdout(io.TextIOBase):
+    """sys.stdout as it is at each write: a running bar replaces it, so that lines land above the bar."""
+
+    encoding = property(lambda self: sys.stdout.encoding or "utf-8")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def live_stdout() -> TextIO:
+    """A stream for data that is written while a bar may be running."""
+    return cast(TextIO, _LiveStdout()) if sys.stdout.isatty() else sys.stdout
 
 
 def next_commands(*commands: Sequence[str]) -> None:

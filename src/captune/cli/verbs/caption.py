@@ -9,6 +9,7 @@ import typer
 
 from captune.cli.flags import Chosen, Quiet, verb
 from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import live_stdout, print_line
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.options import CaptionConfig
@@ -48,9 +49,14 @@ def caption(
     ).values.caption
     rows = say(list(_named(inputs)), model=model, progress=progress, environment=os.environ, **told, **chosen.flags)
     good = bad = 0
-    with open_writer(options.format, out, sys.stdout) as writer:
+    bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
+    with open_writer(options.format, out, live_stdout()) as writer:
         for row in rows:
-            writer.write(row)
+            if bare:
+                for said in row.captions:
+                    print_line(said.text)
+            else:
+                writer.write(row)
             if row.status == "ok":
                 good += 1
             else:
@@ -59,6 +65,11 @@ def caption(
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
+
+
+def _one_picture(inputs: list[str]) -> bool:
+    """Whether one picture was named: then its caption needs no name before it."""
+    return len(inputs) == 1 and os.path.isfile(inputs[0])
 
 
 def _named(inputs: list[str]) -> Iterator[str]:

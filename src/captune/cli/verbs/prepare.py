@@ -1,12 +1,21 @@
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import next_commands, note, out_json, out_table
 from captune.core.options import PrepareConfig
+
+if TYPE_CHECKING:
+    from captune.app.prepare import PrepareResult
+
+SHOWN = 20
+PROBLEMS = "problems.csv"
+DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
 
 
 def prepare(
@@ -25,7 +34,29 @@ def prepare(
     from captune.app.prepare import prepare as make
 
     result = make(source, out, progress=TerminalProgress(quiet=quiet), **chosen.flags)
-    print(result, json)
+    if json:
+        out_json(asdict(result))
+        return
+    note(f"{result.format}: {result.why}. Split: {result.how}.")
+    rows = [(name, f"{count.images:,}", f"{count.references:,}") for name, count in result.splits.items()]
+    out_table(f"{result.folder}", ("split", "pictures", "captions"), rows, numbers=True)
+    if result.problems:
+        _list_problems(result)
+    if quiet:
+        return
+    for line in result.notes:
+        note(line)
+    next_commands(
+        ["captune", "train", "--data", out, "--model", DEFAULT_MODEL, "--out", "runs/first"],
+        ["captune", "train", "--data", out, "--model", "new:blip-small", "--out", "runs/from-scratch"],
+    )
+
+
+def _list_problems(result: PrepareResult) -> None:
+    shown = result.problems[:SHOWN]
+    out_table("Left out", ("picture or row", "reason"), [(problem.where, problem.reason) for problem in shown])
+    if len(result.problems) > SHOWN:
+        note(f"... and {len(result.problems) - SHOWN:,} more, see {result.folder / PROBLEMS}.")
 
 
 app = verb(prepare, PrepareConfig, sources=())

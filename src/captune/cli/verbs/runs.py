@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captune.cli.flags import CONTEXT, Json
-from captune.cli.terminal import SCALE, hundred, note, out, out_json, out_table
+from captune.cli.terminal import SCALE, hundred, note, out_json, out_table, print_line
 
 if TYPE_CHECKING:
     from captune.app.runs import RunSummary
@@ -70,7 +70,7 @@ def show(
         "command": detail.manifest.get("command", ""),
     }
     for name, value in facts.items():
-        out(f"{name:<12} {_flat(value)}")
+        print_line(f"{name:<12} {_flat(value)}")
     if detail.validations:
         names = list(dict.fromkeys(key for line in detail.validations for key in line if key.startswith("eval_")))
         names = [name for name in names if name.removeprefix("eval_") in summary.best]
@@ -78,7 +78,7 @@ def show(
             (f"{line.get('epoch', 0):g}", line.get("step", ""), *(_cell(name, line.get(name)) for name in names))
             for line in detail.validations
         ]
-        out("")
+        print_line("")
         out_table("Validations", ("epoch", "step", *(n.removeprefix("eval_") for n in names)), rows, numbers=True)
         note(SCALE)
 
