@@ -1,0 +1,44 @@
+"""Captions out: to the terminal, into files, or beside the pictures. One format, one file, one line here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from captune.core.tables import Table
+from captune.data.writers.row import CaptionRow
+from captune.data.writers.writer import Writer
+
+__all__ = ["WRITERS", "CaptionRow", "Writer", "open_writer"]
+
+WRITERS = Table(
+    "output format",
+    {
+        "text": "captune.data.writers.text:TextWriter",
+        "txt": "captune.data.writers.text:PlainTextWriter",
+        "json": "captune.data.writers.json:JsonWriter",
+        "jsonl": "captune.data.writers.json:JsonLinesWriter",
+        "csv": "captune.data.writers.csv:CsvWriter",
+        "xml": "captune.data.writers.xml:XmlWriter",
+        "parquet": "captune.data.writers.parquet:ParquetWriter",
+        "sidecar": "captune.data.writers.sidecar:SidecarWriter",
+    },
+    group="captune.writers",
+)
+
+
+def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: TextIO | None = None) -> Writer:
+    """A writer of `format`, to be used in a `with` block.
+
+    Without `out` (or with "-") rows go to `stream` (standard output by default), each as
+    soon as it is there. With `out` they go to a file that appears when the block ends
+    without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
+    exists as one, or its name has no suffix). `jsonl` fills a folder with shards, and
+    `sidecar` mirrors the pictures' folders in it. Raises `UsageError` for an unknown format.
+    """
+    writer = WRITERS[format]
+    path = None if out is None or os.fspath(out) == "-" else Path(out)
+    made: Writer = writer(path, sys.stdout if stream is None else stream)
+    return made

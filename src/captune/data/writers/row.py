@@ -1,0 +1,37 @@
+"""What a writer writes: one picture with what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from captune.core.records import Caption
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRow:
+    """A picture with its captions, best first, or with the reason why it has none.
+
+    `image` is the path or name under which the picture was given; `error` is None where
+    `status` is "ok".
+    """
+
+    image: str
+    captions: tuple[Caption, ...]
+    status: Literal["ok", "error"]
+    error: str | None
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """`image`, `caption`, `confidence`, `status`, `error`; `captions` where there are several."""
+        first = self.captions[0] if self.captions else None
+        row: dict[str, Any] = {
+            "image": self.image,
+            "caption": first.text if first else None,
+            "confidence": first.confidence if first else None,
+            "status": self.status,
+            "error": self.error,
+        }
+        if len(self.captions) > 1:
+            row["captions"] = [{"text": c.text, "confidence": c.confidence} for c in self.captions]
+        return row

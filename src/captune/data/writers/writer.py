@@ -1,0 +1,147 @@
+"""What all writers share: the protocol, and text that goes to a stream or into a whole file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self, TextIO
+
+from captune.core.errors import UsageError
+from captune.core.files import atomic_write, disk_error
+from captune.data.writers.row import CaptionRow
+
+
+class Writer(Protocol):
+    """Rows in, one at a time, within a `with` block; files appear when it ends without an error."""
+
+    def __enter__(self) -> Self:
+        """Open the output."""
+
+    def write(self, row: CaptionRow) -> None:
+        """Write one row."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the output; after an error, leave no half of a file."""
+
+
+class TextFormatWriter:
+    """Writes rows as text; a format says what stands before, for and after them."""
+
+    suffix = "txt"
+
+    def __init__(self, out: Path | None, stream: TextIO) -> None:
+        self.path = None if out is None else file_in(out, self.suffix)
+        self.stream = stream
+        self.rows = 0
+        self._output = OutputFile()
+
+    def head(self) -> str:
+        return ""
+
+    def row(self, row: CaptionRow) -> str:
+        raise NotImplementedError
+
+    def tail(self) -> str:
+        return ""
+
+    def encodable(self, text: str) -> str:
+        """`text` with what the output's encoding lacks written as a backslash escape."""
+        return encodable(text, self.encoding)
+
+    @property
+    def encoding(self) -> str:
+        return "utf-8" if self.path else getattr(self.stream, "encoding", None) or "utf-8"
+
+    def __enter__(self) -> Self:
+        if self.path:
+            self._output.open(self.path)
+        self._put(self.head())
+        return self
+
+    def write(self, row: CaptionRow) -> None:
+        text = self.row(row)
+        self.rows += 1
+        self._put(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._put(self.tail())
+        except BaseException:
+            self._output.discard()
+            raise
+        self._output.discard() if kind else self._output.publish()
+
+    def _put(self, text: str) -> None:
+        if self.path:
+            self._output.write(self.encodable(text))
+        elif text:
+            self.stream.write(self.encodable(text))
+            self.stream.flush()
+
+
+class OutputFile:
+    """A file that is open across several calls, and whole or absent in the end."""
+
+    file: IO[Any]
+    path: Path
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def open(self, path: Path, mode: str = "w") -> IO[Any]:
+        self.path = path
+        self.file = self._stack.enter_context(atomic_write(path, mode, newline=None if "b" in mode else ""))
+        return self.file
+
+    def write(self, text: str) -> None:
+        try:
+            self.file.write(text)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def publish(self) -> None:
+        self._stack.close()
+
+    def discard(self) -> None:
+        # Another exception than the one that ended the block, which may be an OSError
+        # that has nothing to do with this file.
+        with suppress(_DiscardedError):
+            self._stack.__exit__(_DiscardedError, _DiscardedError(), None)
+
+
+class _DiscardedError(Exception):
+    """Ends the writing of a file that is not to appear."""
+
+
+def is_folder(out: Path) -> bool:
+    """Whether an output path means a folder: it is one, or its name has no suffix."""
+    return out.is_dir() or (not out.suffix and not out.exists())
+
+
+def file_in(out: Path, suffix: str) -> Path:
+    """The file that an output path means."""
+    return out / f"captions.{suffix}" if is_folder(out) else out
+
+
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    """`text`, or where `encoding` lacks a character (a file name that is not UTF-8), with escapes."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def one_line(text: str) -> str:
+    """A caption without line breaks and tabs."""
+    return " ".join(text.split())
+
+
+def needs_file(format: str, example: str) -> UsageError:
+    return UsageError(f"{format} is not text and cannot be printed.", f"Give a place for it: --out {example}")
