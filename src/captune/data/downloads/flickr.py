@@ -1,0 +1,98 @@
+"""Flickr8k and Flickr30k through kagglehub, which keeps and resumes its own downloads."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from captune.core.errors import CaptuneError, missing_extra
+from captune.core.progress import SILENT, Progress
+from captune.data.downloads.http import fetch
+from captune.data.formats import find_format
+
+FLICKR = {"flickr8k": "adityajn105/flickr8k", "flickr30k": "hsankesara/flickr-image-dataset"}
+KAGGLE_INPUT = Path("/kaggle/input")
+_FORMATS = ("kaggle", "flickr-token", "flickr30k", "karpathy")
+# Kaggle's copy of Flickr8k lacks the official split lists; the original text archive has them.
+SPLIT_LISTS = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
+
+
+def download_flickr(name: str, folder: Path, progress: Progress = SILENT) -> Path:
+    """The folder of `flickr8k` or `flickr30k`: `folder` if it holds it, Kaggle's input, or Kaggle's download."""
+    for present in (folder, KAGGLE_INPUT / FLICKR[name].partition("/")[2]):
+        if present.is_dir() and _is_captions(present):
+            return present
+    found = _from_kaggle(name, folder, progress)
+    if name == "flickr8k":
+        _add_split_lists(found, progress)
+    return found
+
+
+def _is_captions(folder: Path) -> bool:
+    try:
+        return find_format(folder)[0] in _FORMATS
+    except CaptuneError:
+        return False
+
+
+def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:
+    try:
+        import kagglehub
+        from kagglehub import exceptions
+    except ImportError:
+        raise missing_extra("kagglehub", "kaggle", f"Downloading {name}") from None
+    handle = FLICKR[name]
+    progress.say(f"{name} comes from kaggle.com/datasets/{handle}.")
+    otherwise = f"or download it elsewhere and point at it: captune prepare FOLDER --out DIR (or put it into {folder})"
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except (exceptions.UnauthenticatedError, exceptions.CredentialError, ValueError) as error:
+        raise _credentials(name, str(error), otherwise) from None
+    except (exceptions.DataCorruptionError, exceptions.BackendError, exceptions.NotFoundError) as error:
+        raise CaptuneError(
+            f"Kaggle did not give {name}: {_first(error)}.", f"Run the command again, {otherwise}."
+        ) from None
+    except OSError as error:  # also what requests raises
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise _credentials(name, f"Kaggle answered {status}", otherwise) from None
+        if status is not None:
+            message = f"www.kaggle.com answered {status} for {handle}: {_first(error)}."
+        elif error.errno is not None and error.filename is not None:
+            message = f"{name} cannot be written to Kaggle's cache: {error.strerror} ({error.filename})."
+        else:
+            message = f"{name} cannot be downloaded: www.kaggle.com was not reached ({_first(error)[:160]})."
+        raise CaptuneError(message, f"Check the network and run the command again, {otherwise}.") from None
+
+
+def _credentials(name: str, reason: str, otherwise: str) -> CaptuneError:
+    return CaptuneError(
+        f"Kaggle does not let {name} be downloaded without valid credentials ({reason.strip().splitlines()[0]}).",
+        "Make a token on kaggle.com/settings and set KAGGLE_API_TOKEN, or save it as ~/.kaggle/kaggle.json, or set "
+        f"KAGGLE_USERNAME and KAGGLE_KEY; {otherwise}.",
+    )
+
+
+def _add_split_lists(folder: Path, progress: Progress) -> None:
+    """Put `Flickr_8k.{train,dev,test}Images.txt` beside the captions; without them only `--split flickr8k` is lost."""
+    target = folder / "Flickr8k_text"
+    if target.is_dir():
+        return
+    archive = folder / "Flickr8k_text.zip"
+    try:
+        fetch(SPLIT_LISTS, archive, progress=progress, attempts=2)
+        with zipfile.ZipFile(archive) as zipped:
+            wanted = [name for name in zipped.namelist() if Path(name).name.startswith("Flickr_8k.")]
+            target.mkdir()
+            for name in wanted:
+                with zipped.open(name) as source, open(target / Path(name).name, "wb") as file:
+                    shutil.copyfileobj(source, file)
+        archive.unlink()
+    except (CaptuneError, OSError, zipfile.BadZipFile) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        progress.warn(f"The lists of the official Flickr8k split were not fetched ({_first(error)}).")
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,55 @@
+"""The official splits, found beside the captions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.formats.official import official_split
+
+FILES = {"train": "a.jpg\nb.jpg\n", "dev": "c.jpg\r\n", "test": "d.jpg"}
+
+
+def lists(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, text in files.items():
+        (folder / f"Flickr_8k.{split}Images.txt").write_bytes(text.encode())
+
+
+@pytest.mark.parametrize("where", [".", "Flickr8k_text", "anything", "../Flickr8k_text", ".."])
+def test_flickr8k_lists_near_the_source(tmp_path: Path, where: str) -> None:
+    source = tmp_path / "inner" / "data"
+    source.mkdir(parents=True)
+    (source / "captions.txt").write_text("image,caption\n", encoding="utf-8")
+    lists(source / where, FILES)
+    expected = {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val", "d.jpg": "test"}
+    assert official_split("flickr8k", source) == expected
+    assert official_split("flickr8k", source / "captions.txt") == expected
+
+
+def test_flickr8k_lists_that_are_missing_or_overlap(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match=r"Flickr_8k\.trainImages\.txt.*looked in") as caught:
+        official_split("flickr8k", tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert "--split 80/10/10" in caught.value.hint
+    lists(tmp_path, {**FILES, "test": "d.jpg\na.jpg\n"})
+    with pytest.raises(CaptuneError, match=r"testImages\.txt, line 2: a\.jpg is in test and in train"):
+        official_split("flickr8k", tmp_path)
+
+
+def test_karpathy(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match=r"dataset_coco\.json; looked in"):
+        official_split("karpathy", tmp_path)
+    splits = {"a.jpg": "train", "b.jpg": "restval", "c.jpg": "val", "d.jpg": "test"}
+    images = [{"filename": name, "split": split, "sentences": []} for name, split in splits.items()]
+    (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}), encoding="utf-8")
+    assert official_split("karpathy", tmp_path) == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val", "d.jpg": "test"}
+
+
+def test_an_unknown_split(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no official split 'karpaty'") as caught:
+        official_split("karpaty", tmp_path)
+    assert "Did you mean 'karpathy'" in caught.value.hint
