@@ -303,3 +303,17 @@ def test_an_output_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CaptuneError, match="Cannot write"), open_writer("csv", tmp_path / "file" / "out.csv"):
         pytest.fail("opened")
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_device_is_written_and_not_replaced(format: str, tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("there is no /dev/full here")
+    # Through a link, so that a mistake would not cost this machine its device.
+    link = tmp_path / "link"
+    link.symlink_to(full)
+    with pytest.raises(CaptuneError, match="disk is full"), open_writer(format, link) as writer:
+        writer.write(good("a", "b"))
+    assert full.is_char_device()
+    assert link.is_symlink()

@@ -19,11 +19,23 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
 
     `mode` is "w" (UTF-8 text) or "wb". The folder is made if it is missing. A full
     disk or a folder that may not be written raises `CaptuneError`, and what stood at
-    `path` before stays.
+    `path` before stays. A link stays a link; a pipe or a device is written as it is.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if target.is_symlink() and target.is_file():
+        target = target.resolve()
     encoding = None if "b" in mode else "utf-8"
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        # A file renamed into the place of /dev/stdout or /dev/null would break the machine.
+        try:
+            with open(target, mode, encoding=encoding, newline=newline) as file:
+                yield file
+        except OSError as error:
+            if error.filename not in (None, str(target)):
+                raise
+            raise disk_error(error, target) from error
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, encoding=encoding, newline=newline) as file:
