@@ -175,7 +175,8 @@ class _Lines:
         """The closing line, for a task that took long enough to be noticed."""
         took = self._clock() - self._start
         if took >= 1:
-            self._write(f"{self._label}: {self._done:g} in {duration(took)}{self._behind()}")
+            done = f"{self._done:g} in " if self._done else ""
+            self._write(f"{self._label}: {done}{duration(took)}{self._behind()}")
 
     def _text(self, now: float) -> str:
         took = now - self._start

@@ -57,7 +57,7 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     from rich.markup import escape
     from rich.table import Table
 
-    table: Table = Table(title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table: Table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, column in enumerate(columns):
         table.add_column(escape(column), justify="right" if numbers and place else "left", overflow="fold")
     for row in rows:
@@ -66,7 +66,11 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     screen.soft_wrap = False
     if not screen.is_terminal:
         screen.width = 10_000  # a pipe has no width of its own: nothing is folded there
-    screen.print(table)
+    if title:
+        print_line(f"{title}\n")
+    with screen.capture() as captured:
+        screen.print(table)
+    print_line("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 class _LiveStdout(io.TextIOBase):

@@ -54,12 +54,17 @@ def train(
     out_table(f"{result.run}: validation of {result.best.name}", ("", "best"), rows, numbers=True)
     if not quiet:
         note(SCALE)
-        _advise(str(result.run), data)
+        _advise(str(result.run), data or "DATA", model or "")
 
 
-def _advise(run: str, data: str | None) -> None:
-    measured = ["captune", "evaluate", run, "--data", data or "DATA"]
-    next_commands(measured, ["captune", "caption", "PICTURE.jpg", "--model", run], ["captune", "runs", "show", run])
+def _advise(run: str, data: str, model: str) -> None:
+    before = f"{run}@checkpoint-0" if model.startswith("new:") else model
+    against = ["--against", before] if before else []
+    next_commands(
+        ["captune", "evaluate", run, "--data", data, *against],
+        ["captune", "caption", "PICTURE.jpg", "--model", run],
+        ["captune", "runs", "show", run],
+    )
 
 
 app = verb(train, TrainConfig)
