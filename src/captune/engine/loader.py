@@ -78,6 +78,7 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
 def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int | None, vocab_size: int) -> Backbone:
     """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
     check_torchvision()
+    _quiet()
     family, _, size = name.removeprefix(NEW).partition("-")
     backbone_class: type[Backbone] = FAMILIES[family]
     if size not in backbone_class.sizes:

@@ -84,3 +84,9 @@ class StopSignals(TrainerCallback):
         if self.received is not None:
             control.should_save = control.should_training_stop = True
         return control
+
+
+def steps_between(visits: int, batch_size: int, accumulation: int, epochs: float, devices: int = 1) -> int:
+    """Optimizer steps in `epochs` epochs, as the trainer counts them; at least one."""
+    batches = -(-visits // (batch_size * devices))
+    return max(1, round(-(-batches // accumulation) * epochs))

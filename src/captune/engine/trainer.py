@@ -181,6 +181,10 @@ class CaptionTrainer(Trainer):
         self._save_rng_state(str(folder))
         self.state.save_to_json(os.path.join(folder, "trainer_state.json"))
 
+    def save_start(self) -> None:
+        """Keep the model before its first step as `checkpoint-0`, to compare with."""
+        write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": {}})
+
     def resume_from(self, checkpoint: Checkpoint) -> None:
         """Take the running sums of the log from a checkpoint; weights follow in `train`."""
         self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}

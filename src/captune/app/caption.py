@@ -1,0 +1,93 @@
+"""`captune caption`: pictures in, one row for each out, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from captune.app.captioner import DEFAULT_MODEL, Captioner
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import CaptionConfig
+from captune.core.progress import SILENT, Progress, track
+from captune.data.images import PICTURE_SUFFIXES
+from captune.data.writers.row import CaptionRow
+
+
+def caption(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[CaptionRow]:
+    """Caption files, folders (with what lies in them) and glob patterns, in order.
+
+    Yields a row for every picture; one that cannot be read has status `error` and its
+    reason, and stops nothing. Without `model` the Hub's
+    `Salesforce/blip-image-captioning-base` is used. Options are those of
+    `captune caption --help`.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    paths = find_pictures(given, recursive=resolved.values.caption.recursive)
+    return _rows(paths, model or DEFAULT_MODEL, resolved, progress)
+
+
+def _rows(paths: list[str], model: str, resolved: Any, progress: Progress) -> Iterator[CaptionRow]:
+    with progress.task("Loading the model"):
+        captioner = Captioner.load(model, config=resolved)
+    stream = captioner.stream((path, path) for path in paths)
+    for path, found in track(stream, progress, "Captioning", len(paths)):
+        if isinstance(found, CaptuneError):
+            yield CaptionRow(image=path, captions=(), status="error", error=_reason(found, path), model=model)
+        else:
+            yield CaptionRow(image=path, captions=tuple(found), status="ok", error=None, model=model)
+
+
+def _reason(error: CaptuneError, path: str) -> str:
+    reason = getattr(error, "reason", None)
+    return reason or error.message.removeprefix(f"{path}: ")
+
+
+def find_pictures(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> list[str]:
+    """Paths of pictures: files as given, folders and patterns opened, each once, in order.
+
+    In a folder, files whose name ends like a picture's are taken; a file that is named
+    outright is taken whatever its name. Raises `UsageError` where nothing is found.
+    """
+    given = [os.fspath(item) for item in inputs]
+    if not given:
+        raise UsageError("No pictures were given.", "Name files, folders or patterns, or - for a list on stdin.")
+    found: dict[str, None] = {}
+    for item in given:
+        if os.path.isdir(item):
+            inside = _walk(item) if recursive else sorted(os.path.join(item, n) for n in os.listdir(item))
+            pictures = [p for p in inside if Path(p).suffix.lower() in PICTURE_SUFFIXES and os.path.isfile(p)]
+            if not pictures:
+                raise UsageError(
+                    f"There are no pictures in the folder {item}.",
+                    f"Looked for: {' '.join(sorted(PICTURE_SUFFIXES))}.",
+                )
+            found |= dict.fromkeys(pictures)
+        elif glob.has_magic(item) and not os.path.exists(item):
+            matched = sorted(p for p in glob.glob(item, recursive=True) if os.path.isfile(p))
+            if not matched:
+                raise UsageError(f"No file matches {item}.", "Check the pattern and the folder.")
+            found |= dict.fromkeys(matched)
+        else:
+            found[item] = None  # a missing file becomes a row with its reason
+    return list(found)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (os.path.join(here, name) for name in sorted(files))

@@ -1,0 +1,166 @@
+"""`captune evaluate`: models against the references of a split, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError
+from captune.core.files import write_json, write_jsonl
+from captune.core.options import EvaluateConfig
+from captune.core.progress import SILENT, Progress
+from captune.core.records import Caption, ImageRecord
+from captune.core.runs import EVAL, SPLITS, Run
+from captune.core.scores import MetricReport
+from captune.data.prepared import read_prepared, read_split
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Reports of one or more models on the same pictures, the first being the one that was asked for.
+
+    `captions` holds every model's caption of every picture by id; `folder` the files that
+    were written, or None.
+    """
+
+    reports: dict[str, MetricReport]
+    captions: dict[str, dict[str, Caption]]
+    records: tuple[ImageRecord, ...]
+    folder: Path | None
+
+    @property
+    def model(self) -> str:
+        return next(iter(self.reports))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the first model, 0–1 (CIDEr-D as it is)."""
+        return self.reports[self.model].scores
+
+    def differences(self) -> dict[str, dict[str, float]]:
+        """The first model's scores minus each other model's."""
+        first = self.reports[self.model]
+        return {name: first.difference(other) for name, other in self.reports.items() if name != self.model}
+
+
+def evaluate(
+    model: str,
+    data: str | os.PathLike[str],
+    *,
+    split: str = "test",
+    against: str | Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Caption a split with `model` and every model `against` it, and measure all on the same references.
+
+    Writes `eval_bleu.json` (all models, differences, settings), `eval_per_image.jsonl`
+    and `splits.json` into `out`; without `out`, into the run if `model` is one.
+    Options are those of `captune evaluate --help`.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    from captune.engine.evaluator import sample_records
+
+    measured = resolved.values.eval
+    records = [record for record in read_split(data, split) if record.references]
+    if not records:
+        raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
+    records = sample_records(records, measured.limit_images)
+    if measured.limit_references:
+        records = [replace(r, references=r.references[: measured.limit_references]) for r in records]
+    names = [model, *([against] if isinstance(against, str) else against)]
+    reports: dict[str, MetricReport] = {}
+    captions: dict[str, dict[str, Caption]] = {}
+    for name in dict.fromkeys(str(n) for n in names):
+        reports[name], captions[name] = _measure(name, records, resolved, progress)
+    folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
+    evaluation = Evaluation(reports, captions, tuple(records), folder)
+    if folder is not None:
+        _write(evaluation, folder, Path(data), split)
+    return evaluation
+
+
+def _measure(
+    name: str, records: list[ImageRecord], resolved: Resolved[EvaluateConfig], progress: Progress
+) -> tuple[MetricReport, dict[str, Caption]]:
+    from captune.engine.evaluator import caption_records, likelihood_of_references
+    from captune.engine.loader import load_backbone
+    from captune.engine.versions import versions
+    from captune.metrics.measure import measure
+    from captune.models.devices import choose_device, choose_precision
+
+    values = resolved.values
+    device = choose_device(values.run_on.device)
+    dtype = choose_precision(values.run_on.precision, device)
+    with progress.task(f"Loading {name}"):
+        backbone = load_backbone(name)
+        backbone.model.to(device=device, dtype=dtype)
+    generation = resolved.with_defaults("generation", backbone.generation).generation
+    batch = values.eval.eval_batch_size
+    captions = caption_records(
+        backbone, records, generation, batch_size=batch, dtype=dtype, progress=progress, label=f"Captioning ({name})"
+    )
+    report = measure({key: caption.text for key, caption in captions.items()}, {r.id: r.references for r in records})
+    scores = dict(report.scores)
+    if values.eval.perplexity:
+        likelihood = likelihood_of_references(
+            backbone, records, batch_size=batch, dtype=dtype, progress=progress, label=f"Perplexity ({name})"
+        )
+        scores |= {"loss": likelihood.loss, "perplexity": likelihood.perplexity}
+    settings = {
+        **report.settings,
+        "generation": generation.model_dump(),
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    return replace(report, scores=scores, settings=settings), captions
+
+
+def _write(evaluation: Evaluation, folder: Path, data: Path, split: str) -> None:
+    first = evaluation.reports[evaluation.model]
+    write_json(
+        folder / EVAL,
+        {
+            "model": evaluation.model,
+            "data": str(data.resolve()),
+            "data_digest": read_prepared(data).digest,
+            "split": split,
+            "images": first.images,
+            "references": first.references,
+            "scale": "0-1; cider as it is, loss in nats a token",
+            "models": {name: {"scores": r.scores, "settings": r.settings} for name, r in evaluation.reports.items()},
+            "differences": evaluation.differences(),
+        },
+    )
+    if not (folder / SPLITS).is_file():
+        write_json(folder / SPLITS, read_prepared(data).summary)
+    write_jsonl(
+        folder / "eval_per_image.jsonl",
+        (
+            {
+                "id": record.id,
+                "image": record.image,
+                "references": list(record.references),
+                "models": {
+                    name: {
+                        "caption": evaluation.captions[name][record.id].text,
+                        "confidence": evaluation.captions[name][record.id].confidence,
+                        **report.per_image.get(record.id, {}),
+                    }
+                    for name, report in evaluation.reports.items()
+                },
+            }
+            for record in evaluation.records
+        ),
+    )

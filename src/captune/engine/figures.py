@@ -1,0 +1,36 @@
+"""Figures of a run, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captune.core.files import atomic_write
+
+
+def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Training and validation loss (nats a token) over epochs, and CIDEr-D where it was measured."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    for key, label, style in (("loss", "training loss", "-"), ("eval_loss", "validation loss", "o-")):
+        points = [(line["epoch"], line[key]) for line in history if key in line]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("negative log-likelihood per token (nats)")
+    axis.grid(alpha=0.3)
+    scores = [(line["epoch"], 100 * line["eval_cider"]) for line in history if "eval_cider" in line]
+    handles, labels = axis.get_legend_handles_labels()
+    if scores:
+        right = axis.twinx()
+        right.plot(*zip(*scores, strict=True), "s--", color="tab:green", label="CIDEr-D (validation)", markersize=4)
+        right.set_ylabel("CIDEr-D × 100")
+        more = right.get_legend_handles_labels()
+        handles, labels = handles + more[0], labels + more[1]
+    if handles:
+        axis.legend(handles, labels, loc="center right")
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png")

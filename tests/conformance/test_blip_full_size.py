@@ -1,0 +1,111 @@
+"""BLIP base at 384 pixels, random weights: captune's captions and gradients are plain transformers'."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captune.core.options import GenerationOptions
+from captune.engine.batches import collate
+from captune.models.backbone import Encoded, PixelSettings
+from captune.models.blip import Blip
+from captune.models.vocabulary import learn_tokenizer
+
+WORDS = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water".split()
+
+
+@pytest.fixture(scope="module")
+def blip() -> Blip:
+    """BlipConfig's own numbers for base, but vision weights that let the picture through (trap: 1e-10)."""
+    from transformers import BlipConfig, BlipForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = BlipConfig(
+        vision_config={"initializer_range": 0.02},
+        text_config={"num_attention_heads": 12, "bos_token_id": 30522, "sep_token_id": 102, "pad_token_id": 0},
+    )
+    model = BlipForConditionalGeneration(config).eval()
+    with torch.no_grad():  # the end token fires now and then, so that captions end at different lengths
+        model.text_decoder.cls.predictions.bias[102] += 1.2
+        for layer in model.text_decoder.bert.encoder.layer:
+            layer.crossattention.output.dense.weight *= 8
+    tokenizer = learn_tokenizer([" ".join(WORDS)] * 4, 200)
+    return Blip(model, tokenizer, PixelSettings(384, (0.5,) * 3, (0.5,) * 3))
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randn(2, 3, 384, 384, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({"num_beams": 1, "max_new_tokens": 12}, {"num_beams": 1, "do_sample": False, "max_new_tokens": 12}),
+        (
+            {"num_beams": 5, "no_repeat_ngram_size": 2, "repetition_penalty": 1.05, "max_new_tokens": 12},
+            {
+                "num_beams": 5,
+                "do_sample": False,
+                "no_repeat_ngram_size": 2,
+                "repetition_penalty": 1.05,
+                "length_penalty": 1.0,
+                "max_new_tokens": 12,
+            },
+        ),
+    ],
+    ids=["greedy", "five beams with penalties"],
+)
+@pytest.mark.parametrize("prompt", [[], [1037, 3861, 1997]], ids=["no prompt", "prompt"])
+def test_captions_equal_plain_generate(
+    blip: Blip, pixels: torch.Tensor, options: dict, plain: dict, prompt: list[int]
+) -> None:
+    with torch.inference_mode():
+        ours = blip.search(blip.encode(pixels), [blip.start, *prompt], GenerationOptions(**options), 1.0)
+        given = torch.tensor([[101, *prompt, 102]]).repeat(2, 1) if prompt else None
+        theirs = blip.model.generate(pixel_values=pixels, input_ids=given, **plain)
+    assert torch.equal(ours, theirs)
+    assert len({tuple(row.tolist()) for row in ours}) == 2, "both pictures have one caption: the test shows nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_picture", [[1] * 8, [8], [3, 1, 4]], ids=["8 pictures", "8 captions", "ragged"])
+def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    pictures = torch.randn(len(per_picture), 3, 384, 384, generator=generator)
+    captions = [
+        [Encoded((30522, *torch.randint(1000, 30000, (5 + (i + j) % 6,), generator=generator).tolist(), 102), 1)
+         for j in range(count)]
+        for i, count in enumerate(per_picture)
+    ]  # fmt: skip
+    batch = collate(list(zip(pictures.numpy(), captions, strict=True)))
+    model = blip.model
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("vision_model.encoder"))  # two passes fit in memory and time
+
+    losses = blip.token_losses(
+        blip.encode(batch["pixel_values"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+    )
+    losses.nll.mean().backward()
+    ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    mask = torch.arange(batch["tokens"].shape[1]) < batch["lengths"][:, None]
+    labels = batch["tokens"].masked_fill(~mask, -100)
+    memory = model.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state[batch["owner"]]
+    plain = model.text_decoder(
+        input_ids=batch["tokens"], attention_mask=mask.long(), encoder_hidden_states=memory, labels=labels
+    )
+    plain.loss.backward()
+    theirs = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    assert ours.keys() == theirs.keys()
+    assert losses.nll.mean().item() == pytest.approx(plain.loss.item(), rel=1e-6)
+    difference = sum(float((ours[n] - theirs[n]).double().square().sum()) for n in ours) ** 0.5
+    size = sum(float(theirs[n].double().square().sum()) for n in ours) ** 0.5
+    assert difference / size < 1e-5
+    for name, gradient in theirs.items():
+        if not name.endswith("key.bias"):  # its true gradient is zero
+            assert (ours[name] - gradient).norm() / gradient.norm() < 1e-4, name
+    model.zero_grad(set_to_none=True)
