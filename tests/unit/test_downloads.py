@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.downloads import download, flickr
@@ -219,6 +218,7 @@ def test_coco_is_unpacked_part_by_part(server: Server, tmp_path: Path) -> None:
     before = len(server.ranges)
     assert download_coco(tmp_path, host=server.url) == tmp_path
     assert len(server.ranges) == before + 1
+    assert download_coco(tmp_path, host="http://nowhere.invalid") == tmp_path
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
         "annotations/captions_train2017.json",
@@ -236,18 +236,16 @@ def test_a_damaged_zip_is_removed(server: Server, tmp_path: Path) -> None:
     server.files["/annotations/annotations_trainval2017.zip"] = bytes(damaged)
     with pytest.raises(CaptuneError, match="is damaged"):
         download_coco(tmp_path, host=server.url)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished-download"]
 
 
 def test_what_is_there_already_is_taken(tmp_path: Path) -> None:
-    for folder in (tmp_path / "flickr8k", tmp_path / "kaggle" / "flickr-image-dataset"):
-        (folder / "Images").mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(folder / "Images" / "a.jpg")
-    (tmp_path / "flickr8k" / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
-    rows = "image_name| comment_number| comment\na.jpg| 0| A dog\n"
-    (tmp_path / "kaggle" / "flickr-image-dataset" / "results.csv").write_text(rows, encoding="utf-8")
-    assert download("flickr8k", tmp_path) == tmp_path / "flickr8k"
-    assert download("flickr30k", tmp_path) == tmp_path / "kaggle" / "flickr-image-dataset"
+    for folder in (tmp_path / "here", tmp_path / "kaggle" / "flickr-image-dataset"):
+        folder.mkdir(parents=True)
+        (folder / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
+    for name in ("flickr8k", "flickr30k", "coco"):
+        assert download(name, tmp_path / "here") == tmp_path / "here"
+    assert download("flickr30k", tmp_path / "absent") == tmp_path / "kaggle" / "flickr-image-dataset"
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
@@ -283,7 +281,7 @@ def test_kaggle_in_the_users_words(
 
     monkeypatch.setattr(kagglehub, "dataset_download", refuse)
     with pytest.raises(CaptuneError, match=said) as caught:
-        download("flickr8k", tmp_path)
+        download("flickr8k", tmp_path / "flickr8k")
     assert hint in caught.value.hint
 
 

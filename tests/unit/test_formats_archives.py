@@ -108,20 +108,27 @@ def test_sidecars(tmp_path: Path) -> None:
 def test_parquet_with_bytes_groups_equal_pictures(tmp_path: Path) -> None:
     rows = [
         {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "A dog, a cat"},
-        {"image": {"bytes": jpeg(2), "path": "image.jpg"}, "caption": "A bird"},
         {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "Again"},
+        {"image": {"bytes": jpeg(2), "path": "image.jpg"}, "caption": "A bird"},
         {"image": {"bytes": None, "path": None}, "caption": "nothing"},
         {"image": {"bytes": jpeg(3, "PNG"), "path": None}, "caption": "A fish"},
         {"image": {"bytes": jpeg(4), "path": None}, "caption": " "},
+        {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "Later"},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet", row_group_size=2)
     name, found, contents, problems = records(tmp_path)
     assert name == "parquet"
-    assert [record.references for record in found] == [("A dog, a cat", "Again"), ("A bird",), ("A fish",)]
-    assert contents == [jpeg(1), jpeg(2), jpeg(3, "PNG")]
+    assert [record.references for record in found] == [
+        ("A dog, a cat", "Again"),
+        ("A bird",),
+        ("A fish",),
+        ("Later",),
+    ]
+    # The last row is the first picture again: only who keeps the pictures can join the two.
+    assert contents == [jpeg(1), jpeg(2), jpeg(3, "PNG"), jpeg(1)]
     assert {record.split for record in found} == {"train"}
     names = [record.image.name for record in found if isinstance(record.image, EmbeddedImage)]
-    assert len(set(names)) == 3
+    assert len(set(names)) == 4
     assert names[0] == "image.jpg"
     assert names[2].endswith(".png")
     assert [problem.where.split(", ")[1] for problem in problems] == ["row 4", "row 6"]
@@ -243,13 +250,14 @@ def test_saved_data_set_with_a_corrupt_picture(tmp_path: Path) -> None:
     name, found, contents, problems = records(tmp_path / "set")
     assert (name, problems) == ("datasets", [])
     assert [(record.split, record.references) for record in found] == [
-        ("train", ("A dog", "Again")),
+        ("train", ("A dog",)),
         ("train", ("Broken",)),
+        ("train", ("Again",)),
         ("val", ("B",)),
     ]
-    assert contents == [jpeg(1), b"not a picture", jpeg(2)]
+    assert contents == [jpeg(1), b"not a picture", jpeg(1), jpeg(2)]
     name, found, _, _ = records(tmp_path / "set" / "train")
-    assert (name, len(found)) == ("datasets", 2)
+    assert (name, len(found)) == ("datasets", 3)
 
 
 def test_streamed_data_set(tmp_path: Path) -> None:
@@ -258,19 +266,19 @@ def test_streamed_data_set(tmp_path: Path) -> None:
         {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "A dog"},
         {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "Again"},
         {"image": {"bytes": jpeg(2), "path": "2.jpg"}, "caption": "B"},
-        {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "Too late"},
+        {"image": {"bytes": jpeg(1), "path": "1.jpg"}, "caption": "Later"},
     ]
     (tmp_path / "repo").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "repo" / "train.parquet")
     pq.write_table(pa.Table.from_pylist(rows[2:3]), tmp_path / "repo" / "test.parquet")
     name, found, contents, problems = records(f"hf:{tmp_path / 'repo'}:train")
     assert name == "datasets"
-    assert [(r.id, r.split, r.references) for r in found] == [
-        ("1.jpg", "train", ("A dog", "Again")),
-        ("2.jpg", "train", ("B",)),
+    assert [(r.where, r.split, r.references) for r in found] == [
+        ("train, row 1", "train", ("A dog", "Again")),
+        ("train, row 3", "train", ("B",)),
+        ("train, row 4", "train", ("Later",)),
     ]
-    assert contents == [jpeg(1), jpeg(2)]
-    assert [problem.where for problem in problems] == ["train, row 4"]
+    assert (contents, problems) == ([jpeg(1), jpeg(2), jpeg(1)], [])
     with pytest.raises(CaptuneError, match="has no split 'val'"):
         records(f"hf:{tmp_path / 'repo'}:val")
 

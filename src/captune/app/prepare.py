@@ -126,7 +126,7 @@ def prepare(
 
 
 def _find(source: str, progress: Progress) -> str:
-    if source in NAMED and not os.path.isdir(source):
+    if source in NAMED:  # a folder of that name is taken as it is, an unfinished download goes on
         from captune.data.downloads import download
 
         return str(download(source, Path(source), progress))

@@ -15,12 +15,12 @@ DOWNLOADS = (*FLICKR, "coco")
 def download(name: str, to: str | Path, progress: Progress = SILENT) -> Path:
     """The folder of a data set that `data.formats` reads: `flickr8k`, `flickr30k` or `coco`.
 
-    What is already in `to/NAME` (or, on Kaggle, in /kaggle/input) is taken as it is;
-    a download that was cut off goes on where it stopped. Kaggle's data sets lie in
-    Kaggle's own cache, COCO in `to/coco`. Raises `UsageError` for another name, and
+    A folder `to` that is there already (or, on Kaggle, the one in /kaggle/input) is taken
+    as it is; a download that was cut off goes on where it stopped. Flickr's pictures are
+    kept in Kaggle's own cache, COCO's in `to`. Raises `UsageError` for another name, and
     `CaptuneError` that names the host which was not reached or the credential that is missing.
     """
     if name not in DOWNLOADS:
         raise UsageError(f"There is no data set '{name}' to download.", did_you_mean(name, DOWNLOADS))
-    folder = Path(to) / name
+    folder = Path(to)
     return download_coco(folder, progress) if name == "coco" else download_flickr(name, folder, progress)

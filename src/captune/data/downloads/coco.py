@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, write_text
 from captune.core.progress import SILENT, Progress
 from captune.data.downloads.http import fetch
 
 # Plain http: the server's certificate is for another name. Each zip's own checksums guard the content.
+_UNFINISHED = ".unfinished-download"
 HOST = "http://images.cocodataset.org"
 
 
@@ -36,13 +37,18 @@ ARCHIVES = (
 def download_coco(
     folder: Path, progress: Progress = SILENT, *, host: str = HOST, archives: tuple[Archive, ...] = ARCHIVES
 ) -> Path:
-    """Bring the pictures and captions into `folder`; parts that are there already stay."""
+    """Bring the pictures and captions into `folder`; a folder that is no unfinished download is taken as it is."""
+    unfinished = folder / _UNFINISHED
+    if folder.is_dir() and any(folder.iterdir()) and not unfinished.exists():
+        return folder
+    write_text(unfinished, "captune goes on with this download when it is asked for coco again.\n")
     for archive in archives:
         if (folder / archive.folder).is_dir():
             continue
         file = fetch(f"{host}/{archive.path}", folder / Path(archive.path).name, progress=progress)
         _unpack(file, folder, archive, progress)
         file.unlink()
+    unfinished.unlink()
     return folder
 
 

@@ -9,31 +9,22 @@ from pathlib import Path
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.progress import SILENT, Progress
 from captune.data.downloads.http import fetch
-from captune.data.formats import find_format
 
 FLICKR = {"flickr8k": "adityajn105/flickr8k", "flickr30k": "hsankesara/flickr-image-dataset"}
 KAGGLE_INPUT = Path("/kaggle/input")
-_FORMATS = ("kaggle", "flickr-token", "flickr30k", "karpathy")
 # Kaggle's copy of Flickr8k lacks the official split lists; the original text archive has them.
 SPLIT_LISTS = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
 
 
 def download_flickr(name: str, folder: Path, progress: Progress = SILENT) -> Path:
-    """The folder of `flickr8k` or `flickr30k`: `folder` if it holds it, Kaggle's input, or Kaggle's download."""
+    """The folder of `flickr8k` or `flickr30k`: `folder` if it is there, Kaggle's input, or Kaggle's download."""
     for present in (folder, KAGGLE_INPUT / FLICKR[name].partition("/")[2]):
-        if present.is_dir() and _is_captions(present):
+        if present.is_dir() and any(present.iterdir()):
             return present
     found = _from_kaggle(name, folder, progress)
     if name == "flickr8k":
         _add_split_lists(found, progress)
     return found
-
-
-def _is_captions(folder: Path) -> bool:
-    try:
-        return find_format(folder)[0] in _FORMATS
-    except CaptuneError:
-        return False
 
 
 def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -35,15 +35,6 @@ class Cell(NamedTuple):
     split: str | None
 
 
-class _Picture:
-    __slots__ = ("captions", "first", "split")
-
-    def __init__(self, first: str, split: str | None) -> None:
-        self.first = first
-        self.split = split
-        self.captions: list[str] = []
-
-
 def suffix_of(data: bytes) -> str:
     """The file name ending for the bytes of a picture; .jpg for what is not known."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -52,61 +43,18 @@ def suffix_of(data: bytes) -> str:
 
 
 def group_cells(
-    cells: Callable[[], Iterable[Cell]], columns: Columns, problems: list[Problem] | None, source: str
-) -> Iterator[SourceRecord]:
-    """Records of a table that can be read twice: first the captions of equal pictures are put together.
-
-    Pictures are the same when their bytes are; names in such tables often repeat ("image.jpg")
-    or are missing. One picture is in memory at a time.
-    """
-    pictures: dict[bytes, _Picture] = {}
-    for cell in cells():
-        if not cell.data:
-            note(problems, cell.where, "there is no picture in this row")
-            continue
-        texts = texts_of(cell, columns, problems)
-        if not texts:
-            continue
-        split = columns.split_of(cell.row) or cell.split
-        picture = pictures.setdefault(digest(cell.data), _Picture(cell.where, split))
-        if picture.split != split:
-            reason = (
-                f"the same picture is in split {picture.split or 'none'} ({picture.first}) and in {split or 'none'}"
-            )
-            note(problems, cell.where, reason)
-            continue
-        picture.captions += texts
-    if not pictures:
-        raise CaptuneError(
-            f"{source} holds no picture with a caption.", "Are the columns named as usual: image, caption?"
-        )
-    names = Names()
-    for cell in cells():
-        key = digest(cell.data) if cell.data else b""
-        if cell.data and key in pictures and pictures[key].first == cell.where:
-            picture = pictures.pop(key)
-            yield names.record(cell, columns, tuple(picture.captions), picture.split, cell.data)
-
-
-def stream_cells(
     cells: Iterable[Cell], columns: Columns, problems: list[Problem] | None, source: str
 ) -> Iterator[SourceRecord]:
-    """Records of a table that is read once, from the network: captions of a picture must stand together.
+    """Records of a table that is read once; one picture is in memory at a time.
 
-    A picture that comes back later is a problem: its captions cannot be put together
-    with the earlier ones any more.
+    Rows that follow each other with equal bytes are one picture: names in such tables often
+    repeat ("image.jpg") or are missing. A picture that comes back later is a record again,
+    with the same bytes; only who keeps the pictures can join the two.
     """
-    names = Names()
-    seen: set[bytes] = set()
-    open_cell: Cell | None = None
-    open_key = b""
+    names = _Names()
+    first: Cell | None = None
+    key = b""
     captions: list[str] = []
-
-    def close() -> Iterator[SourceRecord]:
-        if open_cell is not None and open_cell.data:
-            split = columns.split_of(open_cell.row) or open_cell.split
-            yield names.record(open_cell, columns, tuple(captions), split, open_cell.data)
-
     for cell in cells:
         if not cell.data:
             note(problems, cell.where, "there is no picture in this row")
@@ -114,21 +62,18 @@ def stream_cells(
         texts = texts_of(cell, columns, problems)
         if not texts:
             continue
-        key = digest(cell.data)
-        if key == open_key:
+        here = digest(cell.data)
+        if first is not None and here == key:
             captions += texts
             continue
-        if key in seen:
-            note(problems, cell.where, "the same picture stood further up: download the data set to put them together")
-            continue
-        yield from close()
-        seen.add(key)
-        open_cell, open_key, captions = cell, key, texts
-    if open_cell is None:
+        if first is not None:
+            yield names.record(first, columns, tuple(captions))
+        first, key, captions = cell, here, texts
+    if first is None:
         raise CaptuneError(
             f"{source} holds no picture with a caption.", "Are the columns named as usual: image, caption?"
         )
-    yield from close()
+    yield names.record(first, columns, tuple(captions))
 
 
 def texts_of(cell: Cell, columns: Columns, problems: list[Problem] | None) -> list[str]:
@@ -143,23 +88,22 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-class Names:
+class _Names:
     """File names and ids that are given once each."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._files: set[str] = set()
 
-    def record(
-        self, cell: Cell, columns: Columns, captions: tuple[str, ...], split: str | None, data: bytes
-    ) -> SourceRecord:
+    def record(self, cell: Cell, columns: Columns, captions: tuple[str, ...]) -> SourceRecord:
+        data = cell.data or b""
+        split = columns.split_of(cell.row) or cell.split
         number = cell.where.rpartition(" ")[2]
         stated = PurePosixPath(cell.name.replace("\\", "/")).name
         identity = _once(self._ids, columns.id_of(cell.row) or stated or f"{split or 'picture'}-{number}", data)
         name = stated if is_image_name(stated) else _file_name(stated or identity) + suffix_of(data)
-        return SourceRecord(
-            identity, EmbeddedImage(_once(self._files, name, data), lambda: data), captions, split, cell.where
-        )
+        image = EmbeddedImage(_once(self._files, name, data), lambda: data)
+        return SourceRecord(identity, image, captions, split, cell.where)
 
 
 def _file_name(text: str) -> str:

@@ -54,8 +54,11 @@ def group(
     """
     pictures: dict[str, _Picture] = {}
     folders: dict[Path, None] = dict.fromkeys(near)
+    file: Path | None = None
     for row in rows:
-        folders.setdefault(row.file.parent)
+        if row.file is not file:
+            file = row.file
+            folders.setdefault(file.parent)
         name = row.name.strip()
         if not name:
             note(problems, row.where, "no picture is named")

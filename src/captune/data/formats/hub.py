@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, missing_extra
 from captune.data.formats.columns import Columns, expected, find_columns
-from captune.data.formats.embedded import Cell, group_cells, stream_cells
+from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import Row, group
 from captune.data.formats.parquet import picture_of
 from captune.data.formats.split_words import split_named
@@ -36,10 +35,9 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
     columns, embedded = _columns(next(iter(splits.values())), source)
     if not embedded:
         return group(_rows(splits, columns, source), source, images, problems)
-    cells = partial(_cells, splits, columns, Path() if on_hub else source)
-    if on_hub:
-        return _explained(stream_cells(cells(), columns, problems, str(source)), str(source))
-    return group_cells(cells, columns, problems, str(source))
+    cells = _cells(splits, columns, Path() if on_hub else source)
+    records = group_cells(cells, columns, problems, str(source))
+    return _explained(records, str(source)) if on_hub else records
 
 
 def _import() -> Any:

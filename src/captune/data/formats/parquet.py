@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
     columns, embedded = _checked(paths)
     if embedded:
-        return group_cells(partial(_cells, paths, columns), columns, problems, str(source))
+        return group_cells(_cells(paths, columns), columns, problems, str(source))
     return group(_rows(paths, columns), source, images, problems)
 
 
