@@ -79,7 +79,6 @@ def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int 
     """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
     check_torchvision()
     _quiet()
-    _quiet()
     family, _, size = name.removeprefix(NEW).partition("-")
     backbone_class: type[Backbone] = FAMILIES[family]
     if size not in backbone_class.sizes:
