@@ -157,7 +157,9 @@ def writers() -> str:
 def metrics() -> str:
     from captune.metrics import METRICS
 
-    return entries("metric", METRICS.items())
+    # A metric's file says what it is, its function which scores it returns.
+    rows = ((f"`{name}`", about(sys.modules[one.__module__]), about(one)) for name, one in METRICS.items())
+    return table(("metric", "what it is", "scores"), rows)
 
 
 def families() -> str:

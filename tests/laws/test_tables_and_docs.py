@@ -22,10 +22,11 @@ CONFIGS = {"prepare": PrepareConfig, "train": TrainConfig, "evaluate": EvaluateC
 
 def tables() -> list[Table]:
     from captune.data.formats import FORMATS
+    from captune.data.writers import WRITERS
     from captune.metrics import METRICS
     from captune.models import FAMILIES
 
-    return [FORMATS, METRICS, FAMILIES]
+    return [FORMATS, WRITERS, METRICS, FAMILIES]
 
 
 @pytest.mark.parametrize(("table", "name"), [pytest.param(t, n, id=f"{t.kind} {n}") for t in tables() for n in t])
