@@ -24,6 +24,7 @@ _MARKS = (
     r"\u0D3E-\u0D48\u0E31\u0E34-\u0E3A\u0E47-\u0E4E\u0EB1\u0EB4-\u0EBC\u0EC8-\u0ECD\u2010\u2011"
 )
 _NO_LETTERS = r"\u00B2\u00B3\u00B9\u00BC-\u00BE\u2070-\u2089\u2150-\u2182\u2460-\u24FF\u2776-\u2793"
+# L a letter, W a letter or digit, Q an apostrophe, A what also passes for one inside a word.
 L = rf"(?:[^\W\d_{_NO_LETTERS}\U00010000-\U0010FFFF]|[{_MARKS}])"
 W = rf"(?:[^\W_{_NO_LETTERS}\U00010000-\U0010FFFF]|[{_MARKS}])"
 Q = "['’\u0092]"
@@ -48,7 +49,8 @@ _STARTERS = (
     "|The|Their|Then|There|These|They|This|We|What|When|While|Yet|You"
 )
 
-# Earlier patterns win among equally long ones. (?-i:…) minds case, the rest does not.
+# The longest match is the token, the earlier pattern wins among equally long ones. (?-i:…) minds
+# case, the rest does not. Repetitions are bounded where a long caption would cost quadratic time.
 _PATTERNS = {
     "url": r"https?://[^\s\"<>|()]+\.[^\s\"<>|().!?,;]+(?:[.,!?;]+[^\s\"<>|().,!?;]+)*",
     "site": r"(?:[a-z0-9_-]+\.)*[a-z][a-z0-9]*\.(?:com|net|org|edu)(?:/[a-z0-9_~%=&#+-]+[/?.][^\s\"<>|()]*[a-z0-9/=])",
