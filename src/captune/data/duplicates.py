@@ -12,6 +12,8 @@ NEAR_BITS = 2
 # not another photo of the same place, nor the same shape in another colour.
 _MEAN_LEVELS = 6.0
 _MOST_LEVELS = 32
+# A picture whose thumbnail varies less than this shows nothing that could be recognised again.
+_FLAT_LEVELS = 12
 _BANDS = ((0, 21), (21, 21), (42, 22))
 _CROWD = 256
 _BLOCK = 1 << 20
@@ -46,12 +48,15 @@ def find_duplicates(
 
     `hashes` is uint64 (n,), `thumbs` uint8 (n, 192), the rest have n entries. Two pictures
     are near when their hashes differ in at most `bits` (at most 2) bits and their thumbnails
-    agree; flat or drawn pictures share hashes and are told apart by the thumbnails. Of many
-    copies each is listed with one partner, so that n copies give fewer than n pairs.
+    agree; drawn pictures share hashes and are told apart by the thumbnails, and flat ones count
+    only when their files are equal. Of many copies each is listed with one partner, so that
+    n copies give fewer than n pairs.
     """
     # Equal pictures first become one, so that a thousand copies are not half a million pairs.
-    groups = _groups(hashes, thumbs, digests)
+    flat = (thumbs.max(axis=1) - thumbs.min(axis=1) if len(thumbs) else np.zeros(0)) < _FLAT_LEVELS
+    groups = _groups(hashes, thumbs, digests, flat)
     pairs = [pair for group in groups for pair in _within(group, ids, splits, digests)]
+    groups = [group for group in groups if not flat[group[0]]]
     firsts = np.array([group[0] for group in groups], dtype=np.int64)
     if len(firsts) < 2:
         return pairs
@@ -64,13 +69,13 @@ def find_duplicates(
     return sorted(pairs, key=lambda pair: (not pair.exact, pair.distance, pair.a, pair.b))
 
 
-def _groups(hashes: np.ndarray, thumbs: np.ndarray, digests: Sequence[str]) -> list[list[int]]:
-    """Indices of pictures that are equal: in bytes, or in hash and thumbnail."""
+def _groups(hashes: np.ndarray, thumbs: np.ndarray, digests: Sequence[str], flat: np.ndarray) -> list[list[int]]:
+    """Indices of pictures that are equal: in bytes, or (where not flat) in hash and thumbnail."""
     by_digest: dict[str, list[int]] = {}
     by_look: dict[int, list[int]] = {}
     groups = []
     for index, digest in enumerate(digests):
-        look = hash((int(hashes[index]), thumbs[index].tobytes()))
+        look = hash((int(hashes[index]), index if flat[index] else thumbs[index].tobytes()))
         group = by_digest.get(digest) or by_look.get(look)
         if group is None:
             group = []
