@@ -20,3 +20,26 @@ def test_data() -> Path:
     if not (folder / "flickr8k").is_dir():
         pytest.skip(f"real photos not found in {folder}; set CAPTUNE_TEST_DATA to the folder that holds flickr8k/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of 20 coloured squares with one to three references each (12 train, 4 val, 4 test)."""
+    from PIL import Image
+
+    import captune
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "Images").mkdir()
+    colours = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "yellow": (200, 200, 30)}
+    lines = ["image,caption"]
+    for number in range(20):
+        name, colour = list(colours.items())[number % 4]
+        picture = Image.effect_noise((40, 40), 20 + number).convert("RGB")
+        picture.paste(colour, (4 + number % 7, 6, 30, 28 + number % 5))
+        picture.save(folder / "Images" / f"{number:02}.png")
+        said = [f"a {name} square", f"there is a {name} thing , in noise", f"one {name} square on the left"]
+        lines += [f'{number:02}.png,"{text}"' for text in said[: 1 + number % 3]]
+    (folder / "captions.txt").write_text("\n".join(lines) + "\n")
+    captune.prepare(folder, folder / "data", split="60/20/20", seed=1, duplicates=False)
+    return folder / "data"

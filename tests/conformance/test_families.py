@@ -1,0 +1,228 @@
+"""What every model family promises, through its tiny instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captune.core.errors import UsageError
+from captune.core.options import GenerationOptions
+from captune.engine.batches import collate
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+
+REFERENCES = [["a red circle", "two dogs play"], ["a man on a bike ."], ["two dogs", "a man", "a circle on a bike"]]
+GREEDY = GenerationOptions(num_beams=1, max_new_tokens=8)
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    torch.manual_seed(0)
+    made = FAMILIES[request.param].tiny()
+    with torch.no_grad():  # larger weights, so that pictures and words matter
+        for parameter in made.model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    made.model.eval()
+    return made
+
+
+def pixels(backbone: Backbone, count: int) -> torch.Tensor:
+    side = backbone.pixels.size
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
+
+
+def batch_of(backbone: Backbone, values: torch.Tensor, references: list[list[str]]) -> dict[str, torch.Tensor]:
+    encoded = [[backbone.encode_reference(text, 20) for text in texts] for texts in references]
+    return collate(list(zip(values.numpy(), encoded, strict=True)), backbone.pad)
+
+
+def losses(backbone: Backbone, batch: dict[str, torch.Tensor], **options: float) -> tuple[torch.Tensor, torch.Tensor]:
+    found = backbone.token_losses(
+        backbone.encode(batch["pixel_values"]),
+        batch["tokens"],
+        batch["lengths"],
+        batch["owner"],
+        batch["given"],
+        **options,
+    )
+    return found.nll, found.objective
+
+
+def test_ten_steps_lower_a_finite_loss(backbone: Backbone) -> None:
+    batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
+    optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=1e-3)
+    seen = []
+    for _ in range(10):
+        nll, _ = losses(backbone, batch)
+        nll.mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(nll.mean().item())
+    assert np.isfinite(seen).all()
+    assert seen[-1] < seen[0]
+
+
+def test_grouped_captions_have_the_losses_of_single_ones(backbone: Backbone) -> None:
+    values = pixels(backbone, 3)
+    together, _ = losses(backbone, batch_of(backbone, values, REFERENCES))
+    alone = [
+        losses(backbone, batch_of(backbone, values[i : i + 1], [[text]]))[0]
+        for i, texts in enumerate(REFERENCES)
+        for text in texts
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None:
+    backbone.prompt = "a man"
+    encoded = backbone.encode_reference("two dogs play", 20)
+    assert encoded.tokens[0] == backbone.start
+    assert encoded.tokens[-1] == backbone.end
+    assert encoded.given == 1 + len(backbone.words("a man"))
+    nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 1), [["two dogs play"]]))
+    assert len(nll) == len(backbone.words("two dogs play")) + 1
+
+
+def test_a_long_reference_is_cut_but_ends(backbone: Backbone) -> None:
+    encoded = backbone.encode_reference("a man on a bike " * 50, 6)
+    assert len(encoded.tokens) == 1 + 6 + 1
+    assert encoded.tokens[-1] == backbone.end
+    assert len(backbone.encode_reference("a man on a bike " * 500, 10_000).tokens) == backbone.longest
+
+
+def test_smoothing_changes_the_objective_not_the_loss(backbone: Backbone) -> None:
+    batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
+    plain, same = losses(backbone, batch)
+    torch.testing.assert_close(plain, same)
+    nll, objective = losses(backbone, batch, label_smoothing=0.1)
+    torch.testing.assert_close(nll, plain)
+    assert not torch.allclose(objective, plain)
+
+
+def test_dropout_takes_effect_after_loading_and_is_saved(backbone: Backbone, tmp_path: Path) -> None:
+    batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
+    backbone.set_dropout(0.5)
+    backbone.model.train()
+    assert not torch.allclose(losses(backbone, batch)[0], losses(backbone, batch)[0])
+    backbone.save(tmp_path / "m")
+    again = type(backbone).load(tmp_path / "m")
+    again.model.train()
+    assert not torch.allclose(losses(again, batch)[0], losses(again, batch)[0])
+
+
+def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> None:
+    backbone.prompt, backbone.generation = "two dogs", {"num_beams": 2}
+    backbone.save(tmp_path / "m")
+    again = type(backbone).load(tmp_path / "m")
+    again.model.eval()
+    values = pixels(backbone, 3)
+    with torch.inference_mode():
+        before = backbone.generate(backbone.encode(values), GREEDY)
+        after = again.generate(again.encode(values), GREEDY)
+    assert before == after
+    assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
+
+
+@pytest.mark.parametrize("frozen", [["vision"], ["bridge"], ["text"], ["vision", "text"]])
+def test_frozen_parts_do_not_move(backbone: Backbone, frozen: list[str]) -> None:
+    backbone.freeze(frozen)
+    before = {name: [p.detach().clone() for p in part] for name, part in backbone.parts().items()}
+    nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 3), REFERENCES))
+    nll.mean().backward()
+    learning = [p for p in backbone.model.parameters() if p.requires_grad]
+    torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.1).step()
+    for name, part in backbone.parts().items():
+        moved = any(not torch.equal(new, old) for new, old in zip(part, before[name], strict=True))
+        assert moved == (name not in frozen), name
+
+
+def test_parts_hold_every_parameter_once(backbone: Backbone) -> None:
+    listed = [id(p) for part in backbone.parts().values() for p in part]
+    assert sorted(listed) == sorted(id(p) for p in backbone.model.parameters())
+    assert all(part for part in backbone.parts().values())
+
+
+def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="nothing would learn"):
+        backbone.freeze(["vision", "bridge", "text"])
+    with pytest.raises(UsageError, match="vison"):
+        backbone.freeze(["vison"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GREEDY,
+        GenerationOptions(num_beams=3, max_new_tokens=8),
+        GenerationOptions(num_beams=3, num_captions=2, max_new_tokens=8, no_repeat_ngram_size=2, prompt="a man"),
+    ],
+    ids=["greedy", "beams", "two captions after a prompt"],
+)
+def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: GenerationOptions) -> None:
+    values = pixels(backbone, 4)
+    with torch.inference_mode():
+        together = backbone.generate(backbone.encode(values), options)
+        alone = [backbone.generate(backbone.encode(values[i : i + 1]), options)[0] for i in range(4)]
+    assert [[c.text for c in each] for each in together] == [[c.text for c in each] for each in alone]
+    assert [c.confidence for each in together for c in each] == pytest.approx(
+        [c.confidence for each in alone for c in each], rel=1e-4
+    )
+    assert all(len(each) == options.num_captions for each in together)
+
+
+def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backbone) -> None:
+    values = pixels(backbone, 1)
+    with torch.inference_mode():
+        memory = backbone.encode(values)
+        ids = backbone.search(memory, [backbone.start], GREEDY, 1.0)
+        caption = backbone.generate(memory, GREEDY)[0][0]
+        new = ids[0, 1:].tolist()
+        length = new.index(backbone.end) + 1 if backbone.end in new else len(new)
+        lengths = torch.tensor([length + 1])
+        nll = backbone.token_losses(memory, ids, lengths, torch.tensor([0]), torch.tensor([1])).nll
+    assert caption.confidence == pytest.approx(float(torch.exp(-nll.mean())), rel=1e-5)
+    assert 0 < caption.confidence <= 1
+
+
+def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(backbone: Backbone) -> None:
+    options = GenerationOptions(num_beams=1, sample=True, sample_seed=5, temperature=2.0, max_new_tokens=8)
+    values = pixels(backbone, 2)
+    with torch.inference_mode():
+        memory = backbone.encode(values)
+        state = torch.random.get_rng_state()
+        first = backbone.generate(memory, options)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert backbone.generate(memory, options) == first
+        other = backbone.generate(memory, options.model_copy(update={"sample_seed": 6}))
+    assert other != first
+
+
+def test_variations_are_several_captions(backbone: Backbone) -> None:
+    with torch.inference_mode():
+        found = backbone.generate(
+            backbone.encode(pixels(backbone, 2)), GenerationOptions(variations=3, sample_seed=1, max_new_tokens=8)
+        )
+    assert [len(each) for each in found] == [3, 3]
+
+
+def test_a_prompt_too_long_for_the_model_is_refused_with_the_number_that_fits(backbone: Backbone) -> None:
+    options = GenerationOptions(max_new_tokens=backbone.longest)
+    with pytest.raises(UsageError, match="exceed"), torch.inference_mode():
+        backbone.generate(backbone.encode(pixels(backbone, 1)), options)
+
+
+def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) -> None:
+    batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
+    backbone.model.train()
+    backbone.set_dropout(0.0)
+    gradients = []
+    for recompute in (False, True):
+        nll, _ = losses(backbone, batch, recompute=recompute)
+        nll.mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in backbone.model.parameters() if p.grad is not None]))
+        backbone.model.zero_grad()
+    torch.testing.assert_close(*gradients)
