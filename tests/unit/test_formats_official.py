@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.data.formats import read_source
 from captune.data.formats.official import official_split
 
 FILES = {"train": "a.jpg\nb.jpg\n", "dev": "c.jpg\r\n", "test": "d.jpg"}
@@ -47,6 +48,15 @@ def test_karpathy(tmp_path: Path) -> None:
     images = [{"filename": name, "split": split, "sentences": []} for name, split in splits.items()]
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}), encoding="utf-8")
     assert official_split("karpathy", tmp_path) == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val", "d.jpg": "test"}
+
+
+def test_karpathy_files_of_several_data_sets(tmp_path: Path) -> None:
+    for name in ("coco", "flickr8k"):
+        image = {"filename": f"{name}.jpg", "split": "val", "sentences": [{"raw": "A dog"}]}
+        (tmp_path / f"dataset_{name}.json").write_text(json.dumps({"images": [image]}), encoding="utf-8")
+    assert official_split("karpathy", tmp_path) == {"coco.jpg": "val", "flickr8k.jpg": "val"}
+    with pytest.raises(CaptuneError, match="several Karpathy files"):
+        read_source(tmp_path)
 
 
 def test_an_unknown_split(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,17 @@ def test_token_files_are_ragged(tmp_path: Path) -> None:
     }
     assert [problem.where for problem in problems] == ["Flickr8k.token.txt, line 5"]
     assert [record.image.is_file() for record in found] == [True, True, False]
+
+
+def test_captions_two_folders_below_a_readme(tmp_path: Path) -> None:
+    inner = tmp_path / "Flickr_Data" / "Flickr_Data"
+    photos(inner / "Images", "a.jpg")
+    (tmp_path / "readme.txt").write_text("What this is\n", encoding="utf-8")
+    (inner / "Flickr_TextData").mkdir()
+    (inner / "Flickr_TextData" / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog .\n", encoding="utf-8")
+    for source in (tmp_path / "Flickr_Data", inner):
+        name, found, _ = records(source)
+        assert (name, found[0].image) == ("flickr-token", inner / "Images" / "a.jpg")
 
 
 def test_flickr30k_with_its_broken_row(tmp_path: Path) -> None:
@@ -380,6 +392,12 @@ def test_pictures_elsewhere(tmp_path: Path) -> None:
     assert [record.image for record in found] == [tmp_path / "far" / "away" / name for name in ("a.jpg", "b.jpg")]
     with pytest.raises(CaptuneError, match="no folder of pictures"):
         records(home, images=tmp_path / "nowhere")
+
+
+def test_names_with_composed_signs(tmp_path: Path) -> None:
+    photos(tmp_path, unicodedata.normalize("NFD", "Tür.jpg"))
+    (tmp_path / "captions.txt").write_text("image,caption\nTür.jpg,A door\n", encoding="utf-8")
+    assert records(tmp_path)[1][0].image.is_file()
 
 
 def test_a_few_pictures_of_many_names(tmp_path: Path) -> None:

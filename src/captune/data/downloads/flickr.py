@@ -53,7 +53,7 @@ def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:
         elif error.errno is not None and error.filename is not None:
             message = f"{name} cannot be written to Kaggle's cache: {error.strerror} ({error.filename})."
         else:
-            message = f"{name} cannot be downloaded: www.kaggle.com was not reached ({_first(error)[:160]})."
+            message = f"{name} cannot be downloaded: www.kaggle.com was not reached ({_first(error)})."
         raise CaptuneError(message, f"Check the network and run the command again, {otherwise}.") from None
 
 
@@ -86,4 +86,5 @@ def _add_split_lists(folder: Path, progress: Progress) -> None:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return "its name cannot be resolved" if "resolve" in text else text[:160]

@@ -125,7 +125,8 @@ def _by_suffix(source: Path) -> tuple[str, str]:
             return _BY_SUFFIX[suffix], f"its name ends in {suffix}"
         found = f"Its first line is {(first_line(source) or 'not text')[:80]!r}."
     else:
-        for path in places.caption_files(source, ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")):
+        likely = ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")
+        for path in places.caption_files(source, likely, lambda path: True):
             check_file(path)
         files, folders = places.listing(source)
         found = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."

@@ -33,7 +33,7 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
 
 
 def _files(source: Path) -> list[Path]:
-    found = [path for path in caption_files(source, _NAMES) if _fits(path)]
+    found = caption_files(source, _NAMES, _fits)
     return [path for path in found if path.name.startswith("captions_")] or found
 
 

@@ -42,7 +42,7 @@ def rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
 
 
 def _tables(source: Path) -> list[Path]:
-    return [path for path in caption_files(source, _NAMES) if _delimiter(first_line(path) or "")]
+    return caption_files(source, _NAMES, lambda path: _delimiter(first_line(path) or "") is not None)
 
 
 def _delimiter(header: str) -> str | None:

@@ -24,17 +24,19 @@ _BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    for path in caption_files(source, _NAMES):
-        if _separator(first_line(path)):
-            return f"{path.name} has lines 'image_name| comment_number| comment'"
-    return None
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    for path in caption_files(source, _NAMES):
-        if path == source or _separator(first_line(path)):
-            return group(_rows(path, problems), source, images, problems)
-    raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
+    return group(_rows(found[0], problems), source, images, problems)
+
+
+def _fits(path: Path) -> bool:
+    return _separator(first_line(path)) is not None
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:

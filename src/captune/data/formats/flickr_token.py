@@ -33,8 +33,8 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
 
 def _token_file(source: Path) -> Path | None:
     # The lemmatised copy lies beside the original: it is not what people said.
-    paths = sorted(caption_files(source, _NAMES), key=lambda path: ("lemma" in path.name.lower(), path.name))
-    return next((path for path in paths if _LINE.fullmatch(first_line(path) or "")), None)
+    found = caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
+    return min(found, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:

@@ -41,7 +41,7 @@ def rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
 
 
 def _files(source: Path) -> list[Path]:
-    return [path for path in caption_files(source, _NAMES) if _fits(path)]
+    return caption_files(source, _NAMES, _fits)
 
 
 def _fits(path: Path) -> bool:

@@ -21,19 +21,20 @@ _QUOTED_NAME = re.compile(r'"((?:[^"]|"")*)"\s*,(.*)', re.DOTALL)
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    for path in caption_files(source, _NAMES):
-        line = first_line(path)
-        if line and path.suffix.lower() == ".txt" and (_HEADER.fullmatch(line) or _is_row(line)):
-            return f"{path.name} has lines 'image,caption'"
-    return None
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image,caption'" if found else None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    for path in caption_files(source, _NAMES):
-        line = first_line(path)
-        if path == source or (line and (_HEADER.fullmatch(line) or _is_row(line))):
-            return group(_rows(path, problems), source, images, problems)
-    raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
+    return group(_rows(found[0], problems), source, images, problems)
+
+
+def _fits(path: Path) -> bool:
+    line = first_line(path) or ""
+    return path.suffix.lower() == ".txt" and (_HEADER.fullmatch(line) is not None or _is_row(line))
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:

@@ -10,29 +10,23 @@ from captune.core.errors import CaptuneError
 from captune.data.formats.grouping import Row, group, note
 from captune.data.formats.places import caption_files
 from captune.data.formats.split_words import split_named
+from captune.data.formats.table_files import choose
 from captune.data.formats.text import head, load_json
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
 RANK = 80
-NAMES = ("dataset_*.json", "dataset.json", "*.json")
+_NAMES = ("*.json",)
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    path = split_file(source)
-    return f"{path.name} has Karpathy's 'images' with 'sentences' and 'split'" if path else None
+    found = caption_files(source, _NAMES, fits)
+    return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    path = source if source.is_file() else split_file(source)
-    if path is None:
-        raise CaptuneError(f"There is no Karpathy split file in {source}.", "Expected dataset_*.json.")
+    path = choose(source, caption_files(source, _NAMES, fits), "Karpathy files")[0]
     return group(_rows(path, problems), source, images, problems)
-
-
-def split_file(source: Path) -> Path | None:
-    """The file, or the one in the folder, that is Karpathy's; None where there is none."""
-    return next((path for path in caption_files(source, NAMES) if _fits(path)), None)
 
 
 def entries(path: Path) -> list[Any]:
@@ -44,7 +38,8 @@ def entries(path: Path) -> list[Any]:
     return images
 
 
-def _fits(path: Path) -> bool:
+def fits(path: Path) -> bool:
+    """Whether the head of the file is that of a Karpathy file."""
     start = head(path) or ""
     return start.lstrip().startswith("{") and '"images"' in start and '"sentences"' in start
 

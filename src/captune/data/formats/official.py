@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
-from captune.data.formats.karpathy import entries, split_file
+from captune.data.formats.karpathy import entries, fits
 from captune.data.formats.places import listing
 from captune.data.formats.split_words import split_named
 from captune.data.formats.text import numbered
@@ -66,16 +66,16 @@ def _flickr8k(folders: list[Path]) -> dict[str, str]:
 
 
 def _karpathy(source: Path, folders: list[Path]) -> dict[str, str]:
-    candidates = [source] if source.is_file() else []
-    for place in (*candidates, *folders):
-        path = split_file(place)
-        if path is None:
-            continue
-        return {
-            str(entry["filename"]): split_named(str(entry.get("split") or "")) or "train"
-            for entry in entries(path)
-            if isinstance(entry, dict) and entry.get("filename")
-        }
+    for place in (source, *folders):
+        found = [place] if place.is_file() else sorted(place.glob("*.json"))
+        splits: dict[str, str] = {}
+        # caption_datasets.zip has the files of three data sets, in which no name stands twice.
+        for path in filter(fits, found):
+            for entry in entries(path):
+                if isinstance(entry, dict) and entry.get("filename"):
+                    splits[str(entry["filename"])] = split_named(str(entry.get("split") or "")) or "train"
+        if splits:
+            return splits
     raise CaptuneError(
         f"Karpathy's split needs dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json; "
         f"looked in {_listed(folders)}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -85,8 +86,16 @@ def _png(name: str) -> str:
     return name if is_image_name(name) else name + ".png"
 
 
-# How a caption file may mean a name: a Windows path, a path from another machine, a bare id.
-_VARIANTS = (_as_is, _slashes, _alone, _jpg, _png)
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
+
+
+# How a caption file may mean a name: a Windows path, a path from another machine, a bare id, ü as one sign or two.
+_VARIANTS = (_as_is, _slashes, _alone, _jpg, _png, _composed, _decomposed)
 _Found = list[tuple[Path, Callable[[str], str]]]
 
 

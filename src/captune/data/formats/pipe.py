@@ -20,17 +20,15 @@ _NUMBER = re.compile(r"\s*\d+\s*\|")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    for path in caption_files(source, _NAMES):
-        if _fits(first_line(path)):
-            return f"{path.name} has lines 'image|caption'"
-    return None
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image|caption'" if found else None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    for path in caption_files(source, _NAMES):
-        if path == source or _fits(first_line(path)):
-            return group(_rows(path, problems), source, images, problems)
-    raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
+    return group(_rows(found[0], problems), source, images, problems)
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
@@ -44,9 +42,8 @@ def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
         yield Row(path, number, name, (text,))
 
 
-def _fits(line: str | None) -> bool:
-    if line is None:
-        return False
+def _fits(path: Path) -> bool:
+    line = first_line(path) or ""
     name, bar, text = line.partition("|")
     # `x.jpg| 0| A dog` is Flickr30k's table of three columns.
     return bool(_HEADER.fullmatch(line) or (bar and is_image_name(name.strip()) and not _NUMBER.match(text)))

@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ _RARE = ".jp2 .j2k .ppm .pgm .pbm .ico .tga"
 IMAGE_SUFFIXES = frozenset((*_COMMON.split(), *_RARE.split()))
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
 _MANY = 20
+_DEPTH = 3
 _KEPT = 10_000
 
 
@@ -53,21 +54,25 @@ def forget() -> None:
     _listing.cache_clear()
 
 
-def caption_files(source: Path, patterns: Sequence[str], *, below: bool = True) -> list[Path]:
-    """The source if it is a file, else files of its folder whose names match, or those one folder below.
+def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], bool]) -> list[Path]:
+    """The source if it is a file that fits, else files of its folder that fit and whose names match.
 
-    Where very many match (a text file for every picture), only names that speak of
-    captions or splits count.
+    Where the folder has none, those one folder below count, then those two below. Of very
+    many names that match (a text file for every picture), only those that speak of
+    captions or splits are opened.
     """
-    if not source.is_dir():
-        return [source] if source.is_file() else []
-    found = _matching(source, patterns)
-    if not found and below:
-        for name in listing(source)[1]:
-            found += _matching(source / name, patterns)
-    if len(found) > _MANY:
-        found = [path for path in found if any(word in path.name.lower() for word in _TELLING)][:_MANY]
-    return found
+    if source.is_file():
+        return [source] if fits(source) else []
+    level = [source]
+    for _ in range(_DEPTH):
+        named = [path for folder in level for path in _matching(folder, patterns)]
+        if len(named) > _MANY:
+            named = [path for path in named if any(word in path.name.lower() for word in _TELLING)][:_MANY]
+        found = [path for path in named if fits(path)]
+        if found:
+            return found
+        level = [folder / name for folder in level for name in listing(folder)[1]][:_MANY]
+    return []
 
 
 def is_pattern(source: Path) -> bool:
