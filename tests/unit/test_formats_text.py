@@ -100,10 +100,22 @@ def test_without_a_list_the_first_bad_row_raises(tmp_path: Path) -> None:
 
 def test_pipe_keeps_bars_inside_captions(tmp_path: Path) -> None:
     photos(tmp_path / "images", "a.jpg", "b.jpg")
-    (tmp_path / "list.txt").write_text("image|caption\na.jpg| A dog | a cat\nb.jpg|One, two\na.jpg|Again\n", "utf-8")
+    (tmp_path / "list.txt").write_text(
+        'image|caption\na.jpg| A dog | a cat\nb.jpg|One, two\na.jpg|Again\nb.jpg|"A ""big"" | dog"\nb.jpg|"Stop"\n',
+        "utf-8",
+    )
     name, found, problems = records(tmp_path)
     assert (name, problems) == ("pipe", [])
-    assert references(found) == {"a.jpg": ("A dog | a cat", "Again"), "b.jpg": ("One, two",)}
+    assert references(found) == {"a.jpg": ("A dog | a cat", "Again"), "b.jpg": ("One, two", 'A "big" | dog', '"Stop"')}
+
+
+def test_tabs_without_a_header(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.tsv").write_text("a.jpg\tA dog | a cat\nb.jpg\tOne,\ttwo\nnothing\n", "utf-8")
+    name, found, problems = records(tmp_path)
+    assert name == "pipe"
+    assert references(found) == {"a.jpg": ("A dog | a cat",), "b.jpg": ("One,\ttwo",)}
+    assert "expected 'image<TAB>caption'" in problems[0].reason
 
 
 def test_token_files_are_ragged(tmp_path: Path) -> None:
@@ -350,6 +362,37 @@ def test_coco_instances_file_is_refused(tmp_path: Path) -> None:
     source.write_text('{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}]}', "utf-8")
     with pytest.raises(CaptuneError, match="expected a list 'annotations', found info, images"):
         records(source)
+
+
+def test_json_of_the_wrong_shape_never_crashes(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    source = tmp_path / "data.json"
+    image = '{"id": 1, "file_name": "a.jpg"}'
+    fine = '{"id": 1, "image_id": 1, "caption": "fine"}'
+    for pictures, captions, said in (
+        (f'{image}, {{"id": [1]}}', fine, "has no 'id'"),
+        (f'{image}, {{"id": 2, "file_name": 5}}', fine, "has no 'file_name'"),
+        (image, f'{fine}, {{"id": 2, "image_id": {{}}, "caption": "x"}}', "points at image {}"),
+        (image, f"{fine}, 3", "has no 'caption'"),
+    ):
+        source.write_text(f'{{"images": [{pictures}], "annotations": [{captions}]}}', "utf-8")
+        _, found, problems = records(source)
+        assert references(found) == {"a.jpg": ("fine",)}
+        assert said in problems[0].reason
+    wrong = [{"filename": 3}, {"filename": "a.jpg", "sentences": 3}, 7, {"filename": "a.jpg", "sentences": [1]}]
+    right = {"filename": "a.jpg", "sentences": [{"raw": "fine"}, {"raw": 3, "tokens": 4}], "split": None}
+    source.write_text(json.dumps({"images": [right, *wrong]}), "utf-8")
+    name, found, problems = records(source)
+    assert (name, references(found), len(problems)) == ("karpathy", {"a.jpg": ("fine",)}, 4)
+    source.write_text("[" * 100_000, "utf-8")
+    with pytest.raises(CaptuneError, match="Nested too deeply"):
+        records(source)
+
+
+def test_half_characters_can_be_written(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "caption": "A \\ud800 dog \\ud83d\\udc15"}\n', "utf-8")
+    assert references(records(tmp_path)[1]) == {"a.jpg": ("A ? dog 🐕",)}
 
 
 def test_karpathy_splits(tmp_path: Path) -> None:

@@ -121,9 +121,11 @@ def _by_suffix(source: Path) -> tuple[str, str]:
     suffix = source.suffix.lower()
     if source.is_file():
         check_file(source)
+        line = first_line(source) or ""
         if suffix in _BY_SUFFIX:
-            return _BY_SUFFIX[suffix], f"its name ends in {suffix}"
-        found = f"Its first line is {(first_line(source) or 'not text')[:80]!r}."
+            name = "jsonl" if suffix == ".json" and line.startswith("[") else _BY_SUFFIX[suffix]
+            return name, f"its name ends in {suffix}"
+        found = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
     else:
         likely = ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")
         for path in places.caption_files(source, likely, lambda path: True):

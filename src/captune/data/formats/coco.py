@@ -90,12 +90,12 @@ def _rows(path: Path, split: str | None, problems: list[Problem] | None) -> Iter
         where = f"{path.name}, annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
         if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
             note(problems, where, "has no 'caption'")
-        elif entry.get("image_id") not in captions:
-            note(problems, where, f"points at image {entry.get('image_id')}, which is not in 'images'")
+        elif not isinstance(key := entry.get("image_id"), (int, str)) or key not in captions:
+            note(problems, where, f"points at image {key}, which is not in 'images'")
         elif not entry["caption"].strip():
             note(problems, where, "the caption is empty")
         else:
-            captions[entry["image_id"]].append(entry["caption"])
+            captions[key].append(entry["caption"])
     for key, name in named.items():
         if captions[key]:
             yield Row(path, key, name, captions[key], split, str(key), "image")
@@ -123,7 +123,7 @@ def _named(path: Path, images: list[Any], problems: list[Problem] | None) -> dic
             note(problems, where, "has no 'id'")
             continue
         name = entry.get("file_name") or str(entry.get("coco_url") or "").rpartition("/")[2]
-        if not name:
+        if not isinstance(name, str) or not name:
             note(problems, where, "has no 'file_name'")
         elif named.get(entry["id"], name) != name:
             note(problems, where, f"id {entry['id']} is {name} here and {named[entry['id']]} before")

@@ -13,7 +13,7 @@ from captune.data.formats.grouping import Row, group, note
 from captune.data.formats.places import caption_files, is_image_name
 from captune.data.formats.split_words import split_in
 from captune.data.formats.table_files import choose
-from captune.data.formats.text import first_line, head, load_json, numbered
+from captune.data.formats.text import first_line, head, load_json, numbered, parse_json
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
@@ -52,7 +52,7 @@ def _fits(path: Path) -> bool:
         return True
     else:
         try:
-            first = json.loads(start.split("\n", 1)[0])
+            first = parse_json(start.split("\n", 1)[0])
         except ValueError:
             return False
     return isinstance(first, dict) and find_columns(first) is not None
@@ -61,7 +61,7 @@ def _fits(path: Path) -> bool:
 def _first_object(text: str) -> Any:
     try:
         return json.JSONDecoder().raw_decode(text)[0]
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -85,7 +85,7 @@ def _lines(path: Path, split: str | None, problems: list[Problem] | None) -> Ite
     columns: dict[tuple[str, ...], Columns | None] = {}
     for number, line in numbered(path):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except json.JSONDecodeError as error:
             if number == 1 and not line.lstrip().startswith("{"):
                 raise CaptuneError(

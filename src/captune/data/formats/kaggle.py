@@ -9,14 +9,13 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.data.formats.grouping import Row, group, note
 from captune.data.formats.places import caption_files, is_image_name
-from captune.data.formats.text import first_line, numbered
+from captune.data.formats.text import first_line, numbered, unquoted
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption a line, commas kept whole"
 RANK = 60
 _NAMES = ("captions.txt", "caption.txt", "*captions*.txt")
 _HEADER = re.compile(r'"?image(_name|_path)?"?\s*,\s*"?caption(_text|s)?"?\s*', re.IGNORECASE)
-_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
 _QUOTED_NAME = re.compile(r'"((?:[^"]|"")*)"\s*,(.*)', re.DOTALL)
 
 
@@ -73,8 +72,8 @@ def _row(path: Path, number: int, line: str, problems: list[Problem] | None) -> 
     if not comma:
         note(problems, f"{path.name}, line {number}", f"expected 'image,caption', found no comma in {line[:60]!r}")
         return
-    quoted = _QUOTED.fullmatch(text)
-    yield Row(path, number, name, (quoted[1].replace('""', '"') if quoted else text,))
+    inner = unquoted(text)
+    yield Row(path, number, name, (text if inner is None else inner,))
 
 
 def _is_row(line: str) -> bool:

@@ -50,7 +50,8 @@ def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
         if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
             note(problems, where, "has no 'filename'")
             continue
-        captions = [text for s in entry.get("sentences") or () if (text := _sentence(s))]
+        sentences = entry.get("sentences")
+        captions = [text for s in (sentences if isinstance(sentences, list) else ()) if (text := _sentence(s))]
         name = f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
         identity = str(entry["cocoid"]) if "cocoid" in entry else entry["filename"]
         yield Row(path, position, name, captions, split_named(str(entry.get("split") or "")), identity, "image")
@@ -59,5 +60,5 @@ def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
 def _sentence(entry: Any) -> str:
     if not isinstance(entry, dict):
         return ""
-    raw = entry.get("raw")
-    return raw if isinstance(raw, str) else " ".join(map(str, entry.get("tokens") or ()))
+    raw, tokens = entry.get("raw"), entry.get("tokens")
+    return raw if isinstance(raw, str) else " ".join(map(str, tokens if isinstance(tokens, list) else ()))

@@ -1,4 +1,4 @@
-"""`image|caption` text: everything after the first bar is the caption."""
+"""`image|caption` or `image<TAB>caption` text: everything after the first sign is the caption."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.data.formats.grouping import Row, group, note
 from captune.data.formats.places import caption_files, is_image_name
-from captune.data.formats.text import first_line, numbered
+from captune.data.formats.text import first_line, numbered, unquoted
 from captune.data.source import Problem, SourceRecord
 
-DESCRIPTION = "text with lines `image|caption`, with or without that header"
+DESCRIPTION = "text with lines `image|caption` (with or without that header) or `image<TAB>caption`"
 RANK = 50
-_NAMES = ("*.txt", "*.csv", "*.psv")
+_NAMES = ("*.txt", "*.csv", "*.psv", "*.tsv")
 _HEADER = re.compile(r"image(_name|_path)?\s*\|\s*(caption|text|comment)(_text|s)?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*\d+\s*\|")
 
@@ -32,18 +32,31 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    sign = _sign(first_line(path) or "") or "|"
     for index, (number, line) in enumerate(numbered(path)):
         if index == 0 and _HEADER.fullmatch(line.strip()):
             continue
-        name, bar, text = line.partition("|")
-        if not bar:
-            note(problems, f"{path.name}, line {number}", f"expected 'image|caption', found no '|' in {line[:60]!r}")
+        name, found, text = line.partition(sign)
+        if not found:
+            shown = "<TAB>" if sign == "\t" else sign
+            note(problems, f"{path.name}, line {number}", f"expected 'image{shown}caption', found {line[:60]!r}")
             continue
+        inner = unquoted(text)
+        # Only what had to be quoted was quoted by a program: "Stop" may be what the sign says.
+        if inner is not None and (sign in inner or '"' in inner):
+            text = inner
         yield Row(path, number, name, (text,))
 
 
 def _fits(path: Path) -> bool:
-    line = first_line(path) or ""
-    name, bar, text = line.partition("|")
-    # `x.jpg| 0| A dog` is Flickr30k's table of three columns.
-    return bool(_HEADER.fullmatch(line) or (bar and is_image_name(name.strip()) and not _NUMBER.match(text)))
+    return _sign(first_line(path) or "") is not None
+
+
+def _sign(line: str) -> str | None:
+    """What separates the picture from its caption, or None where the line is of another kind."""
+    for sign in ("|", "\t"):
+        name, found, text = line.partition(sign)
+        # `x.jpg| 0| A dog` is Flickr30k's table of three columns.
+        if found and (_HEADER.fullmatch(line) or (is_image_name(name.strip()) and not _NUMBER.match(text))):
+            return sign
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from captune.core.errors import CaptuneError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEAD = 65536
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
 
 
 def check_file(path: Path) -> None:
@@ -96,7 +98,7 @@ def not_utf8(path: Path) -> CaptuneError:
 def load_json(path: Path) -> Any:
     """A whole JSON file. Raises `CaptuneError` that names the line of what is not JSON."""
     try:
-        return json.loads("".join(lines(path)))
+        return parse_json("".join(lines(path)))
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
@@ -104,7 +106,26 @@ def load_json(path: Path) -> Any:
         ) from None
 
 
+def unquoted(field: str) -> str | None:
+    """What a CSV field in quotes says, or None for a field that is not quoted as a whole."""
+    match = _QUOTED.fullmatch(field)
+    return match[1].replace('""', '"') if match else None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises `json.JSONDecodeError`, for lists nested a thousand deep too."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("Nested too deeply", text, 0) from None
+
+
 def caption_text(text: str) -> str:
-    """A caption as one line: outer white space and line breaks go, nothing else changes."""
+    """A caption as one line: outer white space and line breaks go, nothing else changes.
+
+    Halves of a character, which JSON can spell but no file can hold, become "?".
+    """
     text = text.strip()
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split()) if "\n" in text or "\r" in text else text

@@ -14,7 +14,7 @@ from captune.data.formats.columns import find_columns
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name, shards
 from captune.data.formats.split_words import split_in, split_named
-from captune.data.formats.text import check_file
+from captune.data.formats.text import caption_text, check_file, parse_json
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 
 DESCRIPTION = (
@@ -136,7 +136,7 @@ def _captions(
         try:
             text = members[kind].decode("utf-8-sig")
             if kind == "json":
-                texts, split = _from_json(json.loads(text))
+                texts, split = _from_json(parse_json(text))
             else:
                 texts = text.splitlines()
         except UnicodeDecodeError as error:
@@ -145,7 +145,7 @@ def _captions(
         except json.JSONDecodeError as error:
             note(problems, where, f"its .json is not valid JSON ({error.msg})")
             return (), None
-        captions = tuple(line.strip() for line in texts if line.strip())
+        captions = tuple(caption for caption in map(caption_text, texts) if caption)
         if captions:
             return captions, split
     note(problems, where, "has no caption" if not any(kind in members for kind in _TEXTS) else "its caption is empty")
