@@ -18,8 +18,10 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import PrepareConfig, PrepareOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
+from captune.data.downloads import DOWNLOADS, download
 from captune.data.duplicates import DuplicatePair, count_by_splits, find_duplicates
 from captune.data.formats import find_format, read_source
+from captune.data.formats.official import official_split
 from captune.data.gather import gather
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, write_splits, write_table
 from captune.data.source import Problem
@@ -27,7 +29,6 @@ from captune.data.splits import assign
 from captune.data.staging import staged
 from captune.data.verify import Look, verify
 
-NAMED = ("flickr8k", "flickr30k", "coco")
 _SHOWN = 8
 
 
@@ -66,7 +67,7 @@ def prepare(
     settings = resolve(PrepareConfig, flags=options, environment=os.environ).values.prepare
     folder = Path(out)
     with staged(folder) as stage:
-        path = _find(os.fspath(source), progress)
+        path = _find(os.fspath(source), folder, progress)
         name, why = (settings.format, "as told") if settings.format else find_format(path, _folder(settings.images))
         problems: list[Problem] = []
         _, records = read_source(path, name, settings.images, problems)
@@ -77,7 +78,7 @@ def prepare(
         looks = list(_verified(gathered.records, settings, stage, problems, progress))
         _check(problems, len(gathered.records), len(looks), settings, folder)
         good = [gathered.records[look.index] for look in looks]
-        assigned = assign(good, settings.split, settings.seed, lambda wanted: _official(wanted, path))
+        assigned = assign(good, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
         notes = list(assigned.notes)
         if gathered.without_references:
             notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
@@ -125,22 +126,16 @@ def prepare(
     )
 
 
-def _find(source: str, progress: Progress) -> str:
-    if source in NAMED:  # a folder of that name is taken as it is, an unfinished download goes on
-        from captune.data.downloads import download
-
-        return str(download(source, Path(source), progress))
-    return source
+def _find(source: str, out: Path, progress: Progress) -> str:
+    if source not in DOWNLOADS:
+        return source
+    if os.path.abspath(source) == os.path.abspath(out):
+        raise UsageError(f"--out {out} is where {source} itself is kept.", f"For example: --out {source}-prepared")
+    return str(download(source, Path(source), progress))
 
 
 def _folder(images: str | None) -> Path | None:
     return Path(images) if images is not None else None
-
-
-def _official(name: str, source: str) -> dict[str, str]:
-    from captune.data.formats.official import official_split
-
-    return official_split(name, source)
 
 
 def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:

@@ -231,9 +231,10 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
     transparent = image.info.get("transparency")
     rows = max(1, 4_000_000 // width)  # in strips: as floats a giant would take gigabytes
     for top in range(0, height, rows):
-        strip = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.float64)
-        eight = np.clip((strip - low) * (255.0 / (high - low)), 0, 255)
-        eight = np.nan_to_num(np.rint(eight)).astype(np.uint8)
+        with np.errstate(all="ignore"):  # floats that are no numbers become black
+            strip = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.float64)
+            eight = np.clip((strip - low) * (255.0 / (high - low)), 0, 255)
+            eight = np.nan_to_num(np.rint(eight)).astype(np.uint8)
         if isinstance(transparent, int):
             eight[strip == transparent] = 255
         grey.paste(Image.fromarray(eight), (0, top))

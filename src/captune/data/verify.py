@@ -21,6 +21,7 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT, Progress
 
 TIMEOUT_SECONDS = 60.0
+WORKER = (sys.executable, "-m", "captune.data.verify_worker")
 _START_SECONDS = 60.0
 _PICTURES_PER_PROCESS = 16
 
@@ -191,7 +192,7 @@ def _start(max_pixels: int) -> subprocess.Popen[str]:
     }
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [sys.executable, "-m", "captune.data.verify_worker", str(max_pixels)],
+            [*WORKER, str(max_pixels)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
