@@ -10,7 +10,7 @@ import pytest
 
 from captune.data.formats import read_source
 from captune.data.formats.official import official_split
-from captune.data.source import Problem
+from captune.data.source import EmbeddedImage, Problem
 
 pytestmark = pytest.mark.real
 
@@ -28,6 +28,13 @@ def test_kaggle_file_whole(test_data: Path) -> None:
     assert Counter((record.id, text) for record in records for text in record.references) == expected
     assert sum("," in text for record in records for text in record.references) == 2447
     assert sum(record.image.is_file() for record in records) == 160
+
+
+def test_all_pictures_out_of_the_tar(test_data: Path) -> None:
+    folder = test_data / "flickr8k"
+    _, found = read_source(folder, images=folder / "images-128.tar", problems=[])
+    starts = [record.image.read()[:3] for record in found if isinstance(record.image, EmbeddedImage)]
+    assert (len(starts), set(starts)) == (8091, {b"\xff\xd8\xff"})
 
 
 def test_token_file_is_ragged(test_data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,29 @@ def test_a_tar_of_pictures_alone_is_no_data_set(tmp_path: Path) -> None:
         find_format(tmp_path)
     with pytest.raises(CaptuneError, match="no sample with a picture and a caption"):
         records(tmp_path / "images.tar")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_pictures_in_an_archive(tmp_path: Path, kind: str) -> None:
+    pictures = {"Images/a.jpg": jpeg(1), "Images/b.jpg": jpeg(2)}
+    if kind == "tar":
+        tar(tmp_path / "pictures.tar", pictures)
+    else:
+        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+            for name, data in pictures.items():
+                archive.writestr(name, data)
+    write(tmp_path / "captions.txt", "image,caption\nb.jpg,B\na.jpg,A\ngone.jpg,C\n")
+    name, found = read_source(tmp_path / "captions.txt", images=tmp_path / f"pictures.{kind}")
+    images = [(record.references, record.image) for record in found]
+    assert name == "kaggle"
+    assert [(text, image.read()) for text, image in images[:2] if isinstance(image, EmbeddedImage)] == [
+        (("B",), jpeg(2)),
+        (("A",), jpeg(1)),
+    ]
+    assert images[2][1] == tmp_path / f"pictures.{kind}" / "gone.jpg"
+    write(tmp_path / "broken.zip", b"PK no")
+    with pytest.raises(CaptuneError, match="cannot be opened as an archive"):
+        list(read_source(tmp_path, images=tmp_path / "broken.zip")[1])
 
 
 def saved(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:

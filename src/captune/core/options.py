@@ -79,7 +79,7 @@ class PrepareOptions(Options):
     )
     seed: int = option(42, "Seed of a split by ratios.", ge=0)
     on_bad: Literal["fail", "skip"] = option("fail", "What to do with pictures that cannot be read.")
-    images: str | None = option(None, "Folder of the pictures, where it is not beside the captions.")
+    images: str | None = option(None, "Folder, .zip or .tar of the pictures, where they are not beside the captions.")
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are bad.", ge=1)
     duplicates: bool = option(True, "Look for near-duplicate pictures across splits.")
     workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)

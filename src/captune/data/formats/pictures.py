@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
+from captune.data.formats.archive import ENDINGS, pictures_of
 from captune.data.formats.places import is_image_name, listing
+from captune.data.source import EmbeddedImage
 
 USUAL = (
     "Images",
@@ -35,15 +37,21 @@ _PROBED = 64
 _FOLDERS = 60
 
 
-def locate(names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str) -> Callable[[str], Path]:
-    """A function from a picture's name in the caption file to its path.
+def locate(
+    names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str
+) -> Callable[[str], Path | EmbeddedImage]:
+    """A function from a picture's name in the caption file to its path, or to the picture in an archive.
 
     `near` are the folders of the caption files, `images` the user's own word, `file` the
     caption file for the message. Raises `CaptuneError` where not one of the pictures is
     found in any of the usual places.
     """
+    if images is not None and images.is_file() and images.suffix.lower() in ENDINGS:
+        return _in_archive(names, images, file)
     if images is not None and not images.is_dir():
-        raise CaptuneError(f"There is no folder of pictures {images}.", "Check --images.")
+        raise CaptuneError(
+            f"There is no folder of pictures {images}.", "Check --images: a folder, or a .zip or .tar of pictures."
+        )
     places = list(_places(near, images))
     step = max(1, len(names) // _PROBED)
     found = _hits(names[::step], places) or _hits_in_full(names, places)
@@ -64,6 +72,16 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Path | None, *, f
         return Path(place, variant(name))
 
     return path_of
+
+
+def _in_archive(names: Sequence[str], archive: Path, file: str) -> Callable[[str], Path | EmbeddedImage]:
+    picture = pictures_of(archive)
+    if names and not any(picture(name) for name in names):
+        raise CaptuneError(
+            f"None of the {len(names):,} pictures that {file} names is in {archive}, for example {names[0]!r}.",
+            "Name the folder or archive that holds the pictures: --images DIR.",
+        )
+    return lambda name: picture(name) or archive / name
 
 
 def _as_is(name: str) -> str:
