@@ -247,6 +247,10 @@ def test_pictures_in_an_archive(tmp_path: Path, kind: str) -> None:
         (("B",), jpeg(2)),
         (("A",), jpeg(1)),
     ]
+    assert [image.key for _, image in images[:2] if isinstance(image, EmbeddedImage)] == [
+        "Images/b.jpg",
+        "Images/a.jpg",
+    ]
     assert images[2][1] == tmp_path / f"pictures.{kind}" / "gone.jpg"
     write(tmp_path / "broken.zip", b"PK no")
     with pytest.raises(CaptuneError, match="cannot be opened as an archive"):
@@ -336,3 +340,15 @@ def test_every_format_describes_itself() -> None:
         assert "\n" not in module.DESCRIPTION
         assert callable(module.sniff)
         assert callable(module.read)
+
+
+def test_equal_pictures_that_the_captions_name_apart_stay_apart(tmp_path: Path) -> None:
+    from captune.data.gather import gather
+
+    tar(tmp_path / "pictures.tar", {f"{folder}/1.jpg": jpeg(1) for folder in "abcd"})
+    rows = "".join(f"{folder}/1.jpg,In {folder}\n" for folder in "abcd")
+    write(tmp_path / "captions.txt", f"image,caption\n{rows}")
+    _, found = read_source(tmp_path / "captions.txt", images=tmp_path / "pictures.tar")
+    gathered = gather(found, tmp_path / "out", [])
+    assert [record.references for record in gathered.records] == [(f"In {folder}",) for folder in "abcd"]
+    assert all(Path(record.image).read_bytes() == jpeg(1) for record in gathered.records)

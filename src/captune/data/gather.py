@@ -101,9 +101,12 @@ class _PictureWriter:
         self._written: dict[bytes, str] = {}
 
     def write(self, picture: EmbeddedImage, split: str) -> str:
-        """The absolute path of the picture; equal bytes of one split are written once."""
+        """The absolute path of the picture; equal bytes of one split and key are written once."""
         data = picture.read()
-        digest = hashlib.blake2b(data, digest_size=16, person=split.encode()[:16]).digest()
+        hashed = hashlib.blake2b(data, digest_size=16, person=split.encode()[:16])
+        if picture.key is not None:  # named by the captions: a picture of its own, whatever its bytes
+            hashed.update(picture.key.encode("utf-8", "replace"))
+        digest = hashed.digest()
         known = self._written.get(digest)
         if known is not None:
             return known

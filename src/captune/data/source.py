@@ -12,11 +12,13 @@ class EmbeddedImage:
     """A picture that lies inside a tar shard, a Parquet file or a Hub data set.
 
     `name` is the file name it should get; `read` returns its bytes as they were stored
-    and may only be called before the next record is asked for.
+    and may only be called before the next record is asked for. Pictures with equal bytes are
+    one picture, unless the captions tell them apart by their `key`.
     """
 
     name: str
     read: Callable[[], bytes]
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

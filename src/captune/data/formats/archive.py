@@ -31,7 +31,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | None]:
     def picture(name: str) -> EmbeddedImage | None:
         name = name.replace("\\", "/")
         found = name if name in members else alone.get(PurePosixPath(name).name)
-        return EmbeddedImage(PurePosixPath(found).name, members[found]) if found is not None else None
+        return EmbeddedImage(PurePosixPath(found).name, members[found], found) if found is not None else None
 
     return picture
 
