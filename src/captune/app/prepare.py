@@ -27,7 +27,7 @@ from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, writ
 from captune.data.source import Problem
 from captune.data.splits import assign
 from captune.data.staging import staged
-from captune.data.verify import Look, verify
+from captune.data.verify import THUMB_BYTES, verify
 
 _SHOWN = 8
 
@@ -66,30 +66,28 @@ def prepare(
     started = time.monotonic()
     settings = resolve(PrepareConfig, flags=options, environment=os.environ).values.prepare
     folder = Path(out)
+    problems: list[Problem] = []
     with staged(folder) as stage:
         path = _find(os.fspath(source), folder, progress)
-        name, why = (settings.format, "as told") if settings.format else find_format(path, _folder(settings.images))
-        problems: list[Problem] = []
-        _, records = read_source(path, name, settings.images, problems)
-        gathered = gather(records, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
-        _refuse_own_pictures(gathered.records, folder)
+        images = Path(settings.images) if settings.images is not None else None
+        name, why = (settings.format, "as told") if settings.format else find_format(path, images)
+        _, rows = read_source(path, name, images, problems)
+        one_split = settings.split == ("auto",)
+        gathered = gather(rows, stage / IMAGES, problems, one_split=one_split, progress=progress)
         if not gathered.records:
             raise CaptuneError(f"{path} has no picture with a caption.", "Is this the right folder?")
-        looks = list(_verified(gathered.records, settings, stage, problems, progress))
-        _check(problems, len(gathered.records), len(looks), settings, folder)
-        good = [gathered.records[look.index] for look in looks]
-        assigned = assign(good, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
-        notes = list(assigned.notes)
-        if gathered.without_references:
-            notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
-        pairs = _duplicates(good, looks, assigned.splits) if settings.duplicates else []
-        splits = _by_split(good, assigned.splits, stage, folder)
+        _refuse_own_pictures(gathered.records, folder)
+        seen = _see(gathered.records, settings, stage, problems, progress)
+        _check(problems, len(gathered.records), len(seen.records), settings, folder)
+        assigned = assign(seen.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
+        pairs = _duplicates(seen, assigned.splits) if settings.duplicates else []
         write_table(stage / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
-        _write_pairs(stage / DUPLICATES, pairs)
+        write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
+        unassigned = len(seen.records) - len(assigned.splits)
         counts, digest = write_splits(
             stage,
-            splits,
-            {record.id: look.digest for record, look in zip(good, looks, strict=True)},
+            _by_split(seen.records, assigned.splits, stage, folder),
+            dict(zip((record.id for record in seen.records), seen.digests, strict=True)),
             {
                 "captune": __version__,
                 "source": str(source),
@@ -99,31 +97,33 @@ def prepare(
                 "bad": len(problems),
                 "merged_entries": gathered.merged,
                 "images_without_references": gathered.without_references,
-                "images_in_no_split": len(good) - len(assigned.splits),
+                "images_in_no_split": unassigned,
                 "duplicate_pairs": len(pairs),
                 "pictures_in_folder": gathered.embedded > 0,
             },
             base=folder,
         )
-    unassigned = len(good) - len(assigned.splits)
+    notes = [*assigned.notes]
+    if gathered.without_references:
+        notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
     if unassigned:
         notes.append(f"{unassigned:,} pictures are in no split.")
-    notes += [
-        f"{n:,} pairs of near-duplicates between {names}, see {DUPLICATES}."
-        for names, n in count_by_splits(pairs).items()
-    ]
+    for names, count in count_by_splits(pairs).items():
+        notes.append(f"{count:,} pairs of near-duplicates between {names}, see {folder / DUPLICATES}.")
+    seconds = time.monotonic() - started
     return PrepareResult(
-        folder=folder,
-        format=name,
-        why=why,
-        how=assigned.how,
-        splits=counts,
-        problems=tuple(problems),
-        duplicates=tuple(pairs),
-        notes=tuple(notes),
-        digest=digest,
-        seconds=time.monotonic() - started,
+        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds
     )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The good pictures in the order of the source: their records, hashes (n,), thumbnails (n, 192), digests."""
+
+    records: list[ImageRecord]
+    hashes: np.ndarray
+    thumbs: np.ndarray
+    digests: list[str]
 
 
 def _find(source: str, out: Path, progress: Progress) -> str:
@@ -134,38 +134,41 @@ def _find(source: str, out: Path, progress: Progress) -> str:
     return str(download(source, Path(source), progress))
 
 
-def _folder(images: str | None) -> Path | None:
-    return Path(images) if images is not None else None
-
-
 def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:
     inside = os.path.join(os.path.abspath(out), IMAGES, "")
     if any(record.image.startswith(inside) for record in records):
         raise UsageError(f"The source's pictures lie in {inside}, which --out {out} replaces.", "Name another --out.")
 
 
-def _verified(
+def _see(
     records: Sequence[ImageRecord],
     settings: PrepareOptions,
     stage: Path,
     problems: list[Problem],
     progress: Progress,
-) -> list[Look]:
-    """Looks at the good pictures in the order of the records; the bad ones join `problems`."""
+) -> _Seen:
+    """Open every picture once; the bad ones join `problems`."""
     paths = [record.image for record in records]
-    looks = verify(paths, max_pixels=settings.max_pixels, workers=settings.workers, progress=progress)
-    good: list[Look] = []
-    bad: list[Look] = []
-    for look in looks:
-        (good if look.reason is None else bad).append(look)
-    for look in sorted(bad, key=lambda look: look.index):
-        path = paths[look.index]
-        shown = path
-        if path.startswith(str(stage.absolute())):  # out of an archive: it has no other place than its name
-            shown = os.path.basename(path)
-            os.unlink(path)
-        problems.append(Problem(shown, look.reason or ""))
-    return sorted(good, key=lambda look: look.index)
+    hashes = np.zeros(len(paths), np.uint64)
+    thumbs = np.zeros((len(paths), THUMB_BYTES), np.uint8)
+    digests = [""] * len(paths)
+    bad: dict[int, str] = {}
+    for look in verify(paths, max_pixels=settings.max_pixels, workers=settings.workers, progress=progress):
+        if look.reason is not None:
+            bad[look.index] = look.reason
+            continue
+        hashes[look.index] = look.hash
+        thumbs[look.index] = np.frombuffer(look.thumb, np.uint8)
+        digests[look.index] = look.digest
+    here = str(stage.absolute()) + os.sep
+    for index in sorted(bad):
+        shown = paths[index]
+        if shown.startswith(here):  # out of an archive: it has no other place than its name
+            os.unlink(shown)
+            shown = os.path.basename(shown)
+        problems.append(Problem(shown, bad[index]))
+    good = [index for index in range(len(paths)) if index not in bad]
+    return _Seen([records[i] for i in good], hashes[good], thumbs[good], [digests[i] for i in good])
 
 
 def _check(problems: Sequence[Problem], total: int, good: int, settings: PrepareOptions, out: Path) -> None:
@@ -189,23 +192,20 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
     raise CaptuneError(f"{said}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
 
 
-def _duplicates(good: Sequence[ImageRecord], looks: Sequence[Look], splits: dict[str, str]) -> list[DuplicatePair]:
-    kept = [(record, look) for record, look in zip(good, looks, strict=True) if record.id in splits]
+def _duplicates(seen: _Seen, splits: dict[str, str]) -> list[DuplicatePair]:
+    kept = [index for index, record in enumerate(seen.records) if record.id in splits]
+    ids = [seen.records[index].id for index in kept]
     return find_duplicates(
-        [record.id for record, _ in kept],
-        [splits[record.id] for record, _ in kept],
-        np.array([look.hash for _, look in kept], np.uint64),
-        np.frombuffer(b"".join(look.thumb for _, look in kept), np.uint8).reshape(len(kept), -1),
-        [look.digest for _, look in kept],
+        ids, [splits[id] for id in ids], seen.hashes[kept], seen.thumbs[kept], [seen.digests[index] for index in kept]
     )
 
 
-def _write_pairs(path: Path, pairs: Sequence[DuplicatePair]) -> None:
-    write_table(
-        path,
-        ("image_a", "split_a", "image_b", "split_b", "distance", "kind"),
-        ((p.a, p.split_a, p.b, p.split_b, p.distance, "exact" if p.exact else "near") for p in pairs),
-    )
+_PAIR_COLUMNS = ("image_a", "split_a", "image_b", "split_b", "distance", "kind")
+
+
+def _pair_row(pair: DuplicatePair) -> tuple[object, ...]:
+    kind = "exact" if pair.exact else "near"
+    return pair.a, pair.split_a, pair.b, pair.split_b, pair.distance, kind
 
 
 def _by_split(

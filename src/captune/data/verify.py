@@ -21,6 +21,7 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT, Progress
 
 TIMEOUT_SECONDS = 60.0
+THUMB_BYTES = 192
 WORKER = (sys.executable, "-m", "captune.data.verify_worker")
 _START_SECONDS = 60.0
 _PICTURES_PER_PROCESS = 16
@@ -30,7 +31,7 @@ _PICTURES_PER_PROCESS = 16
 class Look:
     """What opening a picture showed. `reason` is None for a good one; `kind` as in `ImageError`.
 
-    `hash` is a 64-bit dHash, `thumb` an 8 × 8 RGB thumbnail (192 bytes), `digest` of the file's bytes.
+    `hash` is a 64-bit dHash, `thumb` an 8 × 8 RGB thumbnail (`THUMB_BYTES`), `digest` of the file's bytes.
     """
 
     index: int
