@@ -240,7 +240,8 @@ def test_pictures_in_an_archive(tmp_path: Path, kind: str) -> None:
             for name, data in pictures.items():
                 archive.writestr(name, data)
     write(tmp_path / "captions.txt", "image,caption\nb.jpg,B\na.jpg,A\ngone.jpg,C\n")
-    name, found = read_source(tmp_path / "captions.txt", images=tmp_path / f"pictures.{kind}")
+    problems: list[Problem] = []
+    name, found = read_source(tmp_path / "captions.txt", None, tmp_path / f"pictures.{kind}", problems)
     images = [(record.references, record.image) for record in found]
     assert name == "kaggle"
     assert [(text, image.read()) for text, image in images[:2] if isinstance(image, EmbeddedImage)] == [
@@ -251,7 +252,7 @@ def test_pictures_in_an_archive(tmp_path: Path, kind: str) -> None:
         "Images/b.jpg",
         "Images/a.jpg",
     ]
-    assert images[2][1] == tmp_path / f"pictures.{kind}" / "gone.jpg"
+    assert [problem.where for problem in problems] == ["captions.txt, line 4"]
     write(tmp_path / "broken.zip", b"PK no")
     with pytest.raises(CaptuneError, match="cannot be opened as an archive"):
         list(read_source(tmp_path, images=tmp_path / "broken.zip")[1])

@@ -350,3 +350,17 @@ def test_kaggle_wins_over_the_token_file(tmp_path: Path) -> None:
     name, why = find_format(tmp_path)
     assert name == "kaggle"
     assert "captions.txt" in why
+
+
+@pytest.mark.parametrize("source", [".", "Flickr8k_text", "Flickr8k_text/Flickr8k.token.txt"])
+def test_the_original_archive_with_its_other_texts(tmp_path: Path, source: str) -> None:
+    photos(tmp_path / "Flicker8k_Dataset", "a.jpg")
+    text = tmp_path / "Flickr8k_text"
+    text.mkdir()
+    (text / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog\n", encoding="utf-8")
+    (text / "ExpertAnnotations.txt").write_text("a.jpg\tb.jpg#2\t1\t1\t1\n", encoding="utf-8")
+    (text / "CrowdFlowerAnnotations.txt").write_text("a.jpg\tb.jpg#2\t0\t1\t3\n", encoding="utf-8")
+    (text / "Flickr_8k.trainImages.txt").write_text("a.jpg\n", encoding="utf-8")
+    name, found, problems = records(tmp_path / source)
+    assert (name, references(found), problems) == ("flickr-token", {"a.jpg": ("A dog",)}, [])
+    assert found[0].image.is_file()

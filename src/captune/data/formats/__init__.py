@@ -12,6 +12,7 @@ be used are appended to `problems`; where that is None the first of them raises.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,8 @@ def _check_exists(source: Path) -> None:
         near = [*files, *folders]
         there = f"{source.parent} holds {', '.join(near[:8])}." if near else "Check the path."
         raise CaptuneError(f"There is no file or folder {source}.", there)
+    if not os.access(source, os.R_OK):
+        raise CaptuneError(f"No permission to read {source}.", "Change its permissions, or copy it.")
 
 
 def _by_suffix(source: Path) -> tuple[str, str]:

@@ -88,6 +88,10 @@ def group(
     seen: set[str] = set()
     for name, picture in pictures.items():
         first = picture.first
+        image = path_of(name)
+        if image is None:
+            note(problems, first.where, f"{name} is not in {images}")
+            continue
         identity = first.id if first.id is not None and first.id not in seen else name
         seen.add(identity)
-        yield SourceRecord(identity, path_of(name), tuple(picture.captions), first.split, first.where)
+        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where)

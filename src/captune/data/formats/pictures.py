@@ -39,8 +39,8 @@ _FOLDERS = 60
 
 def locate(
     names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str
-) -> Callable[[str], Path | EmbeddedImage]:
-    """A function from a picture's name in the caption file to its path, or to the picture in an archive.
+) -> Callable[[str], Path | EmbeddedImage | None]:
+    """A function from a picture's name to its path, or to the picture in an archive (None: not in it).
 
     `near` are the folders of the caption files, `images` the user's own word, `file` the
     caption file for the message. Raises `CaptuneError` where not one of the pictures is
@@ -74,14 +74,14 @@ def locate(
     return path_of
 
 
-def _in_archive(names: Sequence[str], archive: Path, file: str) -> Callable[[str], Path | EmbeddedImage]:
+def _in_archive(names: Sequence[str], archive: Path, file: str) -> Callable[[str], Path | EmbeddedImage | None]:
     picture = pictures_of(archive)
     if names and not any(picture(name) for name in names):
         raise CaptuneError(
             f"None of the {len(names):,} pictures that {file} names is in {archive}, for example {names[0]!r}.",
             "Name the folder or archive that holds the pictures: --images DIR.",
         )
-    return lambda name: picture(name) or archive / name
+    return picture
 
 
 def _as_is(name: str) -> str:
@@ -160,5 +160,5 @@ def _hits(names: Sequence[str], places: Sequence[Path]) -> _Found:
 def _hits_in_full(names: Sequence[str], places: Sequence[Path]) -> _Found:
     """As `_hits` with every name, by reading folders: for few pictures of a large caption file."""
     wanted = {_alone(name) for name in names}
-    likely = [place for place in places if any(entry.name in wanted for entry in os.scandir(place))]
+    likely = [place for place in places if os.access(place, os.R_OK) and not wanted.isdisjoint(os.listdir(place))]
     return _hits(names, likely)

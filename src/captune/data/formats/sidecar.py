@@ -27,6 +27,8 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
         return None
     below = [source / name for name in listing(source)[1]]
     for folder in (source, *below, *(inner / name for inner in below for name in listing(inner)[1])):
+        if not os.access(folder, os.R_OK):
+            continue
         with os.scandir(folder) as entries:
             for entry in islice(entries, _PROBED):
                 stem, suffix = os.path.splitext(entry.path)
