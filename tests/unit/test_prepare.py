@@ -21,12 +21,10 @@ from PIL import Image
 from captune.app.prepare import prepare
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import ImageRecord
-from captune.data import verify as verifying
 from captune.data.gather import gather, safe_name
 from captune.data.prepared import read_prepared, read_split, write_splits
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 from captune.data.staging import staged
-from captune.data.verify import verify
 
 
 def photo(number: int) -> bytes:
@@ -316,65 +314,6 @@ def test_a_killed_prepare_leaves_the_old_folder_and_can_be_repeated(source: Path
     assert after == before
     prepare(source, out, seed=3)
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
-
-
-def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
-    """Workers in which a picture whose name has 'crash' in it does `action`."""
-    code = (
-        "import os, signal, time, captune.data.verify_worker as worker\nlook = worker.look\n"
-        "def crash(path, most):\n"
-        f"    if 'crash' in path:\n        {action}\n"
-        "    return look(path, most)\n"
-        "worker.look = crash\nworker.main()"
-    )
-    monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", code))
-
-
-@pytest.mark.parametrize(
-    ("action", "words"),
-    [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "memory"),
-        ("os._exit(7)", "code 7"),
-        ("time.sleep(60)", "too long"),
-    ],
-)
-def test_a_picture_that_kills_its_worker_costs_one_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, words: str
-) -> None:
-    paths = []
-    for number in range(40):
-        path = tmp_path / f"{'crash' if number in (5, 6, 39) else 'good'}{number}.jpg"
-        path.write_bytes(photo(number))
-        paths.append(str(path))
-    crashing(monkeypatch, action)
-    looks = sorted(verify(paths, max_pixels=10**8, workers=2, timeout=1.0), key=lambda look: look.index)
-    assert [look.index for look in looks] == list(range(40))
-    bad = {look.index: look.reason for look in looks if look.reason}
-    assert sorted(bad) == [5, 6, 39]
-    assert all(words in str(reason) for reason in bad.values())
-
-
-def test_workers_that_cannot_start_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.jpg").write_bytes(photo(1))
-    monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
-    with pytest.raises(CaptuneError, match="no such module"):
-        list(verify([str(tmp_path / "a.jpg")], max_pixels=10**8))
-
-
-def test_verifying_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
-    import psutil
-
-    paths = [str(tmp_path / f"{number}.jpg") for number in range(64)]
-    for number, path in enumerate(paths):
-        Path(path).write_bytes(photo(number))
-    looks = verify(paths, max_pixels=10**8, workers=2)
-    next(looks)
-    looks.close()
-    deadline = time.monotonic() + 10
-    while psutil.Process().children() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert psutil.Process().children() == []
 
 
 def test_duplicates_across_splits_are_listed(source: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import IO
 
 from PIL import Image, ImageChops
 
-_GREY = {"L": 128, "RGB": (128, 128, 128)}
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLER = bytes(range(1, 251)) * 16
 
@@ -20,11 +19,11 @@ def has_missing_rows(image: Image.Image, file: IO[bytes]) -> bool:
     apart by a second decoding with more data put before the end mark: a complete scan does not
     look at it, a short one reads on.
     """
-    if image.mode not in _GREY:
+    if image.mode not in ("L", "RGB"):
         return False
     width, height = image.size
     corner = image.crop((max(0, width - 4), height - 1, width, height))
-    if any(pixel != _GREY[image.mode] for pixel in corner.get_flattened_data()):
+    if set(corner.tobytes()) != {128}:
         return False
     file.seek(0)
     data = file.read()

@@ -24,6 +24,7 @@ TIMEOUT_SECONDS = 60.0
 THUMB_BYTES = 192
 WORKER = (sys.executable, "-m", "captune.data.verify_worker")
 _START_SECONDS = 60.0
+_KILLED = -9  # SIGKILL: what the kernel sends when memory is short
 _PICTURES_PER_PROCESS = 16
 
 
@@ -152,7 +153,7 @@ class _Lane(threading.Thread):
             if self._killed_at == since:
                 return Look(index, "takes too long to open", "damaged")
             if self._killed_at is None:
-                return Look(index, _death(code), "memory" if code == -signal.SIGKILL else "damaged")
+                return Look(index, _death(code), "memory" if code == _KILLED else "damaged")
             self._killed_at = None  # the kill was meant for the picture before: once more
         return Look(index, "not opened", "damaged")
 
@@ -231,7 +232,7 @@ def _read(index: int, said: dict[str, Any]) -> Look:
 
 
 def _death(code: int) -> str:
-    if code == -signal.SIGKILL:
+    if code == _KILLED:
         return "its decoder was killed, perhaps for want of memory"
     if code < 0:
         return f"its decoder crashed ({signal.Signals(-code).name})"
