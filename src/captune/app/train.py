@@ -117,10 +117,10 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     started = time.monotonic()
     prepared = read_prepared(data)
     training, validation_records = read_split(data, "train"), read_split(data, "val")
-    backbone = _backbone(model, training, config)
     checkpoint = last_whole(run)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
+    backbone = _backbone(str(checkpoint.path) if checkpoint else model, training, config, new=model.startswith("new:"))
     if checkpoint is None:
         _begin(run, data, prepared.digest, model, config, backbone)
     else:
@@ -156,7 +156,7 @@ def _stopped(run: Run, signal_number: int) -> CaptuneError:
     )
 
 
-def _backbone(model: str, training: list[ImageRecord], config: TrainConfig) -> Backbone:
+def _backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
     from captune.engine.batches import clean_reference
     from captune.engine.loader import is_new, load_backbone, new_backbone
 
@@ -174,7 +174,7 @@ def _backbone(model: str, training: list[ImageRecord], config: TrainConfig) -> B
         backbone.set_dropout(options.dropout)
     frozen = options.freeze
     if "auto" in frozen:
-        frozen = ("none",) if is_new(model) else ("vision",)
+        frozen = ("none",) if new else ("vision",)
     backbone.freeze([part for part in frozen if part != "none"])
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}

@@ -13,7 +13,7 @@ BEHIND = ("[DEC]", "[ENC]")
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """A WordPiece tokenizer (lower case) of at most `vocab_size` tokens, as a `transformers.BertTokenizer`.
 
-    The same texts in the same order give the same tokenizer.
+    The same texts give the same tokenizer.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import BertTokenizer
@@ -21,8 +21,13 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.normalizer = normalizers.BertNormalizer(lowercase=True)
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    texts = list(texts)
+    # Pieces that are equally frequent are joined in the order of their ids, and the learner numbers letters
+    # inside words by chance. Named beforehand, they have one order, and the same texts give the same tokenizer.
+    letters = sorted({letter for text in texts for letter in learner.normalizer.normalize_str(text)} - {" "})
+    first = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size - len(BEHIND), min_frequency=2, special_tokens=list(SPECIAL), show_progress=False
+        vocab_size=vocab_size - len(BEHIND), min_frequency=2, special_tokens=first, show_progress=False
     )
     learner.train_from_iterator(texts, trainer)
     ids = learner.get_vocab()

@@ -1,0 +1,272 @@
+"""Laws of the training loop: each a way in which plain fine-tuning scripts are silently wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import captune
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.runs import COMPLETE, Run
+
+QUICK: dict[str, Any] = {
+    "max_steps": 8,
+    "batch_size": 2,
+    "eval_steps": 4,
+    "logging_steps": 2,
+    "learning_rate": 1e-3,
+    "validation_images": 2,
+    "max_new_tokens": 6,
+    "num_beams": 1,
+    "vocab_size": 100,
+    "trackers": "none",
+}
+
+
+def train(data: Path, out: Path, **changed: Any) -> Run:
+    return Run(captune.train(data, "new:blip-tiny", out, environment={}, **{**QUICK, **changed}).run)
+
+
+def weights(run: Run, which: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run.checkpoint(which).path / "model.safetensors")
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tiny_data, tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_a_run_leaves_what_it_promises(finished: Run) -> None:
+    for name in ("config.yaml", "manifest.json", "history.jsonl", "splits.json", "train_metrics.json", "loss.png"):
+        assert (finished.path / name).stat().st_size > 0, name
+    assert [c.step for c in finished.checkpoints()] == [0, 4, 8]
+    assert finished.manifest()["finished"] is True
+    lines = finished.history()
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "eval_cider" in line] == [4, 8]
+    assert finished.pointed("best-loss") in {"checkpoint-4", "checkpoint-8"}
+    assert finished.pointed("best-metric") in {"checkpoint-4", "checkpoint-8"}
+
+
+def test_checkpoints_load_with_plain_transformers(finished: Run) -> None:
+    from PIL import Image
+    from transformers import AutoProcessor, BlipForConditionalGeneration
+
+    folder = finished.checkpoint("last").path
+    model = BlipForConditionalGeneration.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    picture = Image.new("RGB", (50, 40), (200, 30, 30))
+    inputs = processor(images=picture, return_tensors="pt")
+    ids = model.generate(**inputs, generation_config=model.generation_config)
+    theirs = processor.decode(ids[0], skip_special_tokens=True)
+    ours = captune.Captioner.load(str(folder))(picture)
+    assert ours.text == theirs.strip()
+
+
+def test_accumulation_does_not_change_the_step(tiny_data: Path, tmp_path: Path) -> None:
+    """1 picture x 8 accumulations and 8 x 1: the same loss and the same weights after 20 steps."""
+    shared = {"max_steps": 20, "eval_steps": 20, "logging_steps": 1, "captions_per_image": 1, "learning_rate": 1e-4}
+    at_once = train(tiny_data, tmp_path / "a", **shared, batch_size=8, gradient_accumulation=1)
+    in_parts = train(tiny_data, tmp_path / "b", **shared, batch_size=1, gradient_accumulation=8)
+    losses = [[line["loss"] for line in run.history() if "loss" in line] for run in (at_once, in_parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    first, second = weights(at_once), weights(in_parts)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_the_logged_loss_is_the_plain_likelihood_whatever_the_smoothing(tiny_data: Path, tmp_path: Path) -> None:
+    shared = {"max_steps": 1, "logging_steps": 1, "eval_steps": 1, "dropout": 0.0}
+    plain = train(tiny_data, tmp_path / "a", **shared).history()[0]
+    smooth = train(tiny_data, tmp_path / "b", **shared, label_smoothing=0.2).history()[0]
+    assert plain["loss"] == plain["objective"]
+    assert smooth["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert smooth["objective"] != pytest.approx(plain["loss"], rel=1e-4)
+
+
+def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> None:
+    from captune.data.prepared import read_split
+    from captune.engine.batches import EpochOrder, make_visits
+    from captune.models.blip import Blip
+
+    records = read_split(tiny_data, "train")
+    backbone = Blip.tiny([r for record in records for r in record.references])
+    wanted = sorted((r.id, t) for r in records for t in (backbone.encode_reference(x, 40) for x in r.references)
+                    for t in [t.tokens])  # fmt: skip
+    for per_image in (0, 1, 2):
+        visits = make_visits(records, backbone, longest=40, per_image=per_image)
+        seen = [visits[number] for _, number in EpochOrder(len(visits), 42)]
+        assert sorted((v.record.id, e.tokens) for v in seen for e in v.references) == wanted
+
+
+# -- resuming -----------------------------------------------------------------------------
+
+AUGMENTED = {"crop": 0.3, "flip": True, "color_jitter": 0.2, "dropout": 0.1}
+SCRIPT = """
+import json, sys
+import captune
+options = json.loads(sys.argv[1])
+from captune.core.errors import CaptuneError
+try:
+    captune.train(environment={}, **options)
+except CaptuneError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.code)
+"""
+
+
+def start(data: Path, out: Path, **changed: Any) -> subprocess.Popen[bytes]:
+    options = {"data": str(data), "model": "new:blip-tiny", "out": str(out), **QUICK, **changed}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, json.dumps(options)], env=environment, stderr=subprocess.PIPE
+    )
+
+
+def wait_for_step(run: Run, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while not any(line.get("step", 0) >= step for line in run.history()):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline, "the training did not get that far"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_stopped_run_resumes_bit_for_bit(tiny_data: Path, tmp_path: Path, workers: int, number: int) -> None:
+    shared = {**AUGMENTED, "max_steps": 24, "eval_steps": 5, "logging_steps": 1, "loader_workers": workers}
+    whole = train(tiny_data, tmp_path / "whole", **shared)
+    run = Run(tmp_path / "stopped")
+    process = start(tiny_data, run.path, **shared)
+    wait_for_step(run, 7, process)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    stopped_at = run.last()
+    assert stopped_at is not None
+    assert 0 < stopped_at.step < 24
+    captune.train(out=run.path, resume=True, environment={})
+    assert_same(weights(run), weights(whole))
+    assert run.history() == whole.history()
+    assert [run.pointed(p) for p in ("best-loss", "best-metric")] == [
+        whole.pointed(p) for p in ("best-loss", "best-metric")
+    ]
+
+
+def test_a_checkpoint_without_its_mark_or_with_a_short_file_does_not_count(tiny_data: Path, tmp_path: Path) -> None:
+    from captune.engine.checkpoints import last_whole
+
+    run = train(tiny_data, tmp_path / "run")
+    newest, older = run.checkpoints()[-1], run.checkpoints()[-2]
+    model = newest.path / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    assert last_whole(run) == older
+    (older.path / COMPLETE).unlink()
+    assert older not in run.checkpoints()
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from captune.models.blip import Blip
+
+    save = Blip.save
+
+    def full(self: Blip, folder: Path) -> None:
+        save(self, folder)
+        if Run(tmp_path / "run").last() is not None and len(Run(tmp_path / "run").checkpoints()) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Blip, "save", full)
+    with pytest.raises(CaptuneError, match="No space left") as caught:
+        train(tiny_data, tmp_path / "run")
+    assert "--resume" in caught.value.hint
+    run = Run(tmp_path / "run")
+    assert [c.step for c in run.checkpoints()] == [0, 4]
+    assert not list(run.checkpoints_folder.glob(".*"))
+    monkeypatch.undo()
+    captune.train(out=run.path, resume=True, environment={})
+    assert_same(weights(run), weights(train(tiny_data, tmp_path / "whole")))
+
+
+def test_not_a_number_stops_with_the_last_good_checkpoint(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from captune.models.blip import Blip
+
+    calls = 0
+    plain = Blip.token_losses
+
+    def poisoned(self: Blip, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        found = plain(self, *args, **kwargs)
+        calls += self.model.training
+        return type(found)(found.nll, found.objective * (float("nan") if calls == 6 else 1.0), found.caption)
+
+    monkeypatch.setattr(Blip, "token_losses", poisoned)
+    with pytest.raises(CaptuneError, match="not finite at step 6"):
+        train(tiny_data, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert [c.step for c in run.checkpoints()] == [0, 4]
+    assert all(bool(torch.isfinite(value).all()) for value in weights(run).values())
+
+
+def test_rotation_keeps_the_newest_and_the_best(tiny_data: Path, tmp_path: Path) -> None:
+    run = train(tiny_data, tmp_path / "run", max_steps=12, eval_steps=1, keep_checkpoints=1, learning_rate=1e-2)
+    kept = {c.name for c in run.checkpoints()}
+    assert kept == {"checkpoint-0", "checkpoint-12", run.pointed("best-loss"), run.pointed("best-metric")}
+    losses = {line["step"]: line["eval_loss"] for line in run.history() if "eval_loss" in line}
+    assert run.pointed("best-loss") == f"checkpoint-{min(losses, key=lambda step: losses[step])}"
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gains(tiny_data: Path, tmp_path: Path) -> None:
+    run = train(
+        tiny_data, tmp_path / "run", max_steps=40, eval_steps=1, learning_rate=1e-9, best_metric="cider",
+        early_stopping_patience=3,
+    )  # fmt: skip
+    assert run.checkpoints()[-1].step < 40
+    assert run.manifest()["finished"] is True
+
+
+def test_resuming_with_other_options_is_refused_and_harmless_ones_are_not(tiny_data: Path, finished: Run) -> None:
+    with pytest.raises(UsageError, match="learning_rate"):
+        captune.train(out=finished.path, resume=True, learning_rate=5.0, environment={})
+    again = captune.train(out=finished.path, resume=True, logging_steps=1, environment={})
+    assert again.metrics["steps"] == 8
+
+
+def test_an_existing_folder_is_not_overwritten(tiny_data: Path, finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match="not empty") as caught:
+        train(tiny_data, finished.path)
+    assert "--resume" in caught.value.hint
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(CaptuneError, match="not empty"):
+        train(tiny_data, tmp_path)
+
+
+def test_a_prompt_is_trained_saved_and_used(tiny_data: Path, tmp_path: Path) -> None:
+    run = train(tiny_data, tmp_path / "run", train_prompt="there is")
+    captioner = captune.Captioner.load(str(run.path))
+    assert captioner.backbone.prompt == "there is"
+    assert captioner.options.generation.max_new_tokens == 6
+
+
+def test_captioning_defaults_travel_with_the_model(finished: Run) -> None:
+    assert captune.Captioner.load(str(finished.path)).options.generation.num_beams == 1
+    assert captune.Captioner.load(str(finished.path), num_beams=2).options.generation.num_beams == 2
