@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -155,21 +156,61 @@ def test_a_wanted_tracker_has_to_be_ready(only: Any, monkeypatch: pytest.MonkeyP
     assert (missing.status, missing.next) == ("fail", "pip install 'captune[wandb]'")
     assert failed(doctor(tracker="abacus"))
 
+
+class _Refused(Exception):
+    pass
+
+
+@pytest.fixture
+def wandb(only: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """A stand-in for the package, with no key anywhere; `answer` is what its server says."""
+    only()
+    fake = SimpleNamespace(answer=True, asked=0, errors=SimpleNamespace(Error=_Refused))
+
+    def login(**given: Any) -> bool:
+        fake.asked += 1
+        if fake.answer is None:
+            raise _Refused("API key is invalid\nand more")
+        return bool(fake.answer)
+
+    fake.login = login
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
-    (no_key,) = doctor(tracker="wandb")
-    assert no_key.status == "fail"
+    return fake
+
+
+def test_a_wanted_tracker_without_a_key_fails(wandb: SimpleNamespace) -> None:
+    assert doctor(tracker="wandb")[0].status == "fail"
     assert not failed(doctor())
+    assert wandb.asked == 0
+
+
+def test_a_key_from_netrc_is_tried_and_never_shown(wandb: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n", encoding="utf-8")
     (tmp_path / ".netrc").chmod(0o600)
-    (from_netrc,) = doctor(tracker="wandb")
-    assert from_netrc.status == "ok"
-    assert "secret" not in repr(from_netrc)
-    (tmp_path / ".netrc").unlink()
+    (check,) = doctor(tracker="wandb")
+    assert (check.status, wandb.asked) == ("ok", 1)
+    assert "secret" not in repr(check)
+
+
+@pytest.mark.parametrize(("answer", "detail"), [(None, "API key is invalid"), (False, "the key was not taken")])
+def test_a_refused_key_fails(
+    wandb: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, answer: bool | None, detail: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    wandb.answer = answer
+    (check,) = doctor(tracker="wandb")
+    assert (check.status, check.detail) == ("fail", detail)
+    assert doctor()[0].detail == "a key is there"  # nobody asked for it: not tried
+
+
+def test_offline_needs_no_key(wandb: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert doctor(tracker="wandb")[0].status == "ok"
+    assert wandb.asked == 0
 
 
 def test_the_exit_code_and_json(only: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ ROOM_FOR_A_MODEL = 2 * GIB
 MEMORY_FOR_A_MODEL = 4 * GIB
 # What packages that do not fit together raise; it is the finding, and the other checks still have to run.
 BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+# Where wandb has kept its keys over the years.
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 ALSO_SHOWN = ("tokenizers",)
 
 
@@ -211,18 +213,30 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
 
 
 def _tracker_wandb(*, required: bool) -> Iterator[Check]:
-    """Weights & Biases: installed and logged in (the key is never shown)."""
-    missing: Literal["fail", "ok"] = "fail" if required else "ok"
+    """Weights & Biases: installed and a key there (it is never shown); a required one is asked to log in."""
     if importlib.util.find_spec("wandb") is None:
         if required:
             yield Check("wandb login", "fail", "wandb is not installed", "pip install 'captune[wandb]'")
-        return
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+    elif os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         yield Check("wandb login", "ok", f"not needed: WANDB_MODE={os.environ['WANDB_MODE']}")
-    elif os.environ.get("WANDB_API_KEY") or _in_netrc("api.wandb.ai"):
-        yield Check("wandb login", "ok", "a key is there")
+    elif not (os.environ.get("WANDB_API_KEY") or any(_in_netrc(host) for host in WANDB_HOSTS)):
+        yield Check("wandb login", "fail" if required else "ok", "no key", "wandb login, or WANDB_MODE=offline")
     else:
-        yield Check("wandb login", missing, "no key", "wandb login, or WANDB_MODE=offline")
+        fault = _wandb_refusal() if required else None
+        if fault:
+            yield Check("wandb login", "fail", fault, "wandb login --relogin, or WANDB_MODE=offline")
+        else:
+            yield Check("wandb login", "ok", "logged in" if required else "a key is there")
+
+
+def _wandb_refusal() -> str | None:
+    """Why Weights & Biases does not take the key that is there; None where it does."""
+    import wandb
+
+    try:
+        return None if wandb.login(verify=True, timeout=10) else "the key was not taken"
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        return _first_line(error)
 
 
 def _model(model: str, progress: Progress) -> Check:
