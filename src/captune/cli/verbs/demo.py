@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from captune.cli.flags import Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import next_commands, out_json
 
 
 def demo(
@@ -22,7 +24,10 @@ def demo(
     from captune.app.demo import demo as show
 
     result = show(out, progress=TerminalProgress(quiet=quiet))
-    print(result, json)
+    if json:
+        out_json(asdict(result))
+    elif not quiet:
+        next_commands(["captune", "runs", "show", f"{out}/run"], ["captune", "doctor"])
 
 
 app = verb(demo)
