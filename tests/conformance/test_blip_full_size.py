@@ -11,7 +11,7 @@ from captune.models.backbone import Encoded, PixelSettings
 from captune.models.blip import Blip
 from captune.models.vocabulary import learn_tokenizer
 
-WORDS = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water".split()
+TEXT = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def blip() -> Blip:
         model.text_decoder.cls.predictions.bias[102] += 1.2
         for layer in model.text_decoder.bert.encoder.layer:
             layer.crossattention.output.dense.weight *= 8
-    tokenizer = learn_tokenizer([" ".join(WORDS)] * 4, 200)
+    tokenizer = learn_tokenizer([TEXT] * 4, 200)
     return Blip(model, tokenizer, PixelSettings(384, (0.5,) * 3, (0.5,) * 3))
 
 
@@ -81,21 +81,22 @@ def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> No
     ]  # fmt: skip
     batch = collate(list(zip(pictures.numpy(), captions, strict=True)))
     model = blip.model
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith("vision_model.encoder"))  # two passes fit in memory and time
+    model.zero_grad(set_to_none=True)
+    blip.freeze(["vision"])  # its layers are transformers' own; the tiny model's test covers them
 
-    losses = blip.token_losses(
-        blip.encode(batch["pixel_values"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
-    )
+    memory = blip.encode(batch["pixel_values"])
+    losses = blip.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
     mask = torch.arange(batch["tokens"].shape[1]) < batch["lengths"][:, None]
     labels = batch["tokens"].masked_fill(~mask, -100)
-    memory = model.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state[batch["owner"]]
     plain = model.text_decoder(
-        input_ids=batch["tokens"], attention_mask=mask.long(), encoder_hidden_states=memory, labels=labels
+        input_ids=batch["tokens"],
+        attention_mask=mask.long(),
+        encoder_hidden_states=memory[batch["owner"]],
+        labels=labels,
     )
     plain.loss.backward()
     theirs = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -106,6 +107,5 @@ def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> No
     size = sum(float(theirs[n].double().square().sum()) for n in ours) ** 0.5
     assert difference / size < 1e-5
     for name, gradient in theirs.items():
-        if not name.endswith("key.bias"):  # its true gradient is zero
-            assert (ours[name] - gradient).norm() / gradient.norm() < 1e-4, name
-    model.zero_grad(set_to_none=True)
+        # gradients far below the others' size (as the keys' biases, whose true gradient is zero) are rounding alone
+        assert (ours[name] - gradient).norm() < 1e-5 * gradient.norm() + 1e-7 * size, name

@@ -16,7 +16,7 @@ from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError,
 from captune.core.files import write_json, write_text
 from captune.core.options import GenerationOptions, TrainConfig
 from captune.core.progress import SILENT, Progress
-from captune.core.runs import CONFIG, SPLITS, TRAIN_METRICS, Run
+from captune.core.runs import CONFIG, SPLITS, TRAIN_METRICS, Checkpoint, Run
 from captune.data.prepared import read_prepared, read_split
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def _resolve_resumed(
 
 
 def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Progress) -> TrainResult:
-    from captune.engine.checkpoints import last_whole, update_pointers
+    from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
     from captune.engine.history import History, cut_history
-    from captune.engine.schedule import StopSignals
+    from captune.engine.schedule import EarlyStop, StopSignals
 
     started = time.monotonic()
     prepared = read_prepared(data)
@@ -129,8 +129,11 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
         update_pointers(run, config.train.best_metric)
     validation = _validation(backbone, validation_records, config, progress)
     history = History(run, progress, lambda: validation.samples)
+    patience = EarlyStop(run, config.train.best_metric, config.train.early_stopping_patience)
+    if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
+        return _finish(run, checkpoint, config, time.monotonic() - started)
     with StopSignals() as signals:
-        trainer = _trainer(run, backbone, training, validation, config, [history, signals])
+        trainer = _trainer(run, backbone, training, validation, config, [history, patience, signals])
         if checkpoint is None and model.startswith("new:"):
             trainer.save_start()
         if checkpoint is not None:
@@ -143,7 +146,9 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
             history.close()
     if signals.received is not None and trainer.state.global_step < trainer.state.max_steps:
         raise _stopped(run, signals.received)
-    return _finish(run, trainer, config, time.monotonic() - started)
+    reached = last_whole(run)
+    assert reached is not None, "a training that ends has written its last checkpoint"
+    return _finish(run, reached, config, time.monotonic() - started)
 
 
 def _stopped(run: Run, signal_number: int) -> CaptuneError:
@@ -246,7 +251,7 @@ def _trainer(
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
     from captune.engine.history import TensorBoard
-    from captune.engine.schedule import EarlyStop, Schedule, steps_between
+    from captune.engine.schedule import Schedule, steps_between
     from captune.engine.trainer import CaptionTrainer
 
     data, learn = config.data, config.train
@@ -263,8 +268,6 @@ def _trainer(
         len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every
     )
     callbacks = [Schedule(log_every=learn.logging_steps, validate_every=every), *callbacks]
-    if learn.early_stopping_patience:
-        callbacks.append(EarlyStop(run, learn.best_metric, learn.early_stopping_patience))
     if "tensorboard" in learn.trackers:
         last = run.last()
         callbacks.append(TensorBoard(run, lambda: validation.samples, last.step if last else 0))
@@ -300,7 +303,7 @@ def _trainer(
     )
 
 
-def _finish(run: Run, trainer: CaptionTrainer, config: TrainConfig, seconds: float) -> TrainResult:
+def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> TrainResult:
     from captune.engine.checkpoints import read_mark
     from captune.engine.figures import draw_losses
 
@@ -308,8 +311,8 @@ def _finish(run: Run, trainer: CaptionTrainer, config: TrainConfig, seconds: flo
     history = run.history()
     losses = [line["loss"] for line in history if "loss" in line]
     metrics = {
-        "epoch": float(trainer.state.epoch or 0.0),
-        "steps": trainer.state.global_step,
+        "epoch": reached.epoch,
+        "steps": reached.step,
         "train_runtime": seconds,
         "train_loss": losses[-1] if losses else None,
         "best_metric": config.train.best_metric,

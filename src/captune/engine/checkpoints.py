@@ -85,6 +85,11 @@ def read_mark(checkpoint: Checkpoint) -> dict[str, Any]:
     return json.loads((checkpoint.path / COMPLETE).read_text(encoding="utf-8"))
 
 
+def planned_steps(checkpoint: Checkpoint) -> int:
+    """How many optimizer steps the training of a checkpoint was to have in all."""
+    return int(json.loads((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+
+
 def last_whole(run: Run) -> Checkpoint | None:
     """The newest checkpoint whose files are all there."""
     return next((c for c in reversed(run.checkpoints()) if is_whole(c)), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.runs import Run
@@ -69,7 +70,7 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
         backbone = family.load(source, image_size=image_size)
     except CaptuneError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise _load_error(name, folder, error) from error
     backbone.model.eval()
     return backbone

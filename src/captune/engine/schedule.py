@@ -31,14 +31,16 @@ class Schedule(TrainerCallback):
 
 
 class EarlyStop(TrainerCallback):
-    """Stops after `patience` validations without a better `metric`; reads the run's history, so it resumes."""
+    """Stops after `patience` validations (0: never) without a better `metric`.
+
+    It reads the run's history, so a resumed run stops where an uninterrupted one would.
+    """
 
     def __init__(self, run: Run, metric: str, patience: int) -> None:
         self.run, self.metric, self.patience = run, metric, patience
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def exhausted(self) -> bool:
+        """Whether the last `patience` validations in the history brought nothing better."""
         best: float | None = None
         since = 0
         for line in self.run.history():
@@ -49,7 +51,12 @@ class EarlyStop(TrainerCallback):
                 best, since = score, 0
             else:
                 since += 1
-        control.should_training_stop |= since >= self.patience
+        return since >= self.patience > 0
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_training_stop |= self.exhausted()
         return control
 
 
