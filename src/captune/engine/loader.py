@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
@@ -65,9 +67,11 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     folder = local_folder(name)
     source: Any = folder if folder is not None else name
     _quiet()
+    # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
+    hub = {"local_files_only": True} if folder is None and not _hub_is_reachable() else {}
     try:
-        family = _family(source)
-        backbone = family.load(source, image_size=image_size)
+        family = _family(source, hub)
+        backbone = family.load(source, image_size=image_size, **hub)
     except CaptuneError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -88,11 +92,24 @@ def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int 
     return backbone_class.new(size, texts, image_size=image_size, vocab_size=vocab_size)
 
 
-def _family(source: str | Path) -> type[Backbone]:
+def _hub_is_reachable() -> bool:
+    """Whether the Hub's host has an address here and nobody asked to stay offline."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     from transformers import AutoConfig
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
-    kind = kind or AutoConfig.from_pretrained(str(source)).model_type
+    kind = kind or AutoConfig.from_pretrained(str(source), **hub).model_type
     if kind not in FAMILIES:
         raise CaptuneError(
             f"{source} is a model of the kind '{kind}', which captune does not know.",
