@@ -120,7 +120,9 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     checkpoint = last_whole(run)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
-    backbone = _backbone(str(checkpoint.path) if checkpoint else model, training, config, new=model.startswith("new:"))
+    backbone = build_backbone(
+        str(checkpoint.path) if checkpoint else model, training, config, new=model.startswith("new:")
+    )
     if checkpoint is None:
         _begin(run, data, prepared.digest, model, config, backbone)
     else:
@@ -161,7 +163,8 @@ def _stopped(run: Run, signal_number: int) -> CaptuneError:
     )
 
 
-def _backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
+def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
+    """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.engine.batches import clean_reference
     from captune.engine.loader import is_new, load_backbone, new_backbone
 
