@@ -1,0 +1,6 @@
+"""The way from pictures to captions as ten named blocks, for notebooks."""
+
+from captune.app.blocks.flickr8k import PIPELINE
+from captune.app.blocks.pipeline import Block, BlockError, block, run_pipeline
+
+__all__ = ["PIPELINE", "Block", "BlockError", "block", "run_pipeline"]

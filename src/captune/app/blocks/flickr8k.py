@@ -1,0 +1,286 @@
+"""The ten blocks from Flickr8k to a captioner, each a verb with a name in `ctx`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from captune.app.blocks.pipeline import Block, Cfg, Ctx, Result, block
+from captune.app.blocks.settings import NEW, SCENES, Settings, settings
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files import read_json, write_json
+from captune.core.options import DeviceOptions, EvaluateConfig, TrainConfig
+from captune.core.records import ImageRecord
+from captune.core.runs import CONFIG, EVAL, TRAIN_METRICS, Run
+from captune.data.prepared import SPLITS, read_prepared, read_split
+
+PREPARED = "prepared.json"
+
+
+@block("01_setup_env")
+def setup_env(cfg: Cfg, ctx: Ctx) -> Result:
+    """`device`, `precision`, `versions`; the whole `cfg` is checked here."""
+    from captune.engine.versions import versions
+    from captune.models.devices import choose_device, choose_precision
+
+    run_on = _train_config(settings(cfg)).run_on
+    device = choose_device(run_on.device)
+    precision = choose_precision(run_on.precision, device)
+    return {"device": str(device), "precision": str(precision).removeprefix("torch."), "versions": versions()}
+
+
+@block("02_download_flickr8k")
+def download_flickr8k(cfg: Cfg, ctx: Ctx) -> Result:
+    """`folder`: where pictures and captions are, downloaded or drawn if they were not."""
+    from captune.data.downloads import DOWNLOADS, download
+
+    asked = settings(cfg)
+    if asked.source == SCENES:
+        from captune.data.scenes import write_flickr8k_folder
+
+        drawn = write_flickr8k_folder(asked.work / SCENES, **asked.drawn, progress=asked.progress)
+        return {"folder": str(drawn.path)}
+    if asked.source in DOWNLOADS:
+        return {"folder": str(download(asked.source, Path(asked.source), asked.progress))}
+    return {"folder": asked.source}
+
+
+def _prepared_before(cfg: Cfg) -> Result | None:
+    asked = settings(cfg)
+    mark = asked.work / PREPARED
+    if not (mark.is_file() and (asked.data / SPLITS).is_file()):
+        return None
+    prepared = read_prepared(asked.data)
+    if read_json(mark) != {"asked": _asked_of_prepare(asked), "digest": prepared.digest}:
+        return None
+    counts = {name: asdict(count) for name, count in prepared.splits.items()}
+    return {"folder": str(asked.data), "splits": prepared.summary, "counts": counts, "digest": prepared.digest}
+
+
+@block("03_prepare_data", needs=["02_download_flickr8k"], recall=_prepared_before)
+def prepare_data(cfg: Cfg, ctx: Ctx) -> Result:
+    """`folder`, `splits` (what `splits.json` says), `counts` of each split, `digest`."""
+    from captune.app.prepare import prepare
+
+    asked = settings(cfg)
+    source = ctx["02_download_flickr8k"]["folder"]
+    made = prepare(source, asked.data, progress=asked.progress, **asked.prepare_options())
+    write_json(asked.work / PREPARED, {"asked": _asked_of_prepare(asked), "digest": made.digest})
+    for note in made.notes:
+        asked.progress.say(note)
+    found = _prepared_before(cfg)
+    assert found is not None, "what was just prepared as asked is found again"
+    return found
+
+
+@block("04_load_datasets", needs=["03_prepare_data"])
+def load_datasets(cfg: Cfg, ctx: Ctx) -> Result:
+    """Lists of `ImageRecord` by the name of the split: `train`, `val`, `test`."""
+    prepared = read_prepared(ctx["03_prepare_data"]["folder"])
+    return {name: read_split(prepared.folder, name) for name in prepared.splits}
+
+
+@block("05_build_processor_and_collator", needs=["04_load_datasets"])
+def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
+    """`tokenizer`, `pixels` (size, mean, std), `processor`, `encode` and `collate`.
+
+    `processor(picture)` gives the pixels (3, size, size), `encode(record)` pixels and
+    tokens of all its references, `collate([encode(record), ...])` a training batch.
+    `backbone` is the model without its weights.
+    """
+    from captune.app.train import build_backbone
+    from captune.engine.batches import clean_reference, collate
+    from captune.engine.captioning import read_pixels
+
+    asked = settings(cfg)
+    config = _train_config(asked)
+    records = _records(ctx, "train")
+    backbone = build_backbone(asked.model, records, config, new=asked.model.startswith(NEW))
+    backbone.model.to("meta")  # ctx lives as long as the notebook; the weights need not
+
+    def processor(picture: Any) -> Any:
+        return read_pixels(picture, backbone.pixels)
+
+    def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
+        texts = [clean_reference(r) for r in record.references] if config.data.clean_captions else record.references
+        return processor(record.image), [backbone.encode_reference(t, config.data.max_caption_tokens) for t in texts]
+
+    return {
+        "tokenizer": backbone.tokenizer,
+        "pixels": backbone.pixels,
+        "processor": processor,
+        "encode": encode,
+        "collate": lambda encoded: collate(encoded, backbone.pad),
+        "backbone": backbone,
+    }
+
+
+@block("06_build_model", needs=["05_build_processor_and_collator"])
+def build_model(cfg: Cfg, ctx: Ctx) -> Result:
+    """What training begins with: `model`, `family`, `parameters`, `trained_parameters`, and both for each part."""
+    backbone = ctx["05_build_processor_and_collator"]["backbone"]
+    parts = {
+        name: {"parameters": sum(p.numel() for p in part), "trained": sum(p.numel() for p in part if p.requires_grad)}
+        for name, part in backbone.parts().items()
+    }
+    return {
+        "model": settings(cfg).model,
+        "family": backbone.family,
+        "parameters": sum(part["parameters"] for part in parts.values()),
+        "trained_parameters": sum(part["trained"] for part in parts.values()),
+        "parts": parts,
+    }
+
+
+def _trained_before(cfg: Cfg) -> Result | None:
+    asked = settings(cfg)
+    run = Run(asked.run_folder)
+    if not Run.is_run(run.path):
+        return None
+    _check_same(run, asked)
+    if not run.manifest()["finished"]:
+        return None
+    return {"run": str(run.path), "best": str(run.checkpoint().path), "metrics": read_json(run.path / TRAIN_METRICS)}
+
+
+@block("07_train", needs=["03_prepare_data"], recall=_trained_before)
+def train_model(cfg: Cfg, ctx: Ctx) -> Result:
+    """`run`, `best` (its best checkpoint), `metrics`; a run that was stopped goes on where it was."""
+    from captune.app.train import FREE_TO_CHANGE, train
+
+    asked = settings(cfg)
+    options = asked.of(TrainConfig)
+    if Run.is_run(asked.run_folder):  # it has the same settings, else `recall` had raised
+        free = {name: value for name, value in options.items() if name in FREE_TO_CHANGE}
+        result = train(out=asked.run_folder, resume=True, progress=asked.progress, **free)
+    else:
+        result = train(
+            ctx["03_prepare_data"]["folder"],
+            asked.model,
+            asked.run_folder,
+            preset=asked.preset,
+            progress=asked.progress,
+            **options,
+        )
+    return {"run": str(result.run), "best": str(result.best), "metrics": result.metrics}
+
+
+@block("08_eval_bleu", needs=["03_prepare_data", "07_train"])
+def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
+    """Scores of the model before (`base`) and after (`tuned`), `difference`, `images`, and the `file` they are in."""
+    from captune.app.evaluate import evaluate
+
+    asked = settings(cfg)
+    tuned = ctx["07_train"]["run"]
+    measured = evaluate(
+        tuned,
+        ctx["03_prepare_data"]["folder"],
+        split=asked.eval_split,
+        against=asked.base,
+        preset=asked.preset,
+        progress=asked.progress,
+        **asked.of(EvaluateConfig),
+    )
+    report = measured.reports[tuned]
+    return {
+        "base": measured.reports[asked.base].scores,
+        "tuned": report.scores,
+        "difference": measured.differences().get(asked.base, {}),
+        "images": report.images,
+        "references": report.references,
+        "models": {"base": asked.base, "tuned": tuned},
+        "captions": {
+            name: {id: caption.text for id, caption in measured.captions[model].items()}
+            for name, model in (("base", asked.base), ("tuned", tuned))
+        },
+        "file": str(Path(tuned) / EVAL),
+    }
+
+
+@block("09_infer_core", needs=["07_train"])
+def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
+    """`caption_image_core(picture, **generation)` gives the caption as text; `captioner` is what it calls."""
+    from captune.app.captioner import Captioner
+
+    options = settings(cfg).of(TrainConfig)
+    run_on = {name: options[name] for name in DeviceOptions.model_fields if name in options}
+    captioner = Captioner.load(ctx["07_train"]["run"], **run_on)
+
+    def caption_image_core(picture: Any, **generation: Any) -> str:
+        """The caption of a path, bytes or a PIL picture; options as those of `captune caption`."""
+        return captioner(picture, **generation).text
+
+    return {"caption_image_core": caption_image_core, "captioner": captioner}
+
+
+@block("10_demo_widgets", needs=["09_infer_core"])
+def demo_widgets(cfg: Cfg, ctx: Ctx) -> Result:
+    """`widget` to upload a picture and caption it, with its `parts`; without ipywidgets `widget` is None."""
+    from captune.app.blocks.widgets import build_demo
+
+    try:
+        return build_demo(ctx["09_infer_core"]["caption_image_core"])
+    except CaptuneError as error:
+        settings(cfg).progress.warn(str(error))
+        return {"widget": None, "note": str(error)}
+
+
+PIPELINE: tuple[Block, ...] = (
+    setup_env,
+    download_flickr8k,
+    prepare_data,
+    load_datasets,
+    build_processor_and_collator,
+    build_model,
+    train_model,
+    eval_bleu,
+    infer_core,
+    demo_widgets,
+)
+"""The ten blocks in order."""
+
+
+def _asked_of_prepare(asked: Settings) -> dict[str, Any]:
+    scenes = asked.drawn if asked.source == SCENES else None
+    return {"source": asked.source, "scenes": scenes, "options": json.loads(json.dumps(asked.prepare_options()))}
+
+
+def _train_config(asked: Settings) -> TrainConfig:
+    return resolve(TrainConfig, preset=asked.preset, flags=asked.of(TrainConfig), environment=os.environ).values
+
+
+def _records(ctx: Ctx, split: str) -> list[ImageRecord]:
+    splits = ctx["04_load_datasets"]
+    if split not in splits:
+        raise CaptuneError(f"The data has no split '{split}'.", f"It has: {', '.join(splits)}. See cfg['split'].")
+    return splits[split]
+
+
+def _check_same(run: Run, asked: Settings) -> None:
+    """Raise `UsageError` where the run in the work folder is not the training that `cfg` asks for."""
+    from captune.app.train import FREE_TO_CHANGE
+
+    manifest = run.manifest()
+    began = resolve(TrainConfig, file=run.path / CONFIG).values.model_dump()
+    wanted = _train_config(asked).model_dump()
+    differing = [
+        f"{name} {began[section][name]} → {value}"
+        for section, options in wanted.items()
+        if section != "eval"  # does not shape the weights
+        for name, value in options.items()
+        if name not in FREE_TO_CHANGE and began[section][name] != value
+    ]
+    if manifest["model"] != asked.model:
+        differing.append(f"model {manifest['model']} → {asked.model}")
+    if (asked.data / SPLITS).is_file() and read_prepared(asked.data).digest != manifest["data_digest"]:
+        differing.append(f"other data in {asked.data}")
+    if differing:
+        raise UsageError(
+            f"The run {run.path} was trained with other settings: {'; '.join(differing)}.",
+            f"For another training give it a name of its own, cfg['run'] = '{run.path.name}-2', "
+            "or delete the folder; otherwise set the settings back.",
+        )
