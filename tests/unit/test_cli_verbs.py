@@ -220,3 +220,27 @@ def test_preparing_shows_splits_and_what_was_left_out(says: Says, monkeypatch: p
     told = json.loads(says("prepare", "source", "--out", "d", "--json")[1])
     assert told["splits"]["train"] == {"images": 8000, "references": 40000}
     assert len(told["problems"]) == 25
+
+
+def test_the_demo_ends_with_both_models_and_commands(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    from captune.app.demo import DemoResult, DemoRow, DemoScores
+
+    def demo(out: str, **given: Any) -> DemoResult:
+        return DemoResult(
+            folder=Path(out),
+            images=300,
+            scores={"untrained": DemoScores(0.0, 0.0, 0.01, 0.0), "trained": DemoScores(0.85, 0.7, 2.5, 0.4)},
+            rows=(DemoRow("x/1.png", ("red circle",), "##ed", "a red circle .", True),),
+            sheet=Path(out) / "captions.png",
+            seconds={"train": 100.0},
+            table="",
+            next=(("captune", "caption", "photo.jpg"),),
+        )
+
+    monkeypatch.setattr("captune.app.demo.demo", demo)
+    code, out, err = says("demo", "--out", "d")
+    assert code == 0
+    assert "objects named right         0.0      85.0" in out
+    assert "1.png     ##ed        a red circle .   yes" in out
+    assert "captune caption photo.jpg" in err
+    assert json.loads(says("demo", "--json")[1])["scores"]["trained"]["cider"] == 2.5

@@ -35,7 +35,7 @@ VERBS = {
     "demo": Verb(
         "The whole way on built-in scenes: no network, no downloads, about three minutes.",
         START,
-        "What is finished stays in the demo's folder; run the same command to start over.",
+        "What is finished stays in the demo's folder; the same command goes on with it.",
     ),
     "doctor": Verb("Check Python, packages, devices, disk, a model and the logins.", START),
     "prepare": Verb(

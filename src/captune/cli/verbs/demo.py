@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from captune.cli.flags import Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import next_commands, out_json
+from captune.cli.terminal import hundred, next_commands, note, out_json, out_table
 
 
 def demo(
@@ -26,8 +27,21 @@ def demo(
     result = show(out, progress=TerminalProgress(quiet=quiet))
     if json:
         out_json(asdict(result))
-    elif not quiet:
-        next_commands(["captune", "runs", "show", f"{out}/run"], ["captune", "doctor"])
+        return
+    labels = {
+        "objects_named": "objects named right",
+        "all_true": "all of it true",
+        "cider": "cider",
+        "bleu_4": "bleu_4",
+    }
+    scores = {model: asdict(score) for model, score in result.scores.items()}
+    rows = [(label, *(hundred(name, score[name]) for score in scores.values())) for name, label in labels.items()]
+    out_table(f"{result.images:,} held-out pictures", ("", *scores), rows, numbers=True)
+    shown = [(Path(row.image).name, row.untrained, row.trained, "yes" if row.right else "no") for row in result.rows]
+    out_table(f"Captions, drawn in {result.sheet}", ("picture", "untrained", "trained", "right"), shown)
+    if not quiet:
+        note("Scores x 100.")
+        next_commands(*result.next)
 
 
 app = verb(demo)
