@@ -24,10 +24,10 @@ PREPARED = "prepared.json"
 @block("01_setup_env")
 def setup_env(cfg: Cfg, ctx: Ctx) -> Result:
     """`device`, `precision`, `versions`; the whole `cfg` is checked here."""
+    run_on = _train_config(settings(cfg)).run_on
     from captune.engine.versions import versions
     from captune.models.devices import choose_device, choose_precision
 
-    run_on = _train_config(settings(cfg)).run_on
     device = choose_device(run_on.device)
     precision = choose_precision(run_on.precision, device)
     return {"device": str(device), "precision": str(precision).removeprefix("torch."), "versions": versions()}
