@@ -27,45 +27,67 @@ class CaptionGrid:
     caption's picture, in rising order. Linear layers run on packed rows (no padding);
     self-attention on `(captions, width)`, cross-attention on `(pictures, most · width)`,
     where `most` is the largest number of captions of a picture.
+
+    Rows and width are rounded up a little (`round_up`): batches of ever new sizes leave
+    the memory allocator and the kernel caches of a CPU with hundreds of sizes to keep. The
+    rows that fill up are not `real` and reach nothing.
     """
 
     def __init__(self, lengths: Tensor, owner: Tensor, pictures: int) -> None:
         self.captions, self.pictures = len(lengths), pictures
-        self.width = int(lengths.max())
+        self.width = round_up(int(lengths.max()), 4)
         steps = torch.arange(self.width, device=lengths.device)
-        self.fed = steps < lengths[:, None]
-        self.by_caption = self.fed.reshape(-1).nonzero()[:, 0]
+        slots = (steps < lengths[:, None]).reshape(-1).nonzero()[:, 0]
+        rows = len(slots)
+        self.real = torch.arange(round_up(rows), device=lengths.device) < rows
         counts = torch.bincount(owner, minlength=pictures)
         self.most = int(counts.max())
         rank = torch.arange(self.captions, device=owner.device) - (counts.cumsum(0) - counts)[owner]
-        slots = ((owner * self.most + rank) * self.width)[:, None] + steps
-        self.by_picture = slots.reshape(-1)[self.by_caption]
-        self.positions = steps.expand(self.captions, -1).reshape(-1)[self.by_caption]
-        self.caption_of_token = self.by_caption // self.width
+        by_picture = (((owner * self.most + rank) * self.width)[:, None] + steps).reshape(-1)[slots]
+        # Rows that fill up are written behind the grid and read from its first place.
+        fill = len(self.real) - rows
+        self._captions_to = _padded(slots, fill, self.captions * self.width)
+        self._pictures_to = _padded(by_picture, fill, pictures * self.most * self.width)
+        self._captions_from = _padded(slots, fill, 0)
+        self._pictures_from = _padded(by_picture, fill, 0)
+        self.positions = self._captions_from % self.width
+        self.caption_of_token = self._captions_from // self.width
 
     def pack(self, values: Tensor) -> Tensor:
-        """`(captions, ≥ width)` to one value for each fed token."""
-        return values[:, : self.width].reshape(-1)[self.by_caption]
+        """`(captions, steps)` to one value for each row; steps beyond `values` are its last."""
+        return values[self.caption_of_token, self.positions.clamp_max(values.shape[1] - 1)]
 
     def per_caption(self, rows: Tensor, heads: int) -> Tensor:
         """Packed rows to `(captions, heads, width, head width)`; padding is zero."""
-        return self._spread(rows, self.by_caption, self.captions, self.width, heads)
+        return _spread(rows, self._captions_to, self.captions, self.width, heads)
 
     def per_picture(self, rows: Tensor, heads: int) -> Tensor:
         """Packed rows to `(pictures, heads, most · width, head width)`; padding is zero."""
-        return self._spread(rows, self.by_picture, self.pictures, self.most * self.width, heads)
+        return _spread(rows, self._pictures_to, self.pictures, self.most * self.width, heads)
 
     def from_captions(self, values: Tensor) -> Tensor:
-        return self._gather(values, self.by_caption)
+        """The inverse of `per_caption`."""
+        return _gather(values, self._captions_from)
 
     def from_pictures(self, values: Tensor) -> Tensor:
-        return self._gather(values, self.by_picture)
+        """The inverse of `per_picture`."""
+        return _gather(values, self._pictures_from)
 
-    @staticmethod
-    def _spread(rows: Tensor, index: Tensor, batch: int, width: int, heads: int) -> Tensor:
-        grid = rows.new_zeros(batch * width, rows.shape[-1]).index_copy(0, index, rows)
-        return grid.view(batch, width, heads, -1).transpose(1, 2)
 
-    @staticmethod
-    def _gather(values: Tensor, index: Tensor) -> Tensor:
-        return values.transpose(1, 2).reshape(-1, values.shape[1] * values.shape[3]).index_select(0, index)
+def round_up(count: int, step: int | None = None) -> int:
+    """The next multiple of `step`; by default of about a thirtieth of `count`, a power of two, at least 8."""
+    step = step or max(8, 1 << max(0, count.bit_length() - 6))
+    return -(-count // step) * step
+
+
+def _padded(index: Tensor, fill: int, value: int) -> Tensor:
+    return functional.pad(index, (0, fill), value=value)
+
+
+def _spread(rows: Tensor, index: Tensor, batch: int, width: int, heads: int) -> Tensor:
+    grid = rows.new_zeros(batch * width + 1, rows.shape[-1]).index_copy(0, index, rows)
+    return grid[:-1].view(batch, width, heads, -1).transpose(1, 2)
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    return values.transpose(1, 2).reshape(-1, values.shape[1] * values.shape[3]).index_select(0, index)

@@ -121,14 +121,13 @@ class Blip(Backbone):
         decoder = self.model.text_decoder
         grid = CaptionGrid(lengths - 1, owner, memory.shape[0])
         hidden = decode_grouped(decoder, memory, tokens, grid, recompute=recompute)
-        labelled = grid.positions + 1 >= given[grid.caption_of_token]
-        targets = grid.pack(tokens[:, 1:])[labelled]
-        log_probs = functional.log_softmax(decoder.cls(hidden[labelled]).float(), -1)
-        nll = -log_probs.gather(1, targets[:, None])[:, 0]
+        labelled = grid.real & (grid.positions + 1 >= given[grid.caption_of_token])
+        log_probs = functional.log_softmax(decoder.cls(hidden).float(), -1)
+        nll = -log_probs.gather(1, grid.pack(tokens[:, 1:])[:, None])[:, 0]
         objective = nll
         if label_smoothing:
             objective = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean(-1)
-        return TokenLosses(nll, objective, grid.caption_of_token[labelled])
+        return TokenLosses(nll[labelled], objective[labelled], grid.caption_of_token[labelled])
 
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         pictures = memory.shape[0]

@@ -19,11 +19,10 @@ from captune.models.attention import CaptionGrid, attend
 def decode_grouped(
     decoder: Any, memory: Tensor, tokens: Tensor, grid: CaptionGrid, *, recompute: bool = False
 ) -> Tensor:
-    """Hidden states of every fed token.
+    """Hidden states of every row of the grid.
 
-    `memory` (pictures, patches, width), `tokens` (captions, ≥ grid.width) →
-    (fed tokens, hidden size). With `recompute`, activations are computed again in the
-    backward pass instead of kept.
+    `memory` (pictures, patches, width), `tokens` (captions, steps) → (rows, hidden size).
+    With `recompute`, activations are computed again in the backward pass instead of kept.
     """
     embeddings = decoder.bert.embeddings
     hidden = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)
