@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captune.app.blocks.pipeline import Block, Cfg, Ctx, Result, block
 from captune.app.blocks.settings import NEW, SCENES, Settings, settings
@@ -17,6 +17,9 @@ from captune.core.options import DeviceOptions, EvaluateConfig, TrainConfig
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, EVAL, TRAIN_METRICS, Run
 from captune.data.prepared import SPLITS, read_prepared, read_split
+
+if TYPE_CHECKING:
+    from captune.models.backbone import Backbone
 
 PREPARED = "prepared.json"
 
@@ -90,24 +93,20 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
 
     `processor(picture)` gives the pixels (3, size, size), `encode(record)` pixels and
     tokens of all its references, `collate([encode(record), ...])` a training batch.
-    `backbone` is the model without its weights.
     """
-    from captune.app.train import build_backbone
     from captune.engine.batches import clean_reference, collate
     from captune.engine.captioning import read_pixels
 
-    asked = settings(cfg)
-    config = _train_config(asked)
-    records = _records(ctx, "train")
-    backbone = build_backbone(asked.model, records, config, new=asked.model.startswith(NEW))
+    data = _train_config(settings(cfg)).data
+    backbone = _backbone(cfg, ctx)
     backbone.model.to("meta")  # ctx lives as long as the notebook; the weights need not
 
     def processor(picture: Any) -> Any:
         return read_pixels(picture, backbone.pixels)
 
     def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
-        texts = [clean_reference(r) for r in record.references] if config.data.clean_captions else record.references
-        return processor(record.image), [backbone.encode_reference(t, config.data.max_caption_tokens) for t in texts]
+        texts = [clean_reference(r) for r in record.references] if data.clean_captions else record.references
+        return processor(record.image), [backbone.encode_reference(t, data.max_caption_tokens) for t in texts]
 
     return {
         "tokenizer": backbone.tokenizer,
@@ -115,14 +114,13 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
         "processor": processor,
         "encode": encode,
         "collate": lambda encoded: collate(encoded, backbone.pad),
-        "backbone": backbone,
     }
 
 
-@block("06_build_model", needs=["05_build_processor_and_collator"])
+@block("06_build_model", needs=["04_load_datasets"])
 def build_model(cfg: Cfg, ctx: Ctx) -> Result:
     """What training begins with: `model`, `family`, `parameters`, `trained_parameters`, and both for each part."""
-    backbone = ctx["05_build_processor_and_collator"]["backbone"]
+    backbone = _backbone(cfg, ctx)
     parts = {
         name: {"parameters": sum(p.numel() for p in part), "trained": sum(p.numel() for p in part if p.requires_grad)}
         for name, part in backbone.parts().items()
@@ -253,11 +251,13 @@ def _train_config(asked: Settings) -> TrainConfig:
     return resolve(TrainConfig, preset=asked.preset, flags=asked.of(TrainConfig), environment=os.environ).values
 
 
-def _records(ctx: Ctx, split: str) -> list[ImageRecord]:
-    splits = ctx["04_load_datasets"]
-    if split not in splits:
-        raise CaptuneError(f"The data has no split '{split}'.", f"It has: {', '.join(splits)}. See cfg['split'].")
-    return splits[split]
+def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
+    from captune.app.train import build_backbone
+
+    asked, splits = settings(cfg), ctx["04_load_datasets"]
+    if "train" not in splits:
+        raise CaptuneError(f"The data has no split 'train'; it has {', '.join(splits)}.", "See cfg['split'].")
+    return build_backbone(asked.model, splits["train"], _train_config(asked), new=asked.model.startswith(NEW))
 
 
 def _check_same(run: Run, asked: Settings) -> None:

@@ -1,0 +1,164 @@
+"""The notebook runs from the first cell to the last, and its demo captions an uploaded picture."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import captune
+from captune.core.files import read_json, write_json
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "flickr8k.ipynb"
+TINY: dict[str, Any] = {
+    "source": "scenes",
+    "scenes": {"train": 24, "dev": 6, "test": 6},
+    "model": "new:blip-tiny",
+    "preset": None,
+    "epochs": 1,
+    "batch_size": 8,
+    "validation_images": 4,
+    "num_beams": 1,
+    "max_new_tokens": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("blocks") / "work"
+
+
+@pytest.fixture(scope="module")
+def ctx(work: Path) -> dict[str, Any]:
+    return captune.run_pipeline(captune.PIPELINE, {**TINY, "work": work})
+
+
+def test_the_notebook_is_committed_without_outputs() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) > 8
+    assert not [cell["id"] for cell in code if cell["outputs"] or cell["execution_count"]]
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(f"cfg.update({TINY!r})"))
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    said = {cell.source: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    assert not [output for outputs in said.values() for output in outputs if output.output_type == "error"]
+    (table,) = (
+        "".join(o.get("text", "") for o in outputs) for code, outputs in said.items() if "scores['base']" in code
+    )
+    assert "6 pictures, 30 references" in table
+    assert "cider" in table
+    (widget,) = (outputs for code, outputs in said.items() if code == 'ctx["10_demo_widgets"]["widget"]')
+    assert "application/vnd.jupyter.widget-view+json" in widget[0].data
+    assert (tmp_path / "captune-scenes" / "run" / "eval_bleu.json").is_file()
+
+
+def test_every_block_leaves_what_it_promises(ctx: dict[str, Any], work: Path) -> None:
+    assert list(ctx) == [one.name for one in captune.PIPELINE]
+    assert ctx["01_setup_env"]["device"] in ("cpu", "cuda", "mps")
+    assert ctx["03_prepare_data"]["counts"]["train"] == {"images": 24, "references": 120}
+    assert ctx["03_prepare_data"]["splits"] == read_json(work / "data" / "splits.json")
+    assert {name: len(records) for name, records in ctx["04_load_datasets"].items()} == {
+        "train": 24,
+        "val": 6,
+        "test": 6,
+    }
+    built = ctx["06_build_model"]
+    assert built["parameters"] == sum(part["parameters"] for part in built["parts"].values())
+    assert built["parameters"] == read_json(work / "run" / "manifest.json")["parameters"]
+    assert ctx["07_train"]["metrics"] == read_json(work / "run" / "train_metrics.json")
+    assert ctx["07_train"]["metrics"]["steps"] == 3
+
+
+def test_a_batch_of_the_collator(ctx: dict[str, Any]) -> None:
+    built = ctx["05_build_processor_and_collator"]
+    batch = built["collate"]([built["encode"](record) for record in ctx["04_load_datasets"]["train"][:3]])
+    assert batch["pixel_values"].shape == (3, 3, 32, 32)
+    assert batch["owner"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    first = ctx["04_load_datasets"]["train"][0].references[0]
+    assert built["tokenizer"].decode(batch["tokens"][0], skip_special_tokens=True) == first
+
+
+def test_evaluation_compares_with_the_untrained_start(ctx: dict[str, Any]) -> None:
+    scores = ctx["08_eval_bleu"]
+    assert (scores["images"], scores["references"]) == (6, 30)
+    assert scores["models"]["base"].endswith("@checkpoint-0")
+    assert scores["tuned"]["loss"] < scores["base"]["loss"]
+    assert scores["difference"]["loss"] == pytest.approx(scores["tuned"]["loss"] - scores["base"]["loss"])
+    assert read_json(scores["file"])["models"][scores["models"]["tuned"]]["scores"] == scores["tuned"]
+
+
+def test_after_a_restart_only_what_is_asked_is_done(ctx: dict[str, Any], work: Path) -> None:
+    cfg = {**TINY, "work": work, "limit_images": 3, "limit_references": 2}
+    again = captune.run_pipeline(captune.PIPELINE, cfg, only=["08_eval_bleu"])
+    assert list(again) == ["03_prepare_data", "07_train", "08_eval_bleu"]
+    assert again["07_train"] == ctx["07_train"]
+    assert (again["08_eval_bleu"]["images"], again["08_eval_bleu"]["references"]) == (3, 6)
+
+
+def test_a_run_of_other_settings_is_not_taken_for_this_one(ctx: dict[str, Any], work: Path) -> None:
+    cfg = {**TINY, "work": work, "epochs": 3, "learning_rate": 1e-3}
+    with pytest.raises(captune.CaptuneError, match=r"epochs 1.0 → 3.0; learning_rate 2e-05 → 0.001") as raised:
+        captune.run_pipeline(captune.PIPELINE, cfg, only=["09_infer_core"])
+    assert "cfg['run'] = 'run-2'" in raised.value.hint
+
+
+def test_a_stopped_run_goes_on(ctx: dict[str, Any], work: Path) -> None:
+    manifest = read_json(work / "run" / "manifest.json")
+    write_json(work / "run" / "manifest.json", {**manifest, "finished": False})
+    cfg = {**TINY, "work": work}
+    with pytest.raises(captune.CaptuneError, match="09_infer_core needs 07_train"):
+        captune.run_pipeline(captune.PIPELINE, cfg, only=["09_infer_core"])
+    found = captune.run_pipeline(captune.PIPELINE, cfg, only=["07_train"])
+    assert found["07_train"]["metrics"]["steps"] == 3
+    assert read_json(work / "run" / "manifest.json")["finished"] is True
+
+
+def test_caption_image_core(ctx: dict[str, Any]) -> None:
+    core = ctx["09_infer_core"]["caption_image_core"]
+    picture = Path(ctx["04_load_datasets"]["test"][0].image)
+    text = core(picture, max_new_tokens=24, num_beams=3)
+    assert isinstance(text, str)
+    assert text == core(picture.read_bytes(), max_new_tokens=24, num_beams=3)
+    assert text == captune.Captioner.load(ctx["07_train"]["run"])(picture, max_new_tokens=24, num_beams=3).text
+    assert len(core(picture, max_new_tokens=2).split()) <= 2
+
+
+def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
+    parts = ctx["10_demo_widgets"]["parts"]
+    picture = Path(ctx["04_load_datasets"]["test"][0].image)
+    core = ctx["09_infer_core"]["caption_image_core"]
+    parts["button"].click()
+    assert parts["output"].value == "Choose a picture first."
+    parts["upload"].value = (upload(picture.name, picture.read_bytes()),)
+    assert core(picture, max_new_tokens=24, num_beams=3) in parts["output"].value
+    parts["beams"].value, parts["length"].value = 1, 3
+    parts["button"].click()
+    assert core(picture, max_new_tokens=3, num_beams=1) in parts["output"].value
+    assert parts["picture"].value == picture.read_bytes()
+    parts["upload"].value = (upload("letter.txt", b"no picture"),)
+    assert "<b>" not in parts["output"].value
+    assert parts["picture"].layout.display == "none"
+
+
+def upload(name: str, content: bytes) -> dict[str, Any]:
+    """What the browser hands on, as ipywidgets' FileUpload holds it."""
+    return {
+        "name": name,
+        "type": "image/jpeg",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+    }
