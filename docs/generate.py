@@ -186,6 +186,24 @@ def doctor() -> str:
     return table(("check", "what it looks at"), ((name, about(check)) for name, check in CHECKS.items()))
 
 
+def support() -> str:
+    """What is there by name, in one table."""
+    from captune.data.formats import FORMATS
+    from captune.data.writers import WRITERS
+    from captune.metrics import METRICS
+    from captune.models import FAMILIES
+
+    sizes = [f"{name} ({', '.join(FAMILIES[name].sizes)})" for name in FAMILIES]
+    rows = (
+        ("model families (sizes from scratch)", sizes),
+        ("data sets", FORMATS),
+        ("metrics", METRICS),
+        ("captions as", WRITERS),
+        ("recipes", presets()),
+    )
+    return table(("", "names"), ((what, ", ".join(names)) for what, names in rows))
+
+
 REGIONS: dict[str, Callable[[], str]] = {
     "options": options,
     "verbs": verbs,
@@ -196,6 +214,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "families": families,
     "presets": preset_table,
     "doctor": doctor,
+    "support": support,
 }
 
 

@@ -90,8 +90,10 @@ class Blip(Backbone):
             },
             image_text_hidden_size=text[0],
         )
-        pixels = PixelSettings(side, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-        return cls(BlipForConditionalGeneration(config), tokenizer, pixels)
+        model = BlipForConditionalGeneration(config)
+        # As large as what the patches themselves bring; the library's 0.02 hides for long where a patch lies.
+        nn.init.normal_(model.vision_model.embeddings.position_embedding, std=0.3)
+        return cls(model, tokenizer, PixelSettings(side, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
