@@ -9,8 +9,10 @@ import logging
 import os
 import stat
 import struct
+import threading
 import warnings
 import zlib
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,10 @@ DECODERS = (
     "PSD", "QOI", "SGI", "PCX", "DDS", "FITS", "PCD", "TGA",
 )  # fmt: skip
 MAX_PIXELS = 100_000_000
+GIANT = 20_000_000
+# Threads decode side by side, but pictures of more pixels than GIANT one after another:
+# each takes up to nine bytes a pixel on the way.
+_ONE_GIANT = threading.Lock()
 
 # How the names of picture files end, for looking through folders; what a file is, its bytes tell.
 PICTURE_SUFFIXES = frozenset(
@@ -145,14 +151,15 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
     try:
         with Image.open(file, formats=DECODERS) as image:
             _check_size(image, name, max_pixels)
-            image.load()
-            _check_size(image, name, max_pixels)  # some containers tell the true size only now
-            if image.format in ("JPEG", "MPO") and has_missing_rows(image, file):
-                raise ImageError(
-                    name, "truncated (its last rows are missing)", "Download or copy it again.", kind="truncated"
-                )
-            orientation = _orientation(image)
-            rgb = _to_rgb(image)
+            with _ONE_GIANT if image.width * image.height > GIANT else nullcontext():
+                image.load()
+                _check_size(image, name, max_pixels)  # some containers tell the true size only now
+                if image.format in ("JPEG", "MPO") and has_missing_rows(image, file):
+                    raise ImageError(
+                        name, "truncated (its last rows are missing)", "Download or copy it again.", kind="truncated"
+                    )
+                orientation = _orientation(image)
+                rgb = _to_rgb(image)
     except UnidentifiedImageError:
         kind, words, step = tell_unknown(head)
         raise ImageError(name, words, _sentence(step), kind=kind) from None
