@@ -25,8 +25,11 @@ MAX_PIXELS = 100_000_000
 
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The model's pixels (3, size, size), float32, of a path, bytes or a PIL picture."""
-    image = source if isinstance(source, Image.Image) else open_image(source, max_pixels=max_pixels)
-    return to_pixels(image.convert("RGB"), settings.size, settings.mean, settings.std, settings.resample)
+    if isinstance(source, Image.Image):
+        image = source if source.mode == "RGB" else source.convert("RGB")
+    else:
+        image = open_image(source, max_pixels=max_pixels)
+    return to_pixels(image, settings.size, settings.mean, settings.std, settings.resample)
 
 
 def stream_pixels(
