@@ -220,7 +220,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_to_rgb(image)
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")  # converting would copy
+        return image.convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     elif image.mode == "RGBa" or image.mode not in ("LA", "RGBA"):
