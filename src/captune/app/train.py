@@ -63,6 +63,11 @@ def train(
     """
     if not str(out):
         raise UsageError("No output folder was given.", "Give --out RUN.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CaptuneError(
+            "Training on several devices at once is not in this version.",
+            "Start `captune train` once, without torchrun or accelerate launch; raise --gradient-accumulation instead.",
+        )
     run = Run(out)
     environment = os.environ if environment is None else environment
     if resume and Run.is_run(run.path):
