@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,25 @@ def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
     parts["upload"].value = (upload("letter.txt", b"no picture"),)
     assert "<b>" not in parts["output"].value
     assert parts["picture"].layout.display == "none"
+
+
+def test_the_page_about_the_pipeline_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (NOTEBOOK.parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    first, some, own = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    for code in (first.replace("cfg = {", "cfg = {'scenes': {'train': 24, 'dev': 6, 'test': 6}, "), some, own):
+        exec(code, names)
+    assert list(names["ctx"])[-2:] == ["08_eval_bleu", "11_longest"]
+    assert names["ctx"]["08_eval_bleu"]["images"] == 6
+
+
+def test_the_page_lists_every_result_of_every_block(ctx: dict[str, Any]) -> None:
+    page = (NOTEBOOK.parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\d\d_\w+)` \| (.*) \|$", page, re.MULTILINE))
+    assert list(listed) == list(ctx)
+    for name, results in ctx.items():
+        assert set(results) <= set(re.findall(r"`(\w+)", listed[name])), name
 
 
 def upload(name: str, content: bytes) -> dict[str, Any]:
