@@ -133,7 +133,10 @@ def test_a_block_that_returns_nothing_is_told() -> None:
         ({"epochs": -1}, "-1 is not allowed"),
         ({"preset": "flickr8k-quik"}, "flickr8k-quik"),
         ({"model": ""}, r"cfg\['model'\] is empty"),
-        ({"source": "scenes", "scenes": {"trian": 4}}, "trian"),
+        ({"run": ""}, r"cfg\['run'\] is empty"),
+        ({"scenes": {"trian": 4}}, "trian"),
+        ({"scenes": {"train": 0}}, "not allowed"),
+        ({"scenes": [600, 60, 60]}, "not allowed"),
     ],
 )
 def test_a_cfg_is_checked_before_anything_runs(cfg: dict[str, Any], said: str) -> None:

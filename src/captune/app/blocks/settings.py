@@ -88,7 +88,7 @@ def settings(cfg: Mapping[str, Any]) -> Settings:
         if key not in own | options:
             raise UsageError(f"cfg has no key '{key}'.", did_you_mean(str(key), own | options))
     given = {key: value for key, value in cfg.items() if key in own}
-    for key in ("work", "source", "model"):
+    for key in ("work", "source", "model", "run"):
         if not str(given.get(key, "-")):
             raise UsageError(f"cfg['{key}'] is empty.", "Leave it out for the default.")
     found = Settings(
@@ -100,9 +100,18 @@ def settings(cfg: Mapping[str, Any]) -> Settings:
             "options": {key: value for key, value in cfg.items() if key in options},
         }
     )
-    if unknown := set(found.drawn) - {"train", "dev", "test"}:
-        raise UsageError(f"cfg['scenes'] has no split {sorted(unknown)}.", "It has train, dev and test.")
+    _check_scenes(found.scenes)
     resolve(PrepareConfig, flags=found.prepare_options(), environment=os.environ)
     for config in (TrainConfig, EvaluateConfig):
         resolve(config, preset=found.preset, flags=found.of(config), environment=os.environ)
     return found
+
+
+def _check_scenes(scenes: Any) -> None:
+    if scenes is None:
+        return
+    right = isinstance(scenes, Mapping) and set(scenes) <= {"train", "dev", "test"}
+    if not right or not all(isinstance(count, int) and count > 0 for count in scenes.values()):
+        raise UsageError(
+            f"cfg['scenes']: {scenes!r} is not allowed.", "For example: {'train': 600, 'dev': 60, 'test': 60}"
+        )
