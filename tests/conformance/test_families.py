@@ -215,6 +215,21 @@ def test_a_prompt_too_long_for_the_model_is_refused_with_the_number_that_fits(ba
         backbone.generate(backbone.encode(pixels(backbone, 1)), options)
 
 
+def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
+    few = GenerationOptions(num_beams=2, num_captions=4, max_new_tokens=6)
+    with torch.inference_mode():
+        memory = backbone.encode(pixels(backbone, 2))
+        found = backbone.generate(memory, few)
+        assert found == backbone.generate(memory, few.model_copy(update={"num_beams": 4}))
+    assert [len(each) for each in found] == [4, 4]
+
+
+def test_a_shortest_caption_longer_than_the_longest_is_refused(backbone: Backbone) -> None:
+    options = GenerationOptions(min_new_tokens=9, max_new_tokens=5)
+    with pytest.raises(UsageError, match="longer than the longest"), torch.inference_mode():
+        backbone.generate(backbone.encode(pixels(backbone, 1)), options)
+
+
 def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) -> None:
     batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
     backbone.model.train()

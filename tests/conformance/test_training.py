@@ -269,4 +269,9 @@ def test_a_prompt_is_trained_saved_and_used(tiny_data: Path, tmp_path: Path) -> 
 
 def test_captioning_defaults_travel_with_the_model(finished: Run) -> None:
     assert captune.Captioner.load(str(finished.path)).options.generation.num_beams == 1
-    assert captune.Captioner.load(str(finished.path), num_beams=2).options.generation.num_beams == 2
+    captioner = captune.Captioner.load(str(finished.path), num_beams=2, min_new_tokens=3)
+    assert captioner.options.generation.num_beams == 2
+    picture = finished.manifest()["data"] + "/../Images/00.png"
+    assert len(captioner.captions(picture, num_captions=3)) == 3
+    with pytest.raises(UsageError, match="longer than the longest"):
+        captioner(picture, max_new_tokens=2)

@@ -87,7 +87,6 @@ def test_a_right_name_in_the_wrong_section_is_an_error() -> None:
         ({"sets": ["train.schedule=cosin"]}, ["--set train.schedule", "'cosin'", "'cosine'"]),
         ({"flags": {"freeze": ("vison",)}}, ["--freeze", "'vison'", "'vision'"]),
         ({"flags": {"device": "gpu"}}, ["--device", "'gpu'"]),
-        ({"flags": {"num_captions": 9}}, ["num_captions 9 is above num_beams 3"]),
         ({"sets": ["train.epochs"]}, ["--set train.epochs: expected KEY=VALUE", "--set train.epochs=3"]),
         ({"preset": "flickr9k-quick"}, ["no preset 'flickr9k-quick'", "Did you mean 'flickr8k-quick'?"]),
         ({"file": "not-there.yaml"}, ["Cannot read the configuration not-there.yaml", "No such file"]),

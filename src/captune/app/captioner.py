@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.core.config import Resolved, resolve
@@ -81,7 +81,7 @@ class Captioner:
         """
         from captune.engine.captioning import caption_stream
 
-        values = self._with(options)
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
         return caption_stream(
             self.backbone,
             items,
@@ -90,18 +90,4 @@ class Captioner:
             workers=values.caption.workers,
             max_pixels=values.caption.max_pixels,
             dtype=self.dtype,
-        )
-
-    def _with(self, options: Mapping[str, Any]) -> CaptionConfig:
-        if not options:
-            return self.options
-        changed = resolve(CaptionConfig, flags=options)
-        update: dict[str, dict[str, Any]] = {}
-        for key in changed.sources:
-            section, _, name = key.partition(".")
-            update.setdefault(section, getattr(self.options, section).model_dump())[name] = getattr(
-                getattr(changed.values, section), name
-            )
-        return self.options.model_copy(
-            update={section: type(getattr(self.options, section)).model_validate(v) for section, v in update.items()}
         )

@@ -93,15 +93,16 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Iterable[str] = (),
+    base: Config | None = None,
 ) -> Resolved[Config]:
-    """Merge all sources, the later winning: defaults, preset, file, environment, flags, `sets`.
+    """Merge all sources, the later winning: defaults or `base`, preset, file, environment, flags, `sets`.
 
     `flags` are option names with values (None: not given), `sets` are strings
     `section.name=value` whose values are YAML. Raises `UsageError` for an unknown key
     or a value out of range, naming where it came from.
     """
     known = leaves(config)
-    tree: dict[str, dict[str, Any]] = {}
+    tree: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
     sources: dict[str, str] = {}
 
     def put(key: str, value: Any, source: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -51,21 +51,13 @@ class GenerationOptions(Options):
     top_k: int = option(50, "Draw among this many tokens; 0: all (with --sample).", ge=0)
     top_p: float = option(1.0, "Draw among the tokens that hold this much probability (with --sample).", gt=0, le=1)
     sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0)
-    num_captions: int = option(1, "Captions for each picture: the best beams, or that many samples.", ge=1, le=64)
+    num_captions: int = option(
+        1, "Captions for each picture: the best of at least as many beams, or samples.", ge=1, le=64
+    )
     variations: int = option(
         0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
     )
     prompt: str | None = option(None, "Words the caption continues; not repeated in it. Default: the model's own.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> GenerationOptions:
-        if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
-        if not self.sample and self.num_captions > self.num_beams:
-            raise ValueError(
-                f"num_captions {self.num_captions} is above num_beams {self.num_beams}; raise num_beams or set sample"
-            )
-        return self
 
 
 class PrepareOptions(Options):

@@ -185,6 +185,14 @@ class Backbone(ABC):
 
     def generate(self, memory: Tensor, options: GenerationOptions) -> list[list[Caption]]:
         """Captions of each picture, the best first; the prompt is not repeated in them."""
+        if options.min_new_tokens > options.max_new_tokens:
+            raise UsageError(
+                f"The shortest caption ({options.min_new_tokens} tokens) is longer than the longest "
+                f"({options.max_new_tokens}).",
+                "Lower --min-new-tokens or raise --max-new-tokens.",
+            )
+        if not options.sample and options.num_captions > options.num_beams:
+            options = options.model_copy(update={"num_beams": options.num_captions})
         prompt = self.prompt if options.prompt is None else options.prompt
         prefix = [self.start, *self.words(prompt)]
         if len(prefix) + options.max_new_tokens > self.longest:
