@@ -28,9 +28,10 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         right = axis.twinx()
         right.plot(*zip(*scores, strict=True), "s--", color="tab:green", label="CIDEr-D (validation)", markersize=4)
         right.set_ylabel("CIDEr-D × 100")
+        right.set_ylim(bottom=0)
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:
-        axis.legend(handles, labels, loc="center right")
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png")
