@@ -28,7 +28,7 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         right = axis.twinx()
         right.plot(*zip(*scores, strict=True), "s--", color="tab:green", label="CIDEr-D (validation)", markersize=4)
         right.set_ylabel("CIDEr-D × 100")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.1 * max(1.0, *(score for _, score in scores)))
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:
