@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-TINY = ["--max-steps", "6", "--eval-steps", "3", "--batch-size", "4", "--validation-images", "2", "--max-new-tokens", "6",
-        "--num-beams", "2", "--learning-rate", "1e-3"]  # fmt: skip
+OPTIONS = "--max-steps 6 --eval-steps 3 --batch-size 4 --validation-images 2 --max-new-tokens 6 --num-beams 2"
+TINY = [*OPTIONS.split(), "--learning-rate", "1e-3"]
 
 
 def captune(*words: object, folder: Path, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
