@@ -27,7 +27,7 @@ from captune.data.scenes import Scene, all_true, objects_named, read_scenes, wri
 MODEL = "new:blip-demo"
 PRESET = "demo"
 START = "checkpoint-0"
-SCENES = {"train": 12_000, "dev": 100, "test": 300}
+SCENES = {"train": 10_000, "dev": 100, "test": 300}
 SHOWN = 6
 MODELS = ("untrained", "trained")
 

@@ -24,7 +24,7 @@ from captune.models.vocabulary import learn_tokenizer
 # size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
 SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
     "tiny": (32, 8, (32, 2, 2), (32, 2, 2), 0.0),
-    "demo": (48, 8, (96, 3, 4), (96, 2, 4), 0.0),
+    "demo": (48, 16, (128, 2, 4), (96, 2, 4), 0.0),
     "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
     "medium": (224, 16, (384, 8, 6), (384, 6, 6), 0.1),
     "base": (384, 16, (768, 12, 12), (768, 12, 12), 0.1),

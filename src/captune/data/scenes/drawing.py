@@ -9,7 +9,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from captune.data.scenes.world import Scene
+from captune.data.scenes.world import OPPOSITE, Scene
 
 # Hue ranges in degrees. Objects are saturated, backgrounds pale, so the two never meet.
 HUES = {"red": (-10, 8), "yellow": (50, 60), "green": (105, 140), "blue": (212, 235), "purple": (275, 300)}
@@ -20,8 +20,9 @@ BACKGROUND_VALUE = (0.8, 1.0)
 SUPERSAMPLING = 3
 # Shares of the picture's side.
 GRID = 3
-JITTER = 0.03
-RADIUS = (0.11, 0.155)
+JITTER = 0.025
+RADIUS = (0.11, 0.14)
+SIDES = {"left of": (0, 1), "right of": (2, 1), "above": (1, 0), "below": (1, 2)}
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -43,16 +44,13 @@ def _names_drawn(scene: Scene) -> list[tuple[str, str]]:
 def _layout(scene: Scene, chance: random.Random) -> tuple[list[Point], list[float]]:
     """Centres and radii as shares of the picture's side.
 
-    Objects stand near the middles of a 3 × 3 grid's cells: related ones in one row or
-    column, equal ones anywhere.
+    Objects stand near the middles of a 3 × 3 grid's cells: related ones on opposite sides
+    of the picture's middle, equal ones anywhere.
     """
     if scene.relation is None:
         cells = chance.sample([(column, row) for column in range(GRID) for row in range(GRID)], scene.count)
     else:
-        along, across = sorted(chance.sample(range(GRID), 2)), chance.randrange(GRID)
-        if scene.relation in ("right of", "below"):
-            along.reverse()
-        cells = [(place, across) if scene.relation in ("left of", "right of") else (across, place) for place in along]
+        cells = [SIDES[scene.relation], SIDES[OPPOSITE[scene.relation]]]
     places = [
         ((column + 0.5) / GRID + chance.uniform(-JITTER, JITTER), (row + 0.5) / GRID + chance.uniform(-JITTER, JITTER))
         for column, row in cells
