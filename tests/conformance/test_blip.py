@@ -15,7 +15,7 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
-from captune.models.blip import Blip
+from captune.models.blip import Blip, grid_positions
 
 
 @pytest.fixture
@@ -195,3 +195,14 @@ def test_an_unknown_size_lists_the_known(tiny_data: Path, tmp_path: Path) -> Non
         captune.train(tiny_data, "new:blip-smal", tmp_path / "run", environment={})
     assert "'small'" in caught.value.hint
     assert not (tmp_path / "run").exists()
+
+
+def test_a_new_models_positions_say_where_a_patch_lies() -> None:
+    positions = grid_positions(6, 32)
+    assert positions.shape == (36, 32)
+    apart = torch.cdist(positions, positions)
+    assert apart[~torch.eye(36, dtype=torch.bool)].min() > 0.1
+    row, column = divmod(14, 6)
+    near = [apart[14, (row + down) * 6 + column + right] for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+    torch.testing.assert_close(torch.stack(near), near[0].expand(4))  # the same step in every direction
+    assert apart[14].topk(5, largest=False).indices.sort().values.tolist() == [8, 13, 14, 15, 20]

@@ -13,10 +13,10 @@ import pytest
 
 from captune.cli.main import run
 from captune.core.records import Caption
-from captune.core.scores import MetricReport
 from captune.data.prepared import SplitCount
 from captune.data.source import Problem
 from captune.data.writers.row import CaptionRow
+from captune.metrics.report import MetricReport
 
 Says = Callable[..., tuple[int, str, str]]
 

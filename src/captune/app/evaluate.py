@@ -15,8 +15,8 @@ from captune.core.options import EvaluateConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL, SPLITS, Run
-from captune.core.scores import MetricReport
 from captune.data.prepared import read_prepared, read_split
+from captune.metrics.report import MetricReport
 
 
 @dataclass(frozen=True)

@@ -75,5 +75,6 @@ class Validation:
             {key: caption.text for key, caption in captions.items()},
             {record.id: record.references for record in self.captioned},
             metrics=METRICS,
+            resamples=0,
         )
         return dict(report.scores)

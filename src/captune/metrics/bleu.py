@@ -11,6 +11,7 @@ import numpy as np
 
 from captune.metrics.corpus import ORDERS, Corpus, Measured
 from captune.metrics.ngrams import GramCounts
+from captune.metrics.statistics import Statistics
 
 # The COCO code adds these to numerator and denominator; they decide what an image
 # without any matching 4-gram gets.
@@ -25,12 +26,13 @@ def bleu(corpus: Corpus) -> Measured:
     reference = closest_lengths(hypothesis, corpus.lengths[images:], corpus.references_per_image)
     matched = np.stack([_clipped(counts, corpus) for counts in corpus.grams])
     possible = np.stack([np.maximum(0, hypothesis - shift) for shift in range(ORDERS)])
-    each = _score(matched, possible, hypothesis, reference)
-    whole = _score(matched.sum(axis=1), possible.sum(axis=1), hypothesis.sum(), reference.sum())
-    names = [f"bleu_{order}" for order in range(1, ORDERS + 1)]
+    rows = np.concatenate([matched, possible, hypothesis[None], reference[None]]).T
+    whole = _score(rows.sum(axis=0))
+    names = tuple(f"bleu_{order}" for order in range(1, ORDERS + 1))
     return Measured(
         scores={name: float(value) for name, value in zip(names, whole, strict=True)},
-        per_image=dict(zip(names, each, strict=True)),
+        per_image=dict(zip(names, _score(rows).T, strict=True)),
+        statistics=Statistics(names, rows, _score),
     )
 
 
@@ -62,12 +64,10 @@ def _clipped(counts: GramCounts, corpus: Corpus) -> np.ndarray:
     return np.bincount(counts.sentence[:split], clipped, minlength=images).astype(np.int64)
 
 
-def _score(
-    matched: np.ndarray, possible: np.ndarray, hypothesis: np.ndarray | int, reference: np.ndarray | int
-) -> np.ndarray:
-    """BLEU of each order from its counts; (4,) or (4, N)."""
+def _score(rows: np.ndarray) -> np.ndarray:
+    """BLEU of each order (…, 4) from (sums of) rows: 4 matched, 4 possible, caption length, reference length."""
+    matched, possible = rows[..., :ORDERS], rows[..., ORDERS : 2 * ORDERS]
     precision = (matched + TINY) / (possible + SMALL)
-    powers = 1.0 / np.arange(1, ORDERS + 1)
-    score = np.cumprod(precision, axis=0) ** powers.reshape(-1, *[1] * (precision.ndim - 1))
-    ratio = (hypothesis + TINY) / (reference + SMALL)
+    score = np.cumprod(precision, axis=-1) ** (1.0 / np.arange(1, ORDERS + 1))
+    ratio = (rows[..., -2:-1] + TINY) / (rows[..., -1:] + SMALL)
     return score * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, Measured
+from captune.metrics.corpus import ORDERS, Corpus, Measured, averaged
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.ngrams import GramCounts
 
@@ -33,11 +33,7 @@ def cider(corpus: Corpus) -> Measured:
     apart = (bigrams[:images][own] - bigrams[images:]).astype(float)
     similar *= np.exp(-(apart**2) / (2 * SIGMA**2))
     each = np.bincount(own, similar, minlength=images) / ORDERS / corpus.references_per_image * SCALE
-    return Measured(
-        scores={"cider": float(each.mean())},
-        per_image={"cider": each},
-        settings={"document_frequencies": _source(corpus.document_frequencies, images)},
-    )
+    return averaged({"cider": each}, {"document_frequencies": _source(corpus.document_frequencies, images)})
 
 
 def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:

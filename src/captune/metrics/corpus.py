@@ -12,6 +12,7 @@ import numpy as np
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.ngrams import GramCounts, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
+from captune.metrics.statistics import Statistics, mean_statistics
 
 ORDERS = 4
 
@@ -64,11 +65,23 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric's results: corpus scores, scores per image (N,) by the same keys, settings."""
+    """One metric's results: corpus scores, scores per image (N,) by the same keys, settings.
+
+    `statistics` make the corpus scores again from a sample of the images; None where that cannot be done.
+    """
 
     scores: dict[str, float]
     per_image: Mapping[str, Sequence[float] | np.ndarray] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    statistics: Statistics | None = None
+
+
+def averaged(per_image: Mapping[str, Sequence[float] | np.ndarray], settings: dict[str, Any] | None = None) -> Measured:
+    """The results of a metric whose corpus score is the mean over images."""
+    statistics = mean_statistics(per_image)
+    means = statistics.score(statistics.values.sum(axis=0))
+    scores = {key: float(mean) for key, mean in zip(per_image, means, strict=True)}
+    return Measured(scores, per_image, settings or {}, statistics)
 
 
 Metric = Callable[[Corpus], Measured]

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.scores import MetricReport
 from captune.metrics import METRICS
 from captune.metrics.corpus import Corpus, Measured
 from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.report import MetricReport
+from captune.metrics.significance import RESAMPLES, intervals
+from captune.metrics.statistics import Statistics
 from captune.metrics.vocabulary import vocabulary
 
 DEFAULT_METRICS = ("bleu", "rouge_l", "cider", "sacrebleu")
@@ -20,12 +22,14 @@ def measure(
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] = DEFAULT_METRICS,
     document_frequencies: DocumentFrequencies | None = None,
+    resamples: int = RESAMPLES,
 ) -> MetricReport:
     """Score one caption per image against its references.
 
     Both mappings have the same image ids as keys; the number of references may differ
     from image to image. An empty caption scores 0. `document_frequencies` are what
-    CIDEr weighs n-grams with; without them it uses those of `references`. Raises
+    CIDEr weighs n-grams with; without them it uses those of `references`. `resamples` is the
+    number of bootstrap samples behind the intervals, 0 for none. Raises
     `CaptuneError` where ids do not match or an image has no references, `UsageError`
     for an unknown metric.
     """
@@ -42,16 +46,24 @@ def measure(
         "captions": vocabulary(corpus),
     }
     scores: dict[str, float] = {}
+    statistics: tuple[Statistics, ...] = ()
     by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}
     for metric in wanted:
         measured: Measured = metric(corpus)
         scores |= measured.scores
         settings |= measured.settings
+        statistics += (measured.statistics,) if measured.statistics else ()
         for key, values in measured.per_image.items():
             for image, value in zip(corpus.ids, values, strict=True):
                 by_image[image][key] = float(value)
     return MetricReport(
-        scores=scores, per_image=by_image, images=len(corpus.ids), references=int(per_image.sum()), settings=settings
+        scores=scores,
+        per_image=by_image,
+        images=len(corpus.ids),
+        references=int(per_image.sum()),
+        settings=settings,
+        intervals=intervals(statistics, resamples) if resamples else {},
+        statistics=statistics,
     )
 
 

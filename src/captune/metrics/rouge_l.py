@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captune.metrics.corpus import Corpus, Measured
+from captune.metrics.corpus import Corpus, Measured, averaged
 
 BETA = 1.2
 
@@ -25,7 +25,7 @@ def rouge_l(corpus: Corpus) -> Measured:
     for image, group in enumerate(corpus.references):
         each[image] = _score(sentences[image], sentences[first : first + len(group)])
         first += len(group)
-    return Measured(scores={"rouge_l": float(each.mean())}, per_image={"rouge_l": each})
+    return averaged({"rouge_l": each})
 
 
 def _score(hypothesis: list[str], references: Sequence[list[str]]) -> float:

@@ -9,7 +9,7 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, note, out_json, out_table
 from captune.core.options import EvaluateConfig
-from captune.core.scores import MetricReport
+from captune.metrics.report import MetricReport
 
 
 def evaluate(

@@ -1,0 +1,50 @@
+"""The values of an evaluation: corpus scores, per-image scores, and what they were made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from captune.metrics.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval, on the scale of its score."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MetricReport:
+    """Captions of one model measured against references.
+
+    `scores` are corpus scores, 0–1 (CIDEr-D as it is, 0–10), keyed `bleu_1` … `bleu_4`,
+    `rouge_l`, `cider`, and what else was measured; `intervals` has those that can be sampled
+    again; `per_image` has the same keys for each image id; `settings` says how they came about
+    (tokenizer, document frequencies, signature). `statistics` are what comparisons work on;
+    their rows are in the order of `per_image`. They are not written to files.
+    """
+
+    scores: dict[str, float]
+    per_image: dict[str, dict[str, float]] = field(default_factory=dict)
+    images: int = 0
+    references: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    statistics: tuple[Statistics, ...] = field(default=(), repr=False, compare=False)
+
+    def difference(self, other: MetricReport) -> dict[str, float]:
+        """This report's scores minus the other's, for the scores that both have."""
+        return {name: value - other.scores[name] for name, value in self.scores.items() if name in other.scores}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scores": self.scores,
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "per_image": self.per_image,
+            "images": self.images,
+            "references": self.references,
+            "settings": self.settings,
+        }
