@@ -12,26 +12,6 @@ from captune.metrics.significance import bootstrap, compare, intervals
 from captune.metrics.statistics import Statistics, mean_statistics
 
 WORDS = ("a", "dog", "cat", "man", "runs", "jumps", "sits", "on", "the", "grass", "red", "ball", "with", "two", "near")
-    "a",
-    "dog",
-    "cat",
-    "man",
-    "runs",
-    "jumps",
-    "sits",
-    "on",
-    "the",
-    "grass",
-    "beach",
-    "red",
-    "blue",
-    "ball",
-    "with",
-    "his",
-    "two",
-    "near",
-    "water",
-]
 
 
 def corpus(seed: int, images: int = 60) -> tuple[dict[str, str], dict[str, list[str]]]:
