@@ -20,6 +20,7 @@ PANELS = {
     "model": "Model",
     "train": "Training",
     "eval": "Evaluation",
+    "measure": "Metrics",
     "caption": "Pictures and captions",
     "generation": "How a caption is searched for",
     "run_on": "Device",

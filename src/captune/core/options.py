@@ -143,6 +143,15 @@ class TrainOptions(Options):
     gradient_checkpointing: bool = option(False, "Less memory for more time.")
 
 
+class MeasureOptions(Options):
+    """How captions are held against references."""
+
+    metrics: tuple[str, ...] = option(
+        ("auto",), "Metrics by name; auto: bleu, meteor (where its data is installed), rouge_l, cider, sacrebleu."
+    )
+    resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
+
+
 class EvalOptions(Options):
     """What is measured."""
 
@@ -177,6 +186,7 @@ class EvaluateConfig(Options):
     """Everything `captune evaluate` takes."""
 
     eval: EvalOptions = Field(default_factory=EvalOptions)
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 

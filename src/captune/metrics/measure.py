@@ -20,14 +20,15 @@ DEFAULT_METRICS = ("bleu", "rouge_l", "cider", "sacrebleu")
 def measure(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     document_frequencies: DocumentFrequencies | None = None,
     resamples: int = RESAMPLES,
 ) -> MetricReport:
     """Score one caption per image against its references.
 
     Both mappings have the same image ids as keys; the number of references may differ
-    from image to image. An empty caption scores 0. `document_frequencies` are what
+    from image to image. An empty caption scores 0. `metrics` are names from `METRICS`, by
+    default (or as `["auto"]`) `DEFAULT_METRICS`. `document_frequencies` are what
     CIDEr weighs n-grams with; without them it uses those of `references`. `resamples` is the
     number of bootstrap samples behind the intervals, 0 for none. Raises
     `CaptuneError` where ids do not match or an image has no references, `UsageError`
@@ -35,6 +36,8 @@ def measure(
     """
     if isinstance(metrics, str):
         raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
+    if metrics is None or list(metrics) == ["auto"]:
+        metrics = DEFAULT_METRICS
     if not metrics:
         raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
     wanted = [METRICS[name] for name in dict.fromkeys(metrics)]
