@@ -136,6 +136,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return SimpleNamespace(
             reports=reports,
             folder=Path("out"),
+            comparisons={},
             differences=lambda: {name: first.difference(reports[name]) for name in given["against"]},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,22 @@ from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL, SPLITS, Run
 from captune.data.prepared import read_prepared, read_split
 from captune.metrics.report import MetricReport
+from captune.metrics.significance import Difference, compare
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Reports of one or more models on the same pictures, the first being the one that was asked for.
 
-    `captions` holds every model's caption of every picture by id; `folder` the files that
-    were written, or None.
+    `captions` holds every model's caption of every picture by id; `comparisons` what the
+    first model has over each other one, with intervals and p-values (empty without
+    resamples); `folder` the files that were written, or None.
     """
 
     reports: dict[str, MetricReport]
     captions: dict[str, dict[str, Caption]]
     records: tuple[ImageRecord, ...]
+    comparisons: dict[str, dict[str, Difference]]
     folder: Path | None
 
     @property
@@ -78,16 +81,30 @@ def evaluate(
     records = sample_records(records, measured.limit_images)
     if measured.limit_references:
         records = [replace(r, references=r.references[: measured.limit_references]) for r in records]
-    names = [model, *([against] if isinstance(against, str) else against)]
+    names = [
+        *_expanded(model),
+        *(n for a in ([against] if isinstance(against, str) else against) for n in _expanded(a)),
+    ]
     reports: dict[str, MetricReport] = {}
     captions: dict[str, dict[str, Caption]] = {}
     for name in dict.fromkeys(str(n) for n in names):
         reports[name], captions[name] = _measure(name, records, resolved, progress)
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
-    evaluation = Evaluation(reports, captions, tuple(records), folder)
+    first, *others = reports
+    resamples = resolved.values.measure.resamples
+    comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
+    evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder)
     if folder is not None:
         _write(evaluation, folder, Path(data), split)
     return evaluation
+
+
+def _expanded(name: str) -> list[str]:
+    """`runs/x@all` stands for every checkpoint of the run."""
+    run, at, which = name.rpartition("@")
+    if not at or which != "all" or not Run.is_run(run):
+        return [name]
+    return [f"{run}@{checkpoint.name}" for checkpoint in Run(run).checkpoints()]
 
 
 def _measure(
@@ -110,13 +127,20 @@ def _measure(
     captions = caption_records(
         backbone, records, generation, batch_size=batch, dtype=dtype, progress=progress, label=f"Captioning ({name})"
     )
-    report = measure({key: caption.text for key, caption in captions.items()}, {r.id: r.references for r in records})
-    scores = dict(report.scores)
+    also = []
     if values.eval.perplexity:
         likelihood = likelihood_of_references(
             backbone, records, batch_size=batch, dtype=dtype, progress=progress, label=f"Perplexity ({name})"
         )
-        scores |= {"loss": likelihood.loss, "perplexity": likelihood.perplexity}
+        also = [likelihood.measured()]
+    with progress.task(f"Measuring {name}"):
+        report = measure(
+            {record.id: captions[record.id].text for record in records},
+            {record.id: record.references for record in records},
+            values.measure.metrics,
+            resamples=values.measure.resamples,
+            also=also,
+        )
     settings = {
         **report.settings,
         "generation": generation.model_dump(),
@@ -124,7 +148,7 @@ def _measure(
         "precision": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    return replace(report, scores=scores, settings=settings), captions
+    return replace(report, settings=settings), captions
 
 
 def _write(evaluation: Evaluation, folder: Path, data: Path, split: str) -> None:
@@ -139,8 +163,12 @@ def _write(evaluation: Evaluation, folder: Path, data: Path, split: str) -> None
             "images": first.images,
             "references": first.references,
             "scale": "0-1; cider as it is, loss in nats a token",
-            "models": {name: {"scores": r.scores, "settings": r.settings} for name, r in evaluation.reports.items()},
+            "models": {name: r.to_json(per_image=False) for name, r in evaluation.reports.items()},
             "differences": evaluation.differences(),
+            "comparisons": {
+                other: {key: asdict(difference) for key, difference in found.items()}
+                for other, found in evaluation.comparisons.items()
+            },
         },
     )
     if not (folder / SPLITS).is_file():

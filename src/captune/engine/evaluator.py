@@ -16,24 +16,44 @@ from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.engine.batches import collate
 from captune.engine.captioning import caption_stream, stream_pixels
+from captune.metrics.corpus import Measured
+from captune.metrics.statistics import Statistics
 from captune.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
 class ReferenceLikelihood:
-    """Summed negative log-likelihood (nats) of references and the number of their tokens, end included."""
+    """Summed negative log-likelihood (nats) of each image's references, and the number of their tokens, end included.
 
-    nll: float
-    tokens: int
+    `nll` and `tokens` (N,) are in the order of the records.
+    """
+
+    nll: np.ndarray
+    tokens: np.ndarray
 
     @property
     def loss(self) -> float:
         """Mean negative log-likelihood of a token."""
-        return self.nll / max(1, self.tokens)
+        return float(self.nll.sum() / max(1, self.tokens.sum()))
 
     @property
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))
+
+    def measured(self) -> Measured:
+        """Keys `loss` and `perplexity`, corpus and per image, as a metric gives them."""
+        rows = np.stack([self.nll, self.tokens], axis=1)
+        keys = ("loss", "perplexity")
+        per_image = dict(zip(keys, _likelihoods(rows).T, strict=True))
+        return Measured(
+            {"loss": self.loss, "perplexity": self.perplexity}, per_image, {}, Statistics(keys, rows, _likelihoods)
+        )
+
+
+def _likelihoods(sums: np.ndarray) -> np.ndarray:
+    """Loss and perplexity (…, 2) from sums (…, 2) of log-likelihoods and tokens."""
+    loss = sums[..., 0] / np.maximum(1, sums[..., 1])
+    return np.stack([loss, np.exp(np.minimum(loss, 700.0))], axis=-1)
 
 
 def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -> list[ImageRecord]:
@@ -80,12 +100,12 @@ def likelihood_of_references(
 ) -> ReferenceLikelihood:
     """How likely the model finds the references, by the forward pass that training uses."""
     by_id = {record.id: record for record in records if record.references}
-    nll, tokens = 0.0, 0
+    place = {key: index for index, key in enumerate(by_id)}
+    nll, tokens = np.zeros(len(by_id)), np.zeros(len(by_id), np.int64)
     items = ((key, record.image) for key, record in by_id.items())
     waiting: list[tuple[ImageRecord, np.ndarray]] = []
 
     def flush() -> None:
-        nonlocal nll, tokens
         if not waiting:
             return
         batch = collate(
@@ -96,8 +116,10 @@ def likelihood_of_references(
         with torch.inference_mode():
             memory = backbone.encode(on["pixel_values"].to(dtype))
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
-        nll += float(losses.nll.double().sum())
-        tokens += len(losses.nll)
+        owners = np.array([place[record.id] for record, _ in waiting])[batch["owner"].numpy()]
+        image = owners[losses.caption.cpu().numpy()]
+        np.add.at(nll, image, losses.nll.double().cpu().numpy())
+        np.add.at(tokens, image, 1)
         waiting.clear()
 
     with _autocast(backbone, autocast):

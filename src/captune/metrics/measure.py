@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
@@ -23,6 +24,7 @@ def measure(
     metrics: Sequence[str] | None = None,
     document_frequencies: DocumentFrequencies | None = None,
     resamples: int = RESAMPLES,
+    also: Sequence[Measured] = (),
 ) -> MetricReport:
     """Score one caption per image against its references.
 
@@ -30,7 +32,8 @@ def measure(
     from image to image. An empty caption scores 0. `metrics` are names from `METRICS`, by
     default (or as `["auto"]`) `DEFAULT_METRICS`. `document_frequencies` are what
     CIDEr weighs n-grams with; without them it uses those of `references`. `resamples` is the
-    number of bootstrap samples behind the intervals, 0 for none. Raises
+    number of bootstrap samples behind the intervals, 0 for none. `also` are results that
+    were measured elsewhere, for the images in the order of `hypotheses`. Raises
     `CaptuneError` where ids do not match or an image has no references, `UsageError`
     for an unknown metric.
     """
@@ -51,8 +54,8 @@ def measure(
     scores: dict[str, float] = {}
     statistics: tuple[Statistics, ...] = ()
     by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}
-    for metric in wanted:
-        measured: Measured = metric(corpus)
+    results: Iterator[Measured] = (metric(corpus) for metric in wanted)
+    for measured in chain(results, also):
         scores |= measured.scores
         settings |= measured.settings
         statistics += (measured.statistics,) if measured.statistics else ()

@@ -39,12 +39,12 @@ class MetricReport:
         """This report's scores minus the other's, for the scores that both have."""
         return {name: value - other.scores[name] for name, value in self.scores.items() if name in other.scores}
 
-    def to_json(self) -> dict[str, Any]:
-        return {
+    def to_json(self, *, per_image: bool = True) -> dict[str, Any]:
+        report: dict[str, Any] = {
             "scores": self.scores,
             "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
-            "per_image": self.per_image,
             "images": self.images,
             "references": self.references,
             "settings": self.settings,
         }
+        return {**report, "per_image": self.per_image} if per_image else report

@@ -1,0 +1,56 @@
+"""Scores of models side by side, as people read them: x 100, with intervals and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from captune.cli.terminal import SCALE, hundred, note, out_table
+from captune.metrics.report import MetricReport
+from captune.metrics.significance import Difference
+
+
+def print_reports(
+    reports: Mapping[str, MetricReport], comparisons: Mapping[str, Mapping[str, Difference]] | None = None
+) -> None:
+    """A row for each score: every model's, then what the first has over each of the others.
+
+    In brackets stands the 95 % interval; p is that of approximate randomisation.
+    """
+    comparisons = comparisons or {}
+    names = list(reports)
+    first = reports[names[0]]
+    columns = ["", *names, *(f"{names[0]} - {other}" for other in names[1:])]
+    rows = []
+    for score in dict.fromkeys(score for report in reports.values() for score in report.scores):
+        cells = [_score(score, report) for report in reports.values()]
+        for other in names[1:]:
+            cells.append(_difference(score, first, reports[other], comparisons.get(other, {})))
+        rows.append((score, *cells))
+    out_table(f"{first.images} pictures, {first.references} references", columns, rows, numbers=True)
+    note(SCALE + (" In brackets: 95 % intervals over pictures." if first.intervals else ""))
+    for name, reason in first.settings.get("left_out", {}).items():
+        note(f"{name} was left out: {reason}")
+
+
+def _score(name: str, report: MetricReport) -> str:
+    if name not in report.scores:
+        return "-"
+    interval = report.intervals.get(name)
+    shown = hundred(name, report.scores[name])
+    return f"{shown} [{hundred(name, interval.low)}, {hundred(name, interval.high)}]" if interval else shown
+
+
+def _difference(name: str, first: MetricReport, other: MetricReport, compared: Mapping[str, Difference]) -> str:
+    if name not in first.scores or name not in other.scores:
+        return "-"
+    found = compared.get(name)
+    shown = _signed(name, first.scores[name] - other.scores[name])
+    if found is None:
+        return shown
+    p = "p<0.001" if found.p_randomisation < 0.001 else f"p={found.p_randomisation:.3f}"
+    return f"{shown} [{_signed(name, found.low)}, {_signed(name, found.high)}] {p}"
+
+
+def _signed(name: str, value: float) -> str:
+    shown = hundred(name, value)
+    return shown if shown.startswith("-") else f"+{shown}"
