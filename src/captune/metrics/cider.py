@@ -12,7 +12,7 @@ import numpy as np
 
 from captune.metrics.corpus import ORDERS, Corpus, Measured, averaged
 from captune.metrics.document_frequencies import DocumentFrequencies
-from captune.metrics.ngrams import GramCounts
+from captune.metrics.ngrams import GramCounts, distinct_sorted
 
 SIGMA = 6.0
 SCALE = 10.0
@@ -44,7 +44,7 @@ def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
         written = counts.sentence >= images
         image = corpus.image_of_reference[counts.sentence[written] - images]
         width = max(1, counts.distinct)
-        pairs = np.unique(image * width + counts.gram[written])
+        pairs = distinct_sorted(image * width + counts.gram[written])
         frequency = np.bincount(pairs % width, minlength=counts.distinct)
     else:
         images = given.images

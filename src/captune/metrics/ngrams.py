@@ -48,13 +48,20 @@ def gram_counts(tokens: Sequence[Sequence[str]], orders: int) -> list[GramCounts
             # A pair (shorter gram, next word) is numbered anew, so keys stay far below 2**63.
             pair = gram[keep] * max(1, len(numbers)) + words[start + order - 1]
             _, gram = np.unique(pair, return_inverse=True)
-        _, first = np.unique(gram, return_index=True)
-        where = start[first]
-        found.append(_counted(order, sentence[start], gram, np.stack([sentence[where], within[where]], axis=1)))
+        found.append(_counted(order, sentence[start], gram, within[start]))
     return found
 
 
-def _counted(order: int, sentence: np.ndarray, gram: np.ndarray, example: np.ndarray) -> GramCounts:
-    width = max(1, len(example))
+def distinct_sorted(keys: np.ndarray) -> np.ndarray:
+    """The distinct values of `keys`, ascending; several times faster than `np.unique`, which hashes."""
+    ordered = np.sort(keys)
+    return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
+
+
+def _counted(order: int, sentence: np.ndarray, gram: np.ndarray, within: np.ndarray) -> GramCounts:
+    distinct = int(gram.max()) + 1 if len(gram) else 0
+    example = np.empty((distinct, 2), np.int64)
+    example[gram, 0], example[gram, 1] = sentence, within  # any place will do: the last one written stays
+    width = max(1, distinct)
     key, count = np.unique(sentence * width + gram, return_counts=True)
     return GramCounts(order, key // width, key % width, count, example)
