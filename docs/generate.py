@@ -18,13 +18,14 @@ from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
 from captune.core.files import write_text
-from captune.core.options import CaptionConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import CaptionConfig, CompareConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS: dict[str, type[Options]] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
     "caption": CaptionConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -13,11 +13,17 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
-from captune.core.options import CaptionConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import CaptionConfig, CompareConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
 from captune.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {"prepare": PrepareConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "caption": CaptionConfig}
+CONFIGS = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "caption": CaptionConfig,
+}
 
 
 def tables() -> list[Table]:

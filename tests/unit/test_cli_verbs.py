@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from captune.app.evaluation import Evaluation
 from captune.cli.main import run
 from captune.core.records import Caption
 from captune.data.prepared import SplitCount
@@ -132,13 +133,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         worse = {"cider": 0.25, "bleu_4": 0.3, "perplexity": 20.0}
         reports = {model: MetricReport(scores, {"a": scores}, 3, 15)}
         reports |= {name: MetricReport(worse, {}, 3, 15) for name in given["against"]}
-        first = reports[model]
-        return SimpleNamespace(
-            reports=reports,
-            folder=Path("out"),
-            comparisons={},
-            differences=lambda: {name: first.difference(reports[name]) for name in given["against"]},
-        )
+        return Evaluation(reports, {}, (), {}, Path("out"))
 
     monkeypatch.setattr("captune.app.evaluate.evaluate", evaluate)
     return told

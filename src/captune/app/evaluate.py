@@ -4,50 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from captune.app.evaluation import Evaluation, write_evaluation
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
-from captune.core.files import write_json, write_jsonl
+from captune.core.files import write_json
 from captune.core.options import EvaluateConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
-from captune.core.runs import EVAL, SPLITS, Run
+from captune.core.runs import SPLITS, Run
 from captune.data.prepared import read_prepared, read_split
 from captune.metrics.report import MetricReport
-from captune.metrics.significance import Difference, compare
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Reports of one or more models on the same pictures, the first being the one that was asked for.
-
-    `captions` holds every model's caption of every picture by id; `comparisons` what the
-    first model has over each other one, with intervals and p-values (empty without
-    resamples); `folder` the files that were written, or None.
-    """
-
-    reports: dict[str, MetricReport]
-    captions: dict[str, dict[str, Caption]]
-    records: tuple[ImageRecord, ...]
-    comparisons: dict[str, dict[str, Difference]]
-    folder: Path | None
-
-    @property
-    def model(self) -> str:
-        return next(iter(self.reports))
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores of the first model, 0–1 (CIDEr-D as it is)."""
-        return self.reports[self.model].scores
-
-    def differences(self) -> dict[str, dict[str, float]]:
-        """The first model's scores minus each other model's."""
-        first = self.reports[self.model]
-        return {name: first.difference(other) for name, other in self.reports.items() if name != self.model}
+from captune.metrics.significance import compare
 
 
 def evaluate(
@@ -95,7 +66,10 @@ def evaluate(
     comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
     evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder)
     if folder is not None:
-        _write(evaluation, folder, Path(data), split)
+        prepared = read_prepared(data)
+        write_evaluation(evaluation, folder, data=str(Path(data).resolve()), data_digest=prepared.digest, split=split)
+        if not (folder / SPLITS).is_file():
+            write_json(folder / SPLITS, prepared.summary)
     return evaluation
 
 
@@ -149,46 +123,3 @@ def _measure(
         "versions": versions(),
     }
     return replace(report, settings=settings), captions
-
-
-def _write(evaluation: Evaluation, folder: Path, data: Path, split: str) -> None:
-    first = evaluation.reports[evaluation.model]
-    write_json(
-        folder / EVAL,
-        {
-            "model": evaluation.model,
-            "data": str(data.resolve()),
-            "data_digest": read_prepared(data).digest,
-            "split": split,
-            "images": first.images,
-            "references": first.references,
-            "scale": "0-1; cider as it is, loss in nats a token",
-            "models": {name: r.to_json(per_image=False) for name, r in evaluation.reports.items()},
-            "differences": evaluation.differences(),
-            "comparisons": {
-                other: {key: asdict(difference) for key, difference in found.items()}
-                for other, found in evaluation.comparisons.items()
-            },
-        },
-    )
-    if not (folder / SPLITS).is_file():
-        write_json(folder / SPLITS, read_prepared(data).summary)
-    write_jsonl(
-        folder / "eval_per_image.jsonl",
-        (
-            {
-                "id": record.id,
-                "image": record.image,
-                "references": list(record.references),
-                "models": {
-                    name: {
-                        "caption": evaluation.captions[name][record.id].text,
-                        "confidence": evaluation.captions[name][record.id].confidence,
-                        **report.per_image.get(record.id, {}),
-                    }
-                    for name, report in evaluation.reports.items()
-                },
-            }
-            for record in evaluation.records
-        ),
-    )

@@ -191,6 +191,12 @@ class EvaluateConfig(Options):
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 
+class CompareConfig(Options):
+    """Everything `captune compare` takes."""
+
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
+
+
 class CaptionConfig(Options):
     """Everything `captune caption` takes."""
 

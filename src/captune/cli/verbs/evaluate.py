@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -52,10 +51,7 @@ def evaluate(
                 "folder": result.folder and str(result.folder),
                 "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
                 "differences": result.differences(),
-                "comparisons": {
-                    other: {key: asdict(difference) for key, difference in found.items()}
-                    for other, found in result.comparisons.items()
-                },
+                "comparisons": result.comparisons_json(),
             }
         )
         return

@@ -1,0 +1,89 @@
+"""`captune compare`: evaluations that are already there, side by side, on the same pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captune.app.evaluation import Evaluation, read_captions, write_evaluation
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError
+from captune.core.options import CompareConfig
+from captune.core.progress import SILENT, Progress
+from captune.core.records import Caption, ImageRecord
+from captune.metrics.significance import compare as compare_reports
+
+
+def compare(
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Measure the captions that evaluations of runs hold once more, together, with paired tests.
+
+    `runs` are runs or other folders that `captune evaluate` wrote into; each stands for the
+    first model of its evaluation, and the first one is compared with every other. One folder
+    alone stands for all the models in it. No model is loaded. With `out` the same files are
+    written there as an evaluation writes. Raises `CaptuneError` where the evaluations are
+    not about the same pictures and references.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(CompareConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    from captune.metrics.measure import measure
+
+    records: tuple[ImageRecord, ...] = ()
+    captions: dict[str, dict[str, Caption]] = {}
+    for run in runs:
+        model, found, said = read_captions(run)
+        if not captions:
+            records = found
+        _same_pictures(runs[0], records, run, found)
+        captions |= {model: said.pop(model), **said} if len(runs) == 1 else {str(run): said[model]}
+    if len(captions) < 2:
+        raise CaptuneError("Comparing needs two models at least.", "For example: captune compare runs/a runs/b")
+    chosen = resolved.values.measure
+    reports = {}
+    for name, mine in captions.items():
+        with progress.task(f"Measuring {name}"):
+            reports[name] = measure(
+                {record.id: mine[record.id].text for record in records},
+                {record.id: record.references for record in records},
+                chosen.metrics,
+                resamples=chosen.resamples,
+            )
+    first, *others = reports
+    comparisons = {
+        name: compare_reports(reports[first], reports[name], chosen.resamples) for name in others if chosen.resamples
+    }
+    evaluation = Evaluation(reports, captions, records, comparisons, Path(out) if out else None)
+    if out is not None:
+        write_evaluation(evaluation, out)
+    return evaluation
+
+
+def _same_pictures(
+    one: str | os.PathLike[str],
+    records: tuple[ImageRecord, ...],
+    other: str | os.PathLike[str],
+    found: tuple[ImageRecord, ...],
+) -> None:
+    mine, theirs = ({record.id: record.references for record in group} for group in (records, found))
+    again = "Evaluate both on the same split with the same limits: captune evaluate RUN --data DIR"
+    if mine.keys() != theirs.keys():
+        only = f"{len(mine.keys() - theirs.keys())} only in the first, {len(theirs.keys() - mine.keys())} in the second"
+        raise CaptuneError(f"{one} and {other} were not evaluated on the same pictures: {only}.", again)
+    differing = [key for key, references in mine.items() if sorted(references) != sorted(theirs[key])]
+    if differing:
+        raise CaptuneError(
+            f"{one} and {other} were not evaluated against the same references: {len(differing)} pictures differ, "
+            f"the first is {differing[0]}.",
+            again,
+        )

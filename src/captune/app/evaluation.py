@@ -1,0 +1,115 @@
+"""An evaluation as a value, and as the files that hold it: `eval_bleu.json` and `eval_per_image.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json, write_json, write_jsonl
+from captune.core.records import Caption, ImageRecord
+from captune.core.runs import EVAL
+from captune.metrics.report import MetricReport
+from captune.metrics.significance import Difference
+
+PER_IMAGE = "eval_per_image.jsonl"
+SCALE = "0-1; cider as it is, loss in nats a token"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Reports of one or more models on the same pictures, the first being the one that was asked for.
+
+    `captions` holds every model's caption of every picture by id; `comparisons` what the
+    first model has over each other one, with intervals and p-values (empty without
+    resamples); `folder` the files that were written, or None.
+    """
+
+    reports: dict[str, MetricReport]
+    captions: dict[str, dict[str, Caption]]
+    records: tuple[ImageRecord, ...]
+    comparisons: dict[str, dict[str, Difference]]
+    folder: Path | None
+
+    @property
+    def model(self) -> str:
+        return next(iter(self.reports))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the first model, 0–1 (CIDEr-D as it is)."""
+        return self.reports[self.model].scores
+
+    def differences(self) -> dict[str, dict[str, float]]:
+        """The first model's scores minus each other model's."""
+        first = self.reports[self.model]
+        return {name: first.difference(other) for name, other in self.reports.items() if name != self.model}
+
+    def comparisons_json(self) -> dict[str, dict[str, Any]]:
+        return {
+            other: {key: asdict(difference) for key, difference in found.items()}
+            for other, found in self.comparisons.items()
+        }
+
+    def row(self, record: ImageRecord) -> dict[str, Any]:
+        """One picture with every model's caption and scores."""
+        models = {}
+        for name, report in self.reports.items():
+            caption = self.captions[name][record.id]
+            scores = report.per_image.get(record.id, {})
+            models[name] = {"caption": caption.text, "confidence": caption.confidence, **scores}
+        return {"id": record.id, "image": record.image, "references": list(record.references), "models": models}
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **facts: Any) -> None:
+    """Write both files; `facts` (data, split, …) stand beside the scores."""
+    first = evaluation.reports[evaluation.model]
+    write_json(
+        Path(folder) / EVAL,
+        {
+            "model": evaluation.model,
+            **facts,
+            "images": first.images,
+            "references": first.references,
+            "scale": SCALE,
+            "models": {name: r.to_json(per_image=False) for name, r in evaluation.reports.items()},
+            "differences": evaluation.differences(),
+            "comparisons": evaluation.comparisons_json(),
+        },
+    )
+    write_jsonl(Path(folder) / PER_IMAGE, map(evaluation.row, evaluation.records))
+
+
+def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecord, ...], dict[str, dict[str, Caption]]]:
+    """What an evaluation left in a folder: the name of its first model, its records, and every model's captions by id.
+
+    Raises `CaptuneError` where there is no evaluation, or a broken one.
+    """
+    path = Path(folder) / PER_IMAGE
+    if not path.is_file():
+        raise CaptuneError(
+            f"{folder} holds no evaluation: there is no {PER_IMAGE}.",
+            f"Make one: captune evaluate {folder} --data DIR",
+        )
+    records: list[ImageRecord] = []
+    captions: dict[str, dict[str, Caption]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            records.append(ImageRecord(row["id"], row["image"], tuple(row["references"])))
+            for name, said in row["models"].items():
+                captions.setdefault(name, {})[row["id"]] = Caption(said["caption"], said["confidence"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CaptuneError(
+                f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
+                f"Evaluate again: captune evaluate {folder} --data DIR",
+            ) from None
+    model = read_json(Path(folder) / EVAL).get("model", next(iter(captions), ""))
+    if model not in captions:
+        raise CaptuneError(f"{folder}: {PER_IMAGE} holds no captions of {model!r}.", "Evaluate again.")
+    return model, tuple(records), captions

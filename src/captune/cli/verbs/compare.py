@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.reports import print_reports
+from captune.cli.terminal import note, out_json
+from captune.core.options import CompareConfig
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Runs, or folders of evaluations.")],
+    chosen: Chosen,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a report; default: none is written.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluated runs side by side on the same pictures, with paired tests against the first.
+
+    Measures the captions that captune evaluate left in each run; loads no model. One folder alone: all its models.
+    """
+    from captune.app.compare import compare as side_by_side
+
+    result = side_by_side(
+        runs,
+        out=out,
+        progress=TerminalProgress(quiet=quiet),
+        environment=os.environ,
+        **chosen.sources,
+        **chosen.flags,
+    )
+    if json:
+        out_json(
+            {
+                "folder": result.folder and str(result.folder),
+                "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
+                "differences": result.differences(),
+                "comparisons": result.comparisons_json(),
+            }
+        )
+        return
+    print_reports(result.reports, result.comparisons)
+    if result.folder and not quiet:
+        note(f"Written, also for each picture: {result.folder}")
+
+
+app = verb(compare, CompareConfig)
