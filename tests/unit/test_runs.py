@@ -100,6 +100,18 @@ def test_comparing_shows_only_what_differs(tmp_path: Path) -> None:
     assert [Path(run.path).name for run in comparison.runs] == ["a", "b"]
 
 
+def test_one_run_is_compared_over_its_validations(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", epochs=3.0)
+    comparison = compare_runs([tmp_path / "a"])
+    assert comparison.differences == {}
+    (steps,) = comparison.validations
+    assert [step.step for step in steps] == [20, 40, 60]
+    picked = {rule: step.step for step in steps for rule in step.picked_by}
+    assert picked["cider"] == 40
+    assert "meteor" not in picked  # it was not measured
+    assert json.loads(json.dumps(comparison.to_json()))["validations"][str(tmp_path / "a")][1]["step"] == 40
+
+
 def test_other_data_is_a_difference(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     run = make_run(tmp_path / "b")
@@ -117,7 +129,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         show_run(tmp_path)
     with pytest.raises(CaptuneError, match="is not a run: there is no such folder"):
         show_run(tmp_path / "none")
-    with pytest.raises(CaptuneError, match="at least two runs"):
-        compare_runs([tmp_path])
+    with pytest.raises(CaptuneError, match="nothing to compare"):
+        compare_runs([])
     with pytest.raises(CaptuneError, match="There is no folder"):
         list_runs(tmp_path / "none")

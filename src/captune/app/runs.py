@@ -14,6 +14,7 @@ import yaml
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
+from captune.engine.selection import RULES
 
 LOWER_IS_BETTER = ("loss", "perplexity")
 NOT_SCORES = ("runtime", "per_second", "images", "samples", "references")
@@ -73,14 +74,37 @@ class RunDetail:
 
 
 @dataclass(frozen=True)
+class ValidatedStep:
+    """One validation of a training: its scores, the rules that pick it, and its checkpoint if that was kept."""
+
+    epoch: float
+    step: int
+    scores: dict[str, float]
+    picked_by: tuple[str, ...]
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Runs side by side. `differences` holds the options that are not the same everywhere, one value a run."""
+    """Runs side by side.
+
+    `differences` holds the options that are not the same everywhere, one value a run;
+    `validations` every validation of each run.
+    """
 
     runs: tuple[RunSummary, ...]
     differences: dict[str, tuple[Any, ...]]
+    validations: tuple[tuple[ValidatedStep, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"runs": [run.to_json() for run in self.runs], "differences": self.differences}
+        return {
+            "runs": [run.to_json() for run in self.runs],
+            "differences": self.differences,
+            "validations": {
+                run.path: [asdict(step) for step in steps]
+                for run, steps in zip(self.runs, self.validations, strict=True)
+            },
+        }
 
 
 def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunSummary]:
@@ -111,9 +135,9 @@ def show_run(path: str | os.PathLike[str]) -> RunDetail:
 
 
 def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
-    """Two or more runs side by side; raises `CaptuneError` for fewer, or for a folder that is no run."""
-    if len(paths) < 2:
-        raise CaptuneError("Comparing needs at least two runs.", "For example: captune runs compare runs/a runs/b")
+    """Runs side by side, and the checkpoints of each; raises `CaptuneError` for a folder that is no run."""
+    if not paths:
+        raise CaptuneError("There is nothing to compare.", "For example: captune runs compare runs/a runs/b")
     found = [_run(path) for path in paths]
     summaries = tuple(_summary(run) for run in found)
     flat = [
@@ -126,7 +150,29 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
         for key in keys
         if any(options.get(key) != flat[0].get(key) for options in flat)
     }
-    return Comparison(summaries, differences)
+    return Comparison(summaries, differences, tuple(_validated(run) for run in found))
+
+
+def _validated(run: Run) -> tuple[ValidatedStep, ...]:
+    lines = [line for line in run.history() if _scores(line)]
+    scores = [_scores(line) for line in lines]
+    picks: dict[int, list[str]] = {}
+    for name, rule in RULES.items():
+        try:
+            picks.setdefault(rule(scores), []).append(name)
+        except CaptuneError:
+            continue  # a rule over something that this run did not measure picks nothing
+    kept = {checkpoint.step: checkpoint.name for checkpoint in run.checkpoints()}
+    return tuple(
+        ValidatedStep(
+            float(line.get("epoch", 0)),
+            int(line.get("step", 0)),
+            values,
+            tuple(picks.get(index, ())),
+            kept.get(int(line.get("step", 0))),
+        )
+        for index, (line, values) in enumerate(zip(lines, scores, strict=True))
+    )
 
 
 def _run(path: str | os.PathLike[str]) -> Run:

@@ -85,10 +85,10 @@ def show(
 
 @app.command("compare")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Folders of runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     json: Json = False,
 ) -> None:
-    """What differs between runs: options, best scores, epochs, size."""
+    """Runs over their epochs: every validation and which rule picks it; what differs between them."""
     from captune.app.runs import compare_runs
 
     comparison = compare_runs(runs)
@@ -96,6 +96,22 @@ def compare(
         out_json(comparison.to_json())
         return
     names = [run.path for run in comparison.runs]
+    for run, steps in zip(comparison.runs, comparison.validations, strict=True):
+        scores = list(dict.fromkeys(name for step in steps for name in step.scores))
+        rows = [
+            (
+                f"{step.epoch:g}",
+                str(step.step),
+                *(_cell(name, step.scores.get(name)) for name in scores),
+                step.checkpoint or "not kept",
+                ", ".join(step.picked_by),
+            )
+            for step in steps
+        ]
+        out_table(f"{run.path}: {run.model}", ("epoch", "step", *scores, "checkpoint", "best by"), rows)
+    if len(names) == 1:
+        note(SCALE)
+        return
     if comparison.differences:
         rows = [(key, *(_flat(value) for value in values)) for key, values in comparison.differences.items()]
         out_table("Options that differ", ("option", *names), rows)

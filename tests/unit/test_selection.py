@@ -1,0 +1,78 @@
+"""Rules that name the best validation."""
+
+from __future__ import annotations
+
+import pytest
+
+from captune.core.errors import CaptuneError
+from captune.engine.selection import RULES, measured
+
+
+def history(**columns: tuple[float, ...]) -> list[dict[str, float]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+HISTORY = history(
+    meteor=(0.20, 0.24, 0.245, 0.25),
+    cider=(0.50, 0.70, 0.90, 0.60),
+    bleu_4=(0.10, 0.20, 0.19, 0.15),
+    rouge_l=(0.40, 0.45, 0.44, 0.46),
+    loss=(3.0, 2.5, 2.6, 2.7),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "best"),
+    [
+        ("meteor-centric", 2),  # the last has the highest METEOR, but CIDEr-D fell by a third
+        ("weighted-composite", 2),
+        ("pareto", 1),  # afterwards BLEU-4 falls
+        ("multi-criteria", 2),
+        ("meteor", 3),
+        ("cider", 2),
+        ("bleu", 1),
+        ("rouge", 3),
+        ("loss", 1),
+    ],
+)
+def test_what_each_rule_picks(rule: str, best: int) -> None:
+    assert RULES[rule](HISTORY) == best
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_of_equals_the_earliest(rule: str) -> None:
+    assert RULES[rule]([HISTORY[1], HISTORY[1], HISTORY[1]]) == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_validation_is_the_best(rule: str) -> None:
+    assert RULES[rule](HISTORY[:1]) == 0
+
+
+def test_multi_criteria_lets_meteor_fall_a_little() -> None:
+    pair = history(meteor=(0.250, 0.248), cider=(0.5, 0.6), bleu_4=(0.1, 0.1), rouge_l=(0.4, 0.4))
+    assert RULES["multi-criteria"](pair) == 1
+    assert RULES["meteor-centric"](pair) == 0
+    pair[1]["meteor"] = 0.24
+    assert RULES["multi-criteria"](pair) == 0
+
+
+def test_without_meteor_cider_is_first() -> None:
+    without = [{name: value for name, value in scores.items() if name != "meteor"} for scores in HISTORY]
+    assert measured(without) == ["cider", "bleu_4", "rouge_l"]
+    assert RULES["meteor-centric"](without) == 2
+    with pytest.raises(CaptuneError, match="meteor was not measured"):
+        RULES["meteor"](without)
+
+
+def test_a_history_without_captions_has_loss_alone() -> None:
+    losses = history(loss=(3.0, 2.0))
+    assert RULES["loss"](losses) == 1
+    with pytest.raises(CaptuneError, match="No caption metric"):
+        RULES["pareto"](losses)
+
+
+def test_scores_of_zero_are_no_error() -> None:
+    flat = history(meteor=(0.0, 0.0), cider=(0.0, 0.0), bleu_4=(0.0, 0.1))
+    assert RULES["weighted-composite"](flat) == 1
+    assert RULES["multi-criteria"](flat) == 1
