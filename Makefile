@@ -21,7 +21,7 @@ STAMP := .venv/captune-ready
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs serve clean
+.PHONY: help setup demo test check bench parity docs serve clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
@@ -43,9 +43,12 @@ check: $(STAMP) ## Format, lint, types, import contracts, docs in step
 	$(BIN)/python docs/generate.py --check
 
 bench: $(STAMP) ## Measure against what a user would write instead
-	@found=0; for file in benchmarks/*.py; do \
-	  [ -e "$$file" ] || continue; found=1; echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
-	done; [ $$found = 1 ] || echo "No benchmarks yet."
+	@for file in benchmarks/bench_*.py; do \
+	  echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file" || exit 1; \
+	done
+
+parity: $(STAMP) ## Hold every score against pycocoevalcap's (needs Java)
+	$(BIN)/python benchmarks/parity.py $(ARGS)
 
 docs: $(STAMP) ## Fill the generated regions of README.md and docs/
 	$(BIN)/python docs/generate.py

@@ -1,0 +1,107 @@
+"""captune's scores against pycocoevalcap's, image by image. Needs Java and `pip install 'captune[meteor]'`.
+
+    python benchmarks/parity.py [--images 5000] [--strings 20000] [--seed 1]
+
+Ends with status 1 where a score or a token differs by more than what is printed as allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from adversarial import strings
+
+from captune.metrics.measure import measure
+from captune.metrics.ptb_tokenizer import tokenize
+from coco_captions import coco, coco_scores, coco_tokens, flickr8k, systems
+from machine import machine, markdown
+
+METRICS = ("bleu", "meteor", "rouge_l", "cider")
+ALLOWED = 1e-9
+# The Java wrapper ends a caption at these, and gives the rest to the next image.
+LINE_ENDS = set("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--strings", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--show", type=int, default=10, help="Differing strings to print.")
+    asked = parser.parse_args()
+    print(machine("pycocoevalcap", "numpy"))
+    references = flickr8k(asked.images)
+    worst = 0.0
+    rows = []
+    for corpus, group in (("Flickr8k", references), ("COCO", coco())):
+        for system, (hypotheses, against) in systems(group).items():
+            found = differences(hypotheses, against)
+            worst = max(worst, *found.values())
+            rows.append((f"{corpus}: {system}", str(len(hypotheses)), *(f"{found[key]:.0e}" for key in COLUMNS)))
+    print("\nLargest difference to pycocoevalcap on any image or the corpus\n")
+    print(markdown(("captions", "images", *COLUMNS), rows))
+    captions = [text for group in (references, coco()) for texts in group.values() for text in texts]
+    real = token_differences([("real", text) for text in captions])
+    print(f"\nTokens of {len(captions)} real captions: {len(real)} differ.")
+    made = [(kind, text) for kind, text in strings(asked.strings, asked.seed) if not LINE_ENDS & set(text)]
+    odd = token_differences(made)
+    print(
+        f"Tokens of {len(made)} adversarial strings: {len(odd)} differ ({100 * (1 - len(odd) / len(made)):.2f} % equal)."
+    )
+    for kind, count in Counter(kind for kind, *_ in odd).most_common():
+        print(f"  {count:4d} {kind}")
+    for kind, text, mine, theirs in sorted(odd, key=lambda row: len(row[1]))[: asked.show]:
+        print(f"  {kind}: {text!r}\n    captune       {mine!r}\n    pycocoevalcap {theirs!r}")
+    hypotheses, against = neighbours([text for _, text in made], {row[1] for row in odd})
+    found = differences(hypotheses, against)
+    worst = max(worst, *found.values())
+    print(f"\nLargest difference on {len(hypotheses)} adversarial strings as captions, each with 3 references\n")
+    print(markdown(COLUMNS, [tuple(f"{found[key]:.0e}" for key in COLUMNS)]))
+    ok = worst <= ALLOWED and not real and len(odd) <= 0.001 * len(made)
+    print(f"\n{'Equal' if ok else 'NOT equal'}: largest difference {worst:.1e} (allowed {ALLOWED:.0e}).")
+    return 0 if ok else 1
+
+
+COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
+
+
+def differences(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Largest difference of each score to pycocoevalcap's, over images and the corpus."""
+    mine = measure(hypotheses, references, METRICS, resamples=0)
+    whole, each = coco_scores(coco_tokens({key: [text] for key, text in hypotheses.items()}), coco_tokens(references))
+    found = {key: abs(mine.scores[key] - whole[key]) for key in COLUMNS}
+    for image, scores in each.items():
+        for key in COLUMNS:
+            found[key] = max(found[key], abs(mine.per_image[image][key] - scores[key]))
+    return found
+
+
+def token_differences(captions: Sequence[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
+    """Kind, string, our tokens and theirs, where the two differ."""
+    theirs = coco_tokens({str(n): [text] for n, (_, text) in enumerate(captions)})
+    pairs = ((kind, text, tokenize(text), theirs[str(n)][0]) for n, (kind, text) in enumerate(captions))
+    return [row for row in pairs if row[2] != row[3]]
+
+
+def neighbours(texts: Sequence[str], left_out: set[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Every string as a caption; the two before it, and half of each, are its references.
+
+    Strings whose tokens differ would show that difference again in every score: they are left out.
+    """
+    halves = [f"{a[: len(a) // 2]} {b[len(b) // 2 :]}" for a, b in pairwise(texts)]
+    left_out = left_out | {row[1] for row in token_differences([("half", text) for text in halves])}
+    hypotheses: dict[str, str] = {}
+    references: dict[str, list[str]] = {}
+    for n in range(2, len(texts)):
+        group = [texts[n - 1], texts[n - 2], halves[n - 1]]
+        if not left_out.intersection([texts[n], *group]):
+            hypotheses[str(n)], references[str(n)] = texts[n], group
+    return hypotheses, references
+
+
+if __name__ == "__main__":
+    sys.exit(main())
