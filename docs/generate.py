@@ -163,6 +163,12 @@ def metrics() -> str:
     return table(("metric", "what it is", "scores"), rows)
 
 
+def rules() -> str:
+    from captune.engine.selection import RULES
+
+    return table(("rule", "what wins"), ((f"`{name}`", about(rule)) for name, rule in RULES.items()))
+
+
 def families() -> str:
     from captune.app.models import families as known
 
@@ -212,6 +218,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "formats": formats,
     "writers": writers,
     "metrics": metrics,
+    "rules": rules,
     "families": families,
     "presets": preset_table,
     "doctor": doctor,
