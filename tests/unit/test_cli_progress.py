@@ -136,4 +136,5 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_rates() -> None:
     assert rate(12.345) == "12.3/s"
+    assert rate(11437.0) == "11,400/s"
     assert rate(0.5) == "30/min"

@@ -196,6 +196,8 @@ class _Lines:
 
 def rate(per_second: float) -> str:
     """Steps in a second, or in a minute where that is easier to read."""
+    if per_second >= 1000:
+        return f"{float(f'{per_second:.3g}'):,.0f}/s"
     return f"{per_second:.3g}/s" if per_second >= 1 else f"{60 * per_second:.3g}/min"
 
 
