@@ -1,0 +1,95 @@
+"""The table of all pictures: its data as JSON, its controls as HTML; `report.js` fills and sorts it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from captune.app.report.facts import Facts, showable
+from captune.app.report.markup import text
+from captune.app.report.scores import LIKELIHOODS, label, ranking_key
+from captune.app.report.tables import LEFT_OUT_FILES
+
+DIGITS = 4
+
+
+def explorer_data(facts: Facts, thumbnails: Mapping[str, str]) -> str:
+    """JSON that may stand inside a script element: no `<`, `>` or `&` in it.
+
+    `pictures` holds for each: id `i`, file name `f`, references `r`, captions `c` (one a model,
+    null where there is none), scores `s` (one list a model, in the order of `keys`), thumbnail `t`.
+    """
+    keys = list(facts.picture_keys)
+    value: dict[str, Any] = {
+        "models": [model.label for model in facts.models],
+        "keys": keys,
+        "labels": [label(key) for key in keys],
+        "plain": [key in LIKELIHOODS for key in keys],
+        "pictures": [
+            {
+                "i": picture.id,
+                "f": showable(PurePath(picture.image).name),
+                "r": picture.references,
+                "c": picture.captions,
+                "s": [[_rounded(scores.get(key)) for key in keys] for scores in picture.scores],
+                "t": thumbnails.get(picture.id),
+            }
+            for picture in facts.pictures
+        ],
+    }
+    words = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return words.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def explorer(facts: Facts) -> str:
+    """The controls and the empty table; hidden until the script has filled it."""
+    key = ranking_key(key for key in facts.picture_keys if key != "confidence")
+    return "\n".join(
+        (
+            f"<noscript><p>This table needs JavaScript. {LEFT_OUT_FILES}</p></noscript>",
+            '<div id="explorer" hidden>',
+            '<form id="filters" role="search" aria-label="Filter the pictures">',
+            '<label>Text<input type="search" name="text" placeholder="in captions, references, names"></label>',
+            f'<label>Score<select name="key">{_options([(k, label(k)) for k in facts.picture_keys], key)}</select></label>',
+            f'<label{_alone(facts, 2)}>of<select name="model">{_models(facts, 0)}</select></label>',
+            '<label>at least<input type="number" name="least" step="any"></label>',
+            '<label>at most<input type="number" name="most" step="any"></label>',
+            f'<label{_alone(facts, 3)}>Difference to<select name="other">{_models(facts, 1)}</select></label>',
+            '<button type="reset">Clear</button>',
+            "</form>",
+            '<p id="found" role="status"></p>',
+            '<div class="scroll" tabindex="0" role="group" aria-label="Captions and scores of each picture">',
+            '<table id="pictures-table" role="table"><caption class="hidden">Captions and scores of each picture; '
+            "the buttons in the column headers sort</caption>",
+            '<thead role="rowgroup"><tr role="row"></tr></thead><tbody role="rowgroup"></tbody></table>',
+            "</div>",
+            '<nav class="pages" aria-label="Pages of the table"><button type="button" data-step="-1">Previous</button>'
+            '<span id="page"></span><button type="button" data-step="1">Next</button></nav>',
+            "</div>",
+        )
+    )
+
+
+def _alone(facts: Facts, least: int) -> str:
+    """A choice between fewer models than `least` is none."""
+    return "" if len(facts.models) >= least else " hidden"
+
+
+def _models(facts: Facts, first: int) -> str:
+    return _options([(str(place), model.label) for place, model in enumerate(facts.models)][first:], None)
+
+
+def _options(choices: list[tuple[str, str]], chosen: str | None) -> str:
+    return "".join(
+        f'<option value="{text(value)}"{" selected" if value == chosen else ""}>{text(words)}</option>'
+        for value, words in choices
+    )
+
+
+def _rounded(value: float | None) -> float | int | None:
+    if value is None:
+        return None
+    short = round(value, DIGITS)
+    return int(short) if short == int(short) else short

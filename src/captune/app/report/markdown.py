@@ -1,0 +1,83 @@
+"""The report as Markdown, for a model card."""
+
+from __future__ import annotations
+
+import re
+
+from captune.app.report.facts import Facts, Picture
+from captune.app.report.scores import label, shown
+from captune.app.report.selection import Gallery, galleries
+from captune.app.report.tables import (
+    Grid,
+    difference_grids,
+    repeated_grid,
+    score_grid,
+    settings_grids,
+    source_grid,
+    variety_grid,
+)
+
+# What Markdown or the HTML inside it would take for its own.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+SHOWN = 5
+
+
+def markdown(facts: Facts, title: str) -> str:
+    """Scores, differences, variety, best and worst captions, settings: each as a table of GitHub's Markdown."""
+    counted = f"{len(facts.pictures):,} pictures, {facts.references:,} references"
+    split = f", split {plain(facts.split)}" if facts.split else ""
+    parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(facts))]
+    differences = difference_grids(facts)
+    if differences:
+        parts += ["## Differences", *map(grid_table, differences)]
+    variety = [grid for grid in (variety_grid(facts), repeated_grid(facts)) if grid]
+    if variety:
+        parts += ["## Variety of captions", *map(grid_table, variety)]
+    shown_galleries = galleries(facts, SHOWN)
+    if shown_galleries:
+        parts.append("## Examples")
+        for gallery in shown_galleries:
+            parts += [f"### {plain(gallery.title)}", _gallery_table(facts, gallery)]
+    parts += ["## Settings and versions", *map(grid_table, [source_grid(facts), *settings_grids(facts)])]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(words: object) -> str:
+    """Words that mean nothing to Markdown: on one line, special characters escaped."""
+    return SPECIAL.sub(r"\\\1", " ".join(str(words).split()))
+
+
+def grid_table(grid: Grid) -> str:
+    """A grid as a Markdown table under its caption."""
+    rows = []
+    for row in grid.rows:
+        cells = []
+        for cell in row:
+            words = f"**{plain(cell.words)}**" if cell.best else plain(cell.words)
+            cells.append(f"{words} {plain(cell.small)}".rstrip())
+        rows.append(cells)
+    return f"{plain(grid.caption)}\n\n" + _table([plain(name) for name in grid.head], rows, numbers=grid.numbers)
+
+
+def _gallery_table(facts: Facts, gallery: Gallery) -> str:
+    head = ["picture", *(plain(model.label) for model in facts.models), "reference"]
+    rows = [
+        [plain(one.id), *(_caption(one, place, gallery.key) for place in range(len(facts.models))), _reference(one)]
+        for one in gallery.pictures
+    ]
+    return f"{plain(gallery.about)}; {plain(label(gallery.key))} × 100 in brackets.\n\n" + _table(head, rows)
+
+
+def _caption(one: Picture, place: int, key: str) -> str:
+    caption = one.captions[place]
+    words = "–" if caption is None else plain(caption) or "(empty)"
+    return f"{words} ({plain(shown(key, one.scores[place].get(key)))})"
+
+
+def _reference(one: Picture) -> str:
+    return plain(one.references[0]) if one.references else "–"
+
+
+def _table(head: list[str], rows: list[list[str]], *, numbers: bool = False) -> str:
+    marks = ["---", *(["---:" if numbers else "---"] * (len(head) - 1))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *rows))

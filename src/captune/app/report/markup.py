@@ -1,0 +1,62 @@
+"""Pieces of HTML: everything that comes from outside passes `text`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from captune.app.report.facts import showable
+
+
+def text(value: object) -> str:
+    """Any value as text of a page or of an attribute in double quotes."""
+    return escape(showable(str(value)), quote=True)
+
+
+def said(words: str, kind: str) -> str:
+    """A caption or a reference, in its own writing direction."""
+    return f'<span class="{kind}" dir="auto">{text(words)}</span>' if words else '<em class="empty">empty</em>'
+
+
+def section(identity: str, heading: str, *content: str) -> str:
+    """A landmark with its heading; empty where there is no content."""
+    inside = "\n".join(part for part in content if part)
+    if not inside:
+        return ""
+    return (
+        f'<section id="{identity}" aria-labelledby="{identity}-h">\n<h2 id="{identity}-h">{text(heading)}</h2>\n'
+        f"{inside}\n</section>"
+    )
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    """A table of ready-made cells, the first of each row its header; wide ones scroll within themselves.
+
+    With `numbers` all columns but the first stand to the right.
+    """
+    kind = ' class="numbers"' if numbers else ""
+    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "\n".join(
+        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{text(caption)}">\n<table{kind}>\n'
+        f"<caption>{text(caption)}</caption>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+        "</table>\n</div>"
+    )
+
+
+def details(summary: str, content: str, *, opened: bool = False) -> str:
+    """Content behind a line that opens it; empty where there is none."""
+    if not content:
+        return ""
+    state = " open" if opened else ""
+    return f"<details{state}><summary>{text(summary)}</summary>\n{content}\n</details>"
+
+
+def picture(alt: str, uri: str | None) -> str:
+    """A thumbnail, or a box that says there is none."""
+    if uri is None:
+        return f'<span class="thumb none" role="img" aria-label="No picture: {text(alt)}">no picture</span>'
+    return f'<img class="thumb" alt="{text(alt)}" src="{uri}" loading="lazy" decoding="async">'

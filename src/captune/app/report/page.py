@@ -1,0 +1,136 @@
+"""The report as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from string import Template
+
+from captune import __version__
+from captune.app.report.charts import distributions, score_bars, training_curves, validation_table
+from captune.app.report.explorer import explorer, explorer_data
+from captune.app.report.facts import Facts, Picture
+from captune.app.report.markup import details, picture, said, section, table, text
+from captune.app.report.scores import label, shown
+from captune.app.report.selection import Gallery, galleries
+from captune.app.report.tables import (
+    Grid,
+    difference_grids,
+    repeated_grid,
+    score_grid,
+    settings_grids,
+    source_grid,
+    variety_grid,
+)
+
+OPEN_GALLERIES = 4
+
+
+def page(facts: Facts, title: str, thumbnails: Mapping[str, str]) -> str:
+    """The whole page. `thumbnails` are data URIs by picture id; a picture without one gets a box in its place."""
+    sections = {
+        "scores": ("Scores", (html_grid(score_grid(facts)), score_bars(facts))),
+        "differences": ("Differences", (_differences(facts),)),
+        "training": ("Training", (training_curves(facts), validation_table(facts))),
+        "examples": ("Examples", (_galleries(facts, thumbnails),)),
+        "spread": ("Spread over pictures", (distributions(facts),)),
+        "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(facts), repeated_grid(facts))))),
+        "pictures": ("All pictures", (explorer(facts),) if facts.pictures else ()),
+    }
+    drawn = {name: section(name, heading, *content) for name, (heading, content) in sections.items()}
+    links = [f'<li><a href="#{name}">{text(sections[name][0])}</a></li>' for name, html in drawn.items() if html]
+    links.append('<li><a href="#settings">Settings and versions</a></li>')
+    return Template(_part("report.html")).substitute(
+        generator=text(f"captune {__version__}"),
+        title=text(title),
+        summary=_summary(facts),
+        style=_part("report.css"),
+        script=_part("report.js"),
+        links="\n".join(links),
+        sections="\n".join(html for html in drawn.values() if html),
+        footer=_footer(facts),
+        data=explorer_data(facts, thumbnails),
+    )
+
+
+def html_grid(grid: Grid) -> str:
+    """A grid as an HTML table."""
+    rows = []
+    for row in grid.rows:
+        cells = []
+        for cell in row:
+            words = f"<strong>{text(cell.words)}</strong>" if cell.best else f"<bdi>{text(cell.words)}</bdi>"
+            cells.append(words + (f' <span class="small">{text(cell.small)}</span>' if cell.small else ""))
+        rows.append(cells)
+    head = [f"<bdi>{text(name)}</bdi>" if name else '<span class="hidden">Name</span>' for name in grid.head]
+    return table(grid.caption, head, rows, numbers=grid.numbers)
+
+
+def _summary(facts: Facts) -> str:
+    counts = [
+        f"{len(facts.pictures):,} pictures",
+        f"{facts.references:,} references",
+        f"{len(facts.models)} model{'s' if len(facts.models) > 1 else ''}",
+    ]
+    split = [f"split: {facts.split}"] if facts.split else []
+    return f'<p class="summary">{text(" · ".join([*split, *counts]))}</p>'
+
+
+def _differences(facts: Facts) -> str:
+    grids = difference_grids(facts)
+    if not grids:
+        return ""
+    note = (
+        "<p>Paired tests on the same pictures: the interval is that of the paired bootstrap; p is the probability of a "
+        "difference at least as large if the two models were equally good.</p>"
+        if any(len(grid.head) > 2 for grid in grids)
+        else ""
+    )
+    return note + '<div class="tables">\n' + "\n".join(map(html_grid, grids)) + "\n</div>"
+
+
+def _grid_or_none(grid: Grid | None) -> str:
+    return html_grid(grid) if grid else ""
+
+
+def _galleries(facts: Facts, thumbnails: Mapping[str, str]) -> str:
+    drawn = []
+    for place, gallery in enumerate(galleries(facts)):
+        cards = "\n".join(f"<li>{_card(facts, gallery, one, thumbnails)}</li>" for one in gallery.pictures)
+        inside = f'<p class="note">{text(gallery.about)}</p>\n<ul class="cards">\n{cards}\n</ul>'
+        if place < OPEN_GALLERIES:
+            drawn.append(f'<h3 dir="auto">{text(gallery.title)}</h3>\n{inside}')
+        else:
+            drawn.append(details(gallery.title, inside))
+    return "\n".join(drawn)
+
+
+def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str, str]) -> str:
+    lines = []
+    for place, model in enumerate(facts.models):
+        caption = one.captions[place]
+        score = one.scores[place].get(gallery.key)
+        words = said(caption, "caption") if caption is not None else '<em class="empty">no caption</em>'
+        lines.append(
+            f'<dt><span class="dot m{place % 8}"></span><bdi>{text(model.label)}</bdi> '
+            f'<span class="score">{text(label(gallery.key))} {text(shown(gallery.key, score))}</span></dt>'
+            f"<dd>{words}</dd>"
+        )
+    if one.references:
+        lines.append(f"<dt>Reference</dt><dd>{said(one.references[0], 'reference')}</dd>")
+    rest = "".join(f"<li>{said(reference, 'reference')}</li>" for reference in one.references[1:])
+    more = details(f"{len(one.references) - 1} more", f"<ul>{rest}</ul>") if rest else ""
+    return (
+        f"<article>{picture(one.alt, thumbnails.get(one.id))}<dl>{''.join(lines)}</dl>{more}"
+        f'<p class="name">{text(one.id)}</p></article>'
+    )
+
+
+def _footer(facts: Facts) -> str:
+    grids = "\n".join(map(html_grid, [source_grid(facts), *settings_grids(facts)]))
+    config = f'<pre tabindex="0" aria-label="config.yaml">{text(facts.config)}</pre>' if facts.config else ""
+    return section("settings", "Settings and versions", grids, details("Options of the training (config.yaml)", config))
+
+
+def _part(name: str) -> str:
+    return files("captune.app.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")

@@ -1,0 +1,74 @@
+"""How a score is named and written for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+LABELS = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr-D",
+    "cider_plain": "CIDEr",
+    "spice": "SPICE",
+    "sacrebleu": "sacreBLEU",
+    "clipscore": "CLIPScore",
+    "refclipscore": "RefCLIPScore",
+    "clip_score": "CLIPScore",
+    "ref_clip_score": "RefCLIPScore",
+    "loss": "Loss",
+    "perplexity": "Perplexity",
+    "confidence": "Confidence",
+}
+# Nats a token, and its exponent: as they are, and the lower the better.
+LIKELIHOODS = frozenset({"loss", "perplexity"})
+# What pictures are ranked by: the first of these that was measured for each picture.
+RANKING = ("cider", "spice", "meteor", "rouge_l", "bleu_4", "sacrebleu", "bleu_1")
+SCALE_NOTE = "Scores × 100 (CIDEr-D can exceed 100); loss (nats a token) and perplexity as they are, lower is better."
+
+
+def label(key: str) -> str:
+    return LABELS.get(key, key.replace("_", " "))
+
+
+def scaled(key: str, value: float) -> float:
+    """The value on the scale that readers see: × 100, but likelihoods as they are."""
+    return value if key in LIKELIHOODS else 100 * value
+
+
+def shown(key: str, value: float | None) -> str:
+    """A score in words; an en dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{scaled(key, value):,.2f}" if key in LIKELIHOODS else f"{scaled(key, value):.1f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def signed(key: str, value: float) -> str:
+    """A difference in words, with its sign."""
+    text = shown(key, value)
+    return text if text.startswith("−") or not any(digit in text for digit in "123456789") else f"+{text}"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def better(key: str, values: Iterable[float | None]) -> float | None:
+    """The best of several models' scores, or None where there are none to choose from."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return None
+    return min(known) if key in LIKELIHOODS else max(known)
+
+
+def ranking_key(keys: Iterable[str]) -> str | None:
+    """The score that pictures are ranked by, from those that each picture has."""
+    known = list(keys)
+    preferred = [key for key in RANKING if key in known]
+    return next(iter([*preferred, *(key for key in known if key not in LIKELIHOODS), *known]), None)

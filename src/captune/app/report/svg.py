@@ -1,0 +1,172 @@
+"""Figures as inline SVG: they follow the page's colours, and their label says in words what they show.
+
+All are 360 units wide, so that their words stay readable on a phone. Colours are the classes
+`m0` … `m7` of the style sheet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 360
+COLOURS = 8
+POINTS = 300
+NAME_LENGTH = 52
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval, and its words."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    shown: str
+    spoken: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y) in the order of x; with `marked` each has a dot."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    marked: bool = False
+
+
+def bars(label: str, values: Sequence[Bar]) -> str:
+    """One bar from zero for each value, its 95 % interval as a whisker."""
+    most = max([0.0, *(max(bar.value, bar.high or 0.0) for bar in values)]) or 1.0
+    room = WIDTH - 70
+    parts = []
+    for place, bar in enumerate(values):
+        top, length = 38 * place, max(1.0, room * max(0.0, bar.value) / most)
+        end = length
+        parts.append(f'<text x="0" y="{top + 12}">{escape(_cut(bar.name))}</text>')
+        parts.append(f'<rect class="m{place % COLOURS}" x="0" y="{top + 17}" width="{length:.1f}" height="12" rx="2"/>')
+        if bar.low is not None and bar.high is not None:
+            low, high = (room * max(0.0, edge) / most for edge in (bar.low, bar.high))
+            end = max(end, high)
+            middle = top + 23
+            parts.append(
+                f'<path class="whisker" d="M{low:.1f} {middle}H{high:.1f}'
+                f'M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>'
+            )
+        parts.append(f'<text class="value" x="{end + 7:.1f}" y="{top + 27}">{escape(bar.shown)}</text>')
+    spoken = f"{label}: " + "; ".join(bar.spoken for bar in values)
+    return _svg(spoken, 38 * len(values) - 4, parts)
+
+
+def curves(label: str, lines: Sequence[Line], *, x_name: str, from_zero: bool = False, height: int = 210) -> str:
+    """Lines over a common x axis, each with a legend above the plot."""
+    points = [point for line in lines for point in line.points]
+    left, right, bottom, top = 42.0, 8.0, 34.0, 12.0 + 16 * len(lines)
+    x_low, x_high = _spread([x for x, _ in points])
+    y_low, y_high = _spread([y for _, y in points] + ([0.0] if from_zero else []))
+    y_ticks = ticks(y_low, y_high)
+    y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + (WIDTH - left - right) * (x - x_low) / (x_high - x_low),
+            top + (height - top - bottom) * (1 - (y - y_low) / (y_high - y_low)),
+        )
+
+    parts = []
+    for tick in y_ticks:
+        y = at(x_low, tick)[1]
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - right}"/>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{left - 6}" y="{y + 4:.1f}">{tick:g}</text>')
+    for tick in ticks(x_low, x_high):
+        x = at(tick, y_low)[0]
+        parts.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{height - bottom + 15}">{tick:g}</text>')
+    parts.append(f'<text class="tick" text-anchor="end" x="{WIDTH - right}" y="{height - 3}">{escape(x_name)}</text>')
+    for place, line in enumerate(lines):
+        thin = [at(x, y) for x, y in thinned(line.points)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in thin)
+        dash = " dashed" if place % 2 else ""
+        parts.append(f'<polyline class="m{place % COLOURS}{dash}" points="{path}"/>')
+        if line.marked or len(thin) == 1:
+            parts += [f'<circle class="m{place % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in thin]
+        parts.append(f'<path class="key m{place % COLOURS}{dash}" d="M{left} {10 + 16 * place}h22"/>')
+        parts.append(f'<text x="{left + 28}" y="{14 + 16 * place}">{escape(_cut(line.name))}</text>')
+    return _svg(f"{label}: " + "; ".join(map(spoken_line, lines)), height, parts)
+
+
+def histogram(label: str, spoken: str, values: Sequence[float], edges: Sequence[float], most: int, place: int) -> str:
+    """How many of the values lie between each two edges; bars reach `most` at full height."""
+    height, floor = 110, 88.0
+    counts = counted(values, edges)
+    step = WIDTH / len(counts)
+    parts = [f'<path class="grid" d="M0 {floor}H{WIDTH}"/>']
+    for index, count in enumerate(counts):
+        tall = max(floor * 0.9 * count / max(1, most), 1.0 if count else 0.0)
+        parts.append(
+            f'<rect class="m{place % COLOURS}" x="{index * step + 0.5:.1f}" y="{floor - tall:.1f}" '
+            f'width="{step - 1:.1f}" height="{tall:.1f}"><title>{edges[index]:g} to {edges[index + 1]:g}: {count}'
+            "</title></rect>"
+        )
+    for tick in ticks(edges[0], edges[-1]):
+        x = WIDTH * (tick - edges[0]) / (edges[-1] - edges[0])
+        anchor = "start" if x < 12 else "end" if x > WIDTH - 12 else "middle"
+        parts.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{height - 6}">{tick:g}</text>')
+    return _svg(f"{label}: {spoken}", height, parts)
+
+
+def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
+    """Number of values between each two of the evenly spaced edges; what lies outside counts at the end."""
+    counts = [0] * (len(edges) - 1)
+    width = (edges[-1] - edges[0]) / len(counts)
+    for value in values:
+        counts[min(len(counts) - 1, max(0, int((value - edges[0]) / width)))] += 1
+    return counts
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, about as many as asked for."""
+    raw = (high - low) / max(1, about)
+    if raw <= 0 or not math.isfinite(raw):
+        return [low]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * number, 10) for number in range(first, last + 1)] or [low]
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
+    """At most `most` points: neighbours are averaged."""
+    size = -(-len(points) // most) if points else 1
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def spoken_line(line: Line) -> str:
+    """A line in words: where it begins, where it ends, its lowest and highest."""
+    (x0, y0), (x1, y1) = line.points[0], line.points[-1]
+    if len(line.points) == 1:
+        return f"{line.name} {y0:.4g} at {x0:.3g}"
+    (xl, yl), (xh, yh) = min(line.points, key=lambda p: p[1]), max(line.points, key=lambda p: p[1])
+    return (
+        f"{line.name} from {y0:.4g} at {x0:.3g} to {y1:.4g} at {x1:.3g}, "
+        f"lowest {yl:.4g} at {xl:.3g}, highest {yh:.4g} at {xh:.3g}"
+    )
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _cut(name: str) -> str:
+    """The end of a long name: it is where names differ."""
+    return name if len(name) <= NAME_LENGTH else "…" + name[-NAME_LENGTH + 1 :]
+
+
+def _svg(spoken: str, height: float, parts: Sequence[str]) -> str:
+    return (
+        f'<svg role="img" viewBox="0 0 {WIDTH} {height:g}" aria-label="{escape(spoken)}">' + "".join(parts) + "</svg>"
+    )

@@ -1,0 +1,55 @@
+"""`captune report`: from the files of an evaluation folder to a page, Markdown and figures beside them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from captune.app.report.facts import Facts, read_facts
+from captune.app.report.markdown import markdown
+from captune.app.report.page import page
+from captune.app.report.selection import galleries
+from captune.app.report.thumbnails import thumbnails as make_thumbnails
+from captune.core.files import write_text
+from captune.core.progress import SILENT, Progress
+
+REPORT = "report.html"
+MARKDOWN = "report.md"
+THUMBNAILS = 1000
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    thumbnails: int = THUMBNAILS,
+    figures: bool = True,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write the report of an evaluation and return the page's path.
+
+    `folder` is what `captune evaluate` wrote, or a run. The page is `out`, by default
+    `report.html` in the folder; the Markdown has the same name with `.md`. Up to `thumbnails`
+    pictures every row of the page shows its picture (about 6 kB each); of more, only the
+    best and worst do; 0 shows none. `figures` draws `scores.png`, `captions.png` and
+    `test_results.png` as well. Raises `CaptuneError` where the folder holds no evaluation.
+    """
+    facts = read_facts(folder)
+    target = Path(out) if out else Path(folder) / REPORT
+    heading = title or default_title(facts)
+    chosen = {one.id: one for gallery in galleries(facts) for one in gallery.pictures}
+    if thumbnails >= len(facts.pictures):
+        chosen = {one.id: one for one in facts.pictures}
+    uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), facts.folder, progress=progress)
+    write_text(target, page(facts, heading, uris))
+    write_text(target.with_suffix(".md"), markdown(facts, heading))
+    return target
+
+
+def default_title(facts: Facts) -> str:
+    """The models and the split."""
+    first, *others = (model.label for model in facts.models)
+    against = f" against {', '.join(others)}" if len(others) < 3 else f" against {len(others)} others"
+    on = f" on {facts.split}" if facts.split else ""
+    return f"{first}{against if others else ''}{on}"
