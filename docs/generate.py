@@ -18,7 +18,15 @@ from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
 from captune.core.files import write_text
-from captune.core.options import CaptionConfig, CompareConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import (
+    CaptionConfig,
+    CompareConfig,
+    EvaluateConfig,
+    Options,
+    PrepareConfig,
+    ReportConfig,
+    TrainConfig,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS: dict[str, type[Options]] = {
@@ -26,6 +34,7 @@ CONFIGS: dict[str, type[Options]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "compare": CompareConfig,
+    "report": ReportConfig,
     "caption": CaptionConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -27,6 +27,7 @@ _HOMES = {
     "demo": "captune.app.demo",
     "evaluate": "captune.app.evaluate",
     "prepare": "captune.app.prepare",
+    "report": "captune.app.report",
     "runs": "captune.app.runs",
     "train": "captune.app.train",
     "CaptuneError": "captune.core.errors",

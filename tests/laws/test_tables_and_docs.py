@@ -13,7 +13,15 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
-from captune.core.options import CaptionConfig, CompareConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import (
+    CaptionConfig,
+    CompareConfig,
+    EvaluateConfig,
+    Options,
+    PrepareConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from captune.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +30,7 @@ CONFIGS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "compare": CompareConfig,
+    "report": ReportConfig,
     "caption": CaptionConfig,
 }
 

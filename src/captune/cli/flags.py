@@ -21,6 +21,7 @@ PANELS = {
     "train": "Training",
     "eval": "Evaluation",
     "measure": "Metrics",
+    "report": "Report",
     "caption": "Pictures and captions",
     "generation": "How a caption is searched for",
     "run_on": "Device",

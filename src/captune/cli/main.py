@@ -54,6 +54,7 @@ VERBS = {
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),
+    "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),
     "runs": Verb("List, show and compare training runs.", LOOK),
     "models": Verb("Model families that captune knows.", LOOK),

@@ -161,6 +161,16 @@ class EvalOptions(Options):
     eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
 
 
+class ReportOptions(Options):
+    """What a report of an evaluation shows."""
+
+    title: str | None = option(None, "Heading of the report; default: the models and the split.")
+    thumbnails: int = option(
+        1000, "Up to this many pictures all have a thumbnail; of more, only the best and worst; 0: none.", ge=0
+    )
+    figures: bool = option(True, "Draw figures as PNG files beside the report.")
+
+
 class CaptionOptions(Options):
     """How pictures come in and captions go out."""
 
@@ -195,6 +205,12 @@ class CompareConfig(Options):
     """Everything `captune compare` takes."""
 
     measure: MeasureOptions = Field(default_factory=MeasureOptions)
+
+
+class ReportConfig(Options):
+    """Everything `captune report` takes."""
+
+    report: ReportOptions = Field(default_factory=ReportOptions)
 
 
 class CaptionConfig(Options):

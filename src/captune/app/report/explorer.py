@@ -10,7 +10,7 @@ from typing import Any
 from captune.app.report.facts import Facts, showable
 from captune.app.report.markup import text
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key
-from captune.app.report.tables import LEFT_OUT_FILES
+from captune.app.report.tables import FILES_NOTE
 
 DIGITS = 4
 
@@ -46,13 +46,14 @@ def explorer_data(facts: Facts, thumbnails: Mapping[str, str]) -> str:
 def explorer(facts: Facts) -> str:
     """The controls and the empty table; hidden until the script has filled it."""
     key = ranking_key(key for key in facts.picture_keys if key != "confidence")
+    scores = _options([(one, label(one)) for one in facts.picture_keys], key)
     return "\n".join(
         (
-            f"<noscript><p>This table needs JavaScript. {LEFT_OUT_FILES}</p></noscript>",
+            f"<noscript><p>This table needs JavaScript. {FILES_NOTE}</p></noscript>",
             '<div id="explorer" hidden>',
             '<form id="filters" role="search" aria-label="Filter the pictures">',
             '<label>Text<input type="search" name="text" placeholder="in captions, references, names"></label>',
-            f'<label>Score<select name="key">{_options([(k, label(k)) for k in facts.picture_keys], key)}</select></label>',
+            f'<label>Score<select name="key">{scores}</select></label>',
             f'<label{_alone(facts, 2)}>of<select name="model">{_models(facts, 0)}</select></label>',
             '<label>at least<input type="number" name="least" step="any"></label>',
             '<label>at most<input type="number" name="most" step="any"></label>',

@@ -14,7 +14,7 @@ from typing import Any
 from captune.app.evaluation import PER_IMAGE
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
-from captune.core.runs import CONFIG, EVAL, MANIFEST, Run
+from captune.core.runs import CONFIG, EVAL, Run
 
 # What no page can show: control characters but tab and line feed, halves of characters.
 UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from captune.app.report.facts import Facts, Picture
-from captune.app.report.scores import label, shown
+from captune.app.report.scores import shown
 from captune.app.report.selection import Gallery, galleries
 from captune.app.report.tables import (
+    TESTS_NOTE,
     Grid,
     difference_grids,
     repeated_grid,
@@ -29,7 +30,7 @@ def markdown(facts: Facts, title: str) -> str:
     parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(facts))]
     differences = difference_grids(facts)
     if differences:
-        parts += ["## Differences", *map(grid_table, differences)]
+        parts += ["## Differences", plain(TESTS_NOTE), *map(grid_table, differences)]
     variety = [grid for grid in (variety_grid(facts), repeated_grid(facts)) if grid]
     if variety:
         parts += ["## Variety of captions", *map(grid_table, variety)]
@@ -56,7 +57,8 @@ def grid_table(grid: Grid) -> str:
             words = f"**{plain(cell.words)}**" if cell.best else plain(cell.words)
             cells.append(f"{words} {plain(cell.small)}".rstrip())
         rows.append(cells)
-    return f"{plain(grid.caption)}\n\n" + _table([plain(name) for name in grid.head], rows, numbers=grid.numbers)
+    about = grid.note or grid.caption
+    return f"{plain(about)}\n\n" + _table([plain(name) for name in grid.head], rows, numbers=grid.numbers)
 
 
 def _gallery_table(facts: Facts, gallery: Gallery) -> str:
@@ -65,7 +67,7 @@ def _gallery_table(facts: Facts, gallery: Gallery) -> str:
         [plain(one.id), *(_caption(one, place, gallery.key) for place in range(len(facts.models))), _reference(one)]
         for one in gallery.pictures
     ]
-    return f"{plain(gallery.about)}; {plain(label(gallery.key))} × 100 in brackets.\n\n" + _table(head, rows)
+    return f"{plain(gallery.about)}; the score in brackets.\n\n" + _table(head, rows)
 
 
 def _caption(one: Picture, place: int, key: str) -> str:

@@ -32,17 +32,18 @@ def section(identity: str, heading: str, *content: str) -> str:
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
     """A table of ready-made cells, the first of each row its header; wide ones scroll within themselves.
 
-    With `numbers` all columns but the first stand to the right.
+    A `head` of empty cells is left out. With `numbers` all columns but the first stand to the right.
     """
     kind = ' class="numbers"' if numbers else ""
     columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    columns = f"<thead><tr>{columns}</tr></thead>\n" if any(head) else ""
     body = "\n".join(
         f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
         for first, *rest in rows
     )
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{text(caption)}">\n<table{kind}>\n'
-        f"<caption>{text(caption)}</caption>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+        f"<caption>{text(caption)}</caption>\n{columns}<tbody>\n{body}\n</tbody>\n"
         "</table>\n</div>"
     )
 
@@ -55,8 +56,14 @@ def details(summary: str, content: str, *, opened: bool = False) -> str:
     return f"<details{state}><summary>{text(summary)}</summary>\n{content}\n</details>"
 
 
+def beside(*content: str) -> str:
+    """Parts side by side where the window is wide enough, else one below the other."""
+    inside = "\n".join(part for part in content if part)
+    return f'<div class="beside">\n{inside}\n</div>' if inside else ""
+
+
 def picture(alt: str, uri: str | None) -> str:
     """A thumbnail, or a box that says there is none."""
     if uri is None:
         return f'<span class="thumb none" role="img" aria-label="No picture: {text(alt)}">no picture</span>'
-    return f'<img class="thumb" alt="{text(alt)}" src="{uri}" loading="lazy" decoding="async">'
+    return f'<img class="thumb" alt="{text(alt)}" src="{uri}" decoding="async">'

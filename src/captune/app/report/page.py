@@ -10,10 +10,11 @@ from captune import __version__
 from captune.app.report.charts import distributions, score_bars, training_curves, validation_table
 from captune.app.report.explorer import explorer, explorer_data
 from captune.app.report.facts import Facts, Picture
-from captune.app.report.markup import details, picture, said, section, table, text
-from captune.app.report.scores import label, shown
+from captune.app.report.markup import beside, details, picture, said, section, table, text
+from captune.app.report.scores import shown
 from captune.app.report.selection import Gallery, galleries
 from captune.app.report.tables import (
+    TESTS_NOTE,
     Grid,
     difference_grids,
     repeated_grid,
@@ -29,7 +30,7 @@ OPEN_GALLERIES = 4
 def page(facts: Facts, title: str, thumbnails: Mapping[str, str]) -> str:
     """The whole page. `thumbnails` are data URIs by picture id; a picture without one gets a box in its place."""
     sections = {
-        "scores": ("Scores", (html_grid(score_grid(facts)), score_bars(facts))),
+        "scores": ("Scores", (beside(html_grid(score_grid(facts)), score_bars(facts)),)),
         "differences": ("Differences", (_differences(facts),)),
         "training": ("Training", (training_curves(facts), validation_table(facts))),
         "examples": ("Examples", (_galleries(facts, thumbnails),)),
@@ -62,8 +63,11 @@ def html_grid(grid: Grid) -> str:
             words = f"<strong>{text(cell.words)}</strong>" if cell.best else f"<bdi>{text(cell.words)}</bdi>"
             cells.append(words + (f' <span class="small">{text(cell.small)}</span>' if cell.small else ""))
         rows.append(cells)
-    head = [f"<bdi>{text(name)}</bdi>" if name else '<span class="hidden">Name</span>' for name in grid.head]
-    return table(grid.caption, head, rows, numbers=grid.numbers)
+    head = [f"<bdi>{text(name)}</bdi>" if name else "" for name in grid.head]
+    if any(head):
+        head = [cell or '<span class="hidden">Name</span>' for cell in head]
+    note = f'<p class="note">{text(grid.note)}</p>\n' if grid.note else ""
+    return note + table(grid.caption, head, rows, numbers=grid.numbers)
 
 
 def _summary(facts: Facts) -> str:
@@ -80,12 +84,7 @@ def _differences(facts: Facts) -> str:
     grids = difference_grids(facts)
     if not grids:
         return ""
-    note = (
-        "<p>Paired tests on the same pictures: the interval is that of the paired bootstrap; p is the probability of a "
-        "difference at least as large if the two models were equally good.</p>"
-        if any(len(grid.head) > 2 for grid in grids)
-        else ""
-    )
+    note = f'<p class="note">{text(TESTS_NOTE)}</p>\n' if any(len(grid.head) > 2 for grid in grids) else ""
     return note + '<div class="tables">\n' + "\n".join(map(html_grid, grids)) + "\n</div>"
 
 
@@ -95,9 +94,10 @@ def _grid_or_none(grid: Grid | None) -> str:
 
 def _galleries(facts: Facts, thumbnails: Mapping[str, str]) -> str:
     drawn = []
+    wide = " wide" if len(facts.models) > 2 else ""
     for place, gallery in enumerate(galleries(facts)):
         cards = "\n".join(f"<li>{_card(facts, gallery, one, thumbnails)}</li>" for one in gallery.pictures)
-        inside = f'<p class="note">{text(gallery.about)}</p>\n<ul class="cards">\n{cards}\n</ul>'
+        inside = f'<p class="note">{text(gallery.about)}</p>\n<ul class="cards{wide}">\n{cards}\n</ul>'
         if place < OPEN_GALLERIES:
             drawn.append(f'<h3 dir="auto">{text(gallery.title)}</h3>\n{inside}')
         else:
@@ -113,7 +113,7 @@ def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str,
         words = said(caption, "caption") if caption is not None else '<em class="empty">no caption</em>'
         lines.append(
             f'<dt><span class="dot m{place % 8}"></span><bdi>{text(model.label)}</bdi> '
-            f'<span class="score">{text(label(gallery.key))} {text(shown(gallery.key, score))}</span></dt>'
+            f'<span class="score">{text(shown(gallery.key, score))}</span></dt>'
             f"<dd>{words}</dd>"
         )
     if one.references:
@@ -121,7 +121,7 @@ def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str,
     rest = "".join(f"<li>{said(reference, 'reference')}</li>" for reference in one.references[1:])
     more = details(f"{len(one.references) - 1} more", f"<ul>{rest}</ul>") if rest else ""
     return (
-        f"<article>{picture(one.alt, thumbnails.get(one.id))}<dl>{''.join(lines)}</dl>{more}"
+        f"<article>{picture(one.alt, thumbnails.get(one.id))}<div><dl>{''.join(lines)}</dl>{more}</div>"
         f'<p class="name">{text(one.id)}</p></article>'
     )
 

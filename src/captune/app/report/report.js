@@ -20,6 +20,18 @@
   });
 })();
 
+// A region that does not scroll needs no stop of the Tab key.
+(function scrolling() {
+  const look = () => {
+    for (const region of document.querySelectorAll(".scroll")) {
+      if (region.scrollWidth > region.clientWidth) region.setAttribute("tabindex", "0");
+      else region.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("resize", look);
+  new ResizeObserver(look).observe(document.body);
+})();
+
 (function pictures() {
   const holder = document.getElementById("explorer");
   if (!holder) return;
@@ -111,7 +123,7 @@
 
   function image(picture) {
     const alt = picture.r.find(Boolean) ?? picture.c.find(Boolean) ?? `picture ${picture.i}`;
-    if (picture.t) return make("img", { class: "thumb", alt, src: picture.t, loading: "lazy", decoding: "async" });
+    if (picture.t) return make("img", { class: "thumb", alt, src: picture.t, decoding: "async" });
     return make("span", { class: "thumb none", role: "img", "aria-label": `No picture: ${alt}` }, "no picture");
   }
 
@@ -120,7 +132,7 @@
     const rows = data.keys.map((_, at) =>
       make("tr", {}, make("th", { scope: "row" }, data.labels[at]), ...data.models.map((_, m) => make("td", {}, shown(picture.s[m][at], at)))),
     );
-    return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+    return make("div", { class: "scroll", role: "group", "aria-label": "All scores", tabindex: "0" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   }
 
   function row(at) {

@@ -40,7 +40,7 @@ def galleries(facts: Facts, count: int = SHOWN) -> tuple[Gallery, ...]:
     value = {picture.id: sign * picture.scores[0][key] for picture in scored}
     top = best(scored, value)
     rest = [picture for picture in scored if picture.id not in {one.id for one in top}]
-    by = f"by {label(key)}"
+    by = f"by {label(key)}{'' if key in LIKELIHOODS else ' × 100'}"
     found = [
         Gallery("Best captions", f"{first.label}: highest first, {by}", key, top),
         Gallery(

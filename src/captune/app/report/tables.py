@@ -11,8 +11,12 @@ from captune.app.report.facts import Facts
 from captune.app.report.scores import SCALE_NOTE, better, label, p_value, shown, signed
 from captune.app.report.selection import repeated
 
-LEFT_OUT_FILES = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
+FILES_NOTE = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
 
+TESTS_NOTE = (
+    "Paired tests on the same pictures: the interval is that of the paired bootstrap; p is the probability of a "
+    "difference at least as large if the two models were equally good."
+)
 VARIETY_LABELS = {
     "distinct": "Distinct captions",
     "vocabulary": "Different words",
@@ -35,12 +39,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: its caption, its columns (the first names the rows) and its rows."""
+    """A table: its caption, its columns (the first names the rows) and its rows; `note` says how to read it."""
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numbers: bool = True
+    note: str = ""
 
 
 def score_grid(facts: Facts) -> Grid:
@@ -59,7 +64,8 @@ def score_grid(facts: Facts) -> Grid:
         words.append("In brackets: 95 % bootstrap intervals over pictures.")
     if len(facts.models) > 1:
         words.append("The best of each row is bold.")
-    return Grid(" ".join(words), ("Score", *(model.label for model in facts.models)), tuple(rows))
+    caption = "Scores × 100 of " + ("all models" if len(facts.models) > 1 else facts.models[0].label)
+    return Grid(caption, ("Score", *(model.label for model in facts.models)), tuple(rows), note=" ".join(words))
 
 
 def difference_grids(facts: Facts) -> list[Grid]:

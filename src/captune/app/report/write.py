@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from captune.app.report.facts import Facts, read_facts
+from captune.app.report.figures import draw_figures
 from captune.app.report.markdown import markdown
 from captune.app.report.page import page
 from captune.app.report.selection import galleries
 from captune.app.report.thumbnails import thumbnails as make_thumbnails
+from captune.core.config import resolve
 from captune.core.files import write_text
+from captune.core.options import ReportConfig
 from captune.core.progress import SILENT, Progress
 
 REPORT = "report.html"
-MARKDOWN = "report.md"
 THUMBNAILS = 1000
 
 
@@ -44,7 +48,33 @@ def write_report(
     uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), facts.folder, progress=progress)
     write_text(target, page(facts, heading, uris))
     write_text(target.with_suffix(".md"), markdown(facts, heading))
+    if figures:
+        draw_figures(facts, target.parent, progress)
     return target
+
+
+def report(
+    folder: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Path:
+    """Draw the report of an evaluation; options are those of `captune report --help`. See `write_report`."""
+    environment = os.environ if environment is None else environment
+    resolved = resolve(ReportConfig, file=config, environment=environment, flags=options, sets=sets)
+    chosen = resolved.values.report
+    return write_report(
+        folder,
+        out=out,
+        title=chosen.title,
+        thumbnails=chosen.thumbnails,
+        figures=chosen.figures,
+        progress=progress,
+    )
 
 
 def default_title(facts: Facts) -> str:

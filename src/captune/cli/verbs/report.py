@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import out_json, print_line
+from captune.core.options import ReportConfig
+
+
+def report(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Evaluated run, or folder of an evaluation.")],
+    chosen: Chosen,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="The page; default: FOLDER/report.html.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the report of an evaluation: one HTML page that needs no network, the same as Markdown, and figures.
+
+    Reads what captune evaluate left; loads no model. The page's path is printed, everything else lies beside it.
+    """
+    from captune.app.report import report as draw
+
+    page = draw(
+        folder,
+        out=out,
+        progress=TerminalProgress(quiet=quiet),
+        environment=os.environ,
+        **chosen.sources,
+        **chosen.flags,
+    )
+    if json:
+        out_json({"report": str(page), "bytes": page.stat().st_size})
+    else:
+        print_line(str(page))
+
+
+app = verb(report, ReportConfig, sources=("config", "sets"))
