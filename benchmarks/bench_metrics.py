@@ -100,14 +100,18 @@ def rewarded(references: dict[str, list[str]], repeats: int) -> Paired:
     tokens = coco_tokens({key: references[key] for key in keys})
     sampled = [tokens[keys[chance.integers(64)]][0] for _ in range(320)]
     images = np.repeat(np.arange(64), 5)
-    reward = CiderReward([tokens[key] for key in keys])
+    reward = CiderReward({key: tokens[key] for key in keys})
     gts = {n: tokens[keys[image]] for n, image in enumerate(images)}
     res = {n: [caption] for n, caption in enumerate(sampled)}
 
     def many(way: Any) -> Any:
         return lambda: [way() for _ in range(10)]  # CPU clocks are coarse
 
-    return paired(many(lambda: Cider().compute_score(gts, res)), many(lambda: reward(sampled, images)), repeats)
+    return paired(
+        many(lambda: Cider().compute_score(gts, res)),
+        many(lambda: reward(sampled, [keys[image] for image in images])),
+        repeats,
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ METRICS = Table(
         "bleu": "captune.metrics.bleu:bleu",
         "rouge_l": "captune.metrics.rouge_l:rouge_l",
         "cider": "captune.metrics.cider:cider",
+        "cider_plain": "captune.metrics.cider:cider_plain",
         "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
     },
     group="captune.metrics",

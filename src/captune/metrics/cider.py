@@ -23,17 +23,33 @@ def cider(corpus: Corpus) -> Measured:
 
     Document frequencies are the corpus's own, or those it was given; the settings say which.
     """
-    images, references = len(corpus.ids), len(corpus.image_of_reference)
-    own = corpus.image_of_reference
-    similar = np.zeros(references)
-    for counts in corpus.grams:
-        similar += _cosines(counts, _weights(counts, corpus), corpus)
+    images, own = len(corpus.ids), corpus.image_of_reference
+    similar = _similarities(corpus, clipped=True)
     # The COCO code measures length in bigrams.
     bigrams = np.maximum(corpus.lengths - 1, 0)
     apart = (bigrams[:images][own] - bigrams[images:]).astype(float)
     similar *= np.exp(-(apart**2) / (2 * SIGMA**2))
-    each = np.bincount(own, similar, minlength=images) / ORDERS / corpus.references_per_image * SCALE
-    return averaged({"cider": each}, {"document_frequencies": _source(corpus.document_frequencies, images)})
+    return _result("cider", similar, corpus)
+
+
+def cider_plain(corpus: Corpus) -> Measured:
+    """Key `cider_plain`, 0–10: CIDEr as it was first defined, without clipping and the penalty on length."""
+    return _result("cider_plain", _similarities(corpus, clipped=False), corpus)
+
+
+def _result(key: str, similar: np.ndarray, corpus: Corpus) -> Measured:
+    images = len(corpus.ids)
+    total = np.bincount(corpus.image_of_reference, similar, minlength=images)
+    each = total / ORDERS / corpus.references_per_image * SCALE
+    return averaged({key: each}, {"document_frequencies": _source(corpus.document_frequencies, images)})
+
+
+def _similarities(corpus: Corpus, *, clipped: bool) -> np.ndarray:
+    """Similarity of every reference (R,) to the caption of its image, summed over the orders."""
+    return sum(
+        (_cosines(counts, _weights(counts, corpus), corpus, clipped) for counts in corpus.grams),
+        np.zeros(len(corpus.image_of_reference)),
+    )
 
 
 def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
@@ -48,12 +64,12 @@ def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
         frequency = np.bincount(pairs % width, minlength=counts.distinct)
     else:
         images = given.images
-        grams = (tuple(corpus.tokens[s][at : at + counts.order]) for s, at in counts.example.tolist())
-        frequency = np.fromiter((given.counts.get(gram, 0) for gram in grams), np.int64, counts.distinct)
+        tokens = corpus.tokens
+        frequency = given.of_grams(" ".join(tokens[s][at : at + counts.order]) for s, at in counts.example.tolist())
     return np.log(float(images)) - np.log(np.maximum(1, frequency))
 
 
-def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus) -> np.ndarray:
+def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus, clipped: bool) -> np.ndarray:
     """Similarity of every reference (R,) to the caption of its image, for one order of n-grams."""
     images, sentences = len(corpus.ids), len(corpus.lengths)
     own = corpus.image_of_reference
@@ -68,7 +84,8 @@ def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus) -> np.ndar
     hit = place < len(have)
     hit[hit] = have[place[hit]] == wanted[hit]
     theirs = vector[split:][hit]
-    product = np.minimum(vector[:split][place[hit]], theirs) * theirs
+    mine = vector[:split][place[hit]]
+    product = (np.minimum(mine, theirs) if clipped else mine) * theirs
     dot = np.bincount(reference[hit], product, minlength=len(own)).astype(float)
     norms = norm[:images][own] * norm[images:]
     return np.divide(dot, norms, out=dot, where=norms != 0)

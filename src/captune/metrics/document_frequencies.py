@@ -2,37 +2,89 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.files import atomic_write
+from captune.metrics.ngrams import distinct_sorted, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
+
+ORDERS = 4
+# Stands after the last word where the end of a caption counts as a word; no token is a control character.
+END = "\x03"
+FORMAT = "captune document frequencies 1"
 
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
     """Document frequencies of 1- to 4-grams over a set of images.
 
-    `counts` maps an n-gram (a tuple of tokens) to the number of images with it in at
-    least one reference, `images` is the number of images, and `name` says which set it was
+    `counts` maps an n-gram (tokens joined by spaces; `END` after the last word of a
+    reference is one) to the number of images with it in at least one reference. N-grams of
+    a single image are left out: one that nobody wrote counts as written once, so they weigh
+    the same. `images` is the number of images, and `name` says which set it was
     ("coco-val"), for reports. Scores made with different frequencies are not comparable.
     """
 
-    counts: Mapping[tuple[str, ...], int]
+    counts: Mapping[str, int]
     images: int
     name: str
 
     @classmethod
-    def of(cls, references: Iterable[Sequence[str]], name: str, orders: int = 4) -> DocumentFrequencies:
+    def of(cls, references: Iterable[Sequence[str]], name: str) -> DocumentFrequencies:
         """Count over images, each given by its references as they were written."""
-        counts: Counter[tuple[str, ...]] = Counter()
-        images = 0
-        for group in references:
-            images += 1
-            seen: set[tuple[str, ...]] = set()
-            for reference in group:
-                words = tokenize(reference).split()
-                for order in range(1, orders + 1):
-                    seen.update(zip(*(words[shift:] for shift in range(order)), strict=False))
-            counts.update(seen)
-        return cls(dict(counts), images, name)
+        groups = [[[*tokenize(reference).split(), END] for reference in group] for group in references]
+        sentences = list(chain.from_iterable(groups))
+        image = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        counts: dict[str, int] = {}
+        for found in gram_counts(sentences, ORDERS):
+            width = max(1, found.distinct)
+            frequency = np.bincount(
+                distinct_sorted(image[found.sentence] * width + found.gram) % width, minlength=found.distinct
+            )
+            for gram in np.flatnonzero(frequency > 1).tolist():
+                sentence, at = found.example[gram].tolist()
+                counts[" ".join(sentences[sentence][at : at + found.order])] = int(frequency[gram])
+        return cls(counts, len(groups), name)
+
+    def of_grams(self, grams: Iterable[str]) -> np.ndarray:
+        """How many images have each n-gram, at least 1."""
+        return np.fromiter((self.counts.get(gram, 1) for gram in grams), np.int64)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a compressed .npz file, at once or not at all."""
+        text = "\n".join(self.counts).encode()
+        with atomic_write(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(FORMAT),
+                name=np.array(self.name),
+                images=np.array(self.images),
+                grams=np.frombuffer(text, np.uint8),
+                counts=np.fromiter(self.counts.values(), np.int64, len(self.counts)),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DocumentFrequencies:
+        """Read what `save` wrote; a file that is missing, broken or of another kind raises `CaptuneError`."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                if "format" not in held or str(held["format"]) != FORMAT:
+                    raise ValueError("another kind of file")
+                text = held["grams"].tobytes().decode()
+                counts = dict(zip(text.split("\n") if text else (), held["counts"].tolist(), strict=True))
+                return cls(counts, int(held["images"]), str(held["name"]))
+        except FileNotFoundError:
+            raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise CaptuneError(
+                f"{path} does not hold document frequencies ({error}).",
+                "A run has them as document_frequencies.npz; "
+                "`captune score --save-document-frequencies FILE` writes those of any references.",
+            ) from None
