@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from captune.core.files import atomic_write
 from captune.data.images import open_image
 
 WRAP = 34
+SIDE = 400  # more pixels than a picture takes on the sheet
 
 
 def draw_sheet(
@@ -33,7 +35,10 @@ def draw_sheet(
         axis.axis("off")
         if index >= len(pictures):
             continue
-        axis.imshow(open_image(str(pictures[index])))
+        picture = open_image(str(pictures[index]))
+        picture.thumbnail((SIDE, SIDE))
+        axis.imshow(picture)
+        axis.set_anchor("S")  # the captions of a row begin at the same height
         line = 0
         for place, (model, text) in enumerate(captions[index]):
             last = place == len(captions[index]) - 1
@@ -51,9 +56,12 @@ def draw_sheet(
                 va="top",
                 fontsize=8.5,
                 color=color,
+                parse_math=False,
             )
             line += wrapped.count("\n") + 1
-    with atomic_write(path, "wb") as file:
+    with atomic_write(path, "wb") as file, warnings.catch_warnings():
+        # A character that the font lacks, such as an emoji, is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png")
 
 
