@@ -20,7 +20,7 @@ def score_bars(facts: Facts) -> str:
         if key in LIKELIHOODS:
             continue
         name = f"{label(key)} × 100"
-        values = [_bar(key, model) for model in facts.models if key in model.scores]
+        values = [_bar(key, model, place) for place, model in enumerate(facts.models) if key in model.scores]
         drawn.append(_figure(name, bars(name, values)))
     return _figures(drawn)
 
@@ -112,13 +112,13 @@ def _spoken_spread(values: Sequence[float]) -> str:
     return f"{len(values):,} pictures, median {middle:.1f}, middle half {low:.1f} to {high:.1f}{nothing}"
 
 
-def _bar(key: str, model: Model) -> Bar:
+def _bar(key: str, model: Model, place: int) -> Bar:
     value, interval = model.scores[key], model.intervals.get(key)
     low, high = interval or (None, None)
     spoken = f"{model.label} {shown(key, value)}"
     if interval:
         spoken += f", 95 % interval {shown(key, low)} to {shown(key, high)}"
-    return Bar(model.label, value, low, high, shown(key, value), spoken)
+    return Bar(model.label, value, low, high, shown(key, value), spoken, place)
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float], ...]:

@@ -15,14 +15,16 @@ from captune.app.report.tables import FILES_NOTE
 DIGITS = 4
 
 
-def explorer_data(facts: Facts, thumbnails: Mapping[str, str]) -> str:
+def explorer_data(facts: Facts, thumbnails: Mapping[str, str], *, boxes: bool = True) -> str:
     """JSON that may stand inside a script element: no `<`, `>` or `&` in it.
 
     `pictures` holds for each: id `i`, file name `f`, references `r`, captions `c` (one a model,
     null where there is none), scores `s` (one list a model, in the order of `keys`), thumbnail `t`.
+    With `boxes` a picture without a thumbnail gets a box in its place.
     """
     keys = list(facts.picture_keys)
     value: dict[str, Any] = {
+        "boxes": boxes,
         "models": [model.label for model in facts.models],
         "keys": keys,
         "labels": [label(key) for key in keys],
@@ -43,14 +45,15 @@ def explorer_data(facts: Facts, thumbnails: Mapping[str, str]) -> str:
     return words.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def explorer(facts: Facts) -> str:
-    """The controls and the empty table; hidden until the script has filled it."""
+def explorer(facts: Facts, *, note: str = "") -> str:
+    """The controls and the empty table, hidden until the script has filled it; a `note` stands above."""
     key = ranking_key(key for key in facts.picture_keys if key != "confidence")
     scores = _options([(one, label(one)) for one in facts.picture_keys], key)
     return "\n".join(
         (
             f"<noscript><p>This table needs JavaScript. {FILES_NOTE}</p></noscript>",
             '<div id="explorer" hidden>',
+            f'<p class="note">{text(note)}</p>' if note else "",
             '<form id="filters" role="search" aria-label="Filter the pictures">',
             '<label>Text<input type="search" name="text" placeholder="in captions, references, names"></label>',
             f'<label>Score<select name="key">{scores}</select></label>',

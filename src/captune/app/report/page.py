@@ -25,10 +25,17 @@ from captune.app.report.tables import (
 )
 
 OPEN_GALLERIES = 4
+LIMITED = "With more than {limit:,} pictures only the best and worst have thumbnails: captune report --thumbnails N"
 
 
-def page(facts: Facts, title: str, thumbnails: Mapping[str, str]) -> str:
-    """The whole page. `thumbnails` are data URIs by picture id; a picture without one gets a box in its place."""
+def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int = 0) -> str:
+    """The whole page.
+
+    `thumbnails` are data URIs by picture id; a picture without one gets a box in its place, but in
+    the table of all pictures not where a `limit` (0: none) left most of them without.
+    """
+    limited = bool(limit) and len(facts.pictures) > limit
+    note = LIMITED.format(limit=limit) if limited else ""
     sections = {
         "scores": ("Scores", (beside(html_grid(score_grid(facts)), score_bars(facts)),)),
         "differences": ("Differences", (_differences(facts),)),
@@ -36,7 +43,7 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str]) -> str:
         "examples": ("Examples", (_galleries(facts, thumbnails),)),
         "spread": ("Spread over pictures", (distributions(facts),)),
         "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(facts), repeated_grid(facts))))),
-        "pictures": ("All pictures", (explorer(facts),) if facts.pictures else ()),
+        "pictures": ("All pictures", (explorer(facts, note=note),) if facts.pictures else ()),
     }
     drawn = {name: section(name, heading, *content) for name, (heading, content) in sections.items()}
     links = [f'<li><a href="#{name}">{text(sections[name][0])}</a></li>' for name, html in drawn.items() if html]
@@ -50,7 +57,7 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str]) -> str:
         links="\n".join(links),
         sections="\n".join(html for html in drawn.values() if html),
         footer=_footer(facts),
-        data=explorer_data(facts, thumbnails),
+        data=explorer_data(facts, thumbnails, boxes=not limited),
     )
 
 

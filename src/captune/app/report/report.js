@@ -124,6 +124,7 @@
   function image(picture) {
     const alt = picture.r.find(Boolean) ?? picture.c.find(Boolean) ?? `picture ${picture.i}`;
     if (picture.t) return make("img", { class: "thumb", alt, src: picture.t, decoding: "async" });
+    if (!data.boxes) return "";
     return make("span", { class: "thumb none", role: "img", "aria-label": `No picture: ${alt}` }, "no picture");
   }
 

@@ -60,9 +60,9 @@ def p_value(p: float | None) -> str:
 
 
 def better(key: str, values: Iterable[float | None]) -> float | None:
-    """The best of several models' scores, or None where there are none to choose from."""
+    """The best of several models' scores, or None where none is better than another."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:
+    if len(set(known)) < 2:
         return None
     return min(known) if key in LIKELIHOODS else max(known)
 

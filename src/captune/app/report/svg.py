@@ -19,7 +19,7 @@ NAME_LENGTH = 52
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its interval, and its words."""
+    """A value with its interval, its words, and the place of its model, which gives the colour."""
 
     name: str
     value: float
@@ -27,6 +27,7 @@ class Bar:
     high: float | None
     shown: str
     spoken: str
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ def bars(label: str, values: Sequence[Bar]) -> str:
     most = max([0.0, *(max(bar.value, bar.high or 0.0) for bar in values)]) or 1.0
     room = WIDTH - 70
     parts = []
-    for place, bar in enumerate(values):
-        top, length = 38 * place, max(1.0, room * max(0.0, bar.value) / most)
+    for row, bar in enumerate(values):
+        top, length = 38 * row, max(1.0, room * max(0.0, bar.value) / most)
         end = length
         parts.append(f'<text x="0" y="{top + 12}">{escape(_cut(bar.name))}</text>')
-        parts.append(f'<rect class="m{place % COLOURS}" x="0" y="{top + 17}" width="{length:.1f}" height="12" rx="2"/>')
+        parts.append(
+            f'<rect class="m{bar.place % COLOURS}" x="0" y="{top + 17}" width="{length:.1f}" height="12" rx="2"/>'
+        )
         if bar.low is not None and bar.high is not None:
             low, high = (room * max(0.0, edge) / most for edge in (bar.low, bar.high))
             end = max(end, high)
@@ -132,7 +135,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     if raw <= 0 or not math.isfinite(raw):
         return [low]
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.8)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(step * number, 10) for number in range(first, last + 1)] or [low]
 

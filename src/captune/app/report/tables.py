@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captune.app.report.facts import Facts
-from captune.app.report.scores import SCALE_NOTE, better, label, p_value, shown, signed
+from captune.app.report.scores import LIKELIHOODS, SCALE_NOTE, better, label, p_value, shown, signed
 from captune.app.report.selection import repeated
 
 FILES_NOTE = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
@@ -83,7 +83,8 @@ def difference_grids(facts: Facts) -> list[Grid]:
             tests = (Cell(p_value(one.p_randomisation)), Cell(p_value(one.p_bootstrap))) if sampled else ()
             rows.append((Cell(label(key)), Cell(signed(key, one.value), between), *tests))
         head = ("Score", "Difference", *(("p, randomisation", "p, bootstrap") if sampled else ()))
-        grids.append(Grid(f"{first.label} minus {other.label}, × 100", head, tuple(rows)))
+        plain = " (loss and perplexity as they are)" if LIKELIHOODS & set(found) else ""
+        grids.append(Grid(f"{first.label} minus {other.label}, × 100{plain}", head, tuple(rows)))
     return grids
 
 

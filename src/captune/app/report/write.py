@@ -14,11 +14,13 @@ from captune.app.report.page import page
 from captune.app.report.selection import galleries
 from captune.app.report.thumbnails import thumbnails as make_thumbnails
 from captune.core.config import resolve
+from captune.core.errors import UsageError
 from captune.core.files import write_text
 from captune.core.options import ReportConfig
 from captune.core.progress import SILENT, Progress
 
 REPORT = "report.html"
+MARKDOWN = ".md"
 THUMBNAILS = 1000
 
 
@@ -33,21 +35,27 @@ def write_report(
 ) -> Path:
     """Write the report of an evaluation and return the page's path.
 
-    `folder` is what `captune evaluate` wrote, or a run. The page is `out`, by default
-    `report.html` in the folder; the Markdown has the same name with `.md`. Up to `thumbnails`
+    `folder` is what `captune evaluate` wrote, or a run. The page is `out` (a file, or a folder for
+    it), by default `report.html` in the folder; the Markdown has the same name with `.md`. Where
+    `out` is no place for several files (`/dev/stdout`), the page alone is written. Up to `thumbnails`
     pictures every row of the page shows its picture (about 6 kB each); of more, only the
     best and worst do; 0 shows none. `figures` draws `scores.png`, `captions.png` and
     `test_results.png` as well. Raises `CaptuneError` where the folder holds no evaluation.
     """
+    if out and Path(out).suffix.lower() == MARKDOWN:
+        raise UsageError(f"--out {out}: expected the name of the HTML page.", "The Markdown is written beside it.")
     facts = read_facts(folder)
-    target = Path(out) if out else Path(folder) / REPORT
+    target = Path(out) if out else Path(folder)
+    target = target / REPORT if target.is_dir() else target
     heading = title or default_title(facts)
     chosen = {one.id: one for gallery in galleries(facts) for one in gallery.pictures}
     if thumbnails >= len(facts.pictures):
         chosen = {one.id: one for one in facts.pictures}
     uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), facts.folder, progress=progress)
-    write_text(target, page(facts, heading, uris))
-    write_text(target.with_suffix(".md"), markdown(facts, heading))
+    write_text(target, page(facts, heading, uris, limit=thumbnails))
+    if target.exists() and not target.is_file():
+        return target
+    write_text(target.with_suffix(MARKDOWN), markdown(facts, heading))
     if figures:
         draw_figures(facts, target.parent, progress)
     return target
