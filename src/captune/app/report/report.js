@@ -169,7 +169,8 @@
       : "No picture passes the filters.";
     document.getElementById("page").textContent = `Page ${count(state.page + 1)} of ${count(pages)}`;
     for (const button of holder.querySelectorAll("[data-step]")) {
-      button.disabled = button.dataset.step === "1" ? state.page >= pages - 1 : state.page === 0;
+      // Not `disabled`: that would throw the focus away at the last page.
+      button.setAttribute("aria-disabled", button.dataset.step === "1" ? state.page >= pages - 1 : state.page === 0);
     }
   }
 
@@ -189,7 +190,7 @@
   });
   holder.addEventListener("click", (event) => {
     const step = Number(event.target.dataset?.step ?? 0);
-    if (!step) return;
+    if (!step || event.target.getAttribute("aria-disabled") === "true") return;
     state.page += step;
     draw();
     table.scrollIntoView({ block: "start" });
