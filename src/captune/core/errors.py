@@ -37,6 +37,10 @@ class UsageError(CaptuneError):
         super().__init__(message, hint, code=EXIT_USAGE)
 
 
+class MetricUnavailable(CaptuneError):
+    """A metric cannot run on this machine; the others can."""
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> CaptuneError:
     """The error for an optional package that is not installed."""
     return CaptuneError(

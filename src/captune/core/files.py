@@ -63,6 +63,14 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$CAPTUNE_CACHE`, else `captune` in the user's cache."""
+    chosen = os.environ.get("CAPTUNE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "captune"
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a whole text file, or leave what was there."""
     with atomic_write(path) as file:

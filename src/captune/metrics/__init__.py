@@ -6,6 +6,7 @@ METRICS = Table(
     "metric",
     {
         "bleu": "captune.metrics.bleu:bleu",
+        "meteor": "captune.metrics.meteor:meteor",
         "rouge_l": "captune.metrics.rouge_l:rouge_l",
         "cider": "captune.metrics.cider:cider",
         "cider_plain": "captune.metrics.cider:cider_plain",

@@ -1,0 +1,211 @@
+"""METEOR's alignment of a caption and a reference: words and phrases that say the same.
+
+Denkowski & Lavie 2014. Every exact word, stem, synonym and paraphrase is a candidate; a beam
+search over the reference takes those that cover most words in fewest chunks. Where the
+definition leaves a choice it is made as the published scores were made, weights that are
+rounded down included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from captune.metrics.meteor.data import function_words
+from captune.metrics.meteor.paraphrases import Paraphrases, phrase_numbers
+from captune.metrics.meteor.stemmer import stem
+from captune.metrics.meteor.synonyms import synonym_sets
+
+EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
+BEAM = 40
+# (stage, first reference word, reference words, first caption word, caption words)
+Match = tuple[int, int, int, int, int]
+
+
+class Sentence:
+    """A caption or reference with what its alignments look at."""
+
+    def __init__(self, tokens: tuple[str, ...]) -> None:
+        self.tokens = tokens
+        self.stems = [stem(token) for token in tokens]
+        self.synonyms = [synonym_sets(token) for token in tokens]
+        functions = function_words()
+        self.is_function = [token in functions for token in tokens]
+        self.phrases = phrase_numbers(tokens)
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Where each word stands."""
+        return _places(self.tokens)
+
+    @cached_property
+    def stem_places(self) -> dict[str, list[int]]:
+        return _places(self.stems)
+
+    @cached_property
+    def synonym_places(self) -> dict[str, list[int]]:
+        """Where words of each synonym set stand."""
+        found: dict[str, list[int]] = {}
+        for place, sets in enumerate(self.synonyms):
+            for number in sets:
+                found.setdefault(number, []).append(place)
+        return found
+
+    @cached_property
+    def phrase_places(self) -> dict[int, list[tuple[int, int]]]:
+        """Where each phrase stands, and its length."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for start, numbers in enumerate(self.phrases):
+            for length, number in enumerate(numbers, start=1):
+                found.setdefault(number, []).append((start, length))
+        return found
+
+    def sources(self, table: Paraphrases) -> list[tuple[int, int, dict[int, int]]]:
+        """Start, length and paraphrases of every phrase that has some."""
+        if self._sources is None:
+            self._sources = [
+                (start, length, targets)
+                for start, numbers in enumerate(self.phrases)
+                for length, number in enumerate(numbers, start=1)
+                if (targets := table.of(number))
+            ]
+        return self._sources
+
+    _sources: list[tuple[int, int, dict[int, int]]] | None = None
+
+
+def _places(words: tuple[str, ...] | list[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for place, word in enumerate(words):
+        found.setdefault(word, []).append(place)
+    return found
+
+
+def candidates(caption: Sentence, reference: Sentence, table: Paraphrases) -> list[list[Match]]:
+    """All matches that begin at each word of the reference."""
+    found: list[list[Match]] = []
+    exact_only = caption.tokens == reference.tokens
+    places, stem_places, synonym_places = caption.places, caption.stem_places, caption.synonym_places
+    said = caption.tokens
+    for start, word in enumerate(reference.tokens):
+        here: list[Match] = [(EXACT, start, 1, place, 1) for place in places.get(word, ())]
+        if not exact_only:
+            here += [
+                (STEM, start, 1, place, 1)
+                for place in stem_places.get(reference.stems[start], ())
+                if said[place] != word
+            ]
+            shared = reference.synonyms[start] & synonym_places.keys()
+            if shared:
+                at = {place for number in shared for place in synonym_places[number]}
+                here += [(SYNONYM, start, 1, place, 1) for place in sorted(at) if said[place] != word]
+        found.append(here)
+    if not exact_only:
+        for start, length, targets in reference.sources(table):
+            for place, words in _said(targets, caption):
+                found[start].append((PARAPHRASE, start, length, place, words))
+        for place, words, targets in caption.sources(table):
+            for start, length in _said(targets, reference):
+                found[start].append((PARAPHRASE, start, length, place, words))
+    return found
+
+
+def _said(targets: dict[int, int], sentence: Sentence) -> list[tuple[int, int]]:
+    """Where paraphrases stand in a sentence, in the order of the table."""
+    places = sentence.phrase_places
+    shared = targets.keys() & places.keys()
+    if not shared:
+        return []
+    ordered = sorted(shared, key=targets.__getitem__) if len(shared) > 1 else shared
+    return [place for number in ordered for place in places[number]]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The matches that were taken, by the words of the reference, and how many chunks they make."""
+
+    matches: tuple[Match, ...]
+    chunks: int
+
+
+# weighted words matched, chunks, distance, next caption word of the chunk, reference words done,
+# caption words used (bits), matches taken (nested pairs)
+_Path = tuple[int, int, int, int, int, int, object]
+
+
+def align(caption: Sentence, reference: Sentence, table: Paraphrases) -> Alignment:
+    """The alignment that METEOR scores."""
+    found = candidates(caption, reference, table)
+    fixed = _certain(found, len(reference.tokens), len(caption.tokens))
+    paths: list[_Path] = [(0, 0, 0, -1, 0, 0, None)]
+    for start, here in enumerate(found):
+        if not here:
+            paths = sorted((path if path[4] > start else _skipped(path, path[2]) for path in paths), key=_rank)
+            continue
+        following: list[_Path] = []
+        for path in paths:
+            if path[4] > start:
+                following.append(path)
+                continue
+            if fixed[start]:
+                following.append(_taken(path, here[0], path[2] + abs(here[0][3] - start)))
+                continue
+            distance = path[2]
+            for match in here:
+                mask = (1 << match[4]) - 1 << match[3]
+                if path[5] & mask:
+                    continue
+                following.append(_taken(path, match, distance))
+                distance += abs(match[3] - start)
+            following.append(_skipped(path, distance))
+        following.sort(key=_rank)
+        paths = following[:BEAM]
+    # At the end of the reference every open chunk is over.
+    best = min((_skipped(path, path[2]) for path in paths), key=_rank)
+    taken: list[Match] = []
+    chain: object = best[6]
+    while chain is not None:
+        chain, match = chain  # type: ignore[misc]
+        taken.append(match)
+    return Alignment(tuple(reversed(taken)), best[1])
+
+
+def _rank(path: _Path) -> tuple[int, int, int]:
+    return -path[0], path[1], path[2]
+
+
+def _skipped(path: _Path, distance: int) -> _Path:
+    return (path[0], path[1] + (path[3] >= 0), distance, -1, path[4], path[5], path[6])
+
+
+def _taken(path: _Path, match: Match, distance: int) -> _Path:
+    stage, start, length, place, words = match
+    weight = 1 if stage == EXACT else 0.5
+    weighted = path[0] + int(weight * length) + int(weight * words)
+    return (
+        weighted,
+        path[1] + (path[3] != place and path[3] >= 0),
+        distance,
+        place + words,
+        start + length,
+        path[5] | ((1 << words) - 1 << place),
+        (path[6], match),
+    )
+
+
+def _certain(found: list[list[Match]], reference_words: int, caption_words: int) -> list[bool]:
+    """Which starts have one candidate alone, whose words no other candidate covers."""
+    in_reference, in_caption = np.zeros(reference_words, int), np.zeros(caption_words, int)
+    for here in found:
+        for _, start, length, place, words in here:
+            in_reference[start : start + length] += 1
+            in_caption[place : place + words] += 1
+    return [
+        len(here) == 1
+        and all(in_reference[start : start + length] == 1)
+        and all(in_caption[place : place + words] == 1)
+        for here in found
+        for _, start, length, place, words in here[:1] or [(0, 0, 0, 0, 0)]
+    ]
