@@ -16,6 +16,9 @@ from captune.metrics.meteor.paraphrases import open_paraphrases
 from captune.metrics.meteor.score import COLUMNS, score, statistics
 from captune.metrics.statistics import Statistics
 
+# References whose phrases are looked up at once: some 100 MB.
+BLOCK = 25_000
+
 
 def meteor(corpus: Corpus) -> Measured:
     """Key `meteor`, corpus and per image, 0–1.
@@ -25,14 +28,15 @@ def meteor(corpus: Corpus) -> Measured:
     """
     table = open_paraphrases()
     tokens = [normalize(text) for text in corpus.sentences]
-    known = {words: Sentence(words) for words in tokens}
-    table.find(np.array([n for one in known.values() for here in one.phrases for n in here], np.uint64))
-    images = len(corpus.ids)
-    own = corpus.image_of_reference
+    images, own = len(corpus.ids), corpus.image_of_reference
     rows = np.empty((len(own), COLUMNS))
-    for row, image in enumerate(own.tolist()):
-        caption, reference = known[tokens[image]], known[tokens[images + row]]
-        rows[row] = statistics(caption, reference, align(caption, reference, table))
+    for start in range(0, len(own), BLOCK):
+        pairs = [(tokens[own[row]], tokens[images + row]) for row in range(start, min(start + BLOCK, len(own)))]
+        distinct = list(dict.fromkeys(words for pair in pairs for words in pair))
+        known = dict(zip(distinct, map(Sentence, distinct, table.look_up(distinct)), strict=True))
+        for row, (caption, reference) in enumerate(pairs, start):
+            said, wanted = known[caption], known[reference]
+            rows[row] = statistics(said, wanted, align(said, wanted))
     best = _best(score(rows), corpus.references_per_image)
     chosen = rows[best]
     each = score(chosen)

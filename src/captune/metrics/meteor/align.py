@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from captune.metrics.meteor.data import function_words
-from captune.metrics.meteor.paraphrases import Paraphrases, phrase_numbers
+from captune.metrics.meteor.paraphrases import Phrases
 from captune.metrics.meteor.stemmer import stem
 from captune.metrics.meteor.synonyms import synonym_sets
 
@@ -27,13 +25,13 @@ Match = tuple[int, int, int, int, int]
 class Sentence:
     """A caption or reference with what its alignments look at."""
 
-    def __init__(self, tokens: tuple[str, ...]) -> None:
+    def __init__(self, tokens: tuple[str, ...], phrases: Phrases) -> None:
         self.tokens = tokens
         self.stems = [stem(token) for token in tokens]
         self.synonyms = [synonym_sets(token) for token in tokens]
         functions = function_words()
         self.is_function = [token in functions for token in tokens]
-        self.phrases = phrase_numbers(tokens)
+        self.sources, self.phrase_places = phrases.sources, phrases.places
 
     @cached_property
     def places(self) -> dict[str, list[int]]:
@@ -45,35 +43,8 @@ class Sentence:
         return _places(self.stems)
 
     @cached_property
-    def synonym_places(self) -> dict[str, list[int]]:
-        """Where words of each synonym set stand."""
-        found: dict[str, list[int]] = {}
-        for place, sets in enumerate(self.synonyms):
-            for number in sets:
-                found.setdefault(number, []).append(place)
-        return found
-
-    @cached_property
-    def phrase_places(self) -> dict[int, list[tuple[int, int]]]:
-        """Where each phrase stands, and its length."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for start, numbers in enumerate(self.phrases):
-            for length, number in enumerate(numbers, start=1):
-                found.setdefault(number, []).append((start, length))
-        return found
-
-    def sources(self, table: Paraphrases) -> list[tuple[int, int, dict[int, int]]]:
-        """Start, length and paraphrases of every phrase that has some."""
-        if self._sources is None:
-            self._sources = [
-                (start, length, targets)
-                for start, numbers in enumerate(self.phrases)
-                for length, number in enumerate(numbers, start=1)
-                if (targets := table.of(number))
-            ]
-        return self._sources
-
-    _sources: list[tuple[int, int, dict[int, int]]] | None = None
+    def all_synonyms(self) -> frozenset[str]:
+        return frozenset().union(*self.synonyms)
 
 
 def _places(words: tuple[str, ...] | list[str]) -> dict[str, list[int]]:
@@ -83,32 +54,32 @@ def _places(words: tuple[str, ...] | list[str]) -> dict[str, list[int]]:
     return found
 
 
-def candidates(caption: Sentence, reference: Sentence, table: Paraphrases) -> list[list[Match]]:
+def candidates(caption: Sentence, reference: Sentence) -> list[list[Match]]:
     """All matches that begin at each word of the reference."""
-    found: list[list[Match]] = []
-    exact_only = caption.tokens == reference.tokens
-    places, stem_places, synonym_places = caption.places, caption.stem_places, caption.synonym_places
-    said = caption.tokens
-    for start, word in enumerate(reference.tokens):
-        here: list[Match] = [(EXACT, start, 1, place, 1) for place in places.get(word, ())]
-        if not exact_only:
-            here += [
-                (STEM, start, 1, place, 1)
-                for place in stem_places.get(reference.stems[start], ())
-                if said[place] != word
-            ]
-            shared = reference.synonyms[start] & synonym_places.keys()
-            if shared:
-                at = {place for number in shared for place in synonym_places[number]}
-                here += [(SYNONYM, start, 1, place, 1) for place in sorted(at) if said[place] != word]
-        found.append(here)
-    if not exact_only:
-        for start, length, targets in reference.sources(table):
-            for place, words in _said(targets, caption):
-                found[start].append((PARAPHRASE, start, length, place, words))
-        for place, words, targets in caption.sources(table):
-            for start, length in _said(targets, reference):
-                found[start].append((PARAPHRASE, start, length, place, words))
+    said, places = caption.tokens, caption.places
+    found: list[list[Match]] = [
+        [(EXACT, start, 1, place, 1) for place in places.get(word, ())] for start, word in enumerate(reference.tokens)
+    ]
+    if said == reference.tokens:
+        return found
+    stem_places, all_synonyms = caption.stem_places, caption.all_synonyms
+    for start, (word, stemmed, sets) in enumerate(
+        zip(reference.tokens, reference.stems, reference.synonyms, strict=True)
+    ):
+        for place in stem_places.get(stemmed, ()):
+            if said[place] != word:
+                found[start].append((STEM, start, 1, place, 1))
+        shared = sets & all_synonyms
+        if shared:
+            for place, theirs in enumerate(caption.synonyms):
+                if said[place] != word and not theirs.isdisjoint(shared):
+                    found[start].append((SYNONYM, start, 1, place, 1))
+    for start, length, targets in reference.sources:
+        for place, words in _said(targets, caption):
+            found[start].append((PARAPHRASE, start, length, place, words))
+    for place, words, targets in caption.sources:
+        for start, length in _said(targets, reference):
+            found[start].append((PARAPHRASE, start, length, place, words))
     return found
 
 
@@ -135,14 +106,15 @@ class Alignment:
 _Path = tuple[int, int, int, int, int, int, object]
 
 
-def align(caption: Sentence, reference: Sentence, table: Paraphrases) -> Alignment:
+def align(caption: Sentence, reference: Sentence) -> Alignment:
     """The alignment that METEOR scores."""
-    found = candidates(caption, reference, table)
+    found = candidates(caption, reference)
     fixed = _certain(found, len(reference.tokens), len(caption.tokens))
     paths: list[_Path] = [(0, 0, 0, -1, 0, 0, None)]
     for start, here in enumerate(found):
         if not here:
-            paths = sorted((path if path[4] > start else _skipped(path, path[2]) for path in paths), key=_rank)
+            paths = [path if path[4] > start else _skipped(path, path[2]) for path in paths]
+            paths.sort(key=_rank)
             continue
         following: list[_Path] = []
         for path in paths:
@@ -197,15 +169,16 @@ def _taken(path: _Path, match: Match, distance: int) -> _Path:
 
 def _certain(found: list[list[Match]], reference_words: int, caption_words: int) -> list[bool]:
     """Which starts have one candidate alone, whose words no other candidate covers."""
-    in_reference, in_caption = np.zeros(reference_words, int), np.zeros(caption_words, int)
+    in_reference, in_caption = [0] * reference_words, [0] * caption_words
     for here in found:
         for _, start, length, place, words in here:
-            in_reference[start : start + length] += 1
-            in_caption[place : place + words] += 1
-    return [
-        len(here) == 1
-        and all(in_reference[start : start + length] == 1)
-        and all(in_caption[place : place + words] == 1)
-        for here in found
-        for _, start, length, place, words in here[:1] or [(0, 0, 0, 0, 0)]
-    ]
+            for word in range(start, start + length):
+                in_reference[word] += 1
+            for word in range(place, place + words):
+                in_caption[word] += 1
+    certain = [False] * reference_words
+    for start, here in enumerate(found):
+        if len(here) == 1:
+            _, _, length, place, words = here[0]
+            certain[start] = max(in_reference[start : start + length]) == max(in_caption[place : place + words]) == 1
+    return certain

@@ -13,6 +13,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -36,17 +37,17 @@ def word_number(word: str) -> int:
     return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
-def phrase_numbers(tokens: Sequence[str]) -> list[list[int]]:
-    """Numbers of the phrases of 1 to 7 words that begin at each token."""
-    words = [word_number(token) for token in tokens]
-    found = []
-    for start in range(len(words)):
-        number, here = 0, []
-        for word in words[start : start + LONGEST]:
-            number = (number * _FACTOR + word) & 0xFFFFFFFFFFFFFFFF
-            here.append(number)
-        found.append(here)
-    return found
+@dataclass(frozen=True)
+class Phrases:
+    """What a sentence says that stands in the table.
+
+    `sources`: start, length and paraphrases (their numbers, with their places in the table) of
+    each phrase that has some, by start and length; `places`: start and length of each phrase
+    that may be a paraphrase of another sentence's, by number.
+    """
+
+    sources: list[tuple[int, int, dict[int, int]]]
+    places: dict[int, list[tuple[int, int]]]
 
 
 class Paraphrases:
@@ -54,22 +55,60 @@ class Paraphrases:
 
     def __init__(self, sources: np.ndarray, offsets: np.ndarray, targets: np.ndarray) -> None:
         self.sources, self.offsets, self.targets = sources, offsets, targets
-        self._known: dict[int, dict[int, int]] = {}
 
-    def find(self, numbers: np.ndarray) -> None:
-        """Look phrases (uint64) up all at once, so that `of` answers at once."""
-        fresh = np.unique(numbers)
-        place = np.searchsorted(self.sources, fresh)
-        place[place == len(self.sources)] = 0
-        hit = self.sources[place] == fresh
-        for number, at in zip(fresh[hit].tolist(), place[hit].tolist(), strict=True):
-            if number not in self._known:
-                targets = self.targets[self.offsets[at] : self.offsets[at + 1]].tolist()
-                self._known[number] = {target: rank for rank, target in reversed(list(enumerate(targets)))}
+    def look_up(self, sentences: Sequence[Sequence[str]]) -> list[Phrases]:
+        """The phrases of sentences, which may be paraphrases of one another, but of no other sentence's."""
+        sentence, start, length, number = _phrases(sentences)
+        distinct, place = np.unique(number, return_inverse=True)
+        at = np.searchsorted(self.sources, distinct)
+        at[at == len(self.sources)] = 0
+        has = self.sources[at] == distinct
+        # All paraphrases of all these phrases in a row; those that no sentence here says need not be looked for.
+        row = at[has]
+        sizes = self.offsets[row + 1] - self.offsets[row]
+        ends = np.cumsum(sizes)
+        entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[row] - (ends - sizes), sizes)
+        targets = self.targets[entry]
+        where = np.searchsorted(distinct, targets)
+        where[where == len(distinct)] = 0
+        said = distinct[where] == targets
+        is_target = np.zeros(len(distinct), bool)
+        is_target[where[said]] = True
+        known: dict[int, dict[int, int]] = {}
+        owner = np.repeat(np.flatnonzero(has), sizes)[said]
+        for source, target, rank in zip(owner.tolist(), targets[said].tolist(), entry[said].tolist(), strict=True):
+            known.setdefault(source, {}).setdefault(target, rank)
+        found = [Phrases([], {}) for _ in sentences]
+        wanted = np.zeros(len(distinct), bool)
+        wanted[list(known)] = True
+        for index in np.flatnonzero(wanted[place]).tolist():
+            one = found[sentence[index]]
+            one.sources.append((int(start[index]), int(length[index]), known[int(place[index])]))
+        for index in np.flatnonzero(is_target[place]).tolist():
+            places = found[sentence[index]].places
+            places.setdefault(int(number[index]), []).append((int(start[index]), int(length[index])))
+        return found
 
-    def of(self, number: int) -> dict[int, int] | None:
-        """Paraphrases of a phrase that was looked up: their numbers, with their places in the table."""
-        return self._known.get(number)
+
+def _phrases(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sentence, start, length and number of every phrase of 1 to 7 words, by sentence, start and length."""
+    lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+    words = np.fromiter((word_number(word) for words in sentences for word in words), np.uint64, lengths.sum())
+    sentence = np.repeat(np.arange(len(sentences)), lengths)
+    first = np.cumsum(lengths) - lengths
+    within = np.arange(len(words)) - first[sentence]
+    left = lengths[sentence] - within
+    at, number = np.arange(len(words)), np.zeros(len(words), np.uint64)
+    parts = []
+    for length in range(1, LONGEST + 1):
+        keep = left[at] >= length
+        at = at[keep]
+        number = number[keep] * np.uint64(_FACTOR) + words[at + length - 1]
+        parts.append((at, np.full(len(at), length), number))
+    places, sizes, numbers = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(places, kind="stable")  # by start, then by length
+    places = places[order]
+    return sentence[places], within[places], sizes[order], numbers[order]
 
 
 @cache
