@@ -11,6 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# METEOR's index is built once for all tests and all runs of them, and not in the user's own cache.
+os.environ.setdefault("CAPTUNE_CACHE", str(REPOSITORY / ".pytest_cache" / "captune"))
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def test_a_better_model_is_found_better_by_both_tests() -> None:
     captions, references = corpus(5)
     worse = {image: " ".join(caption.split()[:4]) + " zebra zebra" for image, caption in captions.items()}
     found = compare(measure(captions, references), measure(worse, references))
-    assert set(found) == {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "sacrebleu"}
+    assert set(found) == {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "sacrebleu"}
     for key in ("bleu_1", "rouge_l", "cider"):
         assert found[key].low > 0
         assert found[key].p_bootstrap < 0.01

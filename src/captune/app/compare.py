@@ -58,6 +58,7 @@ def compare(
                 {record.id: record.references for record in records},
                 chosen.metrics,
                 resamples=chosen.resamples,
+                progress=progress,
             )
     first, *others = reports
     comparisons = {

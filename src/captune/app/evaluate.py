@@ -114,6 +114,7 @@ def _measure(
             values.measure.metrics,
             resamples=values.measure.resamples,
             also=also,
+            progress=progress,
         )
     settings = {
         **report.settings,

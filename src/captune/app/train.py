@@ -233,6 +233,7 @@ def _validation(backbone: Backbone, records: list[ImageRecord], config: TrainCon
         records,
         GenerationOptions(**backbone.generation),
         images=config.train.validation_images,
+        metrics=config.train.validation_metrics,
         shown=config.train.sample_captions,
         longest=config.data.max_caption_tokens,
         batch_size=config.eval.eval_batch_size,

@@ -131,11 +131,12 @@ class TrainOptions(Options):
     eval_every: float = option(1.0, "Epochs between two validations.", gt=0)
     eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
     keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
-    best_metric: Literal["cider", "bleu_4", "bleu_1", "rouge_l", "loss"] = option(
+    best_metric: Literal["cider", "meteor", "bleu_4", "bleu_1", "rouge_l", "loss"] = option(
         "cider", "What makes a checkpoint best-metric."
     )
     early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
+    validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as captune evaluate.")
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
     trackers: tuple[Literal["tensorboard", "none"], ...] = option(
         ("tensorboard",), "Where the figures go besides the run folder."

@@ -15,8 +15,6 @@ from captune.engine.history import Sample
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
 
-METRICS = ("bleu", "rouge_l", "cider")
-
 
 class Validation:
     """Measures a backbone on a split; `samples` are the captions of the last call."""
@@ -28,6 +26,7 @@ class Validation:
         generation: GenerationOptions,
         *,
         images: int,
+        metrics: Sequence[str],
         shown: int,
         longest: int,
         batch_size: int,
@@ -37,12 +36,13 @@ class Validation:
         self.backbone, self.generation = backbone, generation
         self.records = [record for record in records if record.references]
         self.captioned = sample_records(self.records, images) if images else []
+        self.metrics = metrics
         self.shown, self.longest, self.batch_size = shown, longest, batch_size
         self.autocast, self.progress = autocast, progress
         self.samples: list[Sample] = []
 
     def __call__(self) -> dict[str, float]:
-        """`loss` (nats a token), and for captioned pictures `bleu_1` … `bleu_4`, `rouge_l`, `cider`."""
+        """`loss` (nats a token), and for captioned pictures the scores of `metrics`."""
         found = likelihood_of_references(
             self.backbone,
             self.records,
@@ -74,7 +74,8 @@ class Validation:
         report = measure(
             {key: caption.text for key, caption in captions.items()},
             {record.id: record.references for record in self.captioned},
-            metrics=METRICS,
+            metrics=self.metrics,
             resamples=0,
+            progress=self.progress,
         )
         return dict(report.scores)

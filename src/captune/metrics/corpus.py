@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from captune.core.progress import SILENT, Progress
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.ngrams import GramCounts, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
@@ -30,6 +31,7 @@ class Corpus:
     hypotheses: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
     document_frequencies: DocumentFrequencies | None = None
+    progress: Progress = SILENT
 
     @cached_property
     def references_per_image(self) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
+from captune.core.progress import SILENT, Progress
 from captune.metrics import METRICS
 from captune.metrics.corpus import Corpus, Measured
 from captune.metrics.document_frequencies import DocumentFrequencies
@@ -15,7 +17,8 @@ from captune.metrics.significance import RESAMPLES, intervals
 from captune.metrics.statistics import Statistics
 from captune.metrics.vocabulary import vocabulary
 
-DEFAULT_METRICS = ("bleu", "rouge_l", "cider", "sacrebleu")
+# METEOR is left out where its data is not installed.
+DEFAULT_METRICS = ("bleu", "meteor", "rouge_l", "cider", "sacrebleu")
 
 
 def measure(
@@ -25,6 +28,7 @@ def measure(
     document_frequencies: DocumentFrequencies | None = None,
     resamples: int = RESAMPLES,
     also: Sequence[Measured] = (),
+    progress: Progress = SILENT,
 ) -> MetricReport:
     """Score one caption per image against its references.
 
@@ -39,12 +43,12 @@ def measure(
     """
     if isinstance(metrics, str):
         raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
-    if metrics is None or list(metrics) == ["auto"]:
-        metrics = DEFAULT_METRICS
-    if not metrics:
+    automatic = metrics is None or list(metrics) == ["auto"]
+    names = DEFAULT_METRICS if metrics is None or automatic else tuple(dict.fromkeys(metrics))
+    if not names:
         raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
-    wanted = [METRICS[name] for name in dict.fromkeys(metrics)]
-    corpus = _corpus(hypotheses, references, document_frequencies)
+    wanted = {name: METRICS[name] for name in names}
+    corpus = replace(_corpus(hypotheses, references, document_frequencies), progress=progress)
     per_image = corpus.references_per_image
     settings: dict[str, Any] = {
         "tokenizer": "ptb",
@@ -54,7 +58,14 @@ def measure(
     scores: dict[str, float] = {}
     statistics: tuple[Statistics, ...] = ()
     by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}
-    results: Iterator[Measured] = (metric(corpus) for metric in wanted)
+    results: list[Measured] = []
+    for name, metric in wanted.items():
+        try:
+            results.append(metric(corpus))
+        except MetricUnavailable as error:
+            if not automatic:
+                raise
+            settings.setdefault("left_out", {})[name] = str(error)
     for measured in chain(results, also):
         scores |= measured.scores
         settings |= measured.settings

@@ -26,7 +26,7 @@ def meteor(corpus: Corpus) -> Measured:
     Raises `MetricUnavailable` where METEOR's data is not installed. The first use builds an
     index of its paraphrases in the user's cache, which takes about 20 s.
     """
-    table = open_paraphrases()
+    table = open_paraphrases(corpus.progress)
     tokens = [normalize(text) for text in corpus.sentences]
     images, own = len(corpus.ids), corpus.image_of_reference
     rows = np.empty((len(own), COLUMNS))

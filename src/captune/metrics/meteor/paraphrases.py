@@ -14,7 +14,7 @@ import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -111,10 +111,9 @@ def _phrases(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray
     return sentence[places], within[places], sizes[order], numbers[order]
 
 
-@cache
-def open_paraphrases() -> Paraphrases:
+def open_paraphrases(progress: Progress = SILENT) -> Paraphrases:
     """The index, built before if that was not done yet."""
-    return Paraphrases(*_opened(build_index()))
+    return Paraphrases(*_opened(build_index(progress)))
 
 
 def build_index(progress: Progress = SILENT) -> Path:
