@@ -25,6 +25,7 @@ from captune.core.options import (
     Options,
     PrepareConfig,
     ReportConfig,
+    ScoreConfig,
     TrainConfig,
 )
 
@@ -33,6 +34,7 @@ CONFIGS: dict[str, type[Options]] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "score": ScoreConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,

@@ -29,6 +29,7 @@ _HOMES = {
     "prepare": "captune.app.prepare",
     "report": "captune.app.report",
     "runs": "captune.app.runs",
+    "score": "captune.app.score",
     "train": "captune.app.train",
     "CaptuneError": "captune.core.errors",
     "Caption": "captune.core.records",

@@ -20,6 +20,7 @@ from captune.core.options import (
     Options,
     PrepareConfig,
     ReportConfig,
+    ScoreConfig,
     TrainConfig,
 )
 from captune.core.tables import Table
@@ -29,6 +30,7 @@ CONFIGS = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "score": ScoreConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,

@@ -13,6 +13,7 @@ from captune.core.errors import CaptuneError
 from captune.core.options import CompareConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
+from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.significance import compare as compare_reports
 
 
@@ -57,6 +58,7 @@ def compare(
                 {record.id: mine[record.id].text for record in records},
                 {record.id: record.references for record in records},
                 chosen.metrics,
+                DocumentFrequencies.find(chosen.document_frequencies),
                 resamples=chosen.resamples,
                 progress=progress,
             )

@@ -17,6 +17,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
 from captune.data.prepared import read_prepared, read_split
+from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
 
@@ -112,6 +113,7 @@ def _measure(
             {record.id: captions[record.id].text for record in records},
             {record.id: record.references for record in records},
             values.measure.metrics,
+            DocumentFrequencies.find(values.measure.document_frequencies),
             resamples=values.measure.resamples,
             also=also,
             progress=progress,

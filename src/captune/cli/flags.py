@@ -20,6 +20,7 @@ PANELS = {
     "model": "Model",
     "train": "Training",
     "eval": "Evaluation",
+    "score": "Captions and references",
     "measure": "Metrics",
     "report": "Report",
     "caption": "Pictures and captions",

@@ -51,6 +51,7 @@ VERBS = {
         WORK,
         "Reports that were finished are kept; run the same command to measure again.",
     ),
+    "score": Verb("Measure captions that were made elsewhere against references.", WORK),
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),

@@ -150,6 +150,9 @@ class MeasureOptions(Options):
     metrics: tuple[str, ...] = option(
         ("auto",), "Metrics by name; auto: bleu, meteor (where its data is installed), rouge_l, cider, sacrebleu."
     )
+    document_frequencies: str = option(
+        "own", "What CIDEr weighs words with: own (the references measured), a run, or a saved file."
+    )
     resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
 
 
@@ -200,6 +203,21 @@ class EvaluateConfig(Options):
     measure: MeasureOptions = Field(default_factory=MeasureOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class ScoreOptions(Options):
+    """What to do with captions and references that do not fit together."""
+
+    on_mismatch: Literal["fail", "skip"] = option(
+        "fail", "Images without a caption, without references, or with several captions: stop, or leave them out."
+    )
+
+
+class ScoreConfig(Options):
+    """Everything `captune score` takes."""
+
+    score: ScoreOptions = Field(default_factory=ScoreOptions)
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
 
 
 class CompareConfig(Options):

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from captune.metrics.ptb_tokenizer import tokenize
 ORDERS = 4
 # Stands after the last word where the end of a caption counts as a word; no token is a control character.
 END = "\x03"
+# What a run calls its training references' own.
+FILE = "document_frequencies.npz"
 FORMAT = "captune document frequencies 1"
 
 
@@ -52,6 +55,14 @@ class DocumentFrequencies:
                 sentence, at = found.example[gram].tolist()
                 counts[" ".join(sentences[sentence][at : at + found.order])] = int(frequency[gram])
         return cls(counts, len(groups), name)
+
+    @classmethod
+    def find(cls, name: str) -> DocumentFrequencies | None:
+        """Those that an option names: `own` (None: the references measured), a run's, or a saved file's."""
+        if name == "own":
+            return None
+        path = Path(name)
+        return cls.load(path / FILE if path.is_dir() else path)
 
     def of_grams(self, grams: Iterable[str]) -> np.ndarray:
         """How many images have each n-gram, at least 1."""

@@ -1,0 +1,183 @@
+"""`captune score`: captions that were made elsewhere against references."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import ScoreConfig
+from captune.core.progress import SILENT, Progress
+from captune.data.results import STDIN, Results, read_results
+from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.report import MetricReport
+from captune.metrics.significance import Difference, compare
+
+ALIASES = {"rouge": "rouge_l"}
+SHOWN = 5
+Names = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Reports by file of captions, and what the first has over each other one.
+
+    `notes` say what was left out, matched by name, or empty.
+    """
+
+    reports: dict[str, MetricReport]
+    comparisons: dict[str, dict[str, Difference]]
+    notes: tuple[str, ...]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores of the first file, 0–1 (CIDEr-D as it is)."""
+        return next(iter(self.reports.values())).scores
+
+
+def score(
+    hypotheses: Names | Sequence[Names],
+    references: Names | Sequence[Names],
+    *,
+    save_document_frequencies: Names | None = None,
+    config: Names | None = None,
+    preset: str | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Scored:
+    """Measure files of captions, each a model's, against the references of the same images.
+
+    Several files of `references` add up. `-` is standard input. Options are those of
+    `captune score --help`. Raises `CaptuneError` where files cannot be read or do not fit
+    together; with `on_mismatch="skip"` what does not fit is left out and told in `notes`.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(ScoreConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    chosen, skip = resolved.values.measure, resolved.values.score.on_mismatch == "skip"
+    said, wanted = _names(hypotheses), _names(references)
+    if [*said, *wanted].count(STDIN) > 1:
+        raise UsageError("Standard input can be only one of the files.", "Write one of them to a file.")
+    from captune.metrics.measure import measure
+
+    truth = _joined([read_results(name, references=True) for name in wanted])
+    if save_document_frequencies is not None:
+        made = DocumentFrequencies.of(truth.texts.values(), ", ".join(PurePath(name).name for name in wanted))
+        made.save(save_document_frequencies)
+    frequencies = DocumentFrequencies.find(chosen.document_frequencies)
+    notes: list[str] = []
+    fitted = {name: _fit(read_results(name), truth, skip, notes) for name in dict.fromkeys(said)}
+    common = set.intersection(*(set(captions) for captions, _ in fitted.values()))
+    if not common:
+        raise CaptuneError("No image has both a caption and references.", "Give files about the same images.")
+    if any(len(captions) > len(common) for captions, _ in fitted.values()):
+        notes.append(f"Only the {len(common)} images that every file has a caption for are measured.")
+    reports = {}
+    for name, (captions, groups) in fitted.items():
+        ids = sorted(common) if len(fitted) > 1 else list(captions)
+        with progress.task(f"Measuring {name}"):
+            reports[name] = measure(
+                {key: captions[key] for key in ids},
+                {key: groups[key] for key in ids},
+                [ALIASES.get(metric, metric) for metric in chosen.metrics],
+                frequencies,
+                chosen.resamples,
+                progress=progress,
+            )
+        empty = reports[name].settings["captions"]["empty"]
+        if empty:
+            notes.append(f"{name}: {empty} of {len(ids)} captions have no words; they count as 0.")
+    first, *others = reports
+    comparisons = {
+        name: compare(reports[first], reports[name], chosen.resamples) for name in others if chosen.resamples
+    }
+    return Scored(reports, comparisons, tuple(notes))
+
+
+def _names(files: Names | Sequence[Names]) -> list[str]:
+    return [str(files)] if isinstance(files, str | os.PathLike) else [str(name) for name in files]
+
+
+def _joined(parts: list[Results]) -> Results:
+    """References of several files, added up by image."""
+    first, *others = parts
+    for other in others:
+        if other.numbered and first.numbered and len(other.texts) != len(first.texts):
+            raise CaptuneError(
+                f"{first.source} has {len(first.texts)} lines and {other.source} has {len(other.texts)}.",
+                "Line i of every text file belongs to image i: write an empty line where there is no reference.",
+            )
+        for key, texts in other.texts.items():
+            first.texts.setdefault(key, []).extend(texts)
+    for key, texts in list(first.texts.items()):
+        # A blank line or cell is no reference, unless it is the only one.
+        first.texts[key] = [text for text in texts if text.strip()] or texts[:1]
+    return first
+
+
+def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Captions and references by the same ids. What does not fit is an error, or left out and noted."""
+    if said.numbered != truth.numbered:
+        raise CaptuneError(
+            f"{said.source} ({said.format}) and {truth.source} ({truth.format}): one of them has no image ids.",
+            "Give both as lines of plain text, or both with ids.",
+        )
+    groups = _by_names_of(said, truth, notes)
+    wrong: list[str] = []
+    several = [key for key, texts in said.texts.items() if len(texts) > 1]
+    if several:
+        wrong.append(f"{len(several)} images have several captions: {_some(several)}")
+    strangers = [key for key in said.texts if key not in groups]
+    if strangers:
+        wrong.append(f"{len(strangers)} of {len(said.texts)} captions have no references: {_some(strangers)}")
+    failed = [key for key in groups if key in said.failed]
+    if failed:
+        wrong.append(f"{len(failed)} images could not be captioned: {_some(failed)} ({said.failed[failed[0]]})")
+    missing = [key for key in groups if key not in said.texts and key not in said.failed]
+    if missing:
+        wrong.append(f"{len(missing)} of {len(groups)} images with references have no caption: {_some(missing)}")
+    if wrong and not skip:
+        raise CaptuneError(
+            f"{said.source} does not fit {truth.source}:\n  " + "\n  ".join(wrong),
+            f"Ids there look like {_some(groups)}. Mend the files, or --on-mismatch skip leaves these images out "
+            "and says so.",
+        )
+    notes += [f"{said.source}: left out: {line}." for line in wrong]
+    captions = {key: texts[0] for key, texts in said.texts.items() if len(texts) == 1 and key in groups}
+    return captions, {key: groups[key] for key in captions}
+
+
+def _by_names_of(said: Results, truth: Results, notes: list[str]) -> dict[str, list[str]]:
+    """References by the captions' own ids: the same, or file names that match without doubt."""
+    if truth.numbered or any(key in truth.texts for key in said.texts):
+        return truth.texts
+    wanted = [*said.texts, *said.failed]
+    for what, name in (("file name", _file), ("file name without its ending", _stem)):
+        theirs: dict[str, list[str]] = {}
+        for key in truth.texts:
+            theirs.setdefault(name(truth.names.get(key, key)), []).append(key)
+        mine = {name(said.names.get(key, key)): key for key in wanted}
+        if len(mine) == len(wanted) and any(len(theirs.get(key, ())) == 1 for key in mine):
+            if any(len(keys) > 1 for keys in theirs.values()):
+                continue
+            notes.append(f"{said.source}: ids were matched by {what}.")
+            return {mine.get(key, keys[0]): truth.texts[keys[0]] for key, keys in theirs.items()}
+    return truth.texts
+
+
+def _file(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return PurePath(_file(name)).stem
+
+
+def _some(keys: Iterable[object]) -> str:
+    shown = [repr(key) for key in keys]
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.reports import print_reports
+from captune.cli.terminal import note, out_json, out_table
+from captune.core.options import ScoreConfig
+from captune.metrics.report import MetricReport
+from captune.metrics.significance import Difference
+
+
+def score(
+    hypotheses: Annotated[
+        list[str],
+        typer.Option("--hypotheses", "-H", metavar="FILE", help="Captions, '-' for stdin. Repeatable: side by side."),
+    ],
+    references: Annotated[
+        list[str],
+        typer.Option("--references", "-R", metavar="FILE", help="References, '-' for stdin. Repeatable: added up."),
+    ],
+    chosen: Chosen,
+    per_image: Annotated[bool, typer.Option("--per-image", help="The scores of every image as well.")] = False,
+    save_document_frequencies: Annotated[
+        str | None,
+        typer.Option("--save-document-frequencies", metavar="FILE", help="Keep what CIDEr weighs words with."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure captions that were made elsewhere against references.
+
+    COCO results and annotations, JSON by id, JSONL, CSV, TSV, Flickr token files, plain text (line i is image i).
+    """
+    from captune.app.score import score as measure
+
+    result = measure(
+        hypotheses,
+        references,
+        save_document_frequencies=save_document_frequencies,
+        progress=TerminalProgress(quiet=quiet),
+        environment=os.environ,
+        **chosen.sources,
+        **chosen.flags,
+    )
+    for line in result.notes:
+        note(line)
+    if json:
+        out_json(_json(result.reports, result.comparisons, result.notes))
+        return
+    print_reports(result.reports, result.comparisons)
+    if per_image:
+        for name, report in result.reports.items():
+            keys = list(dict.fromkeys(key for scores in report.per_image.values() for key in scores))
+            rows = [
+                (image, *(f"{100 * scores[key]:.1f}" if key in scores else "-" for key in keys))
+                for image, scores in report.per_image.items()
+            ]
+            out_table(name, ("image", *keys), rows, numbers=True)
+
+
+def _json(
+    reports: dict[str, MetricReport], comparisons: dict[str, dict[str, Difference]], notes: tuple[str, ...]
+) -> dict[str, Any]:
+    """The first file's scores by name, all that is known about them, and the other files beside it."""
+    from dataclasses import asdict
+
+    first, *others = reports
+    told = {**reports[first].scores, **reports[first].to_json(), "notes": list(notes)}
+    del told["scores"]
+    if others:
+        told["others"] = {name: reports[name].to_json() for name in others}
+        told["comparisons"] = {
+            name: {key: asdict(difference) for key, difference in found.items()} for name, found in comparisons.items()
+        }
+    return told
+
+
+app = verb(score, ScoreConfig)
