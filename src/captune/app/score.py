@@ -127,18 +127,20 @@ def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[d
             f"{said.source} ({said.format}) and {truth.source} ({truth.format}): one of them has no image ids.",
             "Give both as lines of plain text, or both with ids.",
         )
-    groups = _by_names_of(said, truth, notes)
+    groups, theirs = truth.texts, _same_images(said, truth, notes)
+    texts_of = {theirs.get(key, key): texts for key, texts in said.texts.items()}
+    reasons = {theirs.get(key, key): reason for key, reason in said.failed.items()}
     wrong: list[str] = []
-    several = [key for key, texts in said.texts.items() if len(texts) > 1]
+    several = [key for key, texts in texts_of.items() if len(texts) > 1]
     if several:
         wrong.append(f"{len(several)} images have several captions: {_some(several)}")
-    strangers = [key for key in said.texts if key not in groups]
+    strangers = [key for key in texts_of if key not in groups]
     if strangers:
-        wrong.append(f"{len(strangers)} of {len(said.texts)} captions have no references: {_some(strangers)}")
-    failed = [key for key in groups if key in said.failed]
+        wrong.append(f"{len(strangers)} of {len(texts_of)} captions have no references: {_some(strangers)}")
+    failed = [key for key in groups if key in reasons]
     if failed:
-        wrong.append(f"{len(failed)} images could not be captioned: {_some(failed)} ({said.failed[failed[0]]})")
-    missing = [key for key in groups if key not in said.texts and key not in said.failed]
+        wrong.append(f"{len(failed)} images could not be captioned: {_some(failed)} ({reasons[failed[0]]})")
+    missing = [key for key in groups if key not in texts_of and key not in reasons]
     if missing:
         wrong.append(f"{len(missing)} of {len(groups)} images with references have no caption: {_some(missing)}")
     if wrong and not skip:
@@ -148,26 +150,22 @@ def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[d
             "and says so.",
         )
     notes += [f"{said.source}: left out: {line}." for line in wrong]
-    captions = {key: texts[0] for key, texts in said.texts.items() if len(texts) == 1 and key in groups}
+    captions = {key: texts[0] for key, texts in texts_of.items() if len(texts) == 1 and key in groups}
     return captions, {key: groups[key] for key in captions}
 
 
-def _by_names_of(said: Results, truth: Results, notes: list[str]) -> dict[str, list[str]]:
-    """References by the captions' own ids: the same, or file names that match without doubt."""
-    if truth.numbered or any(key in truth.texts for key in said.texts):
-        return truth.texts
+def _same_images(said: Results, truth: Results, notes: list[str]) -> dict[str, str]:
+    """The references' id of each image of the captions: the same, or one whose file name matches without doubt."""
     wanted = [*said.texts, *said.failed]
+    if truth.numbered or any(key in truth.texts for key in wanted):
+        return {}
     for what, name in (("file name", _file), ("file name without its ending", _stem)):
-        theirs: dict[str, list[str]] = {}
-        for key in truth.texts:
-            theirs.setdefault(name(truth.names.get(key, key)), []).append(key)
-        mine = {name(said.names.get(key, key)): key for key in wanted}
-        if len(mine) == len(wanted) and any(len(theirs.get(key, ())) == 1 for key in mine):
-            if any(len(keys) > 1 for keys in theirs.values()):
-                continue
-            notes.append(f"{said.source}: ids were matched by {what}.")
-            return {mine.get(key, keys[0]): truth.texts[keys[0]] for key, keys in theirs.items()}
-    return truth.texts
+        theirs = {name(truth.names.get(key, key)): key for key in truth.texts}
+        mine = {name(said.names.get(key, key)) for key in wanted}
+        if len(theirs) == len(truth.texts) and len(mine) == len(wanted) and mine & theirs.keys():
+            notes.append(f"{said.source}: images were matched by {what}.")
+            return {key: theirs.get(name(said.names.get(key, key)), key) for key in wanted}
+    return {}
 
 
 def _file(name: str) -> str:

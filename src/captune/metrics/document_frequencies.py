@@ -93,9 +93,9 @@ class DocumentFrequencies:
                 return cls(counts, int(held["images"]), str(held["name"]))
         except FileNotFoundError:
             raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise CaptuneError(
-                f"{path} does not hold document frequencies ({error}).",
+                f"{path} does not hold document frequencies ({str(error).partition('.')[0]}).",
                 "A run has them as document_frequencies.npz; "
                 "`captune score --save-document-frequencies FILE` writes those of any references.",
             ) from None
