@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.evaluation import Evaluation, read_captions, write_evaluation
+from captune.app.report import write_report
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.options import CompareConfig
@@ -69,6 +70,7 @@ def compare(
     evaluation = Evaluation(reports, captions, records, comparisons, Path(out) if out else None)
     if out is not None:
         write_evaluation(evaluation, out)
+        write_report(out, progress=progress)
     return evaluation
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
+from captune.app.report import write_report
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -71,6 +72,8 @@ def evaluate(
         write_evaluation(evaluation, folder, data=str(Path(data).resolve()), data_digest=prepared.digest, split=split)
         if not (folder / SPLITS).is_file():
             write_json(folder / SPLITS, prepared.summary)
+        if measured.draw_report:
+            write_report(folder, progress=progress)
     return evaluation
 
 

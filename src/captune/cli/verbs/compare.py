@@ -47,7 +47,7 @@ def compare(
         return
     print_reports(result.reports, result.comparisons)
     if result.folder and not quiet:
-        note(f"Written, also for each picture: {result.folder}")
+        note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
 
 
 app = verb(compare, CompareConfig)
