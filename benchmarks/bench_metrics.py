@@ -12,11 +12,11 @@ import argparse
 from typing import Any
 
 import numpy as np
-from captune.metrics.reward import CiderReward
 
 from captune.metrics import METRICS, ptb_tokenizer
 from captune.metrics.corpus import Corpus
 from captune.metrics.measure import measure
+from captune.metrics.reward import CiderReward
 from captune.metrics.significance import compare
 from coco_captions import coco_scores, coco_tokens, flickr8k, systems
 from machine import Paired, machine, markdown, paired, wall_seconds

@@ -49,9 +49,8 @@ def main() -> int:
     print(f"\nTokens of {len(captions)} real captions: {len(real)} differ.")
     made = [(kind, text) for kind, text in strings(asked.strings, asked.seed) if not LINE_ENDS & set(text)]
     odd = token_differences(made)
-    print(
-        f"Tokens of {len(made)} adversarial strings: {len(odd)} differ ({100 * (1 - len(odd) / len(made)):.2f} % equal)."
-    )
+    equal = 100 * (1 - len(odd) / len(made))
+    print(f"Tokens of {len(made)} adversarial strings: {len(odd)} differ ({equal:.2f} % equal).")
     for kind, count in Counter(kind for kind, *_ in odd).most_common():
         print(f"  {count:4d} {kind}")
     for kind, text, mine, theirs in sorted(odd, key=lambda row: len(row[1]))[: asked.show]:

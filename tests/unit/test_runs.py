@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def make_run(folder: Path, *, created: str = "2026-11-01T10:00:00+00:00", finish
         write_json(checkpoint / "complete.json", {"step": step, "epoch": epoch})
     run.point("best-loss", "checkpoint-40")
     return run
+
+
+def test_a_copy_that_followed_links_keeps_its_pointers(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    copy = Run(shutil.copytree(tmp_path / "a", tmp_path / "copy"))
+    assert not (copy.path / "best-loss").is_symlink()
+    assert copy.pointed("best-loss") == copy.checkpoint("best-loss").name == "checkpoint-40"
+    copy.point("best-loss", "checkpoint-60")
+    assert copy.checkpoint("best-loss").name == "checkpoint-60"
+    assert [c.name for c in copy.checkpoints()] == ["checkpoint-40", "checkpoint-60"]
 
 
 def test_a_run_in_one_row(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +81,21 @@ class Run:
         except OSError:  # a file system without links: the name alone
             write_text(target, checkpoint + "\n")
             return
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
         os.replace(temporary, target)
 
     def pointed(self, pointer: str) -> str | None:
-        """The name of the checkpoint that `pointer` names, or None."""
+        """The name of the checkpoint that `pointer` names, or None.
+
+        A copy that followed links (`cp -L`, an archive, object storage) has a checkpoint's files
+        in the pointer's place: the mark among them names its step.
+        """
         target = self.path / pointer
         if target.is_symlink():
             return Path(os.readlink(target)).name
+        if (target / COMPLETE).is_file():
+            return f"checkpoint-{read_json(target / COMPLETE)['step']}"
         return target.read_text(encoding="utf-8").strip() if target.is_file() else None
 
     def checkpoint(self, which: str = "best") -> Checkpoint:
