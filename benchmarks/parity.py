@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from adversarial import strings
-
 from captune.metrics.measure import measure
 from captune.metrics.ptb_tokenizer import tokenize
 from coco_captions import coco, coco_scores, coco_tokens, flickr8k, systems
@@ -80,8 +79,12 @@ def differences(hypotheses: Mapping[str, str], references: Mapping[str, Sequence
 
 
 def token_differences(captions: Sequence[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
-    """Kind, string, our tokens and theirs, where the two differ."""
-    theirs = coco_tokens({str(n): [text] for n, (_, text) in enumerate(captions)})
+    """Kind, string, our tokens and theirs, where the two differ.
+
+    A plain caption stands after each: the Java code's tokens depend on the caption that follows ("No." before
+    one that starts with a number), ours do not.
+    """
+    theirs = coco_tokens({str(n): [text, "the end"] for n, (_, text) in enumerate(captions)})
     pairs = ((kind, text, tokenize(text), theirs[str(n)][0]) for n, (kind, text) in enumerate(captions))
     return [row for row in pairs if row[2] != row[3]]
 

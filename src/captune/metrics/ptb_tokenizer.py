@@ -29,13 +29,21 @@ L = rf"(?:[^\W\d_{_NO_LETTERS}\U00010000-\U0010FFFF]|[{_MARKS}])"
 W = rf"(?:[^\W_{_NO_LETTERS}\U00010000-\U0010FFFF]|[{_MARKS}])"
 Q = "['’\u0092]"
 A = "['’\u0092`‘\u0091]"
+# L and W with the entities that stand for an accented vowel; the letters after an apostrophe that are a token.
+LE = rf"(?:{L}|&[aeiou](?:acute|grave|uml);)"
+WE = rf"(?:{W}|&[aeiou](?:acute|grave|uml);)"
+CLITIC = "(?:s|re|ve|ll|d|m)(?!(?-i:[A-Za-z]))"
 
+# Abbreviations within a sentence, such as titles, and those that may end one.
 _ABBREVIATIONS = (
-    "adj|adm|al|ala|apr|ariz|assn|assoc|asst|atty|attys|aug|ave|bancorp|bhd|bldg|blvd|brig|bros|calif|capt|cf|cie"
-    "|cmdr|co|col|colo|comdr|conn|corp|cos|cpl|ct|dak|dec|dept|det|dr|drs|elec|esq|est|etc|ext|feb|fla|fri|ft|ga"
-    "|gen|gov|govs|hon|inc|ind|insp|intl|jan|jos|jr|jul|jun|kan|ky|lt|ltd|maj|mar|md|messrs|mich|minn|mlle|mme|mo"
-    "|mon|mont|mr|mrs|ms|msgr|mt|natl|neb|nev|nov|oct|okla|penn|pfc|ph|plc|pres|prof|profs|pvt|rd|rep|reps|rev|rt"
-    "|sen|sens|sep|sept|sgt|spc|sq|sr|st|supt|tel|tenn|thu|thurs|treas|tue|tues|univ|va|vs|vt|wed|wis|wyo"
+    "adj|adm|assoc|asst|atty|attys|ave|brig|capt|cf|cie|cmdr|col|comdr|cpl|dept|det|dr|drs|elec|ft|gen|gov"
+    "|govs|hon|insp|jos|lt|maj|messrs|mlle|mme|mr|mrs|ms|msgr|mt|natl|pfc|ph|pres|prof|profs|pvt|rep|reps|rev"
+    "|sen|sens|sgt|spc|st|supt|treas|vs"
+)
+_LAST_ABBREVIATIONS = (
+    "al|ala|apr|ariz|assn|aug|bancorp|bhd|bldg|blvd|bros|calif|co|colo|conn|corp|cos|ct|dak|dec|esq|est|etc"
+    "|ext|feb|fla|fri|ga|inc|ind|intl|jan|jr|jul|jun|kan|ky|ltd|mar|md|mich|minn|mo|mon|mont|neb|nev|nov|oct"
+    "|okla|penn|plc|rd|rt|sep|sept|sq|sr|tel|tenn|thu|thurs|tue|tues|univ|va|vt|wed|wis|wyo"
 )
 _CAPITAL_ABBREVIATIONS = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"
 _BEFORE_NUMBERS = "art|ca|fig|figs|no|nos|op|pp|prop"
@@ -52,45 +60,49 @@ _STARTERS = (
 # The longest match is the token, the earlier pattern wins among equally long ones. (?-i:…) minds
 # case, the rest does not. Repetitions are bounded where a long caption would cost quadratic time.
 _PATTERNS = {
-    "url": r"https?://[^\s\"<>|()]+\.[^\s\"<>|().!?,;]+(?:[.,!?;]+[^\s\"<>|().,!?;]+)*",
-    "site": r"(?:[a-z0-9_-]+\.)*[a-z][a-z0-9]*\.(?:com|net|org|edu)(?:/[a-z0-9_~%=&#+-]+[/?.][^\s\"<>|()]*[a-z0-9/=])",
+    "url": r"https?://[^\s\"<>|()]+[^\s\"<>|.!?(){},-]",
+    "site": r"(?-i:[a-z]+\.)+(?:com|net|org|edu)/[^\s\"<>|()]+[^\s\"<>|.!?(){},-]",
+    "host": r"(?!\d)(?:[^\s\"'`<>|.!?(){}\[\],;:/\\=^@_$-]+\.)+(?:com|net|org|edu)",
     "slash": r"(?:www\.)(?:[a-z0-9_-]+\.)+(?:com|net|org|edu)(?:/[^\s\"<>|().!?,]+)*/",
-    "email": rf"(?:mailto:)?{W}[^\s\"<>|(){{}}@]*@[^\s\"<>|(){{}}@.]+(?:\.[^\s\"<>|(){{}}@.]+)*",
-    "name": r"@[a-z_]\w*|@_?",
+    "email": r"(?:mailto:)?(?-i:[A-Za-z0-9])[^\s\"<>|(){}@]*@[^\s\"<>|(){}.]+(?:\.[^\s\"<>|(){}.]+)*",
+    "name": r"(?-i:@[A-Za-z_][A-Za-z0-9_]*)|@",
     "hashtag": rf"\#{L}+",
     "tag": r"</?[a-z][a-z0-9_:.@-]*(?:\s+[a-z][a-z0-9_:.-]*(?:\s*=\s*(?:'[^'>]*'|\"[^\">]*\"))?)*\s*/?\s*>"
     r"|<[!?][^<>]*>",
-    "entity": r"&(?:amp|lt|gt|quot|apos|nbsp|mdash|ndash);",
-    "code": r"&(?:\#\d+|[aeiou](?:acute|grave|uml));",
-    "phone": r"(?:\(\d{2,3}\)\ ?|(?:\+?\d{2,4}[-\ ]))\d{3,4}[-\ ]\d{3,5}(?!\w)"
-    r"|\d{2,4}[\ ]\d{3,4}[\ ]\d{3,6}(?!\w)",
+    "entity": r"&(?:amp|lt|gt|nbsp|mdash|ndash|(?-i:quot|apos));",
+    "code": r"&(?:\#\d+|quot|apos);",
+    "phone": r"\(\d{2,3}\)\ ?\d{3,4}[-\ ]\d{3,5}|\+?(?:\d{2,4}[-\ ])?\d{2,4}[-\ ]\d{3,4}[-\ ]\d{3,10}",
     "fraction": r"(?<![\d.,])\d{1,4}\ \d{1,4}/\d{1,4}",
     "filename": rf"[a-z0-9]+(?:[.,][a-z0-9]+){{0,20}}\.(?:{_FILES})(?!{W})",
     "company": r"(?-i:[A-Z]+(?:&(?:amp;)?[A-Z]+)+)",
     "acronym": rf"(?:{L}{{2,}}-)*{L}\.(?:{L}\.)+(?:-(?:(?:{L}\.)+|{W}+))*|(?:[a-z]\.)+(?:-{W}+)+",
     "initial": rf"[a-z]\.(?!\s+(?-i:(?:{_STARTERS})(?!{W})|</?[A-Za-z][^<>]*>))",
-    "abbreviation": rf"(?:ph\.d|{_ABBREVIATIONS})\.|(?-i:Pty|Mfg|mfg|pty)\.",
+    "abbreviation": rf"(?:ph\.d|{_ABBREVIATIONS}|{_LAST_ABBREVIATIONS})\.|(?-i:Pty|Mfg|mfg|pty)\.",
     "capital": rf"(?-i:(?:{_CAPITAL_ABBREVIATIONS})|(?:{_CAPITAL_ABBREVIATIONS.upper()}))\.",
     "numbered": rf"(?:{_BEFORE_NUMBERS})\.(?=\s*\d)",
     "listed": rf"{W}+(?:[-_.!]{W}+)*\.(?=[,;:])",
-    "dotted": rf"{L}{W}*(?:[.!?]{L}{W}*)+",
-    "apostrophe": rf"(?:(?-i:[A-HJ-XZdln])|o){A}{L}{W}+(?:[-_]{W}+)*|e{A}er{W}*|c'mon{W}*|s'mores{W}*"
-    rf"|{L}+[aeiouy]{A}[aeiou]{L}*",
+    "dotted": rf"(?!(?:{_LAST_ABBREVIATIONS}|(?-i:{_CAPITAL_ABBREVIATIONS}))\.{L}(?!{W}|[_-]|\.{L}|'{CLITIC}))"
+    rf"{LE}{WE}*(?:[.!?]{LE}{WE}*)+",
+    "apostrophe": rf"(?:(?-i:[A-HJ-MO-XZdl])|o){A}(?!{CLITIC}){L}{W}+(?:[-_]{W}+)*|n{A}{L}{{2,}}|e{A}er|c'mon|s'mores"
+    rf"|{L}+[aeiouy]{A}(?:[aeiou]|(?!(?:s|re|ve|ll|d|m)(?!{L}))(?-i:[A-Z])){L}*",
     "bracket": "-[lr][rcs]b-",
-    "bitten": rf"(?:d|j|l|y|ol){Q}",
+    "bitten": rf"(?:d|j|l|y|ol){Q}(?!s|re|ve|ll|d|m)",
     "hyphenated": rf"{W}+(?:[.,](?!\.\.){W}*){{0,20}}(?:-{W}+)+",
     "word": rf"{W}+(?:[-_]{W}+)*",
-    "slashed": rf"{W}+(?:-{L}+)*(?:\\?/{W}+(?:-{L}+)*)+",
+    "accented": rf"{LE}{WE}*",
+    "slashed": r"(?-i:[A-Za-z0-9]+(?:-[A-Za-z]+)*(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+)*){1,2})",
     "number": r"[-+]?(?:\d*(?:[.,:]\d+)+|\d+)",
     "vulgar": "[¼½¾⅓⅔]",
     "tis": r"'t(?=is|was)",
-    "clitic": rf"'(?:s|re|ve|ll|d|m)(?!{L})|[’\u0092](?:s|re|ve|ll|d|m)|n{A}t{L}*",
-    "slang": rf"{Q}n{Q}|{Q}(?:em|till?|cause)|'n(?!{W})|[’\u0092]n|{Q}\d\ds?(?=\s|~|\.?$)",
-    "smile": rf"[<>]?[:;=]'?-?(?-i:[()\[\]{{DdPpO|\\@])(?!{W})|[-^=<>~]_[-^=<>~]",
+    "clitic": rf"'{CLITIC}|[’\u0092](?:s|re|ve|ll|d|m)|n{A}t{L}*",
+    "slang": rf"{Q}n{Q}|{Q}(?:em|till?|cause)|'n(?=\s|$)|[’\u0092]n|{Q}[1-9]0s"
+    rf"|{Q}\d\d(?=\s|~|$)",
+    "smile": r"[<>]?[:;=]'?-?(?-i:[()\[\]{DdPpO|\\@])(?!(?-i:[A-Za-z0-9]))|[-^=<>~]_[-^=<>~]"
+    r"|\([-^x=~<>][_.]?[-^x=~<>]\)|\([\^x=~<>]-[\^x=~<>`]\)",
     "language": r"c\+\+|[cf]\#",
-    "money": r"(?-i:[A-Z]{1,3})\$",
-    "quotes": r"[`‘’“”«»‹›\u0091-\u0094]{2}|''",
-    "dots": r"\.\.\.|\.\s\.\s\.",
+    "money": r"(?-i:[A-Z]+)\$",
+    "quotes": r"[`‘’‚‛“”„«»‹›\u0091-\u0094]{2}|''",
+    "dots": r"\.{3,5}|\.(?:\s\.){2,4}",
     "dashes": r"-{2,4}",
     "asked": r"[?!]+",
     "run": r"\*+|_+|-{5,}|\#+|@+|<<|>>|\\\*",
@@ -101,6 +113,7 @@ _PATTERNS = {
 _COMPILED = [(kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _PATTERNS.items()]
 
 # A word that a clitic cuts short: "don't" is "do" and "n't" though "don" would be longer, "gonna" is "gon" and "na".
+_NEGATED = re.compile("[A-Za-z]*[A-MO-Za-mo-z][Nn]")
 _NEGATION = re.compile(rf"{A}t", re.IGNORECASE)
 _CUT = re.compile(
     rf"can(?=not(?!{W}))|(?:gon|wan)(?=na(?!{W}))|got(?=ta(?!{W}))|(?:gim|lem)(?=me(?!{W}))",
@@ -126,7 +139,7 @@ _SMILE = str.maketrans(_ROUND)
 _OTHER = str.maketrans({**_BRACKETS, " ": "\u00a0", "\u00ad": None})
 
 # Chunks between spaces whose tokens do not depend on their neighbours.
-_PLAIN = re.compile(r"[A-Za-z'\",;?&/-]*(?:[A-Za-z]{3,}\.|\.)?")
+_PLAIN = re.compile(r"[A-Za-z'\",;?&/-]*(?:[A-Za-z]{3,}\.)?|\.")
 
 
 def tokenize(caption: str) -> str:
@@ -174,7 +187,7 @@ def _longest(text: str, at: int) -> tuple[str, int]:
         if match and match.end() > end:
             kind, end = name, match.end()
     if kind == "word":
-        if end - at > 1 and text[end - 1] in "nN" and text[at:end].isalpha() and _NEGATION.match(text, end):
+        if _NEGATED.fullmatch(text, at, end) and _NEGATION.match(text, end):
             end -= 1
         cut = _CUT.match(text, at)
         if cut and text[end : end + 1] not in ("-", "/"):
@@ -198,8 +211,8 @@ def _written(kind: str, token: str) -> str:
         case "company":
             return token.replace("&amp;", "&").lower()
         case "clitic":
-            return token.replace("’", "'").lower()
-        case "email":
+            return token.replace("’", "'").replace("\u0092", "'").lower()
+        case "email" | "site" | "url":
             return token.lower()
         case "smile":
             return token.translate(_SMILE).lower()
