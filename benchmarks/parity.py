@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from adversarial import strings
@@ -55,7 +55,7 @@ def main() -> int:
     for kind, text, mine, theirs in sorted(odd, key=lambda row: len(row[1]))[: asked.show]:
         print(f"  {kind}: {text!r}\n    captune       {mine!r}\n    pycocoevalcap {theirs!r}")
     hypotheses, against = neighbours([text for _, text in made], {row[1] for row in odd})
-    found = differences(hypotheses, against)
+    found = differences(hypotheses, against, lone_tokens)
     worst = max(worst, *found.values())
     print(f"\nLargest difference on {len(hypotheses)} adversarial strings as captions, each with 3 references\n")
     print(markdown(COLUMNS, [tuple(f"{found[key]:.0e}" for key in COLUMNS)]))
@@ -67,10 +67,14 @@ def main() -> int:
 COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
 
 
-def differences(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def differences(
+    hypotheses: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    tokens: Callable[[Mapping[str, Sequence[str]]], dict[str, list[str]]] = coco_tokens,
+) -> dict[str, float]:
     """Largest difference of each score to pycocoevalcap's, over images and the corpus."""
     mine = measure(hypotheses, references, METRICS, resamples=0)
-    whole, each = coco_scores(coco_tokens({key: [text] for key, text in hypotheses.items()}), coco_tokens(references))
+    whole, each = coco_scores(tokens({key: [text] for key, text in hypotheses.items()}), tokens(references))
     found = {key: abs(mine.scores[key] - whole[key]) for key in COLUMNS}
     for image, scores in each.items():
         for key in COLUMNS:
@@ -78,13 +82,20 @@ def differences(hypotheses: Mapping[str, str], references: Mapping[str, Sequence
     return found
 
 
-def token_differences(captions: Sequence[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
-    """Kind, string, our tokens and theirs, where the two differ.
+def lone_tokens(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """pycocoevalcap's tokens, with a plain caption after each.
 
-    A plain caption stands after each: the Java code's tokens depend on the caption that follows ("No." before
-    one that starts with a number), ours do not.
+    Its tokens depend on the caption that follows ("No." before one that starts with a number), ours do not.
     """
-    theirs = coco_tokens({str(n): [text, "the end"] for n, (_, text) in enumerate(captions)})
+    padded = coco_tokens(
+        {key: [part for text in group for part in (text, "the end")] for key, group in captions.items()}
+    )
+    return {key: group[::2] for key, group in padded.items()}
+
+
+def token_differences(captions: Sequence[tuple[str, str]]) -> list[tuple[str, str, str, str]]:
+    """Kind, string, our tokens and theirs, where the two differ."""
+    theirs = lone_tokens({str(n): [text] for n, (_, text) in enumerate(captions)})
     pairs = ((kind, text, tokenize(text), theirs[str(n)][0]) for n, (kind, text) in enumerate(captions))
     return [row for row in pairs if row[2] != row[3]]
 
