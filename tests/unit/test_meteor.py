@@ -47,6 +47,7 @@ def test_the_corpus_score_is_not_the_mean() -> None:
         ("no. 5 vs. mr.", "no . 5 vs. mr ."),
         ("1,000 at 1.5 , x,y", "1,000 at 1.5 , x , y"),
         ("-lrb- brown -rrb-", "-lrb- brown -rrb-"),
+        ("snow :--lrb- a--b b---c", "snow : -lrb- a b b--c"),
         ("r&b 50% … 犬x", "r & b 50 % … 犬 x"),
         ("café – ‘x’ “y”", "café - ' x ' \" y \""),
         ("", ""),
