@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.runs import COMPLETE, Run
+from captune.data.prepared import read_split
+from captune.metrics.document_frequencies import DocumentFrequencies
 
 QUICK: dict[str, Any] = {
     "max_steps": 8,
@@ -133,7 +135,7 @@ except CaptuneError as error:
 
 def start(data: Path, out: Path, **changed: Any) -> subprocess.Popen[bytes]:
     options = {"data": str(data), "model": "new:blip-tiny", "out": str(out), **QUICK, **changed}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps(options)], env=environment, stderr=subprocess.PIPE
     )
@@ -275,3 +277,30 @@ def test_captioning_defaults_travel_with_the_model(finished: Run) -> None:
     assert len(captioner.captions(picture, num_captions=3)) == 3
     with pytest.raises(UsageError, match="longer than the longest"):
         captioner(picture, max_new_tokens=2)
+
+
+# -- what a run chooses by, and what it leaves ----------------------------------------------
+
+
+def test_a_metric_that_is_not_measured_cannot_choose_a_checkpoint(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CaptuneError, match=r"not measure 'cider'.* not among --validation-metrics") as error:
+        train(tiny_data, tmp_path / "a", best_metric="cider", validation_metrics=["bleu"])
+    assert "(bleu_4, bleu_1, loss)" in (error.value.hint or "")
+    monkeypatch.setattr("captune.metrics.meteor.data.find_spec", lambda name: None)
+    with pytest.raises(CaptuneError, match=r"(?s)not measure 'meteor'.*captune\[meteor\]"):
+        train(tiny_data, tmp_path / "a", best_metric="meteor")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_carries_the_document_frequencies_of_what_it_learned_from(finished: Run, tiny_data: Path) -> None:
+    kept = DocumentFrequencies.find(str(finished.path))
+    assert kept == DocumentFrequencies.of(
+        (record.references for record in read_split(tiny_data, "train")), f"training references of {tiny_data.name}"
+    )
+    report = captune.evaluate(
+        str(finished.path), tiny_data, out=finished.path.parent / "scores", document_frequencies=str(finished.path)
+    ).reports[str(finished.path)]
+    assert report.settings["document_frequencies"] == {"from": f"training references of {tiny_data.name}", "images": 12}
+    assert 0 <= report.settings["captions"]["novel"] <= 1

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
 from captune.metrics import METRICS
+from captune.metrics.aids import Aids
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.measure import measure
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.rouge_l import common_length
 
 COCO = ("bleu", "rouge_l", "cider")
+NEED_MORE = {"spice": "jars|Java", "clip_score": "pictures"}
 
 
 def corpus(images: int, seed: int = 0) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -70,12 +72,36 @@ def test_an_empty_caption_scores_nothing() -> None:
     assert report.per_image["a"] == pytest.approx(dict.fromkeys(report.per_image["a"], 0.0), abs=1e-9)
     nothing = measure({"a": "", "b": "  ...  "}, {"a": ["a cat sits"], "b": ["a dog runs"]})
     assert nothing.scores == pytest.approx(dict.fromkeys(nothing.scores, 0.0), abs=1e-9)
-    assert nothing.settings["captions"] == {"distinct": 0.5, "vocabulary": 0, "mean_length": 0.0, "empty": 2}
+    assert nothing.settings["captions"] == {
+        "distinct": 0.5,
+        "repeated": 1.0,
+        "distinct_1": 0.0,
+        "distinct_2": 0.0,
+        "vocabulary": 0,
+        "mean_length": 0.0,
+        "empty": 2,
+    }
 
 
 def test_a_collapsed_model_shows() -> None:
     report = measure({"a": "a dog", "b": "a dog", "c": "a dog"}, {i: ["x y z"] for i in "abc"})
-    assert report.settings["captions"] == {"distinct": 1 / 3, "vocabulary": 2, "mean_length": 2.0, "empty": 0}
+    assert report.settings["captions"] == {
+        "distinct": 1 / 3,
+        "repeated": 1.0,
+        "distinct_1": 2 / 6,
+        "distinct_2": 1 / 3,
+        "vocabulary": 2,
+        "mean_length": 2.0,
+        "empty": 0,
+    }
+
+
+def test_varied_captions_and_new_ones() -> None:
+    said = {"a": "A dog.", "b": "a dog", "c": "the dog runs"}
+    report = measure(said, {i: ["x"] for i in said}, ["rouge_l"], Aids(training=frozenset({"a dog", "a cat"})))
+    told = report.settings["captions"]
+    assert (told["distinct"], told["repeated"], told["novel"]) == pytest.approx((2 / 3, 2 / 3, 1 / 3))
+    assert (told["distinct_1"], told["distinct_2"]) == pytest.approx((4 / 7, 3 / 4))
 
 
 def test_sacrebleu_uses_every_reference_and_says_how() -> None:
@@ -93,7 +119,7 @@ def test_given_document_frequencies_replace_the_corpus_own() -> None:
     whole = measure(hypotheses, references, ["cider"])
     frequencies = DocumentFrequencies.of(references.values(), "forty")
     image = "7.jpg"
-    alone = measure({image: hypotheses[image]}, {image: references[image]}, ["cider"], frequencies)
+    alone = measure({image: hypotheses[image]}, {image: references[image]}, ["cider"], Aids(frequencies))
     assert alone.per_image[image]["cider"] == pytest.approx(whole.per_image[image]["cider"], abs=1e-12)
     assert alone.settings["document_frequencies"] == {"from": "forty", "images": 40}
     assert whole.settings["document_frequencies"] == {"from": "the evaluated references", "images": 40}
@@ -182,6 +208,14 @@ def test_an_unknown_metric_names_the_known() -> None:
 @pytest.mark.parametrize("name", list(METRICS))
 def test_every_metric_alone(name: str) -> None:
     hypotheses, references = corpus(5)
+    if name in NEED_MORE:
+        with pytest.raises(MetricUnavailable, match=NEED_MORE[name]) as error:
+            measure(hypotheses, references, [name])
+        assert error.value.hint
+        beside = measure(hypotheses, references, [name, "rouge_l"])
+        assert set(beside.scores) == {"rouge_l"}
+        assert list(beside.settings["left_out"]) == [name]
+        return
     report = measure(hypotheses, references, [name])
     assert report.scores
     assert all(set(row) <= set(report.scores) for row in report.per_image.values())

@@ -14,6 +14,8 @@ import pytest
 from captune.app.score import score
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
+from captune.metrics import METRICS
+from captune.metrics.corpus import Corpus, Measured, averaged
 from captune.metrics.measure import measure
 
 CAPTIONS = {"1": "a dog runs on the beach", "2": "two men ride bikes", "3": "a cat"}
@@ -168,6 +170,32 @@ def test_two_files_are_compared_in_pairs(truth: str, tmp_path: Path) -> None:
     result = score([good, poor], truth, resamples=100)
     assert result.comparisons[poor]["cider"].value > 0
     assert result.comparisons[poor]["cider"].images == 3
+
+
+def test_metrics_that_look_find_the_pictures(truth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str] | None] = []
+
+    def looks(corpus: Corpus) -> Measured:
+        seen.append(corpus.aids.pictures)
+        return averaged({"looks": [1.0] * len(corpus.ids)})
+
+    monkeypatch.setitem(METRICS._loaded, "cider", looks)
+    one = tmp_path / "one.json"
+    one.write_text(HYPOTHESES["coco.json"])
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for place in ("1.jpg", "2.jpg", "deep/3.jpg", "4.txt"):
+        (folder / place).touch()
+    score(one, truth, metrics=["cider"], pictures=folder)
+    assert seen == [{"1": f"{folder}/1.jpg", "2": f"{folder}/2.jpg", "3": f"{folder}/deep/3.jpg"}]
+    (folder / "deep/1.jpg").touch()
+    with pytest.raises(CaptuneError, match=r"1 of 3 images are not in .*: '1' first \(2 files of that name\)"):
+        score(one, truth, metrics=["cider"], pictures=folder)
+    (folder / "2.jpg").unlink()
+    with pytest.raises(CaptuneError, match=r"2 of 3 images are not in"):
+        score(one, truth, metrics=["cider"], pictures=folder)
+    with pytest.raises(CaptuneError, match="There is no folder"):
+        score(one, truth, metrics=["cider"], pictures=tmp_path / "nowhere")
 
 
 def test_saved_frequencies_are_used_and_named(truth: str, tmp_path: Path) -> None:

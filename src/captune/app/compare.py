@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 from captune.core.options import CompareConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
-from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.aids import aids_of
 from captune.metrics.significance import compare as compare_reports
 
 
@@ -52,6 +52,7 @@ def compare(
     if len(captions) < 2:
         raise CaptuneError("Comparing needs two models at least.", "For example: captune compare runs/a runs/b")
     chosen = resolved.values.measure
+    aids = aids_of(chosen, pictures={record.id: record.image for record in records})
     reports = {}
     for name, mine in captions.items():
         with progress.task(f"Measuring {name}"):
@@ -59,7 +60,7 @@ def compare(
                 {record.id: mine[record.id].text for record in records},
                 {record.id: record.references for record in records},
                 chosen.metrics,
-                DocumentFrequencies.find(chosen.document_frequencies),
+                aids,
                 resamples=chosen.resamples,
                 progress=progress,
             )

@@ -17,8 +17,9 @@ from captune.core.options import EvaluateConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
-from captune.data.prepared import read_prepared, read_split
-from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.metrics.aids import Aids, aids_of
+from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
 
@@ -58,10 +59,16 @@ def evaluate(
         *_expanded(model),
         *(n for a in ([against] if isinstance(against, str) else against) for n in _expanded(a)),
     ]
+    aids = aids_of(
+        resolved.values.measure,
+        pictures={record.id: record.image for record in records},
+        device=resolved.values.run_on.device,
+        training=_training(data, split),
+    )
     reports: dict[str, MetricReport] = {}
     captions: dict[str, dict[str, Caption]] = {}
     for name in dict.fromkeys(str(n) for n in names):
-        reports[name], captions[name] = _measure(name, records, resolved, progress)
+        reports[name], captions[name] = _measure(name, records, resolved, aids, progress)
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     first, *others = reports
     resamples = resolved.values.measure.resamples
@@ -77,6 +84,13 @@ def evaluate(
     return evaluation
 
 
+def _training(data: str | os.PathLike[str], split: str) -> frozenset[str] | None:
+    """The references of the training split as tokens, where there is one beside the measured split."""
+    if split == TRAIN or TRAIN not in read_prepared(data).splits:
+        return None
+    return frozenset(tokenize(text) for record in read_split(data, TRAIN) for text in record.references)
+
+
 def _expanded(name: str) -> list[str]:
     """`runs/x@all` stands for every checkpoint of the run."""
     run, at, which = name.rpartition("@")
@@ -86,7 +100,7 @@ def _expanded(name: str) -> list[str]:
 
 
 def _measure(
-    name: str, records: list[ImageRecord], resolved: Resolved[EvaluateConfig], progress: Progress
+    name: str, records: list[ImageRecord], resolved: Resolved[EvaluateConfig], aids: Aids, progress: Progress
 ) -> tuple[MetricReport, dict[str, Caption]]:
     from captune.engine.evaluator import caption_records, likelihood_of_references
     from captune.engine.loader import load_backbone
@@ -116,7 +130,7 @@ def _measure(
             {record.id: captions[record.id].text for record in records},
             {record.id: record.references for record in records},
             values.measure.metrics,
-            DocumentFrequencies.find(values.measure.document_frequencies),
+            aids,
             resamples=values.measure.resamples,
             also=also,
             progress=progress,

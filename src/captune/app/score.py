@@ -12,7 +12,8 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import ScoreConfig
 from captune.core.progress import SILENT, Progress
-from captune.data.results import STDIN, Results, read_results
+from captune.data.results import STDIN, Results, find_pictures, read_results
+from captune.metrics.aids import aids_of
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference, compare
@@ -43,6 +44,7 @@ def score(
     hypotheses: Names | Sequence[Names],
     references: Names | Sequence[Names],
     *,
+    pictures: Names | None = None,
     save_document_frequencies: Names | None = None,
     config: Names | None = None,
     preset: str | None = None,
@@ -53,7 +55,8 @@ def score(
 ) -> Scored:
     """Measure files of captions, each a model's, against the references of the same images.
 
-    Several files of `references` add up. `-` is standard input. Options are those of
+    Several files of `references` add up. `-` is standard input. `pictures` is the folder of
+    the images, for metrics that look at them. Options are those of
     `captune score --help`. Raises `CaptuneError` where files cannot be read or do not fit
     together; with `on_mismatch="skip"` what does not fit is left out and told in `notes`.
     """
@@ -69,7 +72,6 @@ def score(
     if save_document_frequencies is not None:
         made = DocumentFrequencies.of(truth.texts.values(), ", ".join(PurePath(name).name for name in wanted))
         made.save(save_document_frequencies)
-    frequencies = DocumentFrequencies.find(chosen.document_frequencies)
     notes: list[str] = []
     fitted = {name: _fit(read_results(name), truth, skip, notes) for name in dict.fromkeys(said)}
     common = set.intersection(*(set(captions) for captions, _ in fitted.values()))
@@ -77,6 +79,7 @@ def score(
         raise CaptuneError("No image has both a caption and references.", "Give files about the same images.")
     if any(len(captions) > len(common) for captions, _ in fitted.values()):
         notes.append(f"Only the {len(common)} images that every file has a caption for are measured.")
+    aids = aids_of(chosen, pictures=None if pictures is None else find_pictures(pictures, sorted(common), truth.names))
     reports = {}
     for name, (captions, groups) in fitted.items():
         ids = sorted(common) if len(fitted) > 1 else list(captions)
@@ -85,7 +88,7 @@ def score(
                 {key: captions[key] for key in ids},
                 {key: groups[key] for key in ids},
                 [ALIASES.get(metric, metric) for metric in chosen.metrics],
-                frequencies,
+                aids,
                 chosen.resamples,
                 progress=progress,
             )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
@@ -17,7 +17,9 @@ from captune.core.files import write_json, write_text
 from captune.core.options import GenerationOptions, TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, SPLITS, TRAIN_METRICS, Checkpoint, Run
-from captune.data.prepared import read_prepared, read_split
+from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
+from captune.metrics.document_frequencies import DocumentFrequencies
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +122,9 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     from captune.engine.schedule import EarlyStop, StopSignals
 
     started = time.monotonic()
+    _check_best_metric(config, progress)
     prepared = read_prepared(data)
-    training, validation_records = read_split(data, "train"), read_split(data, "val")
+    training, validation_records = read_split(data, TRAIN), read_split(data, "val")
     checkpoint = last_whole(run)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
@@ -130,6 +133,10 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     )
     if checkpoint is None:
         _begin(run, data, prepared.digest, model, config, backbone)
+        with progress.task("Counting the words of the references"):
+            DocumentFrequencies.of(
+                (record.references for record in training), f"training references of {data.name}"
+            ).save(run.path / DOCUMENT_FREQUENCIES)
     else:
         progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
         cut_history(run, checkpoint.step)
@@ -192,6 +199,24 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
     return backbone
+
+
+def _check_best_metric(config: TrainConfig, progress: Progress) -> None:
+    """What a best checkpoint is chosen by must be among the scores of a validation."""
+    from captune.metrics.measure import measure
+
+    learn = config.train
+    if learn.best_metric == "loss" or not learn.validation_images:
+        return
+    tried = measure({"a": "a dog"}, {"a": ["a dog"]}, learn.validation_metrics, resamples=0, progress=progress)
+    if learn.best_metric not in tried.scores:
+        known = get_args(type(learn).model_fields["best_metric"].annotation)
+        others = [name for name in known if name in tried.scores or name == "loss"]
+        why = tried.settings.get("left_out", {}).get(learn.best_metric, "It is not among --validation-metrics.")
+        raise CaptuneError(
+            f"Validations will not measure '{learn.best_metric}', which --best-metric asks for. {why}",
+            f"Choose another --best-metric ({', '.join(others)}), or other --validation-metrics.",
+        )
 
 
 def _begin(run: Run, data: Path, digest: str, model: str, config: TrainConfig, backbone: Backbone) -> None:

@@ -153,6 +153,12 @@ class MeasureOptions(Options):
     document_frequencies: str = option(
         "own", "What CIDEr weighs words with: own (the references measured), a run, or a saved file."
     )
+    clip_model: str = option(
+        "openai/clip-vit-base-patch32", "CLIP that clip_score looks through: a Hub name or a folder."
+    )
+    spice_jars: str | None = option(
+        None, "Folder with spice-1.0.jar and Stanford CoreNLP 3.6, for the metric spice.", env="CAPTUNE_SPICE_HOME"
+    )
     resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
 
 

@@ -30,7 +30,8 @@ SPLITS = "splits.json"
 PROBLEMS = "problems.csv"
 DUPLICATES = "duplicates.csv"
 IMAGES = "images"
-_FIRST = ("train", "val", "test")
+TRAIN = "train"
+_FIRST = (TRAIN, "val", "test")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,26 @@ def _not_json(name: str, line: int, error: json.JSONDecodeError) -> CaptuneError
         f"{name}, line {line}, column {error.colno}: not valid JSON ({error.msg}).",
         "Was the file cut off? Write it again.",
     )
+
+
+def find_pictures(folder: str | os.PathLike[str], ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """The file of each image in a folder: named as its id or its file name, with or without an ending.
+
+    Raises `CaptuneError` where an image has no file, or several.
+    """
+    if not Path(folder).is_dir():
+        raise CaptuneError(f"There is no folder {folder}.", "Give the folder that holds the images.")
+    by_name: dict[str, list[Path]] = {}
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        for name in {path.name, path.stem, path.relative_to(folder).as_posix()}:
+            by_name.setdefault(name, []).append(path)
+    found = {key: by_name.get(names.get(key, key), by_name.get(key, [])) for key in ids}
+    lost = [key for key, paths in found.items() if len(paths) != 1]
+    if lost:
+        many = found[lost[0]]
+        why = f"{len(many)} files of that name" if many else "no such file"
+        raise CaptuneError(
+            f"{len(lost)} of {len(ids)} images are not in {folder} as one file: {lost[0]!r} first ({why}).",
+            "Files must be named as the image ids or the file names in the references.",
+        )
+    return {key: str(paths[0]) for key, paths in found.items()}

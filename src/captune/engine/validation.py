@@ -12,6 +12,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.engine.evaluator import caption_records, likelihood_of_references, sample_records
 from captune.engine.history import Sample
+from captune.metrics.aids import Aids
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
 
@@ -75,6 +76,7 @@ class Validation:
             {key: caption.text for key, caption in captions.items()},
             {record.id: record.references for record in self.captioned},
             metrics=self.metrics,
+            aids=Aids(pictures={record.id: record.image for record in self.captioned}),
             resamples=0,
             progress=self.progress,
         )

@@ -10,6 +10,8 @@ METRICS = Table(
         "rouge_l": "captune.metrics.rouge_l:rouge_l",
         "cider": "captune.metrics.cider:cider",
         "cider_plain": "captune.metrics.cider:cider_plain",
+        "spice": "captune.metrics.spice:spice",
+        "clip_score": "captune.engine.clip_score:clip_score",
         "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
     },
     group="captune.metrics",

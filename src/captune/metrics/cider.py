@@ -41,7 +41,7 @@ def _result(key: str, similar: np.ndarray, corpus: Corpus) -> Measured:
     images = len(corpus.ids)
     total = np.bincount(corpus.image_of_reference, similar, minlength=images)
     each = total / ORDERS / corpus.references_per_image * SCALE
-    return averaged({key: each}, {"document_frequencies": _source(corpus.document_frequencies, images)})
+    return averaged({key: each}, {"document_frequencies": _source(corpus.aids.document_frequencies, images)})
 
 
 def _similarities(corpus: Corpus, *, clipped: bool) -> np.ndarray:
@@ -54,7 +54,7 @@ def _similarities(corpus: Corpus, *, clipped: bool) -> np.ndarray:
 
 def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
     """log(images / images with it) of each distinct n-gram; one nobody wrote counts as written once."""
-    given = corpus.document_frequencies
+    given = corpus.aids.document_frequencies
     if given is None:
         images = len(corpus.ids)
         written = counts.sentence >= images

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from captune.core.progress import SILENT, Progress
-from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.metrics.aids import Aids
 from captune.metrics.ngrams import GramCounts, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.statistics import Statistics, mean_statistics
@@ -30,7 +30,7 @@ class Corpus:
     ids: tuple[str, ...]
     hypotheses: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
-    document_frequencies: DocumentFrequencies | None = None
+    aids: Aids = field(default_factory=Aids)
     progress: Progress = SILENT
 
     @cached_property

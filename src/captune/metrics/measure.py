@@ -10,8 +10,8 @@ from typing import Any
 from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
 from captune.core.progress import SILENT, Progress
 from captune.metrics import METRICS
+from captune.metrics.aids import Aids
 from captune.metrics.corpus import Corpus, Measured
-from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import RESAMPLES, intervals
 from captune.metrics.statistics import Statistics
@@ -25,7 +25,7 @@ def measure(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] | None = None,
-    document_frequencies: DocumentFrequencies | None = None,
+    aids: Aids | None = None,
     resamples: int = RESAMPLES,
     also: Sequence[Measured] = (),
     progress: Progress = SILENT,
@@ -34,21 +34,20 @@ def measure(
 
     Both mappings have the same image ids as keys; the number of references may differ
     from image to image. An empty caption scores 0. `metrics` are names from `METRICS`, by
-    default (or as `["auto"]`) `DEFAULT_METRICS`. `document_frequencies` are what
-    CIDEr weighs n-grams with; without them it uses those of `references`. `resamples` is the
-    number of bootstrap samples behind the intervals, 0 for none. `also` are results that
-    were measured elsewhere, for the images in the order of `hypotheses`. Raises
-    `CaptuneError` where ids do not match or an image has no references, `UsageError`
-    for an unknown metric.
+    default (or as `["auto"]`) `DEFAULT_METRICS`; one that cannot run on this machine is left
+    out, and the settings say why. `aids` are what some of them need beside captions and
+    references. `resamples` is the number of bootstrap samples behind the intervals, 0 for
+    none. `also` are results that were measured elsewhere, for the images in the order of
+    `hypotheses`. Raises `CaptuneError` where ids do not match or an image has no references,
+    `UsageError` for an unknown metric, `MetricUnavailable` where the only one cannot run.
     """
     if isinstance(metrics, str):
         raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
-    automatic = metrics is None or list(metrics) == ["auto"]
-    names = DEFAULT_METRICS if metrics is None or automatic else tuple(dict.fromkeys(metrics))
+    names = DEFAULT_METRICS if metrics is None or list(metrics) == ["auto"] else tuple(dict.fromkeys(metrics))
     if not names:
         raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
     wanted = {name: METRICS[name] for name in names}
-    corpus = replace(_corpus(hypotheses, references, document_frequencies), progress=progress)
+    corpus = replace(_corpus(hypotheses, references), aids=aids or Aids(), progress=progress)
     per_image = corpus.references_per_image
     settings: dict[str, Any] = {
         "tokenizer": "ptb",
@@ -63,7 +62,7 @@ def measure(
         try:
             results.append(metric(corpus))
         except MetricUnavailable as error:
-            if not automatic:
+            if len(wanted) == 1:
                 raise
             settings.setdefault("left_out", {})[name] = str(error)
     for measured in chain(results, also):
@@ -87,7 +86,6 @@ def measure(
 def _corpus(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    document_frequencies: DocumentFrequencies | None,
 ) -> Corpus:
     """Check what the user gave and put it in the order of `hypotheses`."""
     if not hypotheses and not references:
@@ -122,7 +120,6 @@ def _corpus(
         ids,
         tuple(hypotheses[image] for image in ids),
         tuple(tuple(references[image]) for image in ids),
-        document_frequencies,
     )
 
 

@@ -24,7 +24,8 @@ VARIETY_LABELS = {
     "empty": "Empty captions",
     "distinct_1": "Distinct words (distinct-1)",
     "distinct_2": "Distinct word pairs (distinct-2)",
-    "novel": "Captions that are in no reference",
+    "repeated": "Captions said of several pictures",
+    "novel": "Captions that no training reference equals",
 }
 
 
@@ -154,7 +155,7 @@ def source_grid(facts: Facts) -> Grid:
 def _quantity(key: str, value: Any) -> str:
     if not isinstance(value, int | float):
         return "–"
-    if key.startswith(("distinct", "novel", "share")) and 0 <= value <= 1:
+    if key.startswith(("distinct", "novel", "repeated")) and 0 <= value <= 1:
         return f"{100 * value:.1f} %"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 

@@ -24,6 +24,9 @@ def score(
         typer.Option("--references", "-R", metavar="FILE", help="References, '-' for stdin. Repeatable: added up."),
     ],
     chosen: Chosen,
+    pictures: Annotated[
+        str | None, typer.Option("--pictures", metavar="FOLDER", help="The images, for metrics that look at them.")
+    ] = None,
     per_image: Annotated[bool, typer.Option("--per-image", help="The scores of every image as well.")] = False,
     save_document_frequencies: Annotated[
         str | None,
@@ -41,6 +44,7 @@ def score(
     result = measure(
         hypotheses,
         references,
+        pictures=pictures,
         save_document_frequencies=save_document_frequencies,
         progress=TerminalProgress(quiet=quiet),
         environment=os.environ,
