@@ -37,11 +37,11 @@ def clip_score(corpus: Corpus) -> Measured:
             "clip_score looks at the pictures, and none were given.",
             "captune evaluate and compare know them; captune score takes --pictures FOLDER.",
         )
-    model, processor = _load(corpus.aids.clip_model, corpus.aids.device)
+    model, tokenizer, pixels = _load(corpus.aids.clip_model, corpus.aids.device)
     references = [text for group in corpus.references for text in group]
-    said = _texts(model, processor, corpus.hypotheses, corpus.progress, "CLIP: captions")
-    known = _texts(model, processor, references, corpus.progress, "CLIP: references")
-    seen = _pictures(model, processor, [pictures[key] for key in corpus.ids], corpus.progress)
+    said = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
+    known = _texts(model, tokenizer, references, corpus.progress, "CLIP: references")
+    seen = _pictures(model, pixels, [pictures[key] for key in corpus.ids], corpus.progress)
     fit = WEIGHT * np.maximum((seen * said).sum(axis=1), 0)
     own = corpus.image_of_reference
     nearest = np.zeros(len(fit))
@@ -51,15 +51,16 @@ def clip_score(corpus: Corpus) -> Measured:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: str) -> tuple[Any, Any]:
-    """CLIP in fp32 and its processor, by Hub name or folder. Kept: validations ask again and again."""
-    from transformers import CLIPModel, CLIPProcessor
+def _load(name: str, device: str) -> tuple[Any, Any, Any]:
+    """CLIP in fp32, its tokenizer and its image processor, by Hub name or folder. Kept for the next call."""
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     from captune.models.devices import choose_device
 
     try:
         model = CLIPModel.from_pretrained(name).eval().to(choose_device(device))
-        return model, CLIPProcessor.from_pretrained(name)
+        # Pillow's pixels are those of the paper; torchvision's, where it is installed, differ a little.
+        return model, AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name, backend="pil")
     except (OSError, ValueError) as error:
         raise MetricUnavailable(
             f"clip_score cannot load the CLIP '{name}': {str(error).splitlines()[0]}",
@@ -67,11 +68,11 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _texts(model: Any, processor: Any, texts: Sequence[str], progress: Progress, label: str) -> np.ndarray:
+def _texts(model: Any, tokenizer: Any, texts: Sequence[str], progress: Progress, label: str) -> np.ndarray:
     """Unit embeddings (N, D) of sentences, cut to what CLIP reads."""
     rows = []
     for start in track(range(0, len(texts), BATCH), progress, label):
-        batch = processor.tokenizer(
+        batch = tokenizer(
             [PREFIX + text for text in texts[start : start + BATCH]],
             padding=True,
             truncation=True,
@@ -88,8 +89,7 @@ def _pictures(model: Any, processor: Any, files: Sequence[str | Path], progress:
     rows = []
     for start in track(range(0, len(files), BATCH), progress, "CLIP: pictures"):
         pixels = [
-            processor.image_processor(open_image(file), return_tensors="pt")["pixel_values"]
-            for file in files[start : start + BATCH]
+            processor(open_image(file), return_tensors="pt")["pixel_values"] for file in files[start : start + BATCH]
         ]
         with torch.inference_mode():
             rows.append(_unit(model.get_image_features(pixel_values=torch.cat(pixels).to(model.device))))

@@ -1,4 +1,4 @@
-"""CIDEr-D with the values of the COCO caption code (which calls it CIDEr).
+"""CIDEr-D with the values of the COCO caption code (which calls it CIDEr), and CIDEr without the D.
 
 Vedantam et al. 2015: cosine of tf-idf vectors of 1- to 4-grams with clipped counts and a
 Gaussian penalty on the difference in length, times 10.

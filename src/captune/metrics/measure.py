@@ -18,6 +18,7 @@ from captune.metrics.statistics import Statistics
 from captune.metrics.vocabulary import vocabulary
 
 # METEOR is left out where its data is not installed.
+AUTO = "auto"
 DEFAULT_METRICS = ("bleu", "meteor", "rouge_l", "cider", "sacrebleu")
 
 
@@ -33,17 +34,19 @@ def measure(
     """Score one caption per image against its references.
 
     Both mappings have the same image ids as keys; the number of references may differ
-    from image to image. An empty caption scores 0. `metrics` are names from `METRICS`, by
-    default (or as `["auto"]`) `DEFAULT_METRICS`; one that cannot run on this machine is left
-    out, and the settings say why. `aids` are what some of them need beside captions and
-    references. `resamples` is the number of bootstrap samples behind the intervals, 0 for
-    none. `also` are results that were measured elsewhere, for the images in the order of
-    `hypotheses`. Raises `CaptuneError` where ids do not match or an image has no references,
-    `UsageError` for an unknown metric, `MetricUnavailable` where the only one cannot run.
+    from image to image. An empty caption scores 0. `metrics` are names from `METRICS`;
+    "auto" among them stands for `DEFAULT_METRICS`, as do none at all. One that cannot run on
+    this machine is left out, and the settings say why. `aids` are what some of them need
+    beside captions and references. `resamples` is the number of bootstrap samples behind the
+    intervals, 0 for none. `also` are results that were measured elsewhere, for the images in
+    the order of `hypotheses`. Raises `CaptuneError` where ids do not match or an image has no
+    references, `UsageError` for an unknown metric, `MetricUnavailable` where the only one
+    cannot run.
     """
     if isinstance(metrics, str):
         raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
-    names = DEFAULT_METRICS if metrics is None or list(metrics) == ["auto"] else tuple(dict.fromkeys(metrics))
+    asked = [AUTO] if metrics is None else metrics
+    names = dict.fromkeys(chain.from_iterable(DEFAULT_METRICS if name == AUTO else (name,) for name in asked))
     if not names:
         raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
     wanted = {name: METRICS[name] for name in names}
