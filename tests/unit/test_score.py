@@ -118,6 +118,7 @@ def test_separators_inside_captions_stay_with_their_image(truth: str, tmp_path: 
         ("{}", "holds no captions"),
         ('[{"image_id": 1, "caption": "a"},', "line 1.*not valid JSON"),
         ('{"id": 1, "caption": "a"}\n{"id": 2, "caption"\n', "line 2.*not valid JSON"),
+        ('{"1": "a dog",\n "2": }', "line 2.*not valid JSON"),
         ('[{"image": 1, "foo": "a"}]', "item 1: no image id and caption among image, foo"),
         ('["a dog"]', "item 1.*is no row"),
         ('[{"image_id": 1, "caption": null}]', "caption of image 1 is null"),

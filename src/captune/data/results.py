@@ -116,7 +116,7 @@ def _json(text: str, name: str, references: bool) -> Results:
     try:
         value = parse_json(text)
     except json.JSONDecodeError as error:
-        if text.lstrip()[:1] == "{" and "\n" in text.strip():
+        if _is_json(text.strip().partition("\n")[0]):
             return _jsonl(text, name, references)
         raise _not_json(name, error.lineno, error) from None
     if isinstance(value, list):
@@ -141,6 +141,14 @@ def _json(text: str, name: str, references: bool) -> Results:
     if not found.texts:
         raise CaptuneError(f"{name} holds no captions.", 'Expected [{"image_id": 1, "caption": "…"}] or {"id": "…"}.')
     return found
+
+
+def _is_json(line: str) -> bool:
+    try:
+        parse_json(line)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _jsonl(text: str, name: str, references: bool) -> Results:

@@ -50,9 +50,11 @@ def bootstrap(statistics: Statistics, resamples: int = RESAMPLES, seed: int = SE
 
 
 def intervals(statistics: tuple[Statistics, ...], resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Interval]:
-    """95 % intervals of every score that the statistics hold."""
+    """95 % intervals of every score that the statistics hold; a single image has none."""
     found: dict[str, Interval] = {}
     for part in statistics:
+        if len(part.values) < 2:
+            continue
         low, high = np.percentile(bootstrap(part, resamples, seed), OUTER, axis=0)
         found |= {key: Interval(float(a), float(b)) for key, a, b in zip(part.keys, low, high, strict=True)}
     return found
