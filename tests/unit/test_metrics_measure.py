@@ -11,7 +11,7 @@ from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
 from captune.metrics import METRICS
 from captune.metrics.aids import Aids
 from captune.metrics.document_frequencies import DocumentFrequencies
-from captune.metrics.measure import measure
+from captune.metrics.measure import DEFAULT_METRICS, measure, metric_names
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.rouge_l import common_length
 
@@ -219,3 +219,13 @@ def test_every_metric_alone(name: str) -> None:
     report = measure(hypotheses, references, [name])
     assert report.scores
     assert all(set(row) <= set(report.scores) for row in report.per_image.values())
+
+
+def test_names_are_checked_before_anything_is_done() -> None:
+    assert metric_names() == metric_names(["auto"]) == DEFAULT_METRICS
+    assert metric_names(["rouge", "rouge_l"]) == ("rouge_l",)
+    assert metric_names(["spice", "auto", "bleu"]) == ("spice", *DEFAULT_METRICS)
+    with pytest.raises(UsageError, match="no metric 'blue'"):
+        metric_names(["auto", "blue"])
+    with pytest.raises(UsageError, match="expected a list"):
+        metric_names("bleu")

@@ -47,7 +47,9 @@ def evaluate(
     environment = os.environ if environment is None else environment
     resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.engine.evaluator import sample_records
+    from captune.metrics.measure import metric_names
 
+    metric_names(resolved.values.measure.metrics)
     measured = resolved.values.eval
     records = [record for record in read_split(data, split) if record.references]
     if not records:

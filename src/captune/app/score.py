@@ -18,7 +18,6 @@ from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference, compare
 
-ALIASES = {"rouge": "rouge_l"}
 SHOWN = 5
 Names = str | os.PathLike[str]
 
@@ -87,7 +86,7 @@ def score(
             reports[name] = measure(
                 {key: captions[key] for key in ids},
                 {key: groups[key] for key in ids},
-                [ALIASES.get(metric, metric) for metric in chosen.metrics],
+                chosen.metrics,
                 aids,
                 chosen.resamples,
                 progress=progress,

@@ -203,9 +203,10 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
 
 def _check_best_metric(config: TrainConfig, progress: Progress) -> None:
     """What a best checkpoint is chosen by must be among the scores of a validation."""
-    from captune.metrics.measure import measure
+    from captune.metrics.measure import measure, metric_names
 
     learn = config.train
+    metric_names(learn.validation_metrics)
     if learn.best_metric == "loss" or not learn.validation_images:
         return
     tried = measure({"a": "a dog"}, {"a": ["a dog"]}, learn.validation_metrics, resamples=0, progress=progress)

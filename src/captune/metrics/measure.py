@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
+from captune.core.errors import CaptuneError, MetricUnavailable, UsageError, did_you_mean
 from captune.core.progress import SILENT, Progress
 from captune.metrics import METRICS
 from captune.metrics.aids import Aids
@@ -19,6 +19,7 @@ from captune.metrics.vocabulary import vocabulary
 
 # METEOR is left out where its data is not installed.
 AUTO = "auto"
+ALIASES = {"rouge": "rouge_l", "clipscore": "clip_score"}
 DEFAULT_METRICS = ("bleu", "meteor", "rouge_l", "cider", "sacrebleu")
 
 
@@ -43,13 +44,7 @@ def measure(
     references, `UsageError` for an unknown metric, `MetricUnavailable` where the only one
     cannot run.
     """
-    if isinstance(metrics, str):
-        raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
-    asked = [AUTO] if metrics is None else metrics
-    names = dict.fromkeys(chain.from_iterable(DEFAULT_METRICS if name == AUTO else (name,) for name in asked))
-    if not names:
-        raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
-    wanted = {name: METRICS[name] for name in names}
+    wanted = {name: METRICS[name] for name in metric_names(metrics)}
     corpus = replace(_corpus(hypotheses, references), aids=aids or Aids(), progress=progress)
     per_image = corpus.references_per_image
     settings: dict[str, Any] = {
@@ -84,6 +79,20 @@ def measure(
         intervals=intervals(statistics, resamples) if resamples else {},
         statistics=statistics,
     )
+
+
+def metric_names(metrics: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The metrics that a list of names (or none at all) stands for; an unknown one raises `UsageError`."""
+    if isinstance(metrics, str):
+        raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
+    asked = [ALIASES.get(name, name) for name in ([AUTO] if metrics is None else metrics)]
+    names = tuple(dict.fromkeys(chain.from_iterable(DEFAULT_METRICS if n == AUTO else (n,) for n in asked)))
+    if not names:
+        raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"There is no metric '{name}'.", did_you_mean(name, METRICS))
+    return names
 
 
 def _corpus(
