@@ -20,7 +20,8 @@ def folder(tmp_path: Path) -> Path:
     models = {
         name: {
             "scores": {"cider": 0.5 + place, "loss": 2.0 - place},
-            "settings": {"tokenizer": "ptb", "captions": {"distinct": 0.5, "vocabulary": 1234}, "beams": place},
+            "settings": {"tokenizer": "ptb", "captions": {"distinct": 0.5, "vocabulary": 1234}, "beams": place}
+            | {"left_out": {"spice": "SPICE needs Java.\nInstall it."}},
         }
         for place, name in enumerate(("runs/a|b", "runs/c"))
     }
@@ -58,6 +59,7 @@ def test_it_says_scores_captions_and_settings(folder: Path) -> None:
     assert "| Different words | 1,234 | 1,234 |" in text
     assert "| beams | 0 | 1 |" in text
     assert "(empty) (30.0)" in text
+    assert "spice was left out: SPICE needs Java." in text
 
 
 def test_plain_words_mean_nothing_to_markdown() -> None:

@@ -65,6 +65,8 @@ def score_grid(facts: Facts) -> Grid:
         words.append("In brackets: 95 % bootstrap intervals over pictures.")
     if len(facts.models) > 1:
         words.append("The best of each row is bold.")
+    left_out = facts.models[0].settings.get("left_out") or {}
+    words += [f"{name} was left out: {str(reason).splitlines()[0]}" for name, reason in left_out.items()]
     caption = "Scores × 100 of " + ("all models" if len(facts.models) > 1 else facts.models[0].label)
     return Grid(caption, ("Score", *(model.label for model in facts.models)), tuple(rows), note=" ".join(words))
 
