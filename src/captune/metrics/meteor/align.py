@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from captune.metrics.meteor.data import function_words
 from captune.metrics.meteor.paraphrases import Phrases
@@ -101,70 +102,76 @@ class Alignment:
     chunks: int
 
 
-# weighted words matched, chunks, distance, next caption word of the chunk, reference words done,
-# caption words used (bits), matches taken (nested pairs)
-_Path = tuple[int, int, int, int, int, int, object]
+# rank, next caption word of the open chunk (-1: none is open), reference words done, caption words used (bits),
+# matches taken (nested pairs)
+_Path = tuple[int, int, int, int, object]
+_RANK = itemgetter(0)
 
 
 def align(caption: Sentence, reference: Sentence) -> Alignment:
-    """The alignment that METEOR scores."""
+    """The alignment that METEOR scores.
+
+    Paths are ordered by weighted words matched (most first), chunks, then distance; a rank
+    is all three in one number, the least is best. A chunk counts when it closes.
+    """
     found = candidates(caption, reference)
     fixed = _certain(found, len(reference.tokens), len(caption.tokens))
-    paths: list[_Path] = [(0, 0, 0, -1, 0, 0, None)]
+    chunk = 1 + sum(abs(place - start) for here in found for _, start, _, place, _ in here)
+    word = chunk * (len(reference.tokens) + 2)
+    paths: list[_Path] = [(0, -1, 0, 0, None)]
     for start, here in enumerate(found):
         if not here:
-            paths = [path if path[4] > start else _skipped(path, path[2]) for path in paths]
-            paths.sort(key=_rank)
+            paths = [
+                path if path[2] > start or path[1] < 0 else (path[0] + chunk, -1, path[2], path[3], path[4])
+                for path in paths
+            ]
+            paths.sort(key=_RANK)
             continue
+        moves = [_move(match, word) for match in here]
         following: list[_Path] = []
         for path in paths:
-            if path[4] > start:
+            rank, place, done, used, chain = path
+            if done > start:
                 following.append(path)
                 continue
-            if fixed[start]:
-                following.append(_taken(path, here[0], path[2] + abs(here[0][3] - start)))
-                continue
-            distance = path[2]
-            for match in here:
-                mask = (1 << match[4]) - 1 << match[3]
-                if path[5] & mask:
+            closed = rank + chunk if place >= 0 else rank
+            distance = 0
+            for gain, first, after, done_then, mask, apart, match in moves:
+                if fixed[start]:
+                    distance = apart
+                elif used & mask:
                     continue
-                following.append(_taken(path, match, distance))
-                distance += abs(match[3] - start)
-            following.append(_skipped(path, distance))
-        following.sort(key=_rank)
+                following.append(
+                    (
+                        (rank if first == place else closed) + gain + distance,
+                        after,
+                        done_then,
+                        used | mask,
+                        (chain, match),
+                    )
+                )
+                # The distance of a match that may be left out counts for those after it, as published.
+                distance += apart
+            if not fixed[start]:
+                following.append((closed + distance, -1, done, used, chain))
+        following.sort(key=_RANK)
         paths = following[:BEAM]
     # At the end of the reference every open chunk is over.
-    best = min((_skipped(path, path[2]) for path in paths), key=_rank)
+    ends = [(path[0] + chunk if path[1] >= 0 else path[0], path[4]) for path in paths]
+    rank, chain = min(ends, key=_RANK)
     taken: list[Match] = []
-    chain: object = best[6]
     while chain is not None:
         chain, match = chain  # type: ignore[misc]
         taken.append(match)
-    return Alignment(tuple(reversed(taken)), best[1])
+    return Alignment(tuple(reversed(taken)), rank % word // chunk)
 
 
-def _rank(path: _Path) -> tuple[int, int, int]:
-    return -path[0], path[1], path[2]
-
-
-def _skipped(path: _Path, distance: int) -> _Path:
-    return (path[0], path[1] + (path[3] >= 0), distance, -1, path[4], path[5], path[6])
-
-
-def _taken(path: _Path, match: Match, distance: int) -> _Path:
+def _move(match: Match, word: int) -> tuple[int, int, int, int, int, int, Match]:
+    """What a match does to a path: rank, its caption words (first, the one after), reference words, bits, distance."""
     stage, start, length, place, words = match
     weight = 1 if stage == EXACT else 0.5
-    weighted = path[0] + int(weight * length) + int(weight * words)
-    return (
-        weighted,
-        path[1] + (path[3] != place and path[3] >= 0),
-        distance,
-        place + words,
-        start + length,
-        path[5] | ((1 << words) - 1 << place),
-        (path[6], match),
-    )
+    gain = -word * (int(weight * length) + int(weight * words))
+    return gain, place, place + words, start + length, ((1 << words) - 1) << place, abs(place - start), match
 
 
 def _certain(found: list[list[Match]], reference_words: int, caption_words: int) -> list[bool]:
