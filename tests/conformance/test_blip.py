@@ -15,6 +15,7 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
+from captune.engine.decoding import generate
 from captune.models.blip import Blip, grid_positions
 
 
@@ -89,7 +90,7 @@ def test_smoothing_is_that_of_cross_entropy(blip: Blip) -> None:
 def test_captions_are_those_of_plain_generate(blip: Blip, options: dict[str, Any], plain: dict[str, Any]) -> None:
     pixels = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
-        ours = blip.generate(blip.encode(pixels), GenerationOptions(max_new_tokens=9, prompt="a man", **options))
+        ours = generate(blip, blip.encode(pixels), GenerationOptions(max_new_tokens=9, prompt="a man", **options))
         given = torch.tensor([[0, *blip.words("a man"), blip.end]]).repeat(4, 1)
         theirs = blip.model.generate(pixels, input_ids=given, max_new_tokens=9, do_sample=False, **plain)
     texts = [blip.tokenizer.decode(row[len(blip.words("a man")) + 1 :], skip_special_tokens=True) for row in theirs]

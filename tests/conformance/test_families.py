@@ -11,6 +11,7 @@ import torch
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
+from captune.engine.decoding import generate
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 
@@ -121,8 +122,8 @@ def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> No
     again.model.eval()
     values = pixels(backbone, 3)
     with torch.inference_mode():
-        before = backbone.generate(backbone.encode(values), GREEDY)
-        after = again.generate(again.encode(values), GREEDY)
+        before = generate(backbone, backbone.encode(values), GREEDY)
+        after = generate(again, again.encode(values), GREEDY)
     assert before == after
     assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
 
@@ -165,8 +166,8 @@ def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> 
 def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: GenerationOptions) -> None:
     values = pixels(backbone, 4)
     with torch.inference_mode():
-        together = backbone.generate(backbone.encode(values), options)
-        alone = [backbone.generate(backbone.encode(values[i : i + 1]), options)[0] for i in range(4)]
+        together = generate(backbone, backbone.encode(values), options)
+        alone = [generate(backbone, backbone.encode(values[i : i + 1]), options)[0] for i in range(4)]
     assert [[c.text for c in each] for each in together] == [[c.text for c in each] for each in alone]
     assert [c.confidence for each in together for c in each] == pytest.approx(
         [c.confidence for each in alone for c in each], rel=1e-4
@@ -179,7 +180,7 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backb
     with torch.inference_mode():
         memory = backbone.encode(values)
         ids = backbone.search(memory, [backbone.start], GREEDY, 1.0)
-        caption = backbone.generate(memory, GREEDY)[0][0]
+        caption = generate(backbone, memory, GREEDY)[0][0]
         new = ids[0, 1:].tolist()
         length = new.index(backbone.end) + 1 if backbone.end in new else len(new)
         lengths = torch.tensor([length + 1])
@@ -194,17 +195,19 @@ def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(ba
     with torch.inference_mode():
         memory = backbone.encode(values)
         state = torch.random.get_rng_state()
-        first = backbone.generate(memory, options)
+        first = generate(backbone, memory, options)
         assert torch.equal(torch.random.get_rng_state(), state)
-        assert backbone.generate(memory, options) == first
-        other = backbone.generate(memory, options.model_copy(update={"sample_seed": 6}))
+        assert generate(backbone, memory, options) == first
+        other = generate(backbone, memory, options.model_copy(update={"sample_seed": 6}))
     assert other != first
 
 
 def test_variations_are_several_captions(backbone: Backbone) -> None:
     with torch.inference_mode():
-        found = backbone.generate(
-            backbone.encode(pixels(backbone, 2)), GenerationOptions(variations=3, sample_seed=1, max_new_tokens=8)
+        found = generate(
+            backbone,
+            backbone.encode(pixels(backbone, 2)),
+            GenerationOptions(variations=3, sample_seed=1, max_new_tokens=8),
         )
     assert [len(each) for each in found] == [3, 3]
 
@@ -212,22 +215,22 @@ def test_variations_are_several_captions(backbone: Backbone) -> None:
 def test_a_prompt_too_long_for_the_model_is_refused_with_the_number_that_fits(backbone: Backbone) -> None:
     options = GenerationOptions(max_new_tokens=backbone.longest)
     with pytest.raises(UsageError, match="exceed"), torch.inference_mode():
-        backbone.generate(backbone.encode(pixels(backbone, 1)), options)
+        generate(backbone, backbone.encode(pixels(backbone, 1)), options)
 
 
 def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
     few = GenerationOptions(num_beams=2, num_captions=4, max_new_tokens=6)
     with torch.inference_mode():
         memory = backbone.encode(pixels(backbone, 2))
-        found = backbone.generate(memory, few)
-        assert found == backbone.generate(memory, few.model_copy(update={"num_beams": 4}))
+        found = generate(backbone, memory, few)
+        assert found == generate(backbone, memory, few.model_copy(update={"num_beams": 4}))
     assert [len(each) for each in found] == [4, 4]
 
 
 def test_a_shortest_caption_longer_than_the_longest_is_refused(backbone: Backbone) -> None:
     options = GenerationOptions(min_new_tokens=9, max_new_tokens=5)
     with pytest.raises(UsageError, match="longer than the longest"), torch.inference_mode():
-        backbone.generate(backbone.encode(pixels(backbone, 1)), options)
+        generate(backbone, backbone.encode(pixels(backbone, 1)), options)
 
 
 def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) -> None:

@@ -110,7 +110,7 @@ def test_a_family_that_breaks_does_not_hide_the_others(monkeypatch: pytest.Monke
             raise RuntimeError("operator does not exist\nand more")
 
     monkeypatch.setattr("captune.models.FAMILIES", ["bad", "good"])
-    monkeypatch.setattr("captune.models.environment.exercise", exercise)
+    monkeypatch.setattr("captune.engine.exercise.exercise", exercise)
     rows = found("models")
     assert rows["model bad"].status == "fail"
     assert rows["model bad"].detail == "RuntimeError: operator does not exist"

@@ -155,8 +155,8 @@ def _hub() -> Iterator[Check]:
 def _families() -> Iterator[Check]:
     """A tiny model of every family: built, saved, loaded, captioning the same."""
     try:
+        from captune.engine.exercise import exercise
         from captune.models import FAMILIES
-        from captune.models.environment import exercise
 
         names = list(FAMILIES)
     except ImportError as error:

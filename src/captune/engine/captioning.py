@@ -17,6 +17,7 @@ from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.data.images import open_image
 from captune.data.pixels import to_pixels
+from captune.engine.decoding import generate
 from captune.models.backbone import Backbone, PixelSettings
 
 Key = TypeVar("Key")
@@ -66,7 +67,7 @@ def caption_pixels(
     """Captions of pixels (pictures, 3, size, size); runs in the model's device and `dtype`."""
     with torch.inference_mode():
         values = torch.from_numpy(pixels).to(backbone.device, dtype)
-        return backbone.generate(backbone.encode(values), options)
+        return generate(backbone, backbone.encode(values), options)
 
 
 def caption_stream(

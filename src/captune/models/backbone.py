@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.options import GenerationOptions
-from captune.core.records import Caption
+from captune.models.stepper import Stepper
 
 CARD = "captune.json"
 PARTS = ("vision", "bridge", "text")
@@ -65,6 +65,7 @@ class Backbone(ABC):
     pixels: PixelSettings
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
+    _stepper: tuple[Any, Stepper | None] = field(default=((), None), init=False, repr=False)
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
@@ -109,7 +110,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
-        """Token ids (pictures · captions, width) that continue `prefix`, prefix included."""
+        """Token ids (pictures · captions, width) that continue `prefix`, prefix included, searched by `transformers`."""
+
+    def lay_out(self) -> Stepper | None:
+        """The text part ready for captune's own search; None: `search` is all there is."""
+        return None
 
     @property
     @abstractmethod
@@ -183,54 +188,9 @@ class Backbone(ABC):
         room = min(longest, self.longest - len(before) - 1)
         return Encoded((*before, *self.words(reference)[:room], self.end), len(before))
 
-    def generate(self, memory: Tensor, options: GenerationOptions) -> list[list[Caption]]:
-        """Captions of each picture, the best first; the prompt is not repeated in them."""
-        if options.min_new_tokens > options.max_new_tokens:
-            raise UsageError(
-                f"The shortest caption ({options.min_new_tokens} tokens) is longer than the longest "
-                f"({options.max_new_tokens}).",
-                "Lower --min-new-tokens or raise --max-new-tokens.",
-            )
-        if not options.sample and options.num_captions > options.num_beams:
-            options = options.model_copy(update={"num_beams": options.num_captions})
-        prompt = self.prompt if options.prompt is None else options.prompt
-        prefix = [self.start, *self.words(prompt)]
-        if len(prefix) + options.max_new_tokens > self.longest:
-            raise UsageError(
-                f"The prompt ({len(prefix)} tokens) and {options.max_new_tokens} new tokens exceed the "
-                f"{self.longest} tokens this model can read.",
-                f"Set --max-new-tokens to {max(1, self.longest - len(prefix))} or less, or shorten the prompt.",
-            )
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            if options.sample_seed is not None:
-                torch.manual_seed(options.sample_seed)
-            if not options.variations:
-                return self._captions(memory, prefix, options, options.temperature)
-            once = options.model_copy(update={"num_captions": 1, "num_beams": 1, "sample": True})
-            rounds = [
-                self._captions(memory, prefix, once, options.temperature * (0.6 + 0.3 * step))
-                for step in range(options.variations)
-            ]
-        return [[caption for one in per_picture for caption in one] for per_picture in zip(*rounds, strict=True)]
-
-    def _captions(
-        self, memory: Tensor, prefix: list[int], options: GenerationOptions, temperature: float
-    ) -> list[list[Caption]]:
-        ids = self.search(memory, prefix, options, temperature)
-        pictures, given = memory.shape[0], len(prefix)
-        ended = (ids[:, given:] == self.end).int()
-        lengths = torch.where(ended.any(1), ended.argmax(1) + 1, ids.shape[1] - given) + given
-        owner = torch.arange(pictures, device=ids.device).repeat_interleave(len(ids) // pictures)
-        confidence = self._confidence(memory, ids, lengths, owner, given)
-        texts = [
-            self.tokenizer.decode(row[given:length].tolist(), skip_special_tokens=True).strip()
-            for row, length in zip(ids, lengths.tolist(), strict=True)
-        ]
-        captions = [Caption(text, value) for text, value in zip(texts, confidence, strict=True)]
-        each = len(captions) // pictures
-        return [captions[i * each : (i + 1) * each] for i in range(pictures)]
-
-    def _confidence(self, memory: Tensor, ids: Tensor, lengths: Tensor, owner: Tensor, given: int) -> list[float]:
-        losses = self.token_losses(memory, ids, lengths, owner, torch.full_like(lengths, given))
-        total = torch.zeros(len(ids), device=ids.device).index_add(0, losses.caption, losses.nll.float())
-        return torch.exp(-total / (lengths - given).clamp_min(1)).tolist()
+    def stepper(self) -> Stepper | None:
+        """What `lay_out` gives, kept as long as no weight changes."""
+        state = [(p.data_ptr(), p._version, p.dtype) for p in self.model.parameters()]
+        if self._stepper[0] != state:
+            self._stepper = state, self.lay_out()
+        return self._stepper[1]

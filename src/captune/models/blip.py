@@ -18,7 +18,8 @@ from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, PixelSettings, TokenLosses
-from captune.models.blip_text import decode_grouped
+from captune.models.blip_text import BlipStepper, decode_grouped
+from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
 # size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
@@ -152,6 +153,9 @@ class Blip(Backbone):
             num_return_sequences=options.num_captions,
             **chosen,
         )
+
+    def lay_out(self) -> Stepper:
+        return BlipStepper(self.model.text_decoder)
 
     @property
     def start(self) -> int:

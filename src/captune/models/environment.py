@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.options import GenerationOptions
-from captune.core.records import Caption
 
 
 def torchvision_fault() -> str | None:
@@ -72,32 +70,3 @@ def _cpu_bf16() -> bool | None:
         return None
     words = set(flags.read_text(encoding="utf-8", errors="replace").split())
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def exercise(family: str, folder: Path) -> Caption:
-    """Build the tiny model of a family, save it, load it, caption noise with both; returns the caption.
-
-    Raises `CaptuneError` where the loaded model says something else than the saved one.
-    """
-    import torch
-    from transformers.utils import logging
-
-    from captune.models import FAMILIES
-
-    logging.disable_progress_bar()
-    built = FAMILIES[family].tiny()
-    built.save(folder)
-    loaded = FAMILIES[family].load(folder)
-    options = GenerationOptions(num_beams=1, max_new_tokens=5)
-    said = []
-    for backbone in (built, loaded):
-        backbone.model.eval()
-        with torch.no_grad():
-            pixels = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size)
-            said.append(backbone.generate(backbone.encode(pixels), options)[0][0])
-    if said[0].text != said[1].text:
-        raise CaptuneError(
-            f"The tiny {family} model captions differently after saving and loading.",
-            "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
-        )
-    return said[1]

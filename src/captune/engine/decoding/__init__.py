@@ -1,0 +1,5 @@
+"""Captions from what a model has seen: one engine for every family that offers a `Stepper`."""
+
+from captune.engine.decoding.generate import generate
+
+__all__ = ["generate"]

@@ -1,0 +1,154 @@
+"""From memory and options to captions, by captune's own search or, where a family has none, by `transformers`'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captune.core.errors import UsageError
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.engine.decoding.beams import search
+from captune.engine.decoding.penalties import Penalties
+from captune.engine.decoding.rows import Rows
+from captune.engine.decoding.sampling import Chance, Written, write
+from captune.models.backbone import Backbone
+from captune.models.stepper import Stepper
+
+# Temperatures of `variations`: a safe caption, then braver ones.
+FIRST, RISE = 0.6, 0.3
+
+
+def generate(
+    backbone: Backbone,
+    memory: Tensor,
+    options: GenerationOptions,
+    *,
+    prompts: Sequence[str] | None = None,
+    own: bool = True,
+    heard: Callable[[Tensor], None] | None = None,
+) -> list[list[Caption]]:
+    """Captions of each picture of memory (pictures, length, width), the best first.
+
+    `prompts`, one a picture, replace the options' prompt; a prompt is not repeated in its
+    captions. With `own` false, or for a family without a `Stepper`, `transformers` searches.
+    `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+    """
+    if options.min_new_tokens > options.max_new_tokens:
+        raise UsageError(
+            f"The shortest caption ({options.min_new_tokens} tokens) is longer than the longest "
+            f"({options.max_new_tokens}).",
+            "Lower --min-new-tokens or raise --max-new-tokens.",
+        )
+    if not options.sample and options.num_captions > options.num_beams:
+        options = options.model_copy(update={"num_beams": options.num_captions})
+    if options.variations:
+        options = options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
+    asked: Sequence[str | None] = prompts or [options.prompt] * len(memory)
+    prefixes = [_prefix(backbone, options, prompt) for prompt in asked]
+    stepper = backbone.stepper() if own else None
+    found: list[list[Caption]] = [[]] * len(memory)
+    with torch.inference_mode(), torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
+        if options.sample_seed is not None:
+            torch.manual_seed(options.sample_seed)
+        # Rows of one search have prompts of one length; `transformers` gets the same prompt for all.
+        kinds = [len(prefix) if stepper else tuple(prefix) for prefix in prefixes]
+        for kind in dict.fromkeys(kinds):
+            these = [n for n, one in enumerate(kinds) if one == kind]
+            part = memory if len(these) == len(memory) else memory[these]
+            tokens = torch.tensor([prefixes[n] for n in these], device=memory.device)
+            written = (
+                _plain(backbone, part, tokens, options)
+                if stepper is None
+                else _search(backbone, stepper, part, tokens, options, heard)
+            )
+            for n, captions in zip(these, _captions(backbone, written), strict=True):
+                found[n] = captions
+    return found
+
+
+def _prefix(backbone: Backbone, options: GenerationOptions, prompt: str | None) -> list[int]:
+    """Start and prompt as tokens; None is the model's own prompt."""
+    prefix = [backbone.start, *backbone.words(backbone.prompt if prompt is None else prompt)]
+    if len(prefix) + options.max_new_tokens > backbone.longest:
+        raise UsageError(
+            f"The prompt ({len(prefix)} tokens) and {options.max_new_tokens} new tokens exceed the "
+            f"{backbone.longest} tokens this model can read.",
+            f"Set --max-new-tokens to {max(1, backbone.longest - len(prefix))} or less, or shorten the prompt.",
+        )
+    return prefix
+
+
+def _temperatures(options: GenerationOptions, rows: int) -> list[float]:
+    if options.variations:
+        return [options.temperature * (FIRST + RISE * step) for step in range(options.variations)]
+    return [options.temperature] * rows
+
+
+def _search(
+    backbone: Backbone,
+    stepper: Stepper,
+    memory: Tensor,
+    prompts: Tensor,
+    options: GenerationOptions,
+    heard: Callable[[Tensor], None] | None,
+) -> Written:
+    """By captune's own search."""
+    most, end = options.max_new_tokens, backbone.end
+    beams = options.num_beams if options.num_beams > 1 else options.num_captions
+    rows = Rows(stepper, stepper.recall(memory), memory, prompts, beams, most)
+    penalties = Penalties.of(options, end)
+    chance = None
+    if options.sample:
+        temperature = torch.tensor(_temperatures(options, beams), device=memory.device)
+        chance = Chance(temperature, options.top_k, options.top_p)
+    if options.num_beams == 1:
+        return write(rows, prompts, penalties, most=most, end=end, chance=chance, heard=heard)
+    return search(
+        rows,
+        prompts,
+        penalties,
+        most=most,
+        end=end,
+        wanted=options.num_captions,
+        length_penalty=options.length_penalty,
+        early_stopping=options.early_stopping,
+        chance=chance,
+    )
+
+
+def _plain(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Written:
+    """By `transformers`' search; the prompts are all the same."""
+    one = options.model_copy(update={"num_captions": 1}) if options.variations else options
+    pictures, given = prompts.shape
+    parts = [
+        backbone.search(memory, prompts[0].tolist(), one, temperature)[:, given:]
+        for temperature in _temperatures(options, 1)
+    ]
+    width = max(part.shape[1] for part in parts)
+    padded = [functional.pad(part, (0, width - part.shape[1]), value=backbone.end) for part in parts]
+    tokens = torch.cat([part.view(pictures, -1, width) for part in padded], 1).flatten(0, 1)
+    ended = (tokens == backbone.end).int()
+    lengths = torch.where(ended.any(1), ended.argmax(1) + 1, width)
+    each = len(tokens) // pictures
+    owner = torch.arange(pictures, device=tokens.device).repeat_interleave(each)
+    whole = torch.cat([prompts[owner], tokens], 1)
+    losses = backbone.token_losses(memory, whole, lengths + given, owner, torch.full_like(lengths, given))
+    log_probs = torch.zeros(len(tokens), device=tokens.device).index_add(0, losses.caption, -losses.nll.float())
+    shape = (pictures, each)
+    return Written(tokens.view(*shape, width), lengths.view(shape), log_probs.view(shape))
+
+
+def _captions(backbone: Backbone, written: Written) -> list[list[Caption]]:
+    """Words and confidence (the geometric mean of the tokens' probabilities) of each caption."""
+    confidence = torch.exp(written.log_probs / written.lengths.clamp_min(1))
+    return [
+        [
+            Caption(backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip(), value)
+            for row, length, value in zip(*each, strict=True)
+        ]
+        for each in zip(written.tokens.tolist(), written.lengths.tolist(), confidence.tolist(), strict=True)
+    ]

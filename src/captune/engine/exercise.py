@@ -1,0 +1,39 @@
+"""A tiny model of a family built, saved, loaded and asked: whether the installed libraries fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.engine.decoding import generate
+from captune.models import FAMILIES
+
+
+def exercise(family: str, folder: Path) -> Caption:
+    """Build the tiny model of a family, save it, load it, caption noise with both; returns the caption.
+
+    Raises `CaptuneError` where the loaded model says something else than the saved one.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    built = FAMILIES[family].tiny()
+    built.save(folder)
+    loaded = FAMILIES[family].load(folder)
+    options = GenerationOptions(num_beams=1, max_new_tokens=5)
+    said = []
+    for backbone in (built, loaded):
+        backbone.model.eval()
+        with torch.no_grad():
+            pixels = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size)
+            said.append(generate(backbone, backbone.encode(pixels), options)[0][0])
+    if said[0].text != said[1].text:
+        raise CaptuneError(
+            f"The tiny {family} model captions differently after saving and loading.",
+            "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
+        )
+    return said[1]
