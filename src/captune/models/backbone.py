@@ -110,7 +110,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
-        """Token ids (pictures · captions, width) that continue `prefix`, prefix included, searched by `transformers`."""
+        """Token ids (pictures · captions, width), `prefix` included, as `transformers` finds them."""
 
     def lay_out(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
