@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from captune.core.files import read_json, write_json
 from captune.core.options import GenerationOptions
 from captune.models.stepper import Stepper
 
+Kept = TypeVar("Kept")
 CARD = "captune.json"
 PARTS = ("vision", "bridge", "text")
 
@@ -65,7 +66,7 @@ class Backbone(ABC):
     pixels: PixelSettings
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
-    _stepper: tuple[Any, Stepper | None] = field(default=((), None), init=False, repr=False)
+    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
@@ -112,7 +113,7 @@ class Backbone(ABC):
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         """Token ids (pictures · captions, width), `prefix` included, as `transformers` finds them."""
 
-    def lay_out(self) -> Stepper | None:
+    def stepper(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
         return None
 
@@ -188,9 +189,17 @@ class Backbone(ABC):
         room = min(longest, self.longest - len(before) - 1)
         return Encoded((*before, *self.words(reference)[:room], self.end), len(before))
 
-    def stepper(self) -> Stepper | None:
-        """What `lay_out` gives, kept as long as no weight changes."""
-        state = [(p.data_ptr(), p._version, p.dtype) for p in self.model.parameters()]
-        if self._stepper[0] != state:
-            self._stepper = state, self.lay_out()
-        return self._stepper[1]
+    @property
+    def running_dtype(self) -> torch.dtype:
+        """The number type in which layers run now: autocast's, or that of the weights."""
+        if torch.is_autocast_enabled(self.device.type):
+            return torch.get_autocast_dtype(self.device.type)
+        return next(self.model.parameters()).dtype
+
+    def kept(self, name: str, module: nn.Module, lay_out: Callable[[], Kept]) -> Kept:
+        """What `lay_out` makes of a module's weights, made again only when one of them has changed."""
+        state = (self.running_dtype, [(p.data_ptr(), p._version) for p in module.parameters()])
+        if self._kept.get(name, (None, None))[0] != state:
+            self._kept.pop(name, None)
+            self._kept[name] = state, lay_out()
+        return self._kept[name][1]

@@ -19,6 +19,7 @@ from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, PixelSettings, TokenLosses
 from captune.models.blip_text import BlipStepper, decode_grouped
+from captune.models.blip_vision import BlipEye
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
@@ -106,10 +107,13 @@ class Blip(Backbone):
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
-        if not any(p.requires_grad for p in vision.parameters()):
-            with torch.no_grad():
-                return vision(pixel_values=pixel_values).last_hidden_state
-        return vision(pixel_values=pixel_values).last_hidden_state
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
+        if learns or vision.config.hidden_act != "gelu":
+            return vision(pixel_values=pixel_values).last_hidden_state
+        dtype = self.running_dtype
+        eye = self.kept("vision", vision, lambda: BlipEye(vision, dtype))
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return eye(pixel_values)
 
     def token_losses(
         self,
@@ -154,8 +158,11 @@ class Blip(Backbone):
             **chosen,
         )
 
-    def lay_out(self) -> Stepper:
-        return BlipStepper(self.model.text_decoder)
+    def stepper(self) -> Stepper | None:
+        decoder, dtype = self.model.text_decoder, self.running_dtype
+        if decoder.config.hidden_act != "gelu":
+            return None
+        return self.kept("text", decoder, lambda: BlipStepper(decoder, dtype))
 
     @property
     def start(self) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
-from captune.models.dense import Dense
+from captune.models.dense import Dense, Norm, join_heads, split_heads
 from captune.models.stepper import KeyValues, Stepper
 
 
@@ -64,18 +65,22 @@ def _layer(layer: Any, hidden: Tensor, memory: Tensor, grid: CaptionGrid) -> Ten
 class BlipStepper(Stepper):
     """The same layers for generation: a picture's keys and values once, all its captions as rows over them."""
 
-    def __init__(self, decoder: Any) -> None:
-        config = decoder.config
+    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
+        config, embeddings, head = decoder.config, decoder.bert.embeddings, decoder.cls.predictions
         self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
         self.head_width = config.hidden_size // self.heads
-        self.embeddings, self.head = decoder.bert.embeddings, decoder.cls
-        gelu = config.hidden_act == "gelu"
-        self.blocks = [_Block(layer, gelu) for layer in decoder.bert.encoder.layer]
+        self.words = embeddings.word_embeddings.weight.detach().to(dtype)
+        self.positions = embeddings.position_embeddings.weight.detach().to(dtype)
+        self.norm = Norm(embeddings.LayerNorm, dtype)
+        self.blocks = [_Block(layer, dtype) for layer in decoder.bert.encoder.layer]
+        self.change = Dense(head.transform.dense, dtype=dtype, gelu=True)
+        self.change_norm = Norm(head.transform.LayerNorm, dtype)
+        self.vocabulary = Dense(head.decoder, dtype=dtype)
 
     def recall(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
         found = []
         for block in self.blocks:
-            keys, values = _split(block.remembered(memory), 2, self.heads)
+            keys, values = split_heads(block.remembered(memory), 2, self.heads)
             found.append((keys.contiguous(), values.contiguous()))
         return found
 
@@ -87,43 +92,35 @@ class BlipStepper(Stepper):
         said: KeyValues,
         mask: Tensor | None,
     ) -> Tensor:
-        embeddings = self.embeddings
-        hidden = embeddings.LayerNorm(embeddings.word_embeddings(tokens) + embeddings.position_embeddings(positions))
+        hidden = self.norm(functional.embedding(tokens, self.words) + functional.embedding(positions, self.positions))
         for number, block in enumerate(self.blocks):
-            query, keys, values = _split(block.own(hidden), 3, self.heads)
+            query, keys, values = split_heads(block.own(hidden), 3, self.heads)
             keys, values = said.write(number, keys, values)
             attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            hidden = block.own_norm(block.own_out(_joined(attended)) + hidden)
-            (query,) = _split(block.asked(hidden), 1, self.heads)
+            hidden = block.own_norm(block.own_out(join_heads(attended)) + hidden)
+            (query,) = split_heads(block.asked(hidden), 1, self.heads)
             attended = functional.scaled_dot_product_attention(query, *recalled[number])
-            hidden = block.cross_norm(block.cross_out(_joined(attended)) + hidden)
+            hidden = block.cross_norm(block.cross_out(join_heads(attended)) + hidden)
             hidden = block.norm(block.down(block.up(hidden)) + hidden)
         said.used += tokens.shape[1]
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden).float()
+        return self.vocabulary(self.change_norm(self.change(hidden))).float()
 
 
 class _Block:
     """A layer's weights as generation uses them."""
 
-    def __init__(self, layer: Any, gelu: bool) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         own, cross = layer.attention, layer.crossattention
-        self.own = Dense(own.self.query, own.self.key, own.self.value)
-        self.own_out, self.own_norm = Dense(own.output.dense), own.output.LayerNorm
-        self.asked, self.remembered = Dense(cross.self.query), Dense(cross.self.key, cross.self.value)
-        self.cross_out, self.cross_norm = Dense(cross.output.dense), cross.output.LayerNorm
-        self.up: Any = Dense(layer.intermediate.dense, gelu=True) if gelu else layer.intermediate
-        self.down, self.norm = Dense(layer.output.dense), layer.output.LayerNorm
-
-
-def _split(rows: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """(pictures, rows, parts · hidden size) to `parts` of (pictures, heads, rows, head width)."""
-    pictures, steps, _ = rows.shape
-    return rows.view(pictures, steps, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _joined(attended: Tensor) -> Tensor:
-    """The heads of (pictures, heads, rows, head width) side by side."""
-    return attended.transpose(1, 2).flatten(2)
+        self.own = Dense(own.self.query, own.self.key, own.self.value, dtype=dtype)
+        self.own_out, self.own_norm = Dense(own.output.dense, dtype=dtype), Norm(own.output.LayerNorm, dtype)
+        self.asked = Dense(cross.self.query, dtype=dtype)
+        self.remembered = Dense(cross.self.key, cross.self.value, dtype=dtype)
+        self.cross_out, self.cross_norm = Dense(cross.output.dense, dtype=dtype), Norm(cross.output.LayerNorm, dtype)
+        self.up, self.down = (
+            Dense(layer.intermediate.dense, dtype=dtype, gelu=True),
+            Dense(layer.output.dense, dtype=dtype),
+        )
+        self.norm = Norm(layer.output.LayerNorm, dtype)

@@ -51,7 +51,11 @@ def generate(
     prefixes = [_prefix(backbone, options, prompt) for prompt in asked]
     stepper = backbone.stepper() if own else None
     found: list[list[Caption]] = [[]] * len(memory)
-    with torch.inference_mode(), torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
+    memory = memory.to(backbone.running_dtype)
+    autocast = torch.autocast(
+        memory.device.type, enabled=stepper is None and torch.is_autocast_enabled(memory.device.type)
+    )
+    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
         if options.sample_seed is not None:
             torch.manual_seed(options.sample_seed)
         # Rows of one search have prompts of one length; `transformers` gets the same prompt for all.
