@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Attention scores that are worked on at once, 4 MB of bf16.
+CACHED = 1 << 21
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
     """Softmax attention, `(batch, heads, queries, width)` over `(batch, heads, keys, width)`.
@@ -18,6 +21,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, d
         weights = torch.softmax(scores, -1).to(value.dtype)
         return torch.matmul(functional.dropout(weights, dropout, training=dropout > 0), value)
     return functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+
+
+def attend_now(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The same without gradients; `mask` is added to the scores.
+
+    In bf16 on a CPU, two matrix products with a softmax between them are 2 to 10 times
+    quicker than the fused kernel (measured with 1 to 577 queries over 577 keys); pictures
+    go one by one where their scores would not stay in the cache.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    query = query * query.shape[-1] ** -0.5
+    if query[0, :, :, 0].numel() * key.shape[2] * len(query) <= CACHED:
+        return _products(query, key, value, mask)
+    masks = [None] * len(query) if mask is None else mask.expand(len(query), -1, -1, -1)
+    return torch.stack([_products(*one) for one in zip(query, key, value, masks, strict=True)])
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    scores = torch.matmul(query, key.transpose(-1, -2))
+    return torch.matmul(torch.softmax(scores if mask is None else scores + mask, -1), value)
 
 
 class CaptionGrid:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from captune.models.attention import CaptionGrid, attend
+from captune.models.attention import CaptionGrid, attend, attend_now
 from captune.models.dense import Dense, Norm, join_heads, split_heads
 from captune.models.stepper import KeyValues, Stepper
 
@@ -96,10 +96,10 @@ class BlipStepper(Stepper):
         for number, block in enumerate(self.blocks):
             query, keys, values = split_heads(block.own(hidden), 3, self.heads)
             keys, values = said.write(number, keys, values)
-            attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            attended = attend_now(query, keys, values, mask)
             hidden = block.own_norm(block.own_out(join_heads(attended)) + hidden)
             (query,) = split_heads(block.asked(hidden), 1, self.heads)
-            attended = functional.scaled_dot_product_attention(query, *recalled[number])
+            attended = attend_now(query, *recalled[number])
             hidden = block.cross_norm(block.cross_out(join_heads(attended)) + hidden)
             hidden = block.norm(block.down(block.up(hidden)) + hidden)
         said.used += tokens.shape[1]

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from captune.models.attention import attend_now
 from captune.models.dense import Dense, Norm, join_heads, split_heads
 
 
@@ -33,7 +33,7 @@ class BlipEye:
         hidden = torch.cat([self.first.expand(pictures, -1, -1), rows], 1)
         for block in self.blocks:
             query, keys, values = split_heads(block.own(block.norm_1(hidden)), 3, self.heads)
-            attended = functional.scaled_dot_product_attention(query, keys, values)
+            attended = attend_now(query, keys, values)
             hidden = hidden + block.out(join_heads(attended))
             hidden = hidden + block.down(block.up(block.norm_2(hidden)))
         return self.norm(hidden)
