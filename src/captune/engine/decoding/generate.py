@@ -65,9 +65,9 @@ def generate(
             part = memory if len(these) == len(memory) else memory[these]
             tokens = torch.tensor([prefixes[n] for n in these], device=memory.device)
             written = (
-                _plain(backbone, part, tokens, options)
+                search_plain(backbone, part, tokens, options)
                 if stepper is None
-                else _search(backbone, stepper, part, tokens, options, heard)
+                else search_own(backbone, stepper, part, tokens, options, heard)
             )
             for n, captions in zip(these, _captions(backbone, written), strict=True):
                 found[n] = captions
@@ -92,13 +92,13 @@ def _temperatures(options: GenerationOptions, rows: int) -> list[float]:
     return [options.temperature] * rows
 
 
-def _search(
+def search_own(
     backbone: Backbone,
     stepper: Stepper,
     memory: Tensor,
     prompts: Tensor,
     options: GenerationOptions,
-    heard: Callable[[Tensor], None] | None,
+    heard: Callable[[Tensor], None] | None = None,
 ) -> Written:
     """By captune's own search."""
     most, end = options.max_new_tokens, backbone.end
@@ -124,7 +124,7 @@ def _search(
     )
 
 
-def _plain(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Written:
+def search_plain(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Written:
     """By `transformers`' search; the prompts are all the same."""
     one = options.model_copy(update={"num_captions": 1}) if options.variations else options
     pictures, given = prompts.shape

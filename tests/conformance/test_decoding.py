@@ -1,0 +1,186 @@
+"""captune's own search writes the tokens that `transformers` writes, for every family that has a `Stepper`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from captune.core.options import GenerationOptions
+from captune.engine.decoding import generate
+from captune.engine.decoding.generate import search_own, search_plain
+from captune.engine.decoding.sampling import Chance, Written
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+
+PICTURES = 200
+SETTINGS: dict[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1},
+    "greedy, repetition": {"num_beams": 1, "repetition_penalty": 1.4},
+    "greedy, phrases": {"num_beams": 1, "no_repeat_ngram_size": 2},
+    "greedy, words": {"num_beams": 1, "no_repeat_ngram_size": 1},
+    "greedy, not too short": {"num_beams": 1, "min_new_tokens": 6},
+    "greedy, one token": {"num_beams": 1, "max_new_tokens": 1},
+    "2 beams": {"num_beams": 2},
+    "3 beams, one token": {"num_beams": 3, "max_new_tokens": 1},
+    "5 beams": {"num_beams": 5},
+    "5 beams, short ones win": {"num_beams": 5, "length_penalty": -1.0},
+    "5 beams, long ones win": {"num_beams": 5, "length_penalty": 2.5},
+    "4 beams, first to end": {"num_beams": 4, "early_stopping": True},
+    "4 captions of 4 beams": {"num_beams": 4, "num_captions": 4},
+    "3 beams, everything": {
+        "num_beams": 3,
+        "no_repeat_ngram_size": 3,
+        "repetition_penalty": 1.05,
+        "min_new_tokens": 3,
+        "length_penalty": 0.5,
+    },
+    "7 beams, phrases, first to end": {"num_beams": 7, "no_repeat_ngram_size": 2, "early_stopping": True},
+}
+
+
+def lively_blip(model: Any) -> None:
+    """Random weights so large that pictures decide, and an end token that fires now and then."""
+    seeing = ("vision", "crossattention.output", "crossattention.self.value")
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and "embeddings" not in name:
+            parameter.mul_(10 if any(part in name for part in seeing) else 6)
+    model.text_decoder.bert.embeddings.word_embeddings.weight.mul_(5)
+    model.text_decoder.cls.predictions.bias[model.config.text_config.sep_token_id] += 1
+
+
+LIVELY: dict[str, Callable[[Any], None]] = {"blip": lively_blip}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    torch.manual_seed(3)
+    made: Backbone = FAMILIES[request.param].tiny()
+    made.model.eval()
+    with torch.no_grad():
+        LIVELY[request.param](made.model)
+    return made
+
+
+@pytest.fixture(scope="module")
+def memory(backbone: Backbone) -> torch.Tensor:
+    side = backbone.pixels.size
+    with torch.inference_mode():
+        return backbone.encode(torch.randn(PICTURES, 3, side, side, generator=torch.Generator().manual_seed(0)))
+
+
+def both(backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions) -> tuple[Written, Written]:
+    prompts = torch.tensor([[backbone.start, *backbone.words(prompt)]] * len(memory))
+    stepper = backbone.stepper()
+    assert stepper is not None
+    with torch.inference_mode():
+        return search_own(backbone, stepper, memory, prompts, options), search_plain(backbone, memory, prompts, options)
+
+
+def said(written: Written) -> list[list[int]]:
+    lengths = written.lengths.flatten().tolist()
+    return [row[:n] for row, n in zip(written.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
+
+
+@pytest.mark.parametrize("prompt", ["", "a man"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_tokens_and_likelihoods_are_those_of_transformers(
+    backbone: Backbone, memory: torch.Tensor, setting: str, prompt: str
+) -> None:
+    options = GenerationOptions(**{"max_new_tokens": 12, **SETTINGS[setting]})
+    mine, theirs = both(backbone, memory, prompt, options)
+    assert said(mine) == said(theirs)
+    torch.testing.assert_close(mine.log_probs, theirs.log_probs, rtol=1e-4, atol=1e-4)
+
+
+def test_these_tests_can_fail(backbone: Backbone, memory: torch.Tensor) -> None:
+    """Random models may ignore the picture or never end: then equal tokens would prove nothing."""
+    for beams in (1, 5):
+        mine, _ = both(backbone, memory, "", GenerationOptions(max_new_tokens=12, num_beams=beams))
+        assert len({tuple(row) for row in said(mine)}) > 20
+        assert len({len(row) for row in said(mine)}) > 3
+
+
+def test_a_picture_alone_and_among_others(backbone: Backbone, memory: torch.Tensor) -> None:
+    prompts = ["", "a man", "two dogs play", "a", "", "a red circle"]
+    for options in (GenerationOptions(max_new_tokens=8), GenerationOptions(max_new_tokens=8, num_beams=1)):
+        together = generate(backbone, memory[:6], options, prompts=prompts)
+        for n, prompt in enumerate(prompts):
+            (alone,) = generate(backbone, memory[n : n + 1], options, prompts=[prompt])
+            assert [c.text for c in alone] == [c.text for c in together[n]]
+            assert [c.confidence for c in alone] == pytest.approx([c.confidence for c in together[n]], rel=1e-4)
+
+
+def test_the_plain_search_can_be_asked_for(backbone: Backbone, memory: torch.Tensor) -> None:
+    options = GenerationOptions(max_new_tokens=8, num_captions=2)
+    mine = generate(backbone, memory[:20], options)
+    theirs = generate(backbone, memory[:20], options, own=False)
+    assert [[c.text for c in each] for each in mine] == [[c.text for c in each] for each in theirs]
+
+
+def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> None:
+    options = GenerationOptions(max_new_tokens=6, num_beams=1)
+    before = generate(backbone, memory[:20], options)
+    assert backbone.stepper() is backbone.stepper()
+    kept = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    try:
+        with torch.no_grad():
+            for parameter in backbone.parts()["text"]:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        assert generate(backbone, memory[:20], options) != before
+        assert [c[0].text for c in generate(backbone, memory[:20], options)] == [
+            c[0].text for c in generate(backbone, memory[:20], options, own=False)
+        ]
+    finally:
+        backbone.model.load_state_dict(kept)
+    assert generate(backbone, memory[:20], options) == before
+
+
+def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor) -> None:
+    heard: list[torch.Tensor] = []
+    options = GenerationOptions(max_new_tokens=8, num_beams=1)
+    ((caption,),) = generate(backbone, memory[:1], options, heard=heard.append)
+    tokens = [int(step) for step in heard]
+    assert backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip() == caption.text
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.5, 3, 1.0), (2.0, 0, 0.7), (0.8, 9, 0.6)]
+)
+def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p: float) -> None:
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    scores = 3 * torch.randn(4, 5, 40, generator=torch.Generator().manual_seed(0))
+    theirs: list[Any] = [TemperatureLogitsWarper(temperature)]
+    theirs += [TopKLogitsWarper(top_k)] if top_k else []
+    theirs += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    expected = LogitsProcessorList(theirs)(torch.zeros(20, 1, dtype=torch.long), scores.flatten(0, 1)).softmax(-1)
+    chance = Chance(torch.full((5,), temperature), top_k, top_p)
+    torch.testing.assert_close(chance.narrowed(scores).softmax(-1).flatten(0, 1), expected)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory: torch.Tensor) -> None:
+    """First tokens of 4,000 captions of one picture against the model's own probabilities."""
+    stepper = backbone.stepper()
+    assert stepper is not None
+    prompts = torch.tensor([[backbone.start]])
+    options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        rounds = [search_own(backbone, stepper, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
+        drawn = torch.cat(rounds)
+        said = stepper.room(1, 1, memory)
+        hidden = stepper.step(prompts, torch.zeros(1, dtype=torch.long), stepper.recall(memory[:1]), said, None)
+        likely = stepper.logits(hidden)[0, -1].softmax(-1)
+    often = torch.bincount(drawn, minlength=len(likely)) / len(drawn)
+    sigma = (likely * (1 - likely) / len(drawn)).sqrt()
+    assert ((often - likely).abs() <= 5 * sigma + 1e-6).all()
+
+
+def test_rows_of_one_picture_are_drawn_apart(backbone: Backbone, memory: torch.Tensor) -> None:
+    options = GenerationOptions(num_beams=1, num_captions=8, sample=True, sample_seed=1, max_new_tokens=6)
+    (captions,) = generate(backbone, memory[:1], options)
+    assert len({caption.text for caption in captions}) > 1
+    assert generate(backbone, memory[:1], options) == [captions]
