@@ -66,7 +66,7 @@ class Backbone(ABC):
     pixels: PixelSettings
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
-    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
@@ -197,9 +197,15 @@ class Backbone(ABC):
         return next(self.model.parameters()).dtype
 
     def kept(self, name: str, module: nn.Module, lay_out: Callable[[], Kept]) -> Kept:
-        """What `lay_out` makes of a module's weights, made again only when one of them has changed."""
-        state = (self.running_dtype, [(p.data_ptr(), p._version) for p in module.parameters()])
-        if self._kept.get(name, (None, None))[0] != state:
+        """What `lay_out` makes of a module's weights, made again only when one of them has changed.
+
+        Fused optimizers do not count what they change: a few values of every weight are compared as well.
+        """
+        parameters = list(module.parameters())
+        state = (self.running_dtype, [(p.data_ptr(), p._version) for p in parameters])
+        some = torch.cat([p.detach().reshape(-1)[:: -(-p.numel() // 4)].float() for p in parameters])
+        held = self._kept.get(name)
+        if held is None or held[0] != state or not torch.equal(held[1], some):
             self._kept.pop(name, None)
-            self._kept[name] = state, lay_out()
-        return self._kept[name][1]
+            self._kept[name] = held = state, some, lay_out()
+        return held[2]
