@@ -47,13 +47,19 @@ class Paired:
         return (name, *times, f"{self.ratio:.1f}×", f"{low:.1f}–{high:.1f}")
 
 
-def paired(first: Callable[[], object], second: Callable[[], object], repeats: int) -> Paired:
-    """CPU seconds, those of child processes included, of two ways in turn; the first run of each does not count."""
+def paired(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    repeats: int,
+    clock: Callable[[Callable[[], object]], float] | None = None,
+) -> Paired:
+    """Seconds of two ways in turn, by default of CPU time; the first run of each does not count."""
+    clock = clock or cpu_seconds
     first(), second()
     sides: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for side, way in zip(sides, (first, second), strict=True):
-            side.append(cpu_seconds(way))
+            side.append(clock(way))
     return Paired(tuple(sides[0]), tuple(sides[1]))
 
 
