@@ -11,15 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.progress import Silent
 from captune.core.runs import COMPLETE, Run
 from captune.data.prepared import read_split
+from captune.engine import features
+from captune.engine.captioning import read_pixels
 from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.models import FAMILIES
 
 QUICK: dict[str, Any] = {
     "max_steps": 8,
@@ -304,3 +309,80 @@ def test_a_run_carries_the_document_frequencies_of_what_it_learned_from(finished
     ).reports[str(finished.path)]
     assert report.settings["document_frequencies"] == {"from": f"training references of {tiny_data.name}", "images": 12}
     assert 0 <= report.settings["captions"]["novel"] <= 1
+
+
+# -- cached features ------------------------------------------------------------------------
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
+    once = {**QUICK, "freeze": "vision", "validation_images": 0, "environment": {}}
+    plain = Run(captune.train(tiny_data, "new:blip-tiny", tmp_path / "plain", **once).run)
+    heard = Heard()
+    cached = Run(
+        captune.train(tiny_data, "new:blip-tiny", tmp_path / "a", cache_features=True, progress=heard, **once).run
+    )
+    assert [text for text in heard.said if text.startswith("Features of 12 pictures take")]
+    first, second = weights(plain), weights(cached)
+    for name, value in first.items():  # features are rounded to bf16
+        torch.testing.assert_close(second[name], value, rtol=0.02, atol=2e-3)
+    losses = [[line["loss"] for line in run.history() if "loss" in line] for run in (plain, cached)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    # Another run finds all of them, whatever the order of its pictures.
+    heard = Heard()
+    again = captune.train(tiny_data, "new:blip-tiny", tmp_path / "b", cache_features=True, progress=heard, **once)
+    assert not [text for text in heard.said if text.startswith("Features")]
+    assert_same(weights(Run(again.run)), second)
+
+
+def test_a_store_grows_by_whole_parts(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "PART", 5)
+    backbone = FAMILIES["blip"].tiny()
+    backbone.model.eval()
+    images = [record.image for record in read_split(tiny_data, "train")]
+    made = features.cached_features(backbone, images[:7])
+    (store,) = (tmp_path / "features").iterdir()
+    assert len(list(store.glob("*.npy"))) == len(list(store.glob("*.json"))) == 2
+    with torch.inference_mode():
+        pixels = torch.from_numpy(read_pixels(images[3], backbone.pixels))[None]
+        expected = backbone.encode(pixels)[0].to(torch.bfloat16)
+    assert torch.equal(torch.from_numpy(made[images[3]]).view(torch.bfloat16), expected)
+    # A part that was cut off, or has lost its list, is made again; what is whole stays.
+    first = made[images[0]]
+    whole = sorted(store.glob("*.npy"))
+    whole[0].write_bytes(whole[0].read_bytes()[:200])
+    after = features.cached_features(backbone, images)
+    assert np.array_equal(after[images[0]], first)
+    assert len(after.rows) == 12
+    # Other weights have another store.
+    with torch.no_grad():
+        backbone.parts()["vision"][0].add_(1)
+    features.cached_features(backbone, images[:1])
+    assert len(list((tmp_path / "features").iterdir())) == 2
+
+
+@pytest.mark.parametrize("options", [{"flip": True, "freeze": "vision"}, {"crop": 0.2, "freeze": "vision"}, {}])
+def test_features_that_would_change_are_not_cached(tiny_data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--cache-features"):
+        train(tiny_data, tmp_path / "a", cache_features=True, **options)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_full_disk_is_named_before_anything_is_written(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "SPARE", 1 << 60)
+    backbone = FAMILIES["blip"].tiny()
+    with pytest.raises(CaptuneError, match="no room"):
+        features.cached_features(backbone, [record.image for record in read_split(tiny_data, "train")])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

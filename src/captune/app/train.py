@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from captune.core.records import ImageRecord
+    from captune.engine.features import Features
     from captune.engine.trainer import CaptionTrainer
     from captune.engine.validation import Validation
     from captune.models.backbone import Backbone
@@ -131,6 +132,7 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     backbone = build_backbone(
         str(checkpoint.path) if checkpoint else model, training, config, new=model.startswith("new:")
     )
+    _check_cacheable(backbone, config)
     if checkpoint is None:
         _begin(run, data, prepared.digest, model, config, backbone)
         with progress.task("Counting the words of the references"):
@@ -147,7 +149,7 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
         return _finish(run, checkpoint, config, time.monotonic() - started)
     with StopSignals() as signals:
-        trainer = _trainer(run, backbone, training, validation, config, [history, patience, signals])
+        trainer = _trainer(run, backbone, training, validation, config, [history, patience, signals], progress)
         if checkpoint is None and model.startswith("new:"):
             trainer.save_start()
         if checkpoint is not None:
@@ -275,6 +277,34 @@ def _device(config: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return device, choose_precision(config.run_on.precision, device)
 
 
+def _check_cacheable(backbone: Backbone, config: TrainConfig) -> None:
+    """Features can be kept where pictures look the same every time and the vision part stays as it is."""
+    data = config.data
+    if data.cache_features and (data.crop or data.flip or data.color_jitter):
+        raise UsageError(
+            "--cache-features keeps one view of a picture, and --crop, --flip or --color-jitter ask for many.",
+            "Leave one of them out.",
+        )
+    if data.cache_features and any(parameter.requires_grad for parameter in backbone.parts()["vision"]):
+        raise UsageError(
+            "--cache-features needs a vision part that does not learn.", "Add --freeze vision, or leave it out."
+        )
+
+
+def _features(
+    backbone: Backbone, training: list[ImageRecord], config: TrainConfig, progress: Progress
+) -> Features | None:
+    from captune.engine.features import cached_features
+
+    if not config.data.cache_features:
+        return None
+    _, precision = _device(config)
+    images = [record.image for record in training if record.references]
+    return cached_features(
+        backbone, images, autocast=precision, batch_size=config.eval.eval_batch_size, progress=progress
+    )
+
+
 def _trainer(
     run: Run,
     backbone: Backbone,
@@ -282,6 +312,7 @@ def _trainer(
     validation: Validation,
     config: TrainConfig,
     callbacks: list[Any],
+    progress: Progress,
 ) -> CaptionTrainer:
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
@@ -325,7 +356,7 @@ def _trainer(
     )
     return CaptionTrainer(
         backbone,
-        Visits(visits, backbone.pixels, change),
+        Visits(visits, backbone.pixels, change, _features(backbone, training, config, progress)),
         run,
         arguments,
         order_seed=learn.seed,

@@ -91,6 +91,9 @@ class DataOptions(Options):
     flip: bool = option(False, "Random mirror image in training, unless a reference says left or right.")
     color_jitter: float = option(0.0, "Random change of brightness, contrast and colour in training.", ge=0, lt=1)
     loader_workers: int = option(0, "Processes that open training pictures; 0: in the main process.", ge=0)
+    cache_features: bool = option(
+        False, "Keep what a frozen vision part makes of each training picture on disk (not with crop, flip, jitter)."
+    )
 
 
 class ModelOptions(Options):

@@ -16,6 +16,7 @@ from captune.core.records import ImageRecord
 from captune.data.augment import augment
 from captune.data.images import ImageError, open_image
 from captune.engine.captioning import read_pixels
+from captune.engine.features import Features
 from captune.models.backbone import Backbone, Encoded, PixelSettings
 
 CLEANED = re.compile(r'[.!"()*#:;~]')
@@ -67,10 +68,19 @@ def make_visits(
 
 
 class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
-    """Visits as a data set whose index is (epoch, number): the epoch seeds the augmentation."""
+    """Visits as a data set whose index is (epoch, number): the epoch seeds the augmentation.
 
-    def __init__(self, visits: Sequence[Visit], pixels: PixelSettings, augmentation: Augmentation) -> None:
-        self.visits, self.pixels, self.augmentation = visits, pixels, augmentation
+    With `features` a visit has those of its picture instead of pixels.
+    """
+
+    def __init__(
+        self,
+        visits: Sequence[Visit],
+        pixels: PixelSettings,
+        augmentation: Augmentation,
+        features: Features | None = None,
+    ) -> None:
+        self.visits, self.pixels, self.augmentation, self.features = visits, pixels, augmentation, features
 
     def __len__(self) -> int:
         return len(self.visits)
@@ -78,6 +88,8 @@ class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
     def __getitem__(self, index: tuple[int, int]) -> tuple[np.ndarray, tuple[Encoded, ...]]:
         epoch, number = index
         visit, change = self.visits[number], self.augmentation
+        if self.features is not None:
+            return self.features[visit.record.image], visit.references
         try:
             image = open_image(visit.record.image)
         except ImageError as error:
@@ -117,18 +129,20 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
 
 def collate(visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
-    """Pixels and ragged references to tensors.
+    """Pixels (or cached features) and ragged references to tensors.
 
-    `pixel_values` (pictures, 3, size, size), `tokens` (captions, width) padded on the
-    right, `lengths`, `owner` and `given` (captions,).
+    `pixel_values` (pictures, 3, size, size) or `memory` (pictures, length, width), `tokens`
+    (captions, width) padded on the right, `lengths`, `owner` and `given` (captions,).
     """
     encoded = [(i, one) for i, (_, references) in enumerate(visits) for one in references]
     lengths = torch.tensor([len(one.tokens) for _, one in encoded])
     tokens = torch.full((len(encoded), int(lengths.max())), pad)
     for row, (_, one) in zip(tokens, encoded, strict=True):
         row[: len(one.tokens)] = torch.tensor(one.tokens)
+    seen = torch.from_numpy(np.stack([pixels for pixels, _ in visits]))
+    cached = seen.dtype == torch.uint16
     return {
-        "pixel_values": torch.from_numpy(np.stack([pixels for pixels, _ in visits])),
+        "memory" if cached else "pixel_values": seen.view(torch.bfloat16) if cached else seen,
         "tokens": tokens,
         "lengths": lengths,
         "owner": torch.tensor([i for i, _ in encoded]),

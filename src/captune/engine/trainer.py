@@ -28,12 +28,21 @@ class TrainingModule(nn.Module):
     def __init__(self, backbone: Backbone, *, label_smoothing: float = 0.0, recompute: bool = False) -> None:
         super().__init__()
         self.model = backbone.model
-        self._encode, self._losses = backbone.encode, backbone.token_losses
+        self.backbone = [backbone]  # in a list: it is no module of its own
         self.label_smoothing, self.recompute = label_smoothing, recompute
 
-    def forward(self, pixel_values: Tensor, **captions: Tensor) -> dict[str, Tensor]:
-        losses = self._losses(
-            self._encode(pixel_values), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
+    def forward(
+        self, pixel_values: Tensor | None = None, memory: Tensor | None = None, **captions: Tensor
+    ) -> dict[str, Tensor]:
+        (backbone,) = self.backbone
+        if pixel_values is not None:
+            memory = backbone.encode(pixel_values)
+        assert memory is not None, "a batch has pixels or cached features"
+        losses = backbone.token_losses(
+            memory.to(backbone.running_dtype),
+            label_smoothing=self.label_smoothing,
+            recompute=self.recompute,
+            **captions,
         )
         return {"objective": losses.objective.sum(), "nll": losses.nll.sum()}
 
