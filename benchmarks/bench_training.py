@@ -94,12 +94,12 @@ def _grouped(autocast: bool, cached: bool) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(learned, lr=1e-5, fused=True)
     batch = collate(list(zip(pictures.numpy(), captions, strict=True)))
     with torch.inference_mode():
-        kept = blip.encode(batch["pixel_values"]).to(torch.bfloat16)
+        kept = blip.memory(batch["seen"]).to(torch.bfloat16)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            memory = kept.clone().to(blip.running_dtype) if cached else blip.encode(batch["pixel_values"])
+            memory = kept.clone().to(blip.running_dtype) if cached else blip.memory(batch["seen"])
             losses = blip.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
         losses.objective.mean().backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)

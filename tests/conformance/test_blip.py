@@ -37,11 +37,11 @@ REFERENCES = [["a red circle", "two dogs play on a bike"], ["a man"], ["two red 
 @pytest.mark.parametrize("prompt", ["", "two dogs"])
 def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) -> None:
     blip.prompt = prompt
-    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     encoded = [[blip.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
     batch = collate(list(zip(pixels.numpy(), encoded, strict=True)), blip.pad)
     losses = blip.token_losses(
-        blip.encode(batch["pixel_values"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
+        blip.memory(batch["seen"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
     )
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in blip.model.named_parameters() if p.grad is not None}
@@ -50,7 +50,7 @@ def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) ->
     mask = steps < batch["lengths"][:, None]
     labels = batch["tokens"].masked_fill(~mask | (steps < batch["given"][:, None]), -100)
     plain = blip.model(
-        pixel_values=batch["pixel_values"][batch["owner"]],
+        pixel_values=blip.pixels.normalise(batch["seen"])[batch["owner"]],
         input_ids=batch["tokens"],
         attention_mask=mask.long(),
         labels=labels,

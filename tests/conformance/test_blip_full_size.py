@@ -80,7 +80,7 @@ def test_captions_equal_plain_generate(
 @pytest.mark.parametrize("per_picture", [[1] * 8, [8], [3, 1, 4]], ids=["8 pictures", "8 captions", "ragged"])
 def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> None:
     generator = torch.Generator().manual_seed(2)
-    pictures = torch.randn(len(per_picture), 3, 384, 384, generator=generator)
+    pictures = torch.randint(0, 256, (len(per_picture), 3, 384, 384), dtype=torch.uint8, generator=generator)
     captions = [
         [Encoded((30522, *torch.randint(1000, 30000, (5 + (i + j) % 6,), generator=generator).tolist(), 102), 1)
          for j in range(count)]
@@ -91,7 +91,7 @@ def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> No
     model.zero_grad(set_to_none=True)
     blip.freeze(["vision"])  # its layers are transformers' own; the tiny model's test covers them
 
-    memory = blip.encode(batch["pixel_values"])
+    memory = blip.memory(batch["seen"])
     losses = blip.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from captune.core.options import GenerationOptions
+from captune.engine.captioning import caption_pixels, spoken
 from captune.engine.decoding import generate
 from captune.engine.decoding.generate import search_own, search_plain
 from captune.engine.decoding.sampling import Chance, Written
@@ -29,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "5 beams, short ones win": {"num_beams": 5, "length_penalty": -1.0},
     "5 beams, long ones win": {"num_beams": 5, "length_penalty": 2.5},
     "4 beams, first to end": {"num_beams": 4, "early_stopping": True},
+    "4 beams, never too early": {"num_beams": 4, "early_stopping": "never", "length_penalty": 1.5},
     "4 captions of 4 beams": {"num_beams": 4, "num_captions": 4},
     "3 beams, everything": {
         "num_beams": 3,
@@ -116,7 +121,7 @@ def test_a_picture_alone_and_among_others(backbone: Backbone, memory: torch.Tens
 def test_the_plain_search_can_be_asked_for(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(max_new_tokens=8, num_captions=2)
     mine = generate(backbone, memory[:20], options)
-    theirs = generate(backbone, memory[:20], options, own=False)
+    theirs = generate(replace(backbone, own_decoder=False), memory[:20], options)
     assert [[c.text for c in each] for each in mine] == [[c.text for c in each] for each in theirs]
 
 
@@ -139,7 +144,7 @@ def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> N
             fused.zero_grad()
         assert generate(backbone, memory[:20], options) != changed
         assert [c[0].text for c in generate(backbone, memory[:20], options)] == [
-            c[0].text for c in generate(backbone, memory[:20], options, own=False)
+            c[0].text for c in generate(replace(backbone, own_decoder=False), memory[:20], options)
         ]
     finally:
         backbone.model.load_state_dict(kept)
@@ -152,6 +157,27 @@ def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor)
     ((caption,),) = generate(backbone, memory[:1], options, heard=heard.append)
     tokens = [int(step) for step in heard]
     assert backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip() == caption.text
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs"}, {"num_beams": 3}])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
+    asked = GenerationOptions(max_new_tokens=8, **options)
+    side = backbone.pixels.size
+    noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    backbone = replace(backbone, own_decoder=own)
+    whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
+    pieces = [list(spoken(backbone, noise[n : n + 1].numpy(), asked)) for n in range(5)]
+    assert ["".join(each) for each in pieces] == whole
+    assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
+
+
+def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:
+    side = backbone.pixels.size
+    pieces = spoken(backbone, np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25))
+    next(pieces)
+    pieces.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("captune-spoken")]
 
 
 @pytest.mark.parametrize(

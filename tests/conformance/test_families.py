@@ -33,7 +33,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 def pixels(backbone: Backbone, count: int) -> torch.Tensor:
     side = backbone.pixels.size
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
 def batch_of(backbone: Backbone, values: torch.Tensor, references: list[list[str]]) -> dict[str, torch.Tensor]:
@@ -43,7 +43,7 @@ def batch_of(backbone: Backbone, values: torch.Tensor, references: list[list[str
 
 def losses(backbone: Backbone, batch: dict[str, torch.Tensor], **options: float) -> tuple[torch.Tensor, torch.Tensor]:
     found = backbone.token_losses(
-        backbone.encode(batch["pixel_values"]),
+        backbone.memory(batch["seen"]),
         batch["tokens"],
         batch["lengths"],
         batch["owner"],
@@ -122,8 +122,8 @@ def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> No
     again.model.eval()
     values = pixels(backbone, 3)
     with torch.inference_mode():
-        before = generate(backbone, backbone.encode(values), GREEDY)
-        after = generate(again, again.encode(values), GREEDY)
+        before = generate(backbone, backbone.memory(values), GREEDY)
+        after = generate(again, again.memory(values), GREEDY)
     assert before == after
     assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
 
@@ -166,8 +166,8 @@ def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> 
 def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: GenerationOptions) -> None:
     values = pixels(backbone, 4)
     with torch.inference_mode():
-        together = generate(backbone, backbone.encode(values), options)
-        alone = [generate(backbone, backbone.encode(values[i : i + 1]), options)[0] for i in range(4)]
+        together = generate(backbone, backbone.memory(values), options)
+        alone = [generate(backbone, backbone.memory(values[i : i + 1]), options)[0] for i in range(4)]
     assert [[c.text for c in each] for each in together] == [[c.text for c in each] for each in alone]
     assert [c.confidence for each in together for c in each] == pytest.approx(
         [c.confidence for each in alone for c in each], rel=1e-4
@@ -178,7 +178,7 @@ def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: Gene
 def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backbone) -> None:
     values = pixels(backbone, 1)
     with torch.inference_mode():
-        memory = backbone.encode(values)
+        memory = backbone.memory(values)
         ids = backbone.search(memory, [backbone.start], GREEDY, 1.0)
         caption = generate(backbone, memory, GREEDY)[0][0]
         new = ids[0, 1:].tolist()
@@ -193,7 +193,7 @@ def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(ba
     options = GenerationOptions(num_beams=1, sample=True, sample_seed=5, temperature=2.0, max_new_tokens=8)
     values = pixels(backbone, 2)
     with torch.inference_mode():
-        memory = backbone.encode(values)
+        memory = backbone.memory(values)
         state = torch.random.get_rng_state()
         first = generate(backbone, memory, options)
         assert torch.equal(torch.random.get_rng_state(), state)
@@ -206,7 +206,7 @@ def test_variations_are_several_captions(backbone: Backbone) -> None:
     with torch.inference_mode():
         found = generate(
             backbone,
-            backbone.encode(pixels(backbone, 2)),
+            backbone.memory(pixels(backbone, 2)),
             GenerationOptions(variations=3, sample_seed=1, max_new_tokens=8),
         )
     assert [len(each) for each in found] == [3, 3]
@@ -215,13 +215,13 @@ def test_variations_are_several_captions(backbone: Backbone) -> None:
 def test_a_prompt_too_long_for_the_model_is_refused_with_the_number_that_fits(backbone: Backbone) -> None:
     options = GenerationOptions(max_new_tokens=backbone.longest)
     with pytest.raises(UsageError, match="exceed"), torch.inference_mode():
-        generate(backbone, backbone.encode(pixels(backbone, 1)), options)
+        generate(backbone, backbone.memory(pixels(backbone, 1)), options)
 
 
 def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
     few = GenerationOptions(num_beams=2, num_captions=4, max_new_tokens=6)
     with torch.inference_mode():
-        memory = backbone.encode(pixels(backbone, 2))
+        memory = backbone.memory(pixels(backbone, 2))
         found = generate(backbone, memory, few)
         assert found == generate(backbone, memory, few.model_copy(update={"num_beams": 4}))
     assert [len(each) for each in found] == [4, 4]
@@ -230,7 +230,7 @@ def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
 def test_a_shortest_caption_longer_than_the_longest_is_refused(backbone: Backbone) -> None:
     options = GenerationOptions(min_new_tokens=9, max_new_tokens=5)
     with pytest.raises(UsageError, match="longer than the longest"), torch.inference_mode():
-        generate(backbone, backbone.encode(pixels(backbone, 1)), options)
+        generate(backbone, backbone.memory(pixels(backbone, 1)), options)
 
 
 def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from captune.app.prepare import prepare
 from captune.core.errors import CaptuneError
 from captune.data.images import open_image
 from captune.data.pixels import to_pixels
 from captune.data.prepared import read_split
+from captune.models.backbone import PixelSettings
 
 pytestmark = pytest.mark.real
 
@@ -80,4 +82,6 @@ def test_pixels_of_photos_are_those_of_transformers(test_data: Path) -> None:
     for photo in photos:
         image = open_image(photo)
         theirs = processor(image, return_tensors="np")["pixel_values"][0]
-        assert np.array_equal(to_pixels(image, 384), theirs), photo.name
+        pixels = torch.from_numpy(to_pixels(image, 384))
+        ours = PixelSettings(384, processor.image_mean, processor.image_std).normalise(pixels)
+        assert np.array_equal(ours.numpy(), theirs), photo.name

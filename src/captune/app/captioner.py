@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from captune.app.running import settle
 from captune.core.config import Resolved, resolve
 from captune.core.options import CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
-    import torch
-
     from captune.core.errors import CaptuneError
     from captune.models.backbone import Backbone
 
@@ -27,9 +26,8 @@ class Captioner:
     is not given is as the model was saved, else captune's default.
     """
 
-    def __init__(self, name: str, backbone: Backbone, config: Resolved[CaptionConfig], dtype: torch.dtype) -> None:
-        self.name, self.backbone, self.dtype = name, backbone, dtype
-        self.config = config
+    def __init__(self, name: str, backbone: Backbone, config: Resolved[CaptionConfig]) -> None:
+        self.name, self.backbone, self.config = name, backbone, config
         self.options = config.with_defaults("generation", backbone.generation)
 
     @classmethod
@@ -39,13 +37,10 @@ class Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve(CaptionConfig, flags=options)
         from captune.engine.loader import load_backbone
-        from captune.models.devices import choose_device, choose_precision
 
-        device = choose_device(config.values.run_on.device)
-        dtype = choose_precision(config.values.run_on.precision, device)
         backbone = load_backbone(str(model))
-        backbone.model.to(device=device, dtype=dtype)
-        return cls(str(model), backbone, config, dtype)
+        settle(backbone, config.values.run_on)
+        return cls(str(model), backbone, config)
 
     def __call__(self, image: Any, **options: Any) -> Caption:
         """The best caption of one picture: a path, bytes, or a PIL picture."""
@@ -72,6 +67,15 @@ class Captioner:
             results.append(found)
         return results
 
+    def speak(self, image: Any, **options: Any) -> Iterator[str]:
+        """The caption of one picture piece by piece as it is written; by default without beams, which know it last."""
+        from captune.engine.captioning import spoken
+        from captune.engine.pictures import read_pixels
+
+        values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
+        pixels = read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
+        return spoken(self.backbone, pixels[None], values.generation)
+
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any
     ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
@@ -89,5 +93,4 @@ class Captioner:
             batch_size=values.caption.batch_size,
             workers=values.caption.workers,
             max_pixels=values.caption.max_pixels,
-            dtype=self.dtype,
         )

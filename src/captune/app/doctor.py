@@ -165,12 +165,13 @@ def _families() -> Iterator[Check]:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                exercise(name, Path(folder))
+                done = exercise(name, Path(folder))
             except BREAKAGES as error:
                 hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", f"{type(error).__name__}: {_first_line(error)}", hint)
             else:
-                yield Check(f"model {name}", "ok", "a tiny one was built, saved, loaded and captions")
+                about = f"a tiny one was built, saved, loaded and captions, by {done.decoder}'s search"
+                yield Check(f"model {name}", "ok", about)
 
 
 def _extras() -> Iterator[Check]:
@@ -243,18 +244,20 @@ def _model(model: str, progress: Progress) -> Check:
     """Load a model and caption one picture with it."""
     from PIL import Image
 
-    from captune.app.caption import caption
+    from captune.app.captioner import Captioner
 
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "grey.png"
         Image.new("RGB", (64, 64), "grey").save(picture)
         try:
-            row = next(iter(caption([str(picture)], model=model, progress=progress)))
+            with progress.task(f"Loading {model}"):
+                captioner = Captioner.load(model)
+            said = captioner(picture).text
         except CaptuneError as error:
             return Check(f"model {model}", "fail", error.message, error.hint)
-    if row.status != "ok":
-        return Check(f"model {model}", "fail", f"loads, but cannot caption: {row.error}", "Try another model.")
-    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {row.captions[0].text}")
+    dtype = str(captioner.backbone.running_dtype).removeprefix("torch.")
+    about = f"{captioner.backbone.decoder}'s search in {dtype} on {captioner.backbone.device}"
+    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
 
 
 def _space(name: str, folder: Path, wanted: int, purpose: str, *, shown: Path | None = None) -> Check:

@@ -10,6 +10,7 @@ from typing import Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.report import write_report
+from captune.app.running import settle
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -108,23 +109,20 @@ def _measure(
     from captune.engine.loader import load_backbone
     from captune.engine.versions import versions
     from captune.metrics.measure import measure
-    from captune.models.devices import choose_device, choose_precision
 
     values = resolved.values
-    device = choose_device(values.run_on.device)
-    dtype = choose_precision(values.run_on.precision, device)
     with progress.task(f"Loading {name}"):
         backbone = load_backbone(name)
-        backbone.model.to(device=device, dtype=dtype)
+        dtype = settle(backbone, values.run_on)
     generation = resolved.with_defaults("generation", backbone.generation).generation
     batch = values.eval.eval_batch_size
     captions = caption_records(
-        backbone, records, generation, batch_size=batch, dtype=dtype, progress=progress, label=f"Captioning ({name})"
+        backbone, records, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
     )
     also = []
     if values.eval.perplexity:
         likelihood = likelihood_of_references(
-            backbone, records, batch_size=batch, dtype=dtype, progress=progress, label=f"Perplexity ({name})"
+            backbone, records, batch_size=batch, progress=progress, label=f"Perplexity ({name})"
         )
         also = [likelihood.measured()]
     with progress.task(f"Measuring {name}"):
@@ -140,7 +138,9 @@ def _measure(
     settings = {
         **report.settings,
         "generation": generation.model_dump(),
-        "device": str(device),
+        "device": str(backbone.device),
+        "decoder": backbone.decoder,
+        "pixels": values.run_on.pixels,
         "precision": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }

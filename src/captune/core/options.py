@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+# transformers' own values are taken as well.
+EarlyStopping = Annotated[
+    Literal["on", "off", "never"], BeforeValidator(lambda asked: {True: "on", False: "off"}.get(asked, asked))
+]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -28,11 +32,19 @@ class Options(BaseModel):
 
 
 class DeviceOptions(Options):
-    """Where a model runs and in which number type."""
+    """Where and how a model runs."""
 
     device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
     precision: Precision = option(
-        "auto", "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones, fp32 on CPU."
+        "auto",
+        "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs bf16 for models "
+        "that it makes faster there, else fp32.",
+    )
+    pixels: Literal["exact", "fast"] = option(
+        "exact", "exact: the pixels of transformers' processor; fast: nearly the same from JPEG files, read quicker."
+    )
+    decoder: Literal["auto", "transformers"] = option(
+        "auto", "auto: captune's own search where the model's family has one; transformers: its generate."
     )
 
 
@@ -45,7 +57,11 @@ class GenerationOptions(Options):
     length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
     repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", gt=0, le=10)
     no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
-    early_stopping: bool = option(False, "Stop the beam search as soon as enough captions have ended.")
+    early_stopping: EarlyStopping = option(
+        "off",
+        "When the beam search of a picture stops: on: as soon as enough captions have ended; off: when a better one is "
+        "unlikely; never: when it is impossible.",
+    )
     sample: bool = option(False, "Draw tokens by chance instead of taking the likeliest.")
     temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied (with --sample).", gt=0, le=10)
     top_k: int = option(50, "Draw among this many tokens; 0: all (with --sample).", ge=0)

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 
 BICUBIC = Image.Resampling.BICUBIC
-# CLIP's statistics, which BLIP shares.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def to_pixels(
-    image: Image.Image,
-    size: int,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
-    resample: int = BICUBIC,
-) -> np.ndarray:
-    """The picture squashed to a square and normalised: float32, shape (3, size, size).
+def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC) -> np.ndarray:
+    """The picture squashed to a square: uint8, shape (3, size, size).
 
-    `image` is 8-bit RGB. Bit for bit what transformers' `BlipImageProcessorPil` computes
-    (resize in 8 bits, times 1/255, minus mean, through std), on machines with and without
-    torchvision alike.
+    `image` is 8-bit RGB. Normalised by the model's statistics it is bit for bit what
+    transformers' `BlipImageProcessorPil` computes with Pillow 13, on machines with older
+    Pillows, with and without torchvision alike.
     """
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, not {image.mode}")
-    if image.size != (size, size):
-        image = image.resize((size, size), resample=Image.Resampling(resample))
-    table = _table(tuple(mean), tuple(std))
-    pixels = np.empty((3, size, size), np.float32)
-    for channel, band in enumerate(image.split()):
-        # There are only 256 values: looked up, not computed.
-        np.take(table[channel], np.asarray(band), out=pixels[channel], mode="clip")
-    return pixels
+    for shape in passes(image.width, image.height, size):
+        if image.size != shape:
+            image = image.resize(shape, resample=Image.Resampling(resample))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-@functools.lru_cache(maxsize=16)
-def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """The normalised value of each of the 256 levels in each channel, shape (3, 256)."""
-    # In the number types and the order that transformers uses: one more rounding would show.
-    rescaled = (np.arange(256).astype(np.float64) * (1 / 255)).astype(np.float32)
-    columns = (rescaled[:, None] - np.array(mean, np.float32)) / np.array(std, np.float32)
-    return np.ascontiguousarray(columns.T)
+def passes(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The sizes (width, height) of the two passes of a resize to a square.
+
+    Between them values are cut to 8 bits, so their order is part of the definition. Pillow
+    before 13 begins with the rows; Pillow 13 with the columns of pictures that lose more than
+    twice as much height as width.
+    """
+    columns_first = height - size > max(0, 2 * (width - size))
+    return (width, size) if columns_first else (size, height), (size, size)

@@ -15,8 +15,8 @@ from captune.core.errors import CaptuneError
 from captune.core.records import ImageRecord
 from captune.data.augment import augment
 from captune.data.images import ImageError, open_image
-from captune.engine.captioning import read_pixels
 from captune.engine.features import Features
+from captune.engine.pictures import read_pixels
 from captune.models.backbone import Backbone, Encoded, PixelSettings
 
 CLEANED = re.compile(r'[.!"()*#:;~]')
@@ -91,23 +91,24 @@ class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
         if self.features is not None:
             return self.features[visit.record.image], visit.references
         try:
+            if not change.active:
+                return read_pixels(visit.record.image, self.pixels), visit.references
             image = open_image(visit.record.image)
         except ImageError as error:
             raise CaptuneError(
                 f"A training picture cannot be read any more: {error.message}",
                 "Run `captune prepare` again with --on-bad skip, then continue with --resume.",
             ) from None
-        if change.active:
-            image = augment(
-                image,
-                seed=change.seed,
-                epoch=epoch,
-                key=visit.record.id,
-                crop=change.crop,
-                flip=change.flip,
-                color_jitter=change.color_jitter,
-                references=visit.record.references,
-            )
+        image = augment(
+            image,
+            seed=change.seed,
+            epoch=epoch,
+            key=visit.record.id,
+            crop=change.crop,
+            flip=change.flip,
+            color_jitter=change.color_jitter,
+            references=visit.record.references,
+        )
         return read_pixels(image, self.pixels), visit.references
 
 
@@ -131,18 +132,16 @@ class EpochOrder(Sampler[tuple[int, int]]):
 def collate(visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
     """Pixels (or cached features) and ragged references to tensors.
 
-    `pixel_values` (pictures, 3, size, size) or `memory` (pictures, length, width), `tokens`
-    (captions, width) padded on the right, `lengths`, `owner` and `given` (captions,).
+    `seen` (pictures, 3, size, size), uint8, or (pictures, length, width), uint16; `tokens`
+    (captions, width) padded on the right; `lengths`, `owner` and `given` (captions,).
     """
     encoded = [(i, one) for i, (_, references) in enumerate(visits) for one in references]
     lengths = torch.tensor([len(one.tokens) for _, one in encoded])
     tokens = torch.full((len(encoded), int(lengths.max())), pad)
     for row, (_, one) in zip(tokens, encoded, strict=True):
         row[: len(one.tokens)] = torch.tensor(one.tokens)
-    seen = torch.from_numpy(np.stack([pixels for pixels, _ in visits]))
-    cached = seen.dtype == torch.uint16
     return {
-        "memory" if cached else "pixel_values": seen.view(torch.bfloat16) if cached else seen,
+        "seen": torch.from_numpy(np.stack([seen for seen, _ in visits])),
         "tokens": tokens,
         "lengths": lengths,
         "owner": torch.tensor([i for i, _ in encoded]),

@@ -1,73 +1,67 @@
-"""Pictures in, captions out: decode ahead in threads, caption in batches, keep the order."""
+"""Pictures in, captions out: in batches, in order."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from os import cpu_count
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from threading import Event
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.images import open_image
-from captune.data.pixels import to_pixels
+from captune.data.images import MAX_PIXELS
 from captune.engine.decoding import generate
-from captune.models.backbone import Backbone, PixelSettings
+from captune.engine.features import Features
+from captune.engine.pictures import stream_pixels
+from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
-MAX_PIXELS = 100_000_000
-
-
-def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The model's pixels (3, size, size), float32, of a path, bytes or a PIL picture."""
-    if isinstance(source, Image.Image):
-        image = source if source.mode == "RGB" else source.convert("RGB")
-    else:
-        image = open_image(source, max_pixels=max_pixels)
-    return to_pixels(image, settings.size, settings.mean, settings.std, settings.resample)
-
-
-def stream_pixels(
-    items: Iterable[tuple[Key, Any]], settings: PixelSettings, *, workers: int = 0, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[Key, np.ndarray | CaptuneError]]:
-    """Pixels of every (key, source) in order, decoded a little ahead; an unreadable one is its error."""
-
-    def read(source: Any) -> np.ndarray | CaptuneError:
-        try:
-            return read_pixels(source, settings, max_pixels)
-        except CaptuneError as error:
-            return error
-
-    workers = workers or cpu_count() or 1
-    waiting: deque[tuple[Key, Future[np.ndarray | CaptuneError]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="captune-pixels") as pool:
-        try:
-            for key, source in items:
-                waiting.append((key, pool.submit(read, source)))
-                if len(waiting) > 4 * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
 
 def caption_pixels(
-    backbone: Backbone, pixels: np.ndarray, options: GenerationOptions, dtype: torch.dtype = torch.float32
+    backbone: Backbone, seen: np.ndarray, options: GenerationOptions, heard: Callable[[Tensor], None] | None = None
 ) -> list[list[Caption]]:
-    """Captions of pixels (pictures, 3, size, size); runs in the model's device and `dtype`."""
+    """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; `heard` as in `generate`."""
     with torch.inference_mode():
-        values = torch.from_numpy(pixels).to(backbone.device, dtype)
-        return generate(backbone, backbone.encode(values), options)
+        return generate(backbone, backbone.memory(torch.from_numpy(seen)), options, heard=heard)
+
+
+def spoken(backbone: Backbone, seen: np.ndarray, options: GenerationOptions) -> Iterator[str]:
+    """The caption of one picture (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
+
+    A search with beams knows its caption only at the end: then it is one piece. The search runs in a
+    thread that ends with the iterator.
+    """
+    said: Queue[int | None] = Queue()
+    left = Event()
+
+    def heard(tokens: Tensor) -> None:
+        if left.is_set():
+            raise InterruptedError
+        said.put(int(tokens[0, 0]))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="captune-spoken") as pool:
+        writing = pool.submit(caption_pixels, backbone, seen, options, heard)
+        writing.add_done_callback(lambda _: said.put(None))
+        tokens: list[int] = []
+        text = ""
+        try:
+            while (token := said.get()) is not None:
+                tokens.append(token)
+                now = backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                # The bytes of a character may come apart.
+                if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
+                    yield now[len(text) :]
+                    text = now
+            yield writing.result()[0][0].text.removeprefix(text)
+        finally:
+            left.set()
 
 
 def caption_stream(
@@ -78,27 +72,26 @@ def caption_stream(
     batch_size: int = 8,
     workers: int = 0,
     max_pixels: int = MAX_PIXELS,
-    dtype: torch.dtype = torch.float32,
+    features: Features | None = None,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing."""
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0
-    for key, pixels in stream_pixels(items, backbone.pixels, workers=workers, max_pixels=max_pixels):
+    for key, pixels in stream_pixels(items, backbone.pixels, workers=workers, max_pixels=max_pixels, features=features):
         waiting.append((key, pixels))
         good += isinstance(pixels, np.ndarray)
         if good == batch_size or (good == 0 and len(waiting) >= batch_size):
-            yield from _caption_batch(backbone, waiting, options, dtype)
+            yield from _caption_batch(backbone, waiting, options)
             waiting, good = [], 0
-    yield from _caption_batch(backbone, waiting, options, dtype)
+    yield from _caption_batch(backbone, waiting, options)
 
 
 def _caption_batch(
     backbone: Backbone,
     batch: list[tuple[Key, np.ndarray | CaptuneError]],
     options: GenerationOptions,
-    dtype: torch.dtype,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     arrays = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-    captions = iter(caption_pixels(backbone, np.stack(arrays), options, dtype) if arrays else [])
+    captions = iter(caption_pixels(backbone, np.stack(arrays), options) if arrays else [])
     for key, pixels in batch:
         yield key, next(captions) if isinstance(pixels, np.ndarray) else pixels

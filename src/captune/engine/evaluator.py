@@ -15,7 +15,9 @@ from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.engine.batches import collate
-from captune.engine.captioning import caption_stream, stream_pixels
+from captune.engine.captioning import caption_stream
+from captune.engine.features import Features
+from captune.engine.pictures import stream_pixels
 from captune.metrics.corpus import Measured
 from captune.metrics.statistics import Statistics
 from captune.models.backbone import Backbone
@@ -70,8 +72,8 @@ def caption_records(
     options: GenerationOptions,
     *,
     batch_size: int = 16,
-    dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
+    features: Features | None = None,
     progress: Progress = SILENT,
     label: str = "Captioning",
 ) -> dict[str, Caption]:
@@ -79,7 +81,7 @@ def caption_records(
     captions: dict[str, Caption] = {}
     items = ((record.id, record.image) for record in records)
     with _autocast(backbone, autocast):
-        stream = caption_stream(backbone, items, options, batch_size=batch_size, dtype=dtype)
+        stream = caption_stream(backbone, items, options, batch_size=batch_size, features=features)
         for key, found in track(stream, progress, label, len(records)):
             if isinstance(found, CaptuneError):
                 raise found
@@ -93,8 +95,8 @@ def likelihood_of_references(
     *,
     longest: int = 512,
     batch_size: int = 16,
-    dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
+    features: Features | None = None,
     progress: Progress = SILENT,
     label: str = "Loss",
 ) -> ReferenceLikelihood:
@@ -114,7 +116,7 @@ def likelihood_of_references(
         )
         on = {name: value.to(backbone.device) for name, value in batch.items()}
         with torch.inference_mode():
-            memory = backbone.encode(on["pixel_values"].to(dtype))
+            memory = backbone.memory(on["seen"])
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
         owners = np.array([place[record.id] for record, _ in waiting])[batch["owner"].numpy()]
         image = owners[losses.caption.cpu().numpy()]
@@ -123,7 +125,8 @@ def likelihood_of_references(
         waiting.clear()
 
     with _autocast(backbone, autocast):
-        for key, pixels in track(stream_pixels(items, backbone.pixels), progress, label, len(by_id)):
+        stream = stream_pixels(items, backbone.pixels, features=features)
+        for key, pixels in track(stream, progress, label, len(by_id)):
             if isinstance(pixels, CaptuneError):
                 raise pixels
             waiting.append((by_id[key], pixels))

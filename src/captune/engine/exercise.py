@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,8 +14,16 @@ from captune.engine.decoding import generate
 from captune.models import FAMILIES
 
 
-def exercise(family: str, folder: Path) -> Caption:
-    """Build the tiny model of a family, save it, load it, caption noise with both; returns the caption.
+@dataclass(frozen=True)
+class Exercised:
+    """What the loaded model said, and whose search (captune or transformers) found it."""
+
+    caption: Caption
+    decoder: str
+
+
+def exercise(family: str, folder: Path) -> Exercised:
+    """Build the tiny model of a family, save it, load it, caption noise with both.
 
     Raises `CaptuneError` where the loaded model says something else than the saved one.
     """
@@ -29,11 +38,11 @@ def exercise(family: str, folder: Path) -> Caption:
     for backbone in (built, loaded):
         backbone.model.eval()
         with torch.no_grad():
-            pixels = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size)
-            said.append(generate(backbone, backbone.encode(pixels), options)[0][0])
+            black = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size, dtype=torch.uint8)
+            said.append(generate(backbone, backbone.memory(black), options)[0][0])
     if said[0].text != said[1].text:
         raise CaptuneError(
             f"The tiny {family} model captions differently after saving and loading.",
             "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
         )
-    return said[1]
+    return Exercised(said[1], loaded.decoder)

@@ -23,7 +23,7 @@ import torch
 from captune.core.errors import CaptuneError
 from captune.core.files import cache_folder, write_json
 from captune.core.progress import SILENT, Progress, Task, track
-from captune.engine.captioning import stream_pixels
+from captune.engine.pictures import stream_pixels
 from captune.models.backbone import Backbone
 
 PART = 1024
@@ -37,9 +37,12 @@ class Features:
 
     rows: dict[str, tuple[np.ndarray, int]]
 
+    def __contains__(self, image: object) -> bool:
+        return image in self.rows
+
     def __getitem__(self, image: str) -> np.ndarray:
         part, row = self.rows[image]
-        return np.array(part[row])
+        return part[row]
 
 
 def cached_features(
@@ -129,7 +132,7 @@ def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> lis
     def flush() -> None:
         if waiting:
             with torch.inference_mode():
-                memory = backbone.encode(torch.from_numpy(np.stack(waiting)).to(backbone.device))
+                memory = backbone.memory(torch.from_numpy(np.stack(waiting)))
                 found.extend(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
             waiting.clear()
 

@@ -31,18 +31,10 @@ class TrainingModule(nn.Module):
         self.backbone = [backbone]  # in a list: it is no module of its own
         self.label_smoothing, self.recompute = label_smoothing, recompute
 
-    def forward(
-        self, pixel_values: Tensor | None = None, memory: Tensor | None = None, **captions: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, seen: Tensor, **captions: Tensor) -> dict[str, Tensor]:
         (backbone,) = self.backbone
-        if pixel_values is not None:
-            memory = backbone.encode(pixel_values)
-        assert memory is not None, "a batch has pixels or cached features"
         losses = backbone.token_losses(
-            memory.to(backbone.running_dtype),
-            label_smoothing=self.label_smoothing,
-            recompute=self.recompute,
-            **captions,
+            backbone.memory(seen), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
         )
         return {"objective": losses.objective.sum(), "nll": losses.nll.sum()}
 

@@ -11,6 +11,7 @@ from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.engine.evaluator import caption_records, likelihood_of_references, sample_records
+from captune.engine.features import Features
 from captune.engine.history import Sample
 from captune.metrics.aids import Aids
 from captune.metrics.measure import measure
@@ -32,6 +33,7 @@ class Validation:
         longest: int,
         batch_size: int,
         autocast: torch.dtype | None,
+        features: Features | None = None,
         progress: Progress = SILENT,
     ) -> None:
         self.backbone, self.generation = backbone, generation
@@ -39,7 +41,7 @@ class Validation:
         self.captioned = sample_records(self.records, images) if images else []
         self.metrics = metrics
         self.shown, self.longest, self.batch_size = shown, longest, batch_size
-        self.autocast, self.progress = autocast, progress
+        self.autocast, self.features, self.progress = autocast, features, progress
         self.samples: list[Sample] = []
 
     def __call__(self) -> dict[str, float]:
@@ -50,6 +52,7 @@ class Validation:
             longest=self.longest,
             batch_size=self.batch_size,
             autocast=self.autocast,
+            features=self.features,
             progress=self.progress,
             label="Validation: loss",
         )
@@ -65,6 +68,7 @@ class Validation:
             self.generation,
             batch_size=self.batch_size,
             autocast=self.autocast,
+            features=self.features,
             progress=self.progress,
             label="Validation: captions",
         )

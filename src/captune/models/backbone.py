@@ -23,12 +23,21 @@ PARTS = ("vision", "bridge", "text")
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """How a picture becomes the model's pixels: squashed to `size`² and normalised."""
+    """How a picture becomes the model's pixels: squashed to `size`² and normalised.
+
+    `fast` takes the quicker way to nearly the same numbers.
+    """
 
     size: int
     mean: Sequence[float]
     std: Sequence[float]
     resample: int = 3
+    fast: bool = False
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Levels (…, 3, size, size) of 0–255 as the model takes them, fp32, bit for bit as transformers computes."""
+        mean, std = (torch.tensor(tuple(each), device=pixels.device).view(3, 1, 1) for each in (self.mean, self.std))
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Backbone(ABC):
 
     `prompt` stands before every reference in training and before every caption later;
     it is saved with the model, as are `generation` (options that differ from captune's
-    defaults). A family is one file that implements the abstract methods.
+    defaults). Without `own_decoder`, captions are searched for by `transformers`. A family
+    is one file that implements the abstract methods.
     """
 
     model: Any
@@ -66,6 +76,7 @@ class Backbone(ABC):
     pixels: PixelSettings
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
+    own_decoder: bool = True
     _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
@@ -89,7 +100,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (pictures, 3, size, size) to the memory that captions attend to."""
+        """Normalised pixels (pictures, 3, size, size) to the memory that captions attend to."""
 
     @abstractmethod
     def token_losses(
@@ -116,6 +127,16 @@ class Backbone(ABC):
     def stepper(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
         return None
+
+    @property
+    def decoder(self) -> str:
+        """Whose search writes the captions: captune or transformers."""
+        return "captune" if self.own_decoder and self.stepper() is not None else "transformers"
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Hidden size of the vision part: what says whether a number type is worth its conversions."""
 
     @property
     @abstractmethod
@@ -162,6 +183,16 @@ class Backbone(ABC):
         """What captune saved beside the weights; empty for a model of another origin."""
         path = Path(folder) / CARD
         return read_json(path) if path.is_file() else {}
+
+    def memory(self, seen: Tensor) -> Tensor:
+        """What captions attend to, of pixels (pictures, 3, size, size), uint8.
+
+        Or of memory that was kept: (pictures, length, width), bf16 written as uint16.
+        """
+        if seen.dtype == torch.uint16:
+            return seen.to(self.device).view(torch.bfloat16).to(self.running_dtype)
+        values = self.pixels.normalise(seen.to(self.device))
+        return self.encode(values.to(next(self.model.parameters()).dtype))
 
     def freeze(self, names: Sequence[str]) -> None:
         """Let only the parts that are not named learn."""

@@ -143,7 +143,8 @@ class Blip(Backbone):
         if options.sample:
             chosen |= {"temperature": temperature, "top_k": options.top_k, "top_p": options.top_p}
         if options.num_beams > 1:
-            chosen |= {"length_penalty": options.length_penalty, "early_stopping": options.early_stopping}
+            stops = {"on": True, "off": False}.get(options.early_stopping, options.early_stopping)
+            chosen |= {"length_penalty": options.length_penalty, "early_stopping": stops}
         return self.model.text_decoder.generate(
             input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(pictures, 1),
             encoder_hidden_states=memory,
@@ -163,6 +164,10 @@ class Blip(Backbone):
         if decoder.config.hidden_act != "gelu":
             return None
         return self.kept("text", decoder, lambda: BlipStepper(decoder, dtype))
+
+    @property
+    def width(self) -> int:
+        return self.model.config.vision_config.hidden_size
 
     @property
     def start(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.models.environment import cpu_words
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -25,12 +26,23 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number type for `auto`: bf16 on cards from Ampere on, fp16 on older ones, else fp32."""
+# CPUs that multiply in bf16, and from which width of the vision part on that was measured to be faster than fp32
+# (docs/performance.md); below, conversions cost more than they save.
+MULTIPLIES_BF16 = frozenset(("amx_bf16", "avx512_bf16"))
+CAPTIONS_FASTER_FROM, TRAINS_FASTER_FROM = 384, 192
+
+
+def choose_precision(name: str, device: torch.device, width: int, *, training: bool = False) -> torch.dtype:
+    """The number type for `auto`: bf16 on cards from Ampere on, fp16 on older ones.
+
+    On CPUs bf16 where it is faster for a vision part of this width, else fp32.
+    """
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-        return torch.float32
+        wide = width >= (TRAINS_FASTER_FROM if training else CAPTIONS_FASTER_FROM)
+        faster = device.type == "cpu" and wide and cpu_words() & MULTIPLIES_BF16
+        return torch.bfloat16 if faster else torch.float32
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 does not work on a CPU.", "Use bf16 or fp32.")
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

@@ -64,9 +64,12 @@ def devices() -> list[DeviceInfo]:
 
 
 def _cpu_bf16() -> bool | None:
-    """Whether the CPU multiplies in bf16, as Linux states it; None elsewhere."""
+    """Whether the CPU multiplies in bf16; None where it cannot be told."""
+    words = cpu_words()
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"}) if words else None
+
+
+def cpu_words() -> frozenset[str]:
+    """What the CPU can do, in Linux's words; empty elsewhere."""
     flags = Path("/proc/cpuinfo")
-    if not flags.is_file():
-        return None
-    words = set(flags.read_text(encoding="utf-8", errors="replace").split())
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    return frozenset(flags.read_text(encoding="utf-8", errors="replace").split() if flags.is_file() else ())

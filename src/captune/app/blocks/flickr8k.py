@@ -26,14 +26,12 @@ PREPARED = "prepared.json"
 
 @block("01_setup_env")
 def setup_env(cfg: Cfg, ctx: Ctx) -> Result:
-    """`device`, `precision`, `versions`; the whole `cfg` is checked here."""
+    """`device`, `versions`; the whole `cfg` is checked here."""
     run_on = _train_config(settings(cfg)).run_on
     from captune.engine.versions import versions
-    from captune.models.devices import choose_device, choose_precision
+    from captune.models.devices import choose_device
 
-    device = choose_device(run_on.device)
-    precision = choose_precision(run_on.precision, device)
-    return {"device": str(device), "precision": str(precision).removeprefix("torch."), "versions": versions()}
+    return {"device": str(choose_device(run_on.device)), "versions": versions()}
 
 
 @block("02_download_flickr8k")
@@ -91,11 +89,12 @@ def load_datasets(cfg: Cfg, ctx: Ctx) -> Result:
 def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     """`tokenizer`, `pixels` (size, mean, std), `processor`, `encode` and `collate`.
 
-    `processor(picture)` gives the pixels (3, size, size), `encode(record)` pixels and
+    `processor(picture)` gives the pixels (3, size, size) of 0–255, which the model normalises itself,
+    `encode(record)` pixels and
     tokens of all its references, `collate([encode(record), ...])` a training batch.
     """
     from captune.engine.batches import clean_reference, collate
-    from captune.engine.captioning import read_pixels
+    from captune.engine.pictures import read_pixels
 
     data = _train_config(settings(cfg)).data
     backbone = _backbone(cfg, ctx)
@@ -252,7 +251,7 @@ def _train_config(asked: Settings) -> TrainConfig:
 
 
 def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
-    from captune.app.train import build_backbone
+    from captune.app.pieces import build_backbone
 
     asked, splits = settings(cfg), ctx["04_load_datasets"]
     if "train" not in splits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captune.core.options import EarlyStopping
 from captune.engine.decoding.penalties import Penalties
 from captune.engine.decoding.rows import Rows
 from captune.engine.decoding.sampling import Chance, Written
@@ -22,15 +23,15 @@ def search(
     end: int,
     wanted: int,
     length_penalty: float,
-    early_stopping: bool,
+    early_stopping: EarlyStopping,
     chance: Chance | None = None,
 ) -> Written:
     """The best `wanted` captions of each picture among `rows.each` beams of at most `most` tokens.
 
     Captions compete by log-probability / length ** `length_penalty`. A picture is done when
-    no running beam could still win by its score so far, or with `early_stopping` as soon as
-    as many captions have ended as there are beams. With `chance`, continuations are drawn
-    instead of taken in order.
+    no running beam could still win by its score so far (`early_stopping` off), by the best it
+    could reach (never), or as soon as as many captions have ended as there are beams (on).
+    With `chance`, continuations are drawn instead of taken in order.
     """
     pictures, beams, device = len(prompts), rows.each, prompts.device
     running = _Beams.empty(prompts, beams, most, end)
@@ -39,6 +40,7 @@ def search(
     ended.score.fill_(NEVER)
     has_ended = torch.zeros(pictures, beams, dtype=torch.bool, device=device)
     open_ = torch.ones(pictures, 1, dtype=torch.bool, device=device)
+    hasty = early_stopping == "on"
     leading = torch.arange(2 * beams, device=device) < beams
     for new in range(most):
         log_probs = rows.logits.expand(-1, beams, -1).log_softmax(-1)
@@ -63,16 +65,17 @@ def search(
 
         stops = ends & leading
         fitness = score / (new + 1) ** length_penalty
-        full = has_ended.all(1, keepdim=True) & early_stopping
+        full = has_ended.all(1, keepdim=True) & hasty
         next_.score = fitness + (full | ~open_ | ~stops) * NEVER
         both, here = ended.beside(next_), torch.cat([has_ended, stops], 1)
         ended, kept = both.chosen(both.score, beams)
         has_ended = here.gather(1, kept)
 
-        reachable = running.score[:, :1] / (new + 1) ** length_penalty
+        longest = most if early_stopping == "never" and length_penalty > 0 else new + 1
+        reachable = running.score[:, :1] / longest**length_penalty
         worst = torch.where(has_ended, ended.score.amin(1, keepdim=True), NEVER)
         open_ = open_ & (reachable > worst).any(1, keepdim=True)
-        if bool(ends.all() | ~open_.any() | (has_ended.all() & early_stopping)):
+        if bool(ends.all() | ~open_.any() | (has_ended.all() & hasty)):
             break
         rows.advance(running.tokens[:, :, prompts.shape[1] + new], chosen_parent)
     tokens = ended.tokens[:, :wanted, prompts.shape[1] :]

@@ -28,13 +28,12 @@ def generate(
     options: GenerationOptions,
     *,
     prompts: Sequence[str] | None = None,
-    own: bool = True,
     heard: Callable[[Tensor], None] | None = None,
 ) -> list[list[Caption]]:
     """Captions of each picture of memory (pictures, length, width), the best first.
 
     `prompts`, one a picture, replace the options' prompt; a prompt is not repeated in its
-    captions. With `own` false, or for a family without a `Stepper`, `transformers` searches.
+    captions. Without `backbone.own_decoder`, or for a family without a `Stepper`, `transformers` searches.
     `heard` gets the tokens (pictures, captions) of every step of a search without beams.
     """
     if options.min_new_tokens > options.max_new_tokens:
@@ -49,7 +48,7 @@ def generate(
         options = options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
     asked: Sequence[str | None] = prompts or [options.prompt] * len(memory)
     prefixes = [_prefix(backbone, options, prompt) for prompt in asked]
-    stepper = backbone.stepper() if own else None
+    stepper = backbone.stepper() if backbone.own_decoder else None
     found: list[list[Caption]] = [[]] * len(memory)
     memory = memory.to(backbone.running_dtype)
     autocast = torch.autocast(

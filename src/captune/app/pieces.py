@@ -1,0 +1,187 @@
+"""The pieces that a training is put together from, as its configuration asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import GenerationOptions, TrainConfig
+from captune.core.progress import Progress
+from captune.core.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from captune.core.records import ImageRecord
+    from captune.engine.features import Features
+    from captune.engine.trainer import CaptionTrainer
+    from captune.engine.validation import Validation
+    from captune.models.backbone import Backbone
+
+
+def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
+    """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
+    from captune.engine.batches import clean_reference
+    from captune.engine.loader import is_new, load_backbone, new_backbone
+
+    options = config.model
+    if is_new(model):
+        texts = (clean_reference(r) if config.data.clean_captions else r for i in training for r in i.references)
+        backbone = new_backbone(
+            model, texts, seed=config.train.seed, image_size=options.image_size, vocab_size=options.vocab_size
+        )
+    else:
+        backbone = load_backbone(model, image_size=options.image_size)
+    if options.train_prompt is not None:
+        backbone.prompt = options.train_prompt
+    if options.dropout is not None:
+        backbone.set_dropout(options.dropout)
+    frozen = options.freeze
+    if "auto" in frozen:
+        frozen = ("none",) if new else ("vision",)
+    backbone.freeze([part for part in frozen if part != "none"])
+    changed = config.generation.model_dump(exclude_defaults=True)
+    backbone.generation = {**backbone.generation, **changed}
+    return backbone
+
+
+def check_best_metric(config: TrainConfig, progress: Progress) -> None:
+    """What a best checkpoint is chosen by must be among the scores of a validation."""
+    from captune.metrics.measure import measure, metric_names
+
+    learn = config.train
+    metric_names(learn.validation_metrics)
+    if learn.best_metric == "loss" or not learn.validation_images:
+        return
+    tried = measure({"a": "a dog"}, {"a": ["a dog"]}, learn.validation_metrics, resamples=0, progress=progress)
+    if learn.best_metric not in tried.scores:
+        known = get_args(type(learn).model_fields["best_metric"].annotation)
+        others = [name for name in known if name in tried.scores or name == "loss"]
+        why = tried.settings.get("left_out", {}).get(learn.best_metric, "It is not among --validation-metrics.")
+        raise CaptuneError(
+            f"Validations will not measure '{learn.best_metric}', which --best-metric asks for. {why}",
+            f"Choose another --best-metric ({', '.join(others)}), or other --validation-metrics.",
+        )
+
+
+def check_cacheable(backbone: Backbone, config: TrainConfig) -> None:
+    """Features can be kept where pictures look the same every time and the vision part stays as it is."""
+    data = config.data
+    if data.cache_features and (data.crop or data.flip or data.color_jitter):
+        raise UsageError(
+            "--cache-features keeps one view of a picture, and --crop, --flip or --color-jitter ask for many.",
+            "Leave one of them out.",
+        )
+    if data.cache_features and any(parameter.requires_grad for parameter in backbone.parts()["vision"]):
+        raise UsageError(
+            "--cache-features needs a vision part that does not learn.", "Add --freeze vision, or leave it out."
+        )
+
+
+def features(
+    backbone: Backbone, records: list[ImageRecord], config: TrainConfig, precision: torch.dtype, progress: Progress
+) -> Features | None:
+    """Cached features of all pictures that have a reference, where they are asked for."""
+    from captune.engine.features import cached_features
+
+    if not config.data.cache_features:
+        return None
+    images = [record.image for record in records if record.references]
+    return cached_features(
+        backbone, images, autocast=precision, batch_size=config.eval.eval_batch_size, progress=progress
+    )
+
+
+def validation(
+    backbone: Backbone,
+    records: list[ImageRecord],
+    config: TrainConfig,
+    precision: torch.dtype,
+    features: Features | None,
+    progress: Progress,
+) -> Validation:
+    """What a validation does; raises `CaptuneError` where no picture has a reference."""
+    from captune.engine.validation import Validation
+
+    if not any(record.references for record in records):
+        raise CaptuneError(
+            "The validation split has no picture with references.", "Prepare the data with a val split, e.g. 80/10/10."
+        )
+    return Validation(
+        backbone,
+        records,
+        GenerationOptions(**backbone.generation),
+        images=config.train.validation_images,
+        metrics=config.train.validation_metrics,
+        shown=config.train.sample_captions,
+        longest=config.data.max_caption_tokens,
+        batch_size=config.eval.eval_batch_size,
+        autocast=precision,
+        features=features,
+        progress=progress,
+    )
+
+
+def trainer(
+    run: Run,
+    backbone: Backbone,
+    training: list[ImageRecord],
+    validation: Validation,
+    config: TrainConfig,
+    precision: torch.dtype,
+    features: Features | None,
+    callbacks: list[Any],
+) -> CaptionTrainer:
+    """The training loop, ready to begin."""
+    from captune.engine.arguments import training_arguments
+    from captune.engine.batches import Augmentation, Visits, make_visits
+    from captune.engine.history import TensorBoard
+    from captune.engine.schedule import Schedule, steps_between
+    from captune.engine.trainer import CaptionTrainer
+
+    data, learn = config.data, config.train
+    visits = make_visits(
+        training,
+        backbone,
+        longest=data.max_caption_tokens,
+        per_image=data.captions_per_image,
+        clean=data.clean_captions,
+    )
+    change = Augmentation(learn.seed, data.crop, data.flip, data.color_jitter)
+    every = learn.eval_steps or steps_between(
+        len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every
+    )
+    callbacks = [Schedule(log_every=learn.logging_steps, validate_every=every), *callbacks]
+    if "tensorboard" in learn.trackers:
+        last = run.last()
+        callbacks.append(TensorBoard(run, lambda: validation.samples, last.step if last else 0))
+    arguments = training_arguments(
+        run.path,
+        device=backbone.device,
+        precision=precision,
+        epochs=learn.epochs,
+        max_steps=learn.max_steps,
+        batch_size=learn.batch_size,
+        gradient_accumulation=learn.gradient_accumulation,
+        learning_rate=learn.learning_rate,
+        weight_decay=learn.weight_decay,
+        adam_beta2=learn.adam_beta2,
+        schedule=learn.schedule,
+        warmup_steps=learn.warmup_steps or learn.warmup_ratio,
+        max_grad_norm=learn.max_grad_norm,
+        seed=learn.seed,
+        loader_workers=data.loader_workers,
+    )
+    return CaptionTrainer(
+        backbone,
+        Visits(visits, backbone.pixels, change, features),
+        run,
+        arguments,
+        order_seed=learn.seed,
+        validate=validation,
+        best_metric=learn.best_metric,
+        keep_checkpoints=learn.keep_checkpoints,
+        label_smoothing=learn.label_smoothing,
+        recompute=learn.gradient_checkpointing,
+        callbacks=callbacks,
+    )

@@ -1,0 +1,31 @@
+"""A loaded model put where it shall run, as the options ask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from captune.core.options import DeviceOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from captune.models.backbone import Backbone
+
+
+def settle(backbone: Backbone, asked: DeviceOptions, *, training: bool = False) -> torch.dtype:
+    """Move the model to its device, its weights in the number type to run in, which is returned.
+
+    In training the weights stay in fp32 and autocast computes in that type.
+    """
+    from captune.engine.fast_pictures import check_fast
+    from captune.models.devices import choose_device, choose_precision
+
+    if asked.pixels == "fast":
+        check_fast()
+    device = choose_device(asked.device)
+    dtype = choose_precision(asked.precision, device, backbone.width, training=training)
+    backbone.pixels = replace(backbone.pixels, fast=asked.pixels == "fast")
+    backbone.own_decoder = asked.decoder == "auto"
+    backbone.model.to(device=device, dtype=None if training else dtype)
+    return dtype

@@ -1,0 +1,42 @@
+"""Which number type `auto` takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.models import devices
+from captune.models.devices import choose_device, choose_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("words", [{"avx512_bf16"}, {"amx_bf16", "fma"}])
+def test_bf16_on_cpus_where_it_was_measured_faster(words: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_words", lambda: frozenset(words))
+    assert choose_precision("auto", CPU, 768) == torch.bfloat16
+    assert choose_precision("auto", CPU, 256) == torch.float32
+    assert choose_precision("auto", CPU, 256, training=True) == torch.bfloat16
+    assert choose_precision("auto", CPU, 96, training=True) == torch.float32
+    assert choose_precision("fp32", CPU, 768) == torch.float32
+
+
+def test_fp32_on_cpus_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_words", lambda: frozenset({"avx2"}))
+    assert choose_precision("auto", CPU, 768, training=True) == torch.float32
+    assert choose_precision("bf16", CPU, 768) == torch.bfloat16
+    with pytest.raises(UsageError, match="fp16"):
+        choose_precision("fp16", CPU, 768)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 0), torch.bfloat16), ((7, 5), torch.float16)])
+def test_cards(capability: tuple[int, int], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", torch.device("cuda"), 32) == expected
+
+
+def test_a_device_that_is_not_there() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(CaptuneError, match="no CUDA"):
+            choose_device("cuda")
