@@ -21,11 +21,11 @@ STAMP := .venv/captune-ready
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench parity docs serve clean
+.PHONY: help setup demo test check bench bench-check parity docs serve clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with captune and everything its tests need
 
@@ -44,8 +44,13 @@ check: $(STAMP) ## Format, lint, types, import contracts, docs in step
 
 bench: $(STAMP) ## Measure against what a user would write instead
 	@for file in benchmarks/bench_*.py; do \
-	  echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file" || exit 1; \
+	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; \
 	done
+
+bench-check: $(STAMP) ## A quick look whether a ratio has fallen since it was kept (benchmarks/ratios.json)
+	@for file in benchmarks/bench_*.py; do \
+	  echo "== $$file"; $(BIN)/python "$$file" --quick --check || failed=1; \
+	done; exit $${failed:-0}
 
 parity: $(STAMP) ## Hold every score against pycocoevalcap's (needs Java)
 	$(BIN)/python benchmarks/parity.py $(ARGS)

@@ -1,6 +1,6 @@
 """A folder of photos captioned from file to text, by `captune caption`'s own stream and by a careful plain loop.
 
-    python benchmarks/bench_folder.py [--photos 48] [--threads 2] [--beams 3]
+    python benchmarks/bench_folder.py [--photos 48] [--threads 2] [--beams 5]
 
 BLIP base, 384 pixels, random weights, 20 tokens a caption, batches of 8. The other side opens with Pillow, prepares
 with `BlipImageProcessorPil` and calls `generate` in inference mode, batch by batch; wall seconds, in turn.
@@ -8,47 +8,36 @@ with `BlipImageProcessorPil` and calls `generate` in inference mode, batch by ba
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from blip_base import blip_base
+from bench import Bench
+from blip_base import TYPES, blip_base
 from captune.core.options import GenerationOptions
 from captune.engine.captioning import caption_stream
-from coco_captions import DATA
-from machine import machine, markdown, paired, wall_seconds
-
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from machine import paired, wall_seconds
+from photos import photos
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=48)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--beams", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=1)
-    asked = parser.parse_args()
-    photos = sorted((DATA / "flickr8k/original").glob("*.jpg"))[: asked.photos]
-    if not photos:
-        sys.exit(f"There are no photos in {DATA}/flickr8k/original: set CAPTUNE_TEST_DATA.")
-    torch.set_num_threads(asked.threads)
-    print(machine("captune", "torch", "transformers", "pillow"))
-    rows = []
+    bench = Bench("folder", __doc__, "transformers", ("captune", "torch", "transformers", "pillow"), repeats=1)
+    bench.parser.add_argument("--photos", type=int, default=48)
+    bench.parser.add_argument("--beams", type=int, default=5)
+    asked = bench.begin()
+    files, beams = photos(asked.photos if not asked.quick else 8), asked.beams
+    torch.set_num_threads(max(asked.threads))
     for theirs_in, ours_in in (("fp32", "fp32"), ("bf16", "bf16"), ("fp32", "bf16")):
-        theirs, _ = _ways(photos, TYPES[theirs_in], asked.beams)
-        _, ours = _ways(photos, TYPES[ours_in], asked.beams)
-        both = paired(theirs, ours, asked.repeats, wall_seconds)
-        rows.append(both.row(f"{len(photos)} photos, {asked.beams} beams, {theirs_in} against captune in {ours_in}"))
-        print(" | ".join(rows[-1]), flush=True)
-    print("\n" + markdown(("", "transformers", "captune", "ratio", "spread"), rows))
+        theirs, _ = _ways(files, TYPES[theirs_in], beams)
+        _, ours = _ways(files, TYPES[ours_in], beams)
+        label = f"{max(asked.threads)} threads, {beams} beams, {theirs_in} against captune in {ours_in}"
+        bench.row(label, paired(theirs, ours, asked.repeats, wall_seconds))
+    bench.end()
 
 
-def _ways(photos: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[[], object], Callable[[], object]]:
+def _ways(files: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[[], object], Callable[[], object]]:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     blip = blip_base(dtype)
@@ -60,9 +49,8 @@ def _ways(photos: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[
     @torch.inference_mode()
     def theirs() -> object:
         said = []
-        for start in range(0, len(photos), 8):
-            some = photos[start : start + 8]
-            pictures = [Image.open(path).convert("RGB") for path in some]
+        for start in range(0, len(files), 8):
+            pictures = [Image.open(path).convert("RGB") for path in files[start : start + 8]]
             pixels = processor(pictures, return_tensors="pt")["pixel_values"].to(dtype)
             ids = blip.model.generate(
                 pixel_values=pixels, num_beams=beams, do_sample=False, max_new_tokens=20, min_new_tokens=20
@@ -71,7 +59,7 @@ def _ways(photos: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[
         return said
 
     def ours() -> object:
-        return list(caption_stream(blip, ((path, str(path)) for path in photos), options, dtype=dtype))
+        return list(caption_stream(blip, ((path, str(path)) for path in files), options))
 
     return theirs, ours
 

@@ -8,35 +8,27 @@ Java's; what ours remembers of words is forgotten before each of its runs.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
 
+from bench import Bench
 from captune.metrics import METRICS, ptb_tokenizer
 from captune.metrics.corpus import Corpus
 from captune.metrics.measure import measure
 from captune.metrics.reward import CiderReward
 from captune.metrics.significance import compare
 from coco_captions import coco_scores, coco_tokens, flickr8k, systems
-from machine import Paired, machine, markdown, paired, wall_seconds
-
-ROWS: list[tuple[str, ...]] = []
+from machine import Paired, paired, wall_seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
+    bench = Bench("metrics", __doc__, "pycocoevalcap", ("captune", "numpy", "pycocoevalcap"), repeats=3)
+    bench.parser.add_argument("--images", type=int, default=5000)
+    asked = bench.begin()
     hypotheses, references = systems(flickr8k(asked.images))["the next picture"]
-    print(machine("captune", "numpy", "pycocoevalcap"))
     print(f"{len(hypotheses)} images, {sum(map(len, references.values()))} references, one core, CPU seconds\n")
     theirs = coco_tokens({k: [h] for k, h in hypotheses.items()}), coco_tokens(references)
-
-    def row(name: str, found: Paired) -> None:
-        ROWS.append(found.row(name))
-        print(" | ".join(ROWS[-1]), flush=True)
 
     def fresh() -> Corpus:
         return Corpus(tuple(hypotheses), tuple(hypotheses.values()), tuple(map(tuple, references.values())))
@@ -56,21 +48,21 @@ def main() -> None:
         coco_scores(*tokens, meteor=False)
 
     ready = tokenised()
-    row("tokens, BLEU, ROUGE-L, CIDEr-D", paired(coco_whole, lambda: whole(tokenised()), asked.repeats))
-    row(
+    bench.row("tokens, BLEU, ROUGE-L, CIDEr-D", paired(coco_whole, lambda: whole(tokenised()), asked.repeats))
+    bench.row(
         "BLEU, ROUGE-L, CIDEr-D on tokens",
         paired(lambda: coco_scores(*theirs, meteor=False), lambda: whole(again(ready)), asked.repeats),
     )
-    row(
+    bench.row(
         "METEOR on tokens",
         paired(lambda: coco_meteor(*theirs), lambda: METRICS["meteor"](again(ready)), asked.repeats),
     )
-    row("reward of 320 captions", rewarded(references, asked.repeats))
-    print("\n" + markdown(("", "pycocoevalcap", "captune", "ratio", "spread"), ROWS))
+    bench.row("reward of 320 captions", rewarded(references, asked.repeats))
     first = measure(hypotheses, references, resamples=0)
     second = measure({k: group[0] for k, group in references.items()}, references, resamples=0)
     seconds = min(wall_seconds(lambda: compare(first, second)) for _ in range(3))
     print(f"\n1,000 paired resamples of {', '.join(compare(first, second, 10))}: {seconds:.2f} s")
+    bench.end()
 
 
 def again(corpus: Corpus) -> Corpus:

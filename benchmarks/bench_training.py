@@ -1,58 +1,68 @@
-"""A training step by captune against plain `transformers` as a careful user writes it, vision part frozen.
+"""Part of an epoch by captune against plain `transformers` as a careful user writes it, vision part frozen.
 
-    python benchmarks/bench_training.py [--threads 2] [--repeats 2]
+    python benchmarks/bench_training.py [--threads 2] [--repeats 2] [--pictures 8]
 
-BLIP base, 384 pixels, random weights, 4 pictures with 5 captions of 9 to 16 tokens: forward, backward, clipping and
-AdamW; wall seconds in turn. The other side trains a (picture, caption) pair a row, 4 rows at a time with dynamic
-padding and accumulated gradients, and torch's default AdamW; captune the same 20 pairs, grouped, and the fused one.
+BLIP base, 384 pixels, random weights; photos with 5 captions of 9 to 16 tokens. From the files to the updated
+weights: loader, forward, backward, clipping and AdamW for each 20 captions; wall seconds in turn. The other side
+trains a (picture, caption) pair a row, 10 rows at a time with dynamic padding and accumulated gradients (which is
+quicker here than 4 or 20), pixels by `BlipImageProcessorPil`, AdamW as torch makes it. captune's are its own loader,
+its own forward pass and the optimizer it asks for: 4 pictures with all their captions a step. Building the cache
+of features is not counted: it costs one pass of the vision part.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
-from blip_base import END, START, blip_base
-from captune.engine.batches import collate
+from bench import Bench
+from blip_base import END, START, TYPES, blip_base
+from captune.core.records import ImageRecord
+from captune.engine.batches import Augmentation, EpochOrder, Visit, Visits, training_loader
+from captune.engine.features import cached_features
+from captune.engine.trainer import TrainingModule
 from captune.models.backbone import Encoded
 from captune.models.blip import Blip
-from machine import machine, markdown, paired, wall_seconds
+from machine import paired, wall_seconds
+from photos import photos
 
-PICTURES, CAPTIONS, ROWS = 4, 5, 4
+CAPTIONS, ROWS, GROUP = 5, 10, 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument("--repeats", type=int, default=2)
-    asked = parser.parse_args()
-    print(machine("captune", "torch", "transformers"))
-    rows = []
-    for threads in dict.fromkeys(asked.threads):
-        torch.set_num_threads(threads)
-        for name, autocast in (("fp32", False), ("bf16 autocast", True)):
-            for way, cached in (("grouped", False), ("grouped, cached features", True)):
-                both = paired(_plain(autocast), _grouped(autocast, cached), asked.repeats, wall_seconds)
-                rows.append(both.row(f"{threads} threads, {name}, {way}"))
-                print(" | ".join(rows[-1]), flush=True)
-    print("\n" + markdown(("20 captions of 4 pictures", "transformers", "captune", "ratio", "spread"), rows))
+    bench = Bench("training", __doc__, "transformers", ("captune", "torch", "transformers", "pillow"), repeats=2)
+    bench.parser.add_argument("--pictures", type=int, default=8)
+    asked = bench.begin()
+    visits = _visits(asked.pictures if not asked.quick else GROUP)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CAPTUNE_CACHE"] = folder
+        for threads in asked.threads:
+            torch.set_num_threads(threads)
+            for name, dtype in TYPES.items():
+                plain = _plain(visits, dtype)
+                for way, cached in (("grouped", False), ("grouped, cached features", True)):
+                    label = f"{threads} threads, {name}{' autocast' * (name == 'bf16')}, {way}"
+                    bench.row(label, paired(plain, _grouped(visits, dtype, cached), asked.repeats, wall_seconds))
+    bench.end()
 
 
-def _data() -> tuple[torch.Tensor, list[list[Encoded]]]:
+def _visits(pictures: int) -> list[Visit]:
     chance = torch.Generator().manual_seed(0)
-    pictures = torch.randn(PICTURES, 3, 384, 384, generator=chance)
-    captions = [
-        [_caption(torch.randint(7, 15, (), generator=chance).item(), chance) for _ in range(CAPTIONS)]
-        for _ in range(PICTURES)
+
+    def caption() -> Encoded:
+        words = int(torch.randint(7, 15, (), generator=chance))
+        return Encoded((START, *torch.randint(1000, 30000, (words,), generator=chance).tolist(), END), 1)
+
+    return [
+        Visit(ImageRecord(str(n), str(path), ("a",) * CAPTIONS), tuple(caption() for _ in range(CAPTIONS)))
+        for n, path in enumerate(photos(pictures))
     ]
-    return pictures, captions
-
-
-def _caption(words: float, chance: torch.Generator) -> Encoded:
-    return Encoded((START, *torch.randint(1000, 30000, (int(words),), generator=chance).tolist(), END), 1)
 
 
 def _model() -> tuple[Blip, list[torch.nn.Parameter]]:
@@ -62,50 +72,61 @@ def _model() -> tuple[Blip, list[torch.nn.Parameter]]:
     return blip, [p for p in blip.model.parameters() if p.requires_grad]
 
 
-def _plain(autocast: bool) -> Callable[[], None]:
-    (blip, learned), (pictures, captions) = _model(), _data()
+def _plain(visits: list[Visit], dtype: torch.dtype) -> Callable[[], None]:
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    blip, learned = _model()
+    processor = BlipImageProcessorPil(
+        size={"height": 384, "width": 384}, image_mean=list(blip.pixels.mean), image_std=list(blip.pixels.std)
+    )
     optimizer = torch.optim.AdamW(learned, lr=1e-5)
-    pairs = [(n, one) for n, group in enumerate(captions) for one in group]
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(1)).tolist()
-    batches = [[pairs[i] for i in order[start : start + ROWS]] for start in range(0, len(order), ROWS)]
+    pairs = [(visit.record.image, one) for visit in visits for one in visit.references]
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            width = max(len(one.tokens) for _, one in batch)
-            ids = torch.tensor([[*one.tokens, *[0] * (width - len(one.tokens))] for _, one in batch])
-            mask = torch.tensor([[1] * len(one.tokens) + [0] * (width - len(one.tokens)) for _, one in batch])
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = blip.model(
-                    pixel_values=pictures[[n for n, _ in batch]],
-                    input_ids=ids,
-                    attention_mask=mask,
-                    labels=ids.masked_fill(mask == 0, -100),
-                ).loss
-            (loss / len(batches)).backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
+    def together(batch: list[tuple[str, Encoded]]) -> dict[str, torch.Tensor]:
+        width = max(len(one.tokens) for _, one in batch)
+        ids = torch.tensor([[*one.tokens, *[0] * (width - len(one.tokens))] for _, one in batch])
+        mask = torch.tensor([[1] * len(one.tokens) + [0] * (width - len(one.tokens)) for _, one in batch])
+        pictures = [Image.open(Path(image)).convert("RGB") for image, _ in batch]
+        pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+        labels = ids.masked_fill(mask == 0, -100)
+        return {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    return step
+    generator = torch.Generator().manual_seed(1)
+    loader = DataLoader(pairs, batch_size=ROWS, shuffle=True, generator=generator, collate_fn=together)  # type: ignore[arg-type]
+    parts = CAPTIONS * GROUP // ROWS
+
+    def epoch() -> None:
+        for number, batch in enumerate(loader, 1):
+            with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+                loss = blip.model(**batch).loss
+            (loss / parts).backward()
+            if number % parts == 0:
+                torch.nn.utils.clip_grad_norm_(learned, 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+    return epoch
 
 
-def _grouped(autocast: bool, cached: bool) -> Callable[[], None]:
-    (blip, learned), (pictures, captions) = _model(), _data()
+def _grouped(visits: list[Visit], dtype: torch.dtype, cached: bool) -> Callable[[], None]:
+    blip, learned = _model()
     optimizer = torch.optim.AdamW(learned, lr=1e-5, fused=True)
-    batch = collate(list(zip(pictures.numpy(), captions, strict=True)))
-    with torch.inference_mode():
-        kept = blip.memory(batch["seen"]).to(torch.bfloat16)
+    module = TrainingModule(blip)
+    images = [visit.record.image for visit in visits]
+    features = cached_features(blip, images, autocast=dtype) if cached else None
+    data = Visits(visits, blip.pixels, Augmentation(0, 0.0, 0.0, 0.0), features)
+    loader = training_loader(data, EpochOrder(len(visits), 0), GROUP, 0, blip.pad)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            memory = kept.clone().to(blip.running_dtype) if cached else blip.memory(batch["seen"])
-            losses = blip.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
-        losses.objective.mean().backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
+    def epoch() -> None:
+        for batch in loader:
+            with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+                losses = module(**batch)
+            (losses["objective"] / batch["lengths"].sum()).backward()
+            torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
-    return step
+    return epoch
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import time
 
 import torch
 
-from captune.models.backbone import PixelSettings
 from captune.models.blip import Blip
+from captune.models.pixels import PixelSettings
 from captune.models.vocabulary import learn_tokenizer
 
 # Billions of multiplications and additions: the vision part and the cross-attention's keys and values of a picture,
 # a token of a caption.
 VISION, CROSS, TOKEN = 111.0, 16.3, 0.27
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 START, END, PAD = 30522, 102, 0
 
 

@@ -30,6 +30,9 @@ class Paired:
 
     first: tuple[float, ...]
     second: tuple[float, ...]
+    # Billions of operations of a call, and how many of them the machine does in a second at most; 0: not known.
+    work: float = 0.0
+    peak: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -44,7 +47,8 @@ class Paired:
     def row(self, name: str) -> tuple[str, ...]:
         low, high = self.spread
         times = (f"{statistics.median(side):.3f} s" for side in (self.first, self.second))
-        return (name, *times, f"{self.ratio:.1f}×", f"{low:.1f}–{high:.1f}")
+        share = f"{100 * self.work / min(self.second) / self.peak:.0f} %" if self.peak else ""
+        return (name, *times, f"{self.ratio:.1f}×", f"{low:.1f}–{high:.1f}", share)
 
 
 def paired(

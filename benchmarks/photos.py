@@ -1,0 +1,25 @@
+"""Photos to measure with: real ones where they are at hand, else drawn ones of the same size."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from coco_captions import DATA
+
+
+def photos(count: int) -> list[Path]:
+    """Paths of JPEG files of about 500 × 375 pixels."""
+    found = sorted((DATA / "flickr8k/original").glob("*.jpg"))
+    if not found:
+        folder = Path(tempfile.mkdtemp(prefix="captune-bench-"))
+        chance = np.random.default_rng(0)
+        for number in range(min(count, 64)):
+            coarse = Image.fromarray(chance.integers(0, 256, (48, 63, 3), dtype=np.uint8))
+            coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number:03}.jpg", quality=90)
+        found = sorted(folder.glob("*.jpg"))
+        print("drawn photos: set CAPTUNE_TEST_DATA for real ones")
+    return (found * (1 + count // len(found)))[:count]
