@@ -8,8 +8,9 @@ import torch
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
 from captune.engine.decoding.generate import search_own
-from captune.models.backbone import Encoded, PixelSettings
+from captune.models.backbone import Encoded
 from captune.models.blip import Blip
+from captune.models.pixels import PixelSettings
 from captune.models.vocabulary import learn_tokenizer
 
 TEXT = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water"

@@ -9,7 +9,7 @@ import pytest
 
 from captune.data.images import ImageError
 from captune.engine.pictures import read_pixels
-from captune.models.backbone import PixelSettings
+from captune.models.pixels import PixelSettings
 
 EXACT = PixelSettings(384, (0.5,) * 3, (0.5,) * 3)
 FAST = PixelSettings(384, (0.5,) * 3, (0.5,) * 3, fast=True)

@@ -17,7 +17,7 @@ from captune.core.errors import CaptuneError
 from captune.data.images import open_image
 from captune.data.pixels import to_pixels
 from captune.data.prepared import read_split
-from captune.models.backbone import PixelSettings
+from captune.models.pixels import PixelSettings
 
 pytestmark = pytest.mark.real
 

@@ -14,7 +14,7 @@ from captune.data.images import MAX_PIXELS, ImageError
 from captune.engine import fast_pictures
 from captune.engine.fast_pictures import check_fast, fast_pixels
 from captune.engine.pictures import read_pixels
-from captune.models.backbone import PixelSettings
+from captune.models.pixels import PixelSettings
 
 EXACT = PixelSettings(96, (0.5,) * 3, (0.5,) * 3)
 FAST = PixelSettings(96, (0.5,) * 3, (0.5,) * 3, fast=True)

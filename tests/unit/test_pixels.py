@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from captune.core.errors import CaptuneError
 from captune.data.pixels import passes, to_pixels
-from captune.models.backbone import PixelSettings
+from captune.models.pixels import PixelSettings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -21,7 +22,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def normalised(image: Image.Image, settings: PixelSettings) -> np.ndarray:
-    pixels = to_pixels(image, settings.size, settings.resample)
+    pixels = to_pixels(image, settings.size, settings.resample, settings.shorter)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (3, settings.size, settings.size)
     return settings.normalise(torch.from_numpy(pixels)).numpy()
@@ -39,6 +40,29 @@ def test_bit_identical_to_transformers(size: int, shape: tuple[int, int]) -> Non
     ours = normalised(image, PixelSettings(size, CLIP_MEAN, CLIP_STD))
     assert ours.dtype == theirs.dtype == np.float32
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (375, 500), (300, 380), (40, 90), (224, 224), (640, 427)])
+@pytest.mark.parametrize("sizes", [(224, 224), (96, 110)])
+def test_cut_squares_are_those_of_transformers(shape: tuple[int, int], sizes: tuple[int, int]) -> None:
+    processors = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    if PIL.__version__.startswith("12."):
+        pytest.skip("Pillow before 13 resizes tall pictures in another order")
+    size, shorter = sizes
+    processor = processors.CLIPImageProcessorPil(
+        size={"shortest_edge": shorter}, crop_size={"height": size, "width": size}
+    )
+    settings = PixelSettings.of(processor)
+    assert (settings.size, settings.shorter) == sizes
+    theirs = processor(noise(*shape), return_tensors="np")["pixel_values"][0]
+    assert np.array_equal(normalised(noise(*shape), settings), theirs)
+
+
+def test_a_processor_that_does_something_else_is_refused() -> None:
+    processors = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    odd = processors.CLIPImageProcessorPil(size={"height": 224, "width": 112}, do_center_crop=False)
+    with pytest.raises(CaptuneError, match="224"):
+        PixelSettings.of(odd)
 
 
 def test_other_statistics_and_filters() -> None:
@@ -62,9 +86,9 @@ def test_every_level_by_the_formula() -> None:
 
 
 def test_the_order_of_the_passes_is_fixed() -> None:
-    assert passes(375, 500, 384) == ((375, 384), (384, 384))
-    assert passes(500, 375, 384) == ((384, 375), (384, 384))
-    assert passes(300, 380, 384) == ((384, 380), (384, 384))
+    assert passes((375, 500), (384, 384)) == ((375, 384), (384, 384))
+    assert passes((500, 375), (384, 384)) == ((384, 375), (384, 384))
+    assert passes((300, 380), (384, 384)) == ((384, 380), (384, 384))
     # Edges of full contrast are cut to 8 bits between the passes: the order shows.
     image = Image.fromarray((np.random.default_rng(0).integers(0, 2, (90, 40, 3)) * 255).astype(np.uint8))
     other = image.resize((33, 90), Image.Resampling.BICUBIC).resize((33, 33), Image.Resampling.BICUBIC)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.engine.batches import clean_reference
-    from captune.engine.loader import is_new, load_backbone, new_backbone
+    from captune.engine.loader import is_new, is_pair, load_backbone, new_backbone, pair_backbone
 
     options = config.model
     if is_new(model):
@@ -30,15 +30,17 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
         backbone = new_backbone(
             model, texts, seed=config.train.seed, image_size=options.image_size, vocab_size=options.vocab_size
         )
+    elif is_pair(model):
+        backbone = pair_backbone(model, seed=config.train.seed, image_size=options.image_size)
     else:
         backbone = load_backbone(model, image_size=options.image_size)
     if options.train_prompt is not None:
         backbone.prompt = options.train_prompt
     if options.dropout is not None:
         backbone.set_dropout(options.dropout)
-    frozen = options.freeze
+    frozen: tuple[str, ...] = options.freeze
     if "auto" in frozen:
-        frozen = ("none",) if new else ("vision",)
+        frozen = ("none",) if new else backbone.frozen_by_default
     backbone.freeze([part for part in frozen if part != "none"])
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}

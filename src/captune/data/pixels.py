@@ -8,27 +8,37 @@ from PIL import Image
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC) -> np.ndarray:
-    """The picture squashed to a square: uint8, shape (3, size, size).
+def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: int = 0) -> np.ndarray:
+    """The picture as a square: uint8, shape (3, size, size).
 
+    Squashed; or with `shorter` its shorter side is resized to that and the middle cut out.
     `image` is 8-bit RGB. Normalised by the model's statistics it is bit for bit what
-    transformers' `BlipImageProcessorPil` computes with Pillow 13, on machines with older
+    transformers' processors for Pillow compute with Pillow 13, on machines with older
     Pillows, with and without torchvision alike.
     """
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, not {image.mode}")
-    for shape in passes(image.width, image.height, size):
+    for shape in passes(image.size, resized(image.size, size, shorter)):
         if image.size != shape:
             image = image.resize(shape, resample=Image.Resampling(resample))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    left, top = ((side - size) // 2 for side in image.size)
+    return np.ascontiguousarray(np.asarray(image)[top : top + size, left : left + size].transpose(2, 0, 1))
 
 
-def passes(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The sizes (width, height) of the two passes of a resize to a square.
+def resized(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
+    """What a picture (width, height) is resized to before a square is cut out of it."""
+    if not shorter:
+        return size, size
+    longer = int(shorter * max(shape) / min(shape))
+    return (shorter, longer) if shape[0] <= shape[1] else (longer, shorter)
+
+
+def passes(shape: tuple[int, int], wanted: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The sizes (width, height) of the two passes of a resize.
 
     Between them values are cut to 8 bits, so their order is part of the definition. Pillow
     before 13 begins with the rows; Pillow 13 with the columns of pictures that lose more than
     twice as much height as width.
     """
-    columns_first = height - size > max(0, 2 * (width - size))
-    return (width, size) if columns_first else (size, height), (size, size)
+    columns_first = shape[1] - wanted[1] > max(0, 2 * (shape[0] - wanted[0]))
+    return (shape[0], wanted[1]) if columns_first else (wanted[0], shape[1]), wanted

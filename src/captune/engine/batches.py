@@ -17,7 +17,8 @@ from captune.data.augment import augment
 from captune.data.images import ImageError, open_image
 from captune.engine.features import Features
 from captune.engine.pictures import read_pixels
-from captune.models.backbone import Backbone, Encoded, PixelSettings
+from captune.models.backbone import Backbone, Encoded
+from captune.models.pixels import PixelSettings
 
 CLEANED = re.compile(r'[.!"()*#:;~]')
 

@@ -17,13 +17,13 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from captune.core.errors import CaptuneError
-from captune.data.pixels import passes
+from captune.data.pixels import passes, resized
 
 ORIENTATION = 0x0112
 HEAD = 65_536
 
 
-def fast_pixels(source: Any, size: int, max_pixels: int) -> np.ndarray | None:
+def fast_pixels(source: Any, size: int, max_pixels: int, shorter: int = 0) -> np.ndarray | None:
     """Pixels (3, size, size), uint8, of the path or bytes of an upright, whole JPEG; None for anything else."""
     data = _jpeg(source)
     if data is None:
@@ -35,14 +35,18 @@ def fast_pixels(source: Any, size: int, max_pixels: int) -> np.ndarray | None:
         if colours not in ("YCbCr", "Gray", "RGB") or width * height > max_pixels or _turned(data):
             return None
         # A fraction that leaves twice the square keeps what the resize needs.
-        levels = simplejpeg.decode_jpeg(data, min_height=2 * size, min_width=2 * size)
+        least = 2 * max(size, shorter)
+        levels = simplejpeg.decode_jpeg(data, min_height=least, min_width=least)
     except (ValueError, MemoryError):
         return None  # open_image says what is wrong, or finds that it is good enough
+    shape = levels.shape[1], levels.shape[0]
     picture = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
-    for across, down in passes(picture.shape[3], picture.shape[2], size):
-        if tuple(picture.shape[2:]) != (down, across):
-            picture = interpolate(picture, (down, across), mode="bicubic", antialias=True)
-    return picture[0].contiguous().numpy()
+    first, (across, down) = passes(shape, resized(shape, size, shorter))
+    if first[1] == down:  # columns first; torch itself begins with the rows
+        picture = interpolate(picture, (down, first[0]), mode="bicubic", antialias=True)
+    picture = interpolate(picture, (down, across), mode="bicubic", antialias=True)
+    left, top = (across - size) // 2, (down - size) // 2
+    return picture[0, :, top : top + size, left : left + size].contiguous().numpy()
 
 
 def check_fast() -> None:

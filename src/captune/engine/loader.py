@@ -14,17 +14,23 @@ from safetensors import SafetensorError
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.runs import Run
-from captune.models import FAMILIES
+from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
 
 NEW = "new:"
+PAIR = "clip-gpt2"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def is_new(name: str) -> bool:
     """Whether `name` asks for a model from scratch (`new:blip-small`)."""
     return name.startswith(NEW)
+
+
+def is_pair(name: str) -> bool:
+    """Whether `name` joins a vision and a text checkpoint (`openai/clip-vit-base-patch32+openai-community/gpt2`)."""
+    return "+" in name and not is_new(name) and not Path(name).expanduser().exists()
 
 
 def local_folder(name: str) -> Path | None:
@@ -63,6 +69,8 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     """
     if is_new(name):
         raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
+    if is_pair(name):
+        raise UsageError(f"{name} has not learned to look yet.", "Train it first: captune train --model VISION+TEXT.")
     check_torchvision()
     folder = local_folder(name)
     source: Any = folder if folder is not None else name
@@ -84,12 +92,33 @@ def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int 
     """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
     check_torchvision()
     _quiet()
-    family, _, size = name.removeprefix(NEW).partition("-")
+    asked = name.removeprefix(NEW)
+    family = max((each for each in FAMILIES if asked.startswith(f"{each}-")), key=len, default=asked)
+    size = asked.removeprefix(f"{family}-")
     backbone_class: type[Backbone] = FAMILIES[family]
     if size not in backbone_class.sizes:
         raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(size, backbone_class.sizes))
     torch.manual_seed(seed)
     return backbone_class.new(size, texts, image_size=image_size, vocab_size=vocab_size)
+
+
+def pair_backbone(name: str, *, seed: int, image_size: int | None) -> Backbone:
+    """A vision and a text checkpoint (`VISION+TEXT`: folders or Hub ids) joined by new weights, the same for a seed."""
+    check_torchvision()
+    _quiet()
+    vision, _, text = name.partition("+")
+    torch.manual_seed(seed)
+    hub = {"local_files_only": True} if not _hub_is_reachable() else {}
+    try:
+        return FAMILIES[PAIR].pair(vision, text, image_size=image_size, **hub)
+    except CaptuneError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        said = str(error).strip().splitlines()
+        raise CaptuneError(
+            f"{vision} and {text} cannot be joined: {said[0] if said else type(error).__name__}",
+            "Give a vision model (CLIP, SigLIP, ViT, DINOv2) and a GPT-2: folders that hold them, or Hub ids.",
+        ) from error
 
 
 def _hub_is_reachable() -> bool:
@@ -109,7 +138,9 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     from transformers import AutoConfig
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
-    kind = kind or AutoConfig.from_pretrained(str(source), **hub).model_type
+    if kind is None:
+        kind = AutoConfig.from_pretrained(str(source), **hub).model_type
+        kind = KINDS.get(kind, kind)
     if kind not in FAMILIES:
         raise CaptuneError(
             f"{source} is a model of the kind '{kind}', which captune does not know.",

@@ -15,7 +15,7 @@ from captune.core.errors import CaptuneError
 from captune.data.images import MAX_PIXELS, open_image
 from captune.data.pixels import to_pixels
 from captune.engine.fast_pictures import fast_pixels
-from captune.models.backbone import PixelSettings
+from captune.models.pixels import PixelSettings
 
 if TYPE_CHECKING:
     from captune.engine.features import Features
@@ -26,14 +26,14 @@ Key = TypeVar("Key")
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The model's pixels (3, size, size), uint8, of a path, bytes or a PIL picture."""
     if settings.fast:
-        found = fast_pixels(source, settings.size, max_pixels)
+        found = fast_pixels(source, settings.size, max_pixels, settings.shorter)
         if found is not None:
             return found
     if isinstance(source, Image.Image):
         image = source if source.mode == "RGB" else source.convert("RGB")
     else:
         image = open_image(source, max_pixels=max_pixels)
-    return to_pixels(image, settings.size, settings.resample)
+    return to_pixels(image, settings.size, settings.resample, settings.shorter)
 
 
 def stream_pixels(

@@ -10,17 +10,29 @@ from torch.nn import functional
 CACHED = 1 << 21
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
     """Softmax attention, `(batch, heads, queries, width)` over `(batch, heads, keys, width)`.
 
-    On a CPU that keeps gradients, two matrix products and a softmax are quicker than the
+    `mask` is added to the scores. On a CPU that keeps gradients, two matrix products and a softmax are quicker than the
     fused kernel's backward pass; everywhere else the fused kernel is used.
     """
     if query.device.type == "cpu" and query.requires_grad and not causal:
         scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+        scores = scores if mask is None else scores + mask
         weights = torch.softmax(scores, -1).to(value.dtype)
         return torch.matmul(functional.dropout(weights, dropout, training=dropout > 0), value)
-    return functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+    mask = mask if mask is None else mask.to(query.dtype)
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
 
 
 def attend_now(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

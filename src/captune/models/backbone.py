@@ -14,43 +14,14 @@ from torch import Tensor, nn
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.options import GenerationOptions
+from captune.models.eye import Eye
+from captune.models.losses import TokenLosses
+from captune.models.pixels import PixelSettings
 from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
 CARD = "captune.json"
 PARTS = ("vision", "bridge", "text")
-
-
-@dataclass(frozen=True)
-class PixelSettings:
-    """How a picture becomes the model's pixels: squashed to `size`² and normalised.
-
-    `fast` takes the quicker way to nearly the same numbers.
-    """
-
-    size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    resample: int = 3
-    fast: bool = False
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Levels (…, 3, size, size) of 0–255 as the model takes them, fp32, bit for bit as transformers computes."""
-        mean, std = (torch.tensor(tuple(each), device=pixels.device).view(3, 1, 1) for each in (self.mean, self.std))
-        return pixels.float().div_(255).sub_(mean).div_(std)
-
-
-@dataclass(frozen=True)
-class TokenLosses:
-    """One value for each supervised token, in the order of the captions.
-
-    `nll` is the plain negative log-likelihood in nats, `objective` the same with label
-    smoothing (what is minimised), `caption` the index of the caption a token belongs to.
-    """
-
-    nll: Tensor
-    objective: Tensor
-    caption: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,8 +38,9 @@ class Backbone(ABC):
 
     `prompt` stands before every reference in training and before every caption later;
     it is saved with the model, as are `generation` (options that differ from captune's
-    defaults). Without `own_decoder`, captions are searched for by `transformers`. A family
-    is one file that implements the abstract methods.
+    defaults). Without `own_decoder`, captions are searched for by `transformers`. `processor`
+    prepares pictures for plain `transformers` and is saved with the model. A family is one
+    file that implements the abstract methods.
     """
 
     model: Any
@@ -77,10 +49,13 @@ class Backbone(ABC):
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
     own_decoder: bool = True
+    processor: Any = None
     _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
+    # Parts of a model that was trained before which do not learn unless asked to.
+    frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
 
     # -- what a family implements --------------------------------------------------
 
@@ -216,9 +191,14 @@ class Backbone(ABC):
 
     def encode_reference(self, reference: str, longest: int) -> Encoded:
         """Start, prompt, at most `longest` tokens of the reference, end."""
-        before = [self.start, *self.words(self.prompt)]
+        prompt = self.words(self.prompt)
+        words = self.words(f"{self.prompt} {reference}" if prompt else reference)
+        # In many vocabularies a word behind a space is another token; where the prompt's tokens
+        # changed by what follows, they are kept as generation will write them.
+        words = words[len(prompt) :] if words[: len(prompt)] == prompt else self.words(reference)
+        before = [self.start, *prompt]
         room = min(longest, self.longest - len(before) - 1)
-        return Encoded((*before, *self.words(reference)[:room], self.end), len(before))
+        return Encoded((*before, *words[:room], self.end), len(before))
 
     @property
     def running_dtype(self) -> torch.dtype:
@@ -226,6 +206,45 @@ class Backbone(ABC):
         if torch.is_autocast_enabled(self.device.type):
             return torch.get_autocast_dtype(self.device.type)
         return next(self.model.parameters()).dtype
+
+    def asked_of_transformers(self, options: GenerationOptions, temperature: float) -> dict[str, Any]:
+        """The options of a search as keywords of `generate`."""
+        chosen: dict[str, Any] = {"do_sample": options.sample, "num_beams": options.num_beams}
+        if options.sample:
+            chosen |= {"temperature": temperature, "top_k": options.top_k, "top_p": options.top_p}
+        if options.num_beams > 1:
+            stops = {"on": True, "off": False}.get(options.early_stopping, options.early_stopping)
+            chosen |= {"length_penalty": options.length_penalty, "early_stopping": stops}
+        return {
+            "eos_token_id": self.end,
+            "pad_token_id": self.pad,
+            "max_new_tokens": options.max_new_tokens,
+            "min_new_tokens": options.min_new_tokens or None,
+            "repetition_penalty": options.repetition_penalty,
+            "no_repeat_ngram_size": options.no_repeat_ngram_size,
+            "num_return_sequences": options.num_captions,
+            **chosen,
+        }
+
+    def set_generation_config(self, config: Any) -> None:
+        """Put the saved generation options where plain `transformers` reads them."""
+        defaults = GenerationOptions(**self.generation)
+        config.eos_token_id, config.pad_token_id = self.end, self.pad
+        config.num_beams, config.max_new_tokens = defaults.num_beams, defaults.max_new_tokens
+        config.no_repeat_ngram_size = defaults.no_repeat_ngram_size
+        config.repetition_penalty = defaults.repetition_penalty
+        if defaults.num_beams > 1:
+            config.length_penalty = defaults.length_penalty
+
+    def seen_by(self, vision: nn.Module, pixel_values: Tensor, lay_out: Callable[[], Eye | None]) -> Tensor | None:
+        """What a vision part laid out for inference makes of pixels; None while it learns, or where there is none."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters()):
+            return None
+        eye = self.kept("vision", vision, lay_out)
+        if eye is None:
+            return None
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return eye(pixel_values)
 
     def kept(self, name: str, module: nn.Module, lay_out: Callable[[], Kept]) -> Kept:
         """What `lay_out` makes of a module's weights, made again only when one of them has changed.

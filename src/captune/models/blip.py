@@ -12,14 +12,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
-from captune.models.backbone import Backbone, PixelSettings, TokenLosses
-from captune.models.blip_text import BlipStepper, decode_grouped
-from captune.models.blip_vision import BlipEye
+from captune.models.backbone import Backbone
+from captune.models.blip_text import blip_stack, decode_grouped
+from captune.models.eye import blip_eye
+from captune.models.losses import TokenLosses, token_losses
+from captune.models.pixels import PixelSettings
+from captune.models.positions import check_side, grid_positions, resize_processor, resized_positions
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
@@ -49,26 +51,28 @@ class Blip(Backbone):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
         processor = BlipImageProcessorPil.from_pretrained(str(folder), **hub)
         card = cls.read_card(folder)
-        size = int(model.config.vision_config.image_size)
-        if image_size is not None and image_size != size:
-            resize_positions(model, image_size)
-            size = image_size
-        pixels = PixelSettings(size, processor.image_mean, processor.image_std, int(processor.resample))
-        return cls(model, tokenizer, pixels, prompt=card.get("prompt", ""), generation=card.get("generation", {}))
+        if image_size is not None and image_size != int(model.config.vision_config.image_size):
+            _resize(model, image_size)
+        resize_processor(processor, int(model.config.vision_config.image_size))
+        return cls(
+            model,
+            tokenizer,
+            PixelSettings.of(processor),
+            prompt=card.get("prompt", ""),
+            generation=card.get("generation", {}),
+            processor=processor,
+        )
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip:
         from transformers import BlipConfig, BlipForConditionalGeneration
-        from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
         if size not in SIZES:
             raise UsageError(f"There is no BLIP size '{size}'.", did_you_mean(size, SIZES))
         side, patch, vision, text, dropout = SIZES[size]
         side = image_size or side
-        if side % patch:
-            raise UsageError(
-                f"The image size {side} is not a multiple of the patch size {patch}.", "Choose one that is."
-            )
+        check_side(side, patch)
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         config = BlipConfig(
@@ -96,7 +100,8 @@ class Blip(Backbone):
         # From the library's 0.02, noise, where a patch lies is hidden for long, and learned late or never.
         positions = model.vision_model.embeddings.position_embedding
         positions.data.zero_()[0, 1:] = 0.4 * grid_positions(side // patch, vision[0])
-        return cls(model, tokenizer, PixelSettings(side, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+        processor = BlipImageProcessorPil(size={"height": side, "width": side})
+        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -107,13 +112,8 @@ class Blip(Backbone):
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
-        learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
-        if learns or vision.config.hidden_act != "gelu":
-            return vision(pixel_values=pixel_values).last_hidden_state
-        dtype = self.running_dtype
-        eye = self.kept("vision", vision, lambda: BlipEye(vision, dtype))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return eye(pixel_values)
+        found = self.seen_by(vision, pixel_values, lambda: blip_eye(vision, self.running_dtype))
+        return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
 
     def token_losses(
         self,
@@ -129,41 +129,19 @@ class Blip(Backbone):
         decoder = self.model.text_decoder
         grid = CaptionGrid(lengths - 1, owner, memory.shape[0])
         hidden = decode_grouped(decoder, memory, tokens, grid, recompute=recompute)
-        labelled = grid.real & (grid.positions + 1 >= given[grid.caption_of_token])
-        log_probs = functional.log_softmax(decoder.cls(hidden).float(), -1)
-        nll = -log_probs.gather(1, grid.pack(tokens[:, 1:])[:, None])[:, 0]
-        objective = nll
-        if label_smoothing:
-            objective = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean(-1)
-        return TokenLosses(nll[labelled], objective[labelled], grid.caption_of_token[labelled])
+        return token_losses(decoder.cls, hidden, tokens, grid, given, label_smoothing)
 
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
-        pictures = memory.shape[0]
-        chosen: dict[str, Any] = {"do_sample": options.sample, "num_beams": options.num_beams}
-        if options.sample:
-            chosen |= {"temperature": temperature, "top_k": options.top_k, "top_p": options.top_p}
-        if options.num_beams > 1:
-            stops = {"on": True, "off": False}.get(options.early_stopping, options.early_stopping)
-            chosen |= {"length_penalty": options.length_penalty, "early_stopping": stops}
         return self.model.text_decoder.generate(
-            input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(pictures, 1),
+            input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
             encoder_hidden_states=memory,
             encoder_attention_mask=torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device),
-            eos_token_id=self.end,
-            pad_token_id=self.pad,
-            max_new_tokens=options.max_new_tokens,
-            min_new_tokens=options.min_new_tokens or None,
-            repetition_penalty=options.repetition_penalty,
-            no_repeat_ngram_size=options.no_repeat_ngram_size,
-            num_return_sequences=options.num_captions,
-            **chosen,
+            **self.asked_of_transformers(options, temperature),
         )
 
     def stepper(self) -> Stepper | None:
-        decoder, dtype = self.model.text_decoder, self.running_dtype
-        if decoder.config.hidden_act != "gelu":
-            return None
-        return self.kept("text", decoder, lambda: BlipStepper(decoder, dtype))
+        decoder = self.model.text_decoder
+        return self.kept("text", decoder, lambda: blip_stack(decoder, self.running_dtype))
 
     @property
     def width(self) -> int:
@@ -194,25 +172,10 @@ class Blip(Backbone):
 
     def _save_model(self, folder: Path) -> None:
         from transformers import BlipProcessor
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        defaults = GenerationOptions(**self.generation)
-        config = self.model.generation_config
-        config.eos_token_id, config.pad_token_id = self.end, self.pad
-        config.num_beams, config.max_new_tokens = defaults.num_beams, defaults.max_new_tokens
-        config.no_repeat_ngram_size = defaults.no_repeat_ngram_size
-        config.repetition_penalty = defaults.repetition_penalty
-        if defaults.num_beams > 1:
-            config.length_penalty = defaults.length_penalty
+        self.set_generation_config(self.model.generation_config)
         self.model.save_pretrained(folder)
-        side = {"height": self.pixels.size, "width": self.pixels.size}
-        processor = BlipImageProcessorPil(
-            size=side,
-            image_mean=list(self.pixels.mean),
-            image_std=list(self.pixels.std),
-            resample=self.pixels.resample,
-        )
-        BlipProcessor(processor, self.tokenizer).save_pretrained(folder)
+        BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
 
 
 def _layers(shape: tuple[int, int, int]) -> dict[str, int]:
@@ -225,36 +188,10 @@ def _layers(shape: tuple[int, int, int]) -> dict[str, int]:
     }
 
 
-def resize_positions(model: Any, image_size: int) -> None:
-    """Interpolate the vision part's position embeddings (bicubic) for another image size, for good.
-
-    Source: the original code's `interpolate_pos_embed`; the class token keeps its own.
-    """
-    config = model.config.vision_config
-    patch = int(config.patch_size)
-    if image_size % patch:
-        raise UsageError(
-            f"The image size {image_size} is not a multiple of the patch size {patch}.", "Choose one that is."
-        )
-    embeddings = model.vision_model.embeddings
-    old = embeddings.position_embedding.data
-    before, after = int((old.shape[1] - 1) ** 0.5), image_size // patch
-    grid = old[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
-    grid = functional.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
-    positions = torch.cat([old[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
-    embeddings.position_embedding = nn.Parameter(positions)
-    embeddings.image_size = image_size
-    embeddings.num_patches, embeddings.num_positions = after**2, after**2 + 1
-    config.image_size = image_size
-
-
-def grid_positions(side: int, width: int) -> Tensor:
-    """Sines and cosines of the row and of the column, [side², width], for the patches of a square picture.
-
-    Source: Chen et al. 2021 (MoCo v3), Beyer et al. 2022 ("Better plain ViT baselines for ImageNet-1k"), who
-    learn faster from them than from noise. `width` is a multiple of 4.
-    """
-    rate = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
-    angles = torch.arange(side)[:, None] * rate
-    line = torch.cat([angles.sin(), angles.cos()], -1)
-    return torch.cat([line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)], -1).flatten(0, 1)
+def _resize(model: Any, image_size: int) -> None:
+    """Another image size for good."""
+    config, embeddings = model.config.vision_config, model.vision_model.embeddings
+    positions = resized_positions(embeddings.position_embedding.data[0], image_size, int(config.patch_size))
+    embeddings.position_embedding = nn.Parameter(positions[None])
+    embeddings.image_size, config.image_size = image_size, image_size
+    embeddings.num_patches, embeddings.num_positions = len(positions) - 1, len(positions)

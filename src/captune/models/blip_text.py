@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from captune.models.attention import CaptionGrid, attend, attend_now
-from captune.models.dense import Dense, Norm, join_heads, split_heads
-from captune.models.stepper import KeyValues, Stepper
+from captune.models.attention import CaptionGrid, attend
+from captune.models.dense import ACTIVATIONS, Dense, Norm
+from captune.models.text_stack import Cross, Layer, TextStack
 
 
 def decode_grouped(
@@ -62,65 +61,37 @@ def _layer(layer: Any, hidden: Tensor, memory: Tensor, grid: CaptionGrid) -> Ten
     return layer.feed_forward_chunk(hidden)
 
 
-class BlipStepper(Stepper):
-    """The same layers for generation: a picture's keys and values once, all its captions as rows over them."""
-
-    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
-        config, embeddings, head = decoder.config, decoder.bert.embeddings, decoder.cls.predictions
-        self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
-        self.head_width = config.hidden_size // self.heads
-        self.words = embeddings.word_embeddings.weight.detach().to(dtype)
-        self.positions = embeddings.position_embeddings.weight.detach().to(dtype)
-        self.norm = Norm(embeddings.LayerNorm, dtype)
-        self.blocks = [_Block(layer, dtype) for layer in decoder.bert.encoder.layer]
-        self.change = Dense(head.transform.dense, dtype=dtype, gelu=True)
-        self.change_norm = Norm(head.transform.LayerNorm, dtype)
-        self.vocabulary = Dense(head.decoder, dtype=dtype)
-
-    def recall(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
-        found = []
-        for block in self.blocks:
-            keys, values = split_heads(block.remembered(memory), 2, self.heads)
-            found.append((keys.contiguous(), values.contiguous()))
-        return found
-
-    def step(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        recalled: list[tuple[Tensor, Tensor]],
-        said: KeyValues,
-        mask: Tensor | None,
-    ) -> Tensor:
-        hidden = self.norm(functional.embedding(tokens, self.words) + functional.embedding(positions, self.positions))
-        for number, block in enumerate(self.blocks):
-            query, keys, values = split_heads(block.own(hidden), 3, self.heads)
-            keys, values = said.write(number, keys, values)
-            attended = attend_now(query, keys, values, mask)
-            hidden = block.own_norm(block.own_out(join_heads(attended)) + hidden)
-            (query,) = split_heads(block.asked(hidden), 1, self.heads)
-            attended = attend_now(query, *recalled[number])
-            hidden = block.cross_norm(block.cross_out(join_heads(attended)) + hidden)
-            hidden = block.norm(block.down(block.up(hidden)) + hidden)
-        said.used += tokens.shape[1]
-        return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.vocabulary(self.change_norm(self.change(hidden))).float()
+def blip_stack(decoder: Any, dtype: torch.dtype) -> TextStack | None:
+    """The same layers for generation; None where their activation is not known here."""
+    config, embeddings, head = decoder.config, decoder.bert.embeddings, decoder.cls.predictions
+    if config.hidden_act not in ACTIVATIONS:
+        return None
+    change = Dense(head.transform.dense, dtype=dtype, activation=config.hidden_act)
+    change_norm, vocabulary = Norm(head.transform.LayerNorm, dtype), Dense(head.decoder, dtype=dtype)
+    return TextStack(
+        words=embeddings.word_embeddings.weight,
+        positions=embeddings.position_embeddings.weight,
+        first=Norm(embeddings.LayerNorm, dtype),
+        layers=[_laid_out(layer, config.hidden_act, dtype) for layer in decoder.bert.encoder.layer],
+        heads=config.num_attention_heads,
+        head=lambda hidden: vocabulary(change_norm(change(hidden))),
+        dtype=dtype,
+    )
 
 
-class _Block:
-    """A layer's weights as generation uses them."""
-
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
-        own, cross = layer.attention, layer.crossattention
-        self.own = Dense(own.self.query, own.self.key, own.self.value, dtype=dtype)
-        self.own_out, self.own_norm = Dense(own.output.dense, dtype=dtype), Norm(own.output.LayerNorm, dtype)
-        self.asked = Dense(cross.self.query, dtype=dtype)
-        self.remembered = Dense(cross.self.key, cross.self.value, dtype=dtype)
-        self.cross_out, self.cross_norm = Dense(cross.output.dense, dtype=dtype), Norm(cross.output.LayerNorm, dtype)
-        self.up, self.down = (
-            Dense(layer.intermediate.dense, dtype=dtype, gelu=True),
-            Dense(layer.output.dense, dtype=dtype),
-        )
-        self.norm = Norm(layer.output.LayerNorm, dtype)
+def _laid_out(layer: Any, activation: str, dtype: torch.dtype) -> Layer:
+    own, cross = layer.attention, layer.crossattention
+    return Layer(
+        norm=Norm(own.output.LayerNorm, dtype),
+        own=Dense(own.self.query, own.self.key, own.self.value, dtype=dtype),
+        out=Dense(own.output.dense, dtype=dtype),
+        cross=Cross(
+            norm=Norm(cross.output.LayerNorm, dtype),
+            asked=Dense(cross.self.query, dtype=dtype),
+            remembered=Dense(cross.self.key, cross.self.value, dtype=dtype),
+            out=Dense(cross.output.dense, dtype=dtype),
+        ),
+        wide_norm=Norm(layer.output.LayerNorm, dtype),
+        up=Dense(layer.intermediate.dense, dtype=dtype, activation=activation),
+        down=Dense(layer.output.dense, dtype=dtype),
+    )

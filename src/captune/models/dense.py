@@ -10,32 +10,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# transformers' names of activations by ours: what oneDNN computes in the same step, and what torch does.
+GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+ACTIVATIONS = frozenset((*GELU, "quick_gelu", "relu", ""))
+
 
 class Dense:
-    """One or more linear layers over the same input as one, with an exact GELU behind it if asked.
+    """One or more linear layers over the same input as one, with an activation behind it if asked.
 
     `weight` of a convolution whose patches do not overlap works as well: its input is then
-    a row of values for each patch.
+    a row of values for each patch. `activation` has transformers' name for it.
     """
 
-    def __init__(self, *layers: Any, dtype: torch.dtype, gelu: bool = False) -> None:
-        weights = [layer.weight.detach().flatten(1).to(dtype) for layer in layers]
-        biases = [layer.bias.detach().to(dtype) for layer in layers]
-        self.gelu = gelu
-        self.weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self.bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    def __init__(self, *layers: Any, dtype: torch.dtype, activation: str = "") -> None:
+        weights = [_weight(layer).to(dtype) for layer in layers]
+        biases = [
+            torch.zeros(len(weight), device=weight.device) if layer.bias is None else layer.bias.detach()
+            for layer, weight in zip(layers, weights, strict=True)
+        ]
+        self.activation = activation
+        self.weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.bias = (biases[0] if len(biases) == 1 else torch.cat(biases)).to(dtype)
         self.packed = _packed(self.weight)
         if self.packed is not None and (dtype == torch.bfloat16 or not _mkl_is_fast()):
             self.weight = None  # never needed again
 
     def __call__(self, values: Tensor) -> Tensor:
         if self.packed is not None and (self.weight is None or _few_rows(values)):
-            after = "gelu" if self.gelu else "none"
-            return torch.ops.mkldnn._linear_pointwise(
-                values, self.packed, self.bias, after, [], "none" if self.gelu else ""
+            fused = "gelu" if self.activation in GELU else "none"
+            found = torch.ops.mkldnn._linear_pointwise(
+                values, self.packed, self.bias, fused, [], GELU.get(self.activation, "")
             )
-        found = functional.linear(values, self.weight, self.bias)
-        return functional.gelu(found) if self.gelu else found
+            return found if fused == "gelu" else activate(self.activation, found)
+        assert self.weight is not None, "what is not packed is kept"
+        return activate(self.activation, functional.linear(values, self.weight, self.bias))
+
+
+def activate(name: str, values: Tensor) -> Tensor:
+    """One of `ACTIVATIONS`."""
+    if name in GELU:
+        return functional.gelu(values, approximate=GELU[name])
+    if name == "quick_gelu":
+        return values * torch.sigmoid(1.702 * values)
+    return functional.relu(values) if name == "relu" else values
 
 
 class Norm:
@@ -47,6 +64,16 @@ class Norm:
 
     def __call__(self, values: Tensor) -> Tensor:
         return functional.layer_norm(values, self.shape, self.weight, self.bias, self.eps)
+
+
+def _weight(layer: Any) -> Tensor:
+    """The weight (out, in) of a linear layer, of GPT-2's transposed one or of a patch convolution, adapters added."""
+    weight = layer.weight.detach()
+    for adapter in getattr(layer, "active_adapters", ()):
+        if not layer.merged and adapter in layer.lora_A:
+            weight = weight + layer.get_delta_weight(adapter)
+    plain = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    return (weight.t() if type(plain).__name__ == "Conv1D" else weight).flatten(1)
 
 
 def _packed(weight: Tensor) -> Tensor | None:

@@ -1,0 +1,246 @@
+"""BLIP-2: a vision transformer, a Q-Former that asks it, and a language model that speaks.
+
+Li et al. 2023, *BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders
+and Large Language Models*; weights and layers are `transformers.Blip2ForConditionalGeneration`.
+The language model (OPT, Flan-T5) is `transformers`' own in training and in search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from captune.core.errors import UsageError, did_you_mean
+from captune.core.options import GenerationOptions
+from captune.models.backbone import Backbone
+from captune.models.losses import TokenLosses, padded_losses
+from captune.models.pixels import PixelSettings
+from captune.models.positions import check_side
+from captune.models.vocabulary import learn_tokenizer
+
+SIZES = ("tiny", "tiny-t5")
+# Seen by nobody: a language model that reads embeddings is told of pictures by this token.
+IMAGE = "<image>"
+
+
+class Blip2(Backbone):
+    """`Blip2ForConditionalGeneration` with its tokenizer and pixels.
+
+    With OPT the prompt stands before the caption; with Flan-T5 its encoder reads the prompt,
+    its decoder writes the caption. By default the Q-Former and its projection alone learn.
+    """
+
+    family: ClassVar[str] = "blip-2"
+    sizes: ClassVar[tuple[str, ...]] = SIZES
+    frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "text")
+
+    @classmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Blip2:
+        from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+
+        model: Any = Blip2ForConditionalGeneration.from_pretrained(str(folder), **{"dtype": torch.float32, **hub})
+        hub.pop("quantization_config", None)
+        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        if image_size not in (None, PixelSettings.of(processor).size):
+            raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
+        card = cls.read_card(folder)
+        return cls(
+            model,
+            tokenizer,
+            PixelSettings.of(processor),
+            prompt=card.get("prompt", ""),
+            generation=card.get("generation", {}),
+            processor=processor,
+        )
+
+    @classmethod
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip2:
+        from transformers import Blip2Config, Blip2ForConditionalGeneration
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+        if size not in SIZES:
+            raise UsageError(f"There is no BLIP-2 size '{size}'.", did_you_mean(size, SIZES))
+        side = image_size or 32
+        check_side(side, 8)
+        tokenizer = learn_tokenizer(texts, vocab_size)
+        tokenizer.add_tokens([IMAGE], special_tokens=True)
+        ids = tokenizer.get_vocab()
+        narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        t5 = {
+            "model_type": "t5",
+            "d_model": 48,
+            "d_kv": 16,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_heads": 2,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": ids["[PAD]"],
+        }
+        opt = {
+            "model_type": "opt",
+            "hidden_size": 48,
+            "word_embed_proj_dim": 48,
+            "ffn_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 160,
+            "dropout": 0.0,
+        }
+        tokens = {"bos_token_id": ids["[DEC]"], "eos_token_id": ids["[SEP]"], "pad_token_id": ids["[PAD]"]}
+        text = {**(t5 if size == "tiny-t5" else opt), "vocab_size": len(tokenizer), **tokens}
+        config = Blip2Config(
+            vision_config={**narrow, "image_size": side, "patch_size": 8, "initializer_range": 0.02},
+            qformer_config={
+                **narrow,
+                "encoder_hidden_size": 32,
+                "cross_attention_frequency": 2,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+            },
+            text_config=text,
+            num_query_tokens=4,
+            image_token_index=ids[IMAGE],
+        )
+        model: Any = Blip2ForConditionalGeneration(config)
+        model.query_tokens.data.normal_(std=config.initializer_range)
+        processor = BlipImageProcessorPil(size={"height": side, "width": side})
+        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
+
+    @property
+    def _speaks_after(self) -> bool:
+        """Whether the language model is a decoder alone, that goes on after picture and prompt."""
+        return self.model.config.use_decoder_only_language_model
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
+        for name, parameter in self.model.named_parameters():
+            place = name.removeprefix("base_model.model.").partition(".")[0]
+            parts[{"vision_model": "vision", "language_model": "text"}.get(place, "bridge")].append(parameter)
+        return parts
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        return self.model.vision_model(pixel_values).last_hidden_state
+
+    def _asked(self, memory: Tensor) -> Tensor:
+        """What the Q-Former makes of the memory: (pictures, queries, hidden size of the language model)."""
+        queries = self.model.query_tokens.expand(memory.shape[0], -1, -1)
+        seen = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
+        found = self.model.qformer(
+            query_embeds=queries, encoder_hidden_states=memory, encoder_attention_mask=seen
+        ).last_hidden_state
+        return self.model.language_projection(found.to(memory.dtype))
+
+    def _behind_picture(self, asked: Tensor, tokens: Tensor) -> Tensor:
+        """Embeddings of a picture's queries and of tokens (rows, steps) behind them."""
+        words = self.model.get_input_embeddings()(tokens)
+        return torch.cat([asked.to(words.dtype), words], 1)
+
+    def token_losses(
+        self,
+        memory: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        given: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        recompute: bool = False,
+    ) -> TokenLosses:
+        asked, language = self._asked(memory), self.model.language_model
+        if recompute and self.model.training:
+            language.gradient_checkpointing_enable()
+        if self._speaks_after:
+            embeddings = self._behind_picture(asked[owner], tokens[:, :-1])
+            places = torch.arange(embeddings.shape[1], device=tokens.device)
+            seen = (places < asked.shape[1] + lengths[:, None] - 1).long()
+            logits = language(inputs_embeds=embeddings, attention_mask=seen, use_cache=False).logits
+            return padded_losses(logits[:, asked.shape[1] :], tokens, lengths, given, label_smoothing)
+        prompts, before = tokens[:, 1 : int(given[0])], int(given[0]) - 1
+        assert bool((given == given[0]).all()), "all captions of a batch have one prompt"
+        encoded = self._read(asked, prompts[:1].expand(len(memory), -1))
+        captions = torch.cat([tokens[:, :1], tokens[:, before + 1 :]], 1)
+        lengths = lengths - before
+        steps = torch.arange(captions.shape[1] - 1, device=tokens.device)
+        logits = language(
+            encoder_outputs=(encoded[owner],),
+            decoder_input_ids=captions[:, :-1],
+            decoder_attention_mask=(steps < lengths[:, None] - 1).long(),
+            use_cache=False,
+        ).logits
+        return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)
+
+    def _read(self, asked: Tensor, prompts: Tensor) -> Tensor:
+        """What the encoder of the language model makes of pictures and their prompts (pictures, steps)."""
+        end = prompts.new_full((len(prompts), 1), self.end)
+        embeddings = self._behind_picture(asked, torch.cat([prompts, end], 1))
+        return self.model.language_model.get_encoder()(inputs_embeds=embeddings).last_hidden_state
+
+    def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        chosen = self.asked_of_transformers(options, temperature)
+        asked, language = self._asked(memory), self.model.language_model
+        given = torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1)
+        if self._speaks_after:
+            pictures = given.new_full(asked.shape[:2], self.model.config.image_token_id)
+            found = language.generate(
+                input_ids=torch.cat([pictures, given], 1),
+                inputs_embeds=self._behind_picture(asked, given),
+                attention_mask=torch.ones(len(memory), asked.shape[1] + len(prefix), device=memory.device).long(),
+                **chosen,
+            )
+            return found[:, asked.shape[1] :]
+        found = language.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._read(asked, given[:, 1:])),
+            decoder_start_token_id=self.start,
+            **chosen,
+        )
+        each = len(found) // len(memory)
+        return torch.cat([given.repeat_interleave(each, 0), found[:, 1:]], 1)
+
+    @property
+    def width(self) -> int:
+        return self.model.config.vision_config.hidden_size
+
+    @property
+    def start(self) -> int:
+        text = self.model.config.text_config
+        return text.bos_token_id if self._speaks_after else (text.decoder_start_token_id or text.pad_token_id)
+
+    @property
+    def end(self) -> int:
+        return self.model.config.text_config.eos_token_id
+
+    @property
+    def pad(self) -> int:
+        return self.model.config.text_config.pad_token_id
+
+    @property
+    def longest(self) -> int:
+        text, queries = self.model.config.text_config, self.model.config.num_query_tokens
+        return (text.max_position_embeddings if self._speaks_after else getattr(text, "n_positions", 512)) - queries
+
+    def set_dropout(self, probability: float) -> None:
+        text = self.model.config.text_config
+        for name in ("dropout", "attention_dropout", "dropout_rate"):
+            if hasattr(text, name):
+                setattr(text, name, probability)
+        for module in self.model.language_model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.dropout = probability  # OPT's layers keep a number instead of a module
+
+    def _save_model(self, folder: Path) -> None:
+        from transformers import Blip2Processor
+
+        for part in (self.model, self.model.language_model):
+            self.set_generation_config(part.generation_config)
+        self.model.save_pretrained(folder)
+        queries = self.model.config.num_query_tokens
+        Blip2Processor(self.processor, self.tokenizer, num_query_tokens=queries).save_pretrained(folder)

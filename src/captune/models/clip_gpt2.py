@@ -1,0 +1,277 @@
+"""CLIP and GPT-2 with cross-attention between them, or any other `transformers.VisionEncoderDecoderModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.options import GenerationOptions
+from captune.models.attention import CaptionGrid
+from captune.models.backbone import Backbone
+from captune.models.eye import clip_eye
+from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
+from captune.models.losses import TokenLosses, padded_losses, token_losses
+from captune.models.pixels import PixelSettings
+from captune.models.positions import check_side, grid_positions, resize_clip, resize_processor
+from captune.models.stepper import Stepper
+from captune.models.vocabulary import learn_tokenizer
+
+# size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
+SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
+    "tiny": (32, 8, (32, 2, 2), (48, 2, 2), 0.0),
+    "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
+    "base": (224, 32, (768, 12, 12), (768, 12, 12), 0.1),
+}
+# Of these, checkpoints hold a text side as well; only the vision side is loaded.
+VISION_CLASSES = {
+    "clip": "CLIPVisionModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+}
+
+
+class ClipGpt2(Backbone):
+    """A vision encoder and a GPT-2 that attends to it; a projection between them where their widths differ.
+
+    Other decoders of a `VisionEncoderDecoderModel` work too, by `transformers`' own forward
+    pass and search, which are slower.
+    """
+
+    family: ClassVar[str] = "clip-gpt2"
+    sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:
+        from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+
+        model: Any = VisionEncoderDecoderModel.from_pretrained(str(folder), dtype=torch.float32, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
+        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        return cls._whole(model, tokenizer, processor, image_size, cls.read_card(folder))
+
+    @classmethod
+    def pair(cls, vision: str, text: str, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:
+        """A vision checkpoint (CLIP, SigLIP, ViT, DINOv2 …) and a GPT-2, joined by new cross-attention."""
+        import transformers
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
+
+        seeing = AutoConfig.from_pretrained(vision, **hub).model_type
+        loader: Any = getattr(transformers, VISION_CLASSES.get(seeing, "AutoModel"))
+        # ViT and DINOv2 would bring a pooler that nothing uses.
+        less = {"add_pooling_layer": False} if seeing == "vit" else {}
+        encoder = loader.from_pretrained(vision, dtype=torch.float32, **less, **hub)
+        config: Any = AutoConfig.from_pretrained(text, **hub)
+        config.add_cross_attention = config.is_decoder = True
+        decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(text, **hub)
+        if tokenizer.eos_token_id is None:
+            raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")
+        model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        _set_tokens(model, start, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        processor = AutoImageProcessor.from_pretrained(vision, backend="pil", **hub)
+        return cls._whole(model, tokenizer, processor, image_size, {})
+
+    @classmethod
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> ClipGpt2:
+        from transformers import (
+            CLIPVisionConfig,
+            CLIPVisionModel,
+            GPT2Config,
+            GPT2LMHeadModel,
+            VisionEncoderDecoderModel,
+        )
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        if size not in SIZES:
+            raise UsageError(f"There is no CLIP+GPT-2 size '{size}'.", did_you_mean(size, SIZES))
+        side, patch, (width, layers, heads), text, dropout = SIZES[size]
+        side = image_size or side
+        check_side(side, patch)
+        tokenizer = learn_tokenizer(texts, vocab_size)
+        ids = tokenizer.get_vocab()
+        encoder = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                image_size=side,
+                patch_size=patch,
+            )
+        )
+        positions = encoder.embeddings.position_embedding.weight
+        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, width)
+        config: Any = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=128,
+            n_embd=text[0],
+            n_layer=text[1],
+            n_head=text[2],
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=ids["[DEC]"],
+            eos_token_id=ids["[SEP]"],
+            add_cross_attention=True,
+        )
+        config.is_decoder = True
+        model = VisionEncoderDecoderModel(encoder=encoder, decoder=GPT2LMHeadModel(config))
+        _set_tokens(model, ids["[DEC]"], ids["[SEP]"], ids["[PAD]"])
+        square = {"height": side, "width": side}
+        processor = CLIPImageProcessorPil(size=square, do_center_crop=False)
+        return cls._whole(model, tokenizer, processor, None, {})
+
+    @classmethod
+    def _whole(
+        cls, model: Any, tokenizer: Any, processor: Any, image_size: int | None, card: dict[str, Any]
+    ) -> ClipGpt2:
+        pixels = PixelSettings.of(processor)
+        if image_size is not None and image_size != pixels.size:
+            _resize(model, processor, image_size)
+            pixels = PixelSettings.of(processor)
+        return cls(
+            model,
+            tokenizer,
+            pixels,
+            prompt=card.get("prompt", ""),
+            generation=card.get("generation", {}),
+            processor=processor,
+        )
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
+        for name, parameter in self.model.named_parameters():
+            across = ("enc_to_dec_proj.", ".crossattention.", ".ln_cross_attn.")
+            part = "vision" if name.startswith("encoder.") else "text"
+            parts["bridge" if any(word in name for word in across) else part].append(parameter)
+        return parts
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        vision = self.model.encoder
+        found = None
+        if vision.config.model_type == "clip_vision_model":
+            body = getattr(vision, "vision_model", vision)
+            found = self.seen_by(
+                vision, pixel_values, lambda: clip_eye(body, vision.config, self.running_dtype, norm_behind=False)
+            )
+        return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
+
+    def token_losses(
+        self,
+        memory: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        given: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        recompute: bool = False,
+    ) -> TokenLosses:
+        decoder = self.model.decoder
+        memory = memory if self._bridge is None else self._bridge(memory)
+        if is_plain_gpt2(decoder):
+            grid = CaptionGrid(lengths - 1, owner, memory.shape[0])
+            hidden = decode_grouped(decoder, memory, tokens, grid, recompute=recompute)
+            return token_losses(decoder.lm_head, hidden, tokens, grid, given, label_smoothing)
+        steps = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+        logits = decoder(
+            input_ids=tokens[:, :-1],
+            attention_mask=(steps < lengths[:, None] - 1).long(),
+            encoder_hidden_states=memory[owner],
+            use_cache=False,
+        ).logits
+        return padded_losses(logits, tokens, lengths, given, label_smoothing)
+
+    def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+            decoder_input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
+            **self.asked_of_transformers(options, temperature),
+        )
+
+    def stepper(self) -> Stepper | None:
+        decoder, bridge = self.model.decoder, self._bridge
+        if not is_plain_gpt2(decoder):
+            return None
+        module = decoder if bridge is None else nn.ModuleList([decoder, bridge])
+        return self.kept("text", module, lambda: gpt2_stack(decoder, bridge, self.running_dtype))
+
+    @property
+    def _bridge(self) -> Any:
+        """The projection from the vision part's width to the text part's, where they differ."""
+        return getattr(self.model, "enc_to_dec_proj", None)
+
+    @property
+    def width(self) -> int:
+        return self.model.config.encoder.hidden_size
+
+    @property
+    def start(self) -> int:
+        return self._token("decoder_start_token_id", "bos_token_id")
+
+    @property
+    def end(self) -> int:
+        return self._token("eos_token_id")
+
+    @property
+    def pad(self) -> int:
+        return self._token("pad_token_id", "eos_token_id")
+
+    def _token(self, *names: str) -> int:
+        """The first of these tokens that the model, its generation or its decoder's configuration states."""
+        for name in names:
+            for config in (self.model.config, self.model.generation_config, self.model.config.decoder, self.tokenizer):
+                found = getattr(config, name, None)
+                if found is not None:
+                    return int(found[0] if isinstance(found, list) else found)
+        raise CaptuneError(f"The model does not say its {names[0]}.", "Add it to the model's config.json.")
+
+    @property
+    def longest(self) -> int:
+        return self.model.config.decoder.max_position_embeddings
+
+    def set_dropout(self, probability: float) -> None:
+        config = self.model.config.decoder
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "hidden_dropout_prob"):
+            if hasattr(config, name):
+                setattr(config, name, probability)
+        for module in self.model.decoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+
+    def _save_model(self, folder: Path) -> None:
+        self.set_generation_config(self.model.generation_config)
+        self.model.generation_config.decoder_start_token_id = self.start
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def _set_tokens(model: Any, start: int, end: int, pad: int) -> None:
+    """Say which tokens begin, end and fill a caption, wherever `transformers` may look."""
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = start, end, pad
+
+
+def _resize(model: Any, processor: Any, image_size: int) -> None:
+    """Another image size for good; raises `UsageError` for vision parts other than CLIP's."""
+    vision = model.encoder
+    if vision.config.model_type != "clip_vision_model":
+        raise UsageError(
+            f"The image size of a vision part of the kind {vision.config.model_type} cannot be changed.",
+            "Leave out --image-size.",
+        )
+    resize_clip(getattr(vision, "vision_model", vision).embeddings, image_size)
+    vision.config.image_size = model.config.encoder.image_size = image_size
+    resize_processor(processor, image_size)

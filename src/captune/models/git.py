@@ -1,0 +1,195 @@
+"""GIT: a CLIP vision transformer whose patches stand before the words of one transformer.
+
+Wang et al. 2022, *GIT: A Generative Image-to-text Transformer*; the weights and layers are
+`transformers.GitForCausalLM`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.options import GenerationOptions
+from captune.models.attention import CaptionGrid
+from captune.models.backbone import Backbone
+from captune.models.dense import ACTIVATIONS
+from captune.models.eye import clip_eye
+from captune.models.git_text import Seen, decode_grouped, git_stack
+from captune.models.losses import TokenLosses, token_losses
+from captune.models.pixels import PixelSettings
+from captune.models.positions import check_side, grid_positions, resize_clip, resize_processor
+from captune.models.stepper import Stepper
+from captune.models.vocabulary import learn_tokenizer
+
+# size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
+SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
+    "tiny": (32, 8, (32, 2, 2), (48, 2, 2), 0.0),
+    "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
+    "base": (224, 16, (768, 12, 12), (768, 6, 12), 0.1),
+}
+
+
+class Git(Backbone):
+    """`GitForCausalLM` with its tokenizer and pixels."""
+
+    family: ClassVar[str] = "git"
+    sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Git:
+        from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
+
+        model: Any = GitForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **hub)
+        if model.config.num_image_with_embedding:
+            raise CaptuneError(
+                f"{folder} is a GIT for films of {model.config.num_image_with_embedding} pictures.",
+                "Take one for single pictures, such as microsoft/git-base-coco.",
+            )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
+        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        if image_size is not None and image_size != PixelSettings.of(processor).size:
+            vision = model.git.image_encoder
+            resize_clip(vision.vision_model.embeddings, image_size)
+            vision.config.image_size = model.config.vision_config.image_size = image_size
+            for layer in model.git.encoder.layer:
+                layer.attention.self.image_patch_tokens = vision.vision_model.embeddings.num_positions
+            resize_processor(processor, image_size)
+        card = cls.read_card(folder)
+        return cls(
+            model,
+            tokenizer,
+            PixelSettings.of(processor),
+            prompt=card.get("prompt", ""),
+            generation=card.get("generation", {}),
+            processor=processor,
+        )
+
+    @classmethod
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Git:
+        from transformers import GitConfig, GitForCausalLM
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        if size not in SIZES:
+            raise UsageError(f"There is no GIT size '{size}'.", did_you_mean(size, SIZES))
+        side, patch, vision, text, dropout = SIZES[size]
+        side = image_size or side
+        check_side(side, patch)
+        tokenizer = learn_tokenizer(texts, vocab_size)
+        ids = tokenizer.get_vocab()
+        config = GitConfig(
+            vision_config={**_layers(vision), "image_size": side, "patch_size": patch},
+            **_layers(text),
+            vocab_size=len(tokenizer),
+            max_position_embeddings=128,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            bos_token_id=ids["[CLS]"],
+            eos_token_id=ids["[SEP]"],
+            pad_token_id=ids["[PAD]"],
+        )
+        model = GitForCausalLM(config)
+        positions = model.git.image_encoder.vision_model.embeddings.position_embedding.weight
+        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
+        processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
+        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
+        for name, parameter in self.model.named_parameters():
+            seen, joined = "git.image_encoder." in name, "git.visual_projection." in name
+            parts["vision" if seen else "bridge" if joined else "text"].append(parameter)
+        return parts
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        vision = self.model.git.image_encoder
+        found = self.seen_by(
+            vision,
+            pixel_values,
+            lambda: clip_eye(vision.vision_model, vision.config, self.running_dtype, norm_behind=True),
+        )
+        return vision(pixel_values).last_hidden_state if found is None else found
+
+    def token_losses(
+        self,
+        memory: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        given: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        recompute: bool = False,
+    ) -> TokenLosses:
+        git = self.model.git
+        grid = CaptionGrid(lengths - 1, owner, memory.shape[0])
+        hidden = decode_grouped(git, git.visual_projection(memory), tokens, grid, recompute=recompute)
+        return token_losses(self.model.output, hidden, tokens, grid, given, label_smoothing)
+
+    def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
+        git, seeing = self.model.git, self.model.git.image_encoder
+        git.image_encoder = Seen()
+        try:
+            return self.model.generate(
+                input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
+                pixel_values=memory[:, None],
+                **self.asked_of_transformers(options, temperature),
+            )
+        finally:
+            git.image_encoder = seeing
+
+    def stepper(self) -> Stepper | None:
+        if self.model.config.hidden_act not in ACTIVATIONS:
+            return None
+        git = self.model.git
+        text = nn.ModuleList([git.embeddings, git.encoder, git.visual_projection, self.model.output])
+        return self.kept("text", text, lambda: git_stack(self.model, self.running_dtype))
+
+    @property
+    def width(self) -> int:
+        return self.model.config.vision_config.hidden_size
+
+    @property
+    def start(self) -> int:
+        return self.model.config.bos_token_id
+
+    @property
+    def end(self) -> int:
+        return self.model.config.eos_token_id
+
+    @property
+    def pad(self) -> int:
+        return self.model.config.pad_token_id
+
+    @property
+    def longest(self) -> int:
+        return self.model.config.max_position_embeddings
+
+    def set_dropout(self, probability: float) -> None:
+        config = self.model.config
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = probability
+        for part in (self.model.git.embeddings, self.model.git.encoder):
+            for module in part.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = probability
+
+    def _save_model(self, folder: Path) -> None:
+        from transformers import GitProcessor
+
+        self.set_generation_config(self.model.generation_config)
+        self.model.save_pretrained(folder)
+        GitProcessor(self.processor, self.tokenizer).save_pretrained(folder)
+
+
+def _layers(shape: tuple[int, int, int]) -> dict[str, Any]:
+    width, layers, heads = shape
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
