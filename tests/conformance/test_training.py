@@ -290,11 +290,11 @@ def test_captioning_defaults_travel_with_the_model(finished: Run) -> None:
 def test_a_metric_that_is_not_measured_cannot_choose_a_checkpoint(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CaptuneError, match=r"not measure 'cider'.* not among --validation-metrics") as error:
+    with pytest.raises(CaptuneError, match=r"not measure cider, .* not among --validation-metrics") as error:
         train(tiny_data, tmp_path / "a", best_metric="cider", validation_metrics=["bleu"])
-    assert "(bleu_4, bleu_1, loss)" in (error.value.hint or "")
+    assert "(bleu, loss)" in (error.value.hint or "")
     monkeypatch.setattr("captune.metrics.meteor.data.find_spec", lambda name: None)
-    with pytest.raises(CaptuneError, match=r"(?s)not measure 'meteor'.*captune\[meteor\]"):
+    with pytest.raises(CaptuneError, match=r"(?s)not measure meteor, .*captune\[meteor\]"):
         train(tiny_data, tmp_path / "a", best_metric="meteor")
     assert not (tmp_path / "a").exists()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from captune.core.errors import CaptuneError
-from captune.engine.selection import RULES, measured
+from captune.engine.selection import RULES, choose, measured
 
 
 def history(**columns: tuple[float, ...]) -> list[dict[str, float]]:
@@ -76,3 +78,29 @@ def test_scores_of_zero_are_no_error() -> None:
     flat = history(meteor=(0.0, 0.0), cider=(0.0, 0.0), bleu_4=(0.0, 0.1))
     assert RULES["weighted-composite"](flat) == 1
     assert RULES["multi-criteria"](flat) == 1
+
+
+def lines(*scores: dict[str, float]) -> list[dict[str, Any]]:
+    named = [{f"eval_{name}": value for name, value in each.items()} for each in scores]
+    return [{"step": 10 * n, "epoch": n, **each} for n, each in enumerate(named, 1)]
+
+
+def test_a_choice_says_when_and_why() -> None:
+    choice = choose([{"step": 5, "loss": 4.0}, *lines(*HISTORY)], "meteor-centric")
+    assert choice is not None
+    assert (choice.rule, choice.step, choice.epoch) == ("meteor-centric", 30, 3.0)
+    assert choice.scores == HISTORY[2]
+    assert choice.why.startswith("A higher METEOR wins")
+
+
+def test_the_choice_is_among_what_is_kept() -> None:
+    choice = choose(lines(*HISTORY), "cider", {10, 40})
+    assert choice is not None
+    assert choice.step == 40
+
+
+def test_without_captions_the_loss_decides() -> None:
+    choice = choose(lines({"loss": 3.0}, {"loss": 2.0}, {"loss": 2.5}), "meteor-centric")
+    assert choice is not None
+    assert (choice.rule, choice.step) == ("loss", 20)
+    assert choose([], "loss") is None

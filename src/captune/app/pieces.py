@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions, TrainConfig
@@ -49,6 +49,7 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
 
 def check_best_metric(config: TrainConfig, progress: Progress) -> None:
     """What a best checkpoint is chosen by must be among the scores of a validation."""
+    from captune.engine.selection import SINGLE, WEIGHTS
     from captune.metrics.measure import measure, metric_names
 
     learn = config.train
@@ -56,14 +57,16 @@ def check_best_metric(config: TrainConfig, progress: Progress) -> None:
     if learn.best_metric == "loss" or not learn.validation_images:
         return
     tried = measure({"a": "a dog"}, {"a": ["a dog"]}, learn.validation_metrics, resamples=0, progress=progress)
-    if learn.best_metric not in tried.scores:
-        known = get_args(type(learn).model_fields["best_metric"].annotation)
-        others = [name for name in known if name in tried.scores or name == "loss"]
-        why = tried.settings.get("left_out", {}).get(learn.best_metric, "It is not among --validation-metrics.")
-        raise CaptuneError(
-            f"Validations will not measure '{learn.best_metric}', which --best-metric asks for. {why}",
-            f"Choose another --best-metric ({', '.join(others)}), or other --validation-metrics.",
-        )
+    wanted = SINGLE.get(learn.best_metric)
+    if wanted in tried.scores or (wanted is None and any(name in tried.scores for name in WEIGHTS)):
+        return
+    others = [rule for rule, name in SINGLE.items() if name in tried.scores or rule == "loss"]
+    why = tried.settings.get("left_out", {}).get(wanted, "It is not among --validation-metrics.")
+    raise CaptuneError(
+        f"Validations will not measure {wanted or 'any of ' + ', '.join(WEIGHTS)}, which --best-metric "
+        f"{learn.best_metric} asks for. {why}",
+        f"Choose another --best-metric ({', '.join(others)}), or other --validation-metrics.",
+    )
 
 
 def check_cacheable(backbone: Backbone, config: TrainConfig) -> None:

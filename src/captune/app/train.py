@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +212,7 @@ def _begin(run: Run, data: Path, digest: str, model: str, config: TrainConfig, b
 def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> TrainResult:
     from captune.engine.checkpoints import read_mark
     from captune.engine.figures import draw_losses
+    from captune.engine.selection import RULES, choose
 
     best = run.checkpoint("best")
     history = run.history()
@@ -222,6 +223,7 @@ def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) 
         "train_runtime": seconds,
         "train_loss": losses[-1] if losses else None,
         "best_metric": config.train.best_metric,
+        "selection": {rule: asdict(choice) for rule in RULES if (choice := choose(history, rule)) is not None},
         "best_checkpoint": best.name,
         "best_epoch": best.epoch,
         **{f"eval_{name}": value for name, value in read_mark(best)["scores"].items()},

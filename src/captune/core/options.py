@@ -16,6 +16,13 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 EarlyStopping = Annotated[
     Literal["on", "off", "never"], BeforeValidator(lambda asked: {True: "on", False: "off"}.get(asked, asked))
 ]
+# The names of engine/selection.py's rules; metrics by the names of their scores are taken as well.
+Best = Annotated[
+    Literal[
+        "meteor-centric", "weighted-composite", "pareto", "multi-criteria", "meteor", "cider", "bleu", "rouge", "loss"
+    ],
+    BeforeValidator(lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge"}.get(asked, asked)),
+]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -150,8 +157,10 @@ class TrainOptions(Options):
     eval_every: float = option(1.0, "Epochs between two validations.", gt=0)
     eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
     keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
-    best_metric: Literal["cider", "meteor", "bleu_4", "bleu_1", "rouge_l", "loss"] = option(
-        "cider", "What makes a checkpoint best-metric."
+    best_metric: Best = option(
+        "meteor-centric",
+        "What makes a checkpoint best-metric: a rule over all validations (see the training guide), or one metric. "
+        "Early stopping waits for it too.",
     )
     early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
 from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run
+from captune.engine.selection import choose
 
 STAGING = ".incoming"
-LOWER_IS_BETTER = frozenset({"loss"})
 
 
 def write_checkpoint(
@@ -95,30 +95,20 @@ def last_whole(run: Run) -> Checkpoint | None:
     return next((c for c in reversed(run.checkpoints()) if is_whole(c)), None)
 
 
-def better(metric: str, score: float, than: float | None) -> bool:
-    """Whether `score` beats `than`; equal scores keep the earlier."""
-    if than is None:
-        return True
-    return score < than if metric in LOWER_IS_BETTER else score > than
+def update_pointers(run: Run, rule: str) -> None:
+    """Point `best-metric` at what a selection rule chooses, `best-loss` at the lowest loss; whole checkpoints only.
 
-
-def best_of(checkpoints: list[Checkpoint], metric: str) -> Checkpoint | None:
-    """The checkpoint with the best validation `metric` (`loss`, `cider`, …), or None where none has it."""
-    best: tuple[float, Checkpoint] | None = None
-    for checkpoint in checkpoints:
-        score = read_mark(checkpoint).get("scores", {}).get(metric)
-        if score is not None and better(metric, score, best[0] if best else None):
-            best = (score, checkpoint)
-    return best[1] if best else None
-
-
-def update_pointers(run: Run, best_metric: str) -> None:
-    """Point `best-loss` and `best-metric` at the best of the whole checkpoints."""
-    checkpoints = run.checkpoints()
-    for pointer, metric in zip(POINTERS, (best_metric, "loss"), strict=True):
-        chosen = best_of(checkpoints, metric) or best_of(checkpoints, "loss")
+    The rule looks at all validations of the run; where the checkpoint of its choice is gone,
+    at those whose checkpoints are there.
+    """
+    there = {checkpoint.step: checkpoint for checkpoint in run.checkpoints()}
+    history = run.history()
+    for pointer, name in zip(POINTERS, (rule, "loss"), strict=True):
+        chosen = choose(history, name)
+        if chosen is not None and chosen.step not in there:
+            chosen = choose(history, name, there)
         if chosen is not None:
-            run.point(pointer, chosen.name)
+            run.point(pointer, there[chosen.step].name)
 
 
 def rotate(run: Run, keep: int) -> None:

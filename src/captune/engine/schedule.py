@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captune.core.runs import Run
-from captune.engine.checkpoints import better
+from captune.engine.selection import choose
 
 
 class Schedule(TrainerCallback):
@@ -31,26 +31,19 @@ class Schedule(TrainerCallback):
 
 
 class EarlyStop(TrainerCallback):
-    """Stops after `patience` validations (0: never) without a better `metric`.
+    """Stops after `patience` validations (0: never) behind the one that a selection rule finds best.
 
     It reads the run's history, so a resumed run stops where an uninterrupted one would.
     """
 
-    def __init__(self, run: Run, metric: str, patience: int) -> None:
-        self.run, self.metric, self.patience = run, metric, patience
+    def __init__(self, run: Run, rule: str, patience: int) -> None:
+        self.run, self.rule, self.patience = run, rule, patience
 
     def exhausted(self) -> bool:
         """Whether the last `patience` validations in the history brought nothing better."""
-        best: float | None = None
-        since = 0
-        for line in self.run.history():
-            score = line.get(f"eval_{self.metric}")
-            if score is None:
-                continue
-            if better(self.metric, score, best):
-                best, since = score, 0
-            else:
-                since += 1
+        history = self.run.history()
+        best = choose(history, self.rule)
+        since = sum("eval_loss" in line and line["step"] > best.step for line in history) if best else 0
         return since >= self.patience > 0
 
     def on_evaluate(

@@ -8,7 +8,9 @@ measured, else CIDEr-D.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.tables import Table
@@ -36,6 +38,41 @@ RULES = Table(
     },
     group="captune.rules",
 )
+
+
+# What a rule over one metric is about.
+SINGLE = {"meteor": "meteor", "cider": "cider", "bleu": "bleu_4", "rouge": "rouge_l", "loss": "loss"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A validation that a rule chose: when, its scores, and the rule in words."""
+
+    rule: str
+    step: int
+    epoch: float
+    scores: dict[str, float]
+    why: str
+
+
+def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Choice | None:
+    """What `rule` chooses among the validations in a run's history, or among those at the `kept` steps.
+
+    The lowest loss where it finds nothing that it weighs up; None where nothing was validated.
+    """
+    lines = [line for line in history if "eval_loss" in line and (kept is None or line["step"] in kept)]
+    if not lines:
+        return None
+    scores = [
+        {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")} for line in lines
+    ]
+    try:
+        chosen = RULES[rule](scores)
+    except CaptuneError:
+        rule = "loss"
+        chosen = lowest_loss(scores)
+    why = (RULES[rule].__doc__ or "").strip().splitlines()[0]
+    return Choice(rule, lines[chosen]["step"], float(lines[chosen].get("epoch") or 0.0), dict(scores[chosen]), why)
 
 
 def meteor_centric(history: Sequence[Scores]) -> int:
