@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions, TrainConfig
 from captune.core.progress import Progress
 from captune.core.runs import Run
+
+PARTS = ("vision", "bridge", "text")
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,7 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.engine.batches import clean_reference
     from captune.engine.loader import is_new, is_pair, load_backbone, new_backbone, pair_backbone
+    from captune.models.lora import Lora, add_lora
 
     options = config.model
     if is_new(model):
@@ -41,10 +45,30 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     frozen: tuple[str, ...] = options.freeze
     if "auto" in frozen:
         frozen = ("none",) if new else backbone.frozen_by_default
-    backbone.freeze([part for part in frozen if part != "none"])
+    if options.lora is None:
+        backbone.freeze([part for part in frozen if part != "none"])
+    else:
+        add_lora(backbone, Lora.parse(options.lora))
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
     return backbone
+
+
+def part_rates(pairs: Sequence[str]) -> dict[str, float]:
+    """Learning rates by part, of `part=rate`; raises `UsageError` for anything else."""
+    found = {}
+    for pair in pairs:
+        part, _, rate = pair.partition("=")
+        try:
+            found[part] = float(rate)
+        except ValueError:
+            found[part] = -1.0
+        if part not in PARTS or not found[part] >= 0:
+            raise UsageError(
+                f"--part-learning-rates: '{pair}' is not understood.",
+                f"For example: --part-learning-rates vision=1e-6; parts: {', '.join(PARTS)}.",
+            )
+    return found
 
 
 def check_best_metric(config: TrainConfig, progress: Progress) -> None:
@@ -185,6 +209,7 @@ def trainer(
         order_seed=learn.seed,
         validate=validation,
         best_metric=learn.best_metric,
+        rates=part_rates(learn.part_learning_rates),
         keep_checkpoints=learn.keep_checkpoints,
         label_smoothing=learn.label_smoothing,
         recompute=learn.gradient_checkpointing,

@@ -127,6 +127,7 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     from captune.engine.schedule import EarlyStop, StopSignals
 
     started = time.monotonic()
+    pieces.part_rates(config.train.part_learning_rates)
     pieces.check_best_metric(config, progress)
     prepared = read_prepared(data)
     training, validation_records = read_split(data, TRAIN), read_split(data, "val")
@@ -134,7 +135,11 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
     backbone = pieces.build_backbone(
-        str(checkpoint.path) if checkpoint else model, training, config, new=model.startswith("new:")
+        # Adapters go on the model that the run began with; they are loaded with the rest of the state.
+        str(checkpoint.path) if checkpoint and config.model.lora is None else model,
+        training,
+        config,
+        new=model.startswith("new:"),
     )
     pieces.check_cacheable(backbone, config)
     if checkpoint is None:

@@ -129,6 +129,9 @@ class ModelOptions(Options):
         None, "Side of the square the model sees, in pixels; default: the model's own.", ge=8, le=2048
     )
     dropout: float | None = option(None, "Dropout of the text part; default: as the model was saved.", ge=0, lt=1)
+    lora: str | None = option(
+        None, "Train low-rank adapters instead of the weights: on, or r=16,alpha=32,dropout=0.05,targets=bridge+text."
+    )
     train_prompt: str | None = option(
         None, "Words put before every reference in training and before every caption later, e.g. 'a picture of'."
     )
@@ -143,6 +146,9 @@ class TrainOptions(Options):
     batch_size: int = option(8, "Pictures (with their references) in a step of one device.", ge=1, env="BATCH_SIZE")
     gradient_accumulation: int = option(1, "Batches that make one optimizer step.", ge=1)
     learning_rate: float = option(2e-5, "Peak learning rate.", gt=0)
+    part_learning_rates: tuple[str, ...] = option(
+        (), "Peak learning rates of single parts, such as vision=1e-6; the others have --learning-rate."
+    )
     weight_decay: float = option(0.05, "AdamW's weight decay.", ge=0)
     adam_beta2: float = option(0.999, "AdamW's second beta.", gt=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = option(

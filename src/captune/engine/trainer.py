@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from captune.core.runs import Checkpoint, Run
 from captune.engine.batches import EpochOrder, Visits, supervised_tokens, training_loader
 from captune.engine.checkpoints import read_mark, rotate, update_pointers, write_checkpoint
 from captune.models.backbone import Backbone
+from captune.models.lora import ADAPTER, load_adapter
 
 Validate = Callable[[], dict[str, float]]
 SUMS = ("nll", "objective", "tokens")
@@ -59,6 +60,7 @@ class CaptionTrainer(Trainer):
         order_seed: int,
         validate: Validate,
         best_metric: str,
+        rates: Mapping[str, float],
         keep_checkpoints: int,
         label_smoothing: float,
         recompute: bool,
@@ -71,6 +73,7 @@ class CaptionTrainer(Trainer):
         self.backbone, self.visits, self.run = backbone, visits, run
         self.order = EpochOrder(len(visits), order_seed)
         self.validate, self.best_metric, self.keep_checkpoints = validate, best_metric, keep_checkpoints
+        self.rates = rates
         self.scores: dict[str, float] = {}
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self._step_sums: list[Tensor] = []
@@ -92,6 +95,22 @@ class CaptionTrainer(Trainer):
         # accelerate reaches the sampler through some of its wrappers only; this reaches it through all.
         self.order.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
+
+    # -- optimizer -------------------------------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The library's, with a peak learning rate of its own for each part in `rates`."""
+        optimizer = super().create_optimizer(model)
+        part_of = {id(p): part for part, found in self.backbone.parts().items() for p in found}
+        groups = []
+        for group in optimizer.param_groups:
+            by_rate: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                rate = self.rates.get(part_of.get(id(parameter), ""), group["lr"])
+                by_rate.setdefault(rate, []).append(parameter)
+            groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
+        optimizer.param_groups[:] = groups
+        return optimizer
 
     # -- loss --------------------------------------------------------------------------
 
@@ -191,6 +210,9 @@ class CaptionTrainer(Trainer):
         self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.backbone.lora is not None:
+            load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
+            return
         saved = type(self.backbone).load(resume_from_checkpoint)
         self.backbone.model.load_state_dict(saved.model.state_dict())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +15,7 @@ from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.options import GenerationOptions
 from captune.models.eye import Eye
+from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
 from captune.models.pixels import PixelSettings
 from captune.models.stepper import Stepper
@@ -50,6 +51,7 @@ class Backbone(ABC):
     generation: dict[str, Any] = field(default_factory=dict)
     own_decoder: bool = True
     processor: Any = None
+    lora: Lora | None = None
     _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
@@ -150,8 +152,14 @@ class Backbone(ABC):
         """Write weights (safetensors), processor, tokenizer and generation defaults in the Hub's layout."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._save_model(folder)
-        write_json(folder / CARD, {"family": self.family, "prompt": self.prompt, "generation": self.generation})
+        card = {"family": self.family, "prompt": self.prompt, "generation": self.generation}
+        if self.lora is None:
+            self._save_model(folder)
+        else:
+            replace(self, model=merged(self.model), lora=None)._save_model(folder)
+            save_adapter(self, folder / ADAPTER)
+            card["lora"] = asdict(self.lora)
+        write_json(folder / CARD, card)
 
     @staticmethod
     def read_card(folder: str | Path) -> dict[str, Any]:
@@ -245,6 +253,10 @@ class Backbone(ABC):
             return None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return eye(pixel_values)
+
+    def forget(self) -> None:
+        """Drop what was laid out: the layers themselves have changed."""
+        self._kept.clear()
 
     def kept(self, name: str, module: nn.Module, lay_out: Callable[[], Kept]) -> Kept:
         """What `lay_out` makes of a module's weights, made again only when one of them has changed.
