@@ -160,20 +160,24 @@ def trainer(
     precision: torch.dtype,
     features: Features | None,
     callbacks: list[Any],
+    progress: Progress,
 ) -> CaptionTrainer:
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
     from captune.engine.history import TensorBoard
     from captune.engine.schedule import Schedule, steps_between
+    from captune.engine.scst import Guard, NumberedVisits, SelfCritical, SelfCriticalTrainer
     from captune.engine.trainer import CaptionTrainer
+    from captune.metrics.reward import CiderReward
 
     data, learn = config.data, config.train
     visits = make_visits(
         training,
         backbone,
         longest=data.max_caption_tokens,
-        per_image=data.captions_per_image,
+        # A reward is of a picture and all its references.
+        per_image=0 if learn.stage == "scst" else data.captions_per_image,
         clean=data.clean_captions,
     )
     change = Augmentation(learn.seed, data.crop, data.flip, data.color_jitter)
@@ -201,9 +205,20 @@ def trainer(
         seed=learn.seed,
         loader_workers=data.loader_workers,
     )
-    return CaptionTrainer(
+    kind: type[CaptionTrainer] = CaptionTrainer
+    shown: type[Visits] = Visits
+    more: dict[str, Any] = {}
+    if learn.stage == "scst":
+        kind, shown = SelfCriticalTrainer, NumberedVisits
+        references = {n: visit.record.references for n, visit in enumerate(visits)}
+        how = SelfCritical(
+            learn.scst_samples, learn.scst_baseline, learn.scst_references, config.generation.max_new_tokens
+        )
+        more = {"reward": CiderReward(references), "how": how}
+        callbacks.append(Guard(run, learn.scst_guard, progress))
+    return kind(
         backbone,
-        Visits(visits, backbone.pixels, change, features),
+        shown(visits, backbone.pixels, change, features),
         run,
         arguments,
         order_seed=learn.seed,
@@ -214,4 +229,5 @@ def trainer(
         label_smoothing=learn.label_smoothing,
         recompute=learn.gradient_checkpointing,
         callbacks=callbacks,
+        **more,
     )

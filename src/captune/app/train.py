@@ -161,9 +161,9 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
         return _finish(run, checkpoint, config, time.monotonic() - started)
     with StopSignals() as signals:
         callbacks = [history, patience, signals]
-        trainer = pieces.trainer(run, backbone, training, validation, config, precision, cached, callbacks)
-        if checkpoint is None and model.startswith("new:"):
-            trainer.save_start()
+        trainer = pieces.trainer(run, backbone, training, validation, config, precision, cached, callbacks, progress)
+        if checkpoint is None and (model.startswith("new:") or config.train.stage == "scst"):
+            trainer.save_start(measure=config.train.stage == "scst")
         if checkpoint is not None:
             trainer.resume_from(checkpoint)
         try:

@@ -175,6 +175,20 @@ class TrainOptions(Options):
     trackers: tuple[Literal["tensorboard", "none"], ...] = option(
         ("tensorboard",), "Where the figures go besides the run folder."
     )
+    stage: Literal["xe", "scst"] = option(
+        "xe",
+        "xe: learn the references; scst: then, from the CIDEr-D of captions that the model samples.",
+    )
+    scst_samples: int = option(5, "Captions sampled for each picture in a step of scst.", ge=2, le=64)
+    scst_baseline: Literal["samples", "greedy"] = option(
+        "samples", "What a sample is held against: the picture's other samples, or the likeliest caption."
+    )
+    scst_references: float = option(
+        0.0, "Share of the references' own loss in scst, against drifting from their language.", ge=0, lt=1
+    )
+    scst_guard: float = option(
+        0.1, "Stop scst when CIDEr-D of a validation is this share below the best; 1: never.", gt=0, le=1
+    )
     gradient_checkpointing: bool = option(False, "Less memory for more time.")
 
 

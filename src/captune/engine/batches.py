@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,9 @@ def make_visits(
     if not visits:
         raise CaptuneError("No training picture has a reference.", "Check the train split of the prepared data.")
     return visits
+
+
+Collate = Callable[[Any], dict[str, Tensor]]
 
 
 class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
@@ -155,12 +159,14 @@ def supervised_tokens(batch: dict[str, Tensor]) -> int:
     return int((batch["lengths"] - batch["given"]).sum())
 
 
-def training_loader(visits: Visits, order: EpochOrder, batch_size: int, workers: int, pad: int) -> DataLoader:
+def training_loader(
+    visits: Visits, order: EpochOrder, batch_size: int, workers: int, pad: int, together: Collate | None = None
+) -> DataLoader:
     """Batches of visits; no global random state is touched, in any number of workers."""
     return DataLoader(
         visits,
         batch_sampler=BatchSampler(order, batch_size, drop_last=False),  # type: ignore[arg-type]  # indices are pairs
-        collate_fn=_Collate(pad),
+        collate_fn=together or _Collate(pad),
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),

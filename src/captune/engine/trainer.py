@@ -201,9 +201,17 @@ class CaptionTrainer(Trainer):
         self._save_rng_state(str(folder))
         self.state.save_to_json(os.path.join(folder, "trainer_state.json"))
 
-    def save_start(self) -> None:
-        """Keep the model before its first step as `checkpoint-0`, to compare with."""
-        write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": {}})
+    def save_start(self, *, measure: bool = False) -> None:
+        """Keep the model before its first step as `checkpoint-0`, to compare with; with `measure`, validate it too.
+
+        Then it takes part in the choice of the best.
+        """
+        if measure:
+            self.state.epoch = 0.0
+            self.evaluate()
+        write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
+        if measure:
+            update_pointers(self.run, self.best_metric)
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
         """Take the running sums of the log from a checkpoint; weights follow in `train`."""

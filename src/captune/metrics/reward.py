@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class CiderReward:
 
     def __init__(
         self,
-        references: Mapping[Hashable, Sequence[str]],
+        references: Mapping[Any, Sequence[str]],
         document_frequencies: DocumentFrequencies | None = None,
         *,
         end_token: bool = True,
@@ -47,15 +48,20 @@ class CiderReward:
             self._numbers.setdefault(word, len(self._numbers))
         self._orders = self._count_references(sentences)
 
-    def __call__(self, captions: Sequence[str], images: Sequence[Hashable]) -> np.ndarray:
+    def __call__(
+        self, captions: Sequence[str], images: Sequence[Hashable], ended: Sequence[bool] | None = None
+    ) -> np.ndarray:
         """Rewards (B,) of `captions`, each of the image beside it in `images`.
 
-        Raises `CaptuneError` for an image without references.
+        One that has not `ended` was cut off: it has no end to be paid for. Raises `CaptuneError`
+        for an image without references.
         """
         unknown = [image for image in images if image not in self._row]
         if unknown:
             raise CaptuneError(f"There are no references of image {unknown[0]!r}.", "Reward pictures of the split.")
         sentences = [self._words(caption) for caption in captions]
+        if ended is not None and self._end:
+            sentences = [words if done else words[:-1] for words, done in zip(sentences, ended, strict=True)]
         row = np.fromiter((self._row[image] for image in images), np.int64, len(sentences))
         # Every caption meets each reference of its image: P pairs.
         per_caption = self._per_image[row]

@@ -1,0 +1,202 @@
+"""Self-critical training: sampled captions are paid by CIDEr-D, against what the model says anyway.
+
+Rennie et al. 2017, *Self-critical Sequence Training for Image Captioning*. Likelihoods are
+computed anew with gradients; the end of a caption counts as a word; document frequencies
+are those of the whole training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from captune.core.options import GenerationOptions
+from captune.core.progress import Progress
+from captune.core.runs import Run
+from captune.engine.batches import Visits, collate, training_loader
+from captune.engine.decoding.generate import search_own, search_plain
+from captune.engine.decoding.sampling import Written
+from captune.engine.trainer import CaptionTrainer
+from captune.metrics.reward import CiderReward
+from captune.models.backbone import Backbone, Encoded
+
+FIGURES = ("reward", "baseline", "ended")
+
+
+@dataclass(frozen=True)
+class SelfCritical:
+    """`samples` captions a picture of at most `longest` tokens; the baseline; the share of the references' own loss.
+
+    Baseline `samples` is the mean reward of a picture's other samples, `greedy` that of its
+    likeliest caption.
+    """
+
+    samples: int
+    baseline: Literal["samples", "greedy"]
+    references: float
+    longest: int
+
+
+class NumberedVisits(Visits):
+    """Visits that also say their number."""
+
+    def __getitem__(self, index: tuple[int, int]) -> Any:
+        return *super().__getitem__(index), index[1]
+
+
+@dataclass(frozen=True)
+class _Collate:
+    pad: int
+
+    def __call__(self, visits: Sequence[tuple[np.ndarray, Sequence[Encoded], int]]) -> dict[str, Tensor]:
+        numbers = torch.tensor([number for _, _, number in visits])
+        return {**collate([(seen, references) for seen, references, _ in visits], self.pad), "number": numbers}
+
+
+class SelfCriticalModule(nn.Module):
+    """The forward pass: pictures to a policy's loss."""
+
+    def __init__(self, backbone: Backbone, reward: CiderReward, how: SelfCritical, *, recompute: bool) -> None:
+        super().__init__()
+        self.model = backbone.model
+        self.backbone = [backbone]  # in a list: it is no module of its own
+        self.reward, self.how, self.recompute = reward, how, recompute
+
+    def forward(self, seen: Tensor, number: Tensor, **captions: Any) -> dict[str, Tensor]:
+        """`objective` is a mean over tokens; the figures are means over captions."""
+        (backbone,), how = self.backbone, self.how
+        memory = backbone.memory(seen)
+        images = number.tolist()
+        sampled, rewards, ended = self._say(memory, images, how.samples)
+        if how.baseline == "greedy":
+            _, baseline, _ = self._say(memory, images, 0)
+        else:
+            baseline = (rewards.sum(1, keepdim=True) - rewards) / (how.samples - 1)
+        tokens, lengths, owner, given = self._whole(sampled)
+        losses = backbone.token_losses(memory, tokens, lengths, owner, given, recompute=self.recompute)
+        advantage = (rewards - baseline).flatten()[losses.caption]
+        objective = (advantage * losses.nll).mean()
+        if how.references:
+            told = backbone.token_losses(memory, **captions, recompute=self.recompute).nll.mean()
+            objective = (1 - how.references) * objective + how.references * told
+        return {
+            "objective": objective,
+            "reward": rewards.mean(),
+            "baseline": baseline.mean(),
+            "ended": ended.float().mean(),
+        }
+
+    def _say(self, memory: Tensor, images: list[int], samples: int) -> tuple[Written, Tensor, Tensor]:
+        """Captions of each picture, drawn by chance (0: the likeliest), their rewards and whether they end."""
+        (backbone,) = self.backbone
+        options = GenerationOptions(
+            num_beams=1,
+            sample=samples > 0,
+            num_captions=max(1, samples),
+            top_k=0,
+            max_new_tokens=self.how.longest,
+            min_new_tokens=0,
+        )
+        prompts = torch.tensor([self._prefix()] * len(images), device=memory.device)
+        training = backbone.model.training
+        backbone.model.eval()
+        with torch.no_grad():
+            stepper = backbone.stepper() if backbone.own_decoder else None
+            said = memory.detach().to(backbone.running_dtype)
+            if stepper is None:
+                written = search_plain(backbone, said, prompts, options)
+            else:
+                with torch.autocast(memory.device.type, enabled=False):
+                    written = search_own(backbone, stepper, said, prompts, options)
+        backbone.model.train(training)
+        rows, lengths = written.tokens.flatten(0, 1), written.lengths.flatten()
+        texts = [
+            backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+            for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
+        ]
+        ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.end
+        owners = np.repeat(images, written.tokens.shape[1]).tolist()
+        paid = self.reward(texts, owners, ended.tolist())
+        rewards = torch.from_numpy(paid).to(memory.device, torch.float32)
+        return written, rewards.view(len(images), -1), ended
+
+    def _prefix(self) -> list[int]:
+        (backbone,) = self.backbone
+        return [backbone.start, *backbone.words(backbone.prompt)]
+
+    def _whole(self, written: Written) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sampled captions with what stands before them, as `token_losses` takes them."""
+        pictures, each, _ = written.tokens.shape
+        rows, prefix = written.tokens.flatten(0, 1), torch.tensor(self._prefix(), device=written.tokens.device)
+        tokens = torch.cat([prefix.expand(len(rows), -1), rows], 1)
+        owner = torch.arange(pictures, device=rows.device).repeat_interleave(each)
+        given = torch.full_like(owner, len(prefix))
+        return tokens, written.lengths.flatten() + len(prefix), owner, given
+
+
+class SelfCriticalTrainer(CaptionTrainer):
+    """The same loop with rewards: logs `reward`, `baseline` and the share of captions that `ended`."""
+
+    def __init__(self, backbone: Backbone, *args: Any, reward: CiderReward, how: SelfCritical, **kwargs: Any) -> None:
+        super().__init__(backbone, *args, **kwargs)
+        module = SelfCriticalModule(backbone, reward, how, recompute=kwargs["recompute"])
+        self.model = self.model_wrapped = module
+        self._figures: list[Tensor] = []
+
+    def get_train_dataloader(self) -> Any:
+        loader = training_loader(
+            self.visits,
+            self.order,
+            self.args.per_device_train_batch_size,
+            self.args.dataloader_num_workers,
+            self.backbone.pad,
+            _Collate(self.backbone.pad),
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        found = model(**inputs)
+        figures = [found["objective"].detach(), *(found[name] for name in FIGURES)]
+        self._figures.append(torch.stack([figure.double() for figure in figures]))
+        loss = found["objective"] / self.args.gradient_accumulation_steps
+        return (loss, found) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._figures:
+            means = torch.stack(self._figures).mean(0)
+            if self.args.world_size > 1:
+                means = self.accelerator.reduce(means, "mean")
+            self._figures = []
+            for name, value in zip(("objective", *FIGURES), means.tolist(), strict=True):
+                logs[name] = value
+            logs["loss"] = logs["objective"]
+            super(CaptionTrainer, self).log(logs, start_time)
+        else:
+            super().log(logs, start_time)
+
+
+class Guard(TrainerCallback):
+    """Stops when CIDEr-D on the validation split has fallen by a share of its best, the start included."""
+
+    def __init__(self, run: Run, share: float, progress: Progress) -> None:
+        self.run, self.share, self.progress = run, share, progress
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        scores = [line["eval_cider"] for line in self.run.history() if "eval_cider" in line]
+        if scores and scores[-1] < (1 - self.share) * max(scores):
+            self.progress.say(
+                f"CIDEr-D on the validation split fell from {100 * max(scores):.1f} to {100 * scores[-1]:.1f}: "
+                "training stops; best-metric keeps the better one."
+            )
+            control.should_training_stop = True
+        return control

@@ -1,0 +1,172 @@
+"""Self-critical training: gradients of expected rewards, ends that count, and a guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import captune
+from captune.core.progress import Silent
+from captune.core.runs import Run
+from captune.engine.scst import SelfCritical, SelfCriticalModule
+from captune.metrics.reward import CiderReward
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+from lively import LIVELY
+
+REFERENCES = {0: ["a red circle", "one red circle"], 1: ["two dogs play"], 2: ["a man on a bike .", "a man"]}
+
+
+@pytest.fixture(params=sorted(LIVELY))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    torch.manual_seed(3)
+    made: Backbone = FAMILIES[request.param].tiny()
+    with torch.no_grad():
+        LIVELY[request.param](made.model)
+    made.model.train()
+    return made
+
+
+def pictures(backbone: Backbone) -> torch.Tensor:
+    side = backbone.pixels.size
+    return torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("baseline", ["samples", "greedy"])
+def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, baseline: str) -> None:
+    torch.manual_seed(0)
+
+    def reward(captions: list[str], images: list[int], ended: list[bool] | None = None) -> np.ndarray:
+        # Random captions share no words with references: pay for letters instead.
+        return np.array([len(text) + image for text, image in zip(captions, images, strict=True)], float)
+
+    module = SelfCriticalModule(backbone, reward, SelfCritical(4, baseline, 0.0, 6), recompute=False)
+    said = []
+    whole = module._say
+
+    def listen(memory: torch.Tensor, images: list[int], samples: int) -> tuple:
+        said.append(whole(memory, images, samples))
+        return said[-1]
+
+    module._say = listen
+    found = module(pictures(backbone), torch.tensor([2, 0, 1]))
+    found["objective"].backward()
+    written, rewards, ended = said[0]
+    # By hand: rewards of the texts, then the policy gradient's loss with plain likelihoods.
+    lengths = written.lengths.flatten().tolist()
+    texts = [
+        backbone.tokenizer.decode(row[:n], skip_special_tokens=True).strip()
+        for row, n in zip(written.tokens.flatten(0, 1).tolist(), lengths, strict=True)
+    ]
+    paid = reward(texts, np.repeat([2, 0, 1], 4).tolist(), ended.tolist())
+    np.testing.assert_allclose(rewards.flatten().numpy(), paid, rtol=1e-5)
+    if baseline == "greedy":
+        (_, base, _) = said[1]
+    else:
+        base = torch.stack([(row.sum() - row) / 3 for row in rewards])
+    tokens, sizes, owner, given = module._whole(written)
+    losses = backbone.token_losses(backbone.memory(pictures(backbone)), tokens, sizes, owner, given)
+    weights = (rewards - base).flatten()[losses.caption]
+    assert found["objective"].item() == pytest.approx(float((weights * losses.nll).mean()), rel=1e-4, abs=1e-6)
+    assert found["reward"].item() == pytest.approx(paid.mean(), rel=1e-5)
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in backbone.parts()["text"])
+    assert backbone.model.training, "sampling leaves the model as it was"
+
+
+def test_a_caption_that_never_ends_is_paid_less() -> None:
+    reward = CiderReward(REFERENCES)
+    whole, cut = reward(["a red circle", "a red circle"], [0, 0], [True, False])
+    assert whole > cut
+    assert reward(["a red circle"], [0]) == whole
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+ONCE = {
+    "batch_size": 6,
+    "trackers": ("none",),
+    "validation_metrics": ("cider",),
+    "best_metric": "cider",
+    "num_beams": 1,
+    "max_new_tokens": 8,
+    "logging_steps": 5,
+    "keep_checkpoints": 0,
+    "environment": {},
+}
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scst") / "xe"
+    captune.train(tiny_data, "new:blip-tiny", out, max_steps=150, eval_steps=150, learning_rate=5e-3, **ONCE)
+    return out
+
+
+def test_a_second_stage_raises_the_reward(learned: Path, tiny_data: Path, tmp_path: Path) -> None:
+    run = Run(
+        captune.train(
+            tiny_data,
+            str(learned),
+            tmp_path / "scst",
+            stage="scst",
+            max_steps=60,
+            eval_steps=30,
+            learning_rate=1e-3,
+            freeze=("none",),
+            scst_guard=1.0,
+            **ONCE,
+        ).run
+    )
+    history = run.history()
+    rewards = [line["reward"] for line in history if "reward" in line]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3])
+    assert all(0 <= line["ended"] <= 1 for line in history if "ended" in line)
+    assert history[0]["step"] == 0
+    assert "eval_cider" in history[0]
+    assert "checkpoint-0" in {checkpoint.name for checkpoint in run.checkpoints()}
+    best = max((line for line in history if "eval_cider" in line), key=lambda line: line["eval_cider"])
+    assert run.pointed("best-metric") == f"checkpoint-{best['step']}"
+
+
+def test_the_guard_stops_what_falls(learned: Path, tiny_data: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    run = Run(
+        captune.train(
+            tiny_data,
+            str(learned),
+            tmp_path / "scst",
+            stage="scst",
+            max_steps=40,
+            eval_steps=4,
+            learning_rate=0.5,
+            freeze=("none",),
+            progress=heard,
+            **ONCE,
+        ).run
+    )
+    assert run.last().step < 40
+    assert any("training stops" in text for text in heard.said)
+    assert run.pointed("best-metric") != run.last().name
+
+
+def test_it_resumes_exactly(learned: Path, tiny_data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    options = {"stage": "scst", "max_steps": 6, "eval_steps": 3, "learning_rate": 1e-4, "scst_references": 0.2, **ONCE}
+    for name in ("a", "b"):
+        captune.train(tiny_data, str(learned), tmp_path / name, **options)
+    shutil.rmtree(Run(tmp_path / "b").last().path)
+    captune.train(out=tmp_path / "b", resume=True, environment={})
+    first, second = (
+        FAMILIES["blip"].load(Run(tmp_path / name).checkpoint("last").path).model.state_dict() for name in "ab"
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
