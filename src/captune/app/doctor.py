@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import netrc
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from captune.core.errors import CaptuneError
+from captune.core.logins import logged_in_to_wandb
 from captune.core.progress import SILENT, Progress, track
 
 GIB = 1024**3
@@ -26,7 +26,6 @@ MEMORY_FOR_A_MODEL = 4 * GIB
 # What packages that do not fit together raise; it is the finding, and the other checks still have to run.
 BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 # Where wandb has kept its keys over the years.
-WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 ALSO_SHOWN = ("tokenizers",)
 
 
@@ -50,8 +49,13 @@ def doctor(model: str | None = None, *, tracker: str | None = None, progress: Pr
     for check in track(list(CHECKS.values()), progress, "Checking"):
         found.extend(check())
     found.extend(_tracker_wandb(required=tracker == "wandb"))
-    if tracker not in (None, "wandb", "tensorboard", "none"):
-        found.append(Check(f"tracker {tracker}", "fail", "captune does not know it", "Use tensorboard or wandb."))
+    if tracker == "mlflow" and importlib.util.find_spec("mlflow") is None:
+        found.append(Check("tracker mlflow", "fail", "mlflow is not installed", "pip install 'captune[mlflow]'"))
+    elif tracker == "mlflow":
+        where = os.environ.get("MLFLOW_TRACKING_URI") or "the run's own folder (MLFLOW_TRACKING_URI is not set)"
+        found.append(Check("tracker mlflow", "ok", f"writes to {where}"))
+    elif tracker not in (None, "wandb", "tensorboard", "none"):
+        found.append(Check(f"tracker {tracker}", "fail", "captune does not know it", "tensorboard, wandb or mlflow"))
     if model is not None:
         found.append(_model(model, progress))
     return found
@@ -220,7 +224,7 @@ def _tracker_wandb(*, required: bool) -> Iterator[Check]:
             yield Check("wandb login", "fail", "wandb is not installed", "pip install 'captune[wandb]'")
     elif os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         yield Check("wandb login", "ok", f"not needed: WANDB_MODE={os.environ['WANDB_MODE']}")
-    elif not (os.environ.get("WANDB_API_KEY") or any(_in_netrc(host) for host in WANDB_HOSTS)):
+    elif not logged_in_to_wandb():
         yield Check("wandb login", "fail" if required else "ok", "no key", "wandb login, or WANDB_MODE=offline")
     else:
         fault = _wandb_refusal() if required else None
@@ -293,13 +297,6 @@ def _number(text: str) -> tuple[int, ...]:
     """The release numbers of a version: `2.13.0+cpu` is (2, 13, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in match[0].split(".")) if match else ()
-
-
-def _in_netrc(host: str) -> bool:
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _first_line(error: BaseException) -> str:

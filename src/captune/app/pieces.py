@@ -165,9 +165,9 @@ def trainer(
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
-    from captune.engine.history import TensorBoard
     from captune.engine.schedule import Schedule, steps_between
     from captune.engine.scst import Guard, NumberedVisits, SelfCritical, SelfCriticalTrainer
+    from captune.engine.trackers import TRACKERS
     from captune.engine.trainer import CaptionTrainer
     from captune.metrics.reward import CiderReward
 
@@ -185,9 +185,11 @@ def trainer(
         len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every
     )
     callbacks = [Schedule(log_every=learn.logging_steps, validate_every=every), *callbacks]
-    if "tensorboard" in learn.trackers:
-        last = run.last()
-        callbacks.append(TensorBoard(run, lambda: validation.samples, last.step if last else 0))
+    last = run.last()
+    for name in learn.trackers:
+        if name != "none":
+            tracker = TRACKERS[name]
+            callbacks.append(tracker(run, lambda: validation.samples, config.model_dump(), last.step if last else 0))
     arguments = training_arguments(
         run.path,
         device=backbone.device,

@@ -172,7 +172,7 @@ class TrainOptions(Options):
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
     validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as captune evaluate.")
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
-    trackers: tuple[Literal["tensorboard", "none"], ...] = option(
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "none"], ...] = option(
         ("tensorboard",), "Where the figures go besides the run folder."
     )
     stage: Literal["xe", "scst"] = option(

@@ -1,4 +1,4 @@
-"""What a training leaves to read: `history.jsonl`, bars, sample captions, TensorBoard."""
+"""What a training leaves to read: `history.jsonl`, bars, sample captions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from captune.core.files import disk_error, write_text
 from captune.core.progress import Progress
 from captune.core.runs import HISTORY, Run
+from captune.engine.trackers import Sample
 
-Sample = tuple[str, str, Sequence[str]]  # picture, caption, references
 SHOWN = {"eval_loss": "loss", "eval_cider": "CIDEr-D", "eval_bleu_4": "BLEU-4", "eval_rouge_l": "ROUGE-L"}
 
 
@@ -81,47 +81,12 @@ class History(TrainerCallback):
             for name, value in scores.items()
         )
         self.progress.say(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
-        for picture, caption, references in self.samples():
-            self.progress.say(f"  {picture}: {caption!r}  reference: {references[0] if references else ''!r}")
+        for sample in self.samples():
+            first = sample.references[0] if sample.references else ""
+            self.progress.say(f"  {sample.name}: {sample.caption!r}  reference: {first!r}")
 
     def close(self) -> None:
         """Take the bar off the screen, also after an error."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
-
-
-class TensorBoard(TrainerCallback):
-    """Scalars and sample captions under `RUN/tensorboard`; a resumed run continues its curves."""
-
-    def __init__(self, run: Run, samples: Callable[[], Sequence[Sample]], resumed_at: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.samples = samples
-        self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        for name, value in (logs or {}).items():
-            group, _, rest = name.partition("_")
-            tag = f"validation/{rest}" if group == "eval" else f"training/{name}"
-            self.writer.add_scalar(tag, value, state.global_step)
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        rows = ["| picture | caption | references |", "|---|---|---|"]
-        rows += [
-            f"| {picture} | {caption} | {' · '.join(references)} |" for picture, caption, references in self.samples()
-        ]
-        self.writer.add_text("samples", "\n".join(rows), state.global_step)
-        self.writer.flush()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.writer.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.engine.evaluator import caption_records, likelihood_of_references, sample_records
 from captune.engine.features import Features
-from captune.engine.history import Sample
+from captune.engine.trackers import Sample
 from captune.metrics.aids import Aids
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
@@ -72,10 +71,6 @@ class Validation:
             progress=self.progress,
             label="Validation: captions",
         )
-        self.samples = [
-            (Path(record.image).name, captions[record.id].text, record.references)
-            for record in self.captioned[: self.shown]
-        ]
         report = measure(
             {key: caption.text for key, caption in captions.items()},
             {record.id: record.references for record in self.captioned},
@@ -84,4 +79,8 @@ class Validation:
             resamples=0,
             progress=self.progress,
         )
+        self.samples = [
+            Sample(record.image, captions[record.id].text, record.references, report.per_image.get(record.id, {}))
+            for record in self.captioned[: self.shown]
+        ]
         return dict(report.scores)

@@ -1,0 +1,20 @@
+"""Which services a user has logged in to; keys are looked for, never read out."""
+
+from __future__ import annotations
+
+import netrc
+import os
+
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+
+
+def logged_in_to_wandb() -> bool:
+    """Whether Weights & Biases has a key: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    own = os.environ.get("WANDB_BASE_URL", "").partition("://")[2].rstrip("/")
+    try:
+        known = netrc.netrc()
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any(host and known.authenticators(host) is not None for host in (*WANDB_HOSTS, own))
