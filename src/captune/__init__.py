@@ -27,6 +27,7 @@ _HOMES = {
     "demo": "captune.app.demo",
     "evaluate": "captune.app.evaluate",
     "prepare": "captune.app.prepare",
+    "push": "captune.app.push",
     "report": "captune.app.report",
     "runs": "captune.app.runs",
     "score": "captune.app.score",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from captune.core.tables import Table
+
+if TYPE_CHECKING:
+    from captune.models.backbone import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,9 @@ class FamilyInfo:
     sizes: tuple[str, ...]
     about: str
     origin: str
+    parts: tuple[str, ...] = ()
+    decoder: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -29,7 +36,18 @@ def families() -> list[FamilyInfo]:
     for name, target in table.targets.items():
         family = table[name]
         about = (family.__doc__ or "").strip().splitlines()
-        found.append(FamilyInfo(name, tuple(family.sizes), about[0] if about else "", target.partition(":")[0]))
+        tiny = family.tiny()
+        found.append(
+            FamilyInfo(
+                name,
+                tuple(family.sizes),
+                about[0] if about else "",
+                target.partition(":")[0],
+                tuple(part for part, parameters in tiny.parts().items() if parameters),
+                tiny.decoder,
+                family.checkpoints,
+            )
+        )
     return found
 
 

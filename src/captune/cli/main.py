@@ -55,6 +55,7 @@ VERBS = {
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),
+    "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),
     "runs": Verb("List, show and compare training runs.", LOOK),

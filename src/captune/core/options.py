@@ -230,6 +230,14 @@ class ReportOptions(Options):
     figures: bool = option(True, "Draw figures as PNG files beside the report.")
 
 
+class PushOptions(Options):
+    """How a model is put on the Hub."""
+
+    private: bool = option(False, "Make the repository private where it is not there yet.", env="HF_PRIVATE")
+    license: str = option("", "Licence of the model, as the Hub names it (mit, apache-2.0); default: the base model's.")
+    data_license: str = option("", "Licence of the pictures and references it learned from, for its card.")
+
+
 class CaptionOptions(Options):
     """How pictures come in and captions go out."""
 
@@ -293,6 +301,12 @@ class CaptionConfig(Options):
     caption: CaptionOptions = Field(default_factory=CaptionOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class PushConfig(Options):
+    """Everything `captune push` takes."""
+
+    push: PushOptions = Field(default_factory=PushOptions)
 
 
 class PrepareConfig(Options):

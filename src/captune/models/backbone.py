@@ -26,6 +26,15 @@ PARTS = ("vision", "bridge", "text")
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Published weights: name on the Hub, parameters and licence as their card states them."""
+
+    name: str
+    parameters: int
+    license: str
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A reference or prompt as the model reads it; the first `given` tokens are not supervised."""
 
@@ -56,6 +65,8 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
+    # Well-known weights of the family.
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = ()
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
-from captune.models.backbone import Backbone
+from captune.models.backbone import Backbone, Checkpoint
 from captune.models.blip_text import blip_stack, decode_grouped
 from captune.models.eye import blip_eye
 from captune.models.losses import TokenLosses, token_losses
@@ -41,6 +41,10 @@ class Blip(Backbone):
 
     family: ClassVar[str] = "blip"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
+        Checkpoint("Salesforce/blip-image-captioning-base", 247_000_000, "bsd-3-clause"),
+        Checkpoint("Salesforce/blip-image-captioning-large", 470_000_000, "bsd-3-clause"),
+    )
 
     @classmethod
     def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Blip:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone
+from captune.models.backbone import Backbone, Checkpoint
 from captune.models.losses import TokenLosses, padded_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import check_side
@@ -36,6 +36,12 @@ class Blip2(Backbone):
 
     family: ClassVar[str] = "blip-2"
     sizes: ClassVar[tuple[str, ...]] = SIZES
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
+        Checkpoint("Salesforce/blip2-opt-2.7b", 3_740_000_000, "mit"),
+        Checkpoint("Salesforce/blip2-flan-t5-xl", 3_940_000_000, "mit"),
+        Checkpoint("Salesforce/blip2-opt-6.7b", 7_750_000_000, "mit"),
+        Checkpoint("Salesforce/blip2-flan-t5-xxl", 12_200_000_000, "mit"),
+    )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "text")
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
-from captune.models.backbone import Backbone
+from captune.models.backbone import Backbone, Checkpoint
 from captune.models.eye import clip_eye
 from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
@@ -45,6 +45,9 @@ class ClipGpt2(Backbone):
 
     family: ClassVar[str] = "clip-gpt2"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
+        Checkpoint("nlpconnect/vit-gpt2-image-captioning", 239_000_000, "apache-2.0"),
+    )
 
     @classmethod
     def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:

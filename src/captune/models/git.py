@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
-from captune.models.backbone import Backbone
+from captune.models.backbone import Backbone, Checkpoint
 from captune.models.dense import ACTIVATIONS
 from captune.models.eye import clip_eye
 from captune.models.git_text import Seen, decode_grouped, git_stack
@@ -39,6 +39,10 @@ class Git(Backbone):
 
     family: ClassVar[str] = "git"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
+        Checkpoint("microsoft/git-base-coco", 177_000_000, "mit"),
+        Checkpoint("microsoft/git-large-coco", 394_000_000, "mit"),
+    )
 
     @classmethod
     def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Git:

@@ -14,8 +14,17 @@ def models(json: Json = False) -> None:
     if json:
         out_json([{**asdict(family), "new": family.new} for family in found])
         return
-    out_table("", ("family", "from scratch", "what it is"), [(f.name, " ".join(f.new), f.about) for f in found])
-    note("--model takes one of these, a folder, a run (runs/x, runs/x@last) or a Hub id.")
+    out_table(
+        "",
+        ("family", "from scratch", "parts", "searched by", "what it is"),
+        [(f.name, " ".join(f.new), " ".join(f.parts), f.decoder, f.about) for f in found],
+    )
+    out_table(
+        "",
+        ("on the Hub", "family", "parameters", "licence"),
+        [(c.name, f.name, f"{c.parameters / 1e6:,.0f} M", c.license) for f in found for c in f.checkpoints],
+    )
+    note("--model takes one of these, a folder, a run (runs/x, runs/x@last), a Hub id, or VISION+TEXT to join two.")
 
 
 app = verb(models)

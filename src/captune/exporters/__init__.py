@@ -1,0 +1,1 @@
+"""What leaves captune: folders for the Hugging Face Hub."""

@@ -1,0 +1,195 @@
+"""A model card: what the Hub shows of a model, filled from what the run left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+# What a table of scores shows, in this order; × 100 but for those that have no upper end.
+SHOWN = {
+    "bleu_1": "BLEU-1",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr-D",
+    "spice": "SPICE",
+    "clip_score": "CLIPScore",
+    "perplexity": "perplexity",
+}
+PLAIN = frozenset({"perplexity", "loss"})
+
+USES = {
+    "blip": """from PIL import Image
+from transformers import BlipForConditionalGeneration, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForConditionalGeneration.from_pretrained("{repo}")
+inputs = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")
+print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
+    "git": """from PIL import Image
+from transformers import AutoProcessor, GitForCausalLM
+
+processor = AutoProcessor.from_pretrained("{repo}")
+model = GitForCausalLM.from_pretrained("{repo}")
+pixels = processor(images=Image.open("photo.jpg").convert("RGB"), return_tensors="pt").pixel_values
+print(processor.decode(model.generate(pixel_values=pixels)[0], skip_special_tokens=True))""",
+    "clip-gpt2": """from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = VisionEncoderDecoderModel.from_pretrained("{repo}")
+pixels = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt").pixel_values
+print(tokenizer.decode(model.generate(pixel_values=pixels)[0], skip_special_tokens=True))""",
+    "blip-2": """from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+processor = Blip2Processor.from_pretrained("{repo}")
+model = Blip2ForConditionalGeneration.from_pretrained("{repo}")
+inputs = processor(Image.open("photo.jpg").convert("RGB"), text="", return_tensors="pt")
+print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of; what is empty is left out of it.
+
+    `scores` and `intervals` are 0–1 (CIDEr-D and perplexity as they are); `samples` are
+    (references, caption) of held-out pictures.
+    """
+
+    repo: str
+    family: str
+    base_model: str = ""
+    license: str = ""
+    data: str = ""
+    data_license: str = ""
+    language: str = "en"
+    parameters: int = 0
+    trained_parameters: int = 0
+    epochs: float = 0.0
+    steps: int = 0
+    checkpoint: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: str = ""
+    images: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    samples: Sequence[tuple[Sequence[str], str]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
+
+
+def card(facts: CardFacts) -> str:
+    """README.md with its YAML head."""
+    sections = [
+        _head(facts),
+        f"# {facts.repo.rpartition('/')[2]}",
+        _about(facts),
+        "## Use",
+        _use(facts),
+        *_measured(facts),
+        *_training(facts),
+        *_samples(facts),
+        "## Limits",
+        "It says what the captions it learned from say: names, text in pictures, exact counts and other languages are "
+        "not to be expected, and prejudices of its training data are. Captions that matter to somebody should be read "
+        "by a person first.",
+        f"Made with captune {facts.versions.get('captune', '')}.".replace(" .", "."),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(facts: CardFacts) -> str:
+    known = {
+        "license": facts.license,
+        "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
+        "library_name": "transformers",
+        "pipeline_tag": "image-to-text",
+        "language": facts.language,
+        "tags": ["image-captioning", "captune", facts.family],
+        "model-index": _index(facts),
+    }
+    return f"---\n{yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False, allow_unicode=True)}---"
+
+
+def _index(facts: CardFacts) -> list[dict[str, Any]]:
+    if not facts.scores:
+        return []
+    metrics = [
+        {"type": name, "name": SHOWN[name], "value": round(float(facts.scores[name]), 4)}
+        for name in SHOWN
+        if name in facts.scores
+    ]
+    task = {"type": "image-to-text", "name": "Image captioning"}
+    data = {"type": facts.data or "own", "name": facts.data or "own data", "split": facts.split}
+    return [{"name": facts.repo.rpartition("/")[2], "results": [{"task": task, "dataset": data, "metrics": metrics}]}]
+
+
+def _about(facts: CardFacts) -> str:
+    base = f"`{facts.base_model}`" if facts.base_model else "a model of this family"
+    grown = "trained from scratch" if facts.base_model.startswith("new:") else f"fine-tuned from {base}"
+    lines = [f"An image captioner ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
+    if facts.prompt:
+        lines.append(f"It was trained behind the words “{facts.prompt}”: give them to the processor as `text`.")
+    unknown = "not stated here; those of the base model and of the data apply"
+    lines.append(f"Licence: {facts.license or unknown}. Licence of the training data: {facts.data_license or unknown}.")
+    return " ".join(lines)
+
+
+def _use(facts: CardFacts) -> str:
+    plain = USES.get(facts.family, "").format(repo=facts.repo)
+    shown = [f"```python\n{plain}\n```"] if plain else []
+    shown.append(
+        "With [captune](https://github.com/captune/captune), folders, tables and confidence as well:\n\n"
+        f'```python\nimport captune\n\nprint(captune.Captioner.load("{facts.repo}")("photo.jpg").text)\n```'
+    )
+    return "\n\n".join(shown)
+
+
+def _measured(facts: CardFacts) -> list[str]:
+    if not facts.scores:
+        return []
+    rows = ["| metric | score | 95 % interval |", "| --- | ---: | ---: |"]
+    for name, label in SHOWN.items():
+        if name not in facts.scores:
+            continue
+        times = 1 if name in PLAIN else 100
+        low_high = facts.intervals.get(name)
+        between = " – ".join(f"{times * float(end):.1f}" for end in low_high) if low_high else ""
+        rows.append(f"| {label} | {times * facts.scores[name]:.1f} | {between} |")
+    about = f"On {facts.images:,} pictures of the split `{facts.split}`" + (f" of {facts.data}" if facts.data else "")
+    return [
+        "## Scores",
+        f"{about}; × 100, but for perplexity. The head of this file holds them as 0–1.",
+        "\n".join(rows),
+    ]
+
+
+def _training(facts: CardFacts) -> list[str]:
+    if not facts.steps:
+        return []
+    text = f"{facts.epochs:g} epochs, {facts.steps:,} steps; this is {facts.checkpoint}."
+    if facts.parameters:
+        text += f" {facts.trained_parameters:,} of {facts.parameters:,} parameters learned."
+    options = json.dumps(facts.options, indent=2, ensure_ascii=False, default=str)
+    return ["## Training", text, f"<details><summary>Settings</summary>\n\n```json\n{options}\n```\n\n</details>"]
+
+
+def _samples(facts: CardFacts) -> list[str]:
+    if not facts.samples:
+        return []
+    rows = ["| people wrote | the model says |", "| --- | --- |"]
+    rows += [
+        f"| {' · '.join(_cell(r) for r in references)} | {_cell(caption)} |" for references, caption in facts.samples
+    ]
+    return ["## Samples", "The first held-out pictures, not chosen ones.", "\n".join(rows)]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
