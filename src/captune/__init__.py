@@ -32,6 +32,7 @@ _HOMES = {
     "runs": "captune.app.runs",
     "score": "captune.app.score",
     "train": "captune.app.train",
+    "tune": "captune.app.tune",
     "CaptuneError": "captune.core.errors",
     "Caption": "captune.core.records",
     "ImageRecord": "captune.core.records",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train `model` on the prepared folder `data` and leave a run in `out`.
@@ -65,7 +66,8 @@ def train(
     `model` is a folder, a run, a Hub id, or `new:FAMILY-SIZE` for one from scratch.
     Options are those of `captune train --help`. With `resume`, an interrupted run goes on
     from its last whole checkpoint exactly as if it had not stopped; `data`, `model` and
-    options are then taken from the run. Raises `CaptuneError` (code 130 or 143 after a
+    options are then taken from the run. `watch` gets the scores of every validation; what it
+    raises ends the training. Raises `CaptuneError` (code 130 or 143 after a
     signal, with a checkpoint written).
     """
     if not str(out):
@@ -92,7 +94,7 @@ def train(
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    return _train(run, Path(data), str(model), resolved.values, progress)
+    return _train(run, Path(data), str(model), resolved.values, progress, watch)
 
 
 def _resolve_resumed(
@@ -121,10 +123,17 @@ def _resolve_resumed(
     return resolve(TrainConfig, file=run.path / CONFIG, flags={key.partition(".")[2]: v for key, v in changed.items()})
 
 
-def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Progress) -> TrainResult:
+def _train(
+    run: Run,
+    data: Path,
+    model: str,
+    config: TrainConfig,
+    progress: Progress,
+    watch: Callable[[Mapping[str, float]], None] | None,
+) -> TrainResult:
     from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
     from captune.engine.history import History, cut_history
-    from captune.engine.schedule import EarlyStop, StopSignals
+    from captune.engine.schedule import EarlyStop, StopSignals, Watched
 
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)
@@ -160,7 +169,7 @@ def _train(run: Run, data: Path, model: str, config: TrainConfig, progress: Prog
     if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
         return _finish(run, checkpoint, config, time.monotonic() - started)
     with StopSignals() as signals:
-        callbacks = [history, patience, signals]
+        callbacks = [history, patience, signals, *([Watched(watch)] if watch else [])]
         trainer = pieces.trainer(run, backbone, training, validation, config, precision, cached, callbacks, progress)
         if checkpoint is None and (model.startswith("new:") or config.train.stage == "scst"):
             trainer.save_start(measure=config.train.stage == "scst")

@@ -26,6 +26,8 @@ PANELS = {
     "caption": "Pictures and captions",
     "generation": "How a caption is searched for",
     "run_on": "Device",
+    "push": "On the Hub",
+    "tune": "Search",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 SOURCES = ("config", "preset", "sets")

@@ -46,6 +46,9 @@ VERBS = {
         WORK,
         "Whole checkpoints are kept; the same command with --resume goes on from the last.",
     ),
+    "tune": Verb(
+        "Search for good training options.", WORK, "Finished trials are kept; the same command goes on with the search."
+    ),
     "evaluate": Verb(
         "Caption a split and measure it; several models side by side.",
         WORK,

@@ -259,6 +259,22 @@ class TrainConfig(Options):
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 
+class TuneOptions(Options):
+    """How good training options are searched for."""
+
+    trials: int = option(20, "Trainings in all, those of earlier calls included.", ge=1)
+    goal: Literal["cider", "meteor", "bleu_4", "rouge_l", "loss"] = option("cider", "What a trial is judged by.")
+    random_trials: int = option(5, "Trials drawn at random before the search learns from them.", ge=1)
+    prune: bool = option(True, "Cut trials short that lag behind the median of the others.")
+    search_seed: int = option(42, "Seed of the search.", ge=0)
+
+
+class TuneConfig(TrainConfig):
+    """Everything `captune tune` takes: what trains, and how it is searched."""
+
+    tune: TuneOptions = Field(default_factory=TuneOptions)
+
+
 class EvaluateConfig(Options):
     """Everything `captune evaluate` takes."""
 

@@ -35,3 +35,27 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png")
+
+
+def draw_search(trials: Sequence[tuple[Mapping[str, Any], float]], path: str | Path) -> None:
+    """What each trial reached: over its number with the best so far, and over each option that was drawn."""
+    from matplotlib.figure import Figure
+
+    names = sorted({name for options, _ in trials for name in options})
+    figure = Figure(figsize=(3.4 * (len(names) + 1), 3.4), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(names) + 1, squeeze=False, sharey=True)[0]
+    values = [value for _, value in trials]
+    axes[0].plot(range(len(values)), values, "o", markersize=4)
+    axes[0].set_xlabel("finished trial")
+    axes[0].set_ylabel("value")
+    for axis, name in zip(axes[1:], names, strict=True):
+        points = [(options[name], value) for options, value in trials if name in options]
+        numbers = all(isinstance(x, float) for x, _ in points)
+        axis.plot([x if numbers else str(x) for x, _ in points], [value for _, value in points], "o", markersize=4)
+        if numbers and min(x for x, _ in points) > 0 and max(x for x, _ in points) > 20 * min(x for x, _ in points):
+            axis.set_xscale("log")
+        axis.set_xlabel(name)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png")

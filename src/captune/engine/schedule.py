@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -51,6 +52,23 @@ class EarlyStop(TrainerCallback):
     ) -> TrainerControl:
         control.should_training_stop |= self.exhausted()
         return control
+
+
+class Watched(TrainerCallback):
+    """Hands the scores of every validation to somebody, who may raise."""
+
+    def __init__(self, watch: Callable[[Mapping[str, float]], None]) -> None:
+        self.watch = watch
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
 
 
 class StopSignals(TrainerCallback):

@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.printed_config import print_resolved
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
 from captune.core.options import TrainConfig
 
 
 def train(
-    out: Annotated[str, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")],
     chosen: Chosen,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare."),
@@ -26,6 +27,9 @@ def train(
         bool,
         typer.Option("--resume", metavar="", help="Go on from the run's last checkpoint, exactly as if never stopped."),
     ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", metavar="", help="Print every option, its value and where it comes from.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -34,12 +38,15 @@ def train(
     Options come from defaults, then --preset, --config, environment, flags, --set; the
     later wins. The run keeps them all in config.yaml.
     """
+    if print_config:
+        print_resolved(TrainConfig, chosen, json=json)
+        return
     from captune.app.train import train as learn
 
     result = learn(
         data,
         model,
-        out,
+        out or "",
         resume=resume,
         progress=TerminalProgress(quiet=quiet),
         environment=os.environ,

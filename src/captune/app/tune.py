@@ -1,0 +1,225 @@
+"""`captune tune`: trainings with drawn options, each judged by its validation, the poor ones cut short."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.app.train import train
+from captune.core.config import leaves, resolve
+from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError, did_you_mean
+from captune.core.files import write_json
+from captune.core.options import TuneConfig
+from captune.core.progress import SILENT, Progress
+from captune.core.runs import Run
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "study.journal"
+BEST = "best.json"
+# Drawn where nothing else is asked for.
+DEFAULT_SPACE = ("learning_rate=1e-5..5e-4:log", "batch_size=4|8|16", "label_smoothing=0..0.2", "warmup_ratio=0..0.2")
+_RANGE = re.compile(r"([-+.\deE]+)\.\.([-+.\deE]+)(:log)?")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an option may be: one of `choices`, or a number from `low` to `high`, evenly or by its logarithm."""
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """`learning_rate=1e-5..1e-3:log`, `batch_size=4|8|16` or `num_beams=1..5`."""
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_").removeprefix("__")
+        known = leaves(TuneConfig)
+        if name not in known or known[name].section == "tune":
+            raise UsageError(f"There is no option '{name}' to search over.", did_you_mean(name, known))
+        found = _RANGE.fullmatch(values.strip())
+        try:
+            if found:
+                low, high = float(found[1]), float(found[2])
+                whole = "." not in found[1] + found[2] and "e" not in (found[1] + found[2]).lower()
+                if low < high and (low > 0 or not found[3]):
+                    return cls(name, low=low, high=high, log=bool(found[3]), whole=whole)
+            elif "|" in values:
+                return cls(name, choices=tuple(part.strip() for part in values.split("|")))
+        except ValueError:
+            pass
+        raise UsageError(
+            f"'{text}' says no values to search over.",
+            "For example: learning_rate=1e-5..1e-3:log, batch_size=4|8|16, label_smoothing=0..0.2",
+        )
+
+    def draw(self, trial: optuna.Trial) -> Any:
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A search: its folder, the best trial's run, value and options, and how the trials ended."""
+
+    folder: Path
+    best: Path | None
+    value: float | None
+    options: dict[str, Any]
+    states: dict[str, int]
+
+
+def tune(
+    data: str | os.PathLike[str],
+    model: str,
+    out: str | os.PathLike[str],
+    *,
+    space: Iterable[str] = (),
+    config: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Tuned:
+    """Search over options of `captune train` with Optuna; the study lies in `out` and goes on where it stopped.
+
+    `space` names what is drawn (`learning_rate=1e-5..1e-3:log`, `batch_size=4|8`); all other
+    options hold for every trial. A trial that fails is marked and the search goes on; Ctrl-C
+    ends it with what is finished. Raises `CaptuneError` where Optuna is not installed or no
+    trial has succeeded.
+    """
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise CaptuneError("captune tune needs optuna.", "pip install 'captune[tune]'") from None
+    environment = os.environ if environment is None else environment
+    axes = [Axis.parse(text) for text in (tuple(space) or DEFAULT_SPACE)]
+    sets = tuple(sets)
+    resolved = resolve(TuneConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    asked = resolved.values.tune
+    fixed = {name: value for name, value in options.items() if leaves(TuneConfig)[name].section != "tune"}
+    clash = [axis.name for axis in axes if axis.name in fixed]
+    if clash:
+        raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        study_name="captune",
+        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+        direction="minimize" if asked.goal == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=asked.search_seed, n_startup_trials=asked.random_trials),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=asked.random_trials) if asked.prune else None,
+        load_if_exists=True,
+    )
+    left = asked.trials - sum(trial.state.is_finished() for trial in study.trials)
+
+    stopped: list[int] = []
+
+    def one(trial: optuna.Trial) -> float:
+        drawn = {axis.name: axis.draw(trial) for axis in axes}
+        run = folder / f"trial-{trial.number:03}"
+        trial.set_user_attr("run", run.name)
+        said = (
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in drawn.items()
+        )
+        progress.say(f"trial {trial.number}: {', '.join(said)}")
+        try:
+            train(
+                data,
+                model,
+                run,
+                config=config,
+                preset=preset,
+                sets=[text for text in sets if not text.startswith("tune.")],
+                progress=progress,
+                environment=environment,
+                watch=_Watch(trial, asked.goal, prune=asked.prune),
+                **{**fixed, **drawn},
+            )
+        except CaptuneError as error:
+            if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+                study.stop()
+                stopped.append(error.code)
+                raise optuna.TrialPruned("stopped") from None
+            trial.set_user_attr("error", str(error))
+            progress.say(f"trial {trial.number} failed: {error.message}")
+            raise
+        value = best_value(Run(run), asked.goal)
+        if value is None:
+            raise CaptuneError(f"Trial {trial.number} measured no {asked.goal}.", "Choose another --goal.")
+        progress.say(f"trial {trial.number}: {asked.goal} {value:.4f}")
+        return value
+
+    if left > 0:
+        with progress.task("Trials", left) as task:
+            study.optimize(one, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)])
+    if stopped:
+        done = sum(trial.state.is_finished() for trial in study.trials) - 1
+        raise CaptuneError(
+            f"Stopped by a signal. {done} trials are finished in {folder}.",
+            "The same command goes on with the search.",
+            code=stopped[0],
+        )
+    return _finished(study, folder)
+
+
+class _Watch:
+    """Tells a trial of every validation, and ends a training whose trial is not worth going on with."""
+
+    def __init__(self, trial: optuna.Trial, goal: str, *, prune: bool) -> None:
+        self.trial, self.goal, self.prune, self.steps = trial, goal, prune, 0
+
+    def __call__(self, scores: Mapping[str, float]) -> None:
+        import optuna
+
+        if self.goal in scores:
+            self.trial.report(float(scores[self.goal]), self.steps)
+            self.steps += 1
+            if self.prune and self.trial.should_prune():
+                raise optuna.TrialPruned(f"poor after {self.steps} validations")
+
+
+def best_value(run: Run, goal: str) -> float | None:
+    """The best of a run's validations."""
+    values = [line[f"eval_{goal}"] for line in run.history() if f"eval_{goal}" in line]
+    if not values:
+        return None
+    return float(min(values) if goal == "loss" else max(values))
+
+
+def _finished(study: optuna.Study, folder: Path) -> Tuned:
+    from captune.engine.figures import draw_search
+
+    states: dict[str, int] = {}
+    for trial in study.trials:
+        states[trial.state.name.lower()] = states.get(trial.state.name.lower(), 0) + 1
+    done = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
+    if not done:
+        errors = [trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs]
+        raise CaptuneError(
+            f"No trial of {folder} has succeeded{': ' + errors[-1] if errors else ''}.",
+            "Mend what fails, then run the same command again: it goes on.",
+        )
+    best = study.best_trial
+    draw_search([(trial.params, trial.value or 0.0) for trial in done], folder / "search.png")
+    write_json(
+        folder / BEST,
+        {"value": best.value, "options": best.params, "run": best.user_attrs["run"], "trials": states},
+    )
+    return Tuned(folder, folder / best.user_attrs["run"], best.value, dict(best.params), states)
