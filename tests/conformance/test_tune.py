@@ -72,7 +72,7 @@ def test_trials_that_lag_are_cut_short(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_when_all_fail_the_reason_is_said(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(CaptuneError, match="(?s)No trial .* has succeeded"):
+    with pytest.raises(CaptuneError, match=r"(?s)No trial .* has succeeded"):
         captune.tune(tiny_data, "new:blip-nothing", tmp_path, space=["seed=1..9"], trials=1, **ONCE)
 
 

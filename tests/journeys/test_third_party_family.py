@@ -1,0 +1,100 @@
+"""A model family in another package: installed by pip, found by its entry point, used by every verb."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+FAMILY = '''
+"""A BLIP that shouts."""
+from captune.models.blip import Blip
+
+
+class Shout(Blip):
+    """A BLIP of another package."""
+
+    family = "shout"
+    sizes = ("tiny",)
+'''
+DIST = "captune_shout-1.0.dist-info"
+FILES = {
+    "captune_shout.py": FAMILY,
+    f"{DIST}/METADATA": "Metadata-Version: 2.1\nName: captune-shout\nVersion: 1.0\n",
+    f"{DIST}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    f"{DIST}/entry_points.txt": "[captune.families]\nshout = captune_shout:Shout\n",
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with the package installed by pip, beside captune's own."""
+    folder = tmp_path_factory.mktemp("shout")
+    wheel = folder / "captune_shout-1.0-py3-none-any.whl"
+    record = []
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in FILES.items():
+            archive.writestr(name, text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            record.append(f"{name},sha256={digest},{len(text.encode())}")
+        archive.writestr(f"{DIST}/RECORD", "\n".join([*record, f"{DIST}/RECORD,,"]) + "\n")
+    site = folder / "site"
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--target",
+            str(site),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def captune(environment: dict[str, str], *args: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "captune", *args], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_is_listed_trained_and_captions(environment: dict[str, str], tiny_data: Path, tmp_path: Path) -> None:
+    listed = {row["name"]: row for row in json.loads(captune(environment, "models", "--json"))}
+    assert listed["shout"]["new"] == ["new:shout-tiny"]
+    assert listed["shout"]["origin"] == "captune_shout"
+    run = str(tmp_path / "run")
+    captune(
+        environment, "train", "--data", str(tiny_data), "--model", "new:shout-tiny", "--out", run, "--max-steps", "2",
+        "--batch-size", "6", "--validation-images", "0", "--trackers", "none", "--quiet",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["family"] == "shout"
+    picture = str(next((tiny_data.parent / "Images").iterdir()))
+    rows = captune(environment, "caption", picture, "--model", run, "--format", "jsonl")
+    assert json.loads(rows)["status"] == "ok"
+
+
+def test_without_the_package_its_runs_say_what_is_missing(
+    environment: dict[str, str], tiny_data: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "captune", "train", "--data", str(tiny_data), "--model", "new:shout-tiny",
+         "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "There is no model family 'shout" in done.stderr
