@@ -52,7 +52,8 @@ def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, baseline: st
         return said[-1]
 
     module._say = listen
-    found = module(pictures(backbone), torch.tensor([2, 0, 1]))
+    supervised = {"lengths": torch.tensor([3]), "given": torch.tensor([1])}
+    found = module(pictures(backbone), torch.tensor([2, 0, 1]), **supervised)
     found["objective"].backward()
     written, rewards, ended = said[0]
     # By hand: rewards of the texts, then the policy gradient's loss with plain likelihoods.

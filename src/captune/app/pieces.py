@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from captune.core.records import ImageRecord
     from captune.engine.features import Features
+    from captune.engine.processes import Processes
     from captune.engine.trainer import CaptionTrainer
     from captune.engine.validation import Validation
     from captune.models.backbone import Backbone
@@ -128,6 +129,7 @@ def validation(
     precision: torch.dtype,
     features: Features | None,
     progress: Progress,
+    processes: Processes,
 ) -> Validation:
     """What a validation does; raises `CaptuneError` where no picture has a reference."""
     from captune.engine.validation import Validation
@@ -147,6 +149,7 @@ def validation(
         batch_size=config.eval.eval_batch_size,
         autocast=precision,
         features=features,
+        processes=processes,
         progress=progress,
     )
 
@@ -161,6 +164,7 @@ def trainer(
     features: Features | None,
     callbacks: list[Any],
     progress: Progress,
+    processes: Processes,
 ) -> CaptionTrainer:
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
@@ -182,12 +186,12 @@ def trainer(
     )
     change = Augmentation(learn.seed, data.crop, data.flip, data.color_jitter)
     every = learn.eval_steps or steps_between(
-        len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every
+        len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every, processes.count
     )
     callbacks = [Schedule(log_every=learn.logging_steps, validate_every=every), *callbacks]
     last = run.last()
     for name in learn.trackers:
-        if name != "none":
+        if name != "none" and processes.first:
             tracker = TRACKERS[name]
             callbacks.append(tracker(run, lambda: validation.samples, config.model_dump(), last.step if last else 0))
     arguments = training_arguments(
@@ -230,6 +234,7 @@ def trainer(
         keep_checkpoints=learn.keep_checkpoints,
         label_smoothing=learn.label_smoothing,
         recompute=learn.gradient_checkpointing,
+        processes=processes,
         callbacks=callbacks,
         **more,
     )

@@ -10,10 +10,13 @@ from captune.core.options import DeviceOptions
 if TYPE_CHECKING:
     import torch
 
+    from captune.engine.processes import Processes
     from captune.models.backbone import Backbone
 
 
-def settle(backbone: Backbone, asked: DeviceOptions, *, training: bool = False) -> torch.dtype:
+def settle(
+    backbone: Backbone, asked: DeviceOptions, *, training: bool = False, processes: Processes | None = None
+) -> torch.dtype:
     """Move the model to its device, its weights in the number type to run in, which is returned.
 
     In training the weights stay in fp32 and autocast computes in that type.
@@ -24,6 +27,7 @@ def settle(backbone: Backbone, asked: DeviceOptions, *, training: bool = False) 
     if asked.pixels == "fast":
         check_fast()
     device = choose_device(asked.device)
+    device = device if processes is None else processes.device(device)
     dtype = choose_precision(asked.precision, device, backbone.width, training=training)
     backbone.pixels = replace(backbone.pixels, fast=asked.pixels == "fast")
     backbone.own_decoder = asked.decoder == "auto"

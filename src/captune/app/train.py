@@ -15,7 +15,7 @@ from captune.app import pieces
 from captune.app.running import settle
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
-from captune.core.files import write_json, write_text
+from captune.core.files import read_json, write_json, write_text
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, SPLITS, TRAIN_METRICS, Checkpoint, Run
@@ -24,6 +24,7 @@ from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.document_frequencies import DocumentFrequencies
 
 if TYPE_CHECKING:
+    from captune.engine.processes import Processes
     from captune.models.backbone import Backbone
 
 # A resumed run may differ in these from how it began; in nothing else.
@@ -72,19 +73,22 @@ def train(
     """
     if not str(out):
         raise UsageError("No output folder was given.", "Give --out RUN.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CaptuneError(
-            "Training on several devices at once is not in this version.",
-            "Start `captune train` once, without torchrun or accelerate launch; raise --gradient-accumulation instead.",
-        )
     run = Run(out)
     environment = os.environ if environment is None else environment
-    if resume and Run.is_run(run.path):
+    processes = _meet(options)
+    progress = progress if processes.first else SILENT
+    if processes.share(resume and Run.is_run(run.path)):
         manifest = run.manifest()
         data, model = data or manifest["data"], model or manifest["model"]
+        if manifest.get("processes", 1) != processes.count:
+            raise UsageError(
+                f"The run {run.path} began with {manifest.get('processes', 1)} processes and cannot go on exactly with "
+                f"{processes.count}.",
+                "Start as many as before, or begin a new run from its best checkpoint: --model RUN --out NEW.",
+            )
         resolved = _resolve_resumed(run, config, preset, sets, environment, options)
     else:
-        if Run.is_run(run.path) or (run.path.is_dir() and any(run.path.iterdir())):
+        if processes.first and (Run.is_run(run.path) or (run.path.is_dir() and any(run.path.iterdir()))):
             raise CaptuneError(
                 f"The folder {run.path} is not empty.",
                 "Go on with it by --resume, or choose another --out."
@@ -94,7 +98,20 @@ def train(
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    return _train(run, Path(data), str(model), resolved.values, progress, watch)
+    return _train(run, Path(data), str(model), resolved.values, progress, watch, processes)
+
+
+def _meet(options: Mapping[str, Any]) -> Processes:
+    """The processes that a launcher started together, this one among them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        from captune.engine.processes import ALONE
+
+        return ALONE
+    import torch
+
+    from captune.engine.processes import Processes
+
+    return Processes.join(cpu=options.get("device") == "cpu" or not torch.cuda.is_available())
 
 
 def _resolve_resumed(
@@ -130,6 +147,7 @@ def _train(
     config: TrainConfig,
     progress: Progress,
     watch: Callable[[Mapping[str, float]], None] | None,
+    processes: Processes,
 ) -> TrainResult:
     from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
     from captune.engine.history import History, cut_history
@@ -151,8 +169,11 @@ def _train(
         new=model.startswith("new:"),
     )
     pieces.check_cacheable(backbone, config)
-    if checkpoint is None:
-        _begin(run, data, prepared.digest, model, config, backbone)
+    processes.wait()  # all have looked at what was there
+    if not processes.first:
+        pass
+    elif checkpoint is None:
+        _begin(run, data, prepared.digest, model, config, backbone, processes.count)
         with progress.task("Counting the words of the references"):
             DocumentFrequencies.of(
                 (record.references for record in training), f"training references of {data.name}"
@@ -161,16 +182,23 @@ def _train(
         progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
         cut_history(run, checkpoint.step)
         update_pointers(run, config.train.best_metric)
-    precision = settle(backbone, config.run_on, training=True)
+    processes.wait()  # the run folder is there
+    precision = settle(backbone, config.run_on, training=True, processes=processes)
+    if not processes.first:
+        processes.wait()
     cached = pieces.features(backbone, [*training, *validation_records], config, precision, progress)
-    validation = pieces.validation(backbone, validation_records, config, precision, cached, progress)
+    if processes.first:
+        processes.wait()  # the others find all features made
+    validation = pieces.validation(backbone, validation_records, config, precision, cached, progress, processes)
     history = History(run, progress, lambda: validation.samples)
-    patience = EarlyStop(run, config.train.best_metric, config.train.early_stopping_patience)
+    patience = EarlyStop(run, config.train.best_metric, config.train.early_stopping_patience, processes)
     if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
         return _finish(run, checkpoint, config, time.monotonic() - started)
-    with StopSignals() as signals:
-        callbacks = [history, patience, signals, *([Watched(watch)] if watch else [])]
-        trainer = pieces.trainer(run, backbone, training, validation, config, precision, cached, callbacks, progress)
+    with StopSignals(processes) as signals:
+        callbacks = [*([history] if processes.first else []), patience, signals, *([Watched(watch)] if watch else [])]
+        trainer = pieces.trainer(
+            run, backbone, training, validation, config, precision, cached, callbacks, progress, processes
+        )
         if checkpoint is None and (model.startswith("new:") or config.train.stage == "scst"):
             trainer.save_start(measure=config.train.stage == "scst")
         if checkpoint is not None:
@@ -185,7 +213,11 @@ def _train(
         raise _stopped(run, signals.received)
     reached = last_whole(run)
     assert reached is not None, "a training that ends has written its last checkpoint"
-    return _finish(run, reached, config, time.monotonic() - started)
+    if processes.first:
+        _finish(run, reached, config, time.monotonic() - started)
+    processes.wait()
+    processes.leave()
+    return TrainResult(run.path, run.checkpoint("best").path, read_json(run.path / TRAIN_METRICS))
 
 
 def _stopped(run: Run, signal_number: int) -> CaptuneError:
@@ -198,7 +230,9 @@ def _stopped(run: Run, signal_number: int) -> CaptuneError:
     )
 
 
-def _begin(run: Run, data: Path, digest: str, model: str, config: TrainConfig, backbone: Backbone) -> None:
+def _begin(
+    run: Run, data: Path, digest: str, model: str, config: TrainConfig, backbone: Backbone, processes: int
+) -> None:
     """Write down what the run is before its first step."""
     from captune.engine.versions import versions
 
@@ -214,6 +248,7 @@ def _begin(run: Run, data: Path, digest: str, model: str, config: TrainConfig, b
             "data": str(data.resolve()),
             "data_digest": digest,
             "seed": config.train.seed,
+            "processes": processes,
             "parameters": sum(p.numel() for p in parameters),
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "parts": {name: sum(p.numel() for p in part) for name, part in backbone.parts().items()},

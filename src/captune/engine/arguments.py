@@ -59,4 +59,6 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
+        # CLIP's last norm serves a vector that captions do not use.
+        ddp_find_unused_parameters=True,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captune.core.errors import CaptuneError
 from captune.core.records import ImageRecord
@@ -18,6 +18,7 @@ from captune.data.augment import augment
 from captune.data.images import ImageError, open_image
 from captune.engine.features import Features
 from captune.engine.pictures import read_pixels
+from captune.engine.processes import ALONE, Processes
 from captune.models.backbone import Backbone, Encoded
 from captune.models.pixels import PixelSettings
 
@@ -92,12 +93,19 @@ class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
 
     def __getitem__(self, index: tuple[int, int]) -> tuple[np.ndarray, tuple[Encoded, ...]]:
         epoch, number = index
-        visit, change = self.visits[number], self.augmentation
+        if number < 0:  # only to keep the others company: seen, and nothing of it supervised
+            visit = self.visits[-1 - number]
+            idle = Encoded(visit.references[0].tokens, len(visit.references[0].tokens))
+            return self._seen(epoch, visit), (idle,)
+        return self._seen(epoch, self.visits[number]), self.visits[number].references
+
+    def _seen(self, epoch: int, visit: Visit) -> np.ndarray:
+        change = self.augmentation
         if self.features is not None:
-            return self.features[visit.record.image], visit.references
+            return self.features[visit.record.image]
         try:
             if not change.active:
-                return read_pixels(visit.record.image, self.pixels), visit.references
+                return read_pixels(visit.record.image, self.pixels)
             image = open_image(visit.record.image)
         except ImageError as error:
             raise CaptuneError(
@@ -114,7 +122,7 @@ class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
             color_jitter=change.color_jitter,
             references=visit.record.references,
         )
-        return read_pixels(image, self.pixels), visit.references
+        return read_pixels(image, self.pixels)
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -132,6 +140,28 @@ class EpochOrder(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         return iter([(self.epoch, int(number)) for number in order])
+
+
+class SharedBatches(Sampler[list[tuple[int, int]]]):
+    """Each process's part of every batch of `count` × `batch_size` visits.
+
+    The batches are those of one process with as many pictures a step. Of the last, short
+    one a process may have nothing: it gets a visit without a supervised token (numbered
+    below 0), so that all take every step together.
+    """
+
+    def __init__(self, order: EpochOrder, batch_size: int, rank: int = 0, count: int = 1) -> None:
+        self.order, self.batch_size, self.rank, self.count = order, batch_size, rank, count
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // (self.batch_size * self.count))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        visits, together = list(self.order), self.batch_size * self.count
+        for start in range(0, len(visits), together):
+            batch = visits[start : start + together]
+            mine = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            yield mine or [(batch[0][0], -1 - batch[0][1])]
 
 
 def collate(visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
@@ -160,12 +190,18 @@ def supervised_tokens(batch: dict[str, Tensor]) -> int:
 
 
 def training_loader(
-    visits: Visits, order: EpochOrder, batch_size: int, workers: int, pad: int, together: Collate | None = None
+    visits: Visits,
+    order: EpochOrder,
+    batch_size: int,
+    workers: int,
+    pad: int,
+    together: Collate | None = None,
+    processes: Processes = ALONE,
 ) -> DataLoader:
     """Batches of visits; no global random state is touched, in any number of workers."""
     return DataLoader(
         visits,
-        batch_sampler=BatchSampler(order, batch_size, drop_last=False),  # type: ignore[arg-type]  # indices are pairs
+        batch_sampler=SharedBatches(order, batch_size, processes.rank, processes.count),
         collate_fn=together or _Collate(pad),
         num_workers=workers,
         persistent_workers=False,

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captune.core.runs import Run
+from captune.engine.processes import Processes
 from captune.engine.selection import choose
 
 
@@ -37,8 +38,8 @@ class EarlyStop(TrainerCallback):
     It reads the run's history, so a resumed run stops where an uninterrupted one would.
     """
 
-    def __init__(self, run: Run, rule: str, patience: int) -> None:
-        self.run, self.rule, self.patience = run, rule, patience
+    def __init__(self, run: Run, rule: str, patience: int, processes: Processes) -> None:
+        self.run, self.rule, self.patience, self.processes = run, rule, patience, processes
 
     def exhausted(self) -> bool:
         """Whether the last `patience` validations in the history brought nothing better."""
@@ -50,7 +51,7 @@ class EarlyStop(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        control.should_training_stop |= self.exhausted()
+        control.should_training_stop |= self.processes.share(self.exhausted())
         return control
 
 
@@ -74,11 +75,13 @@ class Watched(TrainerCallback):
 class StopSignals(TrainerCallback):
     """On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and training stops.
 
-    A second signal stops at once. `received` is the signal, or None.
+    A second signal stops at once. `received` is the signal, or None. One that reaches a single
+    process stops all behind the same step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
         self.received: int | None = None
+        self.processes = processes
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -99,7 +102,8 @@ class StopSignals(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if self.received is not None:
+        if self.processes.any(self.received is not None):
+            self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
         return control
 

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
 from captune.core.runs import Run
-from captune.engine.batches import Visits, collate, training_loader
+from captune.engine.batches import Visits, collate
 from captune.engine.decoding.generate import search_own, search_plain
 from captune.engine.decoding.sampling import Written
 from captune.engine.trainer import CaptionTrainer
@@ -47,7 +47,7 @@ class NumberedVisits(Visits):
     """Visits that also say their number."""
 
     def __getitem__(self, index: tuple[int, int]) -> Any:
-        return *super().__getitem__(index), index[1]
+        return *super().__getitem__(index), index[1] if index[1] >= 0 else -1 - index[1]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class SelfCriticalModule(nn.Module):
         if how.references:
             told = backbone.token_losses(memory, **captions, recompute=self.recompute).nll.mean()
             objective = (1 - how.references) * objective + how.references * told
+        # A process that only keeps the others company has nothing supervised.
+        objective = objective * (captions["lengths"] > captions["given"]).any()
         return {
             "objective": objective,
             "reward": rewards.mean(),
@@ -150,15 +152,7 @@ class SelfCriticalTrainer(CaptionTrainer):
         self._figures: list[Tensor] = []
 
     def get_train_dataloader(self) -> Any:
-        loader = training_loader(
-            self.visits,
-            self.order,
-            self.args.per_device_train_batch_size,
-            self.args.dataloader_num_workers,
-            self.backbone.pad,
-            _Collate(self.backbone.pad),
-        )
-        return self.accelerator.prepare(loader)
+        return self.placed(_Collate(self.backbone.pad))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from captune.core.errors import CaptuneError
 from captune.core.runs import Checkpoint, Run
-from captune.engine.batches import EpochOrder, Visits, supervised_tokens, training_loader
+from captune.engine.batches import Collate, EpochOrder, Visits, supervised_tokens, training_loader
 from captune.engine.checkpoints import read_mark, rotate, update_pointers, write_checkpoint
+from captune.engine.processes import Processes
 from captune.models.backbone import Backbone
 from captune.models.lora import ADAPTER, load_adapter
 
@@ -64,6 +67,7 @@ class CaptionTrainer(Trainer):
         keep_checkpoints: int,
         label_smoothing: float,
         recompute: bool,
+        processes: Processes,
         callbacks: list[TrainerCallback],
     ) -> None:
         module = TrainingModule(backbone, label_smoothing=label_smoothing, recompute=recompute)
@@ -73,7 +77,7 @@ class CaptionTrainer(Trainer):
         self.backbone, self.visits, self.run = backbone, visits, run
         self.order = EpochOrder(len(visits), order_seed)
         self.validate, self.best_metric, self.keep_checkpoints = validate, best_metric, keep_checkpoints
-        self.rates = rates
+        self.rates, self.processes = rates, processes
         self.scores: dict[str, float] = {}
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self._step_sums: list[Tensor] = []
@@ -81,14 +85,22 @@ class CaptionTrainer(Trainer):
     # -- data --------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
-        return self.accelerator.prepare(
-            training_loader(
-                self.visits,
-                self.order,
-                self.args.per_device_train_batch_size,
-                self.args.dataloader_num_workers,
-                self.backbone.pad,
-            )
+        return self.placed(None)
+
+    def placed(self, together: Collate | None) -> Any:
+        """This process's batches, on its device."""
+        loader = training_loader(
+            self.visits,
+            self.order,
+            self.args.per_device_train_batch_size,
+            self.args.dataloader_num_workers,
+            self.backbone.pad,
+            together,
+            self.processes,
+        )
+        # The batches are shared out already; accelerate would do it again, with doubles at the end of an epoch.
+        return prepare_data_loader(
+            loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -187,18 +199,26 @@ class CaptionTrainer(Trainer):
         self._collect()
         step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
         extra = {"scores": self.scores, "sums": self.sums}
-        if not self.args.should_save:
-            return
-        write_checkpoint(self.run, step, epoch, self._fill, extra)
+        states = self.processes.gather(self._random_state())
+        if self.processes.first:
+            write_checkpoint(self.run, step, epoch, lambda folder: self._fill(folder, states), extra)
+            update_pointers(self.run, self.best_metric)
+            rotate(self.run, self.keep_checkpoints)
         self.scores = {}
-        update_pointers(self.run, self.best_metric)
-        rotate(self.run, self.keep_checkpoints)
+        self.processes.wait()
 
-    def _fill(self, folder: Path) -> None:
+    def _random_state(self) -> dict[str, bytes]:
+        """What the library would write of this process's random state, by the name of the file."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._save_rng_state(folder)
+            return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+    def _fill(self, folder: Path, states: Sequence[Mapping[str, bytes]]) -> None:
         self.backbone.save(folder)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
+        for name, state in (pair for each in states for pair in each.items()):
+            (folder / name).write_bytes(state)
         self.state.save_to_json(os.path.join(folder, "trainer_state.json"))
 
     def save_start(self, *, measure: bool = False) -> None:
@@ -209,9 +229,11 @@ class CaptionTrainer(Trainer):
         if measure:
             self.state.epoch = 0.0
             self.evaluate()
-        write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
-        if measure:
-            update_pointers(self.run, self.best_metric)
+        if self.processes.first:
+            write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
+            if measure:
+                update_pointers(self.run, self.best_metric)
+        self.processes.wait()
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
         """Take the running sums of the log from a checkpoint; weights follow in `train`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress
-from captune.core.records import ImageRecord
+from captune.core.records import Caption, ImageRecord
 from captune.engine.evaluator import caption_records, likelihood_of_references, sample_records
 from captune.engine.features import Features
+from captune.engine.processes import ALONE, Processes
 from captune.engine.trackers import Sample
 from captune.metrics.aids import Aids
 from captune.metrics.measure import measure
@@ -33,6 +35,7 @@ class Validation:
         batch_size: int,
         autocast: torch.dtype | None,
         features: Features | None = None,
+        processes: Processes = ALONE,
         progress: Progress = SILENT,
     ) -> None:
         self.backbone, self.generation = backbone, generation
@@ -41,13 +44,14 @@ class Validation:
         self.metrics = metrics
         self.shown, self.longest, self.batch_size = shown, longest, batch_size
         self.autocast, self.features, self.progress = autocast, features, progress
+        self.processes = processes
         self.samples: list[Sample] = []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a token), and for captioned pictures the scores of `metrics`."""
         found = likelihood_of_references(
             self.backbone,
-            self.records,
+            self._mine(self.records),
             longest=self.longest,
             batch_size=self.batch_size,
             autocast=self.autocast,
@@ -55,15 +59,21 @@ class Validation:
             progress=self.progress,
             label="Validation: loss",
         )
-        scores = {"loss": found.loss, "perplexity": found.perplexity}
+        parts = self.processes.gather((float(found.nll.sum()), int(found.tokens.sum())))
+        loss = sum(nll for nll, _ in parts) / max(1, sum(tokens for _, tokens in parts))
+        scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         if self.captioned:
             scores |= self._caption()
         return scores
 
+    def _mine(self, records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+        """This process's share; all together have each record once."""
+        return records[self.processes.rank :: self.processes.count]
+
     def _caption(self) -> dict[str, float]:
         captions = caption_records(
             self.backbone,
-            self.captioned,
+            self._mine(self.captioned),
             self.generation,
             batch_size=self.batch_size,
             autocast=self.autocast,
@@ -71,8 +81,13 @@ class Validation:
             progress=self.progress,
             label="Validation: captions",
         )
+        captions = {key: one for part in self.processes.gather(captions) for key, one in part.items()}
+        scores = self._measured(captions) if self.processes.first else {}
+        return self.processes.share(scores)
+
+    def _measured(self, captions: Mapping[str, Caption]) -> dict[str, float]:
         report = measure(
-            {key: caption.text for key, caption in captions.items()},
+            {record.id: captions[record.id].text for record in self.captioned},
             {record.id: record.references for record in self.captioned},
             metrics=self.metrics,
             aids=Aids(pictures={record.id: record.image for record in self.captioned}),

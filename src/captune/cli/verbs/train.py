@@ -53,6 +53,8 @@ def train(
         **chosen.sources,
         **chosen.flags,
     )
+    if int(os.environ.get("RANK", "0")):
+        return  # the first of the processes speaks for all
     if json:
         out_json({"run": str(result.run), "best": str(result.best), "metrics": result.metrics})
         return

@@ -1,0 +1,83 @@
+"""The processes that train together (`torchrun`, `accelerate launch`), or the one that trains alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from captune.core.errors import CaptuneError
+
+Value = TypeVar("Value")
+# What accelerate can do beyond copies of the whole model, by the variable that asks for it.
+NOT_YET = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number among `count`; the first one writes."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def join(cls, *, cpu: bool) -> Processes:
+        """Meet the others, as the launcher's variables say; alone without a launcher."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
+            return cls()
+        for variable, name in NOT_YET.items():
+            if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+                raise CaptuneError(
+                    f"Training with {name} is not in this version.", "Choose plain multi-GPU (DDP) in the launcher."
+                )
+        from accelerate import PartialState
+
+        state = PartialState(cpu=cpu)
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def share(self, value: Value) -> Value:
+        """The first process's value, in all."""
+        if self.count == 1:
+            return value
+        held = [value]
+        distributed.broadcast_object_list(held, src=0)
+        return held[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, in their order, in all."""
+        if self.count == 1:
+            return [value]
+        held: list[Any] = [None] * self.count
+        distributed.all_gather_object(held, value)
+        return held
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in one of them."""
+        return flag if self.count == 1 else any(self.gather(flag))
+
+    def device(self, device: torch.device) -> torch.device:
+        """The card of this process."""
+        if self.count > 1 and device.type == "cuda" and device.index is None:
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return device
+
+    def leave(self) -> None:
+        """Take leave of the others, so that none waits."""
+        if self.count > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+ALONE = Processes()

@@ -1,0 +1,126 @@
+"""Two processes train as one does: the same losses and weights, one writer, exact resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Sampler
+
+from captune.core.runs import Run
+from captune.engine.batches import EpochOrder, SharedBatches
+from captune.models import FAMILIES
+
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+PORT = 29_500 + os.getpid() % 1000
+
+
+def captune(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "captune"] if processes == 1 else [*TOGETHER, str(PORT), "-m", "captune"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*start, *args], capture_output=True, text=True, env=environment, check=False, timeout=300)
+
+
+def flags(data: Path, out: Path, batch: int, **more: Any) -> list[str]:
+    options = {
+        "data": data, "model": "new:blip-tiny", "out": out, "batch_size": batch, "max_steps": 5, "eval_steps": 2,
+        "logging_steps": 1, "learning_rate": 1e-2, "dropout": 0, "num_beams": 1, "max_new_tokens": 6,
+        "validation_metrics": "bleu,cider", "keep_checkpoints": 0, "trackers": "none", "device": "cpu", **more,
+    }  # fmt: skip
+    return ["train", *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """12 pictures, 8 a step: the last step of an epoch has 4, and nothing for the second process."""
+    folder = tmp_path_factory.mktemp("processes")
+    alone = captune(*flags(tiny_data, folder / "one", 8))
+    assert alone.returncode == 0, alone.stderr
+    together = captune(*flags(tiny_data, folder / "two", 4), processes=2)
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("validation of") == 1, "one process speaks"
+    return Run(folder / "one"), Run(folder / "two")
+
+
+def test_losses_scores_and_weights_are_those_of_one_process(runs: tuple[Run, Run]) -> None:
+    one, two = runs
+    for mine, theirs in zip(two.history(), one.history(), strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, rel=1e-4, abs=1e-5), (theirs["step"], name)
+    weights = [FAMILIES["blip"].load(run.checkpoint("last").path).model.state_dict() for run in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+    assert (one.manifest()["processes"], two.manifest()["processes"]) == (1, 2)
+
+
+def test_a_run_of_two_resumes_exactly_and_only_with_two(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    _, two = runs
+    stopped = Run(tmp_path / "stopped")
+    shutil.copytree(two.path, stopped.path, symlinks=True)
+    shutil.rmtree(stopped.last().path)
+    refused = captune("train", "--resume", "--out", str(stopped.path))
+    assert refused.returncode == 2
+    assert "began with 2 processes" in refused.stderr
+    done = captune("train", "--resume", "--out", str(stopped.path), "--device", "cpu", processes=2)
+    assert done.returncode == 0, done.stderr
+    first, second = (FAMILIES["blip"].load(run.checkpoint("last").path).model.state_dict() for run in (two, stopped))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst"}, {"lora": "r=2"}])
+def test_other_ways_to_train_work_together(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
+    words = [word for word in flags(tiny_data, tmp_path / "run", 4, **options) if word != "None"]
+    done = captune(*words, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert Run(tmp_path / "run").last().step == 5
+
+
+def test_a_signal_to_the_launcher_keeps_a_checkpoint(tiny_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = flags(tiny_data, out, 4, max_steps=5000, eval_steps=5000, validation_images=0)
+    started = subprocess.Popen(
+        [*TOGETHER, str(PORT + 1), "-m", "captune", *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "history.jsonl").is_file() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=120)
+    finally:
+        started.kill()
+    run = Run(out)
+    assert run.last() is not None
+    assert run.last().step > 0
+    assert json.loads((run.last().path / "complete.json").read_text())["step"] == run.last().step
+
+
+def test_fsdp_is_refused_with_words(tiny_data: Path, tmp_path: Path) -> None:
+    start = [*TOGETHER, str(PORT), "-m", "captune", *flags(tiny_data, tmp_path / "run", 4)]
+    environment = {**os.environ, "ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(start, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "FSDP is not in this version" in done.stderr
+
+
+@pytest.mark.parametrize(("visits", "size", "count"), [(12, 4, 2), (13, 4, 2), (9, 2, 4), (3, 4, 2), (16, 4, 2)])
+def test_shares_are_the_batches_of_one(visits: int, size: int, count: int) -> None:
+    order = EpochOrder(visits, seed=3)
+    whole = list(SharedBatches(order, size * count))
+    parts = [list(SharedBatches(order, size, rank, count)) for rank in range(count)]
+    assert isinstance(SharedBatches(order, size), Sampler)
+    assert {len(part) for part in parts} == {len(whole)} == {len(SharedBatches(order, size, 0, count))}
+    for step, batch in enumerate(whole):
+        shared = [index for part in parts for index in part[step] if index[1] >= 0]
+        assert shared == batch, "each visit once, none more"
