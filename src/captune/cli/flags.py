@@ -27,6 +27,8 @@ PANELS = {
     "generation": "How a caption is searched for",
     "run_on": "Device",
     "push": "On the Hub",
+    "match": "Pairs",
+    "ask": "Answer",
     "tune": "Search",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}

@@ -38,10 +38,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class DeviceOptions(Options):
-    """Where and how a model runs."""
+class WhereOptions(Options):
+    """Where a model runs."""
 
     device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
+
+
+class DeviceOptions(WhereOptions):
+    """Where and how a model runs."""
+
     precision: Precision = option(
         "auto",
         "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs bf16 for models "
@@ -317,6 +322,43 @@ class CaptionConfig(Options):
     caption: CaptionOptions = Field(default_factory=CaptionOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class MatchOptions(Options):
+    """How pictures and texts are brought together."""
+
+    find: Literal["all", "pictures", "texts"] = option(
+        "all", "all: every pair; pictures: the best for each text; texts: the best for each picture."
+    )
+    best: int = option(5, "How many of the best (with --find pictures or texts).", ge=1)
+    candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
+
+
+class AskOptions(Options):
+    """How an answer is searched for."""
+
+    num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
+    max_new_tokens: int = option(10, "Longest answer, in tokens.", ge=1, le=64)
+
+
+class MatchConfig(Options):
+    """Everything `captune match` takes."""
+
+    match: MatchOptions = Field(default_factory=MatchOptions)
+    run_on: WhereOptions = Field(default_factory=WhereOptions)
+
+
+class EmbedConfig(Options):
+    """Everything `captune embed` takes."""
+
+    run_on: WhereOptions = Field(default_factory=WhereOptions)
+
+
+class AskConfig(Options):
+    """Everything `captune ask` takes."""
+
+    ask: AskOptions = Field(default_factory=AskOptions)
+    run_on: WhereOptions = Field(default_factory=WhereOptions)
 
 
 class PushConfig(Options):

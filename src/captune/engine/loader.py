@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import torch
@@ -18,6 +18,7 @@ from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
 
+Loaded = TypeVar("Loaded")
 NEW = "new:"
 PAIR = "clip-gpt2"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -71,6 +72,17 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
         raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
     if is_pair(name):
         raise UsageError(f"{name} has not learned to look yet.", "Train it first: captune train --model VISION+TEXT.")
+
+    def load(source: Any, **hub: Any) -> Backbone:
+        return _family(source, hub).load(source, image_size=image_size, **hub)
+
+    backbone = load_part(load, name)
+    backbone.model.eval()
+    return backbone
+
+
+def load_part(load: Callable[..., Loaded], name: str) -> Loaded:
+    """What `load` makes of a folder, a run or a Hub id, with `CaptuneError` for what goes wrong on the way."""
     check_torchvision()
     folder = local_folder(name)
     source: Any = folder if folder is not None else name
@@ -78,14 +90,11 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
     hub = {"local_files_only": True} if folder is None and not _hub_is_reachable() else {}
     try:
-        family = _family(source, hub)
-        backbone = family.load(source, image_size=image_size, **hub)
+        return load(source, **hub)
     except CaptuneError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise _load_error(name, folder, error) from error
-    backbone.model.eval()
-    return backbone
 
 
 def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int | None, vocab_size: int) -> Backbone:

@@ -1,0 +1,166 @@
+"""`captune match`, `captune embed`, `captune ask`: BLIP's other modes over pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.app.caption import find_pictures
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import AskConfig, EmbedConfig, MatchConfig, WhereOptions
+from captune.core.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from captune.engine.matching import Embeddings, Match
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of pictures and texts, and the pictures that could not be read with their reasons."""
+
+    pairs: tuple[Match, ...]
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answers about a picture, and how sure it is (0–1); or why it could not."""
+
+    image: str
+    answer: str
+    confidence: float
+    error: str = ""
+
+
+def match(
+    pictures: Paths,
+    texts: str | Sequence[str],
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Matches:
+    """How well texts fit pictures (files, folders, patterns, or an .npz of `captune embed`).
+
+    Options are those of `captune match --help`: with `find` the `best` pictures of each text, or
+    texts of each picture, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
+    """
+    from captune.engine.matching import Embeddings, embed, match_all
+    from captune.engine.matching import find as retrieve
+
+    asked = resolve(MatchConfig, environment=_environment(environment), flags=options).values
+    find = asked.match.find
+    wanted = [texts] if isinstance(texts, str) else list(texts)
+    if not wanted or not all(text.strip() for text in wanted):
+        raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
+    matcher, name = _matcher(model, asked.run_on, progress)
+    failed: dict[str, str] = {}
+    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    kept = [path for path in given if str(path).endswith(".npz")]
+    if find == "all" and not kept:
+        return Matches(tuple(match_all(matcher, find_pictures(given), wanted, failed, progress)), failed)
+    if kept:
+        if len(given) > 1:
+            raise UsageError("Embeddings are matched alone.", "Name one .npz, or pictures.")
+        embedded = Embeddings.load(str(kept[0]))
+        if embedded.model != name:
+            raise CaptuneError(f"{kept[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}.")
+        if find == "all":
+            return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
+    else:
+        embedded = embed(matcher, find_pictures(given), name, progress)
+    pairs = retrieve(
+        matcher,
+        embedded,
+        wanted,
+        best=asked.match.best,
+        candidates=asked.match.candidates,
+        for_texts=find == "pictures",
+        progress=progress,
+    )
+    return Matches(tuple(pairs), embedded.failed)
+
+
+def embed(
+    pictures: Paths,
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Embeddings:
+    """Vectors of pictures in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
+    from captune.engine.matching import embed as look
+
+    if not str(out).endswith(".npz"):
+        raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
+    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    paths = find_pictures(given)
+    asked = resolve(EmbedConfig, environment=_environment(environment), flags=options).values
+    matcher, name = _matcher(model, asked.run_on, progress)
+    found = look(matcher, paths, name, progress)
+    if not found.images:
+        raise CaptuneError("None of the pictures could be read.", next(iter(found.failed.values()), ""))
+    found.save(str(out))
+    return found
+
+
+def ask(
+    pictures: Paths,
+    question: str,
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[Answer]:
+    """Answers to a question about each picture, in order; one that cannot be read has an error.
+
+    Without `model` the Hub's `Salesforce/blip-vqa-base` is used.
+    """
+    from captune.engine.matching import looked_at
+    from captune.models.blip_modes import ANSWERER, BlipAnswerer
+
+    if not question.strip():
+        raise UsageError("There is no question.", "For example: captune ask photo.jpg 'what colour is the car?'")
+    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    paths = find_pictures(given)
+    asked = resolve(AskConfig, environment=_environment(environment), flags=options).values
+    answerer = _load(BlipAnswerer, model or ANSWERER, asked.run_on, progress)
+    failed: dict[str, str] = {}
+    told: dict[str, Answer] = {}
+    for names, patches in looked_at(answerer, paths, failed, progress, "Asking"):
+        answers = answerer.answer(
+            patches, question, num_beams=asked.ask.num_beams, max_new_tokens=asked.ask.max_new_tokens
+        )
+        told |= {name: Answer(name, text, sure) for name, (text, sure) in zip(names, answers, strict=True)}
+    return iter([told.get(path) or Answer(path, "", 0.0, failed[path]) for path in paths])
+
+
+def _matcher(model: str | None, run_on: WhereOptions, progress: Progress) -> tuple[Any, str]:
+    from captune.models.blip_modes import MATCHER, BlipMatcher
+
+    name = model or MATCHER
+    return _load(BlipMatcher, name, run_on, progress), str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _load(kind: Any, name: str, run_on: WhereOptions, progress: Progress) -> Any:
+    from captune.engine.loader import load_part
+    from captune.models.devices import choose_device
+
+    with progress.task(f"Loading {name}"):
+        mode = load_part(kind.load, name)
+        mode.model.to(choose_device(run_on.device))
+    return mode
+
+
+def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if given is None else given

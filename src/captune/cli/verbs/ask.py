@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import out_json, out_table, print_line
+from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
+from captune.core.options import AskConfig
+
+
+def ask(
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE... QUESTION", help="Pictures, then the question.")],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id. (default Salesforce/blip-vqa-base)"),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a question about pictures: captune ask photo.jpg 'what is the man holding?'."""
+    from captune.app.match import ask as question
+
+    *paths, asked = pictures
+    progress = TerminalProgress(quiet=quiet)
+    told = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    answers = list(told)
+    if json:
+        out_json([asdict(answer) for answer in answers])
+    elif len(answers) == 1 and not answers[0].error:
+        print_line(answers[0].answer)
+    else:
+        out_table(
+            "",
+            ("answer", "sure", "picture"),
+            [(a.answer, f"{a.confidence:.2f}", a.image) for a in answers if not a.error],
+        )
+    failed = [answer for answer in answers if answer.error]
+    for answer in failed:
+        progress.warn(f"{answer.image}: {answer.error}")
+    if failed:
+        raise typer.Exit(EXIT_FAILURE if len(failed) == len(answers) else EXIT_SOME_IMAGES_FAILED)
+
+
+app = verb(ask, AskConfig, sources=())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import next_commands, out_json, print_line
+from captune.core.errors import EXIT_SOME_IMAGES_FAILED
+from captune.core.options import EmbedConfig
+
+
+def embed(
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures, folders, globs.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npz", help="Where the vectors go.")],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Vectors of pictures in the space that texts share, as .npz: images, vectors, model.
+
+    captune match takes the file in the pictures' place, so that a folder is looked at once.
+    """
+    from captune.app.match import embed as look
+
+    progress = TerminalProgress(quiet=quiet)
+    found = look(pictures, out, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    if json:
+        out_json({"file": out, "pictures": len(found.images), "size": found.vectors.shape[1], "failed": found.failed})
+    else:
+        print_line(out)
+    for path, reason in found.failed.items():
+        progress.warn(f"{path}: {reason}")
+    if not quiet and not json:
+        next_commands(["captune", "match", out, "--text", "a dog on a beach", "--find", "pictures"])
+    if found.failed:
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
+
+
+app = verb(embed, EmbedConfig, sources=())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import out_json, out_table
+from captune.core.errors import EXIT_SOME_IMAGES_FAILED, UsageError
+from captune.core.options import MatchConfig
+
+
+def match(
+    pictures: Annotated[
+        list[str], typer.Argument(metavar="PICTURE...", help="Pictures, folders, globs, or one .npz of captune embed.")
+    ],
+    chosen: Chosen,
+    text: Annotated[list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="A text. Repeatable.")] = None,
+    texts: Annotated[
+        str | None, typer.Option("--texts", metavar="FILE", help="A file with a text on each line.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How well texts fit pictures: the probability that a text is true of a picture, and the cosine of their vectors.
+
+    With --find the nearest by their vectors are put in order by probability, as BLIP's authors do.
+    """
+    from captune.app.match import match as fit
+
+    wanted = list(text or ())
+    if texts:
+        try:
+            wanted += [line.strip() for line in Path(texts).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{texts} cannot be read: {error}.", "Give a text file, one text on each line.") from None
+    progress = TerminalProgress(quiet=quiet)
+    found = fit(pictures, wanted, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    if json:
+        out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
+    else:
+        rows = [(f"{p.probability:.3f}", f"{p.similarity:.3f}", p.image, p.text) for p in found.pairs]
+        out_table("", ("match", "cosine", "picture", "text"), rows)
+    for path, reason in found.failed.items():
+        progress.warn(f"{path}: {reason}")
+    if found.failed:
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
+
+
+app = verb(match, MatchConfig, sources=())
