@@ -26,6 +26,7 @@ _HOMES = {
     "doctor": "captune.app.doctor",
     "demo": "captune.app.demo",
     "evaluate": "captune.app.evaluate",
+    "capfilt": "captune.app.capfilt",
     "match": "captune.app.match",
     "embed": "captune.app.match",
     "ask": "captune.app.match",

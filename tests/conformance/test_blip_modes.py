@@ -141,3 +141,33 @@ def test_wrong_use_is_said(matcher: str, answerer: str, pictures: list[str], tmp
         captune.embed(pictures, tmp_path / "e.txt", model=matcher)
     with pytest.raises(UsageError, match="no question"):
         captune.ask(pictures, " ", model=answerer)
+
+
+def test_capfilt_keeps_what_the_matcher_finds_true(
+    matcher: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = tmp_path / "run"
+    captune.train(
+        tiny_data, "new:blip-tiny", captioner, max_steps=30, batch_size=6, learning_rate=5e-3, validation_images=0,
+        trackers=("none",), environment={},
+    )  # fmt: skip
+    monkeypatch.setattr(
+        BlipMatcher, "probability", lambda self, patches, texts: torch.tensor([float("red" in text) for text in texts])
+    )
+    done = captune.capfilt(
+        tiny_data, tmp_path / "clean", model=str(captioner), matcher=matcher, max_new_tokens=8, environment={}
+    )
+    rows = [json.loads(line) for line in (tmp_path / "clean" / "captions.jsonl").read_text().splitlines()]
+    dropped = [json.loads(line) for line in (tmp_path / "clean" / "dropped.jsonl").read_text().splitlines()]
+    assert rows
+    assert dropped
+    assert all("red" in text for row in rows for text in row["captions"])
+    assert not any("red" in row["text"] for row in dropped)
+    assert sum(done.kept.values()) == sum(len(row["captions"]) for row in rows)
+    assert sum(done.dropped.values()) == len(dropped)
+    assert {row["from"] for row in dropped} == {"web", "written"}
+    assert done.pictures + done.empty == 20
+    again = captune.prepare(tmp_path / "clean", tmp_path / "data", duplicates=False)
+    assert sum(count.images for count in again.splits.values()) == done.pictures
+    with pytest.raises(CaptuneError, match="not empty"):
+        captune.capfilt(tiny_data, tmp_path / "clean", model=str(captioner), matcher=matcher, environment={})

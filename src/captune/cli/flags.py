@@ -28,6 +28,7 @@ PANELS = {
     "run_on": "Device",
     "push": "On the Hub",
     "match": "Pairs",
+    "capfilt": "Filter",
     "ask": "Answer",
     "tune": "Search",
 }

@@ -361,6 +361,22 @@ class AskConfig(Options):
     run_on: WhereOptions = Field(default_factory=WhereOptions)
 
 
+class CapFiltOptions(Options):
+    """What texts stay."""
+
+    keep_above: float = option(
+        0.5, "Least probability, by the matcher, that a text is true of its picture.", ge=0, le=1
+    )
+
+
+class CapFiltConfig(Options):
+    """Everything `captune capfilt` takes."""
+
+    capfilt: CapFiltOptions = Field(default_factory=CapFiltOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
 class PushConfig(Options):
     """Everything `captune push` takes."""
 

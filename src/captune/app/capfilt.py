@@ -1,0 +1,153 @@
+"""`captune capfilt`: a captioner writes, a matcher filters; noisy pairs in, cleaned records out.
+
+Li et al. 2022 (BLIP), *CapFilt*: web texts and captions that the model wrote are kept where
+the matcher finds them true of their picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.app.captioner import DEFAULT_MODEL, Captioner
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError
+from captune.core.files import atomic_write, write_json
+from captune.core.options import CapFiltConfig, CaptionConfig
+from captune.core.progress import SILENT, Progress
+from captune.core.records import ImageRecord
+from captune.data.prepared import read_prepared, read_split
+
+if TYPE_CHECKING:
+    from captune.models.blip_modes import BlipMatcher
+
+# What went lies aside, where `captune prepare` does not take it for more captions.
+RECORDS, DROPPED, REPORT = "captions.jsonl", "report/dropped.jsonl", "report/report.json"
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and pictures left without."""
+
+    folder: Path
+    kept: dict[str, int]
+    dropped: dict[str, int]
+    pictures: int
+    empty: int
+    failed: dict[str, str]
+
+
+def capfilt(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    matcher: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Filtered:
+    """Write captions for a prepared folder's pictures, and keep what fits them, theirs and the people's.
+
+    `out` gets `captions.jsonl` (`captune prepare out/` reads it), `report/dropped.jsonl` with the
+    probability of each text that went, and `report/report.json`. `model` captions, `matcher` judges
+    (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). A picture that cannot
+    be read is named and left out.
+    """
+    from captune.engine.loader import load_part
+    from captune.models.blip_modes import MATCHER, BlipMatcher
+    from captune.models.devices import choose_device
+
+    environment = os.environ if environment is None else environment
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise CaptuneError(f"The folder {folder} is not empty.", "Choose another --out.")
+    asked = resolve(CapFiltConfig, environment=environment, flags=options).values
+    prepared = read_prepared(data)
+    by_split = {name: read_split(data, name) for name in prepared.splits}
+    given = {name: getattr(asked.run_on, name) for name in type(asked.run_on).model_fields}
+    chosen = {**given, **{name: getattr(asked.generation, name) for name in type(asked.generation).model_fields}}
+    config = resolve(CaptionConfig, flags=chosen)
+    with progress.task("Loading the models"):
+        captioner = Captioner.load(model or DEFAULT_MODEL, config=config)
+        judge = load_part(BlipMatcher.load, matcher or MATCHER)
+        judge.model.to(choose_device(asked.run_on.device))
+    written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
+    kept, dropped = {"web": 0, "written": 0}, {"web": 0, "written": 0}
+    empty = pictures = 0
+    (folder / "report").mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / RECORDS) as good, atomic_write(folder / DROPPED) as bad:
+        for split, records in by_split.items():
+            there = [record for record in records if record.image not in failed]
+            for record, chances in _judged(judge, there, written, progress, split):
+                texts = []
+                for text, kind, chance in chances:
+                    if chance >= asked.capfilt.keep_above:
+                        texts.append(text)
+                        kept[kind] += 1
+                    else:
+                        dropped[kind] += 1
+                        row = {"image": record.image, "text": text, "from": kind, "match": round(chance, 4)}
+                        bad.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if texts:
+                    pictures += 1
+                    row = {"image": record.image, "captions": texts, "split": split}
+                    good.write(json.dumps(row, ensure_ascii=False) + "\n")
+                else:
+                    empty += 1
+    made = Filtered(folder, kept, dropped, pictures, empty, failed)
+    write_json(
+        folder / REPORT,
+        {
+            "data": str(Path(data).resolve()),
+            "captioner": captioner.name,
+            "matcher": matcher or MATCHER,
+            "keep_above": asked.capfilt.keep_above,
+            "generation": captioner.options.generation.model_dump(),
+            "kept": kept,
+            "dropped": dropped,
+            "pictures": pictures,
+            "pictures_without_text": empty,
+            "failed": failed,
+        },
+    )
+    return made
+
+
+def _written(
+    captioner: Captioner, records: list[ImageRecord], progress: Progress
+) -> tuple[dict[str, str], dict[str, str]]:
+    """A caption of each picture, and why the others have none."""
+    written: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    stream = captioner.stream((record.image, record.image) for record in records)
+    with progress.task("Captioning", len(records)) as task:
+        for image, found in stream:
+            task.advance(1)
+            if isinstance(found, CaptuneError):
+                failed[image] = getattr(found, "reason", "") or found.message
+            else:
+                written[image] = found[0].text
+    return written, failed
+
+
+def _judged(
+    judge: BlipMatcher, records: list[ImageRecord], written: dict[str, str], progress: Progress, split: str
+) -> Any:
+    """Each record with its texts, where they come from, and the probability that they are true."""
+    from captune.engine.matching import looked_at
+
+    by_image = {record.image: record for record in records}
+    for names, patches in looked_at(judge, list(by_image), {}, progress, f"Filtering ({split})"):
+        for row, name in enumerate(names):
+            record = by_image[name]
+            texts = [(text, "web") for text in dict.fromkeys(record.references)]
+            if written[name] and written[name] not in record.references:
+                texts.append((written[name], "written"))
+            together = patches[row : row + 1].expand(len(texts), -1, -1)
+            chances = judge.probability(together, [text for text, _ in texts]).tolist() if texts else []
+            yield record, [(text, kind, chance) for (text, kind), chance in zip(texts, chances, strict=True)]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import next_commands, out_json, out_table
+from captune.core.options import CapFiltConfig
+
+
+def capfilt(
+    data: Annotated[str, typer.Option("--data", "-d", metavar="DIR", help="Folder made by captune prepare.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the cleaned set.")],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Captioner; default: Salesforce/blip-image-captioning-base."
+        ),
+    ] = None,
+    matcher: Annotated[
+        str | None, typer.Option("--matcher", metavar="MODEL", help="Judge; default: Salesforce/blip-itm-base-coco.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Clean noisy pictures and texts: a captioner writes, a matcher keeps what is true of its picture.
+
+    Leaves captions.jsonl (captune prepare reads it), dropped.jsonl with the probability of all that went, report.json.
+    """
+    from captune.app.capfilt import capfilt as clean
+
+    progress = TerminalProgress(quiet=quiet)
+    done = clean(data, out, model=model, matcher=matcher, progress=progress, environment=os.environ, **chosen.flags)
+    if json:
+        out_json({**asdict(done), "folder": str(done.folder)})
+        return
+    rows = [(kind, str(done.kept[kind]), str(done.dropped[kind])) for kind in done.kept]
+    out_table(
+        f"{done.folder}: {done.pictures} pictures with text, {done.empty} without", ("texts", "kept", "dropped"), rows
+    )
+    for image, reason in done.failed.items():
+        progress.warn(f"{image}: {reason}")
+    if not quiet:
+        next_commands(["captune", "prepare", str(done.folder), "--out", "data-clean"])
+
+
+app = verb(capfilt, CapFiltConfig, sources=())
