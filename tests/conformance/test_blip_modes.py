@@ -158,7 +158,7 @@ def test_capfilt_keeps_what_the_matcher_finds_true(
         tiny_data, tmp_path / "clean", model=str(captioner), matcher=matcher, max_new_tokens=8, environment={}
     )
     rows = [json.loads(line) for line in (tmp_path / "clean" / "captions.jsonl").read_text().splitlines()]
-    dropped = [json.loads(line) for line in (tmp_path / "clean" / "dropped.jsonl").read_text().splitlines()]
+    dropped = [json.loads(line) for line in (tmp_path / "clean" / "report" / "dropped.jsonl").read_text().splitlines()]
     assert rows
     assert dropped
     assert all("red" in text for row in rows for text in row["captions"])

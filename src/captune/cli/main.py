@@ -61,9 +61,7 @@ VERBS = {
     "match": Verb("How well texts fit pictures; the best pictures of a text, the best texts of a picture.", WORK),
     "ask": Verb("Ask a question about pictures.", WORK),
     "embed": Verb("Vectors of pictures, in the space that texts share.", WORK),
-    "capfilt": Verb(
-        "Clean noisy pictures and texts: a captioner writes, a matcher filters.", WORK, "Nothing was kept."
-    ),
+    "capfilt": Verb("Clean noisy pairs: a captioner writes, a matcher filters.", WORK, "Nothing was kept."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),

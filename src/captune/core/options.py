@@ -364,9 +364,7 @@ class AskConfig(Options):
 class CapFiltOptions(Options):
     """What texts stay."""
 
-    keep_above: float = option(
-        0.5, "Least probability, by the matcher, that a text is true of its picture.", ge=0, le=1
-    )
+    keep_above: float = option(0.5, "Least probability that a text is true of its picture.", ge=0, le=1)
 
 
 class CapFiltConfig(Options):

@@ -30,7 +30,7 @@ def capfilt(
 ) -> None:
     """Clean noisy pictures and texts: a captioner writes, a matcher keeps what is true of its picture.
 
-    Leaves captions.jsonl (captune prepare reads it), dropped.jsonl with the probability of all that went, report.json.
+    Leaves captions.jsonl (captune prepare reads it), and report/ with the probability of all that went.
     """
     from captune.app.capfilt import capfilt as clean
 
@@ -40,9 +40,8 @@ def capfilt(
         out_json({**asdict(done), "folder": str(done.folder)})
         return
     rows = [(kind, str(done.kept[kind]), str(done.dropped[kind])) for kind in done.kept]
-    out_table(
-        f"{done.folder}: {done.pictures} pictures with text, {done.empty} without", ("texts", "kept", "dropped"), rows
-    )
+    title = f"{done.folder}: {done.pictures} pictures with text, {done.empty} without"
+    out_table(title, ("texts", "kept", "dropped"), rows)
     for image, reason in done.failed.items():
         progress.warn(f"{image}: {reason}")
     if not quiet:
