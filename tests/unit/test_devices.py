@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,3 +42,33 @@ def test_a_device_that_is_not_there() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(CaptuneError, match="no CUDA"):
             choose_device("cuda")
+
+
+def test_quantized_weights_need_a_card_and_a_family_that_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from captune.engine.loader import load_backbone
+    from captune.models import FAMILIES
+
+    FAMILIES["blip"].tiny().save(tmp_path / "m")
+    if not torch.cuda.is_available():
+        with pytest.raises(CaptuneError, match="needs an NVIDIA card"):
+            load_backbone(str(tmp_path / "m"), quantize="4bit")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("captune.engine.loader.find_spec", lambda name: None)
+    with pytest.raises(CaptuneError, match="needs bitsandbytes"):
+        load_backbone(str(tmp_path / "m"), quantize="8bit")
+    monkeypatch.setattr("captune.engine.loader.find_spec", lambda name: object())
+    with pytest.raises(UsageError, match="blip is not loaded in 8bit"):
+        load_backbone(str(tmp_path / "m"), quantize="8bit")
+
+
+def test_apple_machines_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("mps")
+    assert choose_device("mps") == torch.device("mps")
+    assert choose_precision("auto", torch.device("mps"), 768) == torch.float32
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(CaptuneError, match="no MPS"):
+        choose_device("mps")

@@ -38,7 +38,7 @@ class Captioner:
         config = config or resolve(CaptionConfig, flags=options)
         from captune.engine.loader import load_backbone
 
-        backbone = load_backbone(str(model))
+        backbone = load_backbone(str(model), quantize=config.values.run_on.quantize)
         settle(backbone, config.values.run_on)
         return cls(str(model), backbone, config)
 

@@ -112,7 +112,7 @@ def _measure(
 
     values = resolved.values
     with progress.task(f"Loading {name}"):
-        backbone = load_backbone(name)
+        backbone = load_backbone(name, quantize=values.run_on.quantize)
         dtype = settle(backbone, values.run_on)
     generation = resolved.with_defaults("generation", backbone.generation).generation
     batch = values.eval.eval_batch_size

@@ -30,6 +30,8 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     from captune.models.lora import Lora, add_lora
 
     options = config.model
+    if config.run_on.quantize != "none" and options.lora is None:
+        raise UsageError("Quantized weights do not learn.", "Train adapters on them: --lora on.")
     if is_new(model):
         texts = (clean_reference(r) if config.data.clean_captions else r for i in training for r in i.references)
         backbone = new_backbone(
@@ -38,7 +40,7 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     elif is_pair(model):
         backbone = pair_backbone(model, seed=config.train.seed, image_size=options.image_size)
     else:
-        backbone = load_backbone(model, image_size=options.image_size)
+        backbone = load_backbone(model, image_size=options.image_size, quantize=config.run_on.quantize)
     if options.train_prompt is not None:
         backbone.prompt = options.train_prompt
     if options.dropout is not None:

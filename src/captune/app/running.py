@@ -31,5 +31,6 @@ def settle(
     dtype = choose_precision(asked.precision, device, backbone.width, training=training)
     backbone.pixels = replace(backbone.pixels, fast=asked.pixels == "fast")
     backbone.own_decoder = asked.decoder == "auto"
-    backbone.model.to(device=device, dtype=None if training else dtype)
+    if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
+        backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype

@@ -52,6 +52,9 @@ class DeviceOptions(WhereOptions):
         "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs bf16 for models "
         "that it makes faster there, else fp32.",
     )
+    quantize: Literal["none", "8bit", "4bit"] = option(
+        "none", "Load the weights in 8 or 4 bits (BLIP-2, on NVIDIA cards, with bitsandbytes)."
+    )
     pixels: Literal["exact", "fast"] = option(
         "exact", "exact: the pixels of transformers' processor; fast: nearly the same from JPEG files, read quicker."
     )

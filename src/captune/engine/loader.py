@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -62,8 +63,8 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
-    """Load a captioner with fp32 weights on the CPU, in evaluation mode.
+def load_backbone(name: str, *, image_size: int | None = None, quantize: str = "none") -> Backbone:
+    """Load a captioner with fp32 weights on the CPU, in evaluation mode; quantized ones on their card.
 
     Raises `CaptuneError` where the model is not there, cannot be fetched, is broken, or
     is of no known family.
@@ -73,12 +74,41 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
     if is_pair(name):
         raise UsageError(f"{name} has not learned to look yet.", "Train it first: captune train --model VISION+TEXT.")
 
+    bits = _bits(quantize)
+
     def load(source: Any, **hub: Any) -> Backbone:
-        return _family(source, hub).load(source, image_size=image_size, **hub)
+        family = _family(source, hub)
+        if bits and not family.quantizes:
+            raise UsageError(f"{family.family} is not loaded in {quantize}.", "Leave out --quantize.")
+        return family.load(source, image_size=image_size, **hub, **bits)
 
     backbone = load_part(load, name)
     backbone.model.eval()
     return backbone
+
+
+def _bits(quantize: str) -> dict[str, Any]:
+    """What `from_pretrained` is told; raises `CaptuneError` where quantized weights cannot run."""
+    if quantize == "none":
+        return {}
+    if not torch.cuda.is_available():
+        raise CaptuneError(
+            f"--quantize {quantize} needs an NVIDIA card, and there is none here.",
+            "Leave it out, or use --precision bf16.",
+        )
+    if find_spec("bitsandbytes") is None:
+        raise CaptuneError(f"--quantize {quantize} needs bitsandbytes.", "pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_8bit=quantize == "8bit",
+        load_in_4bit=quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        # What is small and sees the picture stays as it is.
+        llm_int8_skip_modules=["qformer", "language_projection", "vision_model", "lm_head"],
+    )
+    return {"quantization_config": config, "dtype": torch.bfloat16}
 
 
 def load_part(load: Callable[..., Loaded], name: str) -> Loaded:

@@ -67,6 +67,8 @@ class Backbone(ABC):
     sizes: ClassVar[tuple[str, ...]]
     # Well-known weights of the family.
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = ()
+    # Whether `load` takes a quantization_config.
+    quantizes: ClassVar[bool] = False
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
 

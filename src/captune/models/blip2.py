@@ -43,13 +43,14 @@ class Blip2(Backbone):
         Checkpoint("Salesforce/blip2-flan-t5-xxl", 12_200_000_000, "mit"),
     )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "text")
+    quantizes: ClassVar[bool] = True
 
     @classmethod
     def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Blip2:
         from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
 
         model: Any = Blip2ForConditionalGeneration.from_pretrained(str(folder), **{"dtype": torch.float32, **hub})
-        hub.pop("quantization_config", None)
+        hub = {name: value for name, value in hub.items() if name not in ("quantization_config", "dtype")}
         processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
         if image_size not in (None, PixelSettings.of(processor).size):
             raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
