@@ -187,6 +187,34 @@ def families() -> str:
     return table(("family", "what it is", "from scratch"), rows)
 
 
+def family_facts() -> str:
+    """What each family does, read off its tiny instance, as the conformance tests hold it."""
+    from captune.models import FAMILIES
+
+    rows = []
+    for name, target in FAMILIES.targets.items():
+        if not target.startswith("captune."):
+            continue  # of another package that happens to be installed
+        family = FAMILIES[name]
+        tiny = family.tiny()
+        frozen = ", ".join(family.frozen_by_default)
+        bits = "yes" if family.quantizes else "no"
+        rows.append((f"`{name}`", ", ".join(tiny.parts()), frozen, f"{tiny.decoder}", bits, about(family)))
+    return table(("family", "parts", "frozen by default", "searched by", "8/4 bits", "what it is"), rows)
+
+
+def checkpoints() -> str:
+    """Well-known weights of the families."""
+    from captune.models import FAMILIES
+
+    rows = (
+        (f"`{known.name}`", name, f"{known.parameters / 1e6:,.0f} M", known.license)
+        for name in FAMILIES
+        for known in FAMILIES[name].checkpoints
+    )
+    return table(("on the Hub", "family", "parameters", "licence"), rows)
+
+
 def preset_table() -> str:
     from importlib.resources import files
 
@@ -231,6 +259,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "rules": rules,
     "families": families,
+    "family-facts": family_facts,
+    "checkpoints": checkpoints,
     "presets": preset_table,
     "doctor": doctor,
     "support": support,
