@@ -115,6 +115,23 @@ def test_a_run_is_pushed_with_its_card(run: Path, hub: str) -> None:
     assert not {"optimizer.pt", "complete.json", "trainer_state.json"} & set(files)
 
 
+def test_a_training_publishes_what_is_best(tiny_data: Path, hub: str, tmp_path: Path) -> None:
+    words = [
+        "train", "--data", str(tiny_data), "--model", "new:blip-tiny", "--out", str(tmp_path / "run"), "--max-steps", "4",
+        "--eval-steps", "2", "--batch-size", "6", "--trackers", "none", "--validation-images", "0",
+        "--push-to", "mine/captioner",
+    ]  # fmt: skip
+    done = cli(*words, HF_ENDPOINT=hub, HF_TOKEN="hf_right")
+    assert done.returncode == 0, done.stderr
+    assert Hub.kept["message"] == f"captune: {(tmp_path / 'run' / 'best-metric').resolve().name}"
+    assert "is published as mine/captioner" in done.stderr
+    # A Hub that refuses does not end a training.
+    words[words.index(str(tmp_path / "run"))] = str(tmp_path / "other")
+    done = cli(*words, HF_ENDPOINT=hub, HF_TOKEN="hf_wrong")
+    assert done.returncode == 0, done.stderr
+    assert "was not published" in done.stderr
+
+
 def test_a_wrong_token_says_how_to_log_in(run: Path, hub: str) -> None:
     done = cli("push", str(run), "mine/captioner", HF_ENDPOINT=hub, HF_TOKEN="hf_wrong")
     assert done.returncode == 1

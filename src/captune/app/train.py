@@ -18,8 +18,9 @@ from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError,
 from captune.core.files import read_json, write_json, write_text
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
-from captune.core.runs import CONFIG, SPLITS, TRAIN_METRICS, Checkpoint, Run
+from captune.core.runs import CONFIG, POINTERS, SPLITS, TRAIN_METRICS, Checkpoint, Run
 from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.exporters.hub import check_repo
 from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.document_frequencies import DocumentFrequencies
 
@@ -151,10 +152,12 @@ def _train(
 ) -> TrainResult:
     from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
     from captune.engine.history import History, cut_history
-    from captune.engine.schedule import EarlyStop, StopSignals, Watched
+    from captune.engine.schedule import EarlyStop, Saved, StopSignals, Watched
 
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)
+    if config.train.push_to:
+        check_repo(config.train.push_to)
     pieces.check_best_metric(config, progress)
     prepared = read_prepared(data)
     training, validation_records = read_split(data, TRAIN), read_split(data, "val")
@@ -196,6 +199,8 @@ def _train(
         return _finish(run, checkpoint, config, time.monotonic() - started)
     with StopSignals(processes) as signals:
         callbacks = [*([history] if processes.first else []), patience, signals, *([Watched(watch)] if watch else [])]
+        if config.train.push_to and processes.first:
+            callbacks.append(Saved(_Publisher(run, config.train.push_to, progress)))
         trainer = pieces.trainer(
             run, backbone, training, validation, config, precision, cached, callbacks, progress, processes
         )
@@ -218,6 +223,29 @@ def _train(
     processes.wait()
     processes.leave()
     return TrainResult(run.path, run.checkpoint("best").path, read_json(run.path / TRAIN_METRICS))
+
+
+class _Publisher:
+    """Puts a run's best checkpoint on the Hub when it is another one than before; a refusal does not end the training."""
+
+    def __init__(self, run: Run, repo: str, progress: Progress) -> None:
+        self.run, self.repo, self.progress, self.sent = run, repo, progress, ""
+
+    def __call__(self) -> None:
+        from captune.app.push import push
+
+        best = self.run.pointed(POINTERS[0]) or ""
+        if not best or best == self.sent:
+            return
+        self.sent = best
+        try:
+            push(str(self.run.path), self.repo, progress=self.progress)
+        except CaptuneError as error:
+            self.progress.say(
+                f"{best} was not published: {error.message} Later: captune push {self.run.path} {self.repo}"
+            )
+        else:
+            self.progress.say(f"{best} is published as {self.repo}.")
 
 
 def _stopped(run: Run, signal_number: int) -> CaptuneError:

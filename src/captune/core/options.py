@@ -197,6 +197,9 @@ class TrainOptions(Options):
     scst_guard: float = option(
         0.1, "Stop scst when CIDEr-D of a validation is this share below the best; 1: never.", gt=0, le=1
     )
+    push_to: str | None = option(
+        None, "Repository of the Hub (user/name) that gets the best checkpoint whenever there is a better one."
+    )
     gradient_checkpointing: bool = option(False, "Less memory for more time.")
 
 

@@ -72,6 +72,16 @@ class Watched(TrainerCallback):
         self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
 
 
+class Saved(TrainerCallback):
+    """Calls somebody behind every checkpoint."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self.then = then
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.then()
+
+
 class StopSignals(TrainerCallback):
     """On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and training stops.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,19 @@ class Backbone(ABC):
     def _save_model(self, folder: Path) -> None: ...
 
     # -- what all families share ----------------------------------------------------
+
+    @classmethod
+    def assembled(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:
+        """A backbone of its pieces, with what `card` (captune.json) kept beside them."""
+        kept = card or {}
+        return cls(
+            model,
+            tokenizer,
+            PixelSettings.of(processor),
+            prompt=kept.get("prompt", ""),
+            generation=kept.get("generation", {}),
+            processor=processor,
+        )
 
     @classmethod
     def tiny(cls, texts: Iterable[str] = ("a red circle", "two dogs play", "a man on a bike .")) -> Backbone:

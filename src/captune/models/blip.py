@@ -13,26 +13,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
 from captune.models.blip_text import blip_stack, decode_grouped
 from captune.models.eye import blip_eye
 from captune.models.losses import TokenLosses, token_losses
-from captune.models.pixels import PixelSettings
-from captune.models.positions import check_side, grid_positions, resize_processor, resized_positions
+from captune.models.positions import grid_positions, resize_processor, resized_positions
+from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
-# size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
-SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
-    "tiny": (32, 8, (32, 2, 2), (32, 2, 2), 0.0),
-    "demo": (48, 16, (128, 2, 4), (96, 2, 4), 0.0),
-    "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
-    "medium": (224, 16, (384, 8, 6), (384, 6, 6), 0.1),
-    "base": (384, 16, (768, 12, 12), (768, 12, 12), 0.1),
-    "large": (384, 16, (1024, 24, 16), (768, 12, 12), 0.1),
+SIZES = {
+    "tiny": Size(32, 8, (32, 2, 2), (32, 2, 2), 0.0),
+    "demo": Size(48, 16, (128, 2, 4), (96, 2, 4), 0.0),
+    "small": Size(128, 16, (256, 4, 4), (256, 4, 4), 0.1),
+    "medium": Size(224, 16, (384, 8, 6), (384, 6, 6), 0.1),
+    "base": Size(384, 16, (768, 12, 12), (768, 12, 12), 0.1),
+    "large": Size(384, 16, (1024, 24, 16), (768, 12, 12), 0.1),
 }
 
 
@@ -54,45 +52,34 @@ class Blip(Backbone):
         model: Any = BlipForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, **hub)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
         processor = BlipImageProcessorPil.from_pretrained(str(folder), **hub)
-        card = cls.read_card(folder)
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
             _resize(model, image_size)
         resize_processor(processor, int(model.config.vision_config.image_size))
-        return cls(
-            model,
-            tokenizer,
-            PixelSettings.of(processor),
-            prompt=card.get("prompt", ""),
-            generation=card.get("generation", {}),
-            processor=processor,
-        )
+        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip:
         from transformers import BlipConfig, BlipForConditionalGeneration
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        if size not in SIZES:
-            raise UsageError(f"There is no BLIP size '{size}'.", did_you_mean(size, SIZES))
-        side, patch, vision, text, dropout = SIZES[size]
-        side = image_size or side
-        check_side(side, patch)
+        asked = chosen_size("BLIP", SIZES, size, image_size)
+        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         config = BlipConfig(
             vision_config={
-                **_layers(vision),
+                **layers(vision),
                 "image_size": side,
                 "patch_size": patch,
                 "initializer_range": 0.02,  # the library's default, 1e-10, hides the picture from the text
             },
             text_config={
-                **_layers(text),
+                **layers(text),
                 "encoder_hidden_size": vision[0],
                 "vocab_size": len(tokenizer),
                 "max_position_embeddings": 128,
-                "hidden_dropout_prob": dropout,
-                "attention_probs_dropout_prob": dropout,
+                "hidden_dropout_prob": asked.dropout,
+                "attention_probs_dropout_prob": asked.dropout,
                 "bos_token_id": ids["[DEC]"],
                 "eos_token_id": ids["[SEP]"],
                 "sep_token_id": ids["[SEP]"],
@@ -105,7 +92,7 @@ class Blip(Backbone):
         positions = model.vision_model.embeddings.position_embedding
         positions.data.zero_()[0, 1:] = 0.4 * grid_positions(side // patch, vision[0])
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
-        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
+        return cls.assembled(model, tokenizer, processor)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -180,16 +167,6 @@ class Blip(Backbone):
         self.set_generation_config(self.model.generation_config)
         self.model.save_pretrained(folder)
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
-
-
-def _layers(shape: tuple[int, int, int]) -> dict[str, int]:
-    width, layers, heads = shape
-    return {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-    }
 
 
 def _resize(model: Any, image_size: int) -> None:

@@ -55,15 +55,7 @@ class Blip2(Backbone):
         if image_size not in (None, PixelSettings.of(processor).size):
             raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
-        card = cls.read_card(folder)
-        return cls(
-            model,
-            tokenizer,
-            PixelSettings.of(processor),
-            prompt=card.get("prompt", ""),
-            generation=card.get("generation", {}),
-            processor=processor,
-        )
+        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip2:
@@ -116,7 +108,7 @@ class Blip2(Backbone):
         model: Any = Blip2ForConditionalGeneration(config)
         model.query_tokens.data.normal_(std=config.initializer_range)
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
-        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
+        return cls.assembled(model, tokenizer, processor)
 
     @property
     def _speaks_after(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
@@ -17,15 +17,15 @@ from captune.models.eye import clip_eye
 from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
-from captune.models.positions import check_side, grid_positions, resize_clip, resize_processor
+from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
-# size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
-SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
-    "tiny": (32, 8, (32, 2, 2), (48, 2, 2), 0.0),
-    "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
-    "base": (224, 32, (768, 12, 12), (768, 12, 12), 0.1),
+SIZES = {
+    "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),
+    "small": Size(128, 16, (256, 4, 4), (256, 4, 4), 0.1),
+    "base": Size(224, 32, (768, 12, 12), (768, 12, 12), 0.1),
 }
 # Of these, checkpoints hold a text side as well; only the vision side is loaded.
 VISION_CLASSES = {
@@ -94,34 +94,22 @@ class ClipGpt2(Backbone):
         )
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        if size not in SIZES:
-            raise UsageError(f"There is no CLIP+GPT-2 size '{size}'.", did_you_mean(size, SIZES))
-        side, patch, (width, layers, heads), text, dropout = SIZES[size]
-        side = image_size or side
-        check_side(side, patch)
+        asked = chosen_size("CLIP+GPT-2", SIZES, size, image_size)
+        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
-        encoder = CLIPVisionModel(
-            CLIPVisionConfig(
-                hidden_size=width,
-                intermediate_size=4 * width,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                image_size=side,
-                patch_size=patch,
-            )
-        )
+        encoder = CLIPVisionModel(CLIPVisionConfig(**layers(vision), image_size=side, patch_size=patch))
         positions = encoder.embeddings.position_embedding.weight
-        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, width)
+        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
         config: Any = GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=128,
             n_embd=text[0],
             n_layer=text[1],
             n_head=text[2],
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            attn_pdrop=dropout,
+            resid_pdrop=asked.dropout,
+            embd_pdrop=asked.dropout,
+            attn_pdrop=asked.dropout,
             bos_token_id=ids["[DEC]"],
             eos_token_id=ids["[SEP]"],
             add_cross_attention=True,
@@ -137,18 +125,9 @@ class ClipGpt2(Backbone):
     def _whole(
         cls, model: Any, tokenizer: Any, processor: Any, image_size: int | None, card: dict[str, Any]
     ) -> ClipGpt2:
-        pixels = PixelSettings.of(processor)
-        if image_size is not None and image_size != pixels.size:
+        if image_size is not None and image_size != PixelSettings.of(processor).size:
             _resize(model, processor, image_size)
-            pixels = PixelSettings.of(processor)
-        return cls(
-            model,
-            tokenizer,
-            pixels,
-            prompt=card.get("prompt", ""),
-            generation=card.get("generation", {}),
-            processor=processor,
-        )
+        return cls.assembled(model, tokenizer, processor, card)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}

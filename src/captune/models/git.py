@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
@@ -22,15 +22,15 @@ from captune.models.eye import clip_eye
 from captune.models.git_text import Seen, decode_grouped, git_stack
 from captune.models.losses import TokenLosses, token_losses
 from captune.models.pixels import PixelSettings
-from captune.models.positions import check_side, grid_positions, resize_clip, resize_processor
+from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
 
-# size: image side, patch side, vision (width, layers, heads), text (width, layers, heads), dropout
-SIZES: dict[str, tuple[int, int, tuple[int, int, int], tuple[int, int, int], float]] = {
-    "tiny": (32, 8, (32, 2, 2), (48, 2, 2), 0.0),
-    "small": (128, 16, (256, 4, 4), (256, 4, 4), 0.1),
-    "base": (224, 16, (768, 12, 12), (768, 6, 12), 0.1),
+SIZES = {
+    "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),
+    "small": Size(128, 16, (256, 4, 4), (256, 4, 4), 0.1),
+    "base": Size(224, 16, (768, 12, 12), (768, 6, 12), 0.1),
 }
 
 
@@ -63,35 +63,24 @@ class Git(Backbone):
             for layer in model.git.encoder.layer:
                 layer.attention.self.image_patch_tokens = vision.vision_model.embeddings.num_positions
             resize_processor(processor, image_size)
-        card = cls.read_card(folder)
-        return cls(
-            model,
-            tokenizer,
-            PixelSettings.of(processor),
-            prompt=card.get("prompt", ""),
-            generation=card.get("generation", {}),
-            processor=processor,
-        )
+        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Git:
         from transformers import GitConfig, GitForCausalLM
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        if size not in SIZES:
-            raise UsageError(f"There is no GIT size '{size}'.", did_you_mean(size, SIZES))
-        side, patch, vision, text, dropout = SIZES[size]
-        side = image_size or side
-        check_side(side, patch)
+        asked = chosen_size("GIT", SIZES, size, image_size)
+        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         config = GitConfig(
-            vision_config={**_layers(vision), "image_size": side, "patch_size": patch},
-            **_layers(text),
+            vision_config={**layers(vision), "image_size": side, "patch_size": patch},
+            **layers(text),
             vocab_size=len(tokenizer),
             max_position_embeddings=128,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
+            hidden_dropout_prob=asked.dropout,
+            attention_probs_dropout_prob=asked.dropout,
             bos_token_id=ids["[CLS]"],
             eos_token_id=ids["[SEP]"],
             pad_token_id=ids["[PAD]"],
@@ -100,7 +89,7 @@ class Git(Backbone):
         positions = model.git.image_encoder.vision_model.embeddings.position_embedding.weight
         positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
         processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
-        return cls(model, tokenizer, PixelSettings.of(processor), processor=processor)
+        return cls.assembled(model, tokenizer, processor)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -187,13 +176,3 @@ class Git(Backbone):
         self.set_generation_config(self.model.generation_config)
         self.model.save_pretrained(folder)
         GitProcessor(self.processor, self.tokenizer).save_pretrained(folder)
-
-
-def _layers(shape: tuple[int, int, int]) -> dict[str, Any]:
-    width, layers, heads = shape
-    return {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-    }
