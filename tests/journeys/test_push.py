@@ -117,8 +117,8 @@ def test_a_run_is_pushed_with_its_card(run: Path, hub: str) -> None:
 
 def test_a_training_publishes_what_is_best(tiny_data: Path, hub: str, tmp_path: Path) -> None:
     words = [
-        "train", "--data", str(tiny_data), "--model", "new:blip-tiny", "--out", str(tmp_path / "run"), "--max-steps", "4",
-        "--eval-steps", "2", "--batch-size", "6", "--trackers", "none", "--validation-images", "0",
+        "train", "--data", str(tiny_data), "--model", "new:blip-tiny", "--out", str(tmp_path / "run"),
+        "--max-steps", "4", "--eval-steps", "2", "--batch-size", "6", "--trackers", "none", "--validation-images", "0",
         "--push-to", "mine/captioner",
     ]  # fmt: skip
     done = cli(*words, HF_ENDPOINT=hub, HF_TOKEN="hf_right")

@@ -37,6 +37,7 @@ FREE_TO_CHANGE = (
     "sample_captions",
     "device",
     "decoder",
+    "push_to",
 )
 
 
@@ -226,7 +227,7 @@ def _train(
 
 
 class _Publisher:
-    """Puts a run's best checkpoint on the Hub when it is another one than before; a refusal does not end the training."""
+    """Puts a run's best checkpoint on the Hub when it is another than before; a refusal ends nothing."""
 
     def __init__(self, run: Run, repo: str, progress: Progress) -> None:
         self.run, self.repo, self.progress, self.sent = run, repo, progress, ""
@@ -241,9 +242,8 @@ class _Publisher:
         try:
             push(str(self.run.path), self.repo, progress=self.progress)
         except CaptuneError as error:
-            self.progress.say(
-                f"{best} was not published: {error.message} Later: captune push {self.run.path} {self.repo}"
-            )
+            later = f"captune push {self.run.path} {self.repo}"
+            self.progress.say(f"{best} was not published: {error.message} Later: {later}")
         else:
             self.progress.say(f"{best} is published as {self.repo}.")
 
