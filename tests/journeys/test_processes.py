@@ -77,6 +77,22 @@ def test_a_run_of_two_resumes_exactly_and_only_with_two(runs: tuple[Run, Run], t
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_evaluation_is_that_of_one_process(runs: tuple[Run, Run], tiny_data: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(runs[0].path), "--data", str(tiny_data), "--split", "train", "--metrics", "bleu,cider",
+             "--resamples", "20", "--no-draw-report", "--device", "cpu", "--json"]  # fmt: skip
+    alone = captune(*words, "--out", str(tmp_path / "one"))
+    together = captune(*words, "--out", str(tmp_path / "two"), processes=2)
+    assert together.returncode == 0, together.stderr
+    one, two = (next(iter(json.loads(done.stdout)["models"].values())) for done in (alone, together))
+    assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
+    assert two["images"] == 12
+    files = [(tmp_path / name / "eval_per_image.jsonl").read_text() for name in ("one", "two")]
+    said = [
+        [row["models"][str(runs[0].path)]["caption"] for row in map(json.loads, text.splitlines())] for text in files
+    ]
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst"}, {"lora": "r=2"}])
 def test_other_ways_to_train_work_together(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
     words = [word for word in flags(tiny_data, tmp_path / "run", 4, **options) if word != "None"]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.report import write_report
-from captune.app.running import settle
+from captune.app.running import meet, settle
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -23,6 +23,9 @@ from captune.metrics.aids import Aids, aids_of
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
+
+if TYPE_CHECKING:
+    from captune.engine.processes import Processes
 
 
 def evaluate(
@@ -43,8 +46,11 @@ def evaluate(
 
     Writes `eval_bleu.json` (all models, differences, settings), `eval_per_image.jsonl`
     and `splits.json` into `out`; without `out`, into the run if `model` is one.
-    Options are those of `captune evaluate --help`.
+    Options are those of `captune evaluate --help`. Processes that a launcher started together
+    share the pictures out; the first one writes, and all return the same.
     """
+    processes = meet(options.get("device"))
+    progress = progress if processes.first else SILENT
     environment = os.environ if environment is None else environment
     resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.engine.evaluator import sample_records
@@ -71,19 +77,21 @@ def evaluate(
     reports: dict[str, MetricReport] = {}
     captions: dict[str, dict[str, Caption]] = {}
     for name in dict.fromkeys(str(n) for n in names):
-        reports[name], captions[name] = _measure(name, records, resolved, aids, progress)
+        reports[name], captions[name] = _measure(name, records, resolved, aids, progress, processes)
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     first, *others = reports
     resamples = resolved.values.measure.resamples
     comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
     evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder)
-    if folder is not None:
+    if folder is not None and processes.first:
         prepared = read_prepared(data)
         write_evaluation(evaluation, folder, data=str(Path(data).resolve()), data_digest=prepared.digest, split=split)
         if not (folder / SPLITS).is_file():
             write_json(folder / SPLITS, prepared.summary)
         if measured.draw_report:
             write_report(folder, progress=progress)
+    processes.wait()
+    processes.leave()
     return evaluation
 
 
@@ -103,9 +111,14 @@ def _expanded(name: str) -> list[str]:
 
 
 def _measure(
-    name: str, records: list[ImageRecord], resolved: Resolved[EvaluateConfig], aids: Aids, progress: Progress
+    name: str,
+    records: list[ImageRecord],
+    resolved: Resolved[EvaluateConfig],
+    aids: Aids,
+    progress: Progress,
+    processes: Processes,
 ) -> tuple[MetricReport, dict[str, Caption]]:
-    from captune.engine.evaluator import caption_records, likelihood_of_references
+    from captune.engine.evaluator import caption_records, joined, likelihood_of_references
     from captune.engine.loader import load_backbone
     from captune.engine.versions import versions
     from captune.metrics.measure import measure
@@ -113,18 +126,20 @@ def _measure(
     values = resolved.values
     with progress.task(f"Loading {name}"):
         backbone = load_backbone(name, quantize=values.run_on.quantize)
-        dtype = settle(backbone, values.run_on)
+        dtype = settle(backbone, values.run_on, processes=processes)
     generation = resolved.with_defaults("generation", backbone.generation).generation
     batch = values.eval.eval_batch_size
+    mine = records[processes.rank :: processes.count]
     captions = caption_records(
-        backbone, records, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
+        backbone, mine, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
     )
+    captions = {key: one for part in processes.gather(captions) for key, one in part.items()}
     also = []
     if values.eval.perplexity:
         likelihood = likelihood_of_references(
-            backbone, records, batch_size=batch, progress=progress, label=f"Perplexity ({name})"
+            backbone, mine, batch_size=batch, progress=progress, label=f"Perplexity ({name})"
         )
-        also = [likelihood.measured()]
+        also = [joined(processes.gather(likelihood)).measured()]
     with progress.task(f"Measuring {name}"):
         report = measure(
             {record.id: captions[record.id].text for record in records},

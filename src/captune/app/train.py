@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app import pieces
-from captune.app.running import settle
+from captune.app.running import meet, settle
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import read_json, write_json, write_text
@@ -77,7 +77,7 @@ def train(
         raise UsageError("No output folder was given.", "Give --out RUN.")
     run = Run(out)
     environment = os.environ if environment is None else environment
-    processes = _meet(options)
+    processes = meet(options.get("device"))
     progress = progress if processes.first else SILENT
     if processes.share(resume and Run.is_run(run.path)):
         manifest = run.manifest()
@@ -101,19 +101,6 @@ def train(
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     return _train(run, Path(data), str(model), resolved.values, progress, watch, processes)
-
-
-def _meet(options: Mapping[str, Any]) -> Processes:
-    """The processes that a launcher started together, this one among them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        from captune.engine.processes import ALONE
-
-        return ALONE
-    import torch
-
-    from captune.engine.processes import Processes
-
-    return Processes.join(cpu=options.get("device") == "cpu" or not torch.cuda.is_available())
 
 
 def _resolve_resumed(

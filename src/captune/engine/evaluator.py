@@ -52,6 +52,15 @@ class ReferenceLikelihood:
         )
 
 
+def joined(parts: Sequence[ReferenceLikelihood]) -> ReferenceLikelihood:
+    """The whole of shares that took every n-th record."""
+    count = sum(len(part.nll) for part in parts)
+    nll, tokens = np.zeros(count), np.zeros(count, np.int64)
+    for first, part in enumerate(parts):
+        nll[first :: len(parts)], tokens[first :: len(parts)] = part.nll, part.tokens
+    return ReferenceLikelihood(nll, tokens)
+
+
 def _likelihoods(sums: np.ndarray) -> np.ndarray:
     """Loss and perplexity (…, 2) from sums (…, 2) of log-likelihoods and tokens."""
     loss = sums[..., 0] / np.maximum(1, sums[..., 1])

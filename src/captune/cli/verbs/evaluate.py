@@ -44,6 +44,8 @@ def evaluate(
         **chosen.sources,
         **chosen.flags,
     )
+    if int(os.environ.get("RANK", "0")):
+        return  # the first of the processes speaks for all
     if json:
         out_json(
             {
