@@ -88,7 +88,7 @@ def test_every_verb_helps(says: Any, verb: str) -> None:
         (["--verson"], ["--verson", "--version"]),
         (["train", "--epoch", "3"], ["--epoch", "--epochs", "Try 'captune train --help'"]),
         (["train", "--out", "x", "--epochs", "many"], ["--epochs", "valid number"]),
-        (["train", "--out", "x", "--schedule", "cosin"], ["--schedule", "'cosine'"]),
+        (["train", "--out", "x", "--schedule", "cosin"], ["'--schedule': 'cosin' is not one of", "'cosine'"]),
         (["train"], ["No output folder", "--out RUN"]),
         (["train", "--out", "x", "--data", "d", "--model", "m", "--set", "train.epoch=3"], ["Did you mean 'epochs'?"]),
         (["train", "--out", "x", "--data", "d", "--model", "m", "--set", "epochs"], ["expected KEY=VALUE"]),

@@ -118,7 +118,7 @@ def test_a_family_that_breaks_does_not_hide_the_others(monkeypatch: pytest.Monke
     assert rows["model bad"].status == "fail"
     assert rows["model bad"].detail == "RuntimeError: operator does not exist"
     assert rows["model good"].status == "ok"
-    assert "captune's search" in rows["model good"].detail
+    assert "searched by captune" in rows["model good"].detail
 
 
 class Usage(NamedTuple):

@@ -174,7 +174,7 @@ def _families() -> Iterator[Check]:
                 hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", f"{type(error).__name__}: {_first_line(error)}", hint)
             else:
-                about = f"a tiny one was built, saved, loaded and captions, by {done.decoder}'s search"
+                about = f"a tiny one was built, saved, loaded and captions; searched by {done.decoder}"
                 yield Check(f"model {name}", "ok", about)
 
 
@@ -260,7 +260,7 @@ def _model(model: str, progress: Progress) -> Check:
         except CaptuneError as error:
             return Check(f"model {model}", "fail", error.message, error.hint)
     dtype = str(captioner.backbone.running_dtype).removeprefix("torch.")
-    about = f"{captioner.backbone.decoder}'s search in {dtype} on {captioner.backbone.device}"
+    about = f"searched by {captioner.backbone.decoder}, {dtype} on {captioner.backbone.device}"
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
 
 

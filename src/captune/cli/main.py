@@ -127,7 +127,7 @@ def run(arguments: Sequence[str]) -> int:
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
-        _error(error.format_message(), f"Try '{ctx.command_path} --help'." if ctx else "")
+        _error(error.format_message().replace("Value error, ", ""), f"Try '{ctx.command_path} --help'." if ctx else "")
         return int(error.exit_code)
     except typer.Abort:
         return EXIT_INTERRUPTED
