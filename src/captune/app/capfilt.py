@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app.captioner import DEFAULT_MODEL, Captioner
-from captune.core.config import resolve
+from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, write_json
 from captune.core.options import CapFiltConfig, CaptionConfig
@@ -69,9 +69,9 @@ def capfilt(
     asked = resolve(CapFiltConfig, environment=environment, flags=options).values
     prepared = read_prepared(data)
     by_split = {name: read_split(data, name) for name in prepared.splits}
-    given = {name: getattr(asked.run_on, name) for name in type(asked.run_on).model_fields}
-    chosen = {**given, **{name: getattr(asked.generation, name) for name in type(asked.generation).model_fields}}
-    config = resolve(CaptionConfig, flags=chosen)
+    # What is not given is as the captioner was saved, as in `captune caption`.
+    said = {name: value for name, value in options.items() if name in leaves(CaptionConfig)}
+    config = resolve(CaptionConfig, environment=environment, flags=said)
     with progress.task("Loading the models"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=config)
         judge = load_part(BlipMatcher.load, matcher or MATCHER)

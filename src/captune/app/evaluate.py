@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.report import write_report
-from captune.app.running import meet, settle
+from captune.app.running import settle
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -19,13 +19,11 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
 from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.engine.processes import Processes
 from captune.metrics.aids import Aids, aids_of
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
-
-if TYPE_CHECKING:
-    from captune.engine.processes import Processes
 
 
 def evaluate(
@@ -49,7 +47,7 @@ def evaluate(
     Options are those of `captune evaluate --help`. Processes that a launcher started together
     share the pictures out; the first one writes, and all return the same.
     """
-    processes = meet(options.get("device"))
+    processes = Processes.join(options.get("device"))
     progress = progress if processes.first else SILENT
     environment = os.environ if environment is None else environment
     resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
@@ -91,7 +89,6 @@ def evaluate(
         if measured.draw_report:
             write_report(folder, progress=progress)
     processes.wait()
-    processes.leave()
     return evaluation
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def ask(
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
-) -> Iterator[Answer]:
+) -> list[Answer]:
     """Answers to a question about each picture, in order; one that cannot be read has an error.
 
     Without `model` the Hub's `Salesforce/blip-vqa-base` is used.
@@ -142,7 +142,7 @@ def ask(
             patches, question, num_beams=asked.ask.num_beams, max_new_tokens=asked.ask.max_new_tokens
         )
         told |= {name: Answer(name, text, sure) for name, (text, sure) in zip(names, answers, strict=True)}
-    return iter([told.get(path) or Answer(path, "", 0.0, failed[path]) for path in paths])
+    return [told.get(path) or Answer(path, "", 0.0, failed[path]) for path in paths]
 
 
 def _matcher(model: str | None, run_on: WhereOptions, progress: Progress) -> tuple[Any, str]:

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FamilyInfo:
-    """A family: the sizes for `new:FAMILY-SIZE`, its first line of documentation, where it comes from."""
+    """A family: sizes for `new:FAMILY-SIZE`, its first line of documentation, its module, whose search it has."""
 
     name: str
     sizes: tuple[str, ...]
     about: str
     origin: str
-    parts: tuple[str, ...] = ()
     decoder: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
 
@@ -31,22 +30,17 @@ class FamilyInfo:
 
 def families() -> list[FamilyInfo]:
     """Every family in the table, those of other packages included. Loads torch."""
+    from captune.models.backbone import Backbone
+
     table = _table()
     found = []
     for name, target in table.targets.items():
         family = table[name]
         about = (family.__doc__ or "").strip().splitlines()
-        tiny = family.tiny()
+        search = "captune" if family.stepper is not Backbone.stepper else "transformers"
+        origin = target.partition(":")[0]
         found.append(
-            FamilyInfo(
-                name,
-                tuple(family.sizes),
-                about[0] if about else "",
-                target.partition(":")[0],
-                tuple(part for part, parameters in tiny.parts().items() if parameters),
-                tiny.decoder,
-                family.checkpoints,
-            )
+            FamilyInfo(name, tuple(family.sizes), about[0] if about else "", origin, search, family.checkpoints)
         )
     return found
 

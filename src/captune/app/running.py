@@ -34,12 +34,3 @@ def settle(
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype
-
-
-def meet(device: str | None) -> Processes:
-    """The processes that a launcher started together, this one among them."""
-    import torch
-
-    from captune.engine.processes import Processes
-
-    return Processes.join(cpu=device == "cpu" or not torch.cuda.is_available())

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.app import pieces
-from captune.app.running import meet, settle
+from captune.app import train_pieces as pieces
+from captune.app.running import settle
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import read_json, write_json, write_text
@@ -20,12 +20,12 @@ from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, POINTERS, SPLITS, TRAIN_METRICS, Checkpoint, Run
 from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.engine.processes import Processes
 from captune.exporters.hub import check_repo
 from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.document_frequencies import DocumentFrequencies
 
 if TYPE_CHECKING:
-    from captune.engine.processes import Processes
     from captune.models.backbone import Backbone
 
 # A resumed run may differ in these from how it began; in nothing else.
@@ -77,7 +77,7 @@ def train(
         raise UsageError("No output folder was given.", "Give --out RUN.")
     run = Run(out)
     environment = os.environ if environment is None else environment
-    processes = meet(options.get("device"))
+    processes = Processes.join(options.get("device"))
     progress = progress if processes.first else SILENT
     if processes.share(resume and Run.is_run(run.path)):
         manifest = run.manifest()
@@ -184,7 +184,7 @@ def _train(
     history = History(run, progress, lambda: validation.samples)
     patience = EarlyStop(run, config.train.best_metric, config.train.early_stopping_patience, processes)
     if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
-        return _finish(run, checkpoint, config, time.monotonic() - started)
+        return _finish(run, checkpoint, config, time.monotonic() - started, processes)
     with StopSignals(processes) as signals:
         callbacks = [*([history] if processes.first else []), patience, signals, *([Watched(watch)] if watch else [])]
         if config.train.push_to and processes.first:
@@ -206,11 +206,7 @@ def _train(
         raise _stopped(run, signals.received)
     reached = last_whole(run)
     assert reached is not None, "a training that ends has written its last checkpoint"
-    if processes.first:
-        _finish(run, reached, config, time.monotonic() - started)
-    processes.wait()
-    processes.leave()
-    return TrainResult(run.path, run.checkpoint("best").path, read_json(run.path / TRAIN_METRICS))
+    return _finish(run, reached, config, time.monotonic() - started, processes)
 
 
 class _Publisher:
@@ -273,7 +269,15 @@ def _begin(
     )
 
 
-def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> TrainResult:
+def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float, processes: Processes) -> TrainResult:
+    """Sum the run up in its folder; the first process writes, all return it."""
+    if processes.first:
+        _sum_up(run, reached, config, seconds)
+    processes.wait()
+    return TrainResult(run.path, run.checkpoint("best").path, read_json(run.path / TRAIN_METRICS))
+
+
+def _sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> None:
     from captune.engine.checkpoints import read_mark
     from captune.engine.figures import draw_losses
     from captune.engine.selection import RULES, choose
@@ -295,4 +299,3 @@ def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) 
     write_json(run.path / TRAIN_METRICS, metrics)
     draw_losses(history, run.path / "loss.png")
     run.write_manifest({**run.manifest(), "finished": True})
-    return TrainResult(run.path, best.path, metrics)

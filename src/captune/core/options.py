@@ -23,6 +23,7 @@ Best = Annotated[
     ],
     BeforeValidator(lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge"}.get(asked, asked)),
 ]
+PARTS = ("vision", "bridge", "text")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 

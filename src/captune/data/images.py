@@ -86,7 +86,7 @@ def _quieten_libtiff() -> None:
 
 _quieten_libtiff()
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -210,7 +210,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1  # Pillow turns TIFF while loading
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(ORIENTATION, 1)
         return int(found)
     except DECODER_ERRORS:
         return 1  # broken metadata around good pixels

@@ -17,9 +17,9 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from captune.core.errors import CaptuneError
+from captune.data.images import ORIENTATION
 from captune.data.pixels import passes, resized
 
-ORIENTATION = 0x0112
 HEAD = 65_536
 
 

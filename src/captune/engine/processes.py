@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import torch
-from torch import distributed
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.core.errors import CaptuneError
+
+if TYPE_CHECKING:
+    import torch
 
 Value = TypeVar("Value")
 # What accelerate can do beyond copies of the whole model, by the variable that asks for it.
@@ -24,8 +25,8 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def join(cls, *, cpu: bool) -> Processes:
-        """Meet the others, as the launcher's variables say; alone without a launcher."""
+    def join(cls, device: str | None = None) -> Processes:
+        """Meet the others, as the launcher's variables say; alone, and without torch, where there is no launcher."""
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
@@ -34,9 +35,11 @@ class Processes:
                 raise CaptuneError(
                     f"Training with {name} is not in this version.", "Choose plain multi-GPU (DDP) in the launcher."
                 )
+        import torch
         from accelerate import PartialState
 
-        state = PartialState(cpu=cpu)
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+        atexit.register(_leave)
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -46,12 +49,16 @@ class Processes:
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
+            from torch import distributed
+
             distributed.barrier()
 
     def share(self, value: Value) -> Value:
         """The first process's value, in all."""
         if self.count == 1:
             return value
+        from torch import distributed
+
         held = [value]
         distributed.broadcast_object_list(held, src=0)
         return held[0]
@@ -60,6 +67,8 @@ class Processes:
         """Every process's value, in their order, in all."""
         if self.count == 1:
             return [value]
+        from torch import distributed
+
         held: list[Any] = [None] * self.count
         distributed.all_gather_object(held, value)
         return held
@@ -71,13 +80,18 @@ class Processes:
     def device(self, device: torch.device) -> torch.device:
         """The card of this process."""
         if self.count > 1 and device.type == "cuda" and device.index is None:
+            import torch
+
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return device
 
-    def leave(self) -> None:
-        """Take leave of the others, so that none waits."""
-        if self.count > 1 and distributed.is_initialized():
-            distributed.destroy_process_group()
+
+def _leave() -> None:
+    """Take leave of the others at the end, so that none waits."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 ALONE = Processes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,7 @@ class Sample:
         return picture
 
 
-class Tracker(TrainerCallback):
+class Tracker(TrainerCallback, ABC):
     """A place for figures, sample captions and checkpoints; `settings` is the run's whole configuration.
 
     A training that goes on continues the curves where its last checkpoint was.
@@ -163,6 +163,7 @@ class WeightsAndBiases(Tracker):
             dir=str(self.run.path),
             config=json.loads(json.dumps(self.settings, default=str)),
             mode=mode,
+            reinit="finish_previous",  # a search cuts trainings short
             settings=wandb.Settings(silent=True),
         )
 

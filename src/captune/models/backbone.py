@@ -22,7 +22,6 @@ from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
 CARD = "captune.json"
-PARTS = ("vision", "bridge", "text")
 
 
 @dataclass(frozen=True)

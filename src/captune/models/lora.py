@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import PARTS
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 ADAPTER = "adapter"
-PARTS = ("vision", "bridge", "text")
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,3 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
 
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ in ("Conv1D", "Linear8bitLt", "Linear4bit")
-
-
-def has_adapter(folder: Path) -> bool:
-    """Whether a checkpoint holds adapters."""
-    return (folder / ADAPTER / "adapter_model.safetensors").is_file()

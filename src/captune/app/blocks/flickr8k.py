@@ -118,8 +118,15 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
 
 @block("06_build_model", needs=["04_load_datasets"])
 def build_model(cfg: Cfg, ctx: Ctx) -> Result:
-    """What training begins with: `model`, `family`, `parameters`, `trained_parameters`, and both for each part."""
+    """What training begins with.
+
+    `model`, `family`, `precision`, `parameters`, `trained_parameters`, and both for each part.
+    """
+    from captune.models.devices import choose_device, choose_precision
+
     backbone = _backbone(cfg, ctx)
+    run_on = _train_config(settings(cfg)).run_on
+    precision = choose_precision(run_on.precision, choose_device(run_on.device), backbone.width, training=True)
     parts = {
         name: {"parameters": sum(p.numel() for p in part), "trained": sum(p.numel() for p in part if p.requires_grad)}
         for name, part in backbone.parts().items()
@@ -127,6 +134,7 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
     return {
         "model": settings(cfg).model,
         "family": backbone.family,
+        "precision": str(precision).removeprefix("torch."),
         "parameters": sum(part["parameters"] for part in parts.values()),
         "trained_parameters": sum(part["trained"] for part in parts.values()),
         "parts": parts,
@@ -251,7 +259,7 @@ def _train_config(asked: Settings) -> TrainConfig:
 
 
 def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
-    from captune.app.pieces import build_backbone
+    from captune.app.train_pieces import build_backbone
 
     asked, splits = settings(cfg), ctx["04_load_datasets"]
     if "train" not in splits:

@@ -28,8 +28,7 @@ def ask(
 
     *paths, asked = pictures
     progress = TerminalProgress(quiet=quiet)
-    told = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
-    answers = list(told)
+    answers = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
     if json:
         out_json([asdict(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:

@@ -16,8 +16,8 @@ def models(json: Json = False) -> None:
         return
     out_table(
         "",
-        ("family", "from scratch", "parts", "searched by", "what it is"),
-        [(f.name, " ".join(f.new), " ".join(f.parts), f.decoder, f.about) for f in found],
+        ("family", "from scratch", "searched by", "what it is"),
+        [(f.name, " ".join(f.new), f.decoder, f.about) for f in found],
     )
     out_table(
         "",

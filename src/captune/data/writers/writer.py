@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ class Writer(Protocol):
         """Finish the output; after an error, leave no half of a file."""
 
 
-class TextFormatWriter:
+class TextFormatWriter(ABC):
     """Writes rows as text; a format says what stands before, for and after them."""
 
     suffix = "txt"
@@ -41,8 +42,8 @@ class TextFormatWriter:
     def head(self) -> str:
         return ""
 
-    def row(self, row: CaptionRow) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def row(self, row: CaptionRow) -> str: ...
 
     def tail(self) -> str:
         return ""

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import GenerationOptions, TrainConfig
+from captune.core.options import PARTS, GenerationOptions, TrainConfig
 from captune.core.progress import Progress
 from captune.core.runs import Run
-
-PARTS = ("vision", "bridge", "text")
 
 if TYPE_CHECKING:
     import torch
@@ -219,9 +217,8 @@ def trainer(
     if learn.stage == "scst":
         kind, shown = SelfCriticalTrainer, NumberedVisits
         references = {n: visit.record.references for n, visit in enumerate(visits)}
-        how = SelfCritical(
-            learn.scst_samples, learn.scst_baseline, learn.scst_references, config.generation.max_new_tokens
-        )
+        longest = GenerationOptions(**backbone.generation).max_new_tokens
+        how = SelfCritical(learn.scst_samples, learn.scst_baseline, learn.scst_references, longest)
         more = {"reward": CiderReward(references), "how": how}
         callbacks.append(Guard(run, learn.scst_guard, progress))
     return kind(
