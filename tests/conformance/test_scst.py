@@ -35,20 +35,20 @@ def pictures(backbone: Backbone) -> torch.Tensor:
     return torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
 
 
-@pytest.mark.parametrize("baseline", ["samples", "greedy"])
-def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, baseline: str) -> None:
+@pytest.mark.parametrize(("search", "baseline"), [("chance", "samples"), ("chance", "greedy"), ("beams", "samples")])
+def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, search: str, baseline: str) -> None:
     torch.manual_seed(0)
 
     def reward(captions: list[str], images: list[int], ended: list[bool] | None = None) -> np.ndarray:
         # Random captions share no words with references: pay for letters instead.
         return np.array([len(text) + image for text, image in zip(captions, images, strict=True)], float)
 
-    module = SelfCriticalModule(backbone, reward, SelfCritical(4, baseline, 0.0, 6), recompute=False)
+    module = SelfCriticalModule(backbone, reward, SelfCritical(4, search, baseline, 0.0, 6), recompute=False)
     said = []
     whole = module._say
 
-    def listen(memory: torch.Tensor, images: list[int], samples: int) -> tuple:
-        said.append(whole(memory, images, samples))
+    def listen(memory: torch.Tensor, images: list[int], captions: int, search: str) -> tuple:
+        said.append(whole(memory, images, captions, search))
         return said[-1]
 
     module._say = listen
@@ -56,6 +56,8 @@ def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, baseline: st
     found = module(pictures(backbone), torch.tensor([2, 0, 1]), **supervised)
     found["objective"].backward()
     written, rewards, ended = said[0]
+    rows = [tuple(row) for picture in written.tokens.tolist() for row in picture]
+    assert search == "chance" or len(set(rows[:4])) == len(set(rows[4:8])) == 4, "beams are different captions"
     # By hand: rewards of the texts, then the policy gradient's loss with plain likelihoods.
     lengths = written.lengths.flatten().tolist()
     texts = [

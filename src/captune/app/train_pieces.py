@@ -218,7 +218,7 @@ def trainer(
         kind, shown = SelfCriticalTrainer, NumberedVisits
         references = {n: visit.record.references for n, visit in enumerate(visits)}
         longest = GenerationOptions(**backbone.generation).max_new_tokens
-        how = SelfCritical(learn.scst_samples, learn.scst_baseline, learn.scst_references, longest)
+        how = SelfCritical(learn.scst_samples, learn.scst_search, learn.scst_baseline, learn.scst_references, longest)
         more = {"reward": CiderReward(references), "how": how}
         callbacks.append(Guard(run, learn.scst_guard, progress))
     return kind(

@@ -186,11 +186,14 @@ class TrainOptions(Options):
     )
     stage: Literal["xe", "scst"] = option(
         "xe",
-        "xe: learn the references; scst: then, from the CIDEr-D of captions that the model samples.",
+        "xe: learn the references; scst: then, from the CIDEr-D of captions that the model writes.",
     )
-    scst_samples: int = option(5, "Captions sampled for each picture in a step of scst.", ge=2, le=64)
+    scst_samples: int = option(5, "Captions of each picture that a step of scst rewards.", ge=2, le=64)
+    scst_search: Literal["chance", "beams"] = option(
+        "chance", "How they are found: drawn by chance, or the beams of a search."
+    )
     scst_baseline: Literal["samples", "greedy"] = option(
-        "samples", "What a sample is held against: the picture's other samples, or the likeliest caption."
+        "samples", "What a caption is held against: the picture's other ones, or the likeliest."
     )
     scst_references: float = option(
         0.0, "Share of the references' own loss in scst, against drifting from their language.", ge=0, lt=1

@@ -33,11 +33,13 @@ FIGURES = ("reward", "baseline", "ended")
 class SelfCritical:
     """`samples` captions a picture of at most `longest` tokens; the baseline; the share of the references' own loss.
 
-    Baseline `samples` is the mean reward of a picture's other samples, `greedy` that of its
-    likeliest caption.
+    `search` draws them by chance, or takes the beams of a search (Cornia et al. 2020, *Meshed-Memory
+    Transformer*): then what is trained is what a beam search chooses among. Baseline `samples` is
+    the mean reward of a picture's other captions, `greedy` that of its likeliest one.
     """
 
     samples: int
+    search: Literal["chance", "beams"]
     baseline: Literal["samples", "greedy"]
     references: float
     longest: int
@@ -73,9 +75,9 @@ class SelfCriticalModule(nn.Module):
         (backbone,), how = self.backbone, self.how
         memory = backbone.memory(seen)
         images = number.tolist()
-        sampled, rewards, ended = self._say(memory, images, how.samples)
+        sampled, rewards, ended = self._say(memory, images, how.samples, how.search)
         if how.baseline == "greedy":
-            _, baseline, _ = self._say(memory, images, 0)
+            _, baseline, _ = self._say(memory, images, 1, "beams")
         else:
             baseline = (rewards.sum(1, keepdim=True) - rewards) / (how.samples - 1)
         tokens, lengths, owner, given = self._whole(sampled)
@@ -94,13 +96,15 @@ class SelfCriticalModule(nn.Module):
             "ended": ended.float().mean(),
         }
 
-    def _say(self, memory: Tensor, images: list[int], samples: int) -> tuple[Written, Tensor, Tensor]:
-        """Captions of each picture, drawn by chance (0: the likeliest), their rewards and whether they end."""
+    def _say(
+        self, memory: Tensor, images: list[int], captions: int, search: Literal["chance", "beams"]
+    ) -> tuple[Written, Tensor, Tensor]:
+        """Captions of each picture, their rewards and whether they end."""
         (backbone,) = self.backbone
         options = GenerationOptions(
-            num_beams=1,
-            sample=samples > 0,
-            num_captions=max(1, samples),
+            num_beams=captions if search == "beams" else 1,
+            sample=search == "chance",
+            num_captions=captions,
             top_k=0,
             max_new_tokens=self.how.longest,
             min_new_tokens=0,
