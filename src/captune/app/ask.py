@@ -11,10 +11,8 @@ from captune.app.caption import find_pictures, reason_of
 from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import CaptionConfig
+from captune.core.options import ANSWERER, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-
-ANSWERER = "Salesforce/blip-vqa-base"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.app.captioner import DEFAULT_MODEL, Captioner
+from captune.app.captioner import Captioner
 from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, write_json
-from captune.core.options import CapFiltConfig, CaptionConfig
+from captune.core.options import DEFAULT_MODEL, CapFiltConfig, CaptionConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.prepared import read_prepared, read_split

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captune.app.captioner import DEFAULT_MODEL, Captioner
+from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import CaptionConfig
+from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
 from captune.data.images import PICTURE_SUFFIXES
 from captune.data.writers.row import CaptionRow

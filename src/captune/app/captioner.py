@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.app.running import settle
 from captune.core.config import Resolved, resolve
-from captune.core.options import CaptionConfig
+from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
-DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
 
 
 class Captioner:

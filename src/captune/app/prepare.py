@@ -37,7 +37,8 @@ class PrepareResult:
     """What `prepare` made.
 
     `format` and `why` say how the source was read, `how` how it was split; `problems` are the
-    pictures and rows that were left out, `duplicates` near-copies across splits.
+    pictures and rows that were left out, `duplicates` near-copies across splits, `questions`
+    how many are asked.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class PrepareResult:
     notes: tuple[str, ...]
     digest: str
     seconds: float
+    questions: int = 0
 
 
 def prepare(
@@ -111,8 +113,9 @@ def prepare(
     for names, count in count_by_splits(pairs).items():
         notes.append(f"{count:,} pairs of near-duplicates between {names}, see {folder / DUPLICATES}.")
     seconds = time.monotonic() - started
+    asked = sum(bool(record.question) for record in seen.records)
     return PrepareResult(
-        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds
+        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds, asked
     )
 
 

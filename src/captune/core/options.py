@@ -35,6 +35,9 @@ Best = Annotated[
         lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge", "vqa_accuracy": "vqa-accuracy"}.get(asked, asked)
     ),
 ]
+# What captions, and what answers, where no model is named.
+DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
+ANSWERER = "Salesforce/blip-vqa-base"
 PARTS = ("vision", "bridge", "text")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

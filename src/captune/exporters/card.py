@@ -23,6 +23,16 @@ SHOWN = {
 }
 PLAIN = frozenset({"perplexity", "loss"})
 
+# The Hub's task, its name, and what the model is; of a family that does not caption.
+CAPTIONS = ("image-to-text", "Image captioning", "An image captioner")
+TASKS = {
+    "blip-vqa": (
+        "visual-question-answering",
+        "Visual question answering",
+        "A model that answers questions about pictures",
+    )
+}
+
 USES = {
     "blip": """from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
@@ -118,7 +128,7 @@ def _head(facts: CardFacts) -> str:
         "license": facts.license,
         "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
         "library_name": "transformers",
-        "pipeline_tag": "image-to-text",
+        "pipeline_tag": TASKS.get(facts.family, CAPTIONS)[0],
         "language": facts.language,
         "tags": ["image-captioning", "captune", facts.family],
         "model-index": _index(facts),
@@ -134,7 +144,8 @@ def _index(facts: CardFacts) -> list[dict[str, Any]]:
         for name in SHOWN
         if name in facts.scores
     ]
-    task = {"type": "image-to-text", "name": "Image captioning"}
+    kind, name, _ = TASKS.get(facts.family, CAPTIONS)
+    task = {"type": kind, "name": name}
     data = {"type": facts.data or "own", "name": facts.data or "own data", "split": facts.split}
     return [{"name": facts.repo.rpartition("/")[2], "results": [{"task": task, "dataset": data, "metrics": metrics}]}]
 
@@ -142,7 +153,8 @@ def _index(facts: CardFacts) -> list[dict[str, Any]]:
 def _about(facts: CardFacts) -> str:
     base = f"`{facts.base_model}`" if facts.base_model else "a model of this family"
     grown = "trained from scratch" if facts.base_model.startswith("new:") else f"fine-tuned from {base}"
-    lines = [f"An image captioner ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
+    what = TASKS.get(facts.family, CAPTIONS)[2]
+    lines = [f"{what} ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
     if facts.prompt:
         lines.append(f"It was trained behind the words “{facts.prompt}”: give them to the processor as `text`.")
     unknown = "not stated here; those of the base model and of the data apply"
@@ -153,9 +165,12 @@ def _about(facts: CardFacts) -> str:
 def _use(facts: CardFacts) -> str:
     plain = USES.get(facts.family, "").format(repo=facts.repo)
     shown = [f"```python\n{plain}\n```"] if plain else []
+    load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
+    if facts.family in TASKS:
+        load = f'captune.ask("photo.jpg", "what is it?", model="{facts.repo}")[0].answer'
     shown.append(
         "With [captune](https://github.com/captune/captune), folders, tables and confidence as well:\n\n"
-        f'```python\nimport captune\n\nprint(captune.Captioner.load("{facts.repo}")("photo.jpg").text)\n```'
+        f"```python\nimport captune\n\nprint({load})\n```"
     )
     return "\n\n".join(shown)
 

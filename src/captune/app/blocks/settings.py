@@ -8,10 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captune.app.captioner import DEFAULT_MODEL
 from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError, did_you_mean
-from captune.core.options import EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import DEFAULT_MODEL, EvaluateConfig, Options, PrepareConfig, TrainConfig
 from captune.core.progress import SILENT, Progress
 
 SCENES = "scenes"

@@ -9,7 +9,7 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
-from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
+from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.options import AskConfig
 
 
@@ -27,6 +27,8 @@ def ask(
     from captune.app.ask import ask as question
 
     *paths, asked = pictures
+    if not paths:
+        raise UsageError("A question is missing, or a picture.", "captune ask photo.jpg 'what colour is the car?'")
     progress = TerminalProgress(quiet=quiet)
     answers = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
     if json:

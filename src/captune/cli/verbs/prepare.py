@@ -8,14 +8,13 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, note, out_json, out_table
-from captune.core.options import PrepareConfig
+from captune.core.options import ANSWERER, DEFAULT_MODEL, PrepareConfig
 
 if TYPE_CHECKING:
     from captune.app.prepare import PrepareResult
 
 SHOWN = 20
 PROBLEMS = "problems.csv"
-DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
 
 
 def prepare(
@@ -39,16 +38,20 @@ def prepare(
         return
     note(f"{result.format}: {result.why}. Split: {result.how}.")
     rows = [(name, f"{count.images:,}", f"{count.references:,}") for name, count in result.splits.items()]
-    out_table(f"{result.folder}", ("split", "pictures", "captions"), rows, numbers=True)
+    told = "answers" if result.questions else "captions"
+    out_table(f"{result.folder}", ("split", "pictures", told), rows, numbers=True)
+    if result.questions:
+        note(f"{result.questions:,} questions.")
     if result.problems:
         _list_problems(result)
     if quiet:
         return
     for line in result.notes:
         note(line)
+    base, new = (ANSWERER, "new:blip-vqa-small") if result.questions else (DEFAULT_MODEL, "new:blip-small")
     next_commands(
-        ["captune", "train", "--data", out, "--model", DEFAULT_MODEL, "--out", "runs/first"],
-        ["captune", "train", "--data", out, "--model", "new:blip-small", "--out", "runs/from-scratch"],
+        ["captune", "train", "--data", out, "--model", base, "--out", "runs/first"],
+        ["captune", "train", "--data", out, "--model", new, "--out", "runs/from-scratch"],
     )
 
 

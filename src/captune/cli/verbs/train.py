@@ -63,15 +63,15 @@ def train(
     out_table(f"{result.run}: validation of {result.best.name}", ("", "best"), rows, numbers=True)
     if not quiet:
         note(SCALE)
-        _advise(str(result.run), data or "DATA", model or "")
+        _advise(str(result.run), data or "DATA", model or "", answers="vqa_accuracy" in scores)
 
 
-def _advise(run: str, data: str, model: str) -> None:
+def _advise(run: str, data: str, model: str, *, answers: bool) -> None:
     before = f"{run}@checkpoint-0" if model.startswith("new:") else model
     against = ["--against", before] if before else []
     next_commands(
         ["captune", "evaluate", run, "--data", data, *against],
-        ["captune", "caption", "PICTURE.jpg", "--model", run],
+        ["captune", *(("ask", "PICTURE.jpg", "QUESTION") if answers else ("caption", "PICTURE.jpg")), "--model", run],
         ["captune", "runs", "show", run],
     )
 
