@@ -379,6 +379,22 @@ class AskConfig(Options):
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 
+class AppOptions(Options):
+    """Where the page is."""
+
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine's.")
+    port: int = option(8501, "Port to listen on.", ge=1, le=65535)
+    open_browser: bool = option(False, "Open the page in this machine's browser.")
+    max_upload_mb: int = option(50, "Largest picture that is taken, in MB.", ge=1)
+
+
+class AppConfig(Options):
+    """Everything `captune app` takes."""
+
+    app: AppOptions = Field(default_factory=AppOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
 class CapFiltOptions(Options):
     """What texts stay."""
 
