@@ -122,6 +122,10 @@ class Blip2(Backbone):
             parts[{"vision_model": "vision", "language_model": "text"}.get(place, "bridge")].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        model = self.model
+        return {"vision": model.vision_model, "bridge": model.qformer, "text": model.language_model}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         return self.model.vision_model(pixel_values).last_hidden_state
 
@@ -159,11 +163,13 @@ class Blip2(Backbone):
             seen = (places < asked.shape[1] + lengths[:, None] - 1).long()
             logits = language(inputs_embeds=embeddings, attention_mask=seen, use_cache=False).logits
             return padded_losses(logits[:, asked.shape[1] :], tokens, lengths, given, label_smoothing)
-        prompts, before = tokens[:, 1 : int(given[0])], int(given[0]) - 1
+        # Of a caption that is not supervised at all the decoder still writes the last token.
+        before = min(int(given[0]), tokens.shape[1] - 1) - 1
+        prompts = tokens[:, 1 : before + 1]
         assert bool((given == given[0]).all()), "all captions of a batch have one prompt"
         encoded = self._read(asked, prompts[:1].expand(len(memory), -1))
         captions = torch.cat([tokens[:, :1], tokens[:, before + 1 :]], 1)
-        lengths = lengths - before
+        lengths, given = lengths - before, given - before
         steps = torch.arange(captions.shape[1] - 1, device=tokens.device)
         logits = language(
             encoder_outputs=(encoded[owner],),
@@ -171,7 +177,7 @@ class Blip2(Backbone):
             decoder_attention_mask=(steps < lengths[:, None] - 1).long(),
             use_cache=False,
         ).logits
-        return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)
+        return padded_losses(logits, captions, lengths, given, label_smoothing)
 
     def _read(self, asked: Tensor, prompts: Tensor) -> Tensor:
         """What the encoder of the language model makes of pictures and their prompts (pictures, steps)."""
