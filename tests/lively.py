@@ -39,8 +39,18 @@ def _blip2(model: Any) -> None:
             parameter.mul_(5 if name.startswith("language_model") else 12)
 
 
+def _blip_vqa(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and "embeddings" not in name:
+            parameter.mul_(8 if "text_encoder" in name or "vision" in name else 6)
+    for part in (model.text_encoder, model.text_decoder.bert):
+        part.embeddings.word_embeddings.weight.mul_(5)
+    model.text_decoder.cls.predictions.bias[model.config.text_config.sep_token_id] += 1
+
+
 LIVELY: dict[str, Callable[[Any], None]] = {
     "blip": _blip,
+    "blip-vqa": _blip_vqa,
     "clip-gpt2": _vision_encoder_decoder,
     "git": _git,
     "blip-2": _blip2,

@@ -29,7 +29,7 @@ _HOMES = {
     "capfilt": "captune.app.capfilt",
     "match": "captune.app.match",
     "embed": "captune.app.match",
-    "ask": "captune.app.match",
+    "ask": "captune.app.ask",
     "prepare": "captune.app.prepare",
     "push": "captune.app.push",
     "report": "captune.app.report",

@@ -19,6 +19,7 @@ HISTORY = history(
     cider=(0.50, 0.70, 0.90, 0.60),
     bleu_4=(0.10, 0.20, 0.19, 0.15),
     rouge_l=(0.40, 0.45, 0.44, 0.46),
+    vqa_accuracy=(0.3, 0.6, 0.7, 0.8),
     loss=(3.0, 2.5, 2.6, 2.7),
 )
 
@@ -34,6 +35,7 @@ HISTORY = history(
         ("cider", 2),
         ("bleu", 1),
         ("rouge", 3),
+        ("vqa-accuracy", 3),
         ("loss", 1),
     ],
 )

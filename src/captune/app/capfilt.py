@@ -23,7 +23,7 @@ from captune.core.records import ImageRecord
 from captune.data.prepared import read_prepared, read_split
 
 if TYPE_CHECKING:
-    from captune.models.blip_modes import BlipMatcher
+    from captune.models.blip_matcher import BlipMatcher
 
 # What went lies aside, where `captune prepare` does not take it for more captions.
 RECORDS, DROPPED, REPORT = "captions.jsonl", "report/dropped.jsonl", "report/report.json"
@@ -59,7 +59,7 @@ def capfilt(
     be read is named and left out.
     """
     from captune.engine.loader import load_part
-    from captune.models.blip_modes import MATCHER, BlipMatcher
+    from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.devices import choose_device
 
     environment = os.environ if environment is None else environment

@@ -47,12 +47,13 @@ def _rows(paths: list[str], model: str, resolved: Any, progress: Progress) -> It
     stream = captioner.stream((path, path) for path in paths)
     for path, found in track(stream, progress, "Captioning", len(paths)):
         if isinstance(found, CaptuneError):
-            yield CaptionRow(image=path, captions=(), status="error", error=_reason(found, path), model=model)
+            yield CaptionRow(image=path, captions=(), status="error", error=reason_of(found, path), model=model)
         else:
             yield CaptionRow(image=path, captions=tuple(found), status="ok", error=None, model=model)
 
 
-def _reason(error: CaptuneError, path: str) -> str:
+def reason_of(error: CaptuneError, path: str) -> str:
+    """Why a picture failed, without its path."""
     reason = getattr(error, "reason", None)
     return reason or error.message.removeprefix(f"{path}: ")
 

@@ -27,7 +27,7 @@ from captune.metrics.significance import compare
 
 
 def evaluate(
-    model: str,
+    model: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
     split: str = "test",
@@ -52,7 +52,7 @@ def evaluate(
     environment = os.environ if environment is None else environment
     resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.engine.evaluator import sample_records
-    from captune.metrics.measure import metric_names
+    from captune.metrics.measure import metric_names, metrics_for
 
     metric_names(resolved.values.measure.metrics)
     measured = resolved.values.eval
@@ -72,10 +72,11 @@ def evaluate(
         device=resolved.values.run_on.device,
         training=_training(data, split),
     )
+    metrics = metrics_for(any(record.question for record in records), resolved.values.measure.metrics)
     reports: dict[str, MetricReport] = {}
     captions: dict[str, dict[str, Caption]] = {}
     for name in dict.fromkeys(str(n) for n in names):
-        reports[name], captions[name] = _measure(name, records, resolved, aids, progress, processes)
+        reports[name], captions[name] = _measure(name, records, resolved, metrics, aids, progress, processes)
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     first, *others = reports
     resamples = resolved.values.measure.resamples
@@ -99,8 +100,9 @@ def _training(data: str | os.PathLike[str], split: str) -> frozenset[str] | None
     return frozenset(tokenize(text) for record in read_split(data, TRAIN) for text in record.references)
 
 
-def _expanded(name: str) -> list[str]:
+def _expanded(model: str | os.PathLike[str]) -> list[str]:
     """`runs/x@all` stands for every checkpoint of the run."""
+    name = os.fspath(model)
     run, at, which = name.rpartition("@")
     if not at or which != "all" or not Run.is_run(run):
         return [name]
@@ -111,6 +113,7 @@ def _measure(
     name: str,
     records: list[ImageRecord],
     resolved: Resolved[EvaluateConfig],
+    metrics: Sequence[str],
     aids: Aids,
     progress: Progress,
     processes: Processes,
@@ -141,7 +144,7 @@ def _measure(
         report = measure(
             {record.id: captions[record.id].text for record in records},
             {record.id: record.references for record in records},
-            values.measure.metrics,
+            metrics,
             aids,
             resamples=values.measure.resamples,
             also=also,

@@ -61,7 +61,9 @@ class Evaluation:
             caption = self.captions[name][record.id]
             scores = report.per_image.get(record.id, {})
             models[name] = {"caption": caption.text, "confidence": caption.confidence, **scores}
-        return {"id": record.id, "image": record.image, "references": list(record.references), "models": models}
+        asked = {"question": record.question} if record.question else {}
+        told = {"references": list(record.references), "models": models}
+        return {"id": record.id, "image": record.image, **asked, **told}
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **facts: Any) -> None:
@@ -101,7 +103,9 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
             continue
         try:
             row = json.loads(line)
-            records.append(ImageRecord(row["id"], row["image"], tuple(row["references"])))
+            records.append(
+                ImageRecord(row["id"], row["image"], tuple(row["references"]), question=row.get("question", ""))
+            )
             for name, said in row["models"].items():
                 captions.setdefault(name, {})[row["id"]] = Caption(said["caption"], said["confidence"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""`captune match`, `captune embed`, `captune ask`: BLIP's other modes over pictures."""
+"""`captune match`, `captune embed`: texts and pictures that belong together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from captune.app.caption import find_pictures
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import AskConfig, EmbedConfig, MatchConfig, WhereOptions
+from captune.core.options import EmbedConfig, MatchConfig, WhereOptions
 from captune.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from captune.engine.matching import Embeddings, Match
+    from captune.models.blip_matcher import BlipMatcher
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -26,16 +27,6 @@ class Matches:
 
     pairs: tuple[Match, ...]
     failed: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model answers about a picture, and how sure it is (0–1); or why it could not."""
-
-    image: str
-    answer: str
-    confidence: float
-    error: str = ""
 
 
 def match(
@@ -113,53 +104,16 @@ def embed(
     return found
 
 
-def ask(
-    pictures: Paths,
-    question: str,
-    *,
-    model: str | None = None,
-    progress: Progress = SILENT,
-    environment: Mapping[str, str] | None = None,
-    **options: Any,
-) -> list[Answer]:
-    """Answers to a question about each picture, in order; one that cannot be read has an error.
-
-    Without `model` the Hub's `Salesforce/blip-vqa-base` is used.
-    """
-    from captune.engine.matching import looked_at
-    from captune.models.blip_modes import ANSWERER, BlipAnswerer
-
-    if not question.strip():
-        raise UsageError("There is no question.", "For example: captune ask photo.jpg 'what colour is the car?'")
-    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
-    paths = find_pictures(given)
-    asked = resolve(AskConfig, environment=_environment(environment), flags=options).values
-    answerer = _load(BlipAnswerer, model or ANSWERER, asked.run_on, progress)
-    failed: dict[str, str] = {}
-    told: dict[str, Answer] = {}
-    for names, patches in looked_at(answerer, paths, failed, progress, "Asking"):
-        answers = answerer.answer(
-            patches, question, num_beams=asked.ask.num_beams, max_new_tokens=asked.ask.max_new_tokens
-        )
-        told |= {name: Answer(name, text, sure) for name, (text, sure) in zip(names, answers, strict=True)}
-    return [told.get(path) or Answer(path, "", 0.0, failed[path]) for path in paths]
-
-
-def _matcher(model: str | None, run_on: WhereOptions, progress: Progress) -> tuple[Any, str]:
-    from captune.models.blip_modes import MATCHER, BlipMatcher
-
-    name = model or MATCHER
-    return _load(BlipMatcher, name, run_on, progress), str(Path(name).resolve()) if Path(name).exists() else name
-
-
-def _load(kind: Any, name: str, run_on: WhereOptions, progress: Progress) -> Any:
+def _matcher(model: str | None, run_on: WhereOptions, progress: Progress) -> tuple[BlipMatcher, str]:
     from captune.engine.loader import load_part
+    from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.devices import choose_device
 
+    name = model or MATCHER
     with progress.task(f"Loading {name}"):
-        mode = load_part(kind.load, name)
-        mode.model.to(choose_device(run_on.device))
-    return mode
+        matcher = load_part(BlipMatcher.load, name)
+        matcher.model.to(choose_device(run_on.device))
+    return matcher, str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:

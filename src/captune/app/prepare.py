@@ -118,7 +118,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Seen:
-    """The good pictures in the order of the source: their records, hashes (n,), thumbnails (n, 192), digests."""
+    """Records of good pictures in the order of the source; hashes (n,), thumbnails (n, 192), digests of pictures."""
 
     records: list[ImageRecord]
     hashes: np.ndarray
@@ -148,7 +148,7 @@ def _see(
     progress: Progress,
 ) -> _Seen:
     """Open every picture once; the bad ones join `problems`."""
-    paths = [record.image for record in records]
+    paths = list(dict.fromkeys(record.image for record in records))
     hashes = np.zeros(len(paths), np.uint64)
     thumbs = np.zeros((len(paths), THUMB_BYTES), np.uint8)
     digests = [""] * len(paths)
@@ -167,8 +167,10 @@ def _see(
             os.unlink(shown)
             shown = os.path.basename(shown)
         problems.append(Problem(shown, bad[index]))
-    good = [index for index in range(len(paths)) if index not in bad]
-    return _Seen([records[i] for i in good], hashes[good], thumbs[good], [digests[i] for i in good])
+    place = {path: index for index, path in enumerate(paths) if index not in bad}
+    good = [record for record in records if record.image in place]
+    where = [place[record.image] for record in good]
+    return _Seen(good, hashes[where], thumbs[where], [digests[i] for i in where])
 
 
 def _check(problems: Sequence[Problem], total: int, good: int, settings: PrepareOptions, out: Path) -> None:
@@ -193,7 +195,8 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
 
 
 def _duplicates(seen: _Seen, splits: dict[str, str]) -> list[DuplicatePair]:
-    kept = [index for index, record in enumerate(seen.records) if record.id in splits]
+    firsts = {record.image: index for index, record in reversed(list(enumerate(seen.records)))}
+    kept = sorted(index for index in firsts.values() if seen.records[index].id in splits)
     ids = [seen.records[index].id for index in kept]
     return find_duplicates(
         ids, [splits[id] for id in ids], seen.hashes[kept], seen.thumbs[kept], [seen.digests[index] for index in kept]

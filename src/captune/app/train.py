@@ -147,9 +147,10 @@ def _train(
     pieces.check_shardable(config, processes)
     if config.train.push_to:
         check_repo(config.train.push_to)
-    pieces.check_best_metric(config, progress)
     prepared = read_prepared(data)
     training, validation_records = read_split(data, TRAIN), read_split(data, "val")
+    config = pieces.settled(config, training)
+    pieces.check_best_metric(config, progress)
     checkpoint = last_whole(run)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again

@@ -31,7 +31,11 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     if config.run_on.quantize != "none" and options.lora is None:
         raise UsageError("Quantized weights do not learn.", "Train adapters on them: --lora on.")
     if is_new(model):
-        texts = (clean_reference(r) if config.data.clean_captions else r for i in training for r in i.references)
+        texts = (
+            clean_reference(text) if config.data.clean_captions else text
+            for record in training
+            for text in (*record.references, *filter(None, (record.question,)))
+        )
         backbone = new_backbone(
             model, texts, seed=config.train.seed, image_size=options.image_size, vocab_size=options.vocab_size
         )
@@ -70,6 +74,24 @@ def part_rates(pairs: Sequence[str]) -> dict[str, float]:
                 f"For example: --part-learning-rates vision=1e-6; parts: {', '.join(PARTS)}.",
             )
     return found
+
+
+def settled(config: TrainConfig, training: Sequence[ImageRecord]) -> TrainConfig:
+    """The configuration with what `auto` stands for in this training; answers are measured as answers."""
+    from captune.metrics.measure import ANSWERS, metric_names, metrics_for
+
+    learn = config.train
+    asked = any(record.question for record in training)
+    if asked and learn.stage == "scst":
+        raise UsageError("scst rewards captions, and this data has questions.", "Leave out --stage scst.")
+    rule: str = learn.best_metric
+    metrics = metrics_for(asked, learn.validation_metrics)
+    if rule == "auto":
+        wished = {"vqa-accuracy": asked and ANSWERS in metrics, "cider": learn.stage == "scst"}
+        measured = metric_names(metrics)
+        rule = next((r for r, wish in wished.items() if wish and r.replace("-", "_") in measured), "meteor-centric")
+    changed = {"best_metric": rule, "validation_metrics": metrics}
+    return config.model_copy(update={"train": learn.model_copy(update=changed)})
 
 
 def check_best_metric(config: TrainConfig, progress: Progress) -> None:

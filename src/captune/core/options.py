@@ -19,9 +19,21 @@ EarlyStopping = Annotated[
 # The names of engine/selection.py's rules; metrics by the names of their scores are taken as well.
 Best = Annotated[
     Literal[
-        "meteor-centric", "weighted-composite", "pareto", "multi-criteria", "meteor", "cider", "bleu", "rouge", "loss"
+        "auto",
+        "meteor-centric",
+        "weighted-composite",
+        "pareto",
+        "multi-criteria",
+        "meteor",
+        "cider",
+        "bleu",
+        "rouge",
+        "vqa-accuracy",
+        "loss",
     ],
-    BeforeValidator(lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge"}.get(asked, asked)),
+    BeforeValidator(
+        lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge", "vqa_accuracy": "vqa-accuracy"}.get(asked, asked)
+    ),
 ]
 PARTS = ("vision", "bridge", "text")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -173,9 +185,9 @@ class TrainOptions(Options):
     eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
     keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
     best_metric: Best = option(
-        "meteor-centric",
-        "What makes a checkpoint best-metric: a rule over all validations (see the training guide), or one metric. "
-        "Early stopping waits for it too.",
+        "auto",
+        "What makes a checkpoint best-metric: a rule over all validations (see the training guide), or one metric; "
+        "auto: meteor-centric, for scst cider, for answers vqa-accuracy. Early stopping waits for it too.",
     )
     early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
@@ -190,7 +202,7 @@ class TrainOptions(Options):
     )
     scst_samples: int = option(5, "Captions of each picture that a step of scst rewards.", ge=2, le=64)
     scst_search: Literal["chance", "beams"] = option(
-        "chance", "How they are found: drawn by chance, or the beams of a search."
+        "beams", "How they are found: drawn by chance, or the beams of a search."
     )
     scst_baseline: Literal["samples", "greedy"] = option(
         "samples", "What a caption is held against: the picture's other ones, or the likeliest."
@@ -345,13 +357,6 @@ class MatchOptions(Options):
     candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
 
 
-class AskOptions(Options):
-    """How an answer is searched for."""
-
-    num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
-    max_new_tokens: int = option(10, "Longest answer, in tokens.", ge=1, le=64)
-
-
 class MatchConfig(Options):
     """Everything `captune match` takes."""
 
@@ -368,8 +373,8 @@ class EmbedConfig(Options):
 class AskConfig(Options):
     """Everything `captune ask` takes."""
 
-    ask: AskOptions = Field(default_factory=AskOptions)
-    run_on: WhereOptions = Field(default_factory=WhereOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 
 class CapFiltOptions(Options):

@@ -10,13 +10,15 @@ class ImageRecord:
     """A picture with its references.
 
     `image` is a path (absolute, or relative to the folder of the split file that named
-    it); `references` may be empty and may differ in number from record to record.
+    it); `references` may be empty and may differ in number from record to record. With a
+    `question` the references are answers to it, and a picture may be in many records.
     """
 
     id: str
     image: str
     references: tuple[str, ...] = ()
     split: str | None = None
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)

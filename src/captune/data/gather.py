@@ -1,4 +1,4 @@
-"""From a source's records to one record a picture, every picture a file on disk."""
+"""From a source's records to one record a picture (and question), every picture a file on disk."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class Gathered:
 
 
 class _Entry:
-    __slots__ = ("id", "image", "references", "split", "where")
+    __slots__ = ("id", "image", "question", "references", "split", "where")
 
     def __init__(self, record: SourceRecord, image: str) -> None:
         self.id, self.image, self.split, self.where = record.id, image, record.split, record.where
+        self.question = record.question
         self.references: list[str] = []
 
 
@@ -51,15 +52,16 @@ def gather(
     one_split: bool = True,
     progress: Progress = SILENT,
 ) -> Gathered:
-    """Read a source to its end, one record a picture, in the order of first mention.
+    """Read a source to its end, one record a picture and question, in the order of first mention.
 
     Pictures that lie in archives are written to the folder `images` as they come, byte for
     byte, and are the same picture when their bytes are the same. References of a picture
-    that is named more than once are joined. Where `one_split` is true, a picture that the
-    source puts in two splits raises `CaptuneError`.
+    that is named more than once are joined; answers that were given several times stay so.
+    Where `one_split` is true, a picture that the source puts in two splits raises `CaptuneError`.
     """
     writer = _PictureWriter(images)
-    entries: dict[str, _Entry] = {}
+    entries: dict[tuple[str, str], _Entry] = {}
+    firsts: dict[str, _Entry] = {}
     merged = 0
     with progress.task("Reading the source") as task:
         for record in records:
@@ -72,19 +74,20 @@ def gather(
                 shown = image.encode("utf-8", "backslashreplace").decode()
                 problems.append(Problem(shown, "its name is not valid UTF-8; rename the file"))
                 continue
-            entry = entries.get(image)
+            entry = entries.get((image, record.question))
             if entry is None:
-                entry = entries[image] = _Entry(record, image)
+                entry = entries[image, record.question] = _Entry(record, image)
             else:
                 merged += 1
-                if one_split and entry.split != record.split:
-                    raise _two_splits(entry, record)
-            known = set(entry.references)
+            first = firsts.setdefault(image, entry)
+            if one_split and first.split != record.split:
+                raise _two_splits(first, record)
+            known = set() if record.question else set(entry.references)
             sentences = (sentence.strip() for sentence in record.references)
             entry.references += [sentence for sentence in sentences if sentence and sentence not in known]
     used: set[str] = set()
     found = [
-        ImageRecord(_unique(entry.id, used), entry.image, tuple(entry.references), entry.split)
+        ImageRecord(_unique(entry.id, used), entry.image, tuple(entry.references), entry.split, entry.question)
         for entry in entries.values()
         if entry.references
     ]

@@ -1,7 +1,7 @@
 """The prepared folder: what `captune prepare` leaves and every other verb reads.
 
-    train.csv, val.csv, test.csv       image_path,caption: one row a reference
-    train_split.jsonl, …               one line a picture: id, image_path, references
+    train.csv, val.csv, test.csv       image_path,caption (or image_path,question,answer): one row a reference
+    train_split.jsonl, …               one line a picture: id, image_path, (question,) references
     splits.json                        how it was split, counts, digest
     problems.csv, duplicates.csv       what was left out, which pictures are near-copies
     images/                            pictures that came out of archives
@@ -100,7 +100,8 @@ def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
                 try:
                     row = json.loads(line)
                     image = os.path.normpath(os.path.join(base, row["image_path"]))
-                    records.append(ImageRecord(str(row["id"]), image, tuple(map(str, row["references"])), split))
+                    references, question = tuple(map(str, row["references"])), str(row.get("question", ""))
+                    records.append(ImageRecord(str(row["id"]), image, references, split, question))
                 except (ValueError, KeyError, TypeError):
                     raise CaptuneError(
                         f"{path}, line {number}: expected an object with id, image_path and references.",
@@ -133,16 +134,22 @@ def write_splits(
         write_jsonl(
             folder / f"{name}_split.jsonl",
             (
-                {"id": record.id, "image_path": path, "references": list(record.references)}
+                {"id": record.id, "image_path": path, **_asked(record), "references": list(record.references)}
                 for record, path in zip(records, paths, strict=True)
             ),
         )
-        rows = ((path, text) for record, path in zip(records, paths, strict=True) for text in record.references)
-        write_table(folder / f"{name}.csv", ("image_path", "caption"), rows)
+        asking = any(record.question for record in records)
+        header = ("image_path", "question", "answer") if asking else ("image_path", "caption")
+        rows = (
+            (path, record.question, text) if asking else (path, text)
+            for record, path in zip(records, paths, strict=True)
+            for text in record.references
+        )
+        write_table(folder / f"{name}.csv", header, rows)
         for record in records:
-            line = [name, record.id, list(record.references), contents.get(record.id, "")]
+            line = [name, record.id, list(record.references), contents.get(record.id, ""), *_asked(record).values()]
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
-        counts[name] = SplitCount(len(records), sum(len(record.references) for record in records))
+        counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
     write_json(
         folder / SPLITS,
         {
@@ -153,6 +160,10 @@ def write_splits(
         },
     )
     return counts, f"sha256:{digest.hexdigest()}"
+
+
+def _asked(record: ImageRecord) -> dict[str, str]:
+    return {"question": record.question} if record.question else {}
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

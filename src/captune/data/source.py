@@ -23,7 +23,7 @@ class EmbeddedImage:
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """A picture with its references as the source states them.
+    """A picture with its references as the source states them; with a `question`, its answers.
 
     `where` says where in the source it stands ("captions.txt, line 12"), for messages.
     """
@@ -33,6 +33,7 @@ class SourceRecord:
     references: tuple[str, ...]
     split: str | None = None
     where: str = ""
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)

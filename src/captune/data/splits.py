@@ -35,12 +35,27 @@ def assign(
     seed: int,
     official: Callable[[str], Mapping[str, str]],
 ) -> Assignment:
-    """Give every record its split as `--split` says.
+    """Give every record its split as `--split` says; all records of one picture have the same.
 
     `how` is ("auto",), (ratios,), (an official name,) or split files; `official` returns
     {file name: split} for an official name. Raises `UsageError` or `CaptuneError` where the
     words, files or names do not fit the records.
     """
+    firsts: dict[str, ImageRecord] = {}
+    for record in records:
+        firsts.setdefault(record.image, record)
+    found = _assign(list(firsts.values()), how, seed, official)
+    ids = {record.id: firsts[record.image].id for record in records}
+    splits = {id: found.splits[first] for id, first in ids.items() if first in found.splits}
+    return Assignment(splits, found.how, found.notes)
+
+
+def _assign(
+    records: Sequence[ImageRecord],
+    how: Sequence[str],
+    seed: int,
+    official: Callable[[str], Mapping[str, str]],
+) -> Assignment:
     words = [word for entry in how for word in entry.split() if word]
     first = words[0] if words else "auto"
     if len(words) <= 1 and first == "auto":

@@ -62,7 +62,7 @@ def make_visits(
     visits = []
     for record in records:
         texts = [clean_reference(r) for r in record.references] if clean else record.references
-        encoded = [backbone.encode_reference(text, longest) for text in texts]
+        encoded = [backbone.encode_reference(text, longest, record.question) for text in texts]
         step = per_image or max(1, len(encoded))
         visits += [Visit(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
     if not visits:

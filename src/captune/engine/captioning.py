@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from threading import Event
@@ -25,11 +25,15 @@ Key = TypeVar("Key")
 
 
 def caption_pixels(
-    backbone: Backbone, seen: np.ndarray, options: GenerationOptions, heard: Callable[[Tensor], None] | None = None
+    backbone: Backbone,
+    seen: np.ndarray,
+    options: GenerationOptions,
+    heard: Callable[[Tensor], None] | None = None,
+    prompts: Sequence[str | None] | None = None,
 ) -> list[list[Caption]]:
-    """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; `heard` as in `generate`."""
+    """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
     with torch.inference_mode():
-        return generate(backbone, backbone.memory(torch.from_numpy(seen)), options, heard=heard)
+        return generate(backbone, backbone.memory(torch.from_numpy(seen)), options, heard=heard, prompts=prompts)
 
 
 def spoken(backbone: Backbone, seen: np.ndarray, options: GenerationOptions) -> Iterator[str]:
@@ -69,29 +73,35 @@ def caption_stream(
     items: Iterable[tuple[Key, Any]],
     options: GenerationOptions,
     *,
+    prompts: Mapping[Any, str] | None = None,
     batch_size: int = 8,
     workers: int = 0,
     max_pixels: int = MAX_PIXELS,
     features: Features | None = None,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
-    """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing."""
+    """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing.
+
+    `prompts` replace the options' prompt for some keys.
+    """
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0
     for key, pixels in stream_pixels(items, backbone.pixels, workers=workers, max_pixels=max_pixels, features=features):
         waiting.append((key, pixels))
         good += isinstance(pixels, np.ndarray)
         if good == batch_size or (good == 0 and len(waiting) >= batch_size):
-            yield from _caption_batch(backbone, waiting, options)
+            yield from _caption_batch(backbone, waiting, options, prompts or {})
             waiting, good = [], 0
-    yield from _caption_batch(backbone, waiting, options)
+    yield from _caption_batch(backbone, waiting, options, prompts or {})
 
 
 def _caption_batch(
     backbone: Backbone,
     batch: list[tuple[Key, np.ndarray | CaptuneError]],
     options: GenerationOptions,
+    prompts: Mapping[Any, str],
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
-    arrays = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-    captions = iter(caption_pixels(backbone, np.stack(arrays), options) if arrays else [])
+    good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
+    asked = [prompts.get(batch[n][0], options.prompt) for n in good]
+    captions = iter(caption_pixels(backbone, np.stack(list(good.values())), options, prompts=asked) if good else [])
     for key, pixels in batch:
         yield key, next(captions) if isinstance(pixels, np.ndarray) else pixels

@@ -86,11 +86,15 @@ def caption_records(
     progress: Progress = SILENT,
     label: str = "Captioning",
 ) -> dict[str, Caption]:
-    """The best caption of each record by its id. A picture that cannot be read raises its error."""
+    """The best caption of each record, or answer to its question, by its id.
+
+    A picture that cannot be read raises its error.
+    """
     captions: dict[str, Caption] = {}
+    prompts = {record.id: backbone.asking(record.question, options.prompt) for record in records if record.question}
     items = ((record.id, record.image) for record in records)
     with _autocast(backbone, autocast):
-        stream = caption_stream(backbone, items, options, batch_size=batch_size, features=features)
+        stream = caption_stream(backbone, items, options, prompts=prompts, batch_size=batch_size, features=features)
         for key, found in track(stream, progress, label, len(records)):
             if isinstance(found, CaptuneError):
                 raise found
@@ -120,7 +124,10 @@ def likelihood_of_references(
         if not waiting:
             return
         batch = collate(
-            [(pixels, [backbone.encode_reference(t, longest) for t in r.references]) for r, pixels in waiting],
+            [
+                (pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references])
+                for r, pixels in waiting
+            ],
             backbone.pad,
         )
         on = {name: value.to(backbone.device) for name, value in batch.items()}

@@ -14,7 +14,13 @@ from captune.core.progress import Progress
 from captune.core.runs import HISTORY, Run
 from captune.engine.trackers import Sample
 
-SHOWN = {"eval_loss": "loss", "eval_cider": "CIDEr-D", "eval_bleu_4": "BLEU-4", "eval_rouge_l": "ROUGE-L"}
+SHOWN = {
+    "eval_loss": "loss",
+    "eval_vqa_accuracy": "VQA accuracy",
+    "eval_cider": "CIDEr-D",
+    "eval_bleu_4": "BLEU-4",
+    "eval_rouge_l": "ROUGE-L",
+}
 
 
 def append_history(run: Run, line: dict[str, Any]) -> None:
@@ -83,7 +89,7 @@ class History(TrainerCallback):
         self.progress.say(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
         for sample in self.samples():
             first = sample.references[0] if sample.references else ""
-            self.progress.say(f"  {sample.name}: {sample.caption!r}  reference: {first!r}")
+            self.progress.say(f"  {sample.title}: {sample.caption!r}  reference: {first!r}")
 
     def close(self) -> None:
         """Take the bar off the screen, also after an error."""

@@ -178,8 +178,9 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
     if kind is None:
-        kind = AutoConfig.from_pretrained(str(source), **hub).model_type
-        kind = KINDS.get(kind, kind)
+        config = AutoConfig.from_pretrained(str(source), **hub)
+        names = (*(config.architectures or ()), config.model_type)
+        kind = next((KINDS[name] for name in names if name in KINDS), config.model_type)
     if kind not in FAMILIES:
         raise CaptuneError(
             f"{source} is a model of the kind '{kind}', which captune does not know.",

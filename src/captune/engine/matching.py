@@ -13,7 +13,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
 from captune.core.progress import SILENT, Progress, track
 from captune.engine.pictures import stream_pixels
-from captune.models.blip_modes import BlipMatcher, BlipMode
+from captune.models.blip_matcher import BlipMatcher
 
 BATCH = 16
 
@@ -52,7 +52,7 @@ class Match:
 
 
 def looked_at(
-    mode: BlipMode, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
+    matcher: BlipMatcher, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
 ) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Paths and patches in batches; what cannot be read goes to `failed` with its reason."""
     waiting: list[tuple[str, np.ndarray]] = []
@@ -61,9 +61,9 @@ def looked_at(
         names, seen = [name for name, _ in waiting], torch.from_numpy(np.stack([pixels for _, pixels in waiting]))
         waiting.clear()
         with torch.inference_mode():
-            return names, mode.look(seen)
+            return names, matcher.look(seen)
 
-    stream = stream_pixels(((path, path) for path in images), mode.pixels)
+    stream = stream_pixels(((path, path) for path in images), matcher.pixels)
     for path, pixels in track(stream, progress, label, len(images)):
         if isinstance(pixels, CaptuneError):
             failed[path] = getattr(pixels, "reason", "") or pixels.message

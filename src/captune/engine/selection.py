@@ -34,6 +34,7 @@ RULES = Table(
         "cider": "captune.engine.selection:highest_cider",
         "bleu": "captune.engine.selection:highest_bleu",
         "rouge": "captune.engine.selection:highest_rouge",
+        "vqa-accuracy": "captune.engine.selection:highest_vqa_accuracy",
         "loss": "captune.engine.selection:lowest_loss",
     },
     group="captune.rules",
@@ -41,7 +42,14 @@ RULES = Table(
 
 
 # What a rule over one metric is about.
-SINGLE = {"meteor": "meteor", "cider": "cider", "bleu": "bleu_4", "rouge": "rouge_l", "loss": "loss"}
+SINGLE = {
+    "meteor": "meteor",
+    "cider": "cider",
+    "bleu": "bleu_4",
+    "rouge": "rouge_l",
+    "vqa-accuracy": "vqa_accuracy",
+    "loss": "loss",
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,11 @@ def highest_bleu(history: Sequence[Scores]) -> int:
 def highest_rouge(history: Sequence[Scores]) -> int:
     """Highest ROUGE-L."""
     return _first_best(_all(history, "rouge_l"))
+
+
+def highest_vqa_accuracy(history: Sequence[Scores]) -> int:
+    """Highest accuracy of answers."""
+    return _first_best(_all(history, "vqa_accuracy"))
 
 
 def lowest_loss(history: Sequence[Scores]) -> int:

@@ -42,10 +42,16 @@ class Sample:
     caption: str
     references: Sequence[str]
     scores: Mapping[str, float] = field(default_factory=dict)
+    question: str = ""
 
     @property
     def name(self) -> str:
         return Path(self.image).name
+
+    @property
+    def title(self) -> str:
+        """Its name, with the question that was asked about it."""
+        return f"{self.name}: {self.question}" if self.question else self.name
 
     def thumbnail(self) -> Image.Image | None:
         """The picture, small; None where it cannot be read any more."""
@@ -123,7 +129,7 @@ class TensorBoard(Tracker):
 
     def sentences(self, samples: Sequence[Sample], step: int) -> None:
         rows = ["| picture | caption | references |", "|---|---|---|"]
-        rows += [f"| {s.name} | {s.caption} | {' · '.join(s.references)} |" for s in samples]
+        rows += [f"| {s.title} | {s.caption} | {' · '.join(s.references)} |" for s in samples]
         self.writer.add_text("samples", "\n".join(rows), step)
         for sample in samples:
             picture = sample.thumbnail()

@@ -95,7 +95,13 @@ class Validation:
             progress=self.progress,
         )
         self.samples = [
-            Sample(record.image, captions[record.id].text, record.references, report.per_image.get(record.id, {}))
+            Sample(
+                record.image,
+                captions[record.id].text,
+                record.references,
+                report.per_image.get(record.id, {}),
+                record.question,
+            )
             for record in self.captioned[: self.shown]
         ]
         return dict(report.scores)

@@ -15,6 +15,7 @@ SHOWN = {
     "bleu_4": "BLEU-4",
     "meteor": "METEOR",
     "rouge_l": "ROUGE-L",
+    "vqa_accuracy": "VQA accuracy",
     "cider": "CIDEr-D",
     "spice": "SPICE",
     "clip_score": "CLIPScore",
@@ -29,6 +30,13 @@ from transformers import BlipForConditionalGeneration, BlipProcessor
 processor = BlipProcessor.from_pretrained("{repo}")
 model = BlipForConditionalGeneration.from_pretrained("{repo}")
 inputs = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")
+print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
+    "blip-vqa": """from PIL import Image
+from transformers import BlipForQuestionAnswering, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForQuestionAnswering.from_pretrained("{repo}")
+inputs = processor(Image.open("photo.jpg").convert("RGB"), text="what is it?", return_tensors="pt")
 print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
     "git": """from PIL import Image
 from transformers import AutoProcessor, GitForCausalLM

@@ -12,6 +12,7 @@ METRICS = Table(
         "cider_plain": "captune.metrics.cider:cider_plain",
         "spice": "captune.metrics.spice:spice",
         "clip_score": "captune.engine.clip_score:clip_score",
+        "vqa_accuracy": "captune.metrics.vqa:vqa_accuracy",
         "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
     },
     group="captune.metrics",

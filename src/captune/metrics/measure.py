@@ -19,6 +19,7 @@ from captune.metrics.vocabulary import vocabulary
 
 # METEOR is left out where its data is not installed.
 AUTO = "auto"
+ANSWERS = "vqa_accuracy"
 ALIASES = {"rouge": "rouge_l", "clipscore": "clip_score"}
 DEFAULT_METRICS = ("bleu", "meteor", "rouge_l", "cider", "sacrebleu")
 
@@ -93,6 +94,11 @@ def metric_names(metrics: Sequence[str] | None = None) -> tuple[str, ...]:
         if name not in METRICS:
             raise UsageError(f"There is no metric '{name}'.", did_you_mean(name, METRICS))
     return names
+
+
+def metrics_for(asked: bool, metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics with those of answers to questions, if `asked` and the choice is captune's."""
+    return (*metrics, ANSWERS) if asked and AUTO in metrics else tuple(metrics)
 
 
 def _corpus(

@@ -22,6 +22,7 @@ from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
 CARD = "captune.json"
+QUESTION = "{question}"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Encoded:
 class Backbone(ABC):
     """A captioning model with all that belongs to it.
 
-    `prompt` stands before every reference in training and before every caption later;
-    it is saved with the model, as are `generation` (options that differ from captune's
-    defaults). Without `own_decoder`, captions are searched for by `transformers`; without
-    `own_vision`, it runs the vision part. `processor` prepares pictures for plain `transformers`
-    and is saved with the model. A family is one file that implements the abstract methods.
+    `prompt` stands before every reference in training and before every caption later, with a
+    question where it says `{question}`, else at its end. It is saved with the model, as are
+    `generation` (options that differ from captune's defaults). Without `own_decoder`, captions
+    are searched for by `transformers`; without `own_vision`, it runs the vision part. `processor`
+    prepares pictures for plain `transformers` and is saved with the model. A family is one file
+    that implements the abstract methods.
     """
 
     model: Any
@@ -119,7 +121,10 @@ class Backbone(ABC):
         return None
 
     def layered_parts(self) -> dict[str, nn.Module]:
-        """The parts whose layers training calls, or runs by `layered.run`: each may fetch its weights when it runs."""
+        """The parts whose layers may fetch their weights when they run, because training calls them (or `layered.run`).
+
+        As often for any batch: processes that share weights wait for each other at every layer.
+        """
         return {}
 
     @property
@@ -227,10 +232,16 @@ class Backbone(ABC):
         """Tokens of a text without start and end."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
 
-    def encode_reference(self, reference: str, longest: int) -> Encoded:
+    def asking(self, question: str, prompt: str | None = None) -> str:
+        """The model's prompt, or another one, with a question in its place."""
+        asked = self.prompt if prompt is None else prompt
+        return asked.replace(QUESTION, question) if QUESTION in asked else f"{asked} {question}".strip()
+
+    def encode_reference(self, reference: str, longest: int, question: str = "") -> Encoded:
         """Start, prompt, at most `longest` tokens of the reference, end."""
-        prompt = self.words(self.prompt)
-        words = self.words(f"{self.prompt} {reference}" if prompt else reference)
+        asked = self.asking(question)
+        prompt = self.words(asked)
+        words = self.words(f"{asked} {reference}" if prompt else reference)
         # In many vocabularies a word behind a space is another token; where the prompt's tokens
         # changed by what follows, they are kept as generation will write them.
         words = words[len(prompt) :] if words[: len(prompt)] == prompt else self.words(reference)

@@ -53,44 +53,20 @@ class Blip(Backbone):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
         processor = BlipImageProcessorPil.from_pretrained(str(folder), **hub)
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
-            _resize(model, image_size)
+            resize_vision(model, image_size)
         resize_processor(processor, int(model.config.vision_config.image_size))
         return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip:
-        from transformers import BlipConfig, BlipForConditionalGeneration
+        from transformers import BlipForConditionalGeneration
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        asked = chosen_size("BLIP", SIZES, size, image_size)
-        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
         tokenizer = learn_tokenizer(texts, vocab_size)
-        ids = tokenizer.get_vocab()
-        config = BlipConfig(
-            vision_config={
-                **layers(vision),
-                "image_size": side,
-                "patch_size": patch,
-                "initializer_range": 0.02,  # the library's default, 1e-10, hides the picture from the text
-            },
-            text_config={
-                **layers(text),
-                "encoder_hidden_size": vision[0],
-                "vocab_size": len(tokenizer),
-                "max_position_embeddings": 128,
-                "hidden_dropout_prob": asked.dropout,
-                "attention_probs_dropout_prob": asked.dropout,
-                "bos_token_id": ids["[DEC]"],
-                "eos_token_id": ids["[SEP]"],
-                "sep_token_id": ids["[SEP]"],
-                "pad_token_id": ids["[PAD]"],
-            },
-            image_text_hidden_size=text[0],
-        )
+        config = blip_config(size, tokenizer, image_size)
         model = BlipForConditionalGeneration(config)
-        # From the library's 0.02, noise, where a patch lies is hidden for long, and learned late or never.
-        positions = model.vision_model.embeddings.position_embedding
-        positions.data.zero_()[0, 1:] = 0.4 * grid_positions(side // patch, vision[0])
+        clear_positions(model)
+        side = config.vision_config.image_size
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
         return cls.assembled(model, tokenizer, processor)
 
@@ -172,7 +148,46 @@ class Blip(Backbone):
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
 
 
-def _resize(model: Any, image_size: int) -> None:
+def blip_config(size: str, tokenizer: Any, image_size: int | None) -> Any:
+    """The `BlipConfig` of one of `SIZES`, whatever BLIP is to do."""
+    from transformers import BlipConfig
+
+    asked = chosen_size("BLIP", SIZES, size, image_size)
+    ids = tokenizer.get_vocab()
+    return BlipConfig(
+        vision_config={
+            **layers(asked.vision),
+            "image_size": asked.side,
+            "patch_size": asked.patch,
+            "initializer_range": 0.02,  # the library's default, 1e-10, hides the picture from the text
+        },
+        text_config={
+            **layers(asked.text),
+            "encoder_hidden_size": asked.vision[0],
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 128,
+            "hidden_dropout_prob": asked.dropout,
+            "attention_probs_dropout_prob": asked.dropout,
+            "bos_token_id": ids["[DEC]"],
+            "eos_token_id": ids["[SEP]"],
+            "sep_token_id": ids["[SEP]"],
+            "pad_token_id": ids["[PAD]"],
+        },
+        image_text_hidden_size=asked.text[0],
+    )
+
+
+def clear_positions(model: Any) -> None:
+    """Say plainly where a patch lies.
+
+    From the library's 0.02, noise, it is hidden for long, and learned late or never.
+    """
+    vision = model.config.vision_config
+    positions = model.vision_model.embeddings.position_embedding
+    positions.data.zero_()[0, 1:] = 0.4 * grid_positions(vision.image_size // vision.patch_size, vision.hidden_size)
+
+
+def resize_vision(model: Any, image_size: int) -> None:
     """Another image size for good."""
     config, embeddings = model.config.vision_config, model.vision_model.embeddings
     positions = resized_positions(embeddings.position_embedding.data[0], image_size, int(config.patch_size))

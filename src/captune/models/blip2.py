@@ -163,27 +163,37 @@ class Blip2(Backbone):
             seen = (places < asked.shape[1] + lengths[:, None] - 1).long()
             logits = language(inputs_embeds=embeddings, attention_mask=seen, use_cache=False).logits
             return padded_losses(logits[:, asked.shape[1] :], tokens, lengths, given, label_smoothing)
-        # Of a caption that is not supervised at all the decoder still writes the last token.
-        before = min(int(given[0]), tokens.shape[1] - 1) - 1
-        prompts = tokens[:, 1 : before + 1]
-        assert bool((given == given[0]).all()), "all captions of a batch have one prompt"
-        encoded = self._read(asked, prompts[:1].expand(len(memory), -1))
-        captions = torch.cat([tokens[:, :1], tokens[:, before + 1 :]], 1)
-        lengths, given = lengths - before, given - before
-        steps = torch.arange(captions.shape[1] - 1, device=tokens.device)
+        before, lengths = given - 1, lengths - given + 1
+        places = torch.arange(int(before.max()), device=tokens.device)
+        prompts = tokens[:, 1 : int(given.max())].where(places < before[:, None], self.pad)
+        # Captions of one picture behind one prompt share what the encoder made of both.
+        read = torch.cat([owner[:, None], before[:, None], prompts], 1)
+        read, which = read.unique(dim=0, return_inverse=True)
+        encoded, mask = self._read(asked[read[:, 0]], read[:, 2:], read[:, 1])
+        # Where nothing is supervised the decoder still reads the start.
+        steps = torch.arange(max(2, int(lengths.max())), device=tokens.device)
+        at = (before[:, None] + steps).clamp(max=tokens.shape[1] - 1)
+        captions = torch.cat([tokens[:, :1], tokens.gather(1, at)[:, 1:]], 1).where(steps < lengths[:, None], self.pad)
+        steps = steps[:-1]
         logits = language(
-            encoder_outputs=(encoded[owner],),
+            encoder_outputs=(encoded[which],),
+            attention_mask=mask[which],
             decoder_input_ids=captions[:, :-1],
-            decoder_attention_mask=(steps < lengths[:, None] - 1).long(),
+            decoder_attention_mask=(steps < (lengths[:, None] - 1).clamp_min(1)).long(),
             use_cache=False,
         ).logits
-        return padded_losses(logits, captions, lengths, given, label_smoothing)
+        return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)
 
-    def _read(self, asked: Tensor, prompts: Tensor) -> Tensor:
-        """What the encoder of the language model makes of pictures and their prompts (pictures, steps)."""
-        end = prompts.new_full((len(prompts), 1), self.end)
-        embeddings = self._behind_picture(asked, torch.cat([prompts, end], 1))
-        return self.model.language_model.get_encoder()(inputs_embeds=embeddings).last_hidden_state
+    def _read(self, asked: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures with prompts (rows, steps) of `lengths` (rows,), read; and which places (rows, places) are real."""
+        prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad)
+        places = torch.arange(prompts.shape[1], device=prompts.device)
+        prompts = prompts.where(places != lengths[:, None], self.end)
+        embeddings = self._behind_picture(asked, prompts)
+        seen = torch.arange(embeddings.shape[1], device=prompts.device)
+        mask = (seen < asked.shape[1] + lengths[:, None] + 1).long()
+        encoder = self.model.language_model.get_encoder()
+        return encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
 
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput
@@ -200,8 +210,10 @@ class Blip2(Backbone):
                 **chosen,
             )
             return found[:, asked.shape[1] :]
+        read, mask = self._read(asked, given[:, 1:], given.new_full((len(given),), len(prefix) - 1))
         found = language.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self._read(asked, given[:, 1:])),
+            encoder_outputs=BaseModelOutput(last_hidden_state=read),
+            attention_mask=mask,
             decoder_start_token_id=self.start,
             **chosen,
         )

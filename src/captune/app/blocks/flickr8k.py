@@ -105,7 +105,9 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
 
     def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
         texts = [clean_reference(r) for r in record.references] if data.clean_captions else record.references
-        return processor(record.image), [backbone.encode_reference(t, data.max_caption_tokens) for t in texts]
+        return processor(record.image), [
+            backbone.encode_reference(t, data.max_caption_tokens, record.question) for t in texts
+        ]
 
     return {
         "tokenizer": backbone.tokenizer,

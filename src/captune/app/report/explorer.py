@@ -18,7 +18,7 @@ DIGITS = 4
 def explorer_data(facts: Facts, thumbnails: Mapping[str, str], *, boxes: bool = True) -> str:
     """JSON that may stand inside a script element: no `<`, `>` or `&` in it.
 
-    `pictures` holds for each: id `i`, file name `f`, references `r`, captions `c` (one a model,
+    `pictures` holds for each: id and question `i`, file name `f`, references `r`, captions `c` (one a model,
     null where there is none), scores `s` (one list a model, in the order of `keys`), thumbnail `t`.
     With `boxes` a picture without a thumbnail gets a box in its place.
     """
@@ -31,7 +31,7 @@ def explorer_data(facts: Facts, thumbnails: Mapping[str, str], *, boxes: bool = 
         "plain": [key in LIKELIHOODS for key in keys],
         "pictures": [
             {
-                "i": picture.id,
+                "i": picture.title,
                 "f": showable(PurePath(picture.image).name),
                 "r": picture.references,
                 "c": picture.captions,

@@ -51,11 +51,18 @@ class Picture:
     references: tuple[str, ...]
     captions: tuple[str | None, ...]
     scores: tuple[dict[str, float], ...]
+    question: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its id, with the question that was asked about it."""
+        return f"{self.id}: {self.question}" if self.question else self.id
 
     @property
     def alt(self) -> str:
         """The picture in words: a human's where there are any, else the first model's."""
-        return next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
+        told = next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
+        return f"{self.question} {told}".strip()
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,7 @@ def _picture(row: Mapping[str, Any], names: Sequence[str]) -> Picture:
         references=tuple(showable(str(text)) for text in row.get("references") or ()),
         captions=tuple(showable(str(one["caption"])) if "caption" in one else None for one in said),
         scores=tuple(_numbers(one) for one in said),
+        question=showable(str(row.get("question") or "")),
     )
 
 

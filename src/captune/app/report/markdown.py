@@ -65,7 +65,7 @@ def grid_table(grid: Grid) -> str:
 def _gallery_table(facts: Facts, gallery: Gallery) -> str:
     head = ["picture", *(plain(model.label) for model in facts.models), "reference"]
     rows = [
-        [plain(one.id), *(_caption(one, place, gallery.key) for place in range(len(facts.models))), _reference(one)]
+        [plain(one.title), *(_caption(one, place, gallery.key) for place in range(len(facts.models))), _reference(one)]
         for one in gallery.pictures
     ]
     return f"{plain(gallery.about)}; the score in brackets.\n\n" + _table(head, rows)

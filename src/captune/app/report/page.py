@@ -129,7 +129,7 @@ def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str,
     more = details(f"{len(one.references) - 1} more", f"<ul>{rest}</ul>") if rest else ""
     return (
         f"<article>{picture(one.alt, thumbnails.get(one.id))}<div><dl>{''.join(lines)}</dl>{more}</div>"
-        f'<p class="name">{text(one.id)}</p></article>'
+        f'<p class="name">{text(one.title)}</p></article>'
     )
 
 

@@ -11,6 +11,7 @@ LABELS = {
     "bleu_4": "BLEU-4",
     "meteor": "METEOR",
     "rouge_l": "ROUGE-L",
+    "vqa_accuracy": "VQA accuracy",
     "cider": "CIDEr-D",
     "cider_plain": "CIDEr",
     "spice": "SPICE",
@@ -26,7 +27,7 @@ LABELS = {
 # Nats a token, and its exponent: as they are, and the lower the better.
 LIKELIHOODS = frozenset({"loss", "perplexity"})
 # What pictures are ranked by: the first of these that was measured for each picture.
-RANKING = ("cider", "spice", "meteor", "rouge_l", "bleu_4", "sacrebleu", "bleu_1")
+RANKING = ("vqa_accuracy", "cider", "spice", "meteor", "rouge_l", "bleu_4", "sacrebleu", "bleu_1")
 SCALE_NOTE = "Scores × 100 (CIDEr-D can exceed 100); loss (nats a token) and perplexity as they are, lower is better."
 
 

@@ -24,7 +24,7 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Ask a question about pictures: captune ask photo.jpg 'what is the man holding?'."""
-    from captune.app.match import ask as question
+    from captune.app.ask import ask as question
 
     *paths, asked = pictures
     progress = TerminalProgress(quiet=quiet)

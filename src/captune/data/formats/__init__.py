@@ -30,6 +30,7 @@ FORMATS = Table(
         "karpathy": "captune.data.formats.karpathy",
         "imagefolder": "captune.data.formats.image_folder",
         "coco": "captune.data.formats.coco",
+        "vqa": "captune.data.formats.vqa",
         "flickr30k": "captune.data.formats.flickr30k",
         "kaggle": "captune.data.formats.kaggle",
         "flickr-token": "captune.data.formats.flickr_token",

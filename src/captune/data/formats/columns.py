@@ -32,6 +32,10 @@ IMAGE = (
 )
 CAPTION = ("caption", "text", "caption_text", "description", "comment", "sentence", "reference", "alt_text", "title")
 CAPTIONS = ("captions", "references", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
+QUESTION = ("question", "question_text")
+# Beside a question these are what captions are elsewhere.
+ANSWER = ("answer", "answer_text", "multiple_choice_answer", "label")
+ANSWERS = ("answers", "direct_answers")
 SPLIT = ("split", "subset", "partition", "set")
 ID = ("id", "image_id", "img_id", "cocoid")
 _NUMBERED = re.compile(r"(caption|text|comment|sentence|description|reference)_?(\d+)")
@@ -47,6 +51,7 @@ class Columns:
     split: str | None
     id: str | None
     name: str | None = None
+    question: str | None = None
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The captions of a row: a string, a list, a list of Karpathy's sentences, or JSON of a list in a cell."""
@@ -54,6 +59,10 @@ class Columns:
         for column in self.captions:
             found += _texts(row.get(column), self.several)
         return found
+
+    def question_of(self, row: Mapping[str, Any]) -> str:
+        value = row.get(self.question) if self.question else None
+        return value.strip() if isinstance(value, str) else ""
 
     def split_of(self, row: Mapping[str, Any]) -> str | None:
         value = row.get(self.split) if self.split else None
@@ -75,6 +84,14 @@ def find_columns(names: Iterable[str], *, image: str | None = None) -> Columns |
     picture, name = (image, named) if image is not None else (named, None)
     if picture is None:
         return None
+    question = _first(plain, QUESTION)
+    if question is not None:
+        answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
+        told = answers or answer
+        if told is None:
+            return None
+        split, id = _first(plain, SPLIT), _first(plain, ("question_id", *ID))
+        return Columns(picture, (told,), answers is not None, split, id, name, question)
     numbered = sorted((int(match[2]), plain[name]) for name in plain if (match := _NUMBERED.fullmatch(name)))
     many = _first(plain, CAPTIONS)
     one = _first(plain, CAPTION)
@@ -91,7 +108,10 @@ def find_columns(names: Iterable[str], *, image: str | None = None) -> Columns |
 
 def expected() -> str:
     """What a header must have, for messages."""
-    return f"an image column ({', '.join(IMAGE[:4])}, image, …) and a caption column ({', '.join(CAPTION[:3])}, …)"
+    return (
+        f"an image column ({', '.join(IMAGE[:4])}, image, …) and a caption column ({', '.join(CAPTION[:3])}, …), "
+        "or `question` and `answer`"
+    )
 
 
 def _first(plain: Mapping[str, str], wanted: Iterable[str]) -> str | None:
@@ -105,7 +125,7 @@ def _texts(value: Any, several: bool) -> list[str]:
             return _texts(listed, several) if listed is not None else [value]
         return [value]
     if isinstance(value, Mapping):
-        return _texts(next((value[key] for key in ("raw", "caption", "text") if key in value), None), False)
+        return _texts(next((value[key] for key in ("raw", "caption", "text", "answer") if key in value), None), False)
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in _texts(item, False)]
     return []

@@ -15,7 +15,10 @@ from captune.data.formats.table_files import choose
 from captune.data.formats.text import first_line, lines
 from captune.data.source import Problem, SourceRecord
 
-DESCRIPTION = "CSV or TSV with a header: an image column, `caption` or `caption_1` … `caption_n`, perhaps `split`"
+DESCRIPTION = (
+    "CSV or TSV with a header: an image column, `caption` or `caption_1` … `caption_n`, perhaps `split`; "
+    "or `question` and `answer`"
+)
 RANK = 20
 _NAMES = ("*.csv", "*.tsv", "*.tab", "*.txt")
 _DELIMITERS = (",", "\t", ";", "|")
@@ -88,7 +91,8 @@ def _rows(path: Path, delimiter: str, split: str | None, problems: list[Problem]
                 note(problems, f"{path.name}, line {start}", f"{reason}; a caption with a '{delimiter}' needs quotes")
                 continue
             row = dict(zip(header, fields, strict=True))
-            yield Row(path, start, row[columns.image], columns.texts(row), columns.split_of(row) or split)
+            said, asked = columns.split_of(row) or split, columns.question_of(row)
+            yield Row(path, start, row[columns.image], columns.texts(row), said, question=asked)
     except csv.Error as error:
         raise CaptuneError(
             f"{path}, line {reader.line_num}: not valid CSV ({error}).", "Is a quote left open?"

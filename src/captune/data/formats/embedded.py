@@ -47,13 +47,13 @@ def group_cells(
 ) -> Iterator[SourceRecord]:
     """Records of a table that is read once; one picture is in memory at a time.
 
-    Rows that follow each other with equal bytes are one picture: names in such tables often
+    Rows that follow each other with equal bytes and questions are one picture: names in such tables often
     repeat ("image.jpg") or are missing. A picture that comes back later is a record again,
     with the same bytes; only who keeps the pictures can join the two.
     """
     names = _Names()
     first: Cell | None = None
-    key = b""
+    key = (b"", "")
     captions: list[str] = []
     for cell in cells:
         if not cell.data:
@@ -62,7 +62,7 @@ def group_cells(
         texts = texts_of(cell, columns, problems)
         if not texts:
             continue
-        here = digest(cell.data)
+        here = digest(cell.data), columns.question_of(cell.row)
         if first is not None and here == key:
             captions += texts
             continue
@@ -103,7 +103,7 @@ class _Names:
         identity = _once(self._ids, columns.id_of(cell.row) or stated or f"{split or 'picture'}-{number}", data)
         name = stated if is_image_name(stated) else _file_name(stated or identity) + suffix_of(data)
         image = EmbeddedImage(_once(self._files, name, data), lambda: data)
-        return SourceRecord(identity, image, captions, split, cell.where)
+        return SourceRecord(identity, image, captions, split, cell.where, columns.question_of(cell.row))
 
 
 def _file_name(text: str) -> str:

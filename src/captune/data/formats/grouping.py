@@ -1,4 +1,4 @@
-"""From rows (one caption of one picture) to records (one picture with all its captions)."""
+"""From rows (one caption of one picture) to records (one picture with all its captions, or answers to a question)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Row(NamedTuple):
     split: str | None = None
     id: str | None = None
     unit: str = "line"
+    question: str = ""
 
     @property
     def where(self) -> str:
@@ -52,7 +53,8 @@ def group(
     not touched. Empty captions, rows without a picture and pictures in two splits are
     problems. `near` are more folders where pictures may lie, before the caption files' own.
     """
-    pictures: dict[str, _Picture] = {}
+    pictures: dict[tuple[str, str], _Picture] = {}
+    first_of: dict[str, Row] = {}
     folders: dict[Path, None] = dict.fromkeys(near)
     file: Path | None = None
     for row in rows:
@@ -70,23 +72,24 @@ def group(
         if not texts:
             note(problems, row.where, f"the caption of {name} is empty")
             continue
-        picture = pictures.get(name)
-        if picture is None:
-            picture = pictures[name] = _Picture(row)
-        elif row.split != picture.first.split:
+        first = first_of.setdefault(name, row._replace(captions=()))
+        if row.split != first.split:
             note(
                 problems,
                 row.where,
-                f"{name} stands in split {row.split or 'none'} here and in {picture.first.split or 'none'} before "
-                f"({picture.first.where})",
+                f"{name} stands in split {row.split or 'none'} here and in {first.split or 'none'} before "
+                f"({first.where})",
             )
             continue
+        picture = pictures.get((name, row.question))
+        if picture is None:
+            picture = pictures[name, row.question] = _Picture(row)
         picture.captions.extend(texts)
     if not pictures:
         raise CaptuneError(f"{source} holds no caption that can be used.", "Check the file, or name its --format.")
-    path_of = locate(list(pictures), list(folders), images, file=pictures[next(iter(pictures))].first.file.name)
+    path_of = locate(list(first_of), list(folders), images, file=next(iter(first_of.values())).file.name)
     seen: set[str] = set()
-    for name, picture in pictures.items():
+    for (name, question), picture in pictures.items():
         first = picture.first
         image = path_of(name)
         if image is None:
@@ -94,4 +97,4 @@ def group(
             continue
         identity = first.id if first.id is not None and first.id not in seen else name
         seen.add(identity)
-        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where)
+        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where, question)

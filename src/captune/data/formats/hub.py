@@ -140,5 +140,6 @@ def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iter
     for split, data in splits.items():
         for number, row in enumerate(data, start=1):
             said = columns.split_of(row) or split
-            name = str(row[columns.image] or "")
-            yield Row(source / (split or "data"), number, name, columns.texts(row), said, columns.id_of(row), "row")
+            name, asked = str(row[columns.image] or ""), columns.question_of(row)
+            where = source / (split or "data")
+            yield Row(where, number, name, columns.texts(row), said, columns.id_of(row), "row", asked)

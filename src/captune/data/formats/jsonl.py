@@ -17,7 +17,8 @@ from captune.data.formats.text import first_line, head, load_json, numbered, par
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
-    "JSON Lines or a JSON list of objects: `image`, `caption` or a list `captions`/`references`, perhaps `split`"
+    "JSON Lines or a JSON list of objects: `image`, `caption` or a list `captions`/`references`, perhaps `split`; "
+    "or `question` and `answer`/`answers`"
 )
 RANK = 20
 _NAMES = ("*.jsonl", "*.ndjson", "*.json")
@@ -121,4 +122,5 @@ def _row(
     if not isinstance(name, str):
         note(problems, where, f"'{columns.image}' is not a file name but {str(name)[:60]!r}")
         return
-    yield Row(path, number, name, columns.texts(entry), columns.split_of(entry) or split, columns.id_of(entry), unit)
+    said, asked = columns.split_of(entry) or split, columns.question_of(entry)
+    yield Row(path, number, name, columns.texts(entry), said, columns.id_of(entry), unit, asked)

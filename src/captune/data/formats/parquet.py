@@ -101,7 +101,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
 
 
 def _wanted(columns: Columns) -> list[str]:
-    named = [columns.image, *columns.captions, columns.split, columns.id, columns.name]
+    named = [columns.image, *columns.captions, columns.split, columns.id, columns.name, columns.question]
     return list(dict.fromkeys(name for name in named if name))
 
 
@@ -138,4 +138,4 @@ def _rows(paths: list[Path], columns: Columns) -> Iterator[Row]:
                 number += 1
                 name = str(row[columns.image] or "")
                 texts, said = columns.texts(row), columns.split_of(row) or split
-                yield Row(path, number, name, texts, said, columns.id_of(row), "row")
+                yield Row(path, number, name, texts, said, columns.id_of(row), "row", columns.question_of(row))

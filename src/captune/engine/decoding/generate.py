@@ -27,12 +27,12 @@ def generate(
     memory: Tensor,
     options: GenerationOptions,
     *,
-    prompts: Sequence[str] | None = None,
+    prompts: Sequence[str | None] | None = None,
     heard: Callable[[Tensor], None] | None = None,
 ) -> list[list[Caption]]:
     """Captions of each picture of memory (pictures, length, width), the best first.
 
-    `prompts`, one a picture, replace the options' prompt; a prompt is not repeated in its
+    `prompts`, one a picture, replace the options' prompt (None: the model's own); a prompt is not repeated in its
     captions. Without `backbone.own_decoder`, or for a family without a `Stepper`, `transformers` searches.
     `heard` gets the tokens (pictures, captions) of every step of a search without beams.
     """
@@ -46,7 +46,7 @@ def generate(
         options = options.model_copy(update={"num_beams": options.num_captions})
     if options.variations:
         options = options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
-    asked: Sequence[str | None] = prompts or [options.prompt] * len(memory)
+    asked = prompts or [options.prompt] * len(memory)
     prefixes = [_prefix(backbone, options, prompt) for prompt in asked]
     stepper = backbone.stepper() if backbone.own_decoder else None
     found: list[list[Caption]] = [[]] * len(memory)

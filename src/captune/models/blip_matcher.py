@@ -1,0 +1,108 @@
+"""BLIP's matching: how well a text fits a picture.
+
+Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; weights and layers are
+`transformers.BlipForImageTextRetrieval`. Padding is masked, pictures are encoded once for all their texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captune.core.errors import CaptuneError
+from captune.models.pixels import PixelSettings
+from captune.models.vocabulary import learn_tokenizer
+
+MATCHER = "Salesforce/blip-itm-base-coco"
+KIND = "BlipForImageTextRetrieval"
+
+
+@dataclass
+class BlipMatcher:
+    """Texts and pictures in one space, and the probability that a text is true of a picture."""
+
+    model: Any
+    tokenizer: Any
+    pixels: PixelSettings
+
+    @classmethod
+    def load(cls, name: str, **hub: Any) -> BlipMatcher:
+        from transformers import AutoConfig, AutoTokenizer, BlipForImageTextRetrieval
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+        built = AutoConfig.from_pretrained(name, **hub).architectures or []
+        if KIND not in built:
+            raise CaptuneError(
+                f"{name} is a {', '.join(built) or 'model of an unknown kind'}: it was not trained for this.",
+                f"Take a {KIND} such as {MATCHER}.",
+            )
+        model: Any = BlipForImageTextRetrieval.from_pretrained(name, dtype=torch.float32, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(name, **hub)
+        return cls(model.eval(), tokenizer, PixelSettings.of(BlipImageProcessorPil.from_pretrained(name, **hub)))
+
+    @classmethod
+    def tiny(cls, texts: Iterable[str] = ("a red circle", "two dogs play")) -> BlipMatcher:
+        """One with random weights, for tests."""
+        from transformers import BlipConfig, BlipForImageTextRetrieval
+
+        tokenizer = learn_tokenizer(texts, 200)
+        ids = tokenizer.get_vocab()
+        narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text = {"bos_token_id": ids["[DEC]"], "sep_token_id": ids["[SEP]"], "pad_token_id": ids["[PAD]"]}
+        config = BlipConfig(
+            vision_config={**narrow, "image_size": 32, "patch_size": 8, "initializer_range": 0.02},
+            text_config={**narrow, **text, "encoder_hidden_size": 32, "vocab_size": len(tokenizer)},
+            image_text_hidden_size=16,
+        )
+        return cls(BlipForImageTextRetrieval(config).eval(), tokenizer, PixelSettings(32, (0.5,) * 3, (0.5,) * 3))
+
+    def save(self, folder: str | Path) -> None:
+        """In the Hub's layout."""
+        from transformers import BlipProcessor
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+        self.model.save_pretrained(folder)
+        side = {"height": self.pixels.size, "width": self.pixels.size}
+        mean, std = list(self.pixels.mean), list(self.pixels.std)
+        processor = BlipImageProcessorPil(size=side, image_mean=mean, image_std=std, resample=self.pixels.resample)
+        BlipProcessor(processor, self.tokenizer).save_pretrained(folder)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def look(self, seen: Tensor) -> Tensor:
+        """Pixels (pictures, 3, size, size), uint8, to patches (pictures, length, width)."""
+        values = self.pixels.normalise(seen.to(self.device)).to(next(self.model.parameters()).dtype)
+        return self.model.vision_model(values).last_hidden_state
+
+    @torch.inference_mode()
+    def embed_pictures(self, patches: Tensor) -> Tensor:
+        """Unit vectors (pictures, size)."""
+        return functional.normalize(self.model.vision_proj(patches[:, 0]), dim=-1)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (texts, size)."""
+        read = self.model.text_encoder(**self._words(texts)).last_hidden_state
+        return functional.normalize(self.model.text_proj(read[:, 0]), dim=-1)
+
+    @torch.inference_mode()
+    def probability(self, patches: Tensor, texts: Sequence[str]) -> Tensor:
+        """For each row (rows, length, width) and the text beside it, the probability that they belong together."""
+        seen = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+        read = self.model.text_encoder(
+            **self._words(texts), encoder_hidden_states=patches, encoder_attention_mask=seen
+        ).last_hidden_state
+        return self.model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
+
+    def _words(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        longest = self.model.config.text_config.max_position_embeddings
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        return {name: found[name].to(self.device) for name in ("input_ids", "attention_mask")}
