@@ -220,6 +220,7 @@ class TrainOptions(Options):
         None, "Repository of the Hub (user/name) that gets the best checkpoint whenever there is a better one."
     )
     gradient_checkpointing: bool = option(False, "Less memory for more time.")
+    shard: bool = option(False, "Share weights, gradients and optimizer state out among the processes (FSDP).")
 
 
 class MeasureOptions(Options):
