@@ -38,7 +38,7 @@ def test_losses_scores_and_weights_are_those_of_one_process(runs: tuple[Run, Run
     for mine, theirs in zip(two.history(), one.history(), strict=True):
         assert mine.keys() == theirs.keys()
         for name, value in theirs.items():
-            assert mine[name] == pytest.approx(value, rel=1e-4, abs=1e-5), (theirs["step"], name)
+            assert mine[name] == pytest.approx(value, rel=1e-5), (theirs["step"], name)
     weights = [FAMILIES["blip"].load(run.checkpoint("last").path).model.state_dict() for run in (one, two)]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
