@@ -282,6 +282,7 @@ def _check_same(run: Run, asked: Settings) -> None:
         if section != "eval"  # does not shape the weights
         for name, value in options.items()
         if name not in FREE_TO_CHANGE and began[section][name] != value
+        if (name, value) != ("best_metric", "auto")  # a run holds what that stood for
     ]
     if manifest["model"] != asked.model:
         differing.append(f"model {manifest['model']} → {asked.model}")
