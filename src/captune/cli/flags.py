@@ -30,6 +30,7 @@ PANELS = {
     "match": "Pairs",
     "capfilt": "Filter",
     "ask": "Answer",
+    "review": "List",
     "tune": "Search",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
