@@ -29,8 +29,8 @@ PANELS = {
     "push": "On the Hub",
     "match": "Pairs",
     "capfilt": "Filter",
-    "ask": "Answer",
     "review": "List",
+    "app": "Page",
     "tune": "Search",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
