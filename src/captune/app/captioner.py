@@ -100,9 +100,7 @@ class Captioner:
         from captune.engine.inspecting import inspect
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
-        return inspect(
-            self.backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name
-        )
+        return inspect(self.backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any

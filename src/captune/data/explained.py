@@ -60,7 +60,7 @@ class Explained:
     about: str = ABOUT
 
     def overlay(self, word: int | None = None) -> Image.Image:
-        """The picture with each word's heat map above the word as one sheet; or one word's map over the whole picture."""
+        """The picture once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
         from captune.data.overlay import over_picture, sheet
 
         return sheet(self) if word is None else over_picture(self, word)

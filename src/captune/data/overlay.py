@@ -108,11 +108,11 @@ def _heading(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, note: str, co
 
 def _frame(tile: Image.Image, box: Box) -> None:
     """Where a square was cut out, the parts that the model never saw are pale."""
-    seen = tuple(round(side) for side in box)
-    if seen == (0, 0, *tile.size):
+    left, top, right, bottom = (round(side) for side in box)
+    if (left, top, right, bottom) == (0, 0, *tile.size):
         return
     pale = Image.blend(tile, Image.new("RGB", tile.size, PAPER), CUT_AWAY)
-    pale.paste(tile.crop(seen), seen[:2])
+    pale.paste(tile.crop((left, top, right, bottom)), (left, top))
     tile.paste(pale)
 
 

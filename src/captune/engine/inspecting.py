@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
+
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.data.images import MAX_PIXELS

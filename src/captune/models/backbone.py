@@ -122,7 +122,7 @@ class Backbone(ABC):
         return None
 
     def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
-        """Written `tokens`, the first `given` of them start and prompt, over the memory (1, places, width) of a picture.
+        """Written `tokens`, the first `given` start and prompt, over the memory (1, places, width) of a picture.
 
         The last step reads the last token; a family may leave out those that only read the prompt. None: it cannot.
         """

@@ -19,8 +19,8 @@ from captune.core.options import GenerationOptions
 from captune.models.backbone import Backbone, Checkpoint
 from captune.models.losses import TokenLosses, padded_losses
 from captune.models.pixels import PixelSettings
-from captune.models.reread import Reread
 from captune.models.positions import check_side
+from captune.models.reread import Reread
 from captune.models.vocabulary import learn_tokenizer
 
 SIZES = ("tiny", "tiny-t5")

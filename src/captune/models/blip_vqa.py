@@ -20,8 +20,8 @@ from captune.models.blip import SIZES, blip_config, clear_positions, resize_visi
 from captune.models.blip_text import decode_grouped
 from captune.models.eye import blip_eye
 from captune.models.losses import TokenLosses, token_losses
-from captune.models.reread import Reread, averaged
 from captune.models.positions import resize_processor
+from captune.models.reread import Reread, averaged
 from captune.models.vocabulary import learn_tokenizer
 
 

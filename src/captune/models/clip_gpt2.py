@@ -17,8 +17,8 @@ from captune.models.eye import clip_eye
 from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
-from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer

@@ -36,9 +36,7 @@ def inspect(
     """
     from captune.app.inspect import inspect as look
 
-    found = look(
-        picture, model=model, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags
-    )
+    found = look(picture, model=model, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
     if json:
         out_json(found.to_json())
     else:
@@ -47,21 +45,29 @@ def inspect(
 
 def _print(found: Inspection) -> None:
     print_line(f"{found.caption}\n")
-    out_table("", ("", ""), _facts(found))
+    out_table("", ("what", "value"), _facts(found))
     others = [
-        (str(n), step.text, f"{step.probability:.3f}", "  ".join(f"{o.text} {o.probability:.3f}" for o in step.alternatives))
+        (
+            str(n),
+            step.text,
+            f"{step.probability:.3f}",
+            "  ".join(f"{o.text} {o.probability:.3f}" for o in step.alternatives),
+        )
         for n, step in enumerate(found.steps, start=1)
     ]
     out_table("", ("step", "token", "probability", "instead"), others)
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
-    made = found.preparation
+    made, file = found.preparation, found.preparation.stored
     cut = "" if made.resized == (made.square, made.square) else f", the middle {made.square} × {made.square} cut out"
     left, top, right, bottom = made.seen
     return [
         ("picture", found.image),
-        ("stored as", f"{made.stored.format}, {made.stored.mode}, {made.stored.width} × {made.stored.height}, {made.stored.turned}"),
+        (
+            "stored as",
+            f"{file.format}, {file.mode}, {file.width} × {file.height}, {file.turned}",
+        ),
         ("upright", f"{made.size[0]} × {made.size[1]}"),
         ("resized to", f"{made.resized[0]} × {made.resized[1]}{cut}"),
         ("part that is seen", f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"),
