@@ -23,13 +23,18 @@ HEAT = np.array(
 # A place with this many times its share is drawn in the strongest colour at the least.
 STRONG = 3.0
 COVER = 0.8
-FADED, CUT_AWAY = 0.4, 0.8
+FADED, CUT_AWAY = 0.5, 0.85
 
 PAPER, INK, SOFT, LINE = (255, 255, 255), (28, 28, 32), (98, 98, 108), (222, 222, 228)
-TILE, GAP, MARGIN, COLUMNS = 260, 18, 24, 5
+WIDEST, TALLEST, NARROWEST, SHEET, GAP, MARGIN = 260, 290, 170, 1400, 18, 24
 TITLE, WORD, SMALL = 23, 18, 13
+# Room for the legend.
+LEAST = 660
 HEAD = 36
-LEGEND = "Colour: places that got more than their share of the attention with which the word was chosen."
+LEGEND = (
+    "Where more than an even share of the attention fell when the word was chosen.",
+    "Per cent: how probable the word was.",
+)
 
 
 def over_picture(explained: Explained, word: int) -> Image.Image:
@@ -64,18 +69,19 @@ def strength(map_: np.ndarray) -> np.ndarray:
 
 def sheet(explained: Explained) -> Image.Image:
     """The caption, the picture, and the picture again beneath each word with the word's map."""
-    scale = min(TILE / explained.picture.width, TILE / explained.picture.height)
+    scale = min(WIDEST / explained.picture.width, TALLEST / explained.picture.height)
     width, height = (max(1, round(side * scale)) for side in explained.picture.size)
     small = explained.picture.resize((width, height), Image.Resampling.LANCZOS)
     box: Box = tuple(side * scale for side in explained.box)  # type: ignore[assignment]
     tiles = len(explained.words) + 1
-    columns = max(2, min(COLUMNS, tiles))
+    wide = max(width, NARROWEST)
+    across, down = wide + GAP, HEAD + height + GAP
+    columns = max(-(-LEAST // across), min(SHEET // across, tiles))
     rows = -(-tiles // columns)
-    across, down = TILE + GAP, HEAD + height + GAP
     whole = 2 * MARGIN + columns * across - GAP
     title = _wrapped(explained.caption or "(empty caption)", _font(TITLE, bold=True), whole - 2 * MARGIN)
     top = MARGIN + len(title) * (TITLE + 8) + 16
-    page = Image.new("RGB", (whole, top + rows * down + SMALL + MARGIN), PAPER)
+    page = Image.new("RGB", (whole, top + rows * down + 2 * SMALL + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     for n, line in enumerate(title):
         draw.text((MARGIN, MARGIN + n * (TITLE + 8)), line, INK, _font(TITLE, bold=True))
@@ -83,27 +89,30 @@ def sheet(explained: Explained) -> Image.Image:
         x, y = MARGIN + n % columns * across, top + n // columns * down
         if n:
             word = explained.words[n - 1]
-            _heading(draw, x, y, word.text, f"{word.confidence:.0%}", word.confidence)
+            _heading(draw, (x, y, wide), word.text, word.confidence)
             tile = heated(small, explained.maps[n - 1], box)
         else:
-            _heading(draw, x, y, "", f"whole caption {explained.confidence:.0%}", explained.confidence)
+            _heading(draw, (x, y, wide), "whole caption", explained.confidence, soft=True)
             tile = small.copy()
             _frame(tile, box)
-        page.paste(tile, (x + (TILE - width) // 2, y + HEAD))
+        page.paste(tile, (x, y + HEAD))
     _legend(draw, MARGIN, top + rows * down)
     return page
 
 
-def _heading(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, note: str, confidence: float) -> None:
-    """A word, its confidence in figures to the right and as a line under both."""
-    room = TILE - draw.textlength(note, _font(SMALL)) - 10
-    font = _font(WORD, bold=True)
+def _heading(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int, int], text: str, confidence: float, *, soft: bool = False
+) -> None:
+    """At a place (x, y, width) a word, its confidence in figures to the right and as a line under both."""
+    x, y, wide = place
+    note, font = f"{confidence:.0%}", _font(SMALL) if soft else _font(WORD, bold=True)
+    room = wide - draw.textlength(note, _font(SMALL)) - 10
     while text and draw.textlength(text, font) > room:
         text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
-    draw.text((x, y + WORD), text, INK, font, anchor="ls")
-    draw.text((x + TILE, y + WORD), note, SOFT, _font(SMALL), anchor="rs")
-    draw.line((x, y + WORD + 8, x + TILE, y + WORD + 8), LINE, 3)
-    draw.line((x, y + WORD + 8, x + round(TILE * min(max(confidence, 0), 1)), y + WORD + 8), INK, 3)
+    draw.text((x, y + WORD), text, SOFT if soft else INK, font, anchor="ls")
+    draw.text((x + wide, y + WORD), note, SOFT, _font(SMALL), anchor="rs")
+    draw.line((x, y + WORD + 8, x + wide, y + WORD + 8), LINE, 3)
+    draw.line((x, y + WORD + 8, x + round(wide * min(max(confidence, 0), 1)), y + WORD + 8), INK, 3)
 
 
 def _frame(tile: Image.Image, box: Box) -> None:
@@ -122,7 +131,8 @@ def _legend(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
         below = min(int(place), len(HEAT) - 2)
         colour = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)
         draw.line((x + n, y, x + n, y + SMALL), tuple(int(level) for level in colour))
-    draw.text((x + 132, y - 1), LEGEND, SOFT, _font(SMALL))
+    for n, line in enumerate(LEGEND):
+        draw.text((x + 132, y - 1 + n * (SMALL + 5)), line, SOFT, _font(SMALL))
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> list[str]:

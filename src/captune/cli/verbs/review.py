@@ -26,9 +26,7 @@ def review(
     """
     from captune.app.review import review as look
 
-    found = look(
-        captions, html=html, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags
-    )
+    found = look(captions, html=html, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
     if json:
         out_json(found.to_json())
         return
