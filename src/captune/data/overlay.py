@@ -45,13 +45,14 @@ def over_picture(explained: Explained, word: int) -> Image.Image:
 def heated(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
     """A picture in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
     width, height = picture.size
-    left, top, right, bottom = (round(side) for side in box)
+    left, top = (min(round(start), side - 1) for start, side in zip(box[:2], picture.size, strict=True))
+    right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
     grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
     base = np.full((height, width, 3), 255, np.float32)
     base += (grey - 255) * (1 - CUT_AWAY)
-    inside = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+    inside = slice(top, bottom), slice(left, right)
     base[inside] = 255 + (grey[inside] - 255) * (1 - FADED)
-    shape = inside[1].stop - inside[1].start, inside[0].stop - inside[0].start
+    shape = right - left, bottom - top
     heat = np.asarray(Image.fromarray(strength(map_)).resize(shape, Image.Resampling.BICUBIC)).clip(0, 1)
     place = heat * (len(HEAT) - 1)
     below = place.astype(int).clip(max=len(HEAT) - 2)

@@ -14,12 +14,12 @@ from captune.data.images import DECODERS, orientation_of
 TURNS = {
     1: "upright",
     2: "mirrored",
-    3: "upside down",
-    4: "upside down, mirrored",
-    5: "on its side, mirrored",
-    6: "on its side, turned clockwise",
-    7: "on its side, mirrored the other way",
-    8: "on its side, turned anticlockwise",
+    3: "upside down, turned by 180°",
+    4: "upside down and mirrored",
+    5: "on its side and mirrored",
+    6: "on its side, turned 90° clockwise",
+    7: "on its side and mirrored",
+    8: "on its side, turned 90° anticlockwise",
 }
 
 
@@ -35,7 +35,7 @@ class Stored:
 
     @property
     def turned(self) -> str:
-        """How the stored picture lies, and what makes it upright."""
+        """How the stored picture lies, and how it is made upright."""
         return TURNS.get(self.orientation, "upright")
 
 
