@@ -161,7 +161,7 @@ def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
     assert parts["picture"].value == picture.read_bytes()
     assert "% confidence" in parts["output"].value
     parts["looked"].value = True
-    assert parts["picture"].value.startswith(b"\x89PNG")
+    assert bytes(parts["picture"].value).startswith(b"\x89PNG")
     parts["looked"].value = False
     assert parts["picture"].value == picture.read_bytes()
     parts["upload"].value = (upload("letter.txt", b"no picture"),)
