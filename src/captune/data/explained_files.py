@@ -26,6 +26,6 @@ class ExplainedFolder:
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
         path = self.folder / f"{stem if count == 1 else f'{stem}-{count}'}.explained.png"
         with atomic_write(path, "wb") as file:
-            explained.overlay().save(file, "PNG", optimize=True)
+            explained.overlay().save(file, "PNG")
         write_text(path.with_suffix(".json"), json.dumps(explained.to_json(), ensure_ascii=False) + "\n")
         return path
