@@ -7,7 +7,7 @@ Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; the weights a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
