@@ -23,9 +23,11 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    InspectConfig,
     Options,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -39,6 +41,8 @@ CONFIGS: dict[str, type[Options]] = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "inspect": InspectConfig,
+    "review": ReviewConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

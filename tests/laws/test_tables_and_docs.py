@@ -17,9 +17,11 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    InspectConfig,
     Options,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -34,6 +36,8 @@ CONFIGS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "inspect": InspectConfig,
+    "review": ReviewConfig,
 }
 
 

@@ -29,6 +29,7 @@ PANELS = {
     "push": "On the Hub",
     "match": "Pairs",
     "capfilt": "Filter",
+    "review": "List",
     "app": "Page",
     "tune": "Search",
 }

@@ -7,7 +7,7 @@ Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; the weights a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from captune.models.backbone import Backbone, Checkpoint
 from captune.models.blip import Blip
 from captune.models.blip_text import decode_grouped
 from captune.models.losses import TokenLosses, token_losses
+from captune.models.reread import Reread, averaged
 
 
 class BlipVqa(Blip):
@@ -42,16 +43,18 @@ class BlipVqa(Blip):
     def layered_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model}
 
-    def read(self, memory: Tensor, questions: Tensor) -> Tensor:
-        """Pictures (rows, places, width) with questions (rows, steps) about them, read: (rows, steps + 2, width).
+    def read(self, memory: Tensor, questions: Tensor, **asked: Any) -> Any:
+        """What the text encoder gives for pictures (rows, places, width) with questions (rows, steps) about them.
+
+        Its `last_hidden_state` is (rows, steps + 2, width); `asked` are further keywords of its forward pass.
 
         All questions have as many tokens: `transformers` (5.23) does not mask padding in BLIP's cross-attention.
         """
         ids = nn.functional.pad(questions, (1, 1))
         ids[:, 0], ids[:, -1] = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         return self.model.text_encoder(
-            input_ids=ids, attention_mask=torch.ones_like(ids), encoder_hidden_states=memory
-        ).last_hidden_state
+            input_ids=ids, attention_mask=torch.ones_like(ids), encoder_hidden_states=memory, **asked
+        )
 
     def token_losses(
         self,
@@ -72,7 +75,7 @@ class BlipVqa(Blip):
             asked, which = torch.cat([owner[:, None], tokens[:, 1:before]], 1)[rows].unique(dim=0, return_inverse=True)
             order = which.argsort(stable=True)
             rows, which = rows[order], which[order]
-            states = self.read(memory[asked[:, 0]], asked[:, 1:])
+            states = self.read(memory[asked[:, 0]], asked[:, 1:]).last_hidden_state
             answers = nn.functional.pad(torch.cat([tokens[rows, :1], tokens[rows, before:]], 1), (0, 1), value=self.pad)
             grid = CaptionGrid(lengths[rows] - before + idle[rows], which, len(asked))
             decoder = self.model.text_decoder
@@ -86,7 +89,7 @@ class BlipVqa(Blip):
 
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         given = torch.tensor([list(prefix)], device=memory.device).repeat(len(memory), 1)
-        states = self.read(memory, given[:, 1:])
+        states = self.read(memory, given[:, 1:]).last_hidden_state
         found = self.model.text_decoder.generate(
             input_ids=given[:, :1],
             encoder_hidden_states=states,
@@ -94,6 +97,21 @@ class BlipVqa(Blip):
             **self.asked_of_transformers(options, temperature),
         )
         return torch.cat([given.repeat_interleave(len(found) // len(memory), 0), found[:, 1:]], 1)
+
+    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread:
+        """The answer attends to the question's tokens, which attend to the picture: its attention goes through them."""
+        asked = torch.tensor([list(tokens[1:given])], dtype=torch.long, device=memory.device)
+        read = self.read(memory, asked, output_attentions=True)
+        states = read.last_hidden_state
+        answer = self.model.text_decoder(
+            input_ids=torch.tensor([[tokens[0], *tokens[given:]]], device=memory.device),
+            encoder_hidden_states=states,
+            encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=memory.device),
+            use_cache=False,
+            output_attentions=True,
+        )
+        through = averaged(answer.cross_attentions) @ averaged(read.cross_attentions)
+        return Reread(answer.logits[0].float(), through[0])
 
     @property
     def longest(self) -> int:
