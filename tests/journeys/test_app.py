@@ -78,6 +78,10 @@ def test_a_sample_is_captioned_by_both_models(page: Any, models: dict[str, str])
     widget(page.button, "Write captions").click().run()
     assert len(page.code) == 6
     assert page.expander[0].label == "History (2)"
+    widget(page.toggle, "Where it looked").set_value(True).run()
+    widget(page.button, "Write captions").click().run()
+    assert not page.exception
+    assert [one.label for one in page.expander[:2]] == ["Where base looked", "Where tuned looked"]
 
 
 def test_without_a_model_nothing_can_be_written(page: Any) -> None:

@@ -30,6 +30,7 @@ class Asked:
 
     models: tuple[str, ...]
     options: dict[str, Any]
+    explain: bool
 
 
 def main() -> None:
@@ -72,9 +73,10 @@ def _settings(settings: PageSettings) -> Asked:
         prompt = st.text_input("Words to begin with", help=GenerationOptions.model_fields["prompt"].description)
         if prompt.strip():
             options["prompt"] = prompt.strip()
+        explain = st.toggle("Where it looked", help="A map of the picture for every word of the first caption.")
         for name, model in models.items():
             st.write(f"{name}: {model.captioner.backbone.family} on {model.captioner.backbone.device}")
-    return Asked(tuple(models), options)
+    return Asked(tuple(models), options, explain)
 
 
 def _load(settings: PageSettings, name: str) -> Model | None:
@@ -121,7 +123,8 @@ def _write(settings: PageSettings, asked: Asked, pictures: list[Picture]) -> Non
     models = {name: load(settings, name) for name in asked.models}
     results: list[Result] = []
     bar = st.progress(0.0, "Looking …")
-    for number, (_, found) in enumerate(describe_all(pictures, models, asked.options), start=1):
+    described = describe_all(pictures, models, asked.options, explain=asked.explain)
+    for number, (_, found) in enumerate(described, start=1):
         bar.progress(number / len(pictures), f"{number} of {len(pictures)}")
         if isinstance(found, CaptuneError):
             st.error(f"**{found.message}** {found.hint}", icon=":material/broken_image:")
@@ -149,6 +152,12 @@ def _results(results: list[Result]) -> None:
                         for caption in captions:
                             st.code(caption.text, language=None, wrap_lines=True)
                             st.write(f"{100 * caption.confidence:.0f} % sure")
+            for model, sheet in result.looked.items():
+                with st.expander(f"Where {model} looked"):
+                    if isinstance(sheet, str):
+                        st.info(sheet)
+                    else:
+                        st.image(sheet, alt=f"Maps of the picture for the words of: {result.said[model][0].text}")
     _downloads(results)
 
 
