@@ -31,6 +31,7 @@ PANELS = {
     "capfilt": "Filter",
     "ask": "Answer",
     "tune": "Search",
+    "serve": "Serving",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 SOURCES = ("config", "preset", "sets")
