@@ -104,9 +104,7 @@ def embed(
     return found
 
 
-def load_matcher(
-    model: str | None, run_on: WhereOptions, progress: Progress = SILENT
-) -> tuple[BlipMatcher, str]:
+def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:
     """A matcher on its device, and its name (a folder: its whole path)."""
     from captune.engine.loader import load_part
     from captune.models.blip_matcher import MATCHER, BlipMatcher

@@ -35,7 +35,6 @@ Picture = Annotated[
 Model = Annotated[
     str | None, Field(description="A model by its name in /v1/models; default: the first for the task.", max_length=500)
 ]
-Prompt = Annotated[str | None, Field(max_length=4000)]
 
 
 def in_words_of_requests(schema: Any) -> Any:
@@ -54,7 +53,6 @@ class _Searched(GenerationOptions):
     """Options of the search; what is not given is as the model was saved, else captune's default."""
 
     model: Model = None
-    prompt: Prompt = GenerationOptions.model_fields["prompt"]
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""

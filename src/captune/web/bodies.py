@@ -23,7 +23,9 @@ async def read_body(request: Request, kind: type[Asked]) -> Asked:
     if content == MULTIPART:
         return kind.model_validate(await _form(request, _lists(kind)))
     if content and content != "application/json" and not content.endswith("+json"):
-        raise Problem(415, f"A body of the type {content[:100]} is not known.", f"Send {MULTIPART} or application/json.")
+        raise Problem(
+            415, f"A body of the type {content[:100]} is not known.", f"Send {MULTIPART} or application/json."
+        )
     try:
         said = from_json(await request.body(), allow_inf_nan=False)
     except ValueError as error:

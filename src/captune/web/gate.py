@@ -185,7 +185,9 @@ class Gate:
                     if visit.heard:
                         return bytes(parts)
         except TimeoutError:
-            raise Problem(408, f"The body did not arrive within {self.options.timeout:g} s.", "Send it again.") from None
+            raise Problem(
+                408, f"The body did not arrive within {self.options.timeout:g} s.", "Send it again."
+            ) from None
 
     def _too_large(self) -> Problem:
         return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller picture.")
@@ -193,7 +195,7 @@ class Gate:
     def _note(self, scope: Scope, visit: Visit, seconds: float) -> None:
         route: Any = scope.get("route")
         self.measures.answered(getattr(route, "path", "none"), visit.status, seconds)
-        if not self.options.access_log:
+        if not self.options.access_log or scope["path"] in OPEN:
             return
         tell(
             "request",

@@ -52,7 +52,10 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Speech:
-    """Pixels to caption aloud: `heard` gets each piece until `left` is set, `counted` the tokens of prompt and caption."""
+    """Pixels to caption aloud.
+
+    `heard` gets each piece until `left` is set, `counted` the tokens of prompt and caption.
+    """
 
     pixels: np.ndarray
     options: GenerationOptions
@@ -144,7 +147,8 @@ class Hosted:
         import numpy as np
 
         if isinstance(items[0], _Speech):
-            return [self._speak(items[0])]
+            self._speak(items[0])
+            return [None]
         seen = np.stack([item.pixels for item in items])
         if isinstance(items[0], _Pairs):
             from captune.engine.matching import match_pixels

@@ -156,7 +156,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _run(
-    models: Mapping[str, str], config: Resolved[ServeConfig], keys: Mapping[str, str], listener: socket.socket, greet: Any
+    models: Mapping[str, str],
+    config: Resolved[ServeConfig],
+    keys: Mapping[str, str],
+    listener: socket.socket,
+    greet: Any,
 ) -> bool:
     """Whether all accepted requests were answered. Health is answered while models are loaded."""
     options = config.values.serve

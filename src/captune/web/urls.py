@@ -105,13 +105,18 @@ def _parts(url: str) -> tuple[SplitResult, int]:
 
 
 def _connect(address: str, port: int, seconds: float) -> socket.socket:
-    """A connection to this address and no other."""
-    return socket.create_connection((address, port), timeout=seconds)
+    """A connection to this address and no other: nothing is resolved any more."""
+    connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(seconds)
+        connection.connect((address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def _ask(
-    connection: socket.socket, parts: SplitResult, most_bytes: int, deadline: float
-) -> tuple[bytes | None, str]:
+def _ask(connection: socket.socket, parts: SplitResult, most_bytes: int, deadline: float) -> tuple[bytes | None, str]:
     asking = http.client.HTTPConnection(parts.hostname or "", parts.port or _PORTS[parts.scheme])
     asking.sock = connection
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

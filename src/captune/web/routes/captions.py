@@ -110,7 +110,7 @@ async def ask(request: Request) -> AskAnswer:
     openapi_extra=body(MatchRequest, {"image": PIXEL, "texts": ["a red circle", "two dogs"]}),
 )
 async def match(request: Request) -> MatchAnswer:
-    """The probability that each text is true of a picture, by a matching model such as Salesforce/blip-itm-base-coco."""
+    """The probability that each text is true of a picture, by a matcher such as Salesforce/blip-itm-base-coco."""
     service, visit = state(request)
     asked = await read_body(request, MatchRequest)
     if not all(text.strip() for text in asked.texts):

@@ -53,13 +53,11 @@ async def chat(request: Request) -> Any:
     if asked.stream and several:
         raise Problem(422, "A stream has one caption.", "Ask for one (n), or without stream.")
     pixels = await service.pixels(picture, hosted)
-    head = {"id": f"chatcmpl-{visit.id}", "created": int(time.time()), "model": served.name}
+    head: dict[str, Any] = {"id": f"chatcmpl-{visit.id}", "created": int(time.time()), "model": served.name}
     if not asked.stream:
         found = await hosted.caption(pixels, options)
         choices = [
-            Choice(
-                index=n, message=ChatMessage(content=caption.text), finish_reason=_ended(found.tokens[n], options)
-            )
+            Choice(index=n, message=ChatMessage(content=caption.text), finish_reason=_ended(found.tokens[n], options))
             for n, caption in enumerate(found.captions)
         ]
         return ChatAnswer(**head, choices=choices, usage=_usage(found.prompt_tokens, sum(found.tokens)))
@@ -111,7 +109,8 @@ async def _events(
     yield event(delta(role="assistant", content=first))
     try:
         async for piece in rest:
-            yield event(delta(content=piece))
+            if piece:
+                yield event(delta(content=piece))
     except Exception as error:  # noqa: BLE001 - the status has been sent; the client learns it here
         problem = Problem.of(error)
         yield f"data: {json.dumps({'error': problem.body()})}\n\n"
@@ -120,5 +119,3 @@ async def _events(
     if counted:
         yield event([], usage=_usage(*counted).model_dump())
     yield "data: [DONE]\n\n"
-
-
