@@ -115,17 +115,19 @@ class Shelf:
     @asynccontextmanager
     async def lease(self, model: Served) -> AsyncIterator[Hosted]:
         """A loaded model that stays loaded inside the block; waits for room. Raises `Problem` (503)."""
-        model.users += 1
+        if model.hosted is None:
+            async with self._loading:
+                if model.hosted is None:
+                    await self._make_room(model)
+                    try:
+                        await self._load(model)
+                    except CaptuneError as error:
+                        raise Problem(503, error.message, error.hint) from error
+                model.users += 1
+        else:
+            model.users += 1
+        assert model.hosted is not None
         try:
-            if model.hosted is None:
-                async with self._loading:
-                    if model.hosted is None:
-                        await self._make_room(model)
-                        try:
-                            await self._load(model)
-                        except CaptuneError as error:
-                            raise Problem(503, error.message, error.hint) from error
-            assert model.hosted is not None
             yield model.hosted
         finally:
             model.users -= 1
