@@ -23,6 +23,7 @@ from captune.core.options import (
     ScoreConfig,
     TrainConfig,
 )
+from captune.core.serve_options import ServeConfig
 from captune.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ CONFIGS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "serve": ServeConfig,
 }
 
 
