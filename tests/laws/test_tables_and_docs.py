@@ -17,9 +17,11 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    InspectConfig,
     Options,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -36,6 +38,8 @@ CONFIGS = {
     "report": ReportConfig,
     "caption": CaptionConfig,
     "serve": ServeConfig,
+    "inspect": InspectConfig,
+    "review": ReviewConfig,
 }
 
 

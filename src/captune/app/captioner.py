@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from captune.core.errors import CaptuneError
     from captune.core.options import GenerationOptions
+    from captune.data.explained import Explained
+    from captune.engine.inspecting import Inspection
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
@@ -100,6 +102,31 @@ class Captioner:
         known = isinstance(image, np.ndarray)
         pixels = image if known else read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
         return spoken(self.backbone, pixels[None], values.generation)
+
+    def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
+        """Where the model looked for each word of a picture's best caption, or of another `caption`.
+
+        The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
+        for every word (BLIP-2).
+        """
+        from captune.engine.explaining import explain
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        return explain(
+            self.backbone,
+            image,
+            values.generation,
+            caption=Caption(caption, 0.0) if isinstance(caption, str) else caption,
+            max_pixels=values.caption.max_pixels,
+            model=self.name,
+        )
+
+    def inspect(self, image: Any, **options: Any) -> Inspection:
+        """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
+        from captune.engine.inspecting import inspect
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        return inspect(self.backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any

@@ -29,7 +29,8 @@ PANELS = {
     "push": "On the Hub",
     "match": "Pairs",
     "capfilt": "Filter",
-    "ask": "Answer",
+    "review": "List",
+    "app": "Page",
     "tune": "Search",
     "serve": "Serving",
 }

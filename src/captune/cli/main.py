@@ -58,6 +58,8 @@ VERBS = {
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),
+    "inspect": Verb("How one caption comes about: pixels, tokens, probabilities, time.", WORK),
+    "review": Verb("The most doubtful captions first, from files of captune caption.", WORK),
     "match": Verb("How well texts fit pictures; the best pictures of a text, the best texts of a picture.", WORK),
     "ask": Verb("Ask a question about pictures.", WORK),
     "embed": Verb("Vectors of pictures, in the space that texts share.", WORK),
@@ -65,6 +67,7 @@ VERBS = {
     "serve": Verb(
         "Caption pictures over HTTP: REST, and OpenAI's chat completions.", WORK, "Nothing was being served."
     ),
+    "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),

@@ -18,6 +18,7 @@ from captune.models.eye import Eye
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
 from captune.models.pixels import PixelSettings
+from captune.models.reread import Reread, reread
 from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
@@ -49,8 +50,9 @@ class Backbone(ABC):
     `prompt` stands before every reference in training and before every caption later, with a
     question where it says `{question}`, else at its end. It is saved with the model, as are
     `generation` (options that differ from captune's defaults). Without `own_decoder`, captions
-    are searched for by `transformers`. `processor` prepares pictures for plain `transformers` and
-    is saved with the model. A family is one file that implements the abstract methods.
+    are searched for by `transformers`; without `own_vision`, it runs the vision part. `processor`
+    prepares pictures for plain `transformers` and is saved with the model. A family is one file
+    that implements the abstract methods.
     """
 
     model: Any
@@ -59,6 +61,7 @@ class Backbone(ABC):
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
     own_decoder: bool = True
+    own_vision: bool = True
     processor: Any = None
     lora: Lora | None = None
     _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -117,6 +120,21 @@ class Backbone(ABC):
     def stepper(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
         return None
+
+    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
+        """Written `tokens`, the first `given` start and prompt, over the memory (1, places, width) of a picture.
+
+        The last step reads the last token; a family may leave out those that only read the prompt. None: it cannot.
+        """
+        stepper = self.stepper()
+        return None if stepper is None else reread(stepper, memory, tokens)
+
+    def layered_parts(self) -> dict[str, nn.Module]:
+        """The parts whose layers may fetch their weights when they run, because training calls them (or `layered.run`).
+
+        As often for any batch: processes that share weights wait for each other at every layer.
+        """
+        return {}
 
     @property
     def decoder(self) -> str:
@@ -278,7 +296,8 @@ class Backbone(ABC):
 
     def seen_by(self, vision: nn.Module, pixel_values: Tensor, lay_out: Callable[[], Eye | None]) -> Tensor | None:
         """What a vision part laid out for inference makes of pixels; None while it learns, or where there is none."""
-        if torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters()):
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
+        if learns or not self.own_vision:
             return None
         eye = self.kept("vision", vision, lay_out)
         if eye is None:

@@ -1,1 +1,1 @@
-"""Models behind HTTP: `captune serve` (`captune.web.server.create_app` for a server of your own)."""
+"""What people and programs reach by a browser or over HTTP."""
