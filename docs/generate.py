@@ -1,4 +1,4 @@
-"""Fill the generated regions of README.md and docs/*.md from captune's own tables.
+"""Fill the generated regions of README.md and docs/*.md from captune's own tables, and write docs/openapi.json.
 
     python docs/generate.py           write them
     python docs/generate.py --check   fail where one is out of step
@@ -8,6 +8,7 @@ A region stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from captune.core.options import (
     ScoreConfig,
     TrainConfig,
 )
+from captune.core.serve_options import ServeConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS: dict[str, type[Options]] = {
@@ -41,6 +43,7 @@ CONFIGS: dict[str, type[Options]] = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "serve": ServeConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
 }
@@ -305,9 +308,19 @@ def out_of_step(pages: Iterable[Path]) -> dict[Path, str]:
     return {page: new for page in pages if (new := filled(old := page.read_text(encoding="utf-8"))) != old}
 
 
+def openapi() -> str:
+    """What `captune serve` offers, as OpenAPI."""
+    from captune.web.server import create_app
+
+    return json.dumps(create_app({}).openapi(), ensure_ascii=False, indent=1) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     changed = out_of_step(pages)
+    schema, served = ROOT / "docs" / "openapi.json", openapi()
+    if not schema.is_file() or schema.read_text(encoding="utf-8") != served:
+        changed[schema] = served
     for page, text in changed.items():
         if "--check" in arguments:
             print(f"{page.relative_to(ROOT)} is out of step with the code: run `make docs`.", file=sys.stderr)

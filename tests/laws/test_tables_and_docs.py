@@ -25,6 +25,7 @@ from captune.core.options import (
     ScoreConfig,
     TrainConfig,
 )
+from captune.core.serve_options import ServeConfig
 from captune.core.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ CONFIGS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "serve": ServeConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.app.running import settle
@@ -11,7 +11,10 @@ from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from captune.core.errors import CaptuneError
+    from captune.core.options import GenerationOptions
     from captune.data.explained import Explained
     from captune.engine.inspecting import Inspection
     from captune.models.backbone import Backbone
@@ -68,13 +71,36 @@ class Captioner:
             results.append(found)
         return results
 
+    def read(self, image: Any) -> np.ndarray:
+        """The pixels (3, size, size), uint8, that the model sees of a picture; raises `ImageError`. Any thread may."""
+        from captune.engine.pictures import read_pixels
+
+        return read_pixels(image, self.backbone.pixels, self.options.caption.max_pixels)
+
+    def say(
+        self,
+        seen: np.ndarray,
+        options: GenerationOptions,
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
+        from captune.engine.captioning import caption_pixels
+
+        return caption_pixels(self.backbone, seen, options, prompts=prompts)
+
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
-        """The caption of one picture piece by piece as it is written; by default without beams, which know it last."""
+        """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
+
+        `image` is a picture, or what `read` made of one.
+        """
+        import numpy as np
+
         from captune.engine.captioning import spoken
         from captune.engine.pictures import read_pixels
 
         values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
-        pixels = read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
+        known = isinstance(image, np.ndarray)
+        pixels = image if known else read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
         return spoken(self.backbone, pixels[None], values.generation)
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:

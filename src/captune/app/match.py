@@ -51,7 +51,7 @@ def match(
     wanted = [texts] if isinstance(texts, str) else list(texts)
     if not wanted or not all(text.strip() for text in wanted):
         raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
-    matcher, name = _matcher(model, asked.run_on, progress)
+    matcher, name = load_matcher(model, asked.run_on, progress)
     failed: dict[str, str] = {}
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
     kept = [path for path in given if str(path).endswith(".npz")]
@@ -96,7 +96,7 @@ def embed(
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
     paths = find_pictures(given)
     asked = resolve(EmbedConfig, environment=_environment(environment), flags=options).values
-    matcher, name = _matcher(model, asked.run_on, progress)
+    matcher, name = load_matcher(model, asked.run_on, progress)
     found = look(matcher, paths, name, progress)
     if not found.images:
         raise CaptuneError("None of the pictures could be read.", next(iter(found.failed.values()), ""))
@@ -104,7 +104,8 @@ def embed(
     return found
 
 
-def _matcher(model: str | None, run_on: WhereOptions, progress: Progress) -> tuple[BlipMatcher, str]:
+def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:
+    """A matcher on its device, and its name (a folder: its whole path)."""
     from captune.engine.loader import load_part
     from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.devices import choose_device

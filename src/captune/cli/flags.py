@@ -32,6 +32,7 @@ PANELS = {
     "review": "List",
     "app": "Page",
     "tune": "Search",
+    "serve": "Serving",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 SOURCES = ("config", "preset", "sets")

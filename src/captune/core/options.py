@@ -79,7 +79,9 @@ class GenerationOptions(Options):
     variations: int = option(
         0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
     )
-    prompt: str | None = option(None, "Words the caption continues; not repeated in it. Default: the model's own.")
+    prompt: str | None = option(
+        None, "Words the caption continues; not repeated in it. Default: the model's own.", max_length=4000
+    )
 
 
 class PrepareOptions(Options):

@@ -22,6 +22,7 @@ from captune.models.environment import check_torchvision
 Loaded = TypeVar("Loaded")
 NEW = "new:"
 PAIR = "clip-gpt2"
+MATCHER = "matcher"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -85,6 +86,21 @@ def load_backbone(name: str, *, image_size: int | None = None, quantize: str = "
     backbone = load_part(load, name)
     backbone.model.eval()
     return backbone
+
+
+def family_of(name: str) -> str:
+    """The family of a model, or `matcher`, told by its configuration alone; raises `CaptuneError` as loading does."""
+
+    def tell(source: Any, **hub: Any) -> str:
+        from transformers import AutoConfig
+
+        from captune.models.blip_matcher import KIND
+
+        if KIND in (AutoConfig.from_pretrained(str(source), **hub).architectures or ()):
+            return MATCHER
+        return _family(source, hub).family
+
+    return load_part(tell, name)
 
 
 def _bits(quantize: str) -> dict[str, Any]:

@@ -100,6 +100,19 @@ def match_all(
                 yield Match(name, text, float(chances[row, column]), float(near[row, column]))
 
 
+def match_pixels(matcher: BlipMatcher, seen: np.ndarray, texts: Sequence[Sequence[str]]) -> list[list[Match]]:
+    """Pixels (pictures, 3, size, size), uint8, each with texts of its own; the matches name no pictures."""
+    found = []
+    with torch.inference_mode():
+        patches = matcher.look(torch.from_numpy(seen))
+        vectors = matcher.embed_pictures(patches)
+        for row, asked in enumerate(texts):
+            near = (matcher.embed_texts(asked) @ vectors[row]).float().cpu().tolist()
+            chances = matcher.probability(patches[row : row + 1].expand(len(asked), -1, -1), asked).cpu().tolist()
+            found.append([Match("", *each) for each in zip(asked, chances, near, strict=True)])
+    return found
+
+
 def find(
     matcher: BlipMatcher,
     pictures: Embeddings,

@@ -54,8 +54,10 @@ def generate(
     autocast = torch.autocast(
         memory.device.type, enabled=stepper is None and torch.is_autocast_enabled(memory.device.type)
     )
-    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
-        if options.sample_seed is not None:
+    # Only a search that draws touches the source of chance: all threads share it.
+    cards = [memory.device] if memory.is_cuda else []
+    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=cards, enabled=options.sample):
+        if options.sample and options.sample_seed is not None:
             torch.manual_seed(options.sample_seed)
         # Rows of one search have prompts of one length; `transformers` gets the same prompt for all.
         kinds = [len(prefix) if stepper else tuple(prefix) for prefix in prefixes]

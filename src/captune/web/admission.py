@@ -1,0 +1,56 @@
+"""How much is let in at once: places for pictures and bytes of bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from captune.web.problems import Problem
+
+
+class Admission:
+    """`places` for pictures, taken from the first byte of a request to its answer; no more than `most_bytes` held."""
+
+    def __init__(self, places: int, most_bytes: int) -> None:
+        self.places, self.most_bytes = places, most_bytes
+        self.taken = self.held = 0
+        self.draining = False
+        self._seconds = 1.0
+        self._empty = asyncio.Event()
+
+    def take(self, pictures: int = 1) -> None:
+        """Take places; raises `Problem`: 429 where there are not as many, 503 where the server is about to stop."""
+        if self.draining:
+            raise Problem(503, "The server is stopping.", "Try another one.", headers={"Retry-After": "1"})
+        self.more(pictures)
+
+    def more(self, pictures: int) -> None:
+        """Take places for more pictures of a request that is in; raises `Problem` (429)."""
+        if self.taken + pictures > self.places:
+            raise self._busy("Too many pictures are waiting.")
+        self.taken += pictures
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are kept; raises `Problem` (429)."""
+        if self.held + size > self.most_bytes:
+            raise self._busy("Too many large requests at once.")
+        self.held += size
+
+    def leave(self, pictures: int, size: int, seconds: float) -> None:
+        """Give places and bytes back, after so many seconds."""
+        self.taken -= pictures
+        self.held -= size
+        if pictures:
+            self._seconds += 0.1 * (seconds - self._seconds)
+        if not self.taken:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until nobody is in."""
+        while self.taken:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def _busy(self, why: str) -> Problem:
+        seconds = min(60, max(1, math.ceil(self._seconds)))
+        return Problem(429, why, f"Try again in {seconds} s.", headers={"Retry-After": str(seconds)})

@@ -1,0 +1,152 @@
+"""What requests may say: the options of `captune caption`, and what stands beside them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from captune.core.options import GenerationOptions
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
+_FLAG = re.compile(r"--([a-z][a-z-]+)")
+
+
+def _picture(given: Any) -> str | bytes:
+    if not isinstance(given, (str, bytes)) or not given:
+        raise ValueError("expected base64, a data URL, or an uploaded file")
+    return given
+
+
+Picture = Annotated[
+    Any,
+    BeforeValidator(_picture),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "description": "The file as base64 or as a data URL; in multipart/form-data the file itself. An http(s) "
+            "address where the server allows it.",
+            "examples": [PIXEL],
+        }
+    ),
+]
+Model = Annotated[
+    str | None, Field(description="A model by its name in /v1/models; default: the first for the task.", max_length=500)
+]
+
+
+def in_words_of_requests(schema: Any) -> Any:
+    """A JSON schema whose descriptions name `sample`, not `--sample`."""
+    if isinstance(schema, dict):
+        return {
+            name: _FLAG.sub(lambda flag: f"`{flag[1].replace('-', '_')}`", value)
+            if name == "description" and isinstance(value, str)
+            else in_words_of_requests(value)
+            for name, value in schema.items()
+        }
+    return [in_words_of_requests(one) for one in schema] if isinstance(schema, list) else schema
+
+
+class _Searched(GenerationOptions):
+    """Options of the search; what is not given is as the model was saved, else captune's default."""
+
+    model: Model = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in self.model_fields_set}
+
+
+class CaptionRequest(_Searched):
+    """A picture to caption, with options of the search."""
+
+    image: Picture
+
+
+class BatchRequest(_Searched):
+    """Pictures to caption, with the same options for all."""
+
+    images: Annotated[list[Picture], Field(min_length=1)]
+
+
+class AskRequest(_Searched):
+    """A question about a picture."""
+
+    image: Picture
+    question: str = Field(description="The question.", min_length=1, max_length=4000, examples=["What colour is it?"])
+
+
+class MatchRequest(BaseModel):
+    """Texts that may fit a picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Picture
+    texts: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(min_length=1, max_length=64)]
+    model: Model = None
+
+
+class ImageUrl(BaseModel):
+    """A picture as a data URL."""
+
+    url: Picture
+
+
+class Part(BaseModel):
+    """A part of a message: words or a picture."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = Field(None, max_length=4000)
+    image_url: ImageUrl | None = None
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    role: str = Field(max_length=50)
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """OpenAI's chat completion with one picture, in the last message of the user.
+
+    Its text, if any, is the prompt: a question where the model answers, else words that the caption continues.
+    Options of /v1/caption may stand beside OpenAI's; other fields are ignored.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Model = None
+    messages: list[Message] = Field(min_length=1, max_length=1000)
+    n: int | None = Field(None, ge=1, le=64, description="`num_captions`.")
+    max_tokens: int | None = Field(None, ge=1, le=512, description="`max_new_tokens`.")
+    max_completion_tokens: int | None = Field(None, ge=1, le=512, description="`max_new_tokens`.")
+    temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
+    top_p: float | None = Field(None, ge=0, le=1, description="`top_p`.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options of the search that were given; raises `ValidationError`."""
+        said = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
+        said |= {
+            "num_captions": self.n,
+            "max_new_tokens": self.max_completion_tokens or self.max_tokens,
+            "sample_seed": self.seed,
+            "top_p": self.top_p or None,
+        }
+        said = {name: value for name, value in said.items() if value is not None}
+        if self.temperature:
+            # OpenAI's defaults beside a temperature: everything may be drawn, and nothing is searched for.
+            said = {"sample": True, "num_beams": 1, "top_k": 0, **said, "temperature": self.temperature}
+        GenerationOptions.model_validate(said)
+        return said

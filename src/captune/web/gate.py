@@ -1,0 +1,228 @@
+"""What every request passes: a name, its key, a place, its body within limits, a deadline, a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captune.core.serve_options import ServeOptions
+from captune.web.admission import Admission
+from captune.web.keys import Keys, Rate
+from captune.web.logs import tell
+from captune.web.measures import Measures
+from captune.web.problems import Problem
+
+OPEN = frozenset(("/health/live", "/health/ready"))
+ANYONE = "anyone"
+GONE = 499  # nginx's word for a client that left before its answer
+# What is read of a body that is refused, so that its client gets to read the answer.
+_DISCARD_SECONDS, _DISCARD_BODIES = 2.0, 4
+_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+class _Left(Exception):
+    """The client has gone."""
+
+
+@dataclass(eq=False)
+class Visit:
+    """A request on its way: what the log says of it, and what is given back at its end (`stack`).
+
+    `heard`: its body has arrived; `begun`, `ended`: so has its answer. `held` are the bytes of the body.
+    """
+
+    id: str
+    deadline: float
+    key: str = ANYONE
+    model: str | None = None
+    pictures: int = 0
+    held: int = 0
+    heard: bool = False
+    status: int = 0
+    begun: bool = False
+    ended: bool = False
+    started: float = field(default_factory=time.monotonic)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+
+class Gate:
+    """ASGI around the routes; a route finds its `Visit` in `scope["captune.visit"]`."""
+
+    def __init__(
+        self, app: ASGIApp, *, options: ServeOptions, keys: Keys, admission: Admission, measures: Measures
+    ) -> None:
+        self.app, self.options, self.keys, self.admission, self.measures = app, options, keys, admission, measures
+        self.rate = Rate(options.rate)
+        self.most = int(options.max_body * 1e6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        visit = Visit(given if _ID.fullmatch(given) else uuid4().hex, time.monotonic() + self.options.timeout)
+        scope["captune.visit"] = visit
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.begun, visit.status = True, message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", visit.id.encode())]
+            elif not message.get("more_body"):
+                visit.ended = True
+            await send(message)
+
+        try:
+            await self._pass(scope, headers, visit, receive, telling)
+        except _Left:
+            visit.status = GONE
+        except Problem as problem:
+            await self._answer(problem, visit, scope, receive, telling)
+        except Exception as error:  # noqa: BLE001 - the last place that can answer
+            tell("error", level=logging.ERROR, error=error, request_id=visit.id)
+            await self._answer(Problem.of(RuntimeError()), visit, scope, receive, telling)
+        finally:
+            seconds = time.monotonic() - visit.started
+            self.admission.leave(visit.pictures, visit.held, seconds)
+            await visit.stack.aclose()
+            self._note(scope, visit, seconds)
+
+    async def _answer(self, problem: Problem, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        if not visit.begun:
+            await problem.response(visit.id)(scope, receive, send)
+
+    async def _pass(self, scope: Scope, headers: Headers, visit: Visit, receive: Receive, send: Send) -> None:
+        body = b""
+        try:
+            if scope["path"] not in OPEN:
+                self._let_in(headers, visit)
+            if scope["method"] == "POST":
+                self.admission.take()
+                visit.pictures = 1
+                body = await self._body(headers, visit, receive)
+        except Problem:
+            if not visit.heard:
+                await _discard(receive, self.most * _DISCARD_BODIES)
+            raise
+        gone = asyncio.Event()
+        told = False
+
+        async def replay() -> Message:
+            nonlocal told
+            if not told:
+                told = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        work = asyncio.ensure_future(self.app(scope, replay, send))
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        try:
+            left = visit.deadline - time.monotonic()
+            done, _ = await asyncio.wait((work, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if work in done or visit.ended:
+                await work
+            elif leaving in done:
+                raise _Left
+            else:
+                raise Problem(504, f"There was no answer within {self.options.timeout:g} s.", "Try again later.")
+        finally:
+            gone.set()
+            for task in (work, leaving):
+                task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+
+    def _let_in(self, headers: Headers, visit: Visit) -> None:
+        if self.keys:
+            name = self.keys.name_of(headers.get("authorization", ""))
+            if name is None:
+                raise Problem(
+                    401,
+                    "A key is missing, or is not known.",
+                    "Send it as: Authorization: Bearer KEY",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            visit.key = name
+        seconds = self.rate.wait(visit.key)
+        if seconds:
+            raise Problem(
+                429,
+                f"More than {self.options.rate:g} requests a minute.",
+                f"Try again in {seconds} s.",
+                headers={"Retry-After": str(seconds)},
+            )
+
+    async def _body(self, headers: Headers, visit: Visit, receive: Receive) -> bytes:
+        said = headers.get("content-length", "")
+        if said.isdecimal() and int(said) > self.most:
+            raise self._too_large()
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(self.options.timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Left
+                    part, visit.heard = message.get("body", b""), not message.get("more_body")
+                    if len(parts) + len(part) > self.most:
+                        raise self._too_large()
+                    self.admission.hold(len(part))
+                    visit.held += len(part)
+                    parts += part
+                    if visit.heard:
+                        return bytes(parts)
+        except TimeoutError:
+            raise Problem(
+                408, f"The body did not arrive within {self.options.timeout:g} s.", "Send it again."
+            ) from None
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller picture.")
+
+    def _note(self, scope: Scope, visit: Visit, seconds: float) -> None:
+        route: Any = scope.get("route")
+        self.measures.answered(getattr(route, "path", "none"), visit.status, seconds)
+        if not self.options.access_log or scope["path"] in OPEN:
+            return
+        tell(
+            "request",
+            request_id=visit.id,
+            key=visit.key if self.keys else None,
+            client=(scope.get("client") or [None])[0],
+            method=scope["method"],
+            path=scope["path"],
+            status=visit.status,
+            ms=round(1000 * seconds, 1),
+            bytes=visit.held or None,
+            pictures=visit.pictures or None,
+            model=visit.model,
+        )
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _discard(receive: Receive, most: int) -> None:
+    """Read on, to the end of a body that nobody wants, or for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return

@@ -1,0 +1,199 @@
+"""A loaded model and its thread: what clients ask of it, a batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from captune.app.captioner import Captioner
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.web.batcher import Batcher
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from captune.engine.matching import Match
+    from captune.models.blip_matcher import BlipMatcher
+
+# torch draws from one source of chance for all threads: models that draw take turns.
+_CHANCE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Said:
+    """Captions of a picture, the tokens of each, and those of the prompt before them."""
+
+    captions: list[Caption]
+    tokens: list[int]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Pixels (3, size, size) to caption behind a prompt (None: the model's own)."""
+
+    pixels: np.ndarray
+    prompt: str | None
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pixels (3, size, size) to match with texts."""
+
+    pixels: np.ndarray
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Speech:
+    """Pixels to caption aloud.
+
+    `heard` gets each piece until `left` is set, `counted` the tokens of prompt and caption.
+    """
+
+    pixels: np.ndarray
+    options: GenerationOptions
+    heard: Callable[[str], None]
+    counted: Callable[[int, int], None]
+    left: threading.Event = field(default_factory=threading.Event)
+
+
+class Hosted:
+    """A model that answers in batches.
+
+    Wishes with the same options (prompts aside) share a batch; captions are those of the picture
+    alone. What is drawn by chance from a seed of its own has a batch of its own.
+    """
+
+    def __init__(
+        self,
+        model: Captioner | BlipMatcher,
+        *,
+        max_batch: int,
+        max_wait: float,
+        name: str = "model",
+        watched: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.model = model
+        self.batcher = Batcher(self._run, max_batch=max_batch, max_wait=max_wait, name=name, watched=watched)
+
+    @property
+    def captioner(self) -> Captioner:
+        assert isinstance(self.model, Captioner)
+        return self.model
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights."""
+        torch_model = self.model.backbone.model if isinstance(self.model, Captioner) else self.model.model
+        return sum(part.numel() * part.element_size() for part in (*torch_model.parameters(), *torch_model.buffers()))
+
+    def read(self, picture: bytes, max_pixels: int) -> np.ndarray:
+        """The pixels that the model sees of a file's bytes; any thread may. Raises `ImageError`."""
+        from captune.engine.pictures import read_pixels
+
+        settings = self.model.backbone.pixels if isinstance(self.model, Captioner) else self.model.pixels
+        return read_pixels(picture, settings, max_pixels)
+
+    async def caption(self, pixels: np.ndarray, options: GenerationOptions) -> Said:
+        """Captions of a picture; raises `CaptuneError` for options that do not go together."""
+        alone = object() if _seeded(options) else None
+        key = (options.model_copy(update={"prompt": None}), alone)
+        return await self.batcher.submit(key, _Wish(pixels, options.prompt))
+
+    async def match(self, pixels: np.ndarray, texts: Sequence[str]) -> list[Match]:
+        """How well each text fits a picture."""
+        return await self.batcher.submit("match", _Pairs(pixels, texts))
+
+    async def speak(
+        self,
+        pixels: np.ndarray,
+        options: GenerationOptions,
+        counted: Callable[[int, int], None] = lambda prompt, caption: None,
+    ) -> AsyncGenerator[str, None]:
+        """The caption of a picture, piece by piece; the search ends soon after the iterator is closed.
+
+        At the end `counted` gets the tokens of prompt and caption.
+        """
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+        def heard(piece: str) -> None:
+            with suppress(RuntimeError):  # the server has ended meanwhile
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        speech = _Speech(pixels, options, heard, counted)
+        speaking = asyncio.ensure_future(self.batcher.submit(object(), speech))
+        speaking.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await speaking
+        finally:
+            speech.left.set()
+            speaking.cancel()
+
+    async def close(self) -> None:
+        await self.batcher.close()
+
+    # -- in the model's thread -----------------------------------------------------
+
+    def _run(self, key: Hashable, items: Sequence[Any]) -> Sequence[Any]:
+        import numpy as np
+
+        if isinstance(items[0], _Speech):
+            self._speak(items[0])
+            return [None]
+        seen = np.stack([item.pixels for item in items])
+        if isinstance(items[0], _Pairs):
+            from captune.engine.matching import match_pixels
+
+            assert not isinstance(self.model, Captioner)
+            return match_pixels(self.model, seen, [item.texts for item in items])
+        assert isinstance(key, tuple)
+        return self._caption(seen, key[0], [item.prompt for item in items])
+
+    def _caption(self, seen: np.ndarray, options: GenerationOptions, prompts: list[str | None]) -> list[Said]:
+        backbone = self.captioner.backbone
+        with ExitStack() as turns:
+            if options.sample or options.variations:
+                turns.enter_context(_CHANCE)
+                if options.sample_seed is None:
+                    options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
+            found = self.captioner.say(seen, options, prompts)
+        return [
+            Said(
+                captions,
+                [len(backbone.words(caption.text)) for caption in captions],
+                len(backbone.words(backbone.prompt if prompt is None else prompt)),
+            )
+            for captions, prompt in zip(found, prompts, strict=True)
+        ]
+
+    def _speak(self, speech: _Speech) -> None:
+        options = speech.options
+        with ExitStack() as turns:
+            if options.sample:
+                turns.enter_context(_CHANCE)
+                if options.sample_seed is None:
+                    options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
+            pieces = self.captioner.speak(speech.pixels, **options.model_dump())
+            turns.callback(pieces.close)  # type: ignore[attr-defined]
+            said = ""
+            for piece in pieces:
+                if speech.left.is_set():
+                    return
+                speech.heard(piece)
+                said += piece
+        backbone = self.captioner.backbone
+        prompt = backbone.prompt if options.prompt is None else options.prompt
+        speech.counted(len(backbone.words(prompt)), len(backbone.words(said)))
+
+
+def _seeded(options: GenerationOptions) -> bool:
+    return options.sample_seed is not None and bool(options.sample or options.variations)

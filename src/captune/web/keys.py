@@ -1,0 +1,86 @@
+"""Who may ask: keys with names, and how often each."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from captune.core.errors import CaptuneError, UsageError
+
+VARIABLE = "CAPTUNE_API_KEYS"
+
+
+def read_keys(environment: Mapping[str, str], file: str | None) -> dict[str, str]:
+    """Keys by name, of CAPTUNE_API_KEYS (`name=key,name=key`) and a file (one on each line, # for notes)."""
+    found: dict[str, str] = {}
+    _add(found, environment.get(VARIABLE, "").split(","), VARIABLE)
+    if file is not None:
+        try:
+            lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise CaptuneError(f"The keys in {file} cannot be read: {error}.", "Check --keys-file.") from None
+        _add(found, (line for line in lines if not line.lstrip().startswith("#")), file)
+        if not found:
+            raise UsageError(f"There is no key in {file}.", "A line of it: phone=some-long-random-text")
+    return found
+
+
+def _add(found: dict[str, str], pairs: object, where: str) -> None:
+    for number, pair in enumerate(pairs, start=1):  # type: ignore[var-annotated,arg-type]
+        name, equals, key = (part.strip() for part in pair.partition("="))
+        if not pair.strip():
+            continue
+        if not equals or not name or not key:  # what stands there may be a key: it is not shown
+            raise UsageError(f"{where}: key {number} has no name.", "Write name=key, such as phone=some-long-text.")
+        if name in found:
+            raise UsageError(f"{where}: two keys are named {name}.", "Give each its own name.")
+        found[name] = key
+
+
+class Keys:
+    """Which name a request's key has; without any keys everybody may ask."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self._digests = {name: _digest(key) for name, key in keys.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def name_of(self, authorization: str) -> str | None:
+        """The name of the key in an `Authorization` header; every key is compared, in constant time."""
+        scheme, _, given = authorization.partition(" ")
+        digest = _digest(given.strip())
+        found = None
+        for name, known in self._digests.items():
+            if hmac.compare_digest(known, digest):
+                found = name
+        return found if scheme.lower() == "bearer" else None
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class Rate:
+    """A bucket for each name that fills by `per_minute` and holds a quarter of that, one at least."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._each, self._most, self._clock = per_minute / 60, max(1.0, per_minute / 4), clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def wait(self, name: str) -> int:
+        """Take one; 0, or the whole seconds until there is one again."""
+        if not self._each:
+            return 0
+        now = self._clock()
+        left, since = self._left.get(name, (self._most, now))
+        left = min(self._most, left + (now - since) * self._each)
+        if left < 1:
+            self._left[name] = (left, now)
+            return max(1, math.ceil((1 - left) / self._each))
+        self._left[name] = (left - 1, now)
+        return 0

@@ -1,0 +1,268 @@
+"""The server: routes, gate and models put together, and run until a signal stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from captune.core.config import Resolved, resolve
+from captune.core.errors import EXIT_TERMINATED, CaptuneError, missing_extra
+from captune.core.progress import SILENT, Progress
+from captune.core.serve_options import ServeConfig
+
+try:
+    import prometheus_client  # noqa: F401
+    import python_multipart  # noqa: F401
+    import uvicorn
+    from fastapi import FastAPI
+    from starlette.middleware.cors import CORSMiddleware
+except ImportError as error:
+    raise missing_extra(error.name or "fastapi", "serve", "captune serve") from None
+
+from captune import __version__
+from captune.web.connection import Connection
+from captune.web.gate import OPEN, Gate
+from captune.web.keys import VARIABLE, Keys, read_keys
+from captune.web.logs import tell, write_logs
+from captune.web.problems import install
+from captune.web.routes import about, captions, chat
+from captune.web.routes.documented import components
+from captune.web.service import Service
+from captune.web.shelf import named
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def create_app(
+    models: Mapping[str, str],
+    config: Resolved[ServeConfig] | None = None,
+    keys: Mapping[str, str] | None = None,
+    *,
+    loading: asyncio.Future[None] | None = None,
+) -> FastAPI:
+    """The server as an ASGI application, for a process manager or a larger application of your own.
+
+    `models` are names and what they stand for (a run, a folder, a Hub id), `keys` names and keys.
+    Models are loaded before the first request is taken; with `loading` meanwhile, and it is done then.
+    """
+    config = config or resolve(ServeConfig)
+    options = config.values.serve
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service: Service = app.state.service
+        start = asyncio.ensure_future(_start(service, loading))
+        try:
+            if loading is None:
+                await start
+            yield
+        finally:
+            start.cancel()
+            await service.close()
+
+    app = FastAPI(
+        title="captune",
+        version=__version__,
+        description="Captions for pictures. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
+        lifespan=life,
+        redirect_slashes=False,
+    )
+    for routes in (captions, chat, about):
+        app.include_router(routes.router)
+    install(app)
+    app.state.service = service = Service(models, config)
+    app.add_middleware(
+        Gate, options=options, keys=Keys(keys or {}), admission=service.admission, measures=service.measures
+    )
+    if options.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(options.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    _document(app)
+    return app
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    sets: Sequence[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> None:
+    """Serve models (`MODEL` or `NAME=MODEL`) until SIGTERM or Ctrl-C; what was accepted is answered before.
+
+    Options are those of `captune serve --help`; keys come from CAPTUNE_API_KEYS and `keys_file`. Raises
+    `CaptuneError` where the port is taken or a model cannot be loaded.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(ServeConfig, file=config, environment=environment, flags=options, sets=sets)
+    asked = resolved.values.serve
+    keys = read_keys(environment, asked.keys_file)
+    served = named(models)
+    if not keys and asked.host not in LOCAL:
+        progress.warn(f"Whoever reaches {asked.host} may ask: set {VARIABLE}=name=key, or --keys-file.")
+    listener = listen(asked.host, asked.port)
+    host, port = listener.getsockname()[:2]
+    write_logs()
+    shown = f"[{host}]" if ":" in host else host
+
+    def greet() -> None:
+        progress.say(f"Serving {', '.join(served)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
+
+    try:
+        if not asyncio.run(_run(served, resolved, keys, listener, greet)):
+            # A batch cannot be stopped in its middle, and its thread would keep the process.
+            progress.warn("Requests were cut off: they took longer than --drain allows.")
+            sys.stderr.flush()
+            os._exit(EXIT_TERMINATED)
+    finally:
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; raises `CaptuneError` where it is taken or none of this machine's."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(1)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except PermissionError:
+        raise CaptuneError(f"Port {port} may not be used.", "Take one above 1023 with --port.") from None
+    except socket.gaierror:
+        raise CaptuneError(f"{host} is no address of this machine.", "Use --host 127.0.0.1 or 0.0.0.0.") from None
+    except OSError as error:
+        raise CaptuneError(
+            f"Cannot listen at {host}:{port}: {error.strerror}.",
+            "Stop what runs there, or take another port: --port 8001 (0: any that is free).",
+        ) from None
+
+
+async def _run(
+    models: Mapping[str, str],
+    config: Resolved[ServeConfig],
+    keys: Mapping[str, str],
+    listener: socket.socket,
+    greet: Any,
+) -> bool:
+    """Whether all accepted requests were answered. Health is answered while models are loaded."""
+    options = config.values.serve
+    loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    app = create_app(models, config, keys, loading=loading)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+            backlog=2048,
+        ),
+        app.state.service,
+        options.drain,
+    )
+
+    def loaded(done: asyncio.Future[None]) -> None:
+        if done.cancelled() or done.exception():
+            server.should_exit = True
+        else:
+            greet()
+
+    loading.add_done_callback(loaded)
+    await server.serve(sockets=[listener])
+    if loading.done() and not loading.cancelled():
+        loading.result()
+    return server.whole
+
+
+async def _start(service: Service, loading: asyncio.Future[None] | None) -> None:
+    try:
+        await service.shelf.start()
+    except Exception as error:
+        if loading is None:
+            raise
+        loading.set_exception(error)
+    else:
+        if loading is not None:
+            loading.set_result(None)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to stop in steps: no longer ready, everything accepted answered, then closed."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, seconds: float) -> None:
+        super().__init__(config)
+        self.whole = True
+        self._service, self._seconds = service, seconds
+        self._drain: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
+        if self._drain is None:
+            self._drain = asyncio.ensure_future(self._drained())
+        else:  # asked twice
+            self.whole = self._service.admission.taken == 0
+            self.should_exit = True
+
+    async def _drained(self) -> None:
+        admission = self._service.admission
+        admission.draining = True
+        tell("stopping", pictures=admission.taken)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await admission.empty()
+        except TimeoutError:
+            self.whole = False
+        self.should_exit = True
+
+
+def _document(app: FastAPI) -> None:
+    """The schemas of bodies that routes read themselves, and the key, in the application's schema."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            known = schema.setdefault("components", {})
+            known["schemas"] = dict(sorted({**known.get("schemas", {}), **components()}.items()))
+            known["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for path, methods in schema["paths"].items():
+                for method in methods.values():
+                    method["security"] = [] if path in OPEN else [{"key": []}, {}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,111 @@
+"""What the routes share: the models, the limits, the threads that open pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import TYPE_CHECKING, Any
+
+from captune.core.config import Resolved
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import GenerationOptions
+from captune.core.serve_options import ServeConfig
+from captune.web.admission import Admission
+from captune.web.gate import Visit
+from captune.web.hosted import Hosted
+from captune.web.logs import tell
+from captune.web.measures import Measures
+from captune.web.pictures import is_address, picture_bytes
+from captune.web.problems import Problem
+from captune.web.shelf import Served, Shelf
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Bodies that may be held at once, in largest ones.
+_BODIES = 32
+
+
+class Service:
+    """One server's state."""
+
+    def __init__(self, models: Mapping[str, str], config: Resolved[ServeConfig]) -> None:
+        self.options = config.values.serve
+        self.measures = Measures()
+        self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
+        self.measures.waiting.set_function(lambda: self.admission.taken)
+        self.shelf = Shelf(models, config, on_batch=self._batch, on_load=self._loaded)
+        self.measures.loaded.set_function(lambda: sum(m.hosted is not None for m in self.shelf.models.values()))
+        self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-decode")
+
+    @property
+    def ready(self) -> bool:
+        return self.shelf.ready and not self.admission.draining
+
+    async def close(self) -> None:
+        await self.shelf.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def model(self, name: str | None, task: str, visit: Visit) -> tuple[Served, Hosted]:
+        """The model for a task, loaded until the visit ends; raises `Problem`."""
+        served = self.shelf.find(name, task)
+        visit.model = served.name
+        return served, await visit.stack.enter_async_context(self.shelf.lease(served))
+
+    async def pixels(self, picture: str | bytes, hosted: Hosted) -> np.ndarray:
+        """What a model sees of a picture; raises `Problem` and `ImageError`."""
+        if isinstance(picture, str) and is_address(picture):
+            if not self.options.allow_urls:
+                raise Problem(
+                    422,
+                    "Pictures are not fetched from addresses here.",
+                    "Send the picture itself, or start the server with --allow-urls.",
+                )
+            from captune.web.urls import fetch
+
+            most = int(self.options.max_body * 1e6)
+            picture = await asyncio.to_thread(fetch, picture, most_bytes=most, seconds=min(10.0, self.options.timeout))
+
+        def read() -> np.ndarray:
+            return hosted.read(picture_bytes(picture), self.options.max_pixels)
+
+        return await asyncio.get_running_loop().run_in_executor(self.threads, read)
+
+    def search(self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None) -> GenerationOptions:
+        """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
+
+        A question takes its place in the prompt.
+        """
+        own = hosted.captioner.options.generation
+        options = GenerationOptions.model_validate({**own.model_dump(), **given})
+        if options.min_new_tokens > options.max_new_tokens:
+            raise Problem(422, "min_new_tokens is larger than max_new_tokens.", "Lower the one or raise the other.")
+        captions = options.variations or options.num_beams * options.num_captions
+        work = captions * options.max_new_tokens
+        if work > self.options.max_work:
+            raise Problem(
+                422,
+                f"Beams × captions × tokens are {work:,}; {self.options.max_work:,} are allowed.",
+                "Ask for fewer or shorter captions.",
+            )
+        if question is not None:
+            options = options.model_copy(
+                update={"prompt": hosted.captioner.backbone.asking(question.strip(), options.prompt)}
+            )
+        return options
+
+    def _batch(self, model: str, size: int) -> None:
+        self.measures.batches.labels(model).observe(size)
+
+    def _loaded(self, model: str, seconds: float) -> None:
+        self.measures.loads.labels(model).inc()
+        tell("model loaded", model=model, seconds=round(seconds, 2))
+
+
+def one_problem(error: Exception, request_id: str) -> dict[str, Any]:
+    """What is said of one picture of several; raises what is not about a picture."""
+    if isinstance(error, UsageError) or not isinstance(error, (CaptuneError, Problem)):
+        raise error
+    return Problem.of(error).body(request_id)

@@ -1,0 +1,205 @@
+"""The models that are served: loaded when asked for, within a limit of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captune.app.captioner import Captioner
+from captune.core.config import Resolved
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.options import CaptionConfig, CaptionOptions
+from captune.core.serve_options import ServeConfig
+from captune.web.hosted import Hosted
+from captune.web.problems import Problem
+
+MATCHER, ANSWERER = "matcher", "blip-vqa"
+_NAMED = re.compile(r"([\w.-]+)=(.+)")
+
+
+@dataclass
+class Served:
+    """A model by the name that clients use; `hosted` while it is loaded, `users` requests at work with it."""
+
+    name: str
+    source: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    family: str = ""
+    hosted: Hosted | None = None
+    users: int = 0
+    weights: int = 0
+    used: float = 0.0
+
+
+def named(models: Sequence[str]) -> dict[str, str]:
+    """`NAME=MODEL` or MODEL (named after its folder, or its id on the Hub) as names and models."""
+    if not models:
+        raise UsageError("No model was named.", "For example: captune serve --model runs/x")
+    found: dict[str, str] = {}
+    for given in models:
+        match = None if Path(given).exists() else _NAMED.fullmatch(given)
+        local = given.startswith((".", "/", "~")) or Path(given.rpartition("@")[0] or given).exists()
+        name, source = match.groups() if match else (Path(given).resolve().name if local else given, given)
+        if name in found:
+            raise UsageError(f"Two models are named {name}.", f"Name them: --model base={found[name]} --model mine=…")
+        found[name] = source
+    return found
+
+
+class Shelf:
+    """Models by name. `lease` one for as long as it is used: until then it is not given up.
+
+    `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        config: Resolved[ServeConfig],
+        *,
+        on_batch: Callable[[str, int], None] = lambda name, size: None,
+        on_load: Callable[[str, float], None] = lambda name, seconds: None,
+    ) -> None:
+        self.models = {name: Served(name, source) for name, source in models.items()}
+        self.ready = False
+        self._config, self._serve = config, config.values.serve
+        self._on_batch, self._on_load = on_batch, on_load
+        self._loading = asyncio.Lock()
+        self._released = asyncio.Event()
+
+    async def start(self) -> None:
+        """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
+        for model in self.models.values():
+            model.family = await asyncio.to_thread(_family, model.source)
+            model.weights = await asyncio.to_thread(_weights_on_disk, model.source)
+        async with self._loading:
+            for model in self.models.values():
+                if not self._limit or self._held + model.weights <= self._limit:
+                    await self._load(model)
+            if not any(model.hosted for model in self.models.values()):
+                raise CaptuneError(
+                    f"No model fits into --memory {self._serve.memory:g} GB.", "Raise it, or leave it out."
+                )
+        self.ready = True
+
+    async def close(self) -> None:
+        """Give all models up."""
+        for model in self.models.values():
+            await self._drop(model)
+
+    def find(self, name: str | None, task: str) -> Served:
+        """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`."""
+        fitting = [m for m in self.models.values() if (m.family == MATCHER) == (task == "match")]
+        if name is not None:
+            if name not in self.models:
+                raise Problem(404, f"There is no model '{name[:100]}'.", did_you_mean(name[:100], self.models))
+            if self.models[name] not in fitting:
+                what = "a matcher" if self.models[name].family == MATCHER else "no matcher"
+                known = ", ".join(model.name for model in fitting) or "none here"
+                raise Problem(422, f"The model '{name}' is {what}.", f"Models for this: {known}.")
+            return self.models[name]
+        if not fitting:
+            which = "Salesforce/blip-itm-base-coco" if task == "match" else "Salesforce/blip-image-captioning-base"
+            raise Problem(404, "No model here does that.", f"Start the server with --model {which} as well.")
+        first = [m for m in fitting if (m.family == ANSWERER) == (task == "ask")]
+        return (first or fitting)[0]
+
+    @asynccontextmanager
+    async def lease(self, model: Served) -> AsyncIterator[Hosted]:
+        """A loaded model that stays loaded inside the block; waits for room. Raises `Problem` (503)."""
+        if model.hosted is None:
+            async with self._loading:
+                if model.hosted is None:
+                    await self._make_room(model)
+                    try:
+                        await self._load(model)
+                    except CaptuneError as error:
+                        raise Problem(503, error.message, error.hint) from error
+                model.users += 1
+        else:
+            model.users += 1
+        assert model.hosted is not None
+        try:
+            yield model.hosted
+        finally:
+            model.users -= 1
+            model.used = time.monotonic()
+            self._released.set()
+
+    @property
+    def _limit(self) -> int:
+        return int(self._serve.memory * 1e9)
+
+    @property
+    def _held(self) -> int:
+        return sum(model.weights for model in self.models.values() if model.hosted)
+
+    async def _make_room(self, wanted: Served) -> None:
+        """Give up models that nobody uses, the longest unused first, until `wanted` fits; waits where all are used."""
+        if not self._limit:
+            return
+        if wanted.weights > self._limit:
+            raise Problem(503, f"The model '{wanted.name}' does not fit into the server's memory.", "Raise --memory.")
+        while self._held + wanted.weights > self._limit:
+            self._released.clear()
+            idle = [model for model in self.models.values() if model.hosted and not model.users]
+            if idle:
+                await self._drop(min(idle, key=lambda model: model.used))
+            else:
+                await self._released.wait()
+
+    async def _load(self, model: Served) -> None:
+        started = time.perf_counter()
+        loaded = await asyncio.to_thread(self._loaded, model)
+        hosted = Hosted(
+            loaded,
+            max_batch=self._serve.max_batch,
+            max_wait=self._serve.max_wait / 1000,
+            name=model.name,
+            watched=lambda size: self._on_batch(model.name, size),
+        )
+        model.hosted, model.weights, model.used = hosted, hosted.weights, time.monotonic()
+        self._on_load(model.name, time.perf_counter() - started)
+
+    def _loaded(self, model: Served) -> Any:
+        run_on = self._config.values.run_on
+        if model.family == MATCHER:
+            from captune.app.match import load_matcher
+
+            return load_matcher(model.source, run_on)[0]
+        caption = CaptionOptions(max_pixels=self._serve.max_pixels)
+        values = CaptionConfig(caption=caption, generation=self._config.values.generation, run_on=run_on)
+        return Captioner.load(model.source, config=Resolved(values, self._config.sources))
+
+    async def _drop(self, model: Served) -> None:
+        if model.hosted is None:
+            return
+        hosted, model.hosted = model.hosted, None
+        await hosted.close()
+        del hosted
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _family(source: str) -> str:
+    from captune.engine.loader import family_of
+
+    return family_of(source)
+
+
+def _weights_on_disk(source: str) -> int:
+    """Bytes of a folder's weights; 0 for what is on the Hub, until it is loaded."""
+    from captune.engine.loader import local_folder
+
+    folder = local_folder(source)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0

@@ -1,0 +1,282 @@
+"""The server, asked over a real port: the captions are those of the model alone, whoever else asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import schemathesis
+
+import captune
+from serving import Serving, data_url, encoded, picture, running, save_tiny
+
+PICTURES = [picture(seed) for seed in range(12)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "base": save_tiny(folder / "base"),
+        "tuned": save_tiny(folder / "tuned", seed=2),
+        "vqa": save_tiny(folder / "vqa", "blip-vqa"),
+        "matcher": save_tiny(folder / "matcher", "matcher"),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(models: dict[str, str]) -> Iterator[Serving]:
+    with running(models, max_wait=20.0, max_body=2.0, max_pixels=1_000_000, timeout=20.0) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def alone(models: dict[str, str]) -> dict[str, captune.Captioner]:
+    return {
+        name: captune.Captioner.load(models[name], device="cpu", precision="fp32") for name in ("base", "tuned", "vqa")
+    }
+
+
+@pytest.fixture
+def client(server: Serving) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def texts(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [caption["text"] for caption in answer.json()["captions"]]
+
+
+def test_a_file_of_a_form_and_base64_say_the_same(client: httpx.Client, alone: dict[str, Any]) -> None:
+    form = client.post("/v1/caption", files={"image": ("a.png", PICTURES[0])}, data={"num_beams": "2"})
+    plain = client.post("/v1/caption", json={"image": encoded(PICTURES[0]), "num_beams": 2})
+    url = client.post("/v1/caption", json={"image": data_url(PICTURES[0]), "num_beams": 2, "model": "base"})
+    assert form.json() == plain.json() == url.json()
+    (caption,) = form.json()["captions"]
+    said = alone["base"](PICTURES[0], num_beams=2)
+    assert form.json()["model"] == "base"
+    assert (caption["text"], caption["confidence"]) == (said.text, pytest.approx(said.confidence, abs=1e-5))
+
+
+def test_many_clients_with_mixed_options_and_models_get_the_captions_of_each_alone(
+    server: Serving, client: httpx.Client, alone: dict[str, Any]
+) -> None:
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"num_beams": 1, "max_new_tokens": 8},
+        {"num_captions": 3, "num_beams": 4},
+        {"prompt": "a red", "max_new_tokens": 5},
+        {"sample": True, "sample_seed": 7, "num_beams": 1},
+        {"variations": 3, "sample_seed": 3},
+    ]
+    jobs = [(n, kind, model) for n in range(len(PICTURES)) for kind in kinds for model in ("base", "tuned")]
+
+    def ask(job: tuple[int, dict[str, Any], str]) -> list[str]:
+        n, kind, model = job
+        return texts(client.post("/v1/caption", json={"image": encoded(PICTURES[n]), "model": model, **kind}))
+
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(ask, jobs))
+    for (n, kind, model), said in zip(jobs, found, strict=True):
+        assert said == [caption.text for caption in alone[model].captions(PICTURES[n], **kind)], (n, kind, model)
+    assert len({tuple(said) for said in found}) > len(PICTURES)  # the pictures do matter
+    largest = [
+        float(line.rpartition(" ")[2])
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith('captune_batch_pictures_bucket{le="1.0",model="base"')
+    ]
+    count = next(
+        float(line.rpartition(" ")[2])
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith('captune_batch_pictures_count{model="base"')
+    )
+    assert largest[0] < count  # clients did share batches
+
+
+def test_unseeded_chance_differs_from_request_to_request(client: httpx.Client) -> None:
+    asked = {"image": encoded(PICTURES[0]), "sample": True, "num_beams": 1, "top_k": 0, "temperature": 2.0}
+    assert len({tuple(texts(client.post("/v1/caption", json=asked))) for _ in range(5)}) > 1
+
+
+def test_a_batch_loses_only_its_bad_pictures(client: httpx.Client, alone: dict[str, Any]) -> None:
+    images = [encoded(PICTURES[1]), encoded(b"no picture"), "!!!", encoded(PICTURES[2][:200]), encoded(PICTURES[2])]
+    answer = client.post("/v1/captions:batch", json={"images": images, "num_beams": 1})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [result["error"]["status"] for result in results[1:4]] == [422] * 3
+    assert all(result["error"]["detail"] for result in results[1:4])
+    for place, data in ((0, PICTURES[1]), (4, PICTURES[2])):
+        assert results[place]["captions"][0]["text"] == alone["base"](data, num_beams=1).text
+    form = client.post("/v1/captions:batch", files=[("images", data) for data in PICTURES[:2]])
+    assert [len(result["captions"]) for result in form.json()["results"]] == [1, 1]
+
+
+def test_questions_and_matches(client: httpx.Client, alone: dict[str, Any], models: dict[str, str]) -> None:
+    answer = client.post("/v1/ask", files={"image": PICTURES[3]}, data={"question": "what colour"}).json()
+    assert answer["model"] == "vqa"
+    assert answer["answers"][0]["text"] == alone["vqa"](PICTURES[3], prompt="what colour").text
+    captioned = client.post("/v1/ask", json={"image": encoded(PICTURES[3]), "question": "a red", "model": "base"})
+    assert captioned.json()["answers"][0]["text"] == alone["base"](PICTURES[3], prompt="a red").text
+    wanted = ["a red circle", "dogs"]
+    many = client.post("/v1/match", files={"image": PICTURES[3]}, data={"texts": wanted}).json()
+    one = client.post("/v1/match", json={"image": encoded(PICTURES[3]), "texts": wanted[1:]}).json()
+    assert [match["text"] for match in many["matches"]] == wanted
+    assert many["matches"][1] == pytest.approx(one["matches"][0], abs=1e-5)
+    assert client.post("/v1/match", json={"image": "AA", "texts": ["x"], "model": "base"}).status_code == 422
+    assert client.post("/v1/caption", json={"image": "AA", "model": "matcher"}).status_code == 422
+
+
+def test_models_options_health_and_the_page(client: httpx.Client, models: dict[str, str]) -> None:
+    listed = client.get("/v1/models").json()["data"]
+    assert [model["id"] for model in listed] == list(models)
+    assert [model["family"] for model in listed] == ["blip", "blip", "blip-vqa", "matcher"]
+    assert client.get("/v1/options").json()["properties"]["num_beams"]["maximum"] == 64
+    assert client.get("/health/live").json() == {"status": "ok"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+    assert client.get("/docs").status_code == 200
+    schema = client.get("/openapi.json").json()
+    assert "/v1/captions:batch" in schema["paths"]
+    assert "example" in schema["paths"]["/v1/caption"]["post"]["requestBody"]["content"]["application/json"]
+
+
+@pytest.fixture
+def chat(server: Serving) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="any", max_retries=0, http_client=server.client()
+    ) as client:
+        yield client
+
+
+def message(*parts: str, image: bytes) -> list[Any]:
+    words = [{"type": "text", "text": text} for text in parts]
+    return [{"role": "user", "content": [*words, {"type": "image_url", "image_url": {"url": data_url(image)}}]}]
+
+
+def test_the_openai_client(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
+    assert [model.id for model in chat.models.list()] == ["base", "tuned", "vqa", "matcher"]
+    whole = chat.chat.completions.create(model="base", messages=message(image=PICTURES[4]), max_tokens=12)
+    assert whole.choices[0].message.content == alone["base"](PICTURES[4], max_new_tokens=12).text
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    several = chat.chat.completions.create(
+        model="tuned", messages=message("a red", image=PICTURES[4]), n=2, extra_body={"num_beams": 4}
+    )
+    said = alone["tuned"].captions(PICTURES[4], num_beams=4, num_captions=2, prompt="a red")
+    assert [choice.message.content for choice in several.choices] == [caption.text for caption in said]
+
+
+def test_the_openai_client_streams(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
+    for image in PICTURES[:4]:
+        stream = chat.chat.completions.create(
+            model="base", messages=message(image=image), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        assert "".join(pieces) == "".join(alone["base"].speak(image))
+        assert chunks[-2].choices[0].finish_reason == "stop"
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_the_openai_client_learns_what_is_wrong(chat: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        chat.chat.completions.create(model="gpt-4o", messages=message(image=PICTURES[0]))
+    with pytest.raises(openai.UnprocessableEntityError):
+        chat.chat.completions.create(model="base", messages=[{"role": "user", "content": "no picture"}])
+    with pytest.raises(openai.UnprocessableEntityError):
+        chat.chat.completions.create(model="base", messages=message(image=b"no picture"), stream=True)
+    with pytest.raises(openai.UnprocessableEntityError):
+        chat.chat.completions.create(model="base", messages=message(image=PICTURES[0]), n=2, stream=True)
+
+
+def test_models_come_and_go_within_the_memory_but_not_under_a_request(models: dict[str, str]) -> None:
+    size = max(Path(models[name], "model.safetensors").stat().st_size for name in ("base", "tuned"))
+    two = {name: models[name] for name in ("base", "tuned")}
+    with running(two, memory=1.5 * size / 1e9, max_wait=1.0) as serving, serving.client() as client:
+
+        def loaded() -> list[str]:
+            return [model["id"] for model in client.get("/v1/models").json()["data"] if model["loaded"]]
+
+        assert loaded() == ["base"]
+        expected = {name: captune.Captioner.load(two[name], device="cpu")(PICTURES[0]).text for name in two}
+
+        def ask(name: str) -> tuple[str, list[str]]:
+            return name, texts(client.post("/v1/caption", json={"image": encoded(PICTURES[0]), "model": name}))
+
+        assert ask("tuned") == ("tuned", [expected["tuned"]])
+        assert loaded() == ["tuned"]
+        with ThreadPoolExecutor(8) as pool:  # both at once: each waits for the other to be done
+            for name, said in pool.map(ask, ["base", "tuned"] * 8):
+                assert said == [expected[name]]
+        assert len(loaded()) == 1
+        assert all(model.users == 0 for model in serving.service.shelf.models.values())
+
+
+def test_no_input_of_the_schema_breaks_the_server(server: Serving) -> None:
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    seen: list[int] = []
+
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    for operation in (result.ok() for result in schema.get_all_operations()):
+
+        @settings(
+            max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(case=operation.as_strategy())
+        def go(case: Any) -> None:
+            answer = case.call(timeout=20)
+            seen.append(answer.status_code)
+            assert answer.status_code < 500, (answer.status_code, answer.text)
+
+        go()
+    assert {200, 422} <= set(seen)
+    assert len(seen) > 60
+
+
+@pytest.mark.parametrize(
+    ("content", "body"),
+    [
+        ("application/json", b""),
+        ("application/json", b"{"),
+        ("application/json", b"[" * 100_000),
+        ("application/json", b'{"a":' * 100_000),
+        ("application/json", b"[]"),
+        ("application/json", b"null"),
+        ("application/json", b'{"image": NaN}'),
+        ("application/json", b'{"image": "\\ud800"}'),
+        ("application/json", b'{"image": "\xff"}'),
+        ("application/json", b'{"image": 1' + b"0" * 5000 + b"}"),
+        ("application/json", b'{"image": "AA", "num_beams": 1e999}'),
+        ("application/json", b'{"image": "AA", "num_beams": [1]}'),
+        ("application/json", b'{"image": {"a": 1}}'),
+        ("application/json", json.dumps({"image": "AA", "prompt": "x" * 5000}).encode()),
+        ("application/json", json.dumps({"image": encoded(PICTURES[0]), "model": "../../etc/passwd"}).encode()),
+        ("multipart/form-data", b"no boundary"),
+        ("multipart/form-data; boundary=x", b"--x\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nYWJj'),
+        (
+            "multipart/form-data; boundary=x; charset=nonsense",
+            b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xff\r\n--x--\r\n',
+        ),
+        ("multipart/form-data; boundary=" + "x" * 300, b"--x--"),
+        ("text/plain", b"hello"),
+        ("application/x-www-form-urlencoded", b"image=AA"),
+        ("", b"\x00\x01"),
+    ],
+)
+def test_garbage_is_told_so(client: httpx.Client, content: str, body: bytes) -> None:
+    for path in ("/v1/caption", "/v1/captions:batch", "/v1/ask", "/v1/match", "/v1/chat/completions"):
+        answer = client.post(path, content=body, headers={"Content-Type": content} if content else {})
+        assert 400 <= answer.status_code < 500, (path, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
