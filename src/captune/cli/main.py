@@ -58,6 +58,8 @@ VERBS = {
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),
+    "video": Verb("Caption the scenes of films: times, JSON, subtitles.", WORK, "Captions printed so far stand."),
+    "webcam": Verb("Caption what a camera sees, every few seconds.", WORK, "Captions printed so far stand."),
     "match": Verb("How well texts fit pictures; the best pictures of a text, the best texts of a picture.", WORK),
     "ask": Verb("Ask a question about pictures.", WORK),
     "embed": Verb("Vectors of pictures, in the space that texts share.", WORK),

@@ -26,8 +26,10 @@ class Caption:
     """A model's sentence.
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
-    (end token included), 0–1.
+    (end token included), 0–1. Of a translated caption `original` is what the model said,
+    which the confidence is of.
     """
 
     text: str
     confidence: float
+    original: str | None = None
