@@ -88,6 +88,17 @@ def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None
     assert len(nll) == len(backbone.words("two dogs play")) + 1
 
 
+@pytest.mark.parametrize(("family", "size"), [*((name, "tiny") for name in sorted(FAMILIES)), ("blip-2", "tiny-t5")])
+def test_a_caption_can_be_read_to_its_end(family: str, size: str) -> None:
+    """As by a process that only keeps the others company: no loss, and a gradient of zero."""
+    made = FAMILIES[family].new(size, REFERENCES[0])
+    batch = batch_of(made, pixels(made, 1), [["two dogs play"]])
+    nll, _ = losses(made, {**batch, "given": batch["lengths"]})
+    assert len(nll) == 0
+    nll.sum().backward()
+    assert {float(p.grad.abs().sum()) for p in made.parts()["text"] if p.grad is not None} == {0.0}
+
+
 def test_a_long_reference_is_cut_but_ends(backbone: Backbone) -> None:
     encoded = backbone.encode_reference("a man on a bike " * 50, 6)
     assert len(encoded.tokens) == 1 + 6 + 1

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,7 @@ from torch.utils.data import Sampler
 from captune.core.runs import Run
 from captune.engine.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
-
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-PORT = 29_500 + os.getpid() % 1000
-
-
-def captune(*args: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-m", "captune"] if processes == 1 else [*TOGETHER, str(PORT), "-m", "captune"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*start, *args], capture_output=True, text=True, env=environment, check=False, timeout=300)
-
-
-def flags(data: Path, out: Path, batch: int, **more: Any) -> list[str]:
-    options = {
-        "data": data, "model": "new:blip-tiny", "out": out, "batch_size": batch, "max_steps": 5, "eval_steps": 2,
-        "logging_steps": 1, "learning_rate": 1e-2, "dropout": 0, "num_beams": 1, "max_new_tokens": 6,
-        "validation_metrics": "bleu,cider", "keep_checkpoints": 0, "trackers": "none", "device": "cpu", **more,
-    }  # fmt: skip
-    return ["train", *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
+from together import LAUNCHER, PORT, captune, flags
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +38,7 @@ def test_losses_scores_and_weights_are_those_of_one_process(runs: tuple[Run, Run
     for mine, theirs in zip(two.history(), one.history(), strict=True):
         assert mine.keys() == theirs.keys()
         for name, value in theirs.items():
-            assert mine[name] == pytest.approx(value, rel=1e-4, abs=1e-5), (theirs["step"], name)
+            assert mine[name] == pytest.approx(value, rel=1e-5), (theirs["step"], name)
     weights = [FAMILIES["blip"].load(run.checkpoint("last").path).model.state_dict() for run in (one, two)]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
@@ -95,8 +77,7 @@ def test_evaluation_is_that_of_one_process(runs: tuple[Run, Run], tiny_data: Pat
 
 @pytest.mark.parametrize("options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst"}, {"lora": "r=2"}])
 def test_other_ways_to_train_work_together(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
-    words = [word for word in flags(tiny_data, tmp_path / "run", 4, **options) if word != "None"]
-    done = captune(*words, processes=2)
+    done = captune(*flags(tiny_data, tmp_path / "run", 4, **options), processes=2)
     assert done.returncode == 0, done.stderr
     assert Run(tmp_path / "run").last().step == 5
 
@@ -105,7 +86,7 @@ def test_a_signal_to_the_launcher_keeps_a_checkpoint(tiny_data: Path, tmp_path: 
     out = tmp_path / "run"
     words = flags(tiny_data, out, 4, max_steps=5000, eval_steps=5000, validation_images=0)
     started = subprocess.Popen(
-        [*TOGETHER, str(PORT + 1), "-m", "captune", *words],
+        [*LAUNCHER, str(PORT + 1), "-m", "captune", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
@@ -120,14 +101,6 @@ def test_a_signal_to_the_launcher_keeps_a_checkpoint(tiny_data: Path, tmp_path: 
     assert run.last() is not None
     assert run.last().step > 0
     assert json.loads((run.last().path / "complete.json").read_text())["step"] == run.last().step
-
-
-def test_fsdp_is_refused_with_words(tiny_data: Path, tmp_path: Path) -> None:
-    start = [*TOGETHER, str(PORT), "-m", "captune", *flags(tiny_data, tmp_path / "run", 4)]
-    environment = {**os.environ, "ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(start, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode != 0
-    assert "FSDP is not in this version" in done.stderr
 
 
 @pytest.mark.parametrize(("visits", "size", "count"), [(12, 4, 2), (13, 4, 2), (9, 2, 4), (3, 4, 2), (16, 4, 2)])

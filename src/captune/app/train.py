@@ -144,6 +144,7 @@ def _train(
 
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)
+    pieces.check_shardable(config, processes)
     if config.train.push_to:
         check_repo(config.train.push_to)
     prepared = read_prepared(data)

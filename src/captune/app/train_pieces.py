@@ -116,6 +116,17 @@ def check_best_metric(config: TrainConfig, progress: Progress) -> None:
     )
 
 
+def check_shardable(config: TrainConfig, processes: Processes) -> None:
+    """Weights are shared out among several processes, in the number type they learn in."""
+    if config.train.shard and processes.count == 1:
+        raise UsageError(
+            "--shard shares the model out among processes, and there is one.",
+            "Start several: torchrun --nproc-per-node 2 -m captune train …; or leave it out.",
+        )
+    if config.train.shard and config.run_on.quantize != "none":
+        raise UsageError("Quantized weights cannot be shared out.", "Leave out --shard or --quantize.")
+
+
 def check_cacheable(backbone: Backbone, config: TrainConfig) -> None:
     """Features can be kept where pictures look the same every time and the vision part stays as it is."""
     data = config.data
@@ -256,6 +267,7 @@ def trainer(
         label_smoothing=learn.label_smoothing,
         recompute=learn.gradient_checkpointing,
         processes=processes,
+        shard=learn.shard,
         callbacks=callbacks,
         **more,
     )

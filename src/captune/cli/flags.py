@@ -32,7 +32,7 @@ PANELS = {
     "push": "On the Hub",
     "match": "Pairs",
     "capfilt": "Filter",
-    "ask": "Answer",
+    "app": "Page",
     "tune": "Search",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}

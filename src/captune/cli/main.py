@@ -64,6 +64,7 @@ VERBS = {
     "ask": Verb("Ask a question about pictures.", WORK),
     "embed": Verb("Vectors of pictures, in the space that texts share.", WORK),
     "capfilt": Verb("Clean noisy pairs: a captioner writes, a matcher filters.", WORK, "Nothing was kept."),
+    "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),

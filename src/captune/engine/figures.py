@@ -10,25 +10,35 @@ from captune.core.files import atomic_write
 
 
 def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Training and validation loss (nats a token) over epochs, and CIDEr-D where it was measured."""
+    """Training and validation loss (nats a token) over epochs, and CIDEr-D where it was measured.
+
+    Of self-critical training the reward (CIDEr-D as well) instead of a training loss.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axis = figure.subplots()
-    for key, label, style in (("loss", "training loss", "-"), ("eval_loss", "validation loss", "o-")):
-        points = [(line["epoch"], line[key]) for line in history if key in line]
+    losses = (("loss", "training loss", "-", "tab:blue"), ("eval_loss", "validation loss", "o-", "tab:orange"))
+    for key, label, style, color in losses:
+        points = [(line["epoch"], line[key]) for line in history if key in line and "reward" not in line]
         if points:
-            axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+            axis.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
     axis.set_xlabel("epoch")
     axis.set_ylabel("negative log-likelihood per token (nats)")
     axis.grid(alpha=0.3)
-    scores = [(line["epoch"], 100 * line["eval_cider"]) for line in history if "eval_cider" in line]
+    scores = {
+        label: [(line["epoch"], 100 * line[key]) for line in history if key in line]
+        for key, label in (("eval_cider", "CIDEr-D (validation)"), ("reward", "reward (training)"))
+    }
     handles, labels = axis.get_legend_handles_labels()
-    if scores:
+    if any(scores.values()):
         right = axis.twinx()
-        right.plot(*zip(*scores, strict=True), "s--", color="tab:green", label="CIDEr-D (validation)", markersize=4)
+        for (label, points), style in zip(scores.items(), ("s--", "-"), strict=True):
+            if points:
+                color = "tab:green" if style == "s--" else "tab:purple"
+                right.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
         right.set_ylabel("CIDEr-D × 100")
-        right.set_ylim(0, 1.1 * max(1.0, *(score for _, score in scores)))
+        right.set_ylim(0, 1.1 * max(1.0, *(score for points in scores.values() for _, score in points)))
         more = right.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 Value = TypeVar("Value")
-# What accelerate can do beyond copies of the whole model, by the variable that asks for it.
-NOT_YET = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+# How accelerate's launcher asks for sharding, and how one asks captune for it.
+ACCELERATE_SHARDS, SHARDS = "ACCELERATE_USE_FSDP", "CAPTUNE_SHARD"
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,18 @@ class Processes:
     @classmethod
     def join(cls, device: str | None = None) -> Processes:
         """Meet the others, as the launcher's variables say; alone, and without torch, where there is no launcher."""
+        if _asks_for(ACCELERATE_SHARDS):
+            # accelerate and transformers must not shard as well.
+            del os.environ[ACCELERATE_SHARDS]
+            os.environ.setdefault(SHARDS, "true")
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
-        for variable, name in NOT_YET.items():
-            if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
-                raise CaptuneError(
-                    f"Training with {name} is not in this version.", "Choose plain multi-GPU (DDP) in the launcher."
-                )
+        if _asks_for("ACCELERATE_USE_DEEPSPEED"):
+            raise CaptuneError(
+                "Training with DeepSpeed is not in this version.",
+                "Choose multi-GPU (DDP) or FSDP in the launcher, which shares out as much as ZeRO stage 3.",
+            )
         import torch
         from accelerate import PartialState
 
@@ -84,6 +88,10 @@ class Processes:
 
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return device
+
+
+def _asks_for(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
 
 
 def _leave() -> None:

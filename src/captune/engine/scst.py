@@ -85,8 +85,8 @@ class SelfCriticalModule(nn.Module):
         advantage = (rewards - baseline).flatten()[losses.caption]
         objective = (advantage * losses.nll).mean()
         if how.references:
-            told = backbone.token_losses(memory, **captions, recompute=self.recompute).nll.mean()
-            objective = (1 - how.references) * objective + how.references * told
+            told = backbone.token_losses(memory, **captions, recompute=self.recompute).nll
+            objective = (1 - how.references) * objective + how.references * told.sum() / max(1, len(told))
         # A process that only keeps the others company has nothing supervised.
         objective = objective * (captions["lengths"] > captions["given"]).any()
         return {
@@ -149,11 +149,16 @@ class SelfCriticalModule(nn.Module):
 class SelfCriticalTrainer(CaptionTrainer):
     """The same loop with rewards: logs `reward`, `baseline` and the share of captions that `ended`."""
 
+    # Processes write captions of different lengths, and must not wait for each other at every word.
+    gathered_by_layer = ("vision",)
+
     def __init__(self, backbone: Backbone, *args: Any, reward: CiderReward, how: SelfCritical, **kwargs: Any) -> None:
+        self.reward, self.how = reward, how
         super().__init__(backbone, *args, **kwargs)
-        module = SelfCriticalModule(backbone, reward, how, recompute=kwargs["recompute"])
-        self.model = self.model_wrapped = module
         self._figures: list[Tensor] = []
+
+    def forward_pass(self, backbone: Backbone, *, label_smoothing: float, recompute: bool) -> nn.Module:
+        return SelfCriticalModule(backbone, self.reward, self.how, recompute=recompute)
 
     def get_train_dataloader(self) -> Any:
         return self.placed(_Collate(self.backbone.pad))

@@ -6,19 +6,25 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captune.core.errors import CaptuneError
+from captune.core.options import PARTS
 from captune.core.runs import Checkpoint, Run
 from captune.engine.batches import Collate, EpochOrder, Visits, supervised_tokens, training_loader
 from captune.engine.checkpoints import read_mark, rotate, update_pointers, write_checkpoint
 from captune.engine.processes import Processes
+from captune.engine.sharding import Shards, load_state, whole_state
 from captune.models.backbone import Backbone
 from captune.models.lora import ADAPTER, load_adapter
 
@@ -50,8 +56,13 @@ class CaptionTrainer(Trainer):
     supervised tokens in the whole step, over all accumulated batches and all devices
     (plain `Trainer` averages means, which depends on how a step is cut into batches).
     What is logged as `loss` is the plain negative log-likelihood per token, whatever the
-    label smoothing; `objective` is what is minimised.
+    label smoothing; `objective` is what is minimised. With `shard` the processes share the
+    weights, their gradients and the optimizer's state; `backbone` then has weights only
+    while it validates and is saved.
     """
+
+    # Where weights are shared: the parts whose layers need not be there all at once.
+    gathered_by_layer: ClassVar[tuple[str, ...]] = PARTS
 
     def __init__(
         self,
@@ -68,10 +79,17 @@ class CaptionTrainer(Trainer):
         label_smoothing: float,
         recompute: bool,
         processes: Processes,
+        shard: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        module = TrainingModule(backbone, label_smoothing=label_smoothing, recompute=recompute)
+        self.shards = Shards(backbone) if shard else None
+        self.learner = self.shards.learner if self.shards else backbone
+        module = self.forward_pass(self.learner, label_smoothing=label_smoothing, recompute=recompute)
         super().__init__(model=module, args=args, train_dataset=visits, callbacks=callbacks)
+        if self.shards:
+            self.shards.share_out(module, apart=self.gathered_by_layer, count=processes.count)
+            # Autocast as ever, but no copies kept in step (DDP).
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.backbone, self.visits, self.run = backbone, visits, run
@@ -81,6 +99,10 @@ class CaptionTrainer(Trainer):
         self.scores: dict[str, float] = {}
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self._step_sums: list[Tensor] = []
+
+    def forward_pass(self, backbone: Backbone, *, label_smoothing: float, recompute: bool) -> nn.Module:
+        """What training wraps and calls with a batch."""
+        return TrainingModule(backbone, label_smoothing=label_smoothing, recompute=recompute)
 
     # -- data --------------------------------------------------------------------------
 
@@ -113,7 +135,7 @@ class CaptionTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The library's, with a peak learning rate of its own for each part in `rates`."""
         optimizer = super().create_optimizer(model)
-        part_of = {id(p): part for part, found in self.backbone.parts().items() for p in found}
+        part_of = {id(p): part for part, found in self.learner.parts().items() for p in found}
         groups = []
         for group in optimizer.param_groups:
             by_rate: dict[float, list[nn.Parameter]] = {}
@@ -158,6 +180,7 @@ class CaptionTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         # With fp16 the scaler skips steps whose gradients overflow; elsewhere they would destroy the weights.
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
             raise not_finite(self.run, self.state.global_step + 1, "gradient")
@@ -188,22 +211,31 @@ class CaptionTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         module = self.backbone.model
         module.eval()
-        self.scores = self.validate()
+        with self._whole():
+            self.scores = self.validate()
         module.train()
         logs = {f"eval_{name}": value for name, value in self.scores.items()}
         self.log(dict(logs))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
+    def _whole(self, *, here: bool = True) -> AbstractContextManager[None]:
+        """The backbone has all its weights meanwhile, in the processes that are `here`."""
+        return self.shards.lent(here=here) if self.shards else nullcontext()
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._collect()
         step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
         extra = {"scores": self.scores, "sums": self.sums}
         states = self.processes.gather(self._random_state())
-        if self.processes.first:
-            write_checkpoint(self.run, step, epoch, lambda folder: self._fill(folder, states), extra)
-            update_pointers(self.run, self.best_metric)
-            rotate(self.run, self.keep_checkpoints)
+        first = self.processes.first
+        assert self.optimizer is not None, "what is saved has been trained"
+        optimizer = whole_state(self.optimizer, here=first) if self.shards else self.optimizer.state_dict()
+        with self._whole(here=first):
+            if first:
+                write_checkpoint(self.run, step, epoch, lambda folder: self._fill(folder, optimizer, states), extra)
+                update_pointers(self.run, self.best_metric)
+                rotate(self.run, self.keep_checkpoints)
         self.scores = {}
         self.processes.wait()
 
@@ -213,9 +245,11 @@ class CaptionTrainer(Trainer):
             self._save_rng_state(folder)
             return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
-    def _fill(self, folder: Path, states: Sequence[Mapping[str, bytes]]) -> None:
+    def _fill(self, folder: Path, optimizer: Mapping[str, Any], states: Sequence[Mapping[str, bytes]]) -> None:
+        assert self.lr_scheduler is not None, "it is made with the optimizer"
         self.backbone.save(folder)
-        self._save_optimizer_and_scheduler(str(folder))
+        torch.save(optimizer, folder / OPTIMIZER_NAME)
+        torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
         self._save_scaler(str(folder))
         for name, state in (pair for each in states for pair in each.items()):
             (folder / name).write_bytes(state)
@@ -229,10 +263,12 @@ class CaptionTrainer(Trainer):
         if measure:
             self.state.epoch = 0.0
             self.evaluate()
-        if self.processes.first:
-            write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
-            if measure:
-                update_pointers(self.run, self.best_metric)
+        first = self.processes.first
+        with self._whole(here=first):
+            if first:
+                write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
+                if measure:
+                    update_pointers(self.run, self.best_metric)
         self.processes.wait()
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
@@ -240,11 +276,25 @@ class CaptionTrainer(Trainer):
         self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.backbone.lora is not None:
-            load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
+        with self._whole():
+            if self.backbone.lora is not None:
+                load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
+            else:
+                saved = type(self.backbone).load(resume_from_checkpoint)
+                self.backbone.model.load_state_dict(saved.model.state_dict())
+            if self.shards:
+                self.shards.take()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.shards is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
-        saved = type(self.backbone).load(resume_from_checkpoint)
-        self.backbone.model.load_state_dict(saved.model.state_dict())
+        assert self.optimizer is not None, "it is made before it is loaded"
+        assert self.lr_scheduler is not None, "it is made with the optimizer"
+        folder = Path(checkpoint)
+        # Read from the file as it is shared out: the processes of a machine together have room for one.
+        load_state(self.optimizer, torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True))
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME))
 
 
 def not_finite(run: Run, step: int, what: str) -> CaptuneError:

@@ -49,8 +49,9 @@ class Backbone(ABC):
     `prompt` stands before every reference in training and before every caption later, with a
     question where it says `{question}`, else at its end. It is saved with the model, as are
     `generation` (options that differ from captune's defaults). Without `own_decoder`, captions
-    are searched for by `transformers`. `processor` prepares pictures for plain `transformers` and
-    is saved with the model. A family is one file that implements the abstract methods.
+    are searched for by `transformers`; without `own_vision`, it runs the vision part. `processor`
+    prepares pictures for plain `transformers` and is saved with the model. A family is one file
+    that implements the abstract methods.
     """
 
     model: Any
@@ -59,6 +60,7 @@ class Backbone(ABC):
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
     own_decoder: bool = True
+    own_vision: bool = True
     processor: Any = None
     lora: Lora | None = None
     _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -117,6 +119,13 @@ class Backbone(ABC):
     def stepper(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
         return None
+
+    def layered_parts(self) -> dict[str, nn.Module]:
+        """The parts whose layers may fetch their weights when they run, because training calls them (or `layered.run`).
+
+        As often for any batch: processes that share weights wait for each other at every layer.
+        """
+        return {}
 
     @property
     def decoder(self) -> str:
@@ -278,7 +287,8 @@ class Backbone(ABC):
 
     def seen_by(self, vision: nn.Module, pixel_values: Tensor, lay_out: Callable[[], Eye | None]) -> Tensor | None:
         """What a vision part laid out for inference makes of pixels; None while it learns, or where there is none."""
-        if torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters()):
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
+        if learns or not self.own_vision:
             return None
         eye = self.kept("vision", vision, lay_out)
         if eye is None:

@@ -77,6 +77,9 @@ class Blip(Backbone):
             parts[part].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        return {"vision": self.model.vision_model, "text": self.model.text_decoder}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
         found = self.seen_by(vision, pixel_values, lambda: blip_eye(vision, self.running_dtype))

@@ -122,6 +122,10 @@ class Blip2(Backbone):
             parts[{"vision_model": "vision", "language_model": "text"}.get(place, "bridge")].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        model = self.model
+        return {"vision": model.vision_model, "bridge": model.qformer, "text": model.language_model}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         return self.model.vision_model(pixel_values).last_hidden_state
 
@@ -166,7 +170,8 @@ class Blip2(Backbone):
         read = torch.cat([owner[:, None], before[:, None], prompts], 1)
         read, which = read.unique(dim=0, return_inverse=True)
         encoded, mask = self._read(asked[read[:, 0]], read[:, 2:], read[:, 1])
-        steps = torch.arange(int(lengths.max()), device=tokens.device)
+        # Where nothing is supervised the decoder still reads the start.
+        steps = torch.arange(max(2, int(lengths.max())), device=tokens.device)
         at = (before[:, None] + steps).clamp(max=tokens.shape[1] - 1)
         captions = torch.cat([tokens[:, :1], tokens.gather(1, at)[:, 1:]], 1).where(steps < lengths[:, None], self.pad)
         steps = steps[:-1]
@@ -174,7 +179,7 @@ class Blip2(Backbone):
             encoder_outputs=(encoded[which],),
             attention_mask=mask[which],
             decoder_input_ids=captions[:, :-1],
-            decoder_attention_mask=(steps < lengths[:, None] - 1).long(),
+            decoder_attention_mask=(steps < (lengths[:, None] - 1).clamp_min(1)).long(),
             use_cache=False,
         ).logits
         return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
 from captune.models.dense import ACTIVATIONS, Dense, Norm
+from captune.models.layered import run
 from captune.models.text_stack import Cross, Layer, TextStack
 
 
@@ -32,9 +33,9 @@ def decode_grouped(
     hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
     for layer in decoder.bert.encoder.layer:
         if recompute and decoder.training:
-            hidden = checkpoint(_layer, layer, hidden, memory, grid, use_reentrant=False)
+            hidden = checkpoint(run, _layer, layer, hidden, memory, grid, use_reentrant=False)
         else:
-            hidden = _layer(layer, hidden, memory, grid)
+            hidden = run(_layer, layer, hidden, memory, grid)
     return hidden
 
 

@@ -66,6 +66,9 @@ class BlipVqa(Backbone):
             parts["vision" if "vision_model." in name else "bridge" if sees else "text"].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        return {"vision": self.model.vision_model}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
         found = self.seen_by(vision, pixel_values, lambda: blip_eye(vision, self.running_dtype))

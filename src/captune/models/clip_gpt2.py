@@ -137,6 +137,9 @@ class ClipGpt2(Backbone):
             parts["bridge" if any(word in name for word in across) else part].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        return {"vision": self.model.encoder, "text": self.model.decoder}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.encoder
         found = None

@@ -98,6 +98,9 @@ class Git(Backbone):
             parts["vision" if seen else "bridge" if joined else "text"].append(parameter)
         return parts
 
+    def layered_parts(self) -> dict[str, nn.Module]:
+        return {"vision": self.model.git.image_encoder, "text": self.model.git.encoder}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.git.image_encoder
         found = self.seen_by(

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
 from captune.models.dense import Dense, Norm
+from captune.models.layered import run
 from captune.models.text_stack import Layer, TextStack
 
 
@@ -27,9 +28,9 @@ def decode_grouped(git: Any, picture: Tensor, tokens: Tensor, grid: CaptionGrid,
     mask = _own_caption_before(grid, picture)
     for layer in git.encoder.layer:
         if recompute and git.training:
-            picture, words = checkpoint(_layer, layer, picture, words, grid, mask, use_reentrant=False)
+            picture, words = checkpoint(run, _layer, layer, picture, words, grid, mask, use_reentrant=False)
         else:
-            picture, words = _layer(layer, picture, words, grid, mask)
+            picture, words = run(_layer, layer, picture, words, grid, mask)
     return words
 
 

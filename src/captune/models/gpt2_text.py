@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
 from captune.models.dense import ACTIVATIONS, Dense, Norm
+from captune.models.layered import run
 from captune.models.text_stack import Cross, Layer, TextStack
 
 
@@ -37,9 +38,9 @@ def decode_grouped(
     hidden = body.drop(body.wte(grid.pack(tokens)) + body.wpe(grid.positions))
     for block in body.h:
         if recompute and decoder.training:
-            hidden = checkpoint(_block, block, hidden, memory, grid, use_reentrant=False)
+            hidden = checkpoint(run, _block, block, hidden, memory, grid, use_reentrant=False)
         else:
-            hidden = _block(block, hidden, memory, grid)
+            hidden = run(_block, block, hidden, memory, grid)
     return body.ln_f(hidden)
 
 

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, verb
+from captune.cli.terminal import note
+from captune.core.config import resolve
+from captune.core.options import DEFAULT_MODEL, AppConfig
+
+
+def app(
+    chosen: Chosen,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="[NAME=]MODEL",
+            help=f"Folder, run or Hub id. Repeatable. (default {DEFAULT_MODEL})",
+        ),
+    ] = None,
+) -> None:
+    """A page in the browser that captions pictures: several models side by side, variations, downloads."""
+    from captune.engine.loader import local_folder
+    from captune.web.browser import run_page
+    from captune.web.settings import PageSettings, named_models
+
+    values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
+    models = named_models(model or [DEFAULT_MODEL])
+    for name in models.values():
+        local_folder(name)
+    note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")
+    run_page(PageSettings(models, values.run_on.model_dump(exclude_defaults=True)), values.app)
+
+
+app = verb(app, AppConfig, sources=())

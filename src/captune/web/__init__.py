@@ -1,0 +1,1 @@
+"""What people and programs reach by a browser or over HTTP."""
