@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.app.running import settle
 from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
-    from captune.core.errors import CaptuneError
+    from captune.engine.translation import Translator
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
@@ -28,6 +30,8 @@ class Captioner:
     def __init__(self, name: str, backbone: Backbone, config: Resolved[CaptionConfig]) -> None:
         self.name, self.backbone, self.config = name, backbone, config
         self.options = config.with_defaults("generation", backbone.generation)
+        self._translators: dict[str, Translator] = {}
+        self._loading = Lock()
 
     @classmethod
     def load(
@@ -39,7 +43,9 @@ class Captioner:
 
         backbone = load_backbone(str(model), quantize=config.values.run_on.quantize)
         settle(backbone, config.values.run_on)
-        return cls(str(model), backbone, config)
+        captioner = cls(str(model), backbone, config)
+        captioner.translator(config.values)
+        return captioner
 
     def __call__(self, image: Any, **options: Any) -> Caption:
         """The best caption of one picture: a path, bytes, or a PIL picture."""
@@ -47,8 +53,6 @@ class Captioner:
 
     def captions(self, image: Any, **options: Any) -> list[Caption]:
         """All captions of one picture that the options ask for, the best first."""
-        from captune.core.errors import CaptuneError
-
         for _, found in self.stream([(None, image)], **options):
             if isinstance(found, CaptuneError):
                 raise found
@@ -57,8 +61,6 @@ class Captioner:
 
     def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
         """Captions of many pictures; the same as one by one. An unreadable picture raises."""
-        from captune.core.errors import CaptuneError
-
         results = []
         for _, found in self.stream(((None, image) for image in images), **options):
             if isinstance(found, CaptuneError):
@@ -67,13 +69,18 @@ class Captioner:
         return results
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
-        """The caption of one picture piece by piece as it is written; by default without beams, which know it last."""
+        """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
+
+        In another language it comes as one piece.
+        """
         from captune.engine.captioning import spoken
         from captune.engine.pictures import read_pixels
 
         values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
+        translator = self.translator(values)
         pixels = read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
-        return spoken(self.backbone, pixels[None], values.generation)
+        pieces = spoken(self.backbone, pixels[None], values.generation)
+        return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any
@@ -85,7 +92,7 @@ class Captioner:
         from captune.engine.captioning import caption_stream
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
-        return caption_stream(
+        stream = caption_stream(
             self.backbone,
             items,
             values.generation,
@@ -93,3 +100,27 @@ class Captioner:
             workers=values.caption.workers,
             max_pixels=values.caption.max_pixels,
         )
+        translator = self.translator(values)
+        if translator is None:
+            return stream
+        from captune.engine.translation import translated
+
+        return translated(stream, translator, values.caption.batch_size)
+
+    def translator(self, values: CaptionConfig) -> Translator | None:
+        """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
+        language, name = values.translation.language, values.translation.translator
+        if language is None:
+            if name is not None:
+                raise UsageError(f"{name} is told no language.", "Name it: --language de")
+            return None
+        if language == "en" and name is None:
+            return None
+        from captune.engine.translation import default_translator, load_translator
+
+        name = name or default_translator(language)
+        with self._loading:
+            if name not in self._translators:
+                self._translators[name] = load_translator(name, language, self.backbone.device)
+        found = self._translators[name]
+        return found if found.language == language else found.into(language)

@@ -13,7 +13,7 @@ from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
 from captune.core.film_options import VideoConfig, VideoOptions
-from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions, Options
+from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
 from captune.core.progress import SILENT, Progress, Task
 from captune.data.cuts import Scene, cut_evenly, find_scenes
 from captune.data.film_captions import FilmCaptions, SceneCaption, merge_repeated
@@ -49,10 +49,11 @@ def video(
 
 def as_captioning(resolved: Resolved[Any], caption: CaptionOptions) -> Resolved[CaptionConfig]:
     """What a verb that captions was told, as a captioner takes it."""
-    shared: dict[str, Options] = {
-        name: getattr(resolved.values, name) for name in ("generation", "translation", "run_on")
-    }
-    return Resolved(CaptionConfig(caption=caption, **shared), resolved.sources)
+    told = resolved.values
+    captioning = CaptionConfig(
+        caption=caption, generation=told.generation, translation=told.translation, run_on=told.run_on
+    )
+    return Resolved(captioning, resolved.sources)
 
 
 def _films(

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from captune.core.options import DeviceOptions, GenerationOptions, Options, TranslationOptions, option
+from captune.core.option import Options, option
+from captune.core.options import DeviceOptions, GenerationOptions, TranslationOptions
 
 
 class VideoOptions(Options):

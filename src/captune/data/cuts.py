@@ -124,8 +124,8 @@ def find_scenes(
 
     A scene begins where a frame differs from the one before by `threshold` and three times the usual
     difference around it, or in the middle of a dissolve of up to a second. Blank frames are passed over,
-    so a fade out and in again divides nothing, and a fade to another scene divides once. No scene is shorter than `least` seconds, but a whole film may be.
-    `end` tells the film's end when the samples are through.
+    so a fade out and in again divides nothing, and a fade to another scene divides once. No scene is shorter
+    than `least` seconds, but a whole film may be. `end` tells the film's end when the samples are through.
     """
     window: deque[_Seen] = deque()  # what came before, the frame to decide on, what comes after
     changes: deque[float] = deque(maxlen=2 * AROUND + 1)

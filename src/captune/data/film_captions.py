@@ -34,7 +34,7 @@ class SceneCaption:
         return self.captions[0].text
 
     def to_json(self) -> dict[str, Any]:
-        """`start`, `end`, `time`, `text`, `confidence`, `merged`; what else there is: `original`, `captions`, `frame`."""
+        """`start`, `end`, `time`, `text`, `confidence`, `merged`; `original`, `captions`, `frame` where there are."""
         times = {"start": self.start, "end": self.end, "time": self.time}
         row: dict[str, Any] = {name: round(seconds, 3) for name, seconds in times.items()}
         row |= {**caption_json(self.captions[0]), "merged": self.merged}
