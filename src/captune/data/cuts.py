@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,10 @@ AROUND = 5
 RISE = 3.0
 # A dissolve is this many times the movement before and after it above the threshold.
 CALM = 8.0
+# Changes in a row that make a dissolve.
+GRADUAL = 3
+# Frames on either side of a cut that must all differ from those on the other.
+CONFIRMED = 3
 # Frames of less contrast are flat: blank where they have no colour either.
 FLAT, GREY, DARK, BRIGHT = 24, 24, 32, 224
 # Full frames of the current scene that may become its picture.
@@ -76,7 +81,7 @@ def sharpness(small: np.ndarray) -> float:
 @dataclass(slots=True)
 class _Seen:
     sample: Sample
-    blank: bool
+    look: Look | None  # None: blank
     sharp: float
     change: float | None  # from the last frame that was not blank
 
@@ -107,14 +112,14 @@ class _Candidates:
     def best(self, start: float, end: float) -> Sample:
         """The sharpest of the middle half that is not blank, else of the whole scene."""
         quarter = (end - start) / 4
-        middle = [s for s in self._kept if start + quarter <= s.sample.time <= end - quarter and not s.blank]
-        shown = middle or [s for s in self._kept if not s.blank] or self._kept
+        middle = [s for s in self._kept if start + quarter <= s.sample.time <= end - quarter and s.look]
+        shown = middle or [s for s in self._kept if s.look] or self._kept
         # Among equals the nearest to the middle.
         return max(shown, key=lambda s: (round(s.sharp, 1), -abs(s.sample.time - (start + end) / 2))).sample
 
 
 def _better(one: _Seen, other: _Seen) -> _Seen:
-    return max(one, other, key=lambda seen: (not seen.blank, seen.sharp))
+    return max(one, other, key=lambda seen: (seen.look is not None, seen.sharp))
 
 
 def find_scenes(
@@ -127,45 +132,73 @@ def find_scenes(
     so a fade out and in again divides nothing, and a fade to another scene divides once. No scene is shorter
     than `least` seconds, but a whole film may be. `end` tells the film's end when the samples are through.
     """
-    window: deque[_Seen] = deque()  # what came before, the frame to decide on, what comes after
-    changes: deque[float] = deque(maxlen=2 * AROUND + 1)
-    looks: deque[Look] = deque(maxlen=2 * AROUND + 1)
-    candidates, start, last = _Candidates(), 0.0, 0.0
-
-    def decide(seen: _Seen, film_end: float | None) -> Scene | None:
-        nonlocal candidates, start
-        found = None
-        time = seen.sample.time
-        room = film_end is None or film_end - time >= least
-        free = seen.change is not None and time - start >= least and room
-        if free and (_cuts(seen.change, changes, threshold) or _dissolves(looks, changes, threshold)):
-            found = Scene(start, time, candidates.best(start, time))
-            candidates, start = _Candidates(), time
-        candidates.add(seen)
-        return found
-
-    known: Look | None = None
+    finder = _Finder(threshold, least)
+    last = 0.0
     for sample in samples:
-        now = look(sample.small)
-        change = difference(known, now) if known is not None and now is not None else None
-        if now is not None:
-            known = now
-            looks.append(now)
-        if change is not None:
-            changes.append(change)
-        window.append(_Seen(sample, now is None, sharpness(sample.small), change))
         last = sample.time
-        if len(window) > AROUND:
-            found = decide(window.popleft(), None)
-            if found:
-                yield found
-    film_end = max(end(), last)
-    while window:
-        found = decide(window.popleft(), film_end)
-        if found:
-            yield found
-    if candidates:
-        yield Scene(start, film_end, candidates.best(start, film_end))
+        yield from finder.see(sample)
+    yield from finder.finish(max(end(), last))
+
+
+class _Finder:
+    """What is known of a film while it is read."""
+
+    def __init__(self, threshold: float, least: float) -> None:
+        self.threshold, self.least = threshold, least
+        self.window: deque[_Seen] = deque()  # the frame to decide on, and what comes after it
+        self.before: deque[Look] = deque(maxlen=CONFIRMED)
+        self.changes: deque[float] = deque(maxlen=2 * AROUND + 1)
+        self.looks: deque[Look] = deque(maxlen=2 * AROUND + 1)
+        self.candidates = _Candidates()
+        self.start: float | None = None
+        self.waiting: Scene | None = None  # until the scene after it is known to be long enough
+
+    def see(self, sample: Sample) -> Iterator[Scene]:
+        """Take in a frame; yields a scene that is complete."""
+        now, change = look(sample.small), None
+        if now is not None:
+            if self.looks:
+                change = difference(self.looks[-1], now)
+                self.changes.append(change)
+            self.looks.append(now)
+        self.start = sample.time if self.start is None else self.start
+        self.window.append(_Seen(sample, now, sharpness(sample.small), change))
+        if len(self.window) > AROUND:
+            yield from self._decide()
+
+    def finish(self, end: float) -> Iterator[Scene]:
+        """The scenes that are left."""
+        while self.window:
+            yield from self._decide()
+        if self.start is None:
+            return
+        if self.waiting is not None and end - self.start < self.least:
+            yield replace(self.waiting, end=end)
+            return
+        if self.waiting is not None:
+            yield self.waiting
+        yield Scene(self.start, end, self.candidates.best(self.start, end))
+
+    def _decide(self) -> Iterator[Scene]:
+        seen = self.window.popleft()
+        time = seen.sample.time
+        assert self.start is not None
+        if seen.change is not None and time - self.start >= self.least and self._begins(seen):
+            if self.waiting is not None:
+                yield self.waiting
+            self.waiting = Scene(self.start, time, self.candidates.best(self.start, time))
+            self.candidates, self.start = _Candidates(), time
+        if seen.look is not None:
+            self.before.append(seen.look)
+        self.candidates.add(seen)
+
+    def _begins(self, seen: _Seen) -> bool:
+        if not _cuts(seen.change, self.changes, self.threshold):
+            return _dissolves(self.looks, self.changes, self.threshold)
+        # A flash or a passing lorry differs from both sides; the sides do not differ from each other.
+        after = [seen.look, *(s.look for s in islice(self.window, CONFIRMED - 1))]
+        pairs = [(old, new) for old in self.before for new in after if new is not None]
+        return min(difference(*pair) for pair in pairs) >= self.threshold
 
 
 def cut_evenly(samples: Iterable[Sample], end: Callable[[], float]) -> Iterator[Scene]:
@@ -188,4 +221,5 @@ def _dissolves(looks: Sequence[Look], changes: Sequence[float], threshold: float
     if len(changes) < 2 * AROUND + 1 or any(_cuts(change, changes, threshold) for change in changes):
         return False
     moving = max(changes[0], changes[1], changes[-2], changes[-1])
-    return difference(looks[0], looks[-1]) >= threshold + CALM * moving
+    inner = sorted(changes)[-GRADUAL]
+    return inner >= RISE * moving and difference(looks[0], looks[-1]) >= threshold + CALM * moving

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +39,8 @@ FILM_SUFFIXES = frozenset(
 THUMBNAIL = (128, 72)
 # Where the decoder may leave out the frames that no other needs, and still have enough.
 _SPARE = 3
+# Packets before and after one that are looked at with it, and by how many places codes reorder them.
+_AROUND, _REORDERED = 16, 6
 # From this many seconds between two samples on, seeking is quicker than decoding all.
 _SEEK = 10.0
 
@@ -96,16 +102,18 @@ class Film:
         self._container.close()
 
     def samples(self, per_second: float) -> Iterator[Sample]:
-        """Frames at least 1/`per_second` seconds apart, the first among them; to be read once."""
-        if self.rate >= _SPARE * per_second:
-            self._stream.codec_context.skip_frame = "NONREF"
+        """Frames about 1/`per_second` seconds apart, and every frame that stands for longer; to be read once."""
         step = 1 / per_second
-        frames = self._sought(step) if step >= _SEEK and self.duration else self._decoded()
-        due = 0.0
+        frames = self._sought(step) if step >= _SEEK and self.duration else self._decoded(step / _SPARE)
+        due, passed = 0.0, None
         for time, frame in frames:
-            if time >= due - self._tolerance:
-                due = max(due, time) + step if time - due >= step else due + step
-                yield Sample(time, thumbnail(frame), frame)
+            if time < due - self._tolerance:
+                passed = time, frame
+                continue
+            if passed is not None and time - passed[0] > step:  # a frame that stood for long
+                yield _sample(*passed)
+            due, passed = (due if time - due < step else time) + step, None
+            yield _sample(time, frame)
         self._judge()
 
     def picture(self, frame: VideoFrame) -> Image.Image:
@@ -114,7 +122,7 @@ class Film:
         shape = self._stream.sample_aspect_ratio or 1
         if shape > 0 and shape != 1:
             image = image.resize((max(1, round(image.width * float(shape))), image.height))
-        return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+        return _upright(image, frame)
 
     def _picture_stream(self) -> Any:
         moving = [s for s in self._container.streams.video if not int(s.disposition) & _COVER]
@@ -125,20 +133,16 @@ class Film:
         what = "sound alone, no pictures" if self._container.streams.audio else "no pictures in it"
         raise FilmError(self.path, what, "Give a film that has a video track.")
 
-    def _decoded(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Every frame with its time; damaged parts are left out and counted."""
+    def _decoded(self, spare: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
+        """Every frame with its time; damaged parts are left out and counted.
+
+        Where all frames around last at most `spare` seconds, those that no other needs are left out.
+        """
         from av.error import FFmpegError
 
         time = -1.0 / self.rate
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, EOFError):
-                return
-            except FFmpegError:
-                self._broken += 1
-                return
+        for packet, crowded in self._packets(spare):
+            self._stream.codec_context.skip_frame = "NONREF" if crowded else "DEFAULT"
             try:
                 frames = packet.decode()
             except EOFError:
@@ -154,6 +158,27 @@ class Film:
                 time = time + 1 / self.rate if told is None else told
                 self.end = max(self.end, time + 1 / self.rate)
                 yield max(time, 0.0), frame
+
+    def _packets(self, spare: float) -> Iterator[tuple[Any, bool]]:
+        """The film's packets, and whether the frames before and after each last at most `spare` seconds."""
+        from av.error import FFmpegError
+
+        waiting: deque[Any] = deque()
+        stamps: deque[int | None] = deque(maxlen=2 * _AROUND)
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, EOFError):
+                break
+            except FFmpegError:
+                self._broken += 1
+                break
+            waiting.append(packet)
+            stamps.append(packet.pts)
+            if len(waiting) > _AROUND:
+                yield waiting.popleft(), spare > 0 and _longest(stamps, packet.time_base) <= spare
+        yield from ((packet, False) for packet in waiting)
 
     def _sought(self, step: float) -> Iterator[tuple[float, VideoFrame]]:
         """The first frame at or after every multiple of `step` seconds, without decoding what lies between."""
@@ -176,19 +201,58 @@ class Film:
     def _judge(self) -> None:
         if not self._frames:
             raise FilmError(self.path, "damaged (no frame can be decoded)", "Download or copy it again.")
-        missing = self.duration - self.end
-        if missing > max(2.0, 0.05 * self.duration) and self._stream_seconds() - self.end > 1.0:
-            self.damage = f"truncated (it ends at {self.end:.1f} s of {self.duration:.1f} s)"
+        if self._stream_seconds() - self.end > max(1.0, 0.02 * self.duration):
+            self.damage = f"truncated (its pictures end at {self.end:.1f} s of {self._stream_seconds():.1f} s)"
         elif self._broken:
             self.damage = "damaged (parts of it cannot be decoded)"
 
     def _stream_seconds(self) -> float:
         """How long the pictures last by the file's own account: sound may go on without them."""
-        duration = self._stream.duration
-        return self.duration if duration is None else float(duration * self._stream.time_base)
+        first, duration, frames = self._stream.start_time or 0, self._stream.duration, self._stream.frames
+        if duration is None:
+            return max(self.duration, frames / self.rate)
+        return max(float((first + duration) * self._stream.time_base) - self._start, frames / self.rate)
 
 
 _COVER = 0x0400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a record
+
+
+_FLIP = Image.Transpose
+# The signs of a display matrix (x' = ax + cy, y' = bx + dy) and what brings a picture there.
+_TURNS = {
+    (1, 0, 0, 1): None,
+    (-1, 0, 0, 1): _FLIP.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): _FLIP.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): _FLIP.ROTATE_180,
+    (0, 1, -1, 0): _FLIP.ROTATE_270,
+    (0, -1, 1, 0): _FLIP.ROTATE_90,
+    (0, 1, 1, 0): _FLIP.TRANSPOSE,
+    (0, -1, -1, 0): _FLIP.TRANSVERSE,
+}
+
+
+def _upright(image: Image.Image, frame: VideoFrame) -> Image.Image:
+    """A picture turned as its film's display matrix says."""
+    told = frame.side_data.get("DISPLAYMATRIX")
+    if told is None:
+        return image
+    a, b, _, c, d = np.sign(np.frombuffer(told, "=i4")[:5]).tolist()
+    if (a, b, c, d) not in _TURNS:  # by an odd angle
+        return image.rotate(frame.rotation, expand=True)
+    turn = _TURNS[a, b, c, d]
+    return image if turn is None else image.transpose(turn)
+
+
+def _sample(time: float, frame: VideoFrame) -> Sample:
+    return Sample(time, thumbnail(frame), frame)
+
+
+def _longest(stamps: Collection[int | None], base: Fraction | None) -> float:
+    """The longest time from one frame to the next, in seconds; without bound where it cannot be told."""
+    told = sorted(stamp for stamp in stamps if stamp is not None)[_REORDERED:-_REORDERED]
+    if len(told) + 2 * _REORDERED < 2 * _AROUND or base is None:
+        return math.inf
+    return float(max(later - earlier for earlier, later in pairwise(told)) * base)
 
 
 def thumbnail(frame: VideoFrame) -> np.ndarray:
