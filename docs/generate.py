@@ -18,6 +18,7 @@ from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
 from captune.core.files import write_text
+from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
     CaptionConfig,
     CompareConfig,
@@ -38,6 +39,8 @@ CONFIGS: dict[str, type[Options]] = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "video": VideoConfig,
+    "webcam": WebcamConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

@@ -13,6 +13,7 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
+from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
     CaptionConfig,
     CompareConfig,
@@ -34,6 +35,8 @@ CONFIGS = {
     "compare": CompareConfig,
     "report": ReportConfig,
     "caption": CaptionConfig,
+    "video": VideoConfig,
+    "webcam": WebcamConfig,
 }
 
 

@@ -17,7 +17,7 @@ from lively import LIVELY
 
 pytestmark = pytest.mark.real
 pytest.importorskip("av")
-SIZE, RATE, SCENES = (320, 240), 24, 25
+SIZE, RATE, SCENES = (320, 240), 24, 20
 
 
 def filmed(photo: Image.Image, seconds: float, chance: random.Random) -> list[Image.Image]:

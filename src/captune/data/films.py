@@ -233,7 +233,7 @@ _TURNS = {
 
 def _upright(image: Image.Image, frame: VideoFrame) -> Image.Image:
     """A picture turned as its film's display matrix says."""
-    told = frame.side_data.get("DISPLAYMATRIX")
+    told: Any = frame.side_data.get("DISPLAYMATRIX")
     if told is None:
         return image
     a, b, _, c, d = np.sign(np.frombuffer(told, "=i4")[:5]).tolist()
