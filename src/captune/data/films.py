@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -74,6 +74,7 @@ class Film:
         self.end = 0.0
         self.damage = ""
         self._broken = self._frames = 0
+        self._turn: Callable[[Image.Image], Image.Image] | None = None
         self._container = _open(self.path)
         try:
             self._stream = self._picture_stream()
@@ -122,7 +123,10 @@ class Film:
         shape = self._stream.sample_aspect_ratio or 1
         if shape > 0 and shape != 1:
             image = image.resize((max(1, round(image.width * float(shape))), image.height))
-        return _upright(image, frame)
+        if self._turn is None:
+            # Asked once: a frame that was asked for its side data is freed only by the garbage collector.
+            self._turn = _turn(frame)
+        return self._turn(image)
 
     def _picture_stream(self) -> Any:
         moving = [s for s in self._container.streams.video if not int(s.disposition) & _COVER]
@@ -231,16 +235,17 @@ _TURNS = {
 }
 
 
-def _upright(image: Image.Image, frame: VideoFrame) -> Image.Image:
-    """A picture turned as its film's display matrix says."""
+def _turn(frame: VideoFrame) -> Callable[[Image.Image], Image.Image]:
+    """What brings a frame's picture upright, as its film's display matrix says."""
     told: Any = frame.side_data.get("DISPLAYMATRIX")
     if told is None:
-        return image
+        return lambda image: image
     a, b, _, c, d = np.sign(np.frombuffer(told, "=i4")[:5]).tolist()
-    if (a, b, c, d) not in _TURNS:  # by an odd angle
-        return image.rotate(frame.rotation, expand=True)
+    if (a, b, c, d) not in _TURNS:
+        angle = frame.rotation
+        return lambda image: image.rotate(angle, expand=True)
     turn = _TURNS[a, b, c, d]
-    return image if turn is None else image.transpose(turn)
+    return lambda image: image if turn is None else image.transpose(turn)
 
 
 def _sample(time: float, frame: VideoFrame) -> Sample:
