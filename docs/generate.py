@@ -9,6 +9,7 @@ A region stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,9 +24,11 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    InspectConfig,
     Options,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -41,6 +44,8 @@ CONFIGS: dict[str, type[Options]] = {
     "caption": CaptionConfig,
     "video": VideoConfig,
     "webcam": WebcamConfig,
+    "inspect": InspectConfig,
+    "review": ReviewConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -204,6 +209,23 @@ def family_facts() -> str:
     return table(("family", "frozen by default", "searched by", "8/4 bits", "what it is"), rows)
 
 
+def conformance() -> str:
+    """Which promise is tested with which family, by asking the tests for their names."""
+    from captune.app.models import families as known
+
+    files = [f"tests/conformance/test_{name}.py" for name in ("families", "lora", "scst", "questions", "decoding")]
+    asked = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
+    listed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [family.name for family in known() if family.origin.startswith("captune.")]
+    tested: dict[str, set[str]] = {}
+    for test, first in re.findall(r"::test_(\w+)\[([^\]]+)\]", listed):
+        family = max((name for name in names if re.match(rf"{name}(-|$)", first)), key=len, default=None)
+        if family is not None:
+            tested.setdefault(test.replace("_", " "), set()).add(family)
+    rows = ([promise, *("yes" if name in found else "–" for name in names)] for promise, found in tested.items())
+    return table(("what is tested", *(f"`{name}`" for name in names)), rows)
+
+
 def checkpoints() -> str:
     """Well-known weights of the families."""
     from captune.models import FAMILIES
@@ -262,6 +284,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "families": families,
     "family-facts": family_facts,
     "checkpoints": checkpoints,
+    "conformance": conformance,
     "presets": preset_table,
     "doctor": doctor,
     "support": support,

@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(set(LIVELY) - {"blip-2"}))
+@pytest.fixture(scope="module", params=sorted(set(LIVELY) - {"blip-2", "blip-vqa"}))
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(3)
     made: Backbone = FAMILIES[request.param].tiny()

@@ -219,6 +219,12 @@ def test_a_picture_that_fails_keeps_its_place(german: str) -> None:
     assert [c.original for n in (0, 2, 3) for c in found[n]] == [TEXTS[n] for n in (0, 2, 3)]  # type: ignore[union-attr]
 
 
+def test_maps_are_of_what_the_model_said(captioner_name: str, german: str, pictures: list[str]) -> None:
+    captioner = Captioner.load(captioner_name, language="de", translator=german, max_new_tokens=5)
+    found = captioner(pictures[0])
+    assert captioner.explain(pictures[0], found).caption == found.original
+
+
 def test_rows_and_answers_have_both(captioner_name: str, german: str, pictures: list[str]) -> None:
     told = {"model": captioner_name, "language": "de", "translator": german, "max_new_tokens": 5, "environment": {}}
     for row in captune.caption(pictures, **told):

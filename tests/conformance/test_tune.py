@@ -11,7 +11,7 @@ import pytest
 import captune
 from captune.app import tune as room
 from captune.app.tune import Axis
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import EXIT_INTERRUPTED, CaptuneError, UsageError
 from captune.core.files import read_json
 
 pytest.importorskip("optuna")
@@ -46,6 +46,27 @@ def test_a_search_finds_its_best_and_goes_on(tiny_data: Path, tmp_path: Path) ->
     assert line["eval_loss"] >= again.value
     config = (again.best / "config.yaml").read_text()
     assert f"captions_per_image: {kept['options']['captions_per_image']}" in config
+
+
+def test_a_stopped_search_goes_on_with_what_was_stopped_and_draws_nothing_twice(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, drawn = room.train, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        drawn.append(kwargs["learning_rate"])
+        if len(drawn) == 2:
+            raise CaptuneError("Stopped by a signal.", "", code=EXIT_INTERRUPTED)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(room, "train", interrupted)
+    asked = {"space": ["learning_rate=1e-6..1e-2:log"], "trials": 3, "prune": False, **ONCE}
+    with pytest.raises(CaptuneError, match="1 trials are finished"):
+        captune.tune(tiny_data, "new:blip-tiny", tmp_path, **asked)
+    done = captune.tune(tiny_data, "new:blip-tiny", tmp_path, **asked)
+    assert done.states == {"complete": 3, "stopped": 1}
+    assert drawn[2] == drawn[1]
+    assert len(set(drawn)) == 3
 
 
 def test_a_failed_trial_does_not_end_the_search(

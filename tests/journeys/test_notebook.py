@@ -159,6 +159,11 @@ def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
     parts["button"].click()
     assert core(picture, max_new_tokens=3, num_beams=1) in parts["output"].value
     assert parts["picture"].value == picture.read_bytes()
+    assert "% confidence" in parts["output"].value
+    parts["looked"].value = True
+    assert bytes(parts["picture"].value).startswith(b"\x89PNG")
+    parts["looked"].value = False
+    assert parts["picture"].value == picture.read_bytes()
     parts["upload"].value = (upload("letter.txt", b"no picture"),)
     assert "<b>" not in parts["output"].value
     assert parts["picture"].layout.display == "none"

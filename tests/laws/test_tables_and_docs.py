@@ -18,9 +18,11 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    InspectConfig,
     Options,
     PrepareConfig,
     ReportConfig,
+    ReviewConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -37,6 +39,8 @@ CONFIGS = {
     "caption": CaptionConfig,
     "video": VideoConfig,
     "webcam": WebcamConfig,
+    "inspect": InspectConfig,
+    "review": ReviewConfig,
 }
 
 

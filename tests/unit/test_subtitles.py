@@ -74,7 +74,7 @@ def test_neighbours_that_say_the_same_become_one() -> None:
 
 def test_json() -> None:
     german = SceneCaption(
-        1.0, 2.0, 1.23456, (Caption("ein Hund", 0.5, "a dog"), Caption("b", 0.25, "c")), frame="x.jpg"
+        1.0, 2.0, 1.23456, (Caption("ein Hund", 0.5, original="a dog"), Caption("b", 0.25, original="c")), frame="x.jpg"
     )
     (found,) = json.loads(FORMS["json"]([film(scene(0, 1, "a"), german, error="truncated")]))
     assert {k: v for k, v in found.items() if k != "scenes"} == {

@@ -13,6 +13,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
+from captune.data.explained_files import ExplainedFolder
 from captune.data.images import PICTURE_SUFFIXES
 from captune.data.writers.row import CaptionRow
 
@@ -23,6 +24,7 @@ def caption(
     model: str | None = None,
     config: str | os.PathLike[str] | None = None,
     sets: Iterable[str] = (),
+    explain: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -31,24 +33,29 @@ def caption(
 
     Yields a row for every picture; one that cannot be read has status `error` and its
     reason, and stops nothing. Without `model` the Hub's
-    `Salesforce/blip-image-captioning-base` is used. Options are those of
-    `captune caption --help`.
+    `Salesforce/blip-image-captioning-base` is used. Into the folder `explain` go heat maps of
+    the words of each picture's best caption. Options are those of `captune caption --help`.
     """
     environment = os.environ if environment is None else environment
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     paths = find_pictures(given, recursive=resolved.values.caption.recursive)
-    return _rows(paths, model or DEFAULT_MODEL, resolved, progress)
+    return _rows(paths, model or DEFAULT_MODEL, resolved, explain, progress)
 
 
-def _rows(paths: list[str], model: str, resolved: Any, progress: Progress) -> Iterator[CaptionRow]:
+def _rows(
+    paths: list[str], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
+) -> Iterator[CaptionRow]:
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
+    folder = None if explain is None else ExplainedFolder(explain)
     stream = captioner.stream((path, path) for path in paths)
     for path, found in track(stream, progress, "Captioning", len(paths)):
         if isinstance(found, CaptuneError):
             yield CaptionRow(image=path, captions=(), status="error", error=reason_of(found, path), model=model)
         else:
+            if folder is not None:
+                folder.write(captioner.explain(path, found[0]))
             yield CaptionRow(image=path, captions=tuple(found), status="ok", error=None, model=model)
 
 

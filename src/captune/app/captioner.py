@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,8 @@ from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
+    from captune.data.explained import Explained
+    from captune.engine.inspecting import Inspection
     from captune.engine.translation import Translator
     from captune.models.backbone import Backbone
 
@@ -81,6 +84,35 @@ class Captioner:
         pixels = read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
         pieces = spoken(self.backbone, pixels[None], values.generation)
         return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
+
+    def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
+        """Where the model looked for each word of a picture's best caption, or of another `caption`.
+
+        The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
+        for every word (BLIP-2). Of a translated caption the words are those that the model said.
+        """
+        from captune.engine.explaining import explain
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        if isinstance(caption, str):
+            caption = Caption(caption, 0.0)
+        elif caption is not None and caption.original is not None:
+            caption = replace(caption, text=caption.original, original=None)
+        return explain(
+            self.backbone,
+            image,
+            values.generation,
+            caption=caption,
+            max_pixels=values.caption.max_pixels,
+            model=self.name,
+        )
+
+    def inspect(self, image: Any, **options: Any) -> Inspection:
+        """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
+        from captune.engine.inspecting import inspect
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        return inspect(self.backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any

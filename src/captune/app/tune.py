@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "study.journal"
+STOPPED = "stopped"
 BEST = "best.json"
 # Drawn where nothing else is asked for.
 DEFAULT_SPACE = ("learning_rate=1e-5..5e-4:log", "batch_size=4|8|16", "label_smoothing=0..0.2", "warmup_ratio=0..0.2")
@@ -123,11 +124,13 @@ def tune(
         study_name="captune",
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
         direction="minimize" if asked.goal == "loss" else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=asked.search_seed, n_startup_trials=asked.random_trials),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=asked.random_trials) if asked.prune else None,
         load_if_exists=True,
     )
-    left = asked.trials - sum(trial.state.is_finished() for trial in study.trials)
+    # A search that goes on must not draw again what it drew before.
+    seed = asked.search_seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=asked.random_trials)
+    left = asked.trials - sum(t.state.is_finished() and STOPPED not in t.user_attrs for t in study.trials)
 
     stopped: list[int] = []
 
@@ -156,7 +159,9 @@ def tune(
             if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 study.stop()
                 stopped.append(error.code)
-                raise optuna.TrialPruned("stopped") from None
+                trial.set_user_attr(STOPPED, True)
+                study.enqueue_trial(trial.params)  # it is the first when the search goes on
+                raise optuna.TrialPruned(STOPPED) from None
             trial.set_user_attr("error", str(error))
             progress.say(f"trial {trial.number} failed: {error.message}")
             raise
@@ -208,7 +213,8 @@ def _finished(study: optuna.Study, folder: Path) -> Tuned:
 
     states: dict[str, int] = {}
     for trial in study.trials:
-        states[trial.state.name.lower()] = states.get(trial.state.name.lower(), 0) + 1
+        state = STOPPED if STOPPED in trial.user_attrs else trial.state.name.lower()
+        states[state] = states.get(state, 0) + 1
     done = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
     if not done:
         errors = [trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs]

@@ -32,6 +32,7 @@ PANELS = {
     "push": "On the Hub",
     "match": "Pairs",
     "capfilt": "Filter",
+    "review": "List",
     "app": "Page",
     "tune": "Search",
 }

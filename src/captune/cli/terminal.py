@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-UNSCALED = frozenset({"perplexity", "loss"})
 SCALE = "Scores x 100; loss and perplexity as they are."
 
 if TYPE_CHECKING:
@@ -100,4 +99,6 @@ def next_commands(*commands: Sequence[str]) -> None:
 
 def hundred(name: str, score: float) -> str:
     """A score as papers print it: x 100, but perplexity and counts as they are."""
+    from captune.metrics.report import UNSCALED
+
     return f"{score:,.2f}" if name in UNSCALED else f"{100 * score:.1f}"

@@ -265,6 +265,27 @@ class EmbedConfig(Options):
     run_on: WhereOptions = Field(default_factory=WhereOptions)
 
 
+class InspectConfig(Options):
+    """Everything `captune inspect` takes."""
+
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class ReviewOptions(Options):
+    """Which captions a review lists."""
+
+    limit: int = option(20, "Captions listed, the most doubtful first; 0: all.", ge=0)
+    flagged: bool = option(False, "List only captions with a flag.")
+    same: int = option(3, "A caption on this many pictures is flagged as the same; 0: never.", ge=0)
+
+
+class ReviewConfig(Options):
+    """Everything `captune review` takes."""
+
+    review: ReviewOptions = Field(default_factory=ReviewOptions)
+
+
 class AskConfig(Options):
     """Everything `captune ask` takes."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,16 @@ class Caption:
     """A model's sentence.
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
-    (end token included), 0–1. Of a translated caption `original` is what the model said,
-    which the confidence is of.
+    (end token included), 0–1. `tokens` are those it was written with, its end included where it has one;
+    empty where they are not known. Of a translated caption `original` is what the model said: confidence and
+    tokens are of that.
     """
 
     text: str
     confidence: float
+    tokens: tuple[int, ...] = field(default=(), repr=False, compare=False)
     original: str | None = None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the sentence with its confidence."""
+        return f'<span dir="auto">{escape(self.text)}</span> <small>{self.confidence:.0%} confidence</small>'

@@ -158,7 +158,7 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
                     raise ImageError(
                         name, "truncated (its last rows are missing)", "Download or copy it again.", kind="truncated"
                     )
-                orientation = _orientation(image)
+                orientation = orientation_of(image)
                 rgb = _to_rgb(image)
     except UnidentifiedImageError:
         kind, words, step = tell_unknown(head)
@@ -206,7 +206,8 @@ def _sentence(step: str) -> str:
     return step[0].upper() + step[1:] + "."
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """What EXIF says of an opened picture, 1 (upright) to 8."""
     if image.format == "TIFF":
         return 1  # Pillow turns TIFF while loading
     try:

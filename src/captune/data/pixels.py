@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 BICUBIC = Image.Resampling.BICUBIC
+Box = tuple[float, float, float, float]
 
 
 def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: int = 0) -> np.ndarray:
@@ -31,6 +32,16 @@ def resized(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
         return size, size
     longer = int(shorter * max(shape) / min(shape))
     return (shorter, longer) if shape[0] <= shape[1] else (longer, shorter)
+
+
+def seen_box(shape: tuple[int, int], size: int, shorter: int = 0) -> Box:
+    """The part (left, top, right, bottom) of a picture (width, height) that is in its square, in its own pixels."""
+    ends = []
+    for side, whole in zip(shape, resized(shape, size, shorter), strict=True):
+        before = (whole - size) // 2
+        ends.append((before * side / whole, (before + size) * side / whole))
+    (left, right), (top, bottom) = ends
+    return left, top, right, bottom
 
 
 def passes(shape: tuple[int, int], wanted: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

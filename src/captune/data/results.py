@@ -70,7 +70,7 @@ def read_results(path: str, *, references: bool = False) -> Results:
     """
     if path != STDIN and (Path(path).is_dir() or path.startswith("hf:") or path.endswith((".parquet", ".tar"))):
         return _dataset(path)
-    text = _text(path)
+    text = read_text(path)
     name = "standard input" if path == STDIN else path
     if not text.strip():
         raise CaptuneError(f"{name} is empty.", "Expected captions; write the file again.")
@@ -95,7 +95,8 @@ def read_results(path: str, *, references: bool = False) -> Results:
     return found
 
 
-def _text(path: str) -> str:
+def read_text(path: str) -> str:
+    """A file or standard input as text; gzip and a byte order mark are undone."""
     try:
         data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
         if data[:2] == b"\x1f\x8b":

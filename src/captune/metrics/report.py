@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from captune.metrics.statistics import Statistics
+
+# Scores that stand as they are; all others are shown × 100.
+UNSCALED = frozenset({"perplexity", "loss"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,20 @@ class MetricReport:
     def difference(self, other: MetricReport) -> dict[str, float]:
         """This report's scores minus the other's, for the scores that both have."""
         return {name: value - other.scores[name] for name, value in self.scores.items() if name in other.scores}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the scores × 100 (perplexity and loss as they are) with their 95 % intervals."""
+        rows = []
+        for name, value in self.scores.items():
+            shown = (lambda one: f"{one:,.2f}") if name in UNSCALED else (lambda one: f"{100 * one:.1f}")
+            interval = self.intervals.get(name)
+            between = f"{shown(interval.low)} to {shown(interval.high)}" if interval else ""
+            rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{shown(value)}</td><td>{between}</td></tr>")
+        return (
+            f"<table><caption>{self.images:,} pictures, {self.references:,} references</caption>"
+            "<thead><tr><th scope='col'>Score</th><th scope='col'>× 100</th><th scope='col'>95 % interval</th></tr>"
+            f"</thead><tbody>{''.join(rows)}</tbody></table>"
+        )
 
     def to_json(self, *, per_image: bool = True) -> dict[str, Any]:
         report: dict[str, Any] = {

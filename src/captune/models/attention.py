@@ -51,6 +51,11 @@ def attend_now(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     return torch.stack([_products(*one) for one in zip(query, key, value, masks, strict=True)])
 
 
+def attention(query: Tensor, key: Tensor) -> Tensor:
+    """The weights (batch, heads, queries, keys) of that attention, fp32."""
+    return torch.softmax(torch.matmul(query, key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5, -1)
+
+
 def _products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     scores = torch.matmul(query, key.transpose(-1, -2))
     return torch.matmul(torch.softmax(scores if mask is None else scores + mask, -1), value)

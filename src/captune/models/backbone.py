@@ -18,6 +18,7 @@ from captune.models.eye import Eye
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
 from captune.models.pixels import PixelSettings
+from captune.models.reread import Reread, reread
 from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
@@ -119,6 +120,14 @@ class Backbone(ABC):
     def stepper(self) -> Stepper | None:
         """The text part ready for captune's own search; None: `search` is all there is."""
         return None
+
+    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
+        """Written `tokens`, the first `given` start and prompt, over the memory (1, places, width) of a picture.
+
+        The last step reads the last token; a family may leave out those that only read the prompt. None: it cannot.
+        """
+        stepper = self.stepper()
+        return None if stepper is None else reread(stepper, memory, tokens)
 
     def layered_parts(self) -> dict[str, nn.Module]:
         """The parts whose layers may fetch their weights when they run, because training calls them (or `layered.run`).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Blip(Backbone):
     """`BlipForConditionalGeneration` with its tokenizer and pixels."""
 
     family: ClassVar[str] = "blip"
+    kind: ClassVar[str] = "BlipForConditionalGeneration"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip-image-captioning-base", 247_000_000, "bsd-3-clause"),
@@ -45,27 +46,28 @@ class Blip(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Blip:
-        from transformers import AutoTokenizer, BlipForConditionalGeneration
+    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Self:
+        import transformers
+        from transformers import AutoTokenizer
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        model: Any = BlipForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32, **hub)
+        model: Any = getattr(transformers, cls.kind).from_pretrained(str(folder), dtype=torch.float32, **hub)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
         processor = BlipImageProcessorPil.from_pretrained(str(folder), **hub)
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
-            resize_vision(model, image_size)
+            _resize(model, image_size)
         resize_processor(processor, int(model.config.vision_config.image_size))
         return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
-    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip:
-        from transformers import BlipForConditionalGeneration
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Self:
+        import transformers
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
         tokenizer = learn_tokenizer(texts, vocab_size)
-        config = blip_config(size, tokenizer, image_size)
-        model = BlipForConditionalGeneration(config)
-        clear_positions(model)
+        config = _config(size, tokenizer, image_size)
+        model = getattr(transformers, cls.kind)(config)
+        _clear_positions(model)
         side = config.vision_config.image_size
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
         return cls.assembled(model, tokenizer, processor)
@@ -136,8 +138,8 @@ class Blip(Backbone):
     def set_dropout(self, probability: float) -> None:
         config = self.model.config.text_config
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = probability
-        for module in self.model.text_decoder.modules():
-            if isinstance(module, nn.Dropout):
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Dropout) and not name.startswith("vision_model."):
                 module.p = probability
 
     def _save_model(self, folder: Path) -> None:
@@ -148,7 +150,7 @@ class Blip(Backbone):
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
 
 
-def blip_config(size: str, tokenizer: Any, image_size: int | None) -> Any:
+def _config(size: str, tokenizer: Any, image_size: int | None) -> Any:
     """The `BlipConfig` of one of `SIZES`, whatever BLIP is to do."""
     from transformers import BlipConfig
 
@@ -177,7 +179,7 @@ def blip_config(size: str, tokenizer: Any, image_size: int | None) -> Any:
     )
 
 
-def clear_positions(model: Any) -> None:
+def _clear_positions(model: Any) -> None:
     """Say plainly where a patch lies.
 
     From the library's 0.02, noise, it is hidden for long, and learned late or never.
@@ -187,7 +189,7 @@ def clear_positions(model: Any) -> None:
     positions.data.zero_()[0, 1:] = 0.4 * grid_positions(vision.image_size // vision.patch_size, vision.hidden_size)
 
 
-def resize_vision(model: Any, image_size: int) -> None:
+def _resize(model: Any, image_size: int) -> None:
     """Another image size for good."""
     config, embeddings = model.config.vision_config, model.vision_model.embeddings
     positions = resized_positions(embeddings.position_embedding.data[0], image_size, int(config.patch_size))

@@ -20,6 +20,7 @@ from captune.models.backbone import Backbone, Checkpoint
 from captune.models.losses import TokenLosses, padded_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import check_side
+from captune.models.reread import Reread
 from captune.models.vocabulary import learn_tokenizer
 
 SIZES = ("tiny", "tiny-t5")
@@ -219,6 +220,20 @@ class Blip2(Backbone):
         )
         each = len(found) // len(memory)
         return torch.cat([given.repeat_interleave(each, 0), found[:, 1:]], 1)
+
+    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread:
+        """Without attention: the Q-Former looks at the picture once, before the first word."""
+        asked, language = self._asked(memory), self.model.language_model
+        read = torch.tensor([list(tokens)], device=memory.device)
+        if self._speaks_after:
+            logits = language(inputs_embeds=self._behind_picture(asked, read), use_cache=False).logits
+            return Reread(logits[0, asked.shape[1] :].float(), None)
+        encoded, mask = self._read(asked, read[:, 1:given], read.new_tensor([given - 1]))
+        said = torch.cat([read[:, :1], read[:, given:]], 1)
+        logits = language(
+            encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=said, use_cache=False
+        ).logits
+        return Reread(logits[0].float(), None)
 
     @property
     def width(self) -> int:

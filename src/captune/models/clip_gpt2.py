@@ -18,6 +18,7 @@ from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
@@ -191,6 +192,19 @@ class ClipGpt2(Backbone):
             return None
         module = decoder if bridge is None else nn.ModuleList([decoder, bridge])
         return self.kept("text", module, lambda: gpt2_stack(decoder, bridge, self.running_dtype))
+
+    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
+        if is_plain_gpt2(self.model.decoder):
+            return super().reread(memory, tokens, given)
+        with eager_attention(self.model.decoder):
+            found = self.model.decoder(
+                input_ids=torch.tensor([list(tokens)], device=memory.device),
+                encoder_hidden_states=memory if self._bridge is None else self._bridge(memory),
+                use_cache=False,
+                output_attentions=True,
+            )
+        looked = [layer for layer in found.get("cross_attentions") or () if layer is not None]
+        return Reread(found.logits[0].float(), averaged(looked)[0] if looked else None)
 
     @property
     def _bridge(self) -> Any:

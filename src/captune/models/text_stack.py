@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captune.models.attention import attend_now
+from captune.models.attention import attend_now, attention
 from captune.models.dense import Dense, Norm, join_heads, split_heads
 from captune.models.stepper import KeyValues, Stepper
 
@@ -84,19 +84,23 @@ class TextStack(Stepper):
         recalled: list[tuple[Tensor, Tensor]],
         said: KeyValues,
         mask: Tensor | None,
+        looked: list[Tensor] | None = None,
     ) -> Tensor:
+        """As `Stepper.step`; `looked` gets each layer's attention (pictures, heads, rows, places) to the memory."""
         hidden = functional.embedding(tokens, self.words) + functional.embedding(positions, self.positions)
         hidden = hidden if self.first is None else self.first(hidden)
         for number, layer in enumerate(self.stack):
             query, keys, values = split_heads(layer.own(self._before(layer.norm, hidden)), 3, self.heads)
             keys, values = said.write(number, keys, values)
             if layer.cross is None:
-                attended = _attend_both(query, recalled[number], (keys, values), mask)
+                attended = _attend_both(query, recalled[number], (keys, values), mask, looked)
             else:
                 attended = attend_now(query, keys, values, mask)
             hidden = self._behind(layer.norm, hidden, layer.out(join_heads(attended)))
             if layer.cross is not None:
                 (query,) = split_heads(layer.cross.asked(self._before(layer.cross.norm, hidden)), 1, self.heads)
+                if looked is not None:
+                    looked.append(attention(query, recalled[number][0]))
                 attended = attend_now(query, *recalled[number])
                 hidden = self._behind(layer.cross.norm, hidden, layer.cross.out(join_heads(attended)))
             hidden = self._wide(layer, hidden)
@@ -117,7 +121,11 @@ class TextStack(Stepper):
 
 
 def _attend_both(
-    query: Tensor, picture: tuple[Tensor, Tensor], said: tuple[Tensor, Tensor], mask: Tensor | None
+    query: Tensor,
+    picture: tuple[Tensor, Tensor],
+    said: tuple[Tensor, Tensor],
+    mask: Tensor | None,
+    looked: list[Tensor] | None = None,
 ) -> Tensor:
     """One softmax over the picture's rows and what was said, without copying the first behind the second."""
     query = query * query.shape[-1] ** -0.5
@@ -126,4 +134,6 @@ def _attend_both(
     scores = torch.cat([over_picture, over_said if mask is None else over_said + mask], -1)
     weights = torch.softmax(scores, -1)
     split = over_picture.shape[-1]
+    if looked is not None:
+        looked.append(weights[..., :split])
     return torch.matmul(weights[..., :split], picture[1]) + torch.matmul(weights[..., split:], said[1])

@@ -9,7 +9,6 @@ import streamlit as st
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.data.images import PICTURE_SUFFIXES
 from captune.web.downloads import FORMATS, SIDECARS, as_sidecars, as_text
 from captune.web.samples import samples
 from captune.web.settings import PageSettings
@@ -20,6 +19,8 @@ VARIATIONS = 3
 # What the page offers of options that allow more: lowest, highest, step.
 OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.5, 2.0, 0.1)}
 LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
+# What the file chooser offers; whatever a file is called, its contents are what counts.
+USUAL = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif"]
 ABOUT = "Sentences for your pictures. They are written on this machine and sent nowhere else."
 
 
@@ -29,6 +30,7 @@ class Asked:
 
     models: tuple[str, ...]
     options: dict[str, Any]
+    explain: bool
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     asked = _settings(settings)
     pictures = _pictures()
     ready = bool(pictures and asked.models)
-    if st.button("Write captions", type="primary", disabled=not ready, icon=":material/edit:"):
+    if st.button("Write captions", disabled=not ready, icon=":material/edit:"):
         _write(settings, asked, pictures)
     if not pictures:
         st.info("Add pictures, take one with the camera, or try the samples.", icon=":material/add_photo_alternate:")
@@ -55,7 +57,7 @@ def _settings(settings: PageSettings) -> Asked:
         names = list(settings.models)
         chosen = names
         if len(names) > 1:
-            chosen = st.multiselect("Models, side by side", names, default=names[:2])
+            chosen = st.pills("Models, side by side", names, selection_mode="multi", default=names[:2])
         if not chosen:
             st.warning("Choose at least one model.")
         models = {name: model for name in chosen if (model := _load(settings, name))}
@@ -71,9 +73,10 @@ def _settings(settings: PageSettings) -> Asked:
         prompt = st.text_input("Words to begin with", help=GenerationOptions.model_fields["prompt"].description)
         if prompt.strip():
             options["prompt"] = prompt.strip()
+        explain = st.toggle("Where it looked", help="A map of the picture for every word of the first caption.")
         for name, model in models.items():
-            st.caption(f"{name}: {model.captioner.backbone.family} on {model.captioner.backbone.device}")
-    return Asked(tuple(models), options)
+            st.write(f"{name}: {model.captioner.backbone.family} on {model.captioner.backbone.device}")
+    return Asked(tuple(models), options, explain)
 
 
 def _load(settings: PageSettings, name: str) -> Model | None:
@@ -98,7 +101,7 @@ def _pictures() -> list[Picture]:
         whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
         given = st.file_uploader(
             "Pictures",
-            type=sorted(suffix.removeprefix(".") for suffix in PICTURE_SUFFIXES),
+            type=USUAL,
             accept_multiple_files="directory" if whole else True,
             key="folder" if whole else "files",
         )
@@ -120,7 +123,8 @@ def _write(settings: PageSettings, asked: Asked, pictures: list[Picture]) -> Non
     models = {name: load(settings, name) for name in asked.models}
     results: list[Result] = []
     bar = st.progress(0.0, "Looking …")
-    for number, (_, found) in enumerate(describe_all(pictures, models, asked.options), start=1):
+    described = describe_all(pictures, models, asked.options, explain=asked.explain)
+    for number, (_, found) in enumerate(described, start=1):
         bar.progress(number / len(pictures), f"{number} of {len(pictures)}")
         if isinstance(found, CaptuneError):
             st.error(f"**{found.message}** {found.hint}", icon=":material/broken_image:")
@@ -139,14 +143,21 @@ def _results(results: list[Result]) -> None:
         with st.container(border=True):
             left, right = st.columns([2, 3])
             with left:
-                st.image(result.shown, caption=result.name, alt=result.alt, width="stretch")
+                st.image(result.shown, alt=result.alt, width="stretch")
+                st.write(result.name)
             with right:
                 for column, (model, captions) in zip(st.columns(len(result.said)), result.said.items(), strict=True):
                     with column:
                         st.markdown(f"**{model}**")
                         for caption in captions:
                             st.code(caption.text, language=None, wrap_lines=True)
-                            st.caption(f"{100 * caption.confidence:.0f} % sure")
+                            st.write(f"{100 * caption.confidence:.0f} % sure")
+            for model, sheet in result.looked.items():
+                with st.expander(f"Where {model} looked"):
+                    if isinstance(sheet, str):
+                        st.info(sheet)
+                    else:
+                        st.image(sheet, alt=f"Maps of the picture for the words of: {result.said[model][0].text}")
     _downloads(results)
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
@@ -32,11 +32,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Result:
-    """What models said of a picture, by their names; `shown` is a small JPEG of it."""
+    """What models said of a picture, by their names; `shown` is a small JPEG of it.
+
+    `looked` are sheets (PNG) of where they looked for each word of their first caption, or why there is none.
+    """
 
     name: str
     shown: bytes
     said: dict[str, tuple[Caption, ...]]
+    looked: dict[str, bytes | str] = field(default_factory=dict)
 
     @property
     def alt(self) -> str:
@@ -67,23 +71,38 @@ def load(settings: PageSettings, name: str) -> Model:
     return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
 
 
-def describe(picture: Picture, models: Mapping[str, Model], options: Mapping[str, Any]) -> Result:
-    """What every model says of a picture; raises `CaptuneError` for one that cannot be read."""
+def describe(
+    picture: Picture, models: Mapping[str, Model], options: Mapping[str, Any], *, explain: bool = False
+) -> Result:
+    """What every model says of a picture, and where it looked; raises `CaptuneError` for one that cannot be read."""
     image = open_image(picture.data, name=picture.name)
     said: dict[str, tuple[Caption, ...]] = {}
+    looked: dict[str, bytes | str] = {}
     for name, model in models.items():
         with model.turn:
             said[name] = tuple(model.captioner.captions(image, **options))
-    return Result(picture.name, small_jpeg(image), said)
+            if explain:
+                looked[name] = _sheet(model.captioner, image, said[name][0], options)
+    return Result(picture.name, small_jpeg(image), said, looked)
+
+
+def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: Mapping[str, Any]) -> bytes | str:
+    try:
+        sheet = captioner.explain(image, caption, **options).overlay()
+    except CaptuneError as error:
+        return error.message
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
 
 
 def describe_all(
-    pictures: Sequence[Picture], models: Mapping[str, Model], options: Mapping[str, Any]
+    pictures: Sequence[Picture], models: Mapping[str, Model], options: Mapping[str, Any], *, explain: bool = False
 ) -> Iterator[tuple[Picture, Result | CaptuneError]]:
     """Results in order; a bad picture gives its error and stops nothing."""
     for picture in pictures:
         try:
-            yield picture, describe(picture, models, options)
+            yield picture, describe(picture, models, options, explain=explain)
         except CaptuneError as error:
             yield picture, error
 

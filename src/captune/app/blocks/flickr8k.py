@@ -226,11 +226,11 @@ def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
 
 @block("10_demo_widgets", needs=["09_infer_core"])
 def demo_widgets(cfg: Cfg, ctx: Ctx) -> Result:
-    """`widget` to upload a picture and caption it, with its `parts`; without ipywidgets `widget` is None."""
+    """`widget` to caption a picture and see where the model looked, with its `parts`; without ipywidgets it is None."""
     from captune.app.blocks.widgets import build_demo
 
     try:
-        return build_demo(ctx["09_infer_core"]["caption_image_core"])
+        return build_demo(ctx["09_infer_core"]["captioner"])
     except CaptuneError as error:
         settings(cfg).progress.warn(str(error))
         return {"widget": None, "note": str(error)}
@@ -282,6 +282,7 @@ def _check_same(run: Run, asked: Settings) -> None:
         if section != "eval"  # does not shape the weights
         for name, value in options.items()
         if name not in FREE_TO_CHANGE and began[section][name] != value
+        if (name, value) != ("best_metric", "auto")  # a run holds what that stood for
     ]
     if manifest["model"] != asked.model:
         differing.append(f"model {manifest['model']} → {asked.model}")

@@ -28,7 +28,7 @@ def thumbnails(
     """
     found: dict[str, str] = {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        small = threads.map(lambda picture: _thumbnail(picture.image, folder, side), pictures)
+        small = threads.map(lambda picture: thumbnail(picture.image, folder, side), pictures)
         for picture, uri in track(zip(pictures, small, strict=True), progress, "Thumbnails", len(pictures)):
             if uri:
                 found[picture.id] = uri
@@ -42,7 +42,8 @@ def located(image: str, folder: Path) -> Path | None:
     return next((path for path in (Path(image), folder / image) if os.path.isfile(path)), None)
 
 
-def _thumbnail(image: str, folder: Path, side: int) -> str | None:
+def thumbnail(image: str, folder: Path, side: int = SIDE) -> str | None:
+    """A JPEG data URI of one picture, or None where it cannot be opened."""
     path = located(image, folder)
     if path is None:
         return None

@@ -32,6 +32,12 @@ def caption(
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder for the captions, not stdout.")
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain", metavar="DIR", help="Folder for heat maps of where the model looked for each word (PNG, JSON)."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Caption pictures.
@@ -47,7 +53,15 @@ def caption(
     options = resolve(
         CaptionConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
     ).values.caption
-    rows = say(list(_named(inputs)), model=model, progress=progress, environment=os.environ, **told, **chosen.flags)
+    rows = say(
+        list(_named(inputs)),
+        model=model,
+        explain=explain,
+        progress=progress,
+        environment=os.environ,
+        **told,
+        **chosen.flags,
+    )
     good = bad = 0
     bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
     with open_writer(options.format, out, live_stdout()) as writer:

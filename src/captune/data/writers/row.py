@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 from captune.core.records import Caption
@@ -21,6 +22,11 @@ class CaptionRow:
     status: Literal["ok", "error"]
     error: str | None
     model: str
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the picture's name with its captions, or the reason why it has none."""
+        said = "<br>".join(caption._repr_html_() for caption in self.captions)
+        return f"<code>{escape(self.image)}</code><br>{said or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
         """`image`, `caption`, `confidence`, `status`, `error`; `original` if translated, `captions` if several."""

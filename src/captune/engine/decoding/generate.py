@@ -47,7 +47,7 @@ def generate(
     if options.variations:
         options = options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
     asked = prompts or [options.prompt] * len(memory)
-    prefixes = [_prefix(backbone, options, prompt) for prompt in asked]
+    prefixes = [prefix_of(backbone, options, prompt) for prompt in asked]
     stepper = backbone.stepper() if backbone.own_decoder else None
     found: list[list[Caption]] = [[]] * len(memory)
     memory = memory.to(backbone.running_dtype)
@@ -73,7 +73,7 @@ def generate(
     return found
 
 
-def _prefix(backbone: Backbone, options: GenerationOptions, prompt: str | None) -> list[int]:
+def prefix_of(backbone: Backbone, options: GenerationOptions, prompt: str | None) -> list[int]:
     """Start and prompt as tokens; None is the model's own prompt."""
     prefix = [backbone.start, *backbone.words(backbone.prompt if prompt is None else prompt)]
     if len(prefix) + options.max_new_tokens > backbone.longest:
@@ -150,7 +150,9 @@ def _captions(backbone: Backbone, written: Written) -> list[list[Caption]]:
     confidence = torch.exp(written.log_probs / written.lengths.clamp_min(1))
     return [
         [
-            Caption(backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip(), value)
+            Caption(
+                backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip(), value, tuple(row[:length])
+            )
             for row, length, value in zip(*each, strict=True)
         ]
         for each in zip(written.tokens.tolist(), written.lengths.tolist(), confidence.tolist(), strict=True)

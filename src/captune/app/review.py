@@ -1,0 +1,64 @@
+"""`captune review`: what of many captions is worth a look."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.core.config import resolve
+from captune.core.files import write_text
+from captune.core.options import ReviewConfig
+from captune.core.progress import SILENT, Progress
+from captune.data.caption_files import read_captions
+from captune.data.doubts import Doubt, doubts
+
+
+@dataclass(frozen=True)
+class Review:
+    """The captions to look at, the most doubtful first; of how many `pictures`; how many have each of the `flags`."""
+
+    rows: tuple[Doubt, ...]
+    pictures: int
+    flags: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pictures": self.pictures, "flags": self.flags, "rows": [row.to_json() for row in self.rows]}
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the list with thumbnails of pictures that lie where the file says."""
+        from captune.app.review_page import listed
+
+        return listed(self, Path())
+
+
+def review(
+    captions: str | os.PathLike[str],
+    *,
+    html: str | os.PathLike[str] | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Review:
+    """The captions of a file or folder that `captune caption` wrote, the most doubtful first.
+
+    `html` is a page to write with thumbnails. Options are those of `captune review --help`.
+    """
+    asked = resolve(
+        ReviewConfig, environment=os.environ if environment is None else environment, flags=options
+    ).values.review
+    with progress.task("Reading the captions"):
+        found = doubts(read_captions(captions), same=asked.same)
+    counts = Counter(flag for doubt in found for flag in doubt.flags)
+    wanted = [doubt for doubt in found if doubt.flags or not asked.flagged]
+    chosen = Review(tuple(wanted[: asked.limit or None]), len(found), dict(sorted(counts.items())))
+    if html is not None:
+        from captune.app.review_page import page
+
+        folder = Path(captions)
+        with progress.task("Thumbnails"):
+            write_text(html, page(chosen, Path(captions).name, folder if folder.is_dir() else folder.parent))
+    return chosen

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import out_json, out_table, print_line
+from captune.core.options import InspectConfig
+
+if TYPE_CHECKING:
+    from captune.engine.inspecting import Inspection
+
+
+def inspect(
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture.")],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look at how a caption comes about: the picture's preparation, the prompt, every token and the time it takes.
+
+    Each token of the best caption stands with its probability and the likeliest others. They are the model's own,
+    before the penalties of the search.
+    """
+    from captune.app.inspect import inspect as look
+
+    found = look(picture, model=model, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
+    if json:
+        out_json(found.to_json())
+    else:
+        _print(found)
+
+
+def _print(found: Inspection) -> None:
+    print_line(f"{found.caption}\n")
+    out_table("", ("what", "value"), _facts(found))
+    others = [
+        (
+            str(n),
+            step.text,
+            f"{step.probability:.3f}",
+            "  ".join(f"{o.text} {o.probability:.3f}" for o in step.alternatives),
+        )
+        for n, step in enumerate(found.steps, start=1)
+    ]
+    out_table("", ("step", "token", "probability", "instead"), others)
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    made, file = found.preparation, found.preparation.stored
+    cut = "" if made.resized == (made.square, made.square) else f", the middle {made.square} × {made.square} cut out"
+    left, top, right, bottom = made.seen
+    return [
+        ("picture", found.image),
+        (
+            "stored as",
+            f"{file.format}, {file.mode}, {file.width} × {file.height}, {file.turned}",
+        ),
+        ("upright", f"{made.size[0]} × {made.size[1]}"),
+        ("resized to", f"{made.resized[0]} × {made.resized[1]}{cut}"),
+        ("part that is seen", f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"),
+        ("pixels, mean", _numbers(made.mean)),
+        ("pixels, std", _numbers(made.std)),
+        ("pixels, range", f"{made.low:.3f} to {made.high:.3f}"),
+        ("memory", f"{found.memory[0]} places of {found.memory[1]} numbers"),
+        ("prompt", repr(found.prompt) if found.prompt else "none"),
+        ("prompt tokens", " ".join(found.prompt_tokens)),
+        ("model", f"{found.model} ({found.family}), {found.device}, {found.precision}"),
+        ("search", f"{found.decoder}, {found.beams} beam{'s' if found.beams > 1 else ''}"),
+        ("confidence", f"{found.confidence:.3f}"),
+        ("time", ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in found.seconds.items())),
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "  ".join(f"{value:.3f}" for value in values)
+
+
+app = verb(inspect, InspectConfig, sources=())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import note, out_json, out_table
+from captune.core.options import ReviewConfig
+
+
+def review(
+    captions: Annotated[
+        str, typer.Argument(metavar="CAPTIONS", help="File or folder of captune caption: jsonl, json, csv, parquet.")
+    ],
+    chosen: Chosen,
+    html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page with thumbnails.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the most doubtful captions first: failed pictures, empty captions, then the least confident.
+
+    Captions that repeat a phrase, or that stand on several pictures, are flagged.
+    """
+    from captune.app.review import review as look
+
+    found = look(captions, html=html, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
+    if json:
+        out_json(found.to_json())
+        return
+    rows = [
+        (
+            "-" if row.confidence is None else f"{row.confidence:.2f}",
+            row.caption,
+            row.image,
+            "; ".join(f"{flag}: {why}" for flag, why in row.flags.items()),
+        )
+        for row in found.rows
+    ]
+    out_table("", ("sure", "caption", "picture", "flags"), rows)
+    if not quiet:
+        flags = "".join(f", {count:,} {flag}" for flag, count in found.flags.items())
+        note(f"{len(found.rows):,} of {found.pictures:,} pictures{flags}")
+
+
+app = verb(review, ReviewConfig, sources=())

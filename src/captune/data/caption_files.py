@@ -1,0 +1,96 @@
+"""Captions that captune wrote, read back: JSON, JSON Lines, CSV, Parquet, and folders of shards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.records import Caption
+from captune.data.results import read_text
+from captune.data.writers.row import CaptionRow
+
+EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet: image, caption, confidence."
+
+
+def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
+    """A row for each picture of a file, or of all such files of a folder, in order.
+
+    Captions of one picture that stand in several lines (CSV) come as one row. Raises `CaptuneError` with file and
+    line for what is no row of captions.
+    """
+    whole = Path(path)
+    files = [whole]
+    if whole.is_dir():
+        files = sorted(
+            each for each in whole.iterdir() if each.suffix in READERS and not each.stem.endswith(".explained")
+        )
+    if not files:
+        raise CaptuneError(f"There are no captions in the folder {path}.", EXPECTED)
+    rows: dict[str, CaptionRow] = {}
+    for file in files:
+        for number, value in enumerate(READERS.get(file.suffix, _json_lines)(file), start=1):
+            row = _row(value, f"{file}, row {number}")
+            before = rows.get(row.image)
+            captions = row.captions if before is None else before.captions + row.captions
+            rows[row.image] = CaptionRow(row.image, captions, row.status, row.error, row.model)
+    if not rows:
+        raise CaptuneError(f"{path} holds no captions.", EXPECTED)
+    return list(rows.values())
+
+
+def _row(value: Any, where: str) -> CaptionRow:
+    if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
+        raise CaptuneError(f"{where}: no picture and caption.", EXPECTED)
+    if value.get("status") == "error":
+        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "")
+    several = value.get("captions") or [{"text": value["caption"], "confidence": value.get("confidence")}]
+    try:
+        captions = tuple(Caption(str(one["text"] or ""), _number(one["confidence"])) for one in several)
+    except (TypeError, KeyError, ValueError):
+        raise CaptuneError(f"{where}: a confidence that is no number.", EXPECTED) from None
+    return CaptionRow(value["image"], captions, "ok", None, "")
+
+
+def _number(value: Any) -> float:
+    """A confidence; one that is not there is no confidence at all."""
+    return float(value) if value not in (None, "") else float("nan")
+
+
+def _json(path: Path) -> Iterator[Any]:
+    try:
+        found = json.loads(read_text(str(path)))
+    except json.JSONDecodeError as error:
+        raise CaptuneError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", EXPECTED) from None
+    yield from found if isinstance(found, list) else [found]
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for number, line in enumerate(read_text(str(path)).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise CaptuneError(f"{path}, line {number}: not valid JSON ({error.msg}).", EXPECTED) from None
+
+
+def _csv(path: Path) -> Iterator[Any]:
+    yield from csv.DictReader(io.StringIO(read_text(str(path)), newline=""))
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+    from pyarrow.lib import ArrowException
+
+    try:
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise CaptuneError(f"Cannot read {path}: {error}.", EXPECTED) from None
+
+
+READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}

@@ -1,0 +1,31 @@
+"""Explained captions as files: a sheet and its numbers for each picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from captune.core.files import atomic_write, write_text
+from captune.data.explained import Explained
+
+
+class ExplainedFolder:
+    """`photo.explained.png` and `photo.explained.json` for `photo.jpg`.
+
+    Another picture of that name gets `photo-2.explained.png`, and so on, in the order in which they come.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._taken: dict[str, int] = {}
+
+    def write(self, explained: Explained) -> Path:
+        """Write both files; returns the sheet's path."""
+        stem = Path(explained.image).stem or "picture"
+        self._taken[stem] = count = self._taken.get(stem, 0) + 1
+        path = self.folder / f"{stem if count == 1 else f'{stem}-{count}'}.explained.png"
+        with atomic_write(path, "wb") as file:
+            explained.overlay().save(file, "PNG")
+        write_text(path.with_suffix(".json"), json.dumps(explained.to_json(), ensure_ascii=False) + "\n")
+        return path

@@ -1,0 +1,168 @@
+"""Heat maps drawn over pictures: one map over a picture, or a sheet with every word of a caption."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from captune.data.explained import Explained
+from captune.data.pixels import Box
+
+# Matplotlib's magma from its light end: the lightness alone tells the order, whatever colours a reader sees.
+HEAT = np.array(
+    [(253, 231, 167), (254, 194, 135), (252, 150, 104), (244, 105, 92), (211, 67, 110), (160, 47, 127), (106, 28, 129)],
+    dtype=np.float32,
+)
+# A place with this many times its share is drawn in the strongest colour at the least.
+STRONG = 3.0
+COVER = 0.8
+FADED, CUT_AWAY = 0.5, 0.85
+
+PAPER, INK, SOFT, LINE = (255, 255, 255), (28, 28, 32), (98, 98, 108), (222, 222, 228)
+WIDEST, TALLEST, NARROWEST, SHEET, GAP, MARGIN = 260, 290, 170, 1400, 18, 24
+TITLE, WORD, SMALL = 23, 18, 13
+# Room for the legend.
+LEAST = 660
+HEAD = 36
+LEGEND = (
+    "Where more than an even share of the attention fell when the word was chosen.",
+    "Per cent: how probable the word was.",
+)
+
+
+def over_picture(explained: Explained, word: int) -> Image.Image:
+    """The map of a word over the whole picture, at the picture's own size."""
+    return heated(explained.picture, explained.maps[word], explained.box)
+
+
+def heated(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
+    """A picture in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
+    width, height = picture.size
+    left, top = (min(round(start), side - 1) for start, side in zip(box[:2], picture.size, strict=True))
+    right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    base = np.full((height, width, 3), 255, np.float32)
+    base += (grey - 255) * (1 - CUT_AWAY)
+    inside = slice(top, bottom), slice(left, right)
+    base[inside] = 255 + (grey[inside] - 255) * (1 - FADED)
+    shape = right - left, bottom - top
+    heat = np.asarray(Image.fromarray(strength(map_)).resize(shape, Image.Resampling.BICUBIC)).clip(0, 1)
+    place = heat * (len(HEAT) - 1)
+    below = place.astype(int).clip(max=len(HEAT) - 2)
+    colour = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
+    cover = COVER * np.minimum(1, 2.5 * heat)[..., None]
+    base[inside] += (colour - base[inside]) * cover
+    return Image.fromarray(base.round().clip(0, 255).astype(np.uint8))
+
+
+def strength(map_: np.ndarray) -> np.ndarray:
+    """A map as colour strengths 0–1: 0 up to an even share, so that attention to everything shows as nothing."""
+    shares = map_.astype(np.float32) * map_.size
+    return ((shares - 1) / (max(float(shares.max(initial=0)), STRONG) - 1)).clip(0, 1)
+
+
+def sheet(explained: Explained) -> Image.Image:
+    """The caption, the picture, and the picture again beneath each word with the word's map."""
+    scale = min(WIDEST / explained.picture.width, TALLEST / explained.picture.height)
+    width, height = (max(1, round(side * scale)) for side in explained.picture.size)
+    small = explained.picture.resize((width, height), Image.Resampling.LANCZOS)
+    box: Box = tuple(side * scale for side in explained.box)  # type: ignore[assignment]
+    tiles = len(explained.words) + 1
+    wide = max(width, NARROWEST)
+    across, down = wide + GAP, HEAD + height + GAP
+    columns = max(-(-LEAST // across), min(SHEET // across, tiles))
+    rows = -(-tiles // columns)
+    whole = 2 * MARGIN + columns * across - GAP
+    title = _wrapped(explained.caption or "(empty caption)", _font(TITLE, bold=True), whole - 2 * MARGIN)
+    top = MARGIN + len(title) * (TITLE + 8) + 16
+    page = Image.new("RGB", (whole, top + rows * down + 2 * SMALL + MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    for n, line in enumerate(title):
+        draw.text((MARGIN, MARGIN + n * (TITLE + 8)), line, INK, _font(TITLE, bold=True))
+    for n in range(tiles):
+        x, y = MARGIN + n % columns * across, top + n // columns * down
+        if n:
+            word = explained.words[n - 1]
+            _heading(draw, (x, y, wide), word.text, word.confidence)
+            tile = heated(small, explained.maps[n - 1], box)
+        else:
+            _heading(draw, (x, y, wide), "whole caption", explained.confidence, soft=True)
+            tile = small.copy()
+            _frame(tile, box)
+        page.paste(tile, (x, y + HEAD))
+    _legend(draw, MARGIN, top + rows * down)
+    return page
+
+
+def _heading(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int, int], text: str, confidence: float, *, soft: bool = False
+) -> None:
+    """At a place (x, y, width) a word, its confidence in figures to the right and as a line under both."""
+    x, y, wide = place
+    note, font = f"{confidence:.0%}", _font(SMALL) if soft else _font(WORD, bold=True)
+    room = wide - draw.textlength(note, _font(SMALL)) - 10
+    while text and draw.textlength(text, font) > room:
+        text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
+    draw.text((x, y + WORD), text, SOFT if soft else INK, font, anchor="ls")
+    draw.text((x + wide, y + WORD), note, SOFT, _font(SMALL), anchor="rs")
+    draw.line((x, y + WORD + 8, x + wide, y + WORD + 8), LINE, 3)
+    draw.line((x, y + WORD + 8, x + round(wide * min(max(confidence, 0), 1)), y + WORD + 8), INK, 3)
+
+
+def _frame(tile: Image.Image, box: Box) -> None:
+    """Where a square was cut out, the parts that the model never saw are pale."""
+    left, top, right, bottom = (round(side) for side in box)
+    if (left, top, right, bottom) == (0, 0, *tile.size):
+        return
+    pale = Image.blend(tile, Image.new("RGB", tile.size, PAPER), CUT_AWAY)
+    pale.paste(tile.crop((left, top, right, bottom)), (left, top))
+    tile.paste(pale)
+
+
+def _legend(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    for n in range(120):
+        place = n / 119 * (len(HEAT) - 1)
+        below = min(int(place), len(HEAT) - 2)
+        colour = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)
+        draw.line((x + n, y, x + n, y + SMALL), tuple(int(level) for level in colour))
+    for n, line in enumerate(LEGEND):
+        draw.text((x + 132, y - 1 + n * (SMALL + 5)), line, SOFT, _font(SMALL))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+@cache
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib and knows most alphabets, else Pillow's own."""
+    found = find_spec("matplotlib")
+    if found is not None and found.origin:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / f"DejaVuSans{'-Bold' if bold else ''}.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def as_html(explained: Explained) -> str:
+    """The sheet as an element that carries its picture within itself, with the words as its text."""
+    file = io.BytesIO()
+    sheet(explained).save(file, "JPEG", quality=85, optimize=True)
+    words = ", ".join(f"{word.text} {word.confidence:.0%}" for word in explained.words)
+    said = escape(f"{explained.caption} ({explained.confidence:.0%}). Confidence of each word: {words}", quote=True)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="{said}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
