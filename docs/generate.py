@@ -20,6 +20,7 @@ from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
 from captune.core.files import write_text
+from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
     CaptionConfig,
     CompareConfig,
@@ -44,6 +45,8 @@ CONFIGS: dict[str, type[Options]] = {
     "report": ReportConfig,
     "caption": CaptionConfig,
     "serve": ServeConfig,
+    "video": VideoConfig,
+    "webcam": WebcamConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
 }

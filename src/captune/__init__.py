@@ -39,6 +39,8 @@ _HOMES = {
     "score": "captune.app.score",
     "train": "captune.app.train",
     "tune": "captune.app.tune",
+    "video": "captune.app.video",
+    "webcam": "captune.app.webcam",
     "CaptuneError": "captune.core.errors",
     "Caption": "captune.core.records",
     "ImageRecord": "captune.core.records",

@@ -13,6 +13,7 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
+from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
     CaptionConfig,
     CompareConfig,
@@ -38,6 +39,8 @@ CONFIGS = {
     "report": ReportConfig,
     "caption": CaptionConfig,
     "serve": ServeConfig,
+    "video": VideoConfig,
+    "webcam": WebcamConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
 }

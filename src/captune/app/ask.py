@@ -23,6 +23,7 @@ class Answer:
     answer: str
     confidence: float
     error: str = ""
+    original: str | None = None  # of a translated answer, what the model said
 
 
 def ask(
@@ -55,5 +56,5 @@ def ask(
         if isinstance(found, CaptuneError):
             answers.append(Answer(path, "", 0.0, reason_of(found, path)))
         else:
-            answers.append(Answer(path, found[0].text, found[0].confidence))
+            answers.append(Answer(path, found[0].text, found[0].confidence, original=found[0].original))
     return answers

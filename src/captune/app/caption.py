@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +65,30 @@ def reason_of(error: CaptuneError, path: str) -> str:
     return reason or error.message.removeprefix(f"{path}: ")
 
 
-def find_pictures(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = True) -> list[str]:
+def find_pictures(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    what: str = "pictures",
+) -> list[str]:
     """Paths of pictures: files as given, folders and patterns opened, each once, in order.
 
-    In a folder, files whose name ends like a picture's are taken; a file that is named
-    outright is taken whatever its name. Raises `UsageError` where nothing is found.
+    In a folder, files whose name ends like a picture's (as in `suffixes`) are taken; a file that
+    is named outright is taken whatever its name. Raises `UsageError` where nothing is found.
     """
     given = [os.fspath(item) for item in inputs]
     if not given:
-        raise UsageError("No pictures were given.", "Name files, folders or patterns, or - for a list on stdin.")
+        raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
     found: dict[str, None] = {}
     for item in given:
         if os.path.isdir(item):
             inside = _walk(item) if recursive else sorted(os.path.join(item, n) for n in os.listdir(item))
-            pictures = [p for p in inside if Path(p).suffix.lower() in PICTURE_SUFFIXES and os.path.isfile(p)]
+            pictures = [p for p in inside if Path(p).suffix.lower() in suffixes and os.path.isfile(p)]
             if not pictures:
                 raise UsageError(
-                    f"There are no pictures in the folder {item}.",
-                    f"Looked for: {' '.join(sorted(PICTURE_SUFFIXES))}.",
+                    f"There are no {what} in the folder {item}.",
+                    f"Looked for: {' '.join(sorted(suffixes))}.",
                 )
             found |= dict.fromkeys(pictures)
         elif glob.has_magic(item) and not os.path.exists(item):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captune.app.running import settle
 from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from captune.core.errors import CaptuneError
     from captune.core.options import GenerationOptions
     from captune.data.explained import Explained
     from captune.engine.inspecting import Inspection
+    from captune.engine.translation import Translator
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
@@ -33,6 +36,8 @@ class Captioner:
     def __init__(self, name: str, backbone: Backbone, config: Resolved[CaptionConfig]) -> None:
         self.name, self.backbone, self.config = name, backbone, config
         self.options = config.with_defaults("generation", backbone.generation)
+        self._translators: dict[str, Translator] = {}
+        self._loading = Lock()
 
     @classmethod
     def load(
@@ -44,7 +49,9 @@ class Captioner:
 
         backbone = load_backbone(str(model), quantize=config.values.run_on.quantize)
         settle(backbone, config.values.run_on)
-        return cls(str(model), backbone, config)
+        captioner = cls(str(model), backbone, config)
+        captioner.translator(config.values)
+        return captioner
 
     def __call__(self, image: Any, **options: Any) -> Caption:
         """The best caption of one picture: a path, bytes, or a PIL picture."""
@@ -52,8 +59,6 @@ class Captioner:
 
     def captions(self, image: Any, **options: Any) -> list[Caption]:
         """All captions of one picture that the options ask for, the best first."""
-        from captune.core.errors import CaptuneError
-
         for _, found in self.stream([(None, image)], **options):
             if isinstance(found, CaptuneError):
                 raise found
@@ -62,8 +67,6 @@ class Captioner:
 
     def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
         """Captions of many pictures; the same as one by one. An unreadable picture raises."""
-        from captune.core.errors import CaptuneError
-
         results = []
         for _, found in self.stream(((None, image) for image in images), **options):
             if isinstance(found, CaptuneError):
@@ -91,7 +94,7 @@ class Captioner:
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
 
-        `image` is a picture, or what `read` made of one.
+        `image` is a picture, or what `read` made of one. In another language it comes as one piece.
         """
         import numpy as np
 
@@ -99,24 +102,30 @@ class Captioner:
         from captune.engine.pictures import read_pixels
 
         values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
+        translator = self.translator(values)
         known = isinstance(image, np.ndarray)
         pixels = image if known else read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
-        return spoken(self.backbone, pixels[None], values.generation)
+        pieces = spoken(self.backbone, pixels[None], values.generation)
+        return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
         """Where the model looked for each word of a picture's best caption, or of another `caption`.
 
         The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
-        for every word (BLIP-2).
+        for every word (BLIP-2). Of a translated caption the words are those that the model said.
         """
         from captune.engine.explaining import explain
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
+        if isinstance(caption, str):
+            caption = Caption(caption, 0.0)
+        elif caption is not None and caption.original is not None:
+            caption = replace(caption, text=caption.original, original=None)
         return explain(
             self.backbone,
             image,
             values.generation,
-            caption=Caption(caption, 0.0) if isinstance(caption, str) else caption,
+            caption=caption,
             max_pixels=values.caption.max_pixels,
             model=self.name,
         )
@@ -138,7 +147,7 @@ class Captioner:
         from captune.engine.captioning import caption_stream
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
-        return caption_stream(
+        stream = caption_stream(
             self.backbone,
             items,
             values.generation,
@@ -146,3 +155,27 @@ class Captioner:
             workers=values.caption.workers,
             max_pixels=values.caption.max_pixels,
         )
+        translator = self.translator(values)
+        if translator is None:
+            return stream
+        from captune.engine.translation import translated
+
+        return translated(stream, translator, values.caption.batch_size)
+
+    def translator(self, values: CaptionConfig) -> Translator | None:
+        """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
+        language, name = values.translation.language, values.translation.translator
+        if language is None:
+            if name is not None:
+                raise UsageError(f"{name} is told no language.", "Name it: --language de")
+            return None
+        if language == "en" and name is None:
+            return None
+        from captune.engine.translation import default_translator, load_translator
+
+        name = name or default_translator(language)
+        with self._loading:
+            if name not in self._translators:
+                self._translators[name] = load_translator(name, language, self.backbone.device)
+        found = self._translators[name]
+        return found if found.language == language else found.into(language)

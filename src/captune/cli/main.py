@@ -58,6 +58,8 @@ VERBS = {
     "caption": Verb(
         "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
     ),
+    "video": Verb("Caption the scenes of films: times, JSON, subtitles.", WORK, "Captions printed so far stand."),
+    "webcam": Verb("Caption what a camera sees, every few seconds.", WORK, "Captions printed so far stand."),
     "inspect": Verb("How one caption comes about: pixels, tokens, probabilities, time.", WORK),
     "review": Verb("The most doubtful captions first, from files of captune caption.", WORK),
     "match": Verb("How well texts fit pictures; the best pictures of a text, the best texts of a picture.", WORK),

@@ -19,6 +19,8 @@ from captune.core.training_options import ModelOptions as ModelOptions
 from captune.core.training_options import TrainOptions as TrainOptions
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+# ISO 639, with a script or a country where a model tells them apart: de, zh, zh_Hant, pt_br.
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
 # transformers' own values are taken as well.
 EarlyStopping = Annotated[
     Literal["on", "off", "never"], BeforeValidator(lambda asked: {True: "on", False: "off"}.get(asked, asked))
@@ -157,6 +159,19 @@ class CaptionOptions(Options):
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
 
 
+class TranslationOptions(Options):
+    """The language captions come in."""
+
+    language: Language | None = option(
+        None, "Translate captions into this language: de, fr, es …; default: as the model says them."
+    )
+    translator: str | None = option(
+        None,
+        "Model that translates: Marian, M2M100 or T5 (MADLAD-400), a folder or a Hub id. "
+        "Default: Helsinki-NLP/opus-mt-en-LANGUAGE.",
+    )
+
+
 class TrainConfig(Options):
     """Everything `captune train` takes, as it stands in a run's `config.yaml`."""
 
@@ -225,6 +240,7 @@ class CaptionConfig(Options):
 
     caption: CaptionOptions = Field(default_factory=CaptionOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 
@@ -276,6 +292,7 @@ class AskConfig(Options):
     """Everything `captune ask` takes."""
 
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
 
 

@@ -28,12 +28,14 @@ class Caption:
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
     (end token included), 0–1. `tokens` are those it was written with, its end included where it has one;
-    empty where they are not known.
+    empty where they are not known. Of a translated caption `original` is what the model said: confidence and
+    tokens are of that.
     """
 
     text: str
     confidence: float
     tokens: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    original: str | None = None
 
     def _repr_html_(self) -> str:
         """In a notebook: the sentence with its confidence."""

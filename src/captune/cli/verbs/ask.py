@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.options import AskConfig
+
+if TYPE_CHECKING:
+    from captune.app.ask import Answer
 
 
 def ask(
@@ -32,7 +35,7 @@ def ask(
     progress = TerminalProgress(quiet=quiet)
     answers = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
     if json:
-        out_json([asdict(answer) for answer in answers])
+        out_json([_row(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:
         print_line(answers[0].answer)
     else:
@@ -46,6 +49,13 @@ def ask(
         progress.warn(f"{answer.image}: {answer.error}")
     if failed:
         raise typer.Exit(EXIT_FAILURE if len(failed) == len(answers) else EXIT_SOME_IMAGES_FAILED)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    row = asdict(answer)
+    if answer.original is None:
+        del row["original"]
+    return row
 
 
 app = verb(ask, AskConfig, sources=())

@@ -29,7 +29,7 @@ class CaptionRow:
         return f"<code>{escape(self.image)}</code><br>{said or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
-        """`image`, `caption`, `confidence`, `status`, `error`; `captions` where there are several."""
+        """`image`, `caption`, `confidence`, `status`, `error`; `original` if translated, `captions` if several."""
         first = self.captions[0] if self.captions else None
         row: dict[str, Any] = {
             "image": self.image,
@@ -38,6 +38,14 @@ class CaptionRow:
             "status": self.status,
             "error": self.error,
         }
+        if first and first.original is not None:
+            row["original"] = first.original
         if len(self.captions) > 1:
-            row["captions"] = [{"text": c.text, "confidence": c.confidence} for c in self.captions]
+            row["captions"] = [caption_json(caption) for caption in self.captions]
         return row
+
+
+def caption_json(caption: Caption) -> dict[str, Any]:
+    """`text`, `confidence`, and `original` of a translated caption."""
+    said: dict[str, Any] = {"text": caption.text, "confidence": caption.confidence}
+    return said if caption.original is None else {**said, "original": caption.original}

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import live_stdout, note
+from captune.core.config import resolve
+from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
+from captune.core.film_options import VideoConfig
+
+
+def video(
+    films: Annotated[list[str], typer.Argument(metavar="FILM...", help="Films, folders of films, or globs.")],
+    chosen: Chosen,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="File for the captions, not stdout; subtitles of several films: a folder.",
+        ),
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option("--frames", metavar="DIR", help="Folder for the pictures that were captioned.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Caption films: a line for each scene, with its times.
+
+    A film that cannot be read, or not whole, does not stop the others: its reason is shown, and the exit
+    code is 3 (1 if nothing could be captioned).
+    """
+    from captune.app.video import video as watch
+    from captune.core.files import write_text
+    from captune.data.film_captions import FORMS, SUBTITLES, FilmCaptions
+    from captune.data.writers.writer import encodable, is_folder
+
+    progress = TerminalProgress(quiet=quiet)
+    told = chosen.sources
+    format = resolve(
+        VideoConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
+    ).values.video.format
+    out = None if out == "-" else out
+    folder = Path(out) if out is not None and is_folder(Path(out)) else None
+    stream, written = live_stdout(), set[str]()
+
+    def put(name: str, done: list[FilmCaptions]) -> None:
+        text = encodable(FORMS[format](done), "utf-8" if out else stream.encoding)
+        if out is None:
+            stream.write(text)
+            stream.flush()
+        elif folder is None:
+            write_text(out, text)
+        else:
+            while name in written:
+                name += "-2"
+            written.add(name)
+            write_text(folder / f"{name}.{'txt' if format == 'text' else format}", text)
+
+    done: list[FilmCaptions] = []
+    for film in watch(
+        films, model=model, frames=frames, progress=progress, environment=os.environ, **told, **chosen.flags
+    ):
+        done.append(film)
+        if film.error:
+            progress.warn(f"{film.film}: {film.error}")
+        if format in SUBTITLES:
+            if folder is None and len(done) > 1:
+                raise UsageError(f"A {format} file holds one film.", "Give a folder for several: --out DIR")
+            if film.scenes:
+                put(Path(film.film).stem, [film])
+        elif format == "text" and out is None:
+            note(film.film)
+            put("", [film])
+    if format == "json" or (format == "text" and out is not None):
+        put("captions", done)
+    bad = sum(film.status == "error" for film in done)
+    if bad:
+        progress.warn(f"{bad} of {len(done)} films could not be captioned, or not whole.")
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED if any(film.scenes for film in done) else EXIT_FAILURE)
+
+
+app = verb(video, VideoConfig, sources=("config", "sets"))

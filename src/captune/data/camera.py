@@ -1,0 +1,87 @@
+"""Looking through a camera: a picture now and then, always a fresh one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PIL import Image
+
+from captune.core.errors import CaptuneError, missing_extra
+
+
+class Camera:
+    """An open camera, stream or film, to be used in a `with` block.
+
+    `source` is a camera's number ("0"), a stream's address or a film's path. Raises `CaptuneError`
+    where nothing can be opened.
+    """
+
+    def __init__(self, source: str) -> None:
+        try:
+            import cv2
+        except ImportError:
+            raise missing_extra("opencv-python-headless", "webcam", "Looking through a camera") from None
+        self.source = source
+        self.is_film = os.path.isfile(source)
+        _quiet(cv2)
+        self._capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise _closed(source)
+        self._rate = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._capture.release()
+
+    def pictures(
+        self, every: float, *, now: Callable[[], float] = time.monotonic
+    ) -> Iterator[tuple[float, Image.Image]]:
+        """Seconds since the first picture and an RGB picture, every `every` seconds or as soon as asked after that.
+
+        Between two pictures the camera's frames are thrown away, so that none is old. A film's seconds are its
+        own, and it ends; a camera that stops raises `CaptuneError`.
+        """
+        start, due, frames = now(), 0.0, 0
+        while self._capture.grab():
+            at = frames / self._rate if self.is_film else now() - start
+            frames += 1
+            if at + 0.5 / self._rate < due:
+                continue
+            given, pixels = self._capture.retrieve()
+            if not given:
+                break
+            due = at + every
+            yield at, _picture(pixels)
+        if not (self.is_film and frames):
+            raise CaptuneError(
+                f"The camera {self.source} gives no pictures any more.", "Check its cable, then start again."
+            )
+
+
+def _picture(pixels: Any) -> Image.Image:
+    """OpenCV's blue, green and red turned round."""
+    return Image.fromarray(pixels[:, :, ::-1].copy())
+
+
+def _closed(source: str) -> CaptuneError:
+    if source.isdigit():
+        return CaptuneError(
+            f"There is no camera {source}, or another program has it.",
+            "Plug one in, allow its use, close what uses it, or name another: --camera 1. "
+            "A film does as well: --camera film.mp4",
+        )
+    return CaptuneError(f"{source} cannot be opened as a camera, a stream or a film.", "Check the path or the address.")
+
+
+def _quiet(cv2: Any) -> None:
+    """OpenCV's own notes on a missing camera say less than captune's."""
+    try:
+        cv2.setLogLevel(0)
+    except AttributeError:  # other builds of OpenCV have no such function
+        cv2.utils.logging.setLogLevel(0)

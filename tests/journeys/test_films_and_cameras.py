@@ -1,0 +1,138 @@
+"""Films and cameras on the command line, each verb a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from captune.models.blip import Blip
+from films import drawn, shot, write_film, write_sound
+from lively import LIVELY
+
+pytest.importorskip("av")
+WORDS = ("a red circle on the left", "two dogs play in the snow", "a man rides a bike")
+LENGTHS = (2.0, 3.0, 2.5)
+SHORT = ("--num-beams", "1", "--max-new-tokens", "4", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, three films of which one is whole, and what is no film."""
+    folder = tmp_path_factory.mktemp("films")
+    torch.manual_seed(0)
+    backbone = Blip.tiny(WORDS * 3)
+    with torch.no_grad():
+        LIVELY["blip"](backbone.model)
+    backbone.save(folder / "model")
+    frames = [frame for seed, length in enumerate(LENGTHS) for frame in shot(drawn(seed), length)]
+    write_film(folder / "good.mp4", frames)
+    whole = write_film(folder / "whole.mkv", frames, codec="libx264").read_bytes()
+    (folder / "cut.mkv").write_bytes(whole[: len(whole) * 7 // 10])
+    write_sound(folder / "sound.m4a")
+    (folder / "page.mp4").write_text("<!DOCTYPE html><html>404</html>")
+    return folder
+
+
+def captune(*words: object, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "captune", *map(str, words)],
+        cwd=folder, env=environment, text=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_bad_films_are_named_and_stop_nothing(here: Path) -> None:
+    names = ("nowhere.mp4", "sound.m4a", "good.mp4", "cut.mkv", "page.mp4")
+    done = captune(
+        "video", *names, "--model", "model", "--format", "json", "--no-merge", "--frames", "frames", *SHORT,
+        folder=here, code=3,
+    )  # fmt: skip
+    found = {film["film"]: film for film in json.loads(done.stdout)}
+    assert list(found) == list(names)
+    assert [film["status"] for film in found.values()] == ["error", "error", "ok", "error", "error"]
+    assert [len(film["scenes"]) for film in found.values()] == [0, 0, 3, 2, 0]
+    assert found["cut.mkv"]["error"].startswith("truncated")
+    assert found["sound.m4a"]["error"] == "sound alone, no pictures"
+    assert all(name in done.stderr for name in names if name != "good.mp4")
+    for scene, start in zip(found["good.mp4"]["scenes"], (0, 2, 5), strict=True):
+        assert start <= scene["start"] <= start + 0.3
+        assert scene["start"] <= scene["time"] <= scene["end"]
+        assert 0 < scene["confidence"] < 1
+        assert (here / scene["frame"]).is_file()
+    # The saved picture is the one that was captioned, but for JPEG's losses.
+    assert len(list((here / "frames" / "good").iterdir())) == 3
+    assert captune("video", "page.mp4", "--model", "model", *SHORT, folder=here, code=1).stdout == ""
+
+
+def test_subtitles_and_tables(here: Path) -> None:
+    table = captune("video", "good.mp4", "--model", "model", "--no-merge", *SHORT, folder=here).stdout
+    assert len(table.splitlines()) == 3
+    assert table.startswith("0:00:00.0  0:00:0")
+    said = captune("video", "good.mp4", "--model", "model", "--format", "srt", *SHORT, folder=here).stdout
+    assert said.startswith("1\n00:00:00,000 --> 00:00:0")
+    captune("video", "good.mp4", "--model", "model", "--format", "vtt", "--out", "one.vtt", *SHORT, folder=here)
+    assert (here / "one.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:00.000 --> ")
+    many = ("good.mp4", "whole.mkv")
+    captune("video", *many, "--model", "model", "--format", "srt", "--out", "subtitles", *SHORT, folder=here)
+    assert sorted(path.name for path in (here / "subtitles").iterdir()) == ["good.srt", "whole.srt"]
+    wrong = captune("video", *many, "--model", "model", "--format", "srt", *SHORT, folder=here, code=2)
+    assert "--out DIR" in wrong.stderr
+
+
+def test_even_intervals(here: Path) -> None:
+    done = captune(
+        "video", "good.mp4", "--model", "model", "--every", "1.5", "--no-merge", "--format", "json", *SHORT,
+        folder=here,
+    )  # fmt: skip
+    starts = [scene["start"] for scene in json.loads(done.stdout)[0]["scenes"]]
+    assert starts == pytest.approx([0, 1.5, 3, 4.5, 6], abs=0.1)
+
+
+def test_a_film_as_a_webcam(here: Path) -> None:
+    pytest.importorskip("cv2")
+    done = captune(
+        "webcam", "--camera", "good.mp4", "--every", "2", "--count", "3", "--json", "--save", "seen", "--model",
+        "model", *SHORT, folder=here,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["seconds"] for row in rows] == pytest.approx([0, 2, 4], abs=0.1)
+    assert all({"time", "text", "confidence", "frame"} <= set(row) for row in rows)
+    assert len(list((here / "seen").iterdir())) == 3
+    lines = captune("webcam", "--camera", "good.mp4", "--model", "model", *SHORT, folder=here).stdout.splitlines()
+    assert len(lines) == 2
+    assert "There is no camera" in captune("webcam", "--camera", "63", "--model", "model", folder=here, code=1).stderr
+
+
+def test_ctrl_c_ends_a_webcam_in_order(here: Path) -> None:
+    pytest.importorskip("cv2")
+    program = (
+        "import captune.data.camera as c, itertools, time\n"
+        "from PIL import Image\n"
+        "c.Camera.__init__ = lambda self, source: None\n"
+        "c.Camera.__exit__ = lambda self, *e: print('released', flush=True)\n"
+        "def pictures(self, every):\n"
+        "    for n in itertools.count():\n"
+        "        yield float(n), Image.new('RGB', (40, 40)); time.sleep(0.05)\n"
+        "c.Camera.pictures = pictures\n"
+        "from captune.cli.main import main; main()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, "webcam", "--model", "model", *SHORT], cwd=here, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert running.stdout
+    assert running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert out.splitlines()[-1] == "released"

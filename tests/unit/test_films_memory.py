@@ -1,0 +1,45 @@
+"""A long film takes no more memory than a short one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from captune.data.cuts import find_scenes
+from captune.data.films import Film
+from films import RATE, drawn, write_film
+
+pytest.importorskip("av")
+SIZE, MINUTES, SCENE = (640, 360), 10, 6
+
+
+def long_film() -> Iterator[Image.Image]:
+    pictures = [drawn(seed).resize(SIZE) for seed in range(10)]
+    for second in range(60 * MINUTES):
+        yield from [pictures[second // SCENE % 10]] * RATE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one_scene", [False, True])
+def test_memory_stays_flat(one_scene: bool, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", long_film())
+    me, seen, found = psutil.Process(), [], 0
+    with Film(path) as film:
+
+        def watched() -> Iterator[object]:
+            for number, sample in enumerate(film.samples(5)):
+                if number % 300 == 299:
+                    seen.append(me.memory_info().rss)
+                yield sample
+
+        # Every whole frame has 0.35 MB: all of them together 1 GB.
+        for scene in find_scenes(watched(), lambda: film.end, least=1e9 if one_scene else 1.0):  # type: ignore[arg-type]
+            film.picture(scene.best.frame)
+            found += 1
+    assert found == (1 if one_scene else 60 * MINUTES // SCENE)
+    assert len(seen) >= 8
+    assert max(seen[1:]) - seen[0] < 40e6
