@@ -33,6 +33,7 @@ from captune.web.downloads import as_sidecars, as_text
 from captune.web.samples import samples
 from captune.web.settings import VARIABLE, PageSettings, named_models
 from lively import LIVELY
+from translators import marian
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT = 60_000  # milliseconds
@@ -82,6 +83,24 @@ def test_a_sample_is_captioned_by_both_models(page: Any, models: dict[str, str])
     widget(page.button, "Write captions").click().run()
     assert not page.exception
     assert [one.label for one in page.expander[:2]] == ["Where base looked", "Where tuned looked"]
+
+
+def test_captions_come_in_the_language_that_is_chosen(
+    models: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from streamlit.testing.v1 import AppTest
+
+    german = marian(tmp_path / "opus")
+    settings = PageSettings({"base": models["base"]}, {"device": "cpu"}, ["", "de"], german)
+    monkeypatch.setenv(VARIABLE, settings.to_environment()[VARIABLE])
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
+    page.checkbox(key="scene-1.png").check()
+    page.selectbox[0].set_value("de").run()
+    widget(page.button, "Write captions").click().run()
+    assert not page.exception
+    data, _ = samples()["scene-1.png"]
+    wanted = Captioner.load(models["base"], device="cpu")(data, language="de", translator=german, max_new_tokens=30)
+    assert [code.value for code in page.code] == [wanted.text]
 
 
 def test_without_a_model_nothing_can_be_written(page: Any) -> None:

@@ -15,6 +15,7 @@ import schemathesis
 
 import captune
 from serving import Serving, data_url, encoded, picture, running, save_tiny
+from translators import marian
 
 PICTURES = [picture(seed) for seed in range(12)]
 
@@ -63,6 +64,38 @@ def test_a_file_of_a_form_and_base64_say_the_same(client: httpx.Client, alone: d
     said = alone["base"](PICTURES[0], num_beams=2)
     assert form.json()["model"] == "base"
     assert (caption["text"], caption["confidence"]) == (said.text, pytest.approx(said.confidence, abs=1e-5))
+
+
+def test_captions_are_explained(client: httpx.Client, alone: dict[str, Any]) -> None:
+    asked = {"image": encoded(PICTURES[3]), "num_captions": 2, "num_beams": 2, "explain": True}
+    answer = client.post("/v1/caption", json=asked)
+    assert len(texts(answer)) == 2
+    first = answer.json()["captions"][0]
+    told = alone["base"].explain(PICTURES[3], num_captions=2, num_beams=2).to_json()
+    assert [word["word"] for word in first["explained"]["words"]] == [word["word"] for word in told["words"]]
+    assert first["explained"]["words"][0]["map"][0] == pytest.approx(told["words"][0]["map"][0], abs=1e-4)
+    assert "explained" not in client.post("/v1/caption", json={**asked, "explain": False}).json()["captions"][0]
+
+
+def test_captions_in_a_language_that_is_offered(models: dict[str, str], alone: dict[str, Any], tmp_path: Path) -> None:
+    german = marian(tmp_path / "opus")
+    with running({"base": models["base"]}, languages=("de",), translator=german) as serving, serving.client() as client:
+        asked = {"image": encoded(PICTURES[1]), "num_captions": 2, "num_beams": 2}
+        plain, said = (client.post("/v1/caption", json={**asked, **more}) for more in ({}, {"language": "de"}))
+        wanted = alone["base"].captions(PICTURES[1], num_captions=2, num_beams=2, language="de", translator=german)
+        assert texts(said) == [caption.text for caption in wanted]
+        assert [one["original"] for one in said.json()["captions"]] == texts(plain)
+        assert "original" not in plain.json()["captions"][0]
+        refused = client.post("/v1/caption", json={**asked, "language": "fr"})
+        assert refused.status_code == 422
+        assert "Offered here: de, en" in refused.json()["hint"]
+        chat = openai.OpenAI(base_url=f"{serving.url}/v1", api_key="none")
+        message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(PICTURES[1])}}]}
+        pieces = chat.chat.completions.create(
+            model="base", messages=[message], stream=True, extra_body={"language": "de"}
+        )
+        spoken = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        assert spoken == alone["base"](PICTURES[1], num_beams=1, language="de", translator=german).text
 
 
 def test_many_clients_with_mixed_options_and_models_get_the_captions_of_each_alone(

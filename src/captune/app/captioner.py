@@ -162,6 +162,20 @@ class Captioner:
 
         return translated(stream, translator, values.caption.batch_size)
 
+    def translate(
+        self, captions: Iterable[list[Caption]], language: str, translator: str | None = None
+    ) -> list[list[Caption]]:
+        """Captions of pictures in another language, by a model that is named, else the Hub's for that language."""
+        flags = {"language": language, **({"translator": translator} if translator else {})}
+        values = resolve(CaptionConfig, flags=flags, base=self.options).values
+        model = self.translator(values)
+        if model is None:
+            return list(captions)
+        from captune.engine.translation import translated
+
+        stream = translated(((None, found) for found in captions), model, values.caption.batch_size)
+        return [found for _, found in stream if not isinstance(found, CaptuneError)]
+
     def translator(self, values: CaptionConfig) -> Translator | None:
         """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
         language, name = values.translation.language, values.translation.translator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from captune.core.options import DeviceOptions, GenerationOptions, Options, option
+from captune.core.options import DeviceOptions, GenerationOptions, Language, Options, TranslationOptions, option
 
 
 class ServeOptions(Options):
@@ -34,6 +34,9 @@ class ServeOptions(Options):
     )
     cors: tuple[str, ...] = option((), "Origins whose pages may call the server, such as https://example.com; *: any.")
     allow_urls: bool = option(False, "Fetch pictures that requests name by http(s) addresses, public ones only.")
+    languages: tuple[Language, ...] = option(
+        (), "Languages, besides --language, that requests may ask for: de, fr, es … A model for each is loaded then."
+    )
     access_log: bool = option(True, "A line of JSON on stderr for each request.")
 
 
@@ -42,4 +45,5 @@ class ServeConfig(Options):
 
     serve: ServeOptions = Field(default_factory=ServeOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)

@@ -9,11 +9,46 @@ from pydantic import BaseModel, Field
 from captune.web.problems import ProblemBody
 
 
+class Alternative(BaseModel):
+    """A piece of text that could stand where a word begins, and its probability."""
+
+    text: str
+    probability: float
+
+
+class WordLooked(BaseModel):
+    """A word, and where the model looked for it: `map` (rows, columns) sums to 1.
+
+    `on_picture` is the share of its attention that fell on the picture.
+    """
+
+    word: str
+    confidence: float
+    on_picture: float
+    alternatives: list[Alternative]
+    map: list[list[float]]
+
+
+class Explanation(BaseModel):
+    """Heat maps of a caption's words: rows and columns divide `box` (left, top, right, bottom) of the upright picture.
+
+    `size` (width, height) is that of the picture, in pixels; `grid` are rows and columns.
+    """
+
+    about: str
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    grid: tuple[int, int]
+    words: list[WordLooked]
+
+
 class CaptionSaid(BaseModel):
     """A caption and how sure the model is of it: the geometric mean of its tokens' probabilities, 0-1."""
 
     text: str = Field(examples=["a red circle left of a blue square"])
     confidence: float = Field(examples=[0.83])
+    original: str | None = Field(None, description="What the model said, where that was translated.")
+    explained: Explanation | None = None
 
 
 class CaptionAnswer(BaseModel):

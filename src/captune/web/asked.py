@@ -53,6 +53,9 @@ class _Searched(GenerationOptions):
     """Options of the search; what is not given is as the model was saved, else captune's default."""
 
     model: Model = None
+    language: Annotated[
+        str | None, Field(description="Language of the captions, one of those that the server offers.", max_length=20)
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""
@@ -63,6 +66,7 @@ class CaptionRequest(_Searched):
     """A picture to caption, with options of the search."""
 
     image: Picture
+    explain: bool = Field(False, description="Say where the model looked for each word, and what else was likely.")
 
 
 class BatchRequest(_Searched):
@@ -132,6 +136,7 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
     top_p: float | None = Field(None, ge=0, le=1, description="`top_p`.")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
+    language: str | None = Field(None, description="As in /v1/caption.", max_length=20)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,15 @@ class _Pairs:
 
 
 @dataclass(frozen=True)
+class _Riddle:
+    """A picture's file, and captions of it that are to be explained."""
+
+    picture: bytes
+    captions: Sequence[Caption]
+    options: GenerationOptions
+
+
+@dataclass(frozen=True)
 class _Speech:
     """Pixels to caption aloud.
 
@@ -59,6 +68,7 @@ class _Speech:
 
     pixels: np.ndarray
     options: GenerationOptions
+    language: str | None
     heard: Callable[[str], None]
     counted: Callable[[int, int], None]
     left: threading.Event = field(default_factory=threading.Event)
@@ -78,9 +88,10 @@ class Hosted:
         max_batch: int,
         max_wait: float,
         name: str = "model",
+        translator: str | None = None,
         watched: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self.model = model
+        self.model, self.translator = model, translator
         self.batcher = Batcher(self._run, max_batch=max_batch, max_wait=max_wait, name=name, watched=watched)
 
     @property
@@ -101,11 +112,20 @@ class Hosted:
         settings = self.model.backbone.pixels if isinstance(self.model, Captioner) else self.model.pixels
         return read_pixels(picture, settings, max_pixels)
 
-    async def caption(self, pixels: np.ndarray, options: GenerationOptions) -> Said:
-        """Captions of a picture; raises `CaptuneError` for options that do not go together."""
+    async def caption(self, pixels: np.ndarray, options: GenerationOptions, language: str | None = None) -> Said:
+        """Captions of a picture, perhaps translated; raises `CaptuneError` for options that do not go together."""
         alone = object() if _seeded(options) else None
-        key = (options.model_copy(update={"prompt": None}), alone)
+        key = (options.model_copy(update={"prompt": None}), language, alone)
         return await self.batcher.submit(key, _Wish(pixels, options.prompt))
+
+    async def explain(
+        self, picture: bytes, captions: Sequence[Caption], options: GenerationOptions
+    ) -> list[dict[str, Any]]:
+        """Where the model looked for each word of captions of a picture that it has read.
+
+        Raises `CaptuneError` for a model that cannot say.
+        """
+        return await self.batcher.submit(object(), _Riddle(picture, captions, options))
 
     async def match(self, pixels: np.ndarray, texts: Sequence[str]) -> list[Match]:
         """How well each text fits a picture."""
@@ -116,10 +136,11 @@ class Hosted:
         pixels: np.ndarray,
         options: GenerationOptions,
         counted: Callable[[int, int], None] = lambda prompt, caption: None,
+        language: str | None = None,
     ) -> AsyncGenerator[str, None]:
         """The caption of a picture, piece by piece; the search ends soon after the iterator is closed.
 
-        At the end `counted` gets the tokens of prompt and caption.
+        Translated it comes in one piece. At the end `counted` gets the tokens of prompt and caption.
         """
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -127,7 +148,7 @@ class Hosted:
             with suppress(RuntimeError):  # the server has ended meanwhile
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        speech = _Speech(pixels, options, heard, counted)
+        speech = _Speech(pixels, options, language, heard, counted)
         speaking = asyncio.ensure_future(self.batcher.submit(object(), speech))
         speaking.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
@@ -149,6 +170,8 @@ class Hosted:
         if isinstance(items[0], _Speech):
             self._speak(items[0])
             return [None]
+        if isinstance(items[0], _Riddle):
+            return [self._explain(items[0])]
         seen = np.stack([item.pixels for item in items])
         if isinstance(items[0], _Pairs):
             from captune.engine.matching import match_pixels
@@ -156,9 +179,11 @@ class Hosted:
             assert not isinstance(self.model, Captioner)
             return match_pixels(self.model, seen, [item.texts for item in items])
         assert isinstance(key, tuple)
-        return self._caption(seen, key[0], [item.prompt for item in items])
+        return self._caption(seen, key[0], key[1], [item.prompt for item in items])
 
-    def _caption(self, seen: np.ndarray, options: GenerationOptions, prompts: list[str | None]) -> list[Said]:
+    def _caption(
+        self, seen: np.ndarray, options: GenerationOptions, language: str | None, prompts: list[str | None]
+    ) -> list[Said]:
         backbone = self.captioner.backbone
         with ExitStack() as turns:
             if options.sample or options.variations:
@@ -166,14 +191,20 @@ class Hosted:
                 if options.sample_seed is None:
                     options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
             found = self.captioner.say(seen, options, prompts)
+        if language is not None:
+            found = self.captioner.translate(found, language, self.translator)
         return [
             Said(
                 captions,
-                [len(backbone.words(caption.text)) for caption in captions],
+                [len(backbone.words(caption.original or caption.text)) for caption in captions],
                 len(backbone.words(backbone.prompt if prompt is None else prompt)),
             )
             for captions, prompt in zip(found, prompts, strict=True)
         ]
+
+    def _explain(self, riddle: _Riddle) -> list[dict[str, Any]]:
+        options = riddle.options.model_dump()
+        return [self.captioner.explain(riddle.picture, caption, **options).to_json() for caption in riddle.captions]
 
     def _speak(self, speech: _Speech) -> None:
         options = speech.options
@@ -182,8 +213,10 @@ class Hosted:
                 turns.enter_context(_CHANCE)
                 if options.sample_seed is None:
                     options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
-            pieces = self.captioner.speak(speech.pixels, **options.model_dump())
-            turns.callback(pieces.close)  # type: ignore[attr-defined]
+            into = {"language": speech.language, "translator": self.translator} if speech.language else {}
+            pieces = self.captioner.speak(speech.pixels, **options.model_dump(), **into)
+            if isinstance(pieces, Generator):
+                turns.callback(pieces.close)
             said = ""
             for piece in pieces:
                 if speech.left.is_set():

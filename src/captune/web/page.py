@@ -73,6 +73,11 @@ def _settings(settings: PageSettings) -> Asked:
         prompt = st.text_input("Words to begin with", help=GenerationOptions.model_fields["prompt"].description)
         if prompt.strip():
             options["prompt"] = prompt.strip()
+        if len(settings.languages) > 1:
+            language = st.selectbox("Language", settings.languages, format_func=lambda code: code or "as the model")
+            if language:
+                options["language"] = language
+                options |= {"translator": settings.translator} if settings.translator else {}
         explain = st.toggle("Where it looked", help="A map of the picture for every word of the first caption.")
         for name, model in models.items():
             st.write(f"{name}: {model.captioner.backbone.family} on {model.captioner.backbone.device}")

@@ -33,6 +33,7 @@ class Service:
 
     def __init__(self, models: Mapping[str, str], config: Resolved[ServeConfig]) -> None:
         self.options = config.values.serve
+        self._translation = config.values.translation
         self.measures = Measures()
         self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
         self.measures.waiting.set_function(lambda: self.admission.taken)
@@ -54,8 +55,8 @@ class Service:
         visit.model = served.name
         return served, await visit.stack.enter_async_context(self.shelf.lease(served))
 
-    async def pixels(self, picture: str | bytes, hosted: Hosted) -> np.ndarray:
-        """What a model sees of a picture; raises `Problem` and `ImageError`."""
+    async def contents(self, picture: str | bytes) -> bytes:
+        """The bytes of a picture's file, fetched where that is allowed; raises `Problem`."""
         if isinstance(picture, str) and is_address(picture):
             if not self.options.allow_urls:
                 raise Problem(
@@ -67,11 +68,13 @@ class Service:
 
             most = int(self.options.max_body * 1e6)
             picture = await asyncio.to_thread(fetch, picture, most_bytes=most, seconds=min(10.0, self.options.timeout))
+        return await asyncio.get_running_loop().run_in_executor(self.threads, picture_bytes, picture)
 
-        def read() -> np.ndarray:
-            return hosted.read(picture_bytes(picture), self.options.max_pixels)
-
-        return await asyncio.get_running_loop().run_in_executor(self.threads, read)
+    async def pixels(self, picture: str | bytes, hosted: Hosted) -> np.ndarray:
+        """What a model sees of a picture; raises `Problem` and `ImageError`."""
+        contents = await self.contents(picture)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, hosted.read, contents, self.options.max_pixels)
 
     def search(self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None) -> GenerationOptions:
         """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
@@ -95,6 +98,17 @@ class Service:
                 update={"prompt": hosted.captioner.backbone.asking(question.strip(), options.prompt)}
             )
         return options
+
+    def language(self, asked: str | None) -> str | None:
+        """The language of a request's captions, None for the models' own; raises `Problem` where it is not offered."""
+        own = self._translation.language
+        offered = {"en", *self.options.languages, *filter(None, (own,))}
+        if asked is not None and asked not in offered:
+            raise Problem(
+                422, f"Captions are not offered in '{asked}'.", f"Offered here: {', '.join(sorted(offered))}."
+            )
+        language = asked or own
+        return None if language == "en" else language
 
     def _batch(self, model: str, size: int) -> None:
         self.measures.batches.labels(model).observe(size)

@@ -16,10 +16,16 @@ VARIABLE = "CAPTUNE_APP"
 
 @dataclass(frozen=True)
 class PageSettings:
-    """`models` are names for the page and what they load; `run_on` are options of where they run."""
+    """`models` are names for the page and what they load; `run_on` are options of where they run.
+
+    `languages` are those to choose from, the first one chosen at the start; "" is the models' own. `translator`
+    names a model for them.
+    """
 
     models: dict[str, str]
     run_on: dict[str, Any] = field(default_factory=dict)
+    languages: list[str] = field(default_factory=lambda: [""])
+    translator: str | None = None
 
     def to_environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}

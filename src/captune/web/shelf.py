@@ -164,6 +164,7 @@ class Shelf:
             max_batch=self._serve.max_batch,
             max_wait=self._serve.max_wait / 1000,
             name=model.name,
+            translator=self._config.values.translation.translator,
             watched=lambda size: self._on_batch(model.name, size),
         )
         model.hosted, model.weights, model.used = hosted, hosted.weights, time.monotonic()

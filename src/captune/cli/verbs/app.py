@@ -33,7 +33,10 @@ def app(
     for name in models.values():
         local_folder(name)
     note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")
-    run_page(PageSettings(models, values.run_on.model_dump(exclude_defaults=True)), values.app)
+    first = values.translation.language
+    languages = dict.fromkeys([*filter(None, (first,)), "", *values.app.languages])
+    run_on = values.run_on.model_dump(exclude_defaults=True)
+    run_page(PageSettings(models, run_on, list(languages), values.translation.translator), values.app)
 
 
 app = verb(app, AppConfig, sources=())

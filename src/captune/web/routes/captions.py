@@ -15,6 +15,7 @@ from captune.web.answers import (
     BatchItem,
     CaptionAnswer,
     CaptionSaid,
+    Explanation,
     MatchAnswer,
     TextMatch,
 )
@@ -30,13 +31,14 @@ router = APIRouter(tags=["captions"])
 
 
 def said(captions: list[Caption]) -> list[CaptionSaid]:
-    return [CaptionSaid(text=caption.text, confidence=caption.confidence) for caption in captions]
+    return [CaptionSaid(text=one.text, confidence=one.confidence, original=one.original) for one in captions]
 
 
 @router.post(
     "/v1/caption",
     summary="Caption a picture",
     responses=WORK_PROBLEMS,
+    response_model_exclude_none=True,
     openapi_extra=body(CaptionRequest, {"image": PIXEL, "num_beams": 5}),
 )
 async def caption(request: Request) -> CaptionAnswer:
@@ -45,8 +47,17 @@ async def caption(request: Request) -> CaptionAnswer:
     asked = await read_body(request, CaptionRequest)
     served, hosted = await service.model(asked.model, "caption", visit)
     options = service.search(hosted, asked.given())
-    found = await hosted.caption(await service.pixels(asked.image, hosted), options)
-    return CaptionAnswer(model=served.name, captions=said(found.captions))
+    picture = await service.contents(asked.image)
+    language = service.language(asked.language)
+    found = await hosted.caption(await service.pixels(picture, hosted), options, language)
+    captions = said(found.captions)
+    if asked.explain:
+        told = await hosted.explain(picture, found.captions, options)
+        captions = [
+            one.model_copy(update={"explained": Explanation.model_validate(maps)})
+            for one, maps in zip(captions, told, strict=True)
+        ]
+    return CaptionAnswer(model=served.name, captions=captions)
 
 
 @router.post(
@@ -68,10 +79,10 @@ async def captions(request: Request) -> BatchAnswer:
     service.admission.more(count - 1)
     visit.pictures = count
     served, hosted = await service.model(asked.model, "caption", visit)
-    options = service.search(hosted, asked.given())
+    options, language = service.search(hosted, asked.given()), service.language(asked.language)
 
     async def one(picture: Any) -> Said:
-        return await hosted.caption(await service.pixels(picture, hosted), options)
+        return await hosted.caption(await service.pixels(picture, hosted), options, language)
 
     found = await asyncio.gather(*map(one, asked.images), return_exceptions=True)
     results = []
@@ -89,6 +100,7 @@ async def captions(request: Request) -> BatchAnswer:
     "/v1/ask",
     summary="Ask about a picture",
     responses=WORK_PROBLEMS,
+    response_model_exclude_none=True,
     openapi_extra=body(AskRequest, {"image": PIXEL, "question": "What colour is it?"}),
 )
 async def ask(request: Request) -> AskAnswer:
@@ -99,7 +111,8 @@ async def ask(request: Request) -> AskAnswer:
         raise Problem(422, "There is no question.", "For example: What colour is it?")
     served, hosted = await service.model(asked.model, "ask", visit)
     options = service.search(hosted, asked.given(), asked.question)
-    found = await hosted.caption(await service.pixels(asked.image, hosted), options)
+    language = service.language(asked.language)
+    found = await hosted.caption(await service.pixels(asked.image, hosted), options, language)
     return AskAnswer(model=served.name, answers=said(found.captions))
 
 

@@ -49,20 +49,21 @@ async def chat(request: Request) -> Any:
         given = {"num_beams": 1, **given}  # beams know their caption only at its end
     served, hosted = await service.model(asked.model, "ask" if words else "caption", visit)
     options = service.search(hosted, given, words or None)
+    language = service.language(asked.language)
     several = max(options.num_captions, options.variations) > 1
     if asked.stream and several:
         raise Problem(422, "A stream has one caption.", "Ask for one (n), or without stream.")
     pixels = await service.pixels(picture, hosted)
     head: dict[str, Any] = {"id": f"chatcmpl-{visit.id}", "created": int(time.time()), "model": served.name}
     if not asked.stream:
-        found = await hosted.caption(pixels, options)
+        found = await hosted.caption(pixels, options, language)
         choices = [
             Choice(index=n, message=ChatMessage(content=caption.text), finish_reason=_ended(found.tokens[n], options))
             for n, caption in enumerate(found.captions)
         ]
         return ChatAnswer(**head, choices=choices, usage=_usage(found.prompt_tokens, sum(found.tokens)))
     tokens: list[int] = []
-    speech = hosted.speak(pixels, options, lambda *counted: tokens.extend(counted))
+    speech = hosted.speak(pixels, options, lambda *counted: tokens.extend(counted), language)
     pieces = await visit.stack.enter_async_context(aclosing(speech))
     # With the first piece at hand, what goes wrong before it still has a status of its own.
     first = await anext(pieces, "")
