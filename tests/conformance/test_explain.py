@@ -282,3 +282,23 @@ def test_a_captioner_explains_any_caption_and_shows_itself(tmp_path: Path) -> No
     assert "<b>" not in html
     assert "&lt;b&gt;" in html
     assert captioner.explain(PICTURE, max_new_tokens=6).caption == captioner(PICTURE, max_new_tokens=6).text
+
+
+def test_a_report_shows_where_the_first_model_looked(tiny_data: Path, tmp_path: Path) -> None:
+    backbone = lively("blip")
+    backbone.save(tmp_path / "model")
+    asked: dict[str, Any] = {
+        "out": tmp_path / "out", "split": "train", "metrics": ("bleu",), "resamples": 0, "perplexity": False,
+        "max_new_tokens": 6, "environment": {},
+    }  # fmt: skip
+    done = captune.evaluate(tmp_path / "model", tiny_data, explain=3, **asked)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('alt="Maps of the picture for the words of:') == 3
+    assert "Where the model looked" in page
+    rows = json.loads((tmp_path / "out" / "attention" / "sheets.json").read_text())
+    said = {record.id: done.captions[done.model][record.id].text for record in done.records}
+    assert [row["caption"] for row in rows] == [said[row["id"]] for row in rows]
+    with Image.open(tmp_path / "out" / "attention" / rows[0]["file"]) as sheet:
+        assert sheet.size[0] > 100
+    captune.evaluate(tmp_path / "model", tiny_data, **asked)
+    assert "Where the model looked" not in (tmp_path / "out" / "report.html").read_text()

@@ -10,6 +10,7 @@ from typing import Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.report import write_report
+from captune.app.report.looked import draw_sheets, forget_sheets
 from captune.app.running import settle
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
@@ -75,9 +76,12 @@ def evaluate(
     metrics = metrics_for(any(record.question for record in records), resolved.values.measure.metrics)
     reports: dict[str, MetricReport] = {}
     captions: dict[str, dict[str, Caption]] = {}
-    for name in dict.fromkeys(str(n) for n in names):
-        reports[name], captions[name] = _measure(name, records, resolved, metrics, aids, progress, processes)
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
+    if folder is not None and processes.first:
+        forget_sheets(folder)
+    for name in dict.fromkeys(str(n) for n in names):
+        sheets = None if reports else folder
+        reports[name], captions[name] = _measure(name, records, resolved, metrics, aids, sheets, progress, processes)
     first, *others = reports
     resamples = resolved.values.measure.resamples
     comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
@@ -115,10 +119,11 @@ def _measure(
     resolved: Resolved[EvaluateConfig],
     metrics: Sequence[str],
     aids: Aids,
+    sheets: Path | None,
     progress: Progress,
     processes: Processes,
 ) -> tuple[MetricReport, dict[str, Caption]]:
-    from captune.engine.evaluator import caption_records, joined, likelihood_of_references
+    from captune.engine.evaluator import caption_records, joined, likelihood_of_references, sample_records
     from captune.engine.loader import load_backbone
     from captune.engine.versions import versions
     from captune.metrics.measure import measure
@@ -134,6 +139,9 @@ def _measure(
         backbone, mine, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
     )
     captions = {key: one for part in processes.gather(captions) for key, one in part.items()}
+    if values.eval.explain and sheets is not None and processes.first:
+        chosen = sample_records(records, values.eval.explain)
+        draw_sheets(backbone, chosen, captions, generation, sheets, progress)
     also = []
     if values.eval.perplexity:
         likelihood = likelihood_of_references(

@@ -128,6 +128,7 @@ class EvalOptions(Options):
     limit_references: int = option(0, "References of each picture to measure against; 0: all.", ge=0)
     perplexity: bool = option(True, "Measure the perplexity of the references as well.")
     eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
+    explain: int = option(0, "Pictures for which the report shows where the first model looked; 0: none.", ge=0, le=200)
     draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
 
 

@@ -91,6 +91,8 @@ def distributions(facts: Facts) -> str:
     # A few outliers would squeeze all others into the first bars.
     highest = every[min(len(every) - 1, int(0.995 * len(every)))] or every[-1] or 1.0
     highest = max([highest, *ticks(0, highest)[-1:]])
+    if round(highest / BINS, 6) == 0:  # as good as nothing: smoothed scores are never quite 0
+        highest = 1.0
     edges = [round(highest * step / BINS, 6) for step in range(BINS + 1)]
     most = max(max(counted(one, edges)) for one in values if one)
     drawn = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.evaluation import PER_IMAGE
+from captune.app.report.looked import Sheet, read_sheets
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.runs import CONFIG, EVAL, Run
@@ -82,6 +83,7 @@ class Facts:
     history: tuple[dict[str, Any], ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     config: str = ""
+    sheets: tuple[Sheet, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
         history=tuple(line for line in Run(path).history() if isinstance(line, dict)),
         manifest=Run(path).manifest() if is_run else {},
         config=showable((path / CONFIG).read_text(encoding="utf-8")) if is_run else "",
+        sheets=read_sheets(path),
     )
 
 

@@ -41,6 +41,7 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int 
         "differences": ("Differences", (_differences(facts),)),
         "training": ("Training", (training_curves(facts), validation_table(facts))),
         "examples": ("Examples", (_galleries(facts, thumbnails),)),
+        "looked": ("Where the model looked", (_looked(facts),)),
         "spread": ("Spread over pictures", (distributions(facts),)),
         "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(facts), repeated_grid(facts))))),
         "pictures": ("All pictures", (explorer(facts, note=note),) if facts.pictures else ()),
@@ -59,6 +60,16 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int 
         footer=_footer(facts),
         data=explorer_data(facts, thumbnails, boxes=not limited),
     )
+
+
+def _looked(facts: Facts) -> str:
+    """The sheets of attention maps, a word beneath each."""
+    sheets = [
+        f'<figure><img alt="Maps of the picture for the words of: {text(sheet.caption)}" decoding="async" '
+        f'src="{sheet.uri}"><figcaption>{text(sheet.id)}: {text(sheet.caption)}</figcaption></figure>'
+        for sheet in facts.sheets
+    ]
+    return f'<div class="sheets">{"".join(sheets)}</div>' if sheets else ""
 
 
 def html_grid(grid: Grid) -> str:
