@@ -30,8 +30,9 @@ from captune.data.writers import CaptionRow
 from captune.models import FAMILIES
 from captune.web.browser import PAGE
 from captune.web.downloads import as_sidecars, as_text
+from captune.web.names import named
 from captune.web.samples import samples
-from captune.web.settings import VARIABLE, PageSettings, named_models
+from captune.web.settings import VARIABLE, PageSettings
 from lively import LIVELY
 from translators import marian
 
@@ -145,11 +146,15 @@ def test_downloads_hold_what_was_said() -> None:
 
 
 def test_models_have_names() -> None:
-    assert named_models(["runs/x", "mine=runs/y", "org/name"]) == {"x": "runs/x", "mine": "runs/y", "name": "org/name"}
+    assert named(["runs/x", "mine=runs/y", "org/name"], short=True) == {
+        "x": "runs/x",
+        "mine": "runs/y",
+        "name": "org/name",
+    }
     with pytest.raises(UsageError, match="Two models are called x"):
-        named_models(["runs/x", "others/x"])
+        named(["runs/x", "others/x"], short=True)
     with pytest.raises(UsageError, match="missing"):
-        named_models(["=runs/x"])
+        named(["=runs/x"], short=True)
 
 
 @pytest.fixture(scope="module")

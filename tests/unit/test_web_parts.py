@@ -14,10 +14,10 @@ from captune.web.admission import Admission
 from captune.web.asked import AskRequest, BatchRequest, CaptionRequest, ChatRequest
 from captune.web.keys import Keys, Rate, read_keys
 from captune.web.logs import JsonLines
+from captune.web.names import named
 from captune.web.pictures import picture_bytes
 from captune.web.problems import Problem
 from captune.web.routes.documented import components
-from captune.web.shelf import named
 
 
 def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:

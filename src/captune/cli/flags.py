@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from captune.core.config import Leaf, leaves, presets
-from captune.core.options import Options
+from captune.core.options import DEFAULT_MODEL, Options
 
 PANELS = {
     "prepare": "Source and splits",
@@ -42,6 +42,12 @@ SOURCES = ("config", "preset", "sets")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress and no advice, only warnings.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help=f"Run, runs/x@last, folder or Hub id. (default {DEFAULT_MODEL})"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, scores 0-1.")]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import missing_extra
 from captune.core.options import AppOptions
+from captune.web.listening import listen
 from captune.web.settings import PageSettings
 
 PAGE = Path(__file__).with_name("page.py")
@@ -19,7 +19,7 @@ def run_page(settings: PageSettings, options: AppOptions) -> None:
         from streamlit.web import bootstrap
     except ImportError:
         raise missing_extra("streamlit", "app", "The web app") from None
-    _check_port(options.host, options.port)
+    listen(options.host, options.port).close()  # to say it in words where the port is taken
     os.environ.update(settings.to_environment())
     flags = {
         "server_address": options.host,
@@ -37,14 +37,3 @@ def run_page(settings: PageSettings, options: AppOptions) -> None:
     }
     bootstrap.load_config_options(flags)
     bootstrap.run(str(PAGE), False, [], flags)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CaptuneError(
-                f"The app cannot listen on {host}:{port}: {error.strerror}.", "Choose another --port, or --host."
-            ) from None

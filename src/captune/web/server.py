@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from captune.core.config import Resolved, resolve
-from captune.core.errors import EXIT_TERMINATED, CaptuneError, missing_extra
+from captune.core.errors import EXIT_TERMINATED, missing_extra
 from captune.core.progress import SILENT, Progress
 from captune.core.serve_options import ServeConfig
 
@@ -29,12 +29,13 @@ from captune import __version__
 from captune.web.connection import Connection
 from captune.web.gate import OPEN, Gate
 from captune.web.keys import VARIABLE, Keys, read_keys
+from captune.web.listening import listen
 from captune.web.logs import tell, write_logs
+from captune.web.names import named
 from captune.web.problems import install
 from captune.web.routes import about, captions, chat
 from captune.web.routes.documented import components
 from captune.web.service import Service
-from captune.web.shelf import named
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -129,30 +130,6 @@ def serve(
             os._exit(EXIT_TERMINATED)
     finally:
         listener.close()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; raises `CaptuneError` where it is taken or none of this machine's."""
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(1)
-        except OSError:
-            listener.close()
-            raise
-        return listener
-    except PermissionError:
-        raise CaptuneError(f"Port {port} may not be used.", "Take one above 1023 with --port.") from None
-    except socket.gaierror:
-        raise CaptuneError(f"{host} is no address of this machine.", "Use --host 127.0.0.1 or 0.0.0.0.") from None
-    except OSError as error:
-        raise CaptuneError(
-            f"Cannot listen at {host}:{port}: {error.strerror}.",
-            "Stop what runs there, or take another port: --port 8001 (0: any that is free).",
-        ) from None
 
 
 async def _run(

@@ -6,10 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePath
 from typing import Any
-
-from captune.core.errors import UsageError
 
 VARIABLE = "CAPTUNE_APP"
 
@@ -33,21 +30,3 @@ class PageSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PageSettings:
         return cls(**json.loads(environment[VARIABLE]))
-
-
-def named_models(given: list[str]) -> dict[str, str]:
-    """Models by the names that people see: `NAME=MODEL`, else the last part of a path or Hub id.
-
-    Raises `UsageError` where two have one name.
-    """
-    found: dict[str, str] = {}
-    for entry in given:
-        name, equals, model = entry.partition("=")
-        if not equals:
-            name, model = PurePath(entry).name or entry, entry
-        if not name or not model:
-            raise UsageError(f"--model {entry}: a name or a model is missing.", "For example: --model mine=runs/x")
-        if name in found:
-            raise UsageError(f"Two models are called {name}.", f"Name them: --model first={found[name]} --model …")
-        found[name] = model
-    return found

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved
-from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.errors import CaptuneError, did_you_mean
 from captune.core.options import CaptionConfig, CaptionOptions
 from captune.core.serve_options import ServeConfig
 from captune.web.hosted import Hosted
 from captune.web.problems import Problem
 
 MATCHER, ANSWERER = "matcher", "blip-vqa"
-_NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
 @dataclass
@@ -37,21 +34,6 @@ class Served:
     users: int = 0
     weights: int = 0
     used: float = 0.0
-
-
-def named(models: Sequence[str]) -> dict[str, str]:
-    """`NAME=MODEL` or MODEL (named after its folder, or its id on the Hub) as names and models."""
-    if not models:
-        raise UsageError("No model was named.", "For example: captune serve --model runs/x")
-    found: dict[str, str] = {}
-    for given in models:
-        match = None if Path(given).exists() else _NAMED.fullmatch(given)
-        local = given.startswith((".", "/", "~")) or Path(given.rpartition("@")[0] or given).exists()
-        name, source = match.groups() if match else (Path(given).resolve().name if local else given, given)
-        if name in found:
-            raise UsageError(f"Two models are named {name}.", f"Name them: --model base={found[name]} --model mine=…")
-        found[name] = source
-    return found
 
 
 class Shelf:

@@ -26,10 +26,11 @@ def app(
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
     from captune.engine.loader import local_folder
     from captune.web.browser import run_page
-    from captune.web.settings import PageSettings, named_models
+    from captune.web.names import named
+    from captune.web.settings import PageSettings
 
     values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
-    models = named_models(model or [DEFAULT_MODEL])
+    models = named(model or [DEFAULT_MODEL], short=True)
     for name in models.values():
         local_folder(name)
     note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, print_line
 from captune.core.config import resolve
@@ -20,15 +20,7 @@ def caption(
         list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or - for a list on stdin.")
     ],
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
-        ),
-    ] = None,
+    model: Model = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder for the captions, not stdout.")
     ] = None,

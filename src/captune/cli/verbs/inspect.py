@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.flags import Chosen, Json, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.options import InspectConfig
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 def inspect(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture.")],
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
-        ),
-    ] = None,
+    model: Model = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, note
 from captune.core.config import resolve
@@ -17,15 +17,7 @@ from captune.core.film_options import VideoConfig
 def video(
     films: Annotated[list[str], typer.Argument(metavar="FILM...", help="Films, folders of films, or globs.")],
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
-        ),
-    ] = None,
+    model: Model = None,
     out: Annotated[
         str | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, print_line
 from captune.core.film_options import WebcamConfig
@@ -14,15 +14,7 @@ from captune.core.film_options import WebcamConfig
 
 def webcam(
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Run, runs/x@last, folder or Hub id. (default Salesforce/blip-image-captioning-base)",
-        ),
-    ] = None,
+    model: Model = None,
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIR", help="Folder for the pictures that were captioned.")
     ] = None,
