@@ -132,7 +132,7 @@ def _write(settings: PageSettings, asked: Asked, pictures: list[Picture]) -> Non
     for number, (_, found) in enumerate(described, start=1):
         bar.progress(number / len(pictures), f"{number} of {len(pictures)}")
         if isinstance(found, CaptuneError):
-            st.error(f"**{found.message}** {found.hint}", icon=":material/broken_image:")
+            st.error(f"**{found.message.rstrip('.')}.** {found.hint}", icon=":material/broken_image:")
         else:
             results.append(found)
     bar.empty()
