@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-KNOWN = frozenset(
-    "FROM ARG ENV RUN COPY WORKDIR USER VOLUME EXPOSE HEALTHCHECK ENTRYPOINT CMD LABEL STOPSIGNAL".split()
-)
+BUILT = frozenset({"FROM", "ARG", "ENV", "RUN", "COPY", "WORKDIR"})
+STARTED = frozenset({"USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD", "LABEL"})
 _FLAG = re.compile(r"--([a-z-]+)=(\S+)\s+")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?:(:[-+])([^}]*))?\})")
 
@@ -70,7 +69,7 @@ def parse(text: str) -> Dockerfile:
     arguments: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     for one in _instructions(text):
-        if one.name not in KNOWN:
+        if one.name not in BUILT | STARTED:
             raise ValueError(f"line {one.line}: unknown instruction {one.name}")
         if one.name == "FROM":
             base, *name = re.split(r"\s+as\s+", one.rest, flags=re.IGNORECASE)
@@ -124,7 +123,7 @@ def substitute(text: str, values: Mapping[str, str]) -> str:
 
 
 def let_through(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a file of the context (relative, with slashes) reaches the builder: the last pattern that fits decides."""
+    """Whether a file of the context (a relative path) reaches the builder; the last pattern that fits decides."""
     kept = True
     pieces = path.split("/")
     parents = ["/".join(pieces[:count]) for count in range(1, len(pieces) + 1)]
