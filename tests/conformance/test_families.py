@@ -147,7 +147,6 @@ def test_who_may_read_the_folder_may_read_the_weights(backbone: Backbone, tmp_pa
     assert len(set(modes.values())) == 1, modes
 
 
-
 @pytest.mark.parametrize("frozen", [["vision"], ["bridge"], ["text"], ["vision", "text"]])
 def test_frozen_parts_do_not_move(backbone: Backbone, frozen: list[str]) -> None:
     backbone.freeze(frozen)
