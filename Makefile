@@ -21,7 +21,7 @@ STAMP := .venv/captune-ready
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-check parity docs serve clean
+.PHONY: help setup demo test check bench bench-check parity docs serve release clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
@@ -60,6 +60,9 @@ docs: $(STAMP) ## Fill the generated regions of README.md and docs/
 
 serve: $(STAMP) ## Serve MODEL over REST on 127.0.0.1:8000
 	$(BIN)/captune serve --model $(MODEL)
+
+release: $(STAMP) ## The files of a release in dist/, tried in an empty environment; ARGS='--tag v0.1.0'; uploads nothing
+	PIP_ARGS='$(PIP_ARGS)' $(BIN)/python tools/release $(ARGS)
 
 clean: ## Remove .venv, caches and the demo's folder
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache captune-demo dist build

@@ -139,6 +139,14 @@ def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> No
     assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
 
 
+def test_who_may_read_the_folder_may_read_the_weights(backbone: Backbone, tmp_path: Path) -> None:
+    # A run of one user is served by another one: a container's.
+    backbone.save(tmp_path / "saved")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert [name for name in modes if name.endswith(".safetensors")]
+    assert len(set(modes.values())) == 1, modes
+
+
 @pytest.mark.parametrize("frozen", [["vision"], ["bridge"], ["text"], ["vision", "text"]])
 def test_frozen_parts_do_not_move(backbone: Backbone, frozen: list[str]) -> None:
     backbone.freeze(frozen)

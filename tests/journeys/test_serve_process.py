@@ -115,6 +115,32 @@ def test_sigterm_answers_what_was_accepted_and_nothing_more(model: str) -> None:
         assert "Serving tiny at http://127.0.0.1:" in log
 
 
+def test_requests_that_come_before_the_model_wait_for_it(model: str, tmp_path: Path) -> None:
+    port = free_port()
+    matcher = save_tiny(tmp_path / "matcher", "matcher")
+    process = start("--port", str(port), "--model", f"tiny={model}", "--model", f"matcher={matcher}")
+    asked = {"caption": {"image": encoded(picture(1))}, "match": {"image": encoded(picture(1)), "texts": ["a dog"]}}
+    answers: dict[str, httpx.Response] = {}
+
+    def ask(route: str) -> None:
+        end = time.monotonic() + 60
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            while route not in answers and time.monotonic() < end:
+                with suppress(httpx.ConnectError):  # until it listens
+                    answers[route] = client.post(f"/v1/{route}", json=asked[route])
+
+    try:
+        clients = [threading.Thread(target=ask, args=[route]) for route in asked]
+        for each in clients:
+            each.start()
+        for each in clients:
+            each.join(60)
+        assert {route: answer.status_code for route, answer in answers.items()} == {"caption": 200, "match": 200}
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_drain_has_an_end(model: str) -> None:
     port = free_port()
     slow = ["--drain", "0.3", "--max-batch", "1", "--max-work", "100000", "--max-pictures", "64"]

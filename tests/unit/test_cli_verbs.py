@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from captune.app.evaluation import Evaluation
-from captune.cli.main import run
+from captune.cli.main import load, run
 from captune.core.records import Caption
 from captune.data.prepared import SplitCount
 from captune.data.source import Problem
@@ -51,6 +51,24 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr("captune.app.caption.caption", caption)
     return told
+
+
+def test_the_model_comes_from_the_environment_where_no_flag_names_one(
+    says: Says, heard: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CAPTUNE_MODEL", "/models/mine")
+    (tmp_path / "a.jpg").touch()
+    says("caption", "a.jpg")
+    assert heard["model"] == "/models/mine"
+    says("caption", "a.jpg", "--model", "runs/x")
+    assert heard["model"] == "runs/x"
+
+
+@pytest.mark.parametrize("verb", ["serve", "app"])
+def test_several_models_come_from_the_environment(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTUNE_MODEL", "mine=/models/mine base=org/base")
+    assert load(verb).make_context(verb, []).params["model"] == ["mine=/models/mine", "base=org/base"]
+    assert load(verb).make_context(verb, ["-m", "x"]).params["model"] == ["x"]
 
 
 def test_one_picture_prints_its_captions_alone(says: Says, heard: dict[str, Any], tmp_path: Path) -> None:

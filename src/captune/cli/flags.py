@@ -42,10 +42,30 @@ SOURCES = ("config", "preset", "sets")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress and no advice, only warnings.")]
+MODEL_VARIABLE = "CAPTUNE_MODEL"
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="MODEL", help=f"Run, runs/x@last, folder or Hub id. (default {DEFAULT_MODEL})"
+        "--model",
+        "-m",
+        metavar="MODEL",
+        envvar=MODEL_VARIABLE,
+        show_envvar=False,
+        help=f"Run, runs/x@last, folder or Hub id. (default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="[NAME=]MODEL",
+        envvar=MODEL_VARIABLE,
+        show_envvar=False,
+        help=(
+            f"Run, runs/x@last, folder or Hub id; repeatable. "
+            f"(default {DEFAULT_MODEL}, env {MODEL_VARIABLE}, several with spaces)"
+        ),
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, scores 0-1.")]

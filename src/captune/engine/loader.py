@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -209,6 +210,12 @@ def _load_error(name: str, folder: Path | None, error: Exception) -> CaptuneErro
     said = str(error).strip().splitlines()
     first = said[0] if said else type(error).__name__
     if folder is not None:
+        closed = next((path for path in [folder, *folder.rglob("*")] if not os.access(path, os.R_OK)), None)
+        if closed is not None:
+            return CaptuneError(
+                f"The model in {folder} cannot be loaded: {closed.name} may not be read by this user.",
+                f"Its owner can change that: chmod -R a+rX {folder}",
+            )
         return CaptuneError(
             f"The model in {folder} cannot be loaded: {first}",
             "Some file is missing, cut off or of another model; save or download it again.",

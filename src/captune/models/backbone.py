@@ -204,6 +204,10 @@ class Backbone(ABC):
             save_adapter(self, folder / ADAPTER)
             card["lora"] = asdict(self.lora)
         write_json(folder / CARD, card)
+        # safetensors makes its files for their owner alone: whoever may read the others (a container's user) may these.
+        mode = (folder / CARD).stat().st_mode
+        for weights in folder.rglob("*.safetensors"):
+            weights.chmod(mode)
 
     @staticmethod
     def read_card(folder: str | Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Service:
 
     async def model(self, name: str | None, task: str, visit: Visit) -> tuple[Served, Hosted]:
         """The model for a task, loaded until the visit ends; raises `Problem`."""
-        served = self.shelf.find(name, task)
+        served = await self.shelf.find(name, task)
         visit.model = served.name
         return served, await visit.stack.enter_async_context(self.shelf.lease(served))
 

@@ -55,14 +55,16 @@ class Shelf:
         self._config, self._serve = config, config.values.serve
         self._on_batch, self._on_load = on_batch, on_load
         self._loading = asyncio.Lock()
+        self._told = asyncio.Event()
         self._released = asyncio.Event()
 
     async def start(self) -> None:
         """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
-        for model in self.models.values():
-            model.family = await asyncio.to_thread(_family, model.source)
-            model.weights = await asyncio.to_thread(_weights_on_disk, model.source)
         async with self._loading:
+            for model in self.models.values():
+                model.family = await asyncio.to_thread(_family, model.source)
+                model.weights = await asyncio.to_thread(_weights_on_disk, model.source)
+            self._told.set()
             for model in self.models.values():
                 if not self._limit or self._held + model.weights <= self._limit:
                     await self._load(model)
@@ -77,8 +79,12 @@ class Shelf:
         for model in self.models.values():
             await self._drop(model)
 
-    def find(self, name: str | None, task: str) -> Served:
-        """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`."""
+    async def find(self, name: str | None, task: str) -> Served:
+        """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`.
+
+        Waits until `start` knows what the models are: a request may come before.
+        """
+        await self._told.wait()
         fitting = [m for m in self.models.values() if (m.family == MATCHER) == (task == "match")]
         if name is not None:
             if name not in self.models:

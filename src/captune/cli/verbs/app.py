@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
-import typer
-
-from captune.cli.flags import Chosen, verb
+from captune.cli.flags import Chosen, Models, verb
 from captune.cli.terminal import note
 from captune.core.config import resolve
 from captune.core.options import DEFAULT_MODEL, AppConfig
@@ -13,15 +10,7 @@ from captune.core.options import DEFAULT_MODEL, AppConfig
 
 def app(
     chosen: Chosen,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="[NAME=]MODEL",
-            help=f"Folder, run or Hub id. Repeatable. (default {DEFAULT_MODEL})",
-        ),
-    ] = None,
+    model: Models = None,
 ) -> None:
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
     from captune.engine.loader import local_folder

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
-import typer
-
-from captune.cli.flags import Chosen, Quiet, verb
+from captune.cli.flags import Chosen, Models, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.core.options import DEFAULT_MODEL
 from captune.core.serve_options import ServeConfig
@@ -13,15 +10,7 @@ from captune.core.serve_options import ServeConfig
 
 def serve(
     chosen: Chosen,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="[NAME=]MODEL",
-            help=f"Run, runs/x@last, folder or Hub id; repeatable. (default {DEFAULT_MODEL})",
-        ),
-    ] = None,
+    model: Models = None,
     quiet: Quiet = False,
 ) -> None:
     """Caption pictures over HTTP: a REST API, and OpenAI's chat completions.
