@@ -259,8 +259,8 @@ def _model(model: str, progress: Progress) -> Check:
             said = captioner(picture).text
         except CaptuneError as error:
             return Check(f"model {model}", "fail", error.message, error.hint)
-    dtype = str(captioner.backbone.running_dtype).removeprefix("torch.")
-    about = f"searched by {captioner.backbone.decoder}, {dtype} on {captioner.backbone.device}"
+    loaded = captioner.model
+    about = f"searched by {loaded.decoder}, {loaded.precision} on {loaded.device}"
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
 
 
