@@ -30,6 +30,7 @@ PANELS = {
     "video": "Films and scenes",
     "webcam": "Camera",
     "push": "On the Hub",
+    "export": "Export",
     "match": "Pairs",
     "capfilt": "Filter",
     "review": "List",

@@ -70,6 +70,7 @@ VERBS = {
         "Caption pictures over HTTP: REST, and OpenAI's chat completions.", WORK, "Nothing was being served."
     ),
     "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
+    "export": Verb("Write a model as ONNX or OpenVINO files that caption without torch.", WORK, "Nothing was written."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),
