@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captune.core.exported import TEXT, VISION, Exported
+from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.core.search import check_length, settled
 from captune.data.pixels import Square
+from captune.data.words import Words
 from captune.runtime.arrays import Array
 from captune.runtime.generate import Memory, generate
 from captune.runtime.sessions import Session, open_session
-from captune.runtime.words import Words
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ExportedModel:
         shape = exported.pixels
         return cls(
             exported,
-            Words.read(folder, clean_up=exported.clean_up),
+            Words.load(folder / TOKENIZER, clean_up=exported.clean_up),
             open_session(folder, VISION, exported.target, threads),
             open_session(folder, TEXT, exported.target, threads),
             Square(shape.size, shape.resample, shape.shorter, fast_pixels),

@@ -53,7 +53,7 @@ class Rows:
         mask = self._mask()
         written = np.broadcast_to(self.own[None, :, None], (pictures, self.each, 1))
         self.ancestors = np.concatenate([self.ancestors, written], 2)
-        self.logits = self._step(tokens, np.full(self.each, self.given + steps), mask)
+        self.logits = self._step(np.ascontiguousarray(tokens), np.full(self.each, self.given + steps), mask)
 
     def _step(self, tokens: Array, positions: Array, mask: Array) -> Array:
         """Logits (pictures, rows, vocabulary); keys and values are put behind those of before."""
