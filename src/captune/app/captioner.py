@@ -11,7 +11,7 @@ import numpy as np
 
 from captune.app.loading import backbone_of, load_model
 from captune.core.config import Resolved, resolve
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 from captune.data.captioning import CaptioningModel, caption_stream, spoken
@@ -179,7 +179,8 @@ class Captioner:
             return None
         if language == "en" and name is None:
             return None
-        from captune.engine.translation import default_translator, load_translator
+        with needing_torch():
+            from captune.engine.translation import default_translator, load_translator
 
         name = name or default_translator(language)
         with self._loading:

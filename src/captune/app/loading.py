@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.app.running import settle
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import Exported, export_folder
 from captune.core.options import DeviceOptions
 from captune.data.captioning import CaptioningModel
@@ -25,12 +25,13 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
     folder = export_folder(name)
     if folder is not None:
         return _exported(name, folder, asked)
-    from captune.engine.captioning import TorchModel
-    from captune.engine.loader import load_backbone
+    with needing_torch():
+        from captune.engine.captioning import TorchModel
+        from captune.engine.loader import load_backbone
 
-    backbone = load_backbone(name, quantize=asked.quantize)
-    settle(backbone, asked, processes=processes)
-    return TorchModel(backbone)
+        backbone = load_backbone(name, quantize=asked.quantize)
+        settle(backbone, asked, processes=processes)
+        return TorchModel(backbone)
 
 
 def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
@@ -38,9 +39,10 @@ def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
 
     if asked.device not in ("auto", "cpu"):
         raise UsageError(f"{name} is an export: it runs on the CPU, not on {asked.device}.", "Use --device cpu.")
-    if asked.precision not in ("auto", "fp32") or asked.quantize != "none":
+    precision = Exported.read(folder).precision
+    if asked.precision not in ("auto", precision) or asked.quantize != "none":
         raise UsageError(
-            f"{name} is an export: its numbers are {Exported.read(folder).precision} for good.",
+            f"{name} is an export: its numbers are {precision} for good.",
             "Leave out --precision and --quantize; captune export --int8 makes a smaller one.",
         )
     if asked.decoder != "auto":
@@ -69,14 +71,17 @@ def family_of(name: str) -> str:
     folder = export_folder(name)
     if folder is not None:
         return Exported.read(folder).family
-    from captune.engine.loader import family_of as told
+    with needing_torch():
+        from captune.engine.loader import family_of as told
 
-    return told(name)
+        return told(name)
 
 
 def check_name(name: str) -> None:
     """Raise `CaptuneError` for the name of a folder or run here that is none."""
-    if export_folder(name) is None:
+    if export_folder(name) is not None:
+        return
+    with needing_torch():
         from captune.engine.loader import local_folder
 
         local_folder(name)
@@ -89,7 +94,8 @@ def weights_on_disk(name: str) -> int:
         from captune.runtime.model import weights_in
 
         return weights_in(folder)
-    from captune.engine.loader import local_folder
+    with needing_torch():
+        from captune.engine.loader import local_folder
 
-    found = local_folder(name)
+        found = local_folder(name)
     return sum(path.stat().st_size for path in found.glob("*.safetensors")) if found else 0

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError
+from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError, needing_torch
 
 # typer brings its own copy of click from some version on; this name is right in either case.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -128,7 +128,8 @@ def application() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
-        code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
+        with needing_torch():
+            code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
         sys.stdout.flush()
     except CaptuneError as error:
         stopped = error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)

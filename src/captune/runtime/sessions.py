@@ -48,6 +48,8 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # The threads of one graph must not wait busily while the other one works: captions take a fifth less time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refusals = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     with _said_of(path, (*refusals, state.NoSuchFile, state.RuntimeException)):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
