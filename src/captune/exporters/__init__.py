@@ -9,6 +9,7 @@ EXPORTERS = Table(
     "export target",
     {
         "onnx": "captune.exporters.onnx",
+        "openvino": "captune.exporters.openvino",
     },
     group="captune.exporters",
 )
