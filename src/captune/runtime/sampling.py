@@ -44,7 +44,7 @@ class Chance:
             least = np.partition(scores, -self.top_k, axis=-1)[..., -self.top_k, None]
             scores[scores < least] = -np.inf
         if self.top_p < 1:
-            order = np.argsort(scores, axis=-1, kind="stable")
+            order = np.argsort(scores, axis=-1)
             rest = softmax(np.take_along_axis(scores, order, -1)).cumsum(-1) <= 1 - self.top_p
             rest[..., -1] = False  # one at least stays
             out = np.empty_like(rest)
@@ -55,9 +55,10 @@ class Chance:
     def drawn(self, scores: Array, count: int = 1) -> tuple[Array, Array]:
         """Values and places of `count` different ones of the last axis.
 
-        The highest of scores with Gumbel noise are draws without replacement from their softmax.
+        Chances divided by exponential noise: the highest are draws without replacement, in their order.
         """
-        _, place = highest(scores + self.source.gumbel(size=scores.shape), count)
+        noise = self.source.standard_exponential(scores.shape, np.float32)
+        _, place = highest(softmax(scores) / np.maximum(noise, np.finfo(np.float32).tiny), count)
         return np.take_along_axis(scores, place, -1), place
 
 

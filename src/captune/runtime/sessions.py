@@ -55,7 +55,12 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(**inputs: Array) -> Sequence[Array]:
-        return session.run(outputs, inputs)
+        try:
+            return session.run(outputs, inputs)
+        except state.RuntimeException as error:
+            if "allocat" not in str(error):
+                raise
+            raise MemoryError(str(error)) from error
 
     return run
 
