@@ -228,6 +228,21 @@ def test_serves_without_torch(both: tuple[Path, Path]) -> None:
     assert json.loads(done.stdout)["model"] == "x"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_too_little_memory_is_a_memory_error(both: tuple[Path, Path]) -> None:
+    """So that whoever halves batches can tell it from a broken graph."""
+    program = (
+        "import sys, resource, numpy as np; from captune.runtime import ExportedModel;"
+        "model = ExportedModel.load(sys.argv[1], threads=1);"
+        "seen = np.zeros((60_000, 3, 32, 32), np.uint8);"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 150_000_000,) * 2);"
+        "model.memory(seen)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(both[1])], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1].startswith("MemoryError")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

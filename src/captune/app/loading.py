@@ -63,7 +63,10 @@ def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
             f"{purpose} needs more of a model than its export holds: {name}.",
             f"Name the model that was exported: --model {model.exported.model}",
         )
-    return model.backbone  # type: ignore[attr-defined]
+    from captune.engine.captioning import TorchModel
+
+    assert isinstance(model, TorchModel), "there are two kinds of captioning models"
+    return model.backbone
 
 
 def family_of(name: str) -> str:

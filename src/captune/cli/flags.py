@@ -46,7 +46,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progr
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="MODEL", help=f"Run, runs/x@last, folder or Hub id. (default {DEFAULT_MODEL})"
+        "--model", "-m", metavar="MODEL", help=f"Run, runs/x@last, folder, export or Hub id. (default {DEFAULT_MODEL})"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, scores 0-1.")]

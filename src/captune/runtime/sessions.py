@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +47,7 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
         raise missing_extra(error.name or "onnxruntime", "onnx", "Running an ONNX export") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; they need not be printed as well
     # The threads of one graph must not wait busily while the other one works: captions take a fifth less time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refusals = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
@@ -57,8 +57,8 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
     def run(**inputs: Array) -> Sequence[Array]:
         try:
             return session.run(outputs, inputs)
-        except state.RuntimeException as error:
-            if "allocat" not in str(error):
+        except (state.Fail, state.RuntimeException) as error:
+            if "allocate memory" not in str(error):
                 raise
             raise MemoryError(str(error)) from error
 
@@ -75,14 +75,19 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
         settings["INFERENCE_NUM_THREADS"] = threads
     with _said_of(path, (RuntimeError,)):
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    here = threading.local()
+    idle: deque[Any] = deque()
 
     def run(**inputs: Array) -> Sequence[Array]:
-        # A request holds its own outputs: each thread has one, and what is handed out is copied.
-        if not hasattr(here, "request"):
-            here.request = compiled.create_infer_request()
-        found = here.request.infer(inputs, share_inputs=True, share_outputs=False)
-        return [found[name] for name in outputs]
+        # A request holds its own outputs: one is used by one call at a time, and what is handed out is copied.
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        try:
+            found = request.infer(inputs, share_inputs=True, share_outputs=False)
+            return [found[name] for name in outputs]
+        finally:
+            idle.append(request)
 
     return run
 

@@ -19,7 +19,7 @@ def app(
             "--model",
             "-m",
             metavar="[NAME=]MODEL",
-            help=f"Folder, run or Hub id. Repeatable. (default {DEFAULT_MODEL})",
+            help=f"Run, folder, export or Hub id. Repeatable. (default {DEFAULT_MODEL})",
         ),
     ] = None,
 ) -> None:

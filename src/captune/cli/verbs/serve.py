@@ -19,7 +19,7 @@ def serve(
             "--model",
             "-m",
             metavar="[NAME=]MODEL",
-            help=f"Run, runs/x@last, folder or Hub id; repeatable. (default {DEFAULT_MODEL})",
+            help=f"Run, runs/x@last, folder, export or Hub id; repeatable. (default {DEFAULT_MODEL})",
         ),
     ] = None,
     quiet: Quiet = False,
