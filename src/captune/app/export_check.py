@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,9 +53,6 @@ class Check:
     def identical(self) -> float:
         """The smallest share of pictures with the same caption, over the searches."""
         return min(search.identical for search in self.searches)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def check(
@@ -117,6 +115,17 @@ def refuse_other(found: Check) -> None:
             f"The export was not written: what it sees is off by {found.memory:.1e} of the largest value, its scores "
             f"by {found.logits:.1e} (at most {SCORES:.0e}).",
             "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
+        )
+
+
+def refuse_few(found: Check, least: float) -> None:
+    """Raise `CaptuneError` where an int8 export changes more captions than asked for, or sees no numbers at all."""
+    worst = min(found.searches, key=lambda search: search.identical)
+    if worst.identical < least or not isfinite(found.memory + found.logits):
+        raise CaptuneError(
+            f"The export was not written: by {worst.name} it says the same as its model on {worst.identical:.0%} of "
+            f"{found.pictures} pictures, less than {least:.0%}.",
+            "Export without --int8; or accept it with a smaller --least-identical, after looking at --data's scores.",
         )
 
 

@@ -11,11 +11,13 @@ from captune.core.errors import CaptuneError
 from captune.core.files import read_json, write_json
 
 EXPORT = "captune-export.json"
+EXPORT_REPORT = "export_report.json"
 TOKENIZER = "tokenizer.json"
 FORMAT = 1
 VISION, TEXT = "vision", "text"
-# What goes into the two graphs and comes out of them, in this order; see docs/exports.md for shapes.
-VISION_INPUTS, VISION_OUTPUTS = ("pixels",), ("memory_keys", "memory_values")
+# What goes into the text graph, and what comes out of both, in this order; see docs/exports.md for shapes. The vision
+# graph takes `pixels`.
+VISION_OUTPUTS = ("memory_keys", "memory_values")
 TEXT_INPUTS = ("tokens", "positions", "memory_keys", "memory_values", "said_keys", "said_values", "mask")
 TEXT_OUTPUTS = ("logits", "new_keys", "new_values")
 

@@ -61,8 +61,8 @@ def speak_both(
                 found += _captions(backbone, each, memory, options)
             seconds.append(time.perf_counter() - started)
         ratios.append(seconds[0] / seconds[1])
-    texts = (tuple(_text(backbone, one) for one in found) for found in tokens)
-    return Spoken(tuple(tokens[0]), tuple(tokens[1]), *texts, statistics.median(ratios))
+    mine, theirs = (tuple(_text(backbone, one) for one in found) for found in tokens)
+    return Spoken(tuple(tokens[0]), tuple(tokens[1]), mine, theirs, statistics.median(ratios))
 
 
 def nearness(backbone: Backbone, exported: Stepper, pixels: np.ndarray, caption: Sequence[int]) -> tuple[float, float]:

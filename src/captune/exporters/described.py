@@ -37,7 +37,7 @@ def describe(backbone: Backbone, graphs: Graphs, *, model: str, target: str, pre
         heads=said.shape[2],
         head_width=said.shape[4],
         places=example["memory_keys"].shape[3],
-        vocabulary=graphs.text.module.stack.words.shape[0],
+        vocabulary=graphs.vocabulary,
         clean_up=_cleans_up(backbone.tokenizer),
         opset=opset,
         captune=captune.__version__,

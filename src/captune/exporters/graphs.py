@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.errors import CaptuneError
-from captune.core.exported import TEXT_INPUTS, TEXT_OUTPUTS, VISION_INPUTS, VISION_OUTPUTS
+from captune.core.exported import TEXT_INPUTS, TEXT_OUTPUTS, VISION_OUTPUTS
 from captune.models.backbone import Backbone
 from captune.models.dense import unpacked
-from captune.models.lora import merged
 from captune.models.stepper import KeyValues
 from captune.models.text_stack import TextStack
 
@@ -30,10 +29,11 @@ class Graph:
 
 @dataclass(frozen=True)
 class Graphs:
-    """Both graphs of a model."""
+    """Both graphs of a model, and the number of its tokens."""
 
     vision: Graph
     text: Graph
+    vocabulary: int
 
 
 class Seeing(nn.Module):
@@ -103,18 +103,15 @@ def exportable_stack(backbone: Backbone) -> TextStack:
 
 def graphs_of(backbone: Backbone) -> Graphs:
     """The seeing and the saying graph of a model in fp32 on the CPU; raises `CaptuneError` where it has none."""
-    if backbone.lora is not None:
-        backbone = replace(backbone, model=merged(backbone.model), lora=None)
     stack = exportable_stack(backbone)
     seeing = Seeing(backbone, stack)
     side = backbone.pixels.size
     pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     with torch.inference_mode():
         keys, values = seeing(pixels)
-    return Graphs(
-        Graph(seeing, dict(zip(VISION_INPUTS, (pixels,), strict=True)), {"pixels": {0: "pictures"}}, VISION_OUTPUTS),
-        Graph(Saying(stack), _said_example(stack, keys.clone(), values.clone()), _VARYING, TEXT_OUTPUTS),
-    )
+    vision = Graph(seeing, {"pixels": pixels}, {"pixels": {0: "pictures"}}, VISION_OUTPUTS)
+    text = Graph(Saying(stack), _said_example(stack, keys.clone(), values.clone()), _VARYING, TEXT_OUTPUTS)
+    return Graphs(vision, text, stack.words.shape[0])
 
 
 _SAID = {1: "pictures", 3: "slots"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captune.core.errors import missing_extra
+from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters.graphs import Graph, Graphs
+from captune.exporters.int8 import quantize_text, quantize_vision
 
 DESCRIPTION = "ONNX files for onnxruntime: captions on any CPU without torch."
 OPSET = 20
@@ -30,8 +32,20 @@ def check_installed() -> None:
             raise missing_extra(package, "export", "Exporting a model")
 
 
-def write(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:
-    """Write `vision.onnx` and `text.onnx`."""
+def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
+    """Write `vision.onnx` and `text.onnx`, the weights of their linear layers in 8 bits if asked."""
+    if not int8:
+        write_graphs(graphs, folder, progress)
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        write_graphs(graphs, Path(made), progress)
+        for name, quantize in ((VISION, quantize_vision), (TEXT, quantize_text)):
+            with progress.task(f"Rounding {name}.onnx"):
+                quantize(Path(made) / f"{name}.onnx", folder / f"{name}.onnx")
+
+
+def write_graphs(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:
+    """Write `vision.onnx` and `text.onnx` in fp32."""
     for name, graph in ((VISION, graphs.vision), (TEXT, graphs.text)):
         with progress.task(f"Writing {name}.onnx"):
             write_graph(graph, folder / f"{name}.onnx")
@@ -39,17 +53,24 @@ def write(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:
 
 def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
     """Trace a graph and write it as an ONNX file; weights of more than `largest` bytes go to `NAME.onnx.data`."""
-    with _without_notes(), torch.inference_mode(False), torch.no_grad():
-        program = torch.onnx.export(
-            graph.module,
-            tuple(graph.example.values()),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=list(graph.example),
-            output_names=list(graph.outputs),
-            dynamic_shapes={name: dict(graph.varying.get(name, {})) for name in graph.example},
-        )
+    try:
+        with _without_notes(), torch.no_grad():
+            program = torch.onnx.export(
+                graph.module,
+                tuple(graph.example.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(graph.example),
+                output_names=list(graph.outputs),
+                dynamic_shapes={name: dict(graph.varying.get(name, {})) for name in graph.example},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise CaptuneError(
+            f"A part of this model cannot be written as ONNX: {cause[0] if cause else type(error).__name__}",
+            "Update torch and onnxscript, or choose a model with another vision part.",
+        ) from error
     assert program is not None, "the dynamo exporter returns a program"
     size = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
     program.save(str(path), external_data=size > largest)

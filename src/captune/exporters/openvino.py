@@ -15,6 +15,7 @@ from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters import onnx
 from captune.exporters.graphs import Graphs
+from captune.exporters.int8 import round_weights
 
 DESCRIPTION = "OpenVINO files (.xml, .bin), for Intel's processors."
 OPSET = onnx.OPSET
@@ -27,16 +28,20 @@ def check_installed() -> None:
         raise missing_extra("openvino", "openvino", "Exporting to OpenVINO")
 
 
-def write(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:
-    """Write `vision.xml` and `text.xml` with their `.bin` files, weights as they are."""
+def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
+    """Write `vision.xml` and `text.xml` with their `.bin` files, weights as they are or in 8 bits."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        onnx.write(graphs, Path(made), progress)
+        onnx.write_graphs(graphs, Path(made), progress)
         for name in (VISION, TEXT):
             with progress.task(f"Writing {name}.xml"):
-                model = openvino.convert_model(str(Path(made) / f"{name}.onnx"))
-                openvino.save_model(model, str(folder / f"{name}.xml"), compress_to_fp16=False)
+                source = Path(made) / f"{name}.onnx"
+                if int8:
+                    round_weights(source, source)
+                openvino.save_model(
+                    openvino.convert_model(str(source)), str(folder / f"{name}.xml"), compress_to_fp16=False
+                )
 
 
 class OpenvinoModel:

@@ -88,7 +88,7 @@ def unpacked(part: Part) -> Part:
     `part` is a layer, or what holds layers: `Chain`, a text stack, a dataclass, a list, a tuple.
     """
     if isinstance(part, (list, tuple)):
-        return type(part)(unpacked(each) for each in part)  # type: ignore[return-value]
+        return type(part)(unpacked(each) for each in part)
     if isinstance(part, Dense):
         plain = copy.copy(part)
         if plain.weight is None and plain.packed is not None:
