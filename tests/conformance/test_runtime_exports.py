@@ -159,6 +159,14 @@ def test_a_broken_export_is_told(
     assert caught.value.hint
 
 
+def test_a_name_that_is_no_export_is_told_before_the_hub_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match="There is no export"):
+        captune.Captioner.load(tmp_path / "none.onnx")
+    (tmp_path / "alone.onnx").write_bytes(b"")
+    with pytest.raises(CaptuneError, match="no captune-export"):
+        captune.Captioner.load(tmp_path / "alone.onnx")
+
+
 def test_it_is_measured_like_its_model(both: tuple[Path, Path], tiny_data: Path, tmp_path: Path) -> None:
     found = captune.evaluate(
         str(both[1]), tiny_data, against=str(both[0]), out=tmp_path, environment={},

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from captune.app.running import settle
 from captune.core.errors import CaptuneError, UsageError, needing_torch
-from captune.core.exported import Exported, export_folder
+from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.options import DeviceOptions
 from captune.data.captioning import CaptioningModel
 
 if TYPE_CHECKING:
     from captune.engine.processes import Processes
     from captune.models.backbone import Backbone
+
+# How exports and the files in them are called.
+EXPORT_SUFFIXES = (".onnx", ".openvino", ".xml")
 
 
 def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None = None) -> CaptioningModel:
@@ -22,7 +25,7 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
     `name` is an export's folder or a file in it; or a folder, a run, a checkpoint of a run or a Hub id, which needs
     torch.
     """
-    folder = export_folder(name)
+    folder = _export(name)
     if folder is not None:
         return _exported(name, folder, asked)
     with needing_torch():
@@ -32,6 +35,18 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
         backbone = load_backbone(name, quantize=asked.quantize)
         settle(backbone, asked, processes=processes)
         return TorchModel(backbone)
+
+
+def _export(name: str) -> Path | None:
+    """The folder of an export, or None; raises `CaptuneError` for what is named like one and is none."""
+    folder = export_folder(name)
+    path = Path(name).expanduser()
+    if folder is None and path.suffix in EXPORT_SUFFIXES and not path.is_dir():
+        raise CaptuneError(
+            f"{name} is no export: there is no {EXPORT} beside it." if path.exists() else f"There is no export {name}.",
+            f"captune export writes whole folders: captune export MODEL --out {path.name}",
+        )
+    return folder
 
 
 def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
@@ -71,7 +86,7 @@ def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
 
 def family_of(name: str) -> str:
     """The family of a model, or `matcher`, told without loading its weights; raises `CaptuneError` as loading does."""
-    folder = export_folder(name)
+    folder = _export(name)
     if folder is not None:
         return Exported.read(folder).family
     with needing_torch():
@@ -82,7 +97,7 @@ def family_of(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise `CaptuneError` for the name of a folder or run here that is none."""
-    if export_folder(name) is not None:
+    if _export(name) is not None:
         return
     with needing_torch():
         from captune.engine.loader import local_folder
@@ -92,7 +107,7 @@ def check_name(name: str) -> None:
 
 def weights_on_disk(name: str) -> int:
     """Bytes of a model's weights; 0 for what is on the Hub, until it is loaded."""
-    folder = export_folder(name)
+    folder = _export(name)
     if folder is not None:
         from captune.runtime.model import weights_in
 
