@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import captune
@@ -70,6 +71,15 @@ def test_a_file_of_the_folder_names_it(both: tuple[Path, Path], export: captune.
     assert (export.model.family, export.model.device, export.model.precision) == ("blip", "cpu", "fp32")
     sizes = [(both[1] / name).stat().st_size for name in ("vision.onnx", "text.onnx")]
     assert export.model.weights == sum(sizes)
+
+
+def test_threads_are_those_asked_for(both: tuple[Path, Path]) -> None:
+    before = torch.get_num_threads()
+    try:
+        captune.Captioner.load(both[0], threads=3, device="cpu")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_share_a_session(export: captune.Captioner) -> None:
