@@ -18,7 +18,7 @@ from PIL import Image
 
 import captune
 from captune.core.errors import OF_TORCH, CaptuneError
-from exported import export_tiny
+from torchless import export_tiny
 from serving import encoded, picture, running
 
 PICTURES = [picture(seed) for seed in range(8)]

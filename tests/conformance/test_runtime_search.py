@@ -19,7 +19,7 @@ from captune.models.backbone import Backbone
 from captune.runtime import ExportedModel
 from captune.runtime.arrays import softmax
 from captune.runtime.sampling import Chance
-from exported import lively, without_files
+from torchless import lively, without_files
 
 PICTURES = 60
 PROMPTS = ["", "a man", "two dogs play", "a", None]

@@ -17,6 +17,9 @@ from captune.engine.decoding.generate import prefix_of, search_own
 from captune.models.backbone import Backbone
 from captune.models.stepper import Stepper, causal_mask
 
+# Tokens that are read behind a caption when scores are compared.
+MORE = 8
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -69,12 +72,13 @@ def nearness(backbone: Backbone, exported: Stepper, pixels: np.ndarray, caption:
     """How far an export's memory and its scores along a caption are from its model's.
 
     Both as the largest difference over the largest value. `pixels` (1, 3, size, size), uint8; `caption` are tokens
-    without start and prompt.
+    without start and prompt, behind which some more are read: a model may say nothing of a picture.
     """
     stepper = backbone.stepper()
     assert stepper is not None, "what is exported has a stepper"
     prefix = prefix_of(backbone, GenerationOptions(max_new_tokens=1), None)
-    tokens = torch.tensor([[*prefix, *caption[:-1]]])
+    more = (31 * n % len(backbone.tokenizer) for n in range(MORE))
+    tokens = torch.tensor([[*prefix, *caption, *more][: backbone.longest]])
     picture = torch.from_numpy(pixels)
     with torch.inference_mode():
         memory = backbone.memory(picture)

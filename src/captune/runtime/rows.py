@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import numpy as np
 
 from captune.runtime.arrays import Array
+from captune.runtime.sessions import Session
 
 # Steps for which room is made at once: what is said is copied once in so many steps, and a
 # session meets few shapes.
 STEPS = 8
-
-
-class TextSession(Protocol):
-    """`text` of an export: inputs by name; logits, new keys and new values (see `docs/exports.md`)."""
-
-    def __call__(self, **inputs: Array) -> Sequence[Array]: ...
 
 
 class Rows:
@@ -30,7 +22,7 @@ class Rows:
     width).
     """
 
-    def __init__(self, text: TextSession, memory: tuple[Array, Array], prompts: Array, each: int) -> None:
+    def __init__(self, text: Session, memory: tuple[Array, Array], prompts: Array, each: int) -> None:
         pictures, self.given = prompts.shape
         layers, _, heads, _, width = memory[0].shape
         self.text, self.each = text, each
