@@ -15,6 +15,7 @@ from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.stepper import KeyValues
 from captune.runtime import ExportedModel
+from exported import saved_model
 from lively import LIVELY
 
 
@@ -98,7 +99,6 @@ def export_tiny(folder: Path, family: str = "blip", to: str = "onnx") -> tuple[P
     """A lively tiny model saved in a folder, and its export."""
     import captune
 
-    model, out = folder / family, folder / f"{family}.{to}"
-    lively(family).save(model)
+    model, out = saved_model(family, folder / family), folder / f"{family}.{to}"
     captune.export(model, out, to=to, check_images=2)
     return model, out

@@ -18,8 +18,8 @@ from PIL import Image
 
 import captune
 from captune.core.errors import OF_TORCH, CaptuneError
-from torchless import export_tiny
 from serving import encoded, picture, running
+from torchless import export_tiny
 
 PICTURES = [picture(seed) for seed in range(8)]
 
