@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
@@ -43,7 +44,11 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, model: str = DEFAULT_MODEL, *, config: Resolved[CaptionConfig] | None = None, **options: Any
+        cls,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        config: Resolved[CaptionConfig] | None = None,
+        **options: Any,
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve(CaptionConfig, flags=options)
