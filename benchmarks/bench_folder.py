@@ -17,7 +17,8 @@ from PIL import Image
 from bench import Bench
 from blip_base import TYPES, blip_base
 from captune.core.options import GenerationOptions
-from captune.engine.captioning import caption_stream
+from captune.data.captioning import caption_stream
+from captune.engine.captioning import TorchModel
 from machine import paired, wall_seconds
 from photos import photos
 
@@ -59,7 +60,7 @@ def _ways(files: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[[
         return said
 
     def ours() -> object:
-        return list(caption_stream(blip, ((path, str(path)) for path in files), options))
+        return list(caption_stream(TorchModel(blip), ((path, str(path)) for path in files), options))
 
     return theirs, ours
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
+from captune.core.export_options import ExportConfig
 from captune.core.files import write_text
 from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
@@ -49,6 +50,7 @@ CONFIGS: dict[str, type[Options]] = {
     "webcam": WebcamConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
+    "export": ExportConfig,
 }
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -177,6 +179,12 @@ def writers() -> str:
     return entries("`--format`", WRITERS.items())
 
 
+def exporters() -> str:
+    from captune.exporters import EXPORTERS
+
+    return entries("`--to`", EXPORTERS.items())
+
+
 def metrics() -> str:
     from captune.metrics import METRICS
 
@@ -282,6 +290,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "environment": environment,
     "formats": formats,
     "writers": writers,
+    "exporters": exporters,
     "metrics": metrics,
     "rules": rules,
     "families": families,

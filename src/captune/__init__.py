@@ -32,6 +32,7 @@ _HOMES = {
     "ask": "captune.app.ask",
     "inspect": "captune.app.inspect",
     "review": "captune.app.review",
+    "export": "captune.app.export",
     "prepare": "captune.app.prepare",
     "push": "captune.app.push",
     "report": "captune.app.report",

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from captune.core.options import GenerationOptions
-from captune.engine.captioning import caption_pixels, spoken
+from captune.data.captioning import spoken
+from captune.engine.captioning import TorchModel, caption_pixels
 from captune.engine.decoding import generate
 from captune.engine.decoding.generate import search_own, search_plain
 from captune.engine.decoding.sampling import Chance, Written
@@ -154,14 +155,16 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     backbone = replace(backbone, own_decoder=own)
     whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
-    pieces = [list(spoken(backbone, noise[n : n + 1].numpy(), asked)) for n in range(5)]
+    pieces = [list(spoken(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
 
 
 def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:
     side = backbone.pixels.size
-    pieces = spoken(backbone, np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25))
+    pieces = spoken(
+        TorchModel(backbone), np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25)
+    )
     next(pieces)
     pieces.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("captune-spoken")]

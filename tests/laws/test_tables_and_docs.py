@@ -13,6 +13,7 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
+from captune.core.export_options import ExportConfig
 from captune.core.film_options import VideoConfig, WebcamConfig
 from captune.core.options import (
     CaptionConfig,
@@ -43,16 +44,18 @@ CONFIGS = {
     "webcam": WebcamConfig,
     "inspect": InspectConfig,
     "review": ReviewConfig,
+    "export": ExportConfig,
 }
 
 
 def tables() -> list[Table]:
     from captune.data.formats import FORMATS
     from captune.data.writers import WRITERS
+    from captune.exporters import EXPORTERS
     from captune.metrics import METRICS
     from captune.models import FAMILIES
 
-    return [FORMATS, WRITERS, METRICS, FAMILIES]
+    return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS]
 
 
 @pytest.mark.parametrize(("table", "name"), [pytest.param(t, n, id=f"{t.kind} {n}") for t in tables() for n in t])

@@ -92,6 +92,29 @@ def test_an_old_and_a_missing_package_fail(monkeypatch: pytest.MonkeyPatch) -> N
     assert rows["torch"].status == "ok"
 
 
+@pytest.mark.parametrize(("runner", "status"), [(True, "ok"), (False, "warn")])
+def test_a_machine_without_torch_is_told_what_it_can_do(
+    monkeypatch: pytest.MonkeyPatch, runner: bool, status: str
+) -> None:
+    """Without torch nothing about devices, families or the Hub is asked; exports run where their runtime is."""
+    absent = {"torch", "huggingface_hub", "openvino", *(() if runner else ("onnxruntime",))}
+
+    def versions(name: str) -> str:
+        if name in absent:
+            raise PackageNotFoundError(name)
+        return "99.0"
+
+    monkeypatch.setattr(room, "version", versions)
+    monkeypatch.setattr(room, "_requirements", lambda extra="": {"numpy": "2.0"} if not extra else {"torch": "2.10"})
+    rows = found("packages")
+    assert rows["torch"].status == status
+    assert rows["torch"].next.endswith("pip install 'captune[torch]'")
+    assert rows["numpy"].status == "ok"
+    for check in ("torchvision", "devices", "models", "hub", "hub login"):
+        assert found(check) == {}
+    assert ("onnxruntime 99.0" in found("exports")["exports"].detail) == runner
+
+
 def test_an_optional_package_that_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def versions(name: str) -> str:
         if name == "wandb":

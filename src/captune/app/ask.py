@@ -13,6 +13,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import ANSWERER, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
+from captune.core.search import asking
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def ask(
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)
     own = captioner.options.generation.prompt
-    prompt = captioner.backbone.asking(question.strip(), own)
+    prompt = asking(captioner.model.prompt, question.strip(), own)
     stream = captioner.stream(((path, path) for path in paths), prompt=prompt)
     answers = []
     for path, found in track(stream, progress, "Asking", len(paths)):

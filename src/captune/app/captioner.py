@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from captune.app.running import settle
+import numpy as np
+
+from captune.app.loading import backbone_of, load_model
 from captune.core.config import Resolved, resolve
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
+from captune.data.captioning import CaptioningModel, caption_stream, spoken
+from captune.data.pictures import read_pixels
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from captune.core.options import GenerationOptions
     from captune.data.explained import Explained
     from captune.engine.inspecting import Inspection
@@ -29,29 +32,34 @@ class Captioner:
     """A model on its device, ready to caption.
 
     `Captioner.load(name)(image).text` is the whole use; `name` is a folder, a run
-    (`runs/x@best-loss`), or a Hub id. Options are those of `captune caption --help`; what
+    (`runs/x@best-loss`), a Hub id, or an export. Options are those of `captune caption --help`; what
     is not given is as the model was saved, else captune's default.
     """
 
-    def __init__(self, name: str, backbone: Backbone, config: Resolved[CaptionConfig]) -> None:
-        self.name, self.backbone, self.config = name, backbone, config
-        self.options = config.with_defaults("generation", backbone.generation)
+    def __init__(self, name: str, model: CaptioningModel, config: Resolved[CaptionConfig]) -> None:
+        self.name, self.model, self.config = name, model, config
+        self.options = config.with_defaults("generation", dict(model.generation))
         self._translators: dict[str, Translator] = {}
         self._loading = Lock()
 
     @classmethod
     def load(
-        cls, model: str = DEFAULT_MODEL, *, config: Resolved[CaptionConfig] | None = None, **options: Any
+        cls,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        config: Resolved[CaptionConfig] | None = None,
+        **options: Any,
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve(CaptionConfig, flags=options)
-        from captune.engine.loader import load_backbone
-
-        backbone = load_backbone(str(model), quantize=config.values.run_on.quantize)
-        settle(backbone, config.values.run_on)
-        captioner = cls(str(model), backbone, config)
+        captioner = cls(str(model), load_model(str(model), config.values.run_on), config)
         captioner.translator(config.values)
         return captioner
+
+    @property
+    def backbone(self) -> Backbone:
+        """The torch model; raises `CaptuneError` for an export."""
+        return backbone_of(self.model, self.name, "This")
 
     def __call__(self, image: Any, **options: Any) -> Caption:
         """The best caption of one picture: a path, bytes, or a PIL picture."""
@@ -76,9 +84,7 @@ class Captioner:
 
     def read(self, image: Any) -> np.ndarray:
         """The pixels (3, size, size), uint8, that the model sees of a picture; raises `ImageError`. Any thread may."""
-        from captune.engine.pictures import read_pixels
-
-        return read_pixels(image, self.backbone.pixels, self.options.caption.max_pixels)
+        return read_pixels(image, self.model.pixels, self.options.caption.max_pixels)
 
     def say(
         self,
@@ -87,25 +93,18 @@ class Captioner:
         prompts: Sequence[str | None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
-        from captune.engine.captioning import caption_pixels
-
-        return caption_pixels(self.backbone, seen, options, prompts=prompts)
+        return self.model.say(seen, options, prompts=prompts)
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
 
         `image` is a picture, or what `read` made of one. In another language it comes as one piece.
         """
-        import numpy as np
-
-        from captune.engine.captioning import spoken
-        from captune.engine.pictures import read_pixels
-
         values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
         known = isinstance(image, np.ndarray)
-        pixels = image if known else read_pixels(image, self.backbone.pixels, values.caption.max_pixels)
-        pieces = spoken(self.backbone, pixels[None], values.generation)
+        pixels = image if known else read_pixels(image, self.model.pixels, values.caption.max_pixels)
+        pieces = spoken(self.model, pixels[None], values.generation)
         return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
@@ -114,6 +113,7 @@ class Captioner:
         The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
         for every word (BLIP-2). Of a translated caption the words are those that the model said.
         """
+        backbone = backbone_of(self.model, self.name, "Telling where a model looked")
         from captune.engine.explaining import explain
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
@@ -122,7 +122,7 @@ class Captioner:
         elif caption is not None and caption.original is not None:
             caption = replace(caption, text=caption.original, original=None)
         return explain(
-            self.backbone,
+            backbone,
             image,
             values.generation,
             caption=caption,
@@ -132,10 +132,11 @@ class Captioner:
 
     def inspect(self, image: Any, **options: Any) -> Inspection:
         """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
+        backbone = backbone_of(self.model, self.name, "Inspecting a caption")
         from captune.engine.inspecting import inspect
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
-        return inspect(self.backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
+        return inspect(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any
@@ -144,11 +145,9 @@ class Captioner:
 
         A picture that cannot be read yields its error instead of captions.
         """
-        from captune.engine.captioning import caption_stream
-
         values = resolve(CaptionConfig, flags=options, base=self.options).values
         stream = caption_stream(
-            self.backbone,
+            self.model,
             items,
             values.generation,
             batch_size=values.caption.batch_size,
@@ -185,11 +184,12 @@ class Captioner:
             return None
         if language == "en" and name is None:
             return None
-        from captune.engine.translation import default_translator, load_translator
+        with needing_torch():
+            from captune.engine.translation import default_translator, load_translator
 
         name = name or default_translator(language)
         with self._loading:
             if name not in self._translators:
-                self._translators[name] = load_translator(name, language, self.backbone.device)
+                self._translators[name] = load_translator(name, language, self.model.device)
         found = self._translators[name]
         return found if found.language == language else found.into(language)

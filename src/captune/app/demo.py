@@ -18,7 +18,7 @@ from captune.app.caption import caption
 from captune.app.evaluate import Evaluation, evaluate
 from captune.app.prepare import prepare
 from captune.app.train import train
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, check_torch
 from captune.core.files import write_json, write_text
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import Run
@@ -85,6 +85,7 @@ def demo(
     and `captions.png`. An `out` where a demo was stopped is gone on with. `scenes` are the
     numbers of pictures, `sets` changes of the preset as in `captune train --set`.
     """
+    check_torch()
     folder = Path(out)
     seconds: dict[str, float] = {}
     run = folder / "run"

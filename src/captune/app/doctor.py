@@ -27,6 +27,8 @@ MEMORY_FOR_A_MODEL = 4 * GIB
 BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 # Where wandb has kept its keys over the years.
 ALSO_SHOWN = ("tokenizers",)
+# What runs exports.
+RUNNERS = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ def _python() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """captune and every required package: installed, and new enough."""
+    """captune and every required package: installed, and new enough; torch's as well, where it is there."""
     yield Check("captune", "ok", version("captune"))
-    for name, least in _requirements().items():
+    with_torch = _version("torch") is not None
+    for name, least in (_requirements() | (_requirements("torch") if with_torch else {})).items():
         installed = _version(name)
         if installed is None:
             yield Check(name, "fail", "not installed", f"pip install '{name}>={least}'")
@@ -89,10 +92,25 @@ def _packages() -> Iterator[Check]:
             yield Check(name, "ok", f"{installed} (at least {least})")
     for name in ALSO_SHOWN:
         yield Check(name, "ok", _version(name) or "not installed")
+    if not with_torch:
+        runs = any(_version(name) for name in RUNNERS)
+        text = f"not installed; {'exports caption without it' if runs else 'nothing here can caption'}"
+        yield Check("torch", "ok" if runs else "warn", text, "For models and training: pip install 'captune[torch]'")
+
+
+def _exports() -> Iterator[Check]:
+    """What runs exports."""
+    there = [f"{name} {_version(name)}" for name in RUNNERS if _version(name)]
+    if there:
+        yield Check("exports", "ok", f"run by {', '.join(there)}")
+    else:
+        yield Check("exports", "ok", "optional: nothing here runs them", "pip install 'captune[onnx]'")
 
 
 def _torchvision() -> Iterator[Check]:
     """torchvision, which captune does not need: absent, or fit for this torch."""
+    if _version("torch") is None:
+        return
     from captune.models.environment import torchvision_fault
 
     fault = torchvision_fault()
@@ -104,6 +122,8 @@ def _torchvision() -> Iterator[Check]:
 
 def _devices() -> Iterator[Check]:
     """CUDA, MPS and CPU devices, their memory and whether they have bf16."""
+    if _version("torch") is None:
+        return
     try:
         from captune.models.environment import devices
 
@@ -139,6 +159,8 @@ def _disk() -> Iterator[Check]:
 
 def _hub() -> Iterator[Check]:
     """The Hugging Face cache: where, how much room, whether it may be written, offline or not."""
+    if _version("huggingface_hub") is None:
+        return
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
@@ -158,6 +180,8 @@ def _hub() -> Iterator[Check]:
 
 def _families() -> Iterator[Check]:
     """A tiny model of every family: built, saved, loaded, captioning the same."""
+    if _version("torch") is None:
+        return
     try:
         from captune.engine.exercise import exercise
         from captune.models import FAMILIES
@@ -181,7 +205,7 @@ def _families() -> Iterator[Check]:
 def _extras() -> Iterator[Check]:
     """Optional packages, or the pip command that brings them."""
     for extra in metadata("captune").get_all("Provides-Extra") or []:
-        if extra in ("all", "dev"):
+        if extra in ("all", "dev", "torch"):
             continue
         wanted = list(_requirements(extra))
         missing = [name for name in wanted if _version(name) is None]
@@ -195,6 +219,8 @@ def _extras() -> Iterator[Check]:
 
 def _hub_login() -> Iterator[Check]:
     """Whether a Hugging Face token is there (it is never shown)."""
+    if _version("huggingface_hub") is None:
+        return
     from huggingface_hub import get_token
 
     if get_token():
@@ -212,6 +238,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "disk": _disk,
     "hub": _hub,
     "models": _families,
+    "exports": _exports,
     "extras": _extras,
     "hub login": _hub_login,
 }
@@ -259,8 +286,8 @@ def _model(model: str, progress: Progress) -> Check:
             said = captioner(picture).text
         except CaptuneError as error:
             return Check(f"model {model}", "fail", error.message, error.hint)
-    dtype = str(captioner.backbone.running_dtype).removeprefix("torch.")
-    about = f"searched by {captioner.backbone.decoder}, {dtype} on {captioner.backbone.device}"
+    loaded = captioner.model
+    about = f"searched by {loaded.decoder}, {loaded.precision} on {loaded.device}"
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
 
 
@@ -281,7 +308,7 @@ def _requirements(extra: str = "") -> dict[str, str]:
         needed, _, condition = line.partition(";")
         if (f'"{extra}"' in condition.replace("'", '"')) if extra else not condition.strip():
             match = re.match(r"([\w.-]+)(?:\[[^]]*])?\s*(?:>=\s*([\w.]+))?", needed.strip())
-            if match:
+            if match and match[1] != "captune":  # an extra may bring another one
                 found[match[1]] = match[2] or "0"
     return found
 

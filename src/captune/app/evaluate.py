@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.evaluation import Evaluation, write_evaluation
+from captune.app.loading import backbone_of, load_model
 from captune.app.report import write_report
 from captune.app.report.looked import draw_sheets, forget_sheets
-from captune.app.running import settle
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -19,9 +19,11 @@ from captune.core.options import EvaluateConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
-from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.data.captioning import CaptioningModel, caption_records
+from captune.data.prepared import TRAIN, read_prepared, read_split, sample_records
 from captune.engine.processes import Processes
 from captune.metrics.aids import Aids, aids_of
+from captune.metrics.likelihood import ReferenceLikelihood, joined
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
@@ -52,7 +54,6 @@ def evaluate(
     progress = progress if processes.first else SILENT
     environment = os.environ if environment is None else environment
     resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    from captune.engine.evaluator import sample_records
     from captune.metrics.measure import metric_names, metrics_for
 
     metric_names(resolved.values.measure.metrics)
@@ -123,30 +124,27 @@ def _measure(
     progress: Progress,
     processes: Processes,
 ) -> tuple[MetricReport, dict[str, Caption]]:
-    from captune.engine.evaluator import caption_records, joined, likelihood_of_references, sample_records
-    from captune.engine.loader import load_backbone
     from captune.engine.versions import versions
     from captune.metrics.measure import measure
 
     values = resolved.values
     with progress.task(f"Loading {name}"):
-        backbone = load_backbone(name, quantize=values.run_on.quantize)
-        dtype = settle(backbone, values.run_on, processes=processes)
-    generation = resolved.with_defaults("generation", backbone.generation).generation
+        model = load_model(name, values.run_on, processes=processes)
+    explained = bool(values.eval.explain) and sheets is not None and processes.first
+    backbone = backbone_of(model, name, "--explain") if explained else None
+    generation = resolved.with_defaults("generation", dict(model.generation)).generation
     batch = values.eval.eval_batch_size
     mine = records[processes.rank :: processes.count]
     captions = caption_records(
-        backbone, mine, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
+        model, mine, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
     )
     captions = {key: one for part in processes.gather(captions) for key, one in part.items()}
-    if values.eval.explain and sheets is not None and processes.first:
+    if backbone is not None and sheets is not None:
         chosen = sample_records(records, values.eval.explain)
         draw_sheets(backbone, chosen, captions, generation, sheets, progress)
     also = []
     if values.eval.perplexity:
-        likelihood = likelihood_of_references(
-            backbone, mine, batch_size=batch, progress=progress, label=f"Perplexity ({name})"
-        )
+        likelihood = _likelihood(model, name, mine, batch, progress)
         also = [joined(processes.gather(likelihood)).measured()]
     with progress.task(f"Measuring {name}"):
         report = measure(
@@ -161,10 +159,26 @@ def _measure(
     settings = {
         **report.settings,
         "generation": generation.model_dump(),
-        "device": str(backbone.device),
-        "decoder": backbone.decoder,
+        "device": model.device,
+        "decoder": model.decoder,
         "pixels": values.run_on.pixels,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": model.precision,
         "versions": versions(),
     }
     return replace(report, settings=settings), captions
+
+
+def _likelihood(
+    model: CaptioningModel, name: str, records: list[ImageRecord], batch: int, progress: Progress
+) -> ReferenceLikelihood:
+    from captune.runtime import ExportedModel
+
+    label = f"Perplexity ({name})"
+    if isinstance(model, ExportedModel):
+        from captune.runtime.likelihood import likelihood_of_references as of_export
+
+        return of_export(model, records, progress=progress, label=label)
+    from captune.engine.evaluator import likelihood_of_references
+
+    backbone = backbone_of(model, name, "Perplexity")
+    return likelihood_of_references(backbone, records, batch_size=batch, progress=progress, label=label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from captune.core.tables import Table
@@ -29,10 +30,12 @@ class FamilyInfo:
 
 
 def families() -> list[FamilyInfo]:
-    """Every family in the table, those of other packages included. Loads torch."""
+    """Every family in the table, those of other packages included. Loads torch; without it, names alone."""
+    table = _table()
+    if find_spec("torch") is None:
+        return [FamilyInfo(name, (), "", target.partition(":")[0]) for name, target in table.targets.items()]
     from captune.models.backbone import Backbone
 
-    table = _table()
     found = []
     for name, target in table.targets.items():
         family = table[name]

@@ -21,11 +21,15 @@ def settle(
 
     In training the weights stay in fp32 and autocast computes in that type.
     """
-    from captune.engine.fast_pictures import check_fast
+    import torch
+
+    from captune.data.fast_pictures import check_fast
     from captune.models.devices import choose_device, choose_precision
 
     if asked.pixels == "fast":
         check_fast()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)
     device = device if processes is None else processes.device(device)
     dtype = choose_precision(asked.precision, device, backbone.width, training=training)

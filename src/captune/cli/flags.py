@@ -30,6 +30,7 @@ PANELS = {
     "video": "Films and scenes",
     "webcam": "Camera",
     "push": "On the Hub",
+    "export": "Export",
     "match": "Pairs",
     "capfilt": "Filter",
     "review": "List",
@@ -51,7 +52,7 @@ Model = Annotated[
         metavar="MODEL",
         envvar=MODEL_VARIABLE,
         show_envvar=False,
-        help=f"Run, runs/x@last, folder or Hub id. (default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
+        help=f"Run, runs/x@last, folder, export or Hub id. (default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
     ),
 ]
 Models = Annotated[
@@ -63,7 +64,7 @@ Models = Annotated[
         envvar=MODEL_VARIABLE,
         show_envvar=False,
         help=(
-            f"Run, runs/x@last, folder or Hub id; repeatable. "
+            f"Run, runs/x@last, folder, export or Hub id; repeatable. "
             f"(default {DEFAULT_MODEL}, env {MODEL_VARIABLE}, several with spaces)"
         ),
     ),

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError
+from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError, needing_torch
 
 # typer brings its own copy of click from some version on; this name is right in either case.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -70,6 +70,7 @@ VERBS = {
         "Caption pictures over HTTP: REST, and OpenAI's chat completions.", WORK, "Nothing was being served."
     ),
     "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
+    "export": Verb("Write a model as ONNX or OpenVINO files that caption without torch.", WORK, "Nothing was written."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),
@@ -127,7 +128,8 @@ def application() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
-        code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
+        with needing_torch():
+            code = application().main(list(arguments), prog_name="captune", standalone_mode=False)
         sys.stdout.flush()
     except CaptuneError as error:
         stopped = error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)

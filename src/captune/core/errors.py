@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -11,6 +13,8 @@ EXIT_USAGE = 2
 EXIT_SOME_IMAGES_FAILED = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+# What `captune[torch]` brings; exports, scores and reports do without.
+OF_TORCH = frozenset(("torch", "transformers", "accelerate", "safetensors", "huggingface_hub", "tensorboard"))
 
 
 class CaptuneError(Exception):
@@ -46,6 +50,31 @@ def missing_extra(package: str, extra: str, purpose: str) -> CaptuneError:
     return CaptuneError(
         f"{purpose} needs the package '{package}', which is not installed.",
         f"Install it with: pip install 'captune[{extra}]'",
+    )
+
+
+@contextmanager
+def needing_torch() -> Iterator[None]:
+    """Around what runs, loads or teaches models: where torch is not installed, say how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OF_TORCH:
+            raise _without_torch(package) from None
+        raise
+
+
+def check_torch() -> None:
+    """The same before long work that needs it later; imports nothing."""
+    if find_spec("torch") is None:
+        raise _without_torch("torch")
+
+
+def _without_torch(package: str) -> CaptuneError:
+    return CaptuneError(
+        f"This needs torch, which is not installed here (there is no package '{package}').",
+        "Install it with: pip install 'captune[torch]'  (an export, captune export MODEL, captions without it).",
     )
 
 

@@ -51,6 +51,7 @@ class DeviceOptions(WhereOptions):
     pixels: Literal["exact", "fast"] = option(
         "exact", "exact: the pixels of transformers' processor; fast: nearly the same from JPEG files, read quicker."
     )
+    threads: int = option(0, "Threads of the CPU that the model uses; 0: one for each core.", ge=0, le=1024)
     decoder: Literal["auto", "transformers"] = option(
         "auto", "auto: captune's own search where the model's family has one; transformers: its generate."
     )

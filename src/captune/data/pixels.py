@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
 BICUBIC = Image.Resampling.BICUBIC
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Square:
+    """What makes a picture a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
+
+    With `fast`, JPEG files are decoded the quicker way.
+    """
+
+    size: int
+    resample: int = BICUBIC
+    shorter: int = 0
+    fast: bool = False
+
+    def squared(self, levels: np.ndarray) -> np.ndarray:
+        """The square (3, size, size) of quickly decoded levels (height, width, 3), uint8."""
+        return to_pixels(Image.fromarray(levels), self.size, self.resample, self.shorter)
 
 
 def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: int = 0) -> np.ndarray:

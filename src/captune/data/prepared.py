@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_write, read_json, write_json, write_jsonl
 from captune.core.records import ImageRecord
@@ -179,3 +181,11 @@ def _relative(image: str, base: Path) -> str:
         return Path(image).relative_to(base).as_posix()
     except ValueError:
         return image
+
+
+def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -> list[ImageRecord]:
+    """`count` records (0: all) in their order, chosen by the seed alone."""
+    if not 0 < count < len(records):
+        return list(records)
+    chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
+    return [records[i] for i in sorted(chosen)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, read_json
+from captune.core.folders import is_running, missing_folders
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
 _STAGE = ".preparing-"
@@ -27,7 +28,7 @@ def staged(out: Path) -> Iterator[Path]:
     block leaves `out` as it was.
     """
     old = _old_names(out)
-    missing = _missing_folders(out)
+    missing = missing_folders(out)
     stage = out / f"{_STAGE}{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def _old_names(out: Path) -> list[str]:
     except OSError as error:
         raise disk_error(error, out) from error
     for name in [name for name in there if name.startswith(_STAGE)]:
-        if _is_running(name.removeprefix(_STAGE)):
+        if is_running(name.removeprefix(_STAGE)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
         there.remove(name)
         shutil.rmtree(out / name, ignore_errors=True)
@@ -99,28 +100,6 @@ def _exchange(stage: Path, out: Path, old: list[str]) -> None:
         for source, target in reversed(done):
             os.rename(target, source)
         raise disk_error(error, out) from error
-
-
-def _missing_folders(out: Path) -> list[Path]:
-    """Folders that have to be made for `out`, innermost first."""
-    missing = []
-    folder = Path(os.path.abspath(out))
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    return missing
-
-
-def _is_running(pid: str) -> bool:
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is there and belongs to someone else
-    return True
 
 
 @contextmanager

@@ -1,11 +1,9 @@
-"""A model against references: its captions, and the likelihood it gives the references."""
+"""A backbone against references: its captions, and the likelihood it gives the references."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,65 +12,13 @@ from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
+from captune.data import captioning
+from captune.data.pictures import Features
 from captune.engine.batches import collate
-from captune.engine.captioning import caption_stream
-from captune.engine.features import Features
+from captune.engine.captioning import TorchModel
 from captune.engine.pictures import stream_pixels
-from captune.metrics.corpus import Measured
-from captune.metrics.statistics import Statistics
+from captune.metrics.likelihood import ReferenceLikelihood
 from captune.models.backbone import Backbone
-
-
-@dataclass(frozen=True)
-class ReferenceLikelihood:
-    """Summed negative log-likelihood (nats) of each image's references, and the number of their tokens, end included.
-
-    `nll` and `tokens` (N,) are in the order of the records.
-    """
-
-    nll: np.ndarray
-    tokens: np.ndarray
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log-likelihood of a token."""
-        return float(self.nll.sum() / max(1, self.tokens.sum()))
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(min(self.loss, 700.0))
-
-    def measured(self) -> Measured:
-        """Keys `loss` and `perplexity`, corpus and per image, as a metric gives them."""
-        rows = np.stack([self.nll, self.tokens], axis=1)
-        keys = ("loss", "perplexity")
-        per_image = dict(zip(keys, _likelihoods(rows).T, strict=True))
-        return Measured(
-            {"loss": self.loss, "perplexity": self.perplexity}, per_image, {}, Statistics(keys, rows, _likelihoods)
-        )
-
-
-def joined(parts: Sequence[ReferenceLikelihood]) -> ReferenceLikelihood:
-    """The whole of shares that took every n-th record."""
-    count = sum(len(part.nll) for part in parts)
-    nll, tokens = np.zeros(count), np.zeros(count, np.int64)
-    for first, part in enumerate(parts):
-        nll[first :: len(parts)], tokens[first :: len(parts)] = part.nll, part.tokens
-    return ReferenceLikelihood(nll, tokens)
-
-
-def _likelihoods(sums: np.ndarray) -> np.ndarray:
-    """Loss and perplexity (…, 2) from sums (…, 2) of log-likelihoods and tokens."""
-    loss = sums[..., 0] / np.maximum(1, sums[..., 1])
-    return np.stack([loss, np.exp(np.minimum(loss, 700.0))], axis=-1)
-
-
-def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -> list[ImageRecord]:
-    """`count` records (0: all) in their order, chosen by the seed alone."""
-    if not 0 < count < len(records):
-        return list(records)
-    chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
-    return [records[i] for i in sorted(chosen)]
 
 
 def caption_records(
@@ -86,20 +32,17 @@ def caption_records(
     progress: Progress = SILENT,
     label: str = "Captioning",
 ) -> dict[str, Caption]:
-    """The best caption of each record, or answer to its question, by its id.
-
-    A picture that cannot be read raises its error.
-    """
-    captions: dict[str, Caption] = {}
-    prompts = {record.id: backbone.asking(record.question, options.prompt) for record in records if record.question}
-    items = ((record.id, record.image) for record in records)
+    """As `captune.data.captioning.caption_records`, in the number type of training."""
     with _autocast(backbone, autocast):
-        stream = caption_stream(backbone, items, options, prompts=prompts, batch_size=batch_size, features=features)
-        for key, found in track(stream, progress, label, len(records)):
-            if isinstance(found, CaptuneError):
-                raise found
-            captions[key] = found[0]
-    return captions
+        return captioning.caption_records(
+            TorchModel(backbone),
+            records,
+            options,
+            batch_size=batch_size,
+            features=features,
+            progress=progress,
+            label=label,
+        )
 
 
 def likelihood_of_references(

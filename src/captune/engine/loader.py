@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
+from captune.core.exported import export_folder
 from captune.core.runs import Run
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
@@ -43,6 +44,11 @@ def local_folder(name: str) -> Path | None:
     `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
     @checkpoint-100) another one.
     """
+    if export_folder(name) is not None:
+        raise CaptuneError(
+            f"{name} is an export: it captions, but holds no model that could be taught, explained or pushed.",
+            "Name the model that was exported.",
+        )
     base, at, which = name.rpartition("@")
     if at and Run.is_run(base):
         return Run(base).checkpoint(which).path

@@ -1,39 +1,46 @@
-"""Pictures in, pixels out: read ahead in threads, in order; an unreadable one is its error."""
+"""Pictures in, a model's pixels out, with torch's 8-bit resize where they are read the quicker way."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from os import cpu_count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+import torch
+from torch.nn.functional import interpolate
 
 from captune.core.errors import CaptuneError
-from captune.data.images import MAX_PIXELS, open_image
-from captune.data.pixels import to_pixels
-from captune.engine.fast_pictures import fast_pixels
+from captune.data import pictures
+from captune.data.images import MAX_PIXELS
+from captune.data.pictures import Features
+from captune.data.pixels import Square, passes, resized
 from captune.models.pixels import PixelSettings
-
-if TYPE_CHECKING:
-    from captune.engine.features import Features
 
 Key = TypeVar("Key")
 
 
+class TorchSquare(Square):
+    """A square whose quick resize takes a quarter of Pillow's time."""
+
+    def squared(self, levels: np.ndarray) -> np.ndarray:
+        shape = levels.shape[1], levels.shape[0]
+        picture = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
+        first, (across, down) = passes(shape, resized(shape, self.size, self.shorter))
+        if first[1] == down:  # columns first; torch itself begins with the rows
+            picture = interpolate(picture, (down, first[0]), mode="bicubic", antialias=True)
+        picture = interpolate(picture, (down, across), mode="bicubic", antialias=True)
+        left, top = (across - self.size) // 2, (down - self.size) // 2
+        return picture[0, :, top : top + self.size, left : left + self.size].contiguous().numpy()
+
+
+def square_of(settings: PixelSettings) -> TorchSquare:
+    """What of a model's settings is not arithmetic of its first layer."""
+    return TorchSquare(settings.size, settings.resample, settings.shorter, settings.fast)
+
+
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The model's pixels (3, size, size), uint8, of a path, bytes or a PIL picture."""
-    if settings.fast:
-        found = fast_pixels(source, settings.size, max_pixels, settings.shorter)
-        if found is not None:
-            return found
-    if isinstance(source, Image.Image):
-        image = source if source.mode == "RGB" else source.convert("RGB")
-    else:
-        image = open_image(source, max_pixels=max_pixels)
-    return to_pixels(image, settings.size, settings.resample, settings.shorter)
+    return pictures.read_pixels(source, square_of(settings), max_pixels)
 
 
 def stream_pixels(
@@ -44,31 +51,6 @@ def stream_pixels(
     max_pixels: int = MAX_PIXELS,
     features: Features | None = None,
 ) -> Iterator[tuple[Key, np.ndarray | CaptuneError]]:
-    """Pixels of every (key, source) in order, read a little ahead; an unreadable one is its error.
-
-    A source that `features` has yields those.
-    """
-
-    def read(source: Any) -> np.ndarray | CaptuneError:
-        if features is not None and source in features:
-            return features[source]
-        try:
-            return read_pixels(source, settings, max_pixels)
-        except CaptuneError as error:
-            return error
-
-    workers = workers or cpu_count() or 1
-    waiting: deque[tuple[Key, Future[np.ndarray | CaptuneError]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="captune-pixels") as pool:
-        try:
-            for key, source in items:
-                waiting.append((key, pool.submit(read, source)))
-                if len(waiting) > 4 * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+    """As `captune.data.pictures.stream_pixels`."""
+    square = square_of(settings)
+    return pictures.stream_pixels(items, square, workers=workers, max_pixels=max_pixels, features=features)

@@ -65,7 +65,7 @@ def default_translator(language: str) -> str:
     return f"Helsinki-NLP/opus-mt-en-{language}"
 
 
-def load_translator(name: str, language: str, device: torch.device) -> Translator:
+def load_translator(name: str, language: str, device: str) -> Translator:
     """Load a Marian, M2M100 or T5 (MADLAD-400) model that turns English into `language`, in fp32.
 
     Raises `CaptuneError` where it is not there, cannot be fetched, is broken, of another kind or not free

@@ -10,7 +10,8 @@ import torch
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
-from captune.engine.evaluator import caption_records, likelihood_of_references, sample_records
+from captune.data.prepared import sample_records
+from captune.engine.evaluator import caption_records, likelihood_of_references
 from captune.engine.features import Features
 from captune.engine.processes import ALONE, Processes
 from captune.engine.trackers import Sample

@@ -5,7 +5,18 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("captune", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "pillow", "numpy")
+PACKAGES = (
+    "captune",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "safetensors",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "numpy",
+)
 
 
 def versions() -> dict[str, str]:

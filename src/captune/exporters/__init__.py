@@ -1,1 +1,15 @@
-"""What leaves captune: folders for the Hugging Face Hub."""
+"""What leaves captune: graphs for other runtimes, named in this table, and folders for the Hugging Face Hub.
+
+A target is a module with `DESCRIPTION`, `OPSET`, `check_installed`, `write` and `open_model`.
+"""
+
+from captune.core.tables import Table
+
+EXPORTERS = Table(
+    "export target",
+    {
+        "onnx": "captune.exporters.onnx",
+        "openvino": "captune.exporters.openvino",
+    },
+    group="captune.exporters",
+)

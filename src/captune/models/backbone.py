@@ -11,9 +11,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from captune.core.encoding import Encoded, encoded
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.options import GenerationOptions
+from captune.core.search import asking
 from captune.models.eye import Eye
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
@@ -23,7 +25,6 @@ from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
 CARD = "captune.json"
-QUESTION = "{question}"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,6 @@ class Checkpoint:
     name: str
     parameters: int
     license: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A reference or prompt as the model reads it; the first `given` tokens are not supervised."""
-
-    tokens: tuple[int, ...]
-    given: int
 
 
 @dataclass
@@ -247,20 +240,19 @@ class Backbone(ABC):
 
     def asking(self, question: str, prompt: str | None = None) -> str:
         """The model's prompt, or another one, with a question in its place."""
-        asked = self.prompt if prompt is None else prompt
-        return asked.replace(QUESTION, question) if QUESTION in asked else f"{asked} {question}".strip()
+        return asking(self.prompt, question, prompt)
 
     def encode_reference(self, reference: str, longest: int, question: str = "") -> Encoded:
         """Start, prompt, at most `longest` tokens of the reference, end."""
-        asked = self.asking(question)
-        prompt = self.words(asked)
-        words = self.words(f"{asked} {reference}" if prompt else reference)
-        # In many vocabularies a word behind a space is another token; where the prompt's tokens
-        # changed by what follows, they are kept as generation will write them.
-        words = words[len(prompt) :] if words[: len(prompt)] == prompt else self.words(reference)
-        before = [self.start, *prompt]
-        room = min(longest, self.longest - len(before) - 1)
-        return Encoded((*before, *words[:room], self.end), len(before))
+        return encoded(
+            reference,
+            self.asking(question),
+            self.words,
+            start=self.start,
+            end=self.end,
+            most=longest,
+            longest=self.longest,
+        )
 
     @property
     def running_dtype(self) -> torch.dtype:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
-from captune.models.dense import ACTIVATIONS, Dense, Norm
+from captune.models.dense import ACTIVATIONS, Chain, Dense, Norm
 from captune.models.layered import run
 from captune.models.text_stack import Cross, Layer, TextStack
 
@@ -68,14 +68,13 @@ def blip_stack(decoder: Any, dtype: torch.dtype) -> TextStack | None:
     if config.hidden_act not in ACTIVATIONS:
         return None
     change = Dense(head.transform.dense, dtype=dtype, activation=config.hidden_act)
-    change_norm, vocabulary = Norm(head.transform.LayerNorm, dtype), Dense(head.decoder, dtype=dtype)
     return TextStack(
         words=embeddings.word_embeddings.weight,
         positions=embeddings.position_embeddings.weight,
         first=Norm(embeddings.LayerNorm, dtype),
         layers=[_laid_out(layer, config.hidden_act, dtype) for layer in decoder.bert.encoder.layer],
         heads=config.num_attention_heads,
-        head=lambda hidden: vocabulary(change_norm(change(hidden))),
+        head=Chain(change, Norm(head.transform.LayerNorm, dtype), Dense(head.decoder, dtype=dtype)),
         dtype=dtype,
     )
 

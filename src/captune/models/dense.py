@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Part = TypeVar("Part")
 # transformers' names of activations by ours: what oneDNN computes in the same step, and what torch does.
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 ACTIVATIONS = frozenset((*GELU, "quick_gelu", "relu", ""))
@@ -64,6 +68,40 @@ class Norm:
 
     def __call__(self, values: Tensor) -> Tensor:
         return functional.layer_norm(values, self.shape, self.weight, self.bias, self.eps)
+
+
+class Chain:
+    """Layers one behind the other."""
+
+    def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:
+        self.layers = layers
+
+    def __call__(self, values: Tensor) -> Tensor:
+        for layer in self.layers:
+            values = layer(values)
+        return values
+
+
+def unpacked(part: Part) -> Part:
+    """The same layers with plain weights in place of oneDNN's blocks, which no exporter reads.
+
+    `part` is a layer, or what holds layers: `Chain`, a text stack, a dataclass, a list, a tuple.
+    """
+    if isinstance(part, (list, tuple)):
+        return type(part)(unpacked(each) for each in part)
+    if isinstance(part, Dense):
+        plain = copy.copy(part)
+        if plain.weight is None and plain.packed is not None:
+            plain.weight = plain.packed.to_dense()
+        plain.packed = None
+        return plain
+    if is_dataclass(part) or hasattr(part, "layers"):
+        plain_part = copy.copy(part)
+        names = [field.name for field in fields(part)] if is_dataclass(part) else list(vars(part))
+        for name in names:
+            setattr(plain_part, name, unpacked(getattr(part, name)))
+        return plain_part
+    return part
 
 
 def _weight(layer: Any) -> Tensor:

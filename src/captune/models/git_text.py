@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
-from captune.models.dense import Dense, Norm
+from captune.models.dense import Chain, Dense, Norm
 from captune.models.layered import run
 from captune.models.text_stack import Layer, TextStack
 
@@ -62,7 +62,6 @@ def git_stack(model: Any, dtype: torch.dtype) -> TextStack:
     """A `GitForCausalLM`'s text part for generation."""
     git, config = model.git, model.config
     project, norm = git.visual_projection.visual_projection
-    projected, normed = Dense(project, dtype=dtype), Norm(norm, dtype)
     return TextStack(
         words=git.embeddings.word_embeddings.weight,
         positions=git.embeddings.position_embeddings.weight,
@@ -71,7 +70,7 @@ def git_stack(model: Any, dtype: torch.dtype) -> TextStack:
         heads=config.num_attention_heads,
         head=Dense(model.output, dtype=dtype),
         dtype=dtype,
-        bridge=lambda memory: normed(projected(memory)),
+        bridge=Chain(Dense(project, dtype=dtype), Norm(norm, dtype)),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from captune.app.captioner import Captioner
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.data.pictures import read_pixels
 from captune.web.batcher import Batcher
 
 if TYPE_CHECKING:
@@ -102,15 +103,18 @@ class Hosted:
     @property
     def weights(self) -> int:
         """Bytes of the weights."""
-        torch_model = self.model.backbone.model if isinstance(self.model, Captioner) else self.model.model
+        if isinstance(self.model, Captioner):
+            return self.model.model.weights
+        torch_model = self.model.model
         return sum(part.numel() * part.element_size() for part in (*torch_model.parameters(), *torch_model.buffers()))
 
     def read(self, picture: bytes, max_pixels: int) -> np.ndarray:
         """The pixels that the model sees of a file's bytes; any thread may. Raises `ImageError`."""
-        from captune.engine.pictures import read_pixels
+        if isinstance(self.model, Captioner):
+            return read_pixels(picture, self.model.model.pixels, max_pixels)
+        from captune.engine.pictures import read_pixels as read
 
-        settings = self.model.backbone.pixels if isinstance(self.model, Captioner) else self.model.pixels
-        return read_pixels(picture, settings, max_pixels)
+        return read(picture, self.model.pixels, max_pixels)
 
     async def caption(self, pixels: np.ndarray, options: GenerationOptions, language: str | None = None) -> Said:
         """Captions of a picture, perhaps translated; raises `CaptuneError` for options that do not go together."""
@@ -184,7 +188,7 @@ class Hosted:
     def _caption(
         self, seen: np.ndarray, options: GenerationOptions, language: str | None, prompts: list[str | None]
     ) -> list[Said]:
-        backbone = self.captioner.backbone
+        model = self.captioner.model
         with ExitStack() as turns:
             if options.sample or options.variations:
                 turns.enter_context(_CHANCE)
@@ -196,8 +200,8 @@ class Hosted:
         return [
             Said(
                 captions,
-                [len(backbone.words(caption.original or caption.text)) for caption in captions],
-                len(backbone.words(backbone.prompt if prompt is None else prompt)),
+                [len(model.words(caption.original or caption.text)) for caption in captions],
+                len(model.words(model.prompt if prompt is None else prompt)),
             )
             for captions, prompt in zip(found, prompts, strict=True)
         ]
@@ -223,9 +227,9 @@ class Hosted:
                     return
                 speech.heard(piece)
                 said += piece
-        backbone = self.captioner.backbone
-        prompt = backbone.prompt if options.prompt is None else options.prompt
-        speech.counted(len(backbone.words(prompt)), len(backbone.words(said)))
+        model = self.captioner.model
+        prompt = model.prompt if options.prompt is None else options.prompt
+        speech.counted(len(model.words(prompt)), len(model.words(said)))
 
 
 def _seeded(options: GenerationOptions) -> bool:

@@ -80,7 +80,7 @@ def _settings(settings: PageSettings) -> Asked:
                 options |= {"translator": settings.translator} if settings.translator else {}
         explain = st.toggle("Where it looked", help="A map of the picture for every word of the first caption.")
         for name, model in models.items():
-            st.write(f"{name}: {model.captioner.backbone.family} on {model.captioner.backbone.device}")
+            st.write(f"{name}: {model.captioner.model.family} on {model.captioner.model.device}")
     return Asked(tuple(models), options, explain)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
+from captune.core.search import asking
 from captune.core.serve_options import ServeConfig
 from captune.web.admission import Admission
 from captune.web.gate import Visit
@@ -95,7 +96,7 @@ class Service:
             )
         if question is not None:
             options = options.model_copy(
-                update={"prompt": hosted.captioner.backbone.asking(question.strip(), options.prompt)}
+                update={"prompt": asking(hosted.captioner.model.prompt, question.strip(), options.prompt)}
             )
         return options
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captune.app.captioner import Captioner
+from captune.app.loading import family_of, weights_on_disk
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, did_you_mean
 from captune.core.options import CaptionConfig, CaptionOptions
@@ -62,8 +63,8 @@ class Shelf:
         """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
         async with self._loading:
             for model in self.models.values():
-                model.family = await asyncio.to_thread(_family, model.source)
-                model.weights = await asyncio.to_thread(_weights_on_disk, model.source)
+                model.family = await asyncio.to_thread(family_of, model.source)
+                model.weights = await asyncio.to_thread(weights_on_disk, model.source)
             self._told.set()
             for model in self.models.values():
                 if not self._limit or self._held + model.weights <= self._limit:
@@ -178,17 +179,3 @@ class Shelf:
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _family(source: str) -> str:
-    from captune.engine.loader import family_of
-
-    return family_of(source)
-
-
-def _weights_on_disk(source: str) -> int:
-    """Bytes of a folder's weights; 0 for what is on the Hub, until it is loaded."""
-    from captune.engine.loader import local_folder
-
-    folder = local_folder(source)
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0

@@ -13,7 +13,7 @@ def app(
     model: Models = None,
 ) -> None:
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
-    from captune.engine.loader import local_folder
+    from captune.app.loading import check_name
     from captune.web.browser import run_page
     from captune.web.names import named
     from captune.web.settings import PageSettings
@@ -21,7 +21,7 @@ def app(
     values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
     models = named(model or [DEFAULT_MODEL], short=True)
     for name in models.values():
-        local_folder(name)
+        check_name(name)
     note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")
     first = values.translation.language
     languages = dict.fromkeys([*filter(None, (first,)), "", *values.app.languages])

@@ -13,7 +13,9 @@ from captune.core.options import EvaluateConfig
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, runs/x@all, folder or Hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, runs/x@all, folder, export or Hub id.")
+    ],
     data: Annotated[
         str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
     ],

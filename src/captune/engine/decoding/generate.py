@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.core.search import check_length, rows_of, settled, temperatures
 from captune.engine.decoding.beams import search
 from captune.engine.decoding.penalties import Penalties
 from captune.engine.decoding.rows import Rows
 from captune.engine.decoding.sampling import Chance, Written, write
 from captune.models.backbone import Backbone
 from captune.models.stepper import Stepper
-
-# Temperatures of `variations`: a safe caption, then braver ones.
-FIRST, RISE = 0.6, 0.3
 
 
 def generate(
@@ -36,16 +33,7 @@ def generate(
     captions. Without `backbone.own_decoder`, or for a family without a `Stepper`, `transformers` searches.
     `heard` gets the tokens (pictures, captions) of every step of a search without beams.
     """
-    if options.min_new_tokens > options.max_new_tokens:
-        raise UsageError(
-            f"The shortest caption ({options.min_new_tokens} tokens) is longer than the longest "
-            f"({options.max_new_tokens}).",
-            "Lower --min-new-tokens or raise --max-new-tokens.",
-        )
-    if not options.sample and options.num_captions > options.num_beams:
-        options = options.model_copy(update={"num_beams": options.num_captions})
-    if options.variations:
-        options = options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
+    options = settled(options)
     asked = prompts or [options.prompt] * len(memory)
     prefixes = [prefix_of(backbone, options, prompt) for prompt in asked]
     stepper = backbone.stepper() if backbone.own_decoder else None
@@ -78,19 +66,8 @@ def generate(
 def prefix_of(backbone: Backbone, options: GenerationOptions, prompt: str | None) -> list[int]:
     """Start and prompt as tokens; None is the model's own prompt."""
     prefix = [backbone.start, *backbone.words(backbone.prompt if prompt is None else prompt)]
-    if len(prefix) + options.max_new_tokens > backbone.longest:
-        raise UsageError(
-            f"The prompt ({len(prefix)} tokens) and {options.max_new_tokens} new tokens exceed the "
-            f"{backbone.longest} tokens this model can read.",
-            f"Set --max-new-tokens to {max(1, backbone.longest - len(prefix))} or less, or shorten the prompt.",
-        )
+    check_length(len(prefix), backbone.longest, options)
     return prefix
-
-
-def _temperatures(options: GenerationOptions, rows: int) -> list[float]:
-    if options.variations:
-        return [options.temperature * (FIRST + RISE * step) for step in range(options.variations)]
-    return [options.temperature] * rows
 
 
 def search_own(
@@ -103,12 +80,12 @@ def search_own(
 ) -> Written:
     """By captune's own search."""
     most, end = options.max_new_tokens, backbone.end
-    beams = options.num_beams if options.num_beams > 1 else options.num_captions
+    beams = rows_of(options)
     rows = Rows(stepper, stepper.recall(memory), memory, prompts, beams, most)
     penalties = Penalties.of(options, end)
     chance = None
     if options.sample:
-        temperature = torch.tensor(_temperatures(options, beams), device=memory.device)
+        temperature = torch.tensor(temperatures(options, beams), device=memory.device)
         chance = Chance(temperature, options.top_k, options.top_p)
     if options.num_beams == 1:
         return write(rows, prompts, penalties, most=most, end=end, chance=chance, heard=heard)
@@ -131,7 +108,7 @@ def search_plain(backbone: Backbone, memory: Tensor, prompts: Tensor, options: G
     pictures, given = prompts.shape
     parts = [
         backbone.search(memory, prompts[0].tolist(), one, temperature)[:, given:]
-        for temperature in _temperatures(options, 1)
+        for temperature in temperatures(options, 1)
     ]
     width = max(part.shape[1] for part in parts)
     padded = [functional.pad(part, (0, width - part.shape[1]), value=backbone.end) for part in parts]

@@ -1,0 +1,119 @@
+"""A captioner by its name: an export where it is one, else a model that torch runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captune.app.running import settle
+from captune.core.errors import CaptuneError, UsageError, needing_torch
+from captune.core.exported import EXPORT, Exported, export_folder
+from captune.core.options import DeviceOptions
+from captune.data.captioning import CaptioningModel
+
+if TYPE_CHECKING:
+    from captune.engine.processes import Processes
+    from captune.models.backbone import Backbone
+
+# How exports and the files in them are called.
+EXPORT_SUFFIXES = (".onnx", ".openvino", ".xml")
+
+
+def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None = None) -> CaptioningModel:
+    """Load a captioner and put it where it shall run; raises `CaptuneError` where that is not possible.
+
+    `name` is an export's folder or a file in it; or a folder, a run, a checkpoint of a run or a Hub id, which needs
+    torch.
+    """
+    folder = _export(name)
+    if folder is not None:
+        return _exported(name, folder, asked)
+    with needing_torch():
+        from captune.engine.captioning import TorchModel
+        from captune.engine.loader import load_backbone
+
+        backbone = load_backbone(name, quantize=asked.quantize)
+        settle(backbone, asked, processes=processes)
+        return TorchModel(backbone)
+
+
+def _export(name: str) -> Path | None:
+    """The folder of an export, or None; raises `CaptuneError` for what is named like one and is none."""
+    folder = export_folder(name)
+    path = Path(name).expanduser()
+    if folder is None and path.suffix in EXPORT_SUFFIXES and not path.is_dir():
+        raise CaptuneError(
+            f"{name} is no export: there is no {EXPORT} beside it." if path.exists() else f"There is no export {name}.",
+            f"captune export writes whole folders: captune export MODEL --out {path.name}",
+        )
+    return folder
+
+
+def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
+    from captune.runtime import ExportedModel
+
+    if asked.device not in ("auto", "cpu"):
+        raise UsageError(f"{name} is an export: it runs on the CPU, not on {asked.device}.", "Use --device cpu.")
+    precision = Exported.read(folder).precision
+    if asked.precision not in ("auto", precision) or asked.quantize != "none":
+        raise UsageError(
+            f"{name} is an export: its numbers are {precision} for good.",
+            "Leave out --precision and --quantize; captune export --int8 makes a smaller one.",
+        )
+    if asked.decoder != "auto":
+        raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
+    if asked.pixels == "fast":
+        from captune.data.fast_pictures import check_fast
+
+        check_fast()
+    return ExportedModel.load(folder, threads=asked.threads, fast_pixels=asked.pixels == "fast")
+
+
+def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
+    """The torch model behind a captioner; raises `CaptuneError` for an export, with what it cannot do (`purpose`)."""
+    from captune.runtime import ExportedModel
+
+    if isinstance(model, ExportedModel):
+        raise CaptuneError(
+            f"{purpose} needs more of a model than its export holds: {name}.",
+            f"Name the model that was exported: --model {model.exported.model}",
+        )
+    from captune.engine.captioning import TorchModel
+
+    assert isinstance(model, TorchModel), "there are two kinds of captioning models"
+    return model.backbone
+
+
+def family_of(name: str) -> str:
+    """The family of a model, or `matcher`, told without loading its weights; raises `CaptuneError` as loading does."""
+    folder = _export(name)
+    if folder is not None:
+        return Exported.read(folder).family
+    with needing_torch():
+        from captune.engine.loader import family_of as told
+
+        return told(name)
+
+
+def check_name(name: str) -> None:
+    """Raise `CaptuneError` for the name of a folder or run here that is none."""
+    if _export(name) is not None:
+        return
+    with needing_torch():
+        from captune.engine.loader import local_folder
+
+        local_folder(name)
+
+
+def weights_on_disk(name: str) -> int:
+    """Bytes of a model's weights; 0 for what is on the Hub, until it is loaded."""
+    folder = _export(name)
+    if folder is not None:
+        from captune.runtime.model import weights_in
+
+        return weights_in(folder)
+    with needing_torch():
+        from captune.engine.loader import local_folder
+
+        found = local_folder(name)
+    return sum(path.stat().st_size for path in found.glob("*.safetensors")) if found else 0

@@ -1,0 +1,90 @@
+"""Folders that are whole or absent: filled beside their place, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from captune.core.errors import UsageError
+from captune.core.files import disk_error
+
+
+@contextmanager
+def whole_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder to fill, which appears at `out` only when the block ends without an error.
+
+    `out` may be missing or empty; anything else raises `UsageError`. What a process that was killed left
+    behind is cleared away by the next one with the same `out`.
+    """
+    target = Path(os.path.abspath(Path(out).expanduser()))
+    check_free(target)
+    missing = missing_folders(target.parent)
+    stage = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for old in target.parent.glob(f".{target.name}.*.part"):
+            if not is_running(old.name.split(".")[-2]):
+                shutil.rmtree(old, ignore_errors=True)
+        stage.mkdir()
+    except OSError as error:
+        raise disk_error(error, target) from error
+    done = False
+    try:
+        yield stage
+        _sync(stage)
+        if target.is_dir():
+            target.rmdir()
+        os.rename(stage, target)
+        done = True
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith((str(stage), str(target))):
+            raise
+        raise disk_error(error, target) from error
+    finally:
+        if not done:
+            shutil.rmtree(stage, ignore_errors=True)
+            for folder in missing:
+                with suppress(OSError):  # it holds something: then it stays
+                    folder.rmdir()
+
+
+def check_free(out: Path) -> None:
+    """Raise `UsageError` where `out` is neither missing nor an empty folder."""
+    if out.is_dir():
+        if any(out.iterdir()):
+            raise UsageError(f"The folder {out} is not empty.", "Choose another with --out, or remove it first.")
+    elif out.exists() or out.is_symlink():
+        raise UsageError(f"--out {out} is a file.", "Name a folder.")
+
+
+def missing_folders(out: Path) -> list[Path]:
+    """Folders that have to be made for `out`, innermost first."""
+    missing = []
+    folder = Path(os.path.abspath(out))
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    return missing
+
+
+def is_running(pid: str) -> bool:
+    """Whether another process has this number."""
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is there and belongs to someone else
+    return True
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,57 @@
+"""What a search for captions settles before its first step, whatever runs the model."""
+
+from __future__ import annotations
+
+from captune.core.errors import UsageError
+from captune.core.options import GenerationOptions
+
+# Temperatures of `variations`: a safe caption, then braver ones.
+FIRST, RISE = 0.6, 0.3
+# Where a prompt wants its question.
+QUESTION = "{question}"
+
+
+def settled(options: GenerationOptions) -> GenerationOptions:
+    """The options of a search as it runs: as many beams as captions are wanted, `variations` as samples.
+
+    Raises `UsageError` for lengths that exclude each other.
+    """
+    if options.min_new_tokens > options.max_new_tokens:
+        raise UsageError(
+            f"The shortest caption ({options.min_new_tokens} tokens) is longer than the longest "
+            f"({options.max_new_tokens}).",
+            "Lower --min-new-tokens or raise --max-new-tokens.",
+        )
+    if options.variations:
+        return options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
+    if not options.sample and options.num_captions > options.num_beams:
+        return options.model_copy(update={"num_beams": options.num_captions})
+    return options
+
+
+def check_length(prefix: int, longest: int, options: GenerationOptions) -> None:
+    """Raise `UsageError` where start and prompt (`prefix` tokens) leave too little of the `longest` text."""
+    if prefix + options.max_new_tokens > longest:
+        raise UsageError(
+            f"The prompt ({prefix} tokens) and {options.max_new_tokens} new tokens exceed the {longest} tokens this "
+            "model can read.",
+            f"Set --max-new-tokens to {max(1, longest - prefix)} or less, or shorten the prompt.",
+        )
+
+
+def rows_of(options: GenerationOptions) -> int:
+    """Captions of a picture that are written side by side."""
+    return options.num_beams if options.num_beams > 1 else options.num_captions
+
+
+def temperatures(options: GenerationOptions, rows: int) -> list[float]:
+    """The temperature of each of `rows` captions of a picture."""
+    if options.variations:
+        return [options.temperature * (FIRST + RISE * step) for step in range(options.variations)]
+    return [options.temperature] * rows
+
+
+def asking(own: str, question: str, prompt: str | None = None) -> str:
+    """A model's `own` prompt, or another one, with a question in its place, else at its end."""
+    asked = own if prompt is None else prompt
+    return asked.replace(QUESTION, question) if QUESTION in asked else f"{asked} {question}".strip()

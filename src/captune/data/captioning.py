@@ -1,0 +1,175 @@
+"""Pictures in, captions out: in batches, in order, whatever runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import Caption, ImageRecord
+from captune.core.search import asking
+from captune.data.images import MAX_PIXELS
+from captune.data.pictures import Features, stream_pixels
+from captune.data.pixels import Square
+
+Key = TypeVar("Key")
+
+
+class CaptioningModel(Protocol):
+    """What the rest of captune asks of a loaded captioner, run by torch or exported.
+
+    `prompt` stands before every caption, with a question where it says `{question}`, else at its end;
+    `generation` are the options saved with the model; `device`, `precision` and `decoder` say in a word where
+    it runs, in which numbers, and whose search writes the captions; `weights` are its bytes.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def prompt(self) -> str: ...
+
+    @property
+    def generation(self) -> Mapping[str, Any]: ...
+
+    @property
+    def pixels(self) -> Square: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def decoder(self) -> str: ...
+
+    @property
+    def weights(self) -> int: ...
+
+    def words(self, text: str) -> list[int]:
+        """Tokens of a text without start and end."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        ...
+
+    def say(
+        self,
+        seen: np.ndarray,
+        options: GenerationOptions,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        heard: Callable[[Any], None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of each picture of pixels (pictures, 3, size, size), uint8, or of its features; the best first.
+
+        `prompts`, one a picture, replace the options' prompt (None: the model's own); a prompt is not repeated in its
+        captions. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+        """
+        ...
+
+
+def caption_stream(
+    model: CaptioningModel,
+    items: Iterable[tuple[Key, Any]],
+    options: GenerationOptions,
+    *,
+    prompts: Mapping[Any, str] | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    features: Features | None = None,
+) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+    """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing.
+
+    `prompts` replace the options' prompt for some keys.
+    """
+    waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
+    good = 0
+    for key, pixels in stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels, features=features):
+        waiting.append((key, pixels))
+        good += isinstance(pixels, np.ndarray)
+        if good == batch_size or (good == 0 and len(waiting) >= batch_size):
+            yield from _caption_batch(model, waiting, options, prompts or {})
+            waiting, good = [], 0
+    yield from _caption_batch(model, waiting, options, prompts or {})
+
+
+def _caption_batch(
+    model: CaptioningModel,
+    batch: list[tuple[Key, np.ndarray | CaptuneError]],
+    options: GenerationOptions,
+    prompts: Mapping[Any, str],
+) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+    good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
+    asked = [prompts.get(batch[n][0], options.prompt) for n in good]
+    captions = iter(model.say(np.stack(list(good.values())), options, prompts=asked) if good else [])
+    for key, pixels in batch:
+        yield key, next(captions) if isinstance(pixels, np.ndarray) else pixels
+
+
+def caption_records(
+    model: CaptioningModel,
+    records: Sequence[ImageRecord],
+    options: GenerationOptions,
+    *,
+    batch_size: int = 16,
+    features: Features | None = None,
+    progress: Progress = SILENT,
+    label: str = "Captioning",
+) -> dict[str, Caption]:
+    """The best caption of each record, or answer to its question, by its id.
+
+    A picture that cannot be read raises its error.
+    """
+    captions: dict[str, Caption] = {}
+    own = model.prompt
+    prompts = {record.id: asking(own, record.question, options.prompt) for record in records if record.question}
+    items = ((record.id, record.image) for record in records)
+    stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
+    for key, found in track(stream, progress, label, len(records)):
+        if isinstance(found, CaptuneError):
+            raise found
+        captions[key] = found[0]
+    return captions
+
+
+def spoken(model: CaptioningModel, seen: np.ndarray, options: GenerationOptions) -> Iterator[str]:
+    """The caption of one picture (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
+
+    A search with beams knows its caption only at the end: then it is one piece. The search runs in a
+    thread that ends with the iterator.
+    """
+    said: Queue[int | None] = Queue()
+    left = Event()
+
+    def heard(tokens: Any) -> None:
+        if left.is_set():
+            raise InterruptedError
+        said.put(int(tokens[0, 0]))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="captune-spoken") as pool:
+        writing = pool.submit(model.say, seen, options, heard=heard)
+        writing.add_done_callback(lambda _: said.put(None))
+        tokens: list[int] = []
+        text = ""
+        try:
+            while (token := said.get()) is not None:
+                tokens.append(token)
+                now = model.decode(tokens)
+                # The bytes of a character may come apart.
+                if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
+                    yield now[len(text) :]
+                    text = now
+            yield writing.result()[0][0].text.removeprefix(text)
+        finally:
+            left.set()

@@ -1,0 +1,118 @@
+"""ONNX: runs with onnxruntime on any CPU, without torch."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captune.core.errors import CaptuneError, missing_extra
+from captune.core.exported import TEXT, VISION
+from captune.core.progress import SILENT, Progress
+from captune.exporters.graphs import Graph, Graphs
+from captune.exporters.int8 import quantize_text, quantize_vision
+
+DESCRIPTION = "ONNX files for onnxruntime: captions on any CPU without torch."
+OPSET = 20
+# Protocol buffers end at 2 GB: larger weights lie in a file beside the graph.
+LARGEST = 1_900_000_000
+
+
+def check_installed() -> None:
+    """Raise `CaptuneError` where a package that exports or runs ONNX is not installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise missing_extra(package, "export", "Exporting a model")
+
+
+def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
+    """Write `vision.onnx` and `text.onnx`, the weights of their linear layers in 8 bits if asked."""
+    if not int8:
+        write_graphs(graphs, folder, progress)
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        write_graphs(graphs, Path(made), progress)
+        for name, quantize in ((VISION, quantize_vision), (TEXT, quantize_text)):
+            with progress.task(f"Rounding {name}.onnx"):
+                quantize(Path(made) / f"{name}.onnx", folder / f"{name}.onnx")
+
+
+def write_graphs(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:
+    """Write `vision.onnx` and `text.onnx` in fp32."""
+    for name, graph in ((VISION, graphs.vision), (TEXT, graphs.text)):
+        with progress.task(f"Writing {name}.onnx"):
+            write_graph(graph, folder / f"{name}.onnx")
+
+
+def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
+    """Trace a graph and write it as an ONNX file; weights of more than `largest` bytes go to `NAME.onnx.data`."""
+    try:
+        with _without_notes(), torch.no_grad():
+            program = torch.onnx.export(
+                graph.module,
+                tuple(graph.example.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(graph.example),
+                output_names=list(graph.outputs),
+                dynamic_shapes={name: dict(graph.varying.get(name, {})) for name in graph.example},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise CaptuneError(
+            f"A part of this model cannot be written as ONNX: {cause[0] if cause else type(error).__name__}",
+            "Update torch and onnxscript, or choose a model with another vision part.",
+        ) from error
+    assert program is not None, "the dynamo exporter returns a program"
+    size = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
+    program.save(str(path), external_data=size > largest)
+
+
+class OnnxModel:
+    """An exported folder's two graphs in onnxruntime, for numpy arrays; `threads` 0: as many as there are cores."""
+
+    def __init__(self, folder: Path, *, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._sessions = {
+            name: onnxruntime.InferenceSession(
+                str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            for name in (VISION, TEXT)
+        }
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of one of the graphs, in their order."""
+        return self._sessions[graph].run(None, dict(inputs))
+
+
+def open_model(folder: Path, *, threads: int = 0) -> OnnxModel:
+    """The graphs of an export folder, ready to run."""
+    return OnnxModel(folder, threads=threads)
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """The exporter's own lines on the terminal say nothing to a user."""
+    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in chatty]
+    for logger in chatty:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(chatty, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,71 @@
+"""OpenVINO: for Intel's processors, made from the ONNX files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captune.core.errors import missing_extra
+from captune.core.exported import TEXT, VISION
+from captune.core.progress import SILENT, Progress
+from captune.exporters import onnx
+from captune.exporters.graphs import Graphs
+from captune.exporters.int8 import round_weights
+
+DESCRIPTION = "OpenVINO files (.xml, .bin), for Intel's processors."
+OPSET = onnx.OPSET
+
+
+def check_installed() -> None:
+    """Raise `CaptuneError` where a package that exports or runs OpenVINO is not installed."""
+    onnx.check_installed()
+    if find_spec("openvino") is None:
+        raise missing_extra("openvino", "openvino", "Exporting to OpenVINO")
+
+
+def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
+    """Write `vision.xml` and `text.xml` with their `.bin` files, weights as they are or in 8 bits."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        onnx.write_graphs(graphs, Path(made), progress)
+        for name in (VISION, TEXT):
+            with progress.task(f"Writing {name}.xml"):
+                source = Path(made) / f"{name}.onnx"
+                if int8:
+                    round_weights(source, source)
+                openvino.save_model(
+                    openvino.convert_model(str(source)), str(folder / f"{name}.xml"), compress_to_fp16=False
+                )
+
+
+class OpenvinoModel:
+    """An exported folder's two graphs in OpenVINO, for numpy arrays; `threads` 0: as many as there are cores."""
+
+    def __init__(self, folder: Path, *, threads: int = 0) -> None:
+        import openvino
+
+        # In bf16, which it would choose where the processor has it, captions would not be the model's.
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        core = openvino.Core()
+        self._models = {
+            name: core.compile_model(str(folder / f"{name}.xml"), "CPU", settings) for name in (VISION, TEXT)
+        }
+
+    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of one of the graphs, in their order."""
+        model = self._models[graph]
+        found = model(dict(inputs))
+        return [found[output] for output in model.outputs]
+
+
+def open_model(folder: Path, *, threads: int = 0) -> OpenvinoModel:
+    """The graphs of an export folder, ready to run."""
+    return OpenvinoModel(folder, threads=threads)

@@ -1,0 +1,69 @@
+"""How likely an exported model finds references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from captune.core.encoding import Encoded, encoded
+from captune.core.errors import CaptuneError
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import ImageRecord
+from captune.core.search import asking
+from captune.data.pictures import stream_pixels
+from captune.metrics.likelihood import ReferenceLikelihood
+from captune.runtime.arrays import log_sum_exp
+from captune.runtime.generate import Memory
+from captune.runtime.model import ExportedModel
+
+
+def likelihood_of_references(
+    model: ExportedModel,
+    records: Sequence[ImageRecord],
+    *,
+    longest: int = 512,
+    progress: Progress = SILENT,
+    label: str = "Loss",
+) -> ReferenceLikelihood:
+    """The references of each picture, read side by side over its memory; a picture that cannot be read raises."""
+    records = list({record.id: record for record in records if record.references}.values())
+    nll, tokens = np.zeros(len(records)), np.zeros(len(records), np.int64)
+    stream = stream_pixels(((n, record.image) for n, record in enumerate(records)), model.pixels)
+    for n, pixels in track(stream, progress, label, len(records)):
+        if isinstance(pixels, CaptuneError):
+            raise pixels
+        references = [_encoded(model, records[n], text, longest) for text in records[n].references]
+        nll[n], tokens[n] = _read(model, model.memory(pixels[None]), references)
+    return ReferenceLikelihood(nll, tokens)
+
+
+def _encoded(model: ExportedModel, record: ImageRecord, reference: str, most: int) -> Encoded:
+    made = model.exported
+    asked = asking(made.prompt, record.question)
+    return encoded(reference, asked, model.words, start=made.start, end=made.end, most=most, longest=made.longest)
+
+
+def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
+    """Summed negative log-likelihood (nats) and number of the supervised tokens of one picture's references."""
+    lengths = [len(one.tokens) - 1 for one in references]
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    owner = np.repeat(np.arange(len(references)), lengths)
+    # A row sees its own reference up to itself.
+    seen = (owner[:, None] == owner) & (positions[:, None] >= positions)
+    layers, _, heads, _, width = memory[0].shape
+    nothing = np.zeros((layers, 1, heads, 0, width), np.float32)
+    logits, *_ = model.text(
+        tokens=np.concatenate([np.array(one.tokens[:-1], np.int64) for one in references])[None],
+        positions=positions,
+        memory_keys=memory[0],
+        memory_values=memory[1],
+        said_keys=nothing,
+        said_values=nothing,
+        mask=np.where(seen, np.float32(0), np.float32(-np.inf))[None, None],
+    )
+    wanted = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
+    supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.given for one in references])
+    rows = logits[0]
+    lost = log_sum_exp(rows)[:, 0] - rows[np.arange(len(rows)), wanted]
+    return float(lost[supervised].sum(dtype=np.float64)), int(supervised.sum())

@@ -1,0 +1,120 @@
+"""An export folder as a model that captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.core.search import check_length, settled
+from captune.data.pixels import Square
+from captune.data.words import Words
+from captune.runtime.arrays import Array
+from captune.runtime.generate import Memory, generate
+from captune.runtime.sessions import Session, open_session
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model that `captune export` wrote, run without torch; what a captioner asks of one.
+
+    `weights` are the bytes of its graphs. Any number of threads may use it at once.
+    """
+
+    exported: Exported
+    vocabulary: Words
+    vision: Session
+    text: Session
+    pixels: Square
+    weights: int = 0
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int = 0, fast_pixels: bool = False) -> ExportedModel:
+        """Open an export folder; raises `CaptuneError` where something of it is missing or broken.
+
+        `threads` 0: one for each core.
+        """
+        folder = Path(folder)
+        exported = Exported.read(folder)
+        shape = exported.pixels
+        return cls(
+            exported,
+            Words.load(folder / TOKENIZER, clean_up=exported.clean_up),
+            open_session(folder, VISION, exported.target, threads),
+            open_session(folder, TEXT, exported.target, threads),
+            Square(shape.size, shape.resample, shape.shorter, fast_pixels),
+            weights_in(folder),
+        )
+
+    @property
+    def family(self) -> str:
+        return self.exported.family
+
+    @property
+    def prompt(self) -> str:
+        return self.exported.prompt
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        return self.exported.generation
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def precision(self) -> str:
+        return self.exported.precision
+
+    @property
+    def decoder(self) -> str:
+        return "captune"
+
+    def words(self, text: str) -> list[int]:
+        """Tokens of a text without start and end."""
+        return self.vocabulary.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.vocabulary.decode(tokens)
+
+    def memory(self, seen: Array) -> Memory:
+        """Keys and values (layers, pictures, heads, places, width) of pixels (pictures, 3, size, size), uint8."""
+        keys, values = self.vision(pixels=seen)
+        return keys, values
+
+    def say(
+        self,
+        seen: Array,
+        options: GenerationOptions,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        heard: Callable[[Array], None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of each picture of pixels (pictures, 3, size, size), uint8, the best first.
+
+        `prompts`, one a picture, replace the options' prompt (None: the model's own). `heard` gets the tokens
+        (pictures, captions) of every step of a search without beams.
+        """
+        options = settled(options)
+        prefixes = [self._prefix(options, prompt) for prompt in prompts or [options.prompt] * len(seen)]
+        found = generate(self.text, self.memory(seen), prefixes, options, self.exported.end, heard)
+        return [
+            [Caption(self.decode(tokens), confidence, tuple(tokens)) for tokens, confidence in captions]
+            for captions in found
+        ]
+
+    def _prefix(self, options: GenerationOptions, prompt: str | None) -> list[int]:
+        prefix = [self.exported.start, *self.words(self.prompt if prompt is None else prompt)]
+        check_length(len(prefix), self.exported.longest, options)
+        return prefix
+
+
+def weights_in(folder: Path) -> int:
+    """Bytes of an export's graphs and weights."""
+    graphs = (path for path in folder.iterdir() if path.name.startswith((f"{VISION}.", f"{TEXT}.")))
+    return sum(path.stat().st_size for path in graphs)

@@ -1,0 +1,108 @@
+"""The two graphs of an export in onnxruntime or OpenVINO, as functions of numpy arrays."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from captune.core.errors import CaptuneError, missing_extra
+from captune.core.exported import TEXT, TEXT_OUTPUTS, VISION, VISION_OUTPUTS
+from captune.runtime.arrays import Array
+
+
+class Session(Protocol):
+    """A graph: inputs by name to its outputs, in the order of `captune.core.exported`. Any thread may call."""
+
+    def __call__(self, **inputs: Array) -> Sequence[Array]: ...
+
+
+# Names of the outputs of each graph, in the order they are handed out.
+OUTPUTS = {VISION: VISION_OUTPUTS, TEXT: TEXT_OUTPUTS}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def open_session(folder: Path, graph: str, target: str, threads: int = 0) -> Session:
+    """`vision` or `text` of an export folder for a target; `threads` 0: one for each core.
+
+    Raises `CaptuneError` where the file is missing or broken, or the package that runs it is not installed.
+    """
+    if target not in SUFFIXES:
+        raise CaptuneError(
+            f"{folder} was exported to '{target}', which this captune does not run.", "Install a newer captune."
+        )
+    path = folder / f"{graph}{SUFFIXES[target]}"
+    if not path.is_file():
+        raise CaptuneError(f"The export {folder} is not whole: there is no {path.name}.", "Export the model again.")
+    return _OPEN[target](path, OUTPUTS[graph], threads)
+
+
+def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise missing_extra(error.name or "onnxruntime", "onnx", "Running an ONNX export") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors are raised; they need not be printed as well
+    # The threads of one graph must not wait busily while the other one works: captions take a fifth less time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    refusals = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
+    with _said_of(path, (*refusals, state.NoSuchFile, state.RuntimeException)):
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(**inputs: Array) -> Sequence[Array]:
+        try:
+            return session.run(outputs, inputs)
+        except (state.Fail, state.RuntimeException) as error:
+            if "allocate memory" not in str(error):
+                raise
+            raise MemoryError(str(error)) from error
+
+    return run
+
+
+def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_extra(error.name or "openvino", "openvino", "Running an OpenVINO export") from None
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    with _said_of(path, (RuntimeError,)):
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    idle: deque[Any] = deque()
+
+    def run(**inputs: Array) -> Sequence[Array]:
+        # A request holds its own outputs: one is used by one call at a time, and what is handed out is copied.
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        try:
+            found = request.infer(inputs, share_inputs=True, share_outputs=False)
+            return [found[name] for name in outputs]
+        finally:
+            idle.append(request)
+
+    return run
+
+
+@contextmanager
+def _said_of(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None]:
+    """What a package says of a file that it cannot open, as a `CaptuneError`."""
+    try:
+        yield
+    except refusals as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CaptuneError(
+            f"{path} cannot be opened: {said}",
+            "It is cut off, or of another version; export the model again: captune export MODEL --out DIR",
+        ) from error
+
+
+_OPEN: dict[str, Callable[[Path, Sequence[str], int], Session]] = {"onnx": _onnx, "openvino": _openvino}

@@ -1,0 +1,245 @@
+"""An export says what its model says: numbers, captions, tokens, for any number of pictures, rows and slots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import captune
+from captune.app.export import ExportReport
+from captune.core.exported import EXPORT, TEXT, VISION, Exported
+from captune.core.options import GenerationOptions
+from captune.data.words import Words
+from captune.engine.decoding import generate
+from captune.engine.decoding.generate import search_own
+from captune.engine.loader import load_backbone
+from captune.exporters import EXPORTERS
+from captune.exporters.graphs import Saying
+from captune.exporters.stepping import ExportedStepper
+from captune.models.backbone import Backbone
+from captune.models.dense import unpacked
+from captune.models.text_stack import TextStack
+from exported import EXPORTABLE, saved_model
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+PICTURES = 60
+TEXTS = ["a red circle", "a man on a bike .", "the dogs' bike isn't red", "a man's dog , asleep"]
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1},
+    "5 beams": {"num_beams": 5},
+    "prompt, penalties": {"num_beams": 4, "prompt": "two dogs", "no_repeat_ngram_size": 2, "repetition_penalty": 1.3},
+    "first to end": {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0, "min_new_tokens": 3},
+}
+
+
+@dataclass
+class Case:
+    """A model, its export, and pictures."""
+
+    backbone: Backbone
+    report: ExportReport
+    facts: Exported
+    stepper: ExportedStepper
+    pixels: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("models")
+    return {family: saved_model(family, home / family) for family in EXPORTABLE}
+
+
+def case_of(model: Path, out: Path, **options: Any) -> Case:
+    report = captune.export(model, out, **options)
+    backbone = load_backbone(str(model))
+    facts = Exported.read(out)
+    runs = EXPORTERS[facts.target].open_model(out, threads=1)
+    stepper = ExportedStepper(runs, layers=facts.layers, heads=facts.heads, head_width=facts.head_width)
+    side, chance = backbone.pixels.size, torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (PICTURES, 3, side, side), dtype=torch.uint8, generator=chance)
+    return Case(backbone, report, facts, stepper, pixels)
+
+
+@pytest.fixture(scope="module")
+def cases(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
+    """The fp32 export of a family to a target, written once."""
+    home = tmp_path_factory.mktemp("exports")
+
+    @cache
+    def made(family: str, target: str) -> Case:
+        pytest.importorskip("openvino" if target == "openvino" else "onnxruntime")
+        return case_of(models[family], home / f"{family}-{target}", to=target, check_images=4)
+
+    return made
+
+
+@pytest.fixture(scope="module", params=[(f, t) for t in EXPORTERS for f in EXPORTABLE], ids="-".join)
+def case(request: pytest.FixtureRequest, cases: Callable[[str, str], Case]) -> Case:
+    return cases(*request.param)
+
+
+def tokens_of(case: Case, options: GenerationOptions, *, exported: bool, pixels: torch.Tensor) -> list[list[list[int]]]:
+    backbone = case.backbone
+    prompts = torch.tensor([[backbone.start, *backbone.words(options.prompt or "")]] * len(pixels))
+    stepper = case.stepper if exported else backbone.stepper()
+    assert stepper is not None
+    with torch.inference_mode():
+        memory = pixels.float() if exported else backbone.memory(pixels)
+        written = search_own(backbone, stepper, memory, prompts, options)
+    pairs = zip(written.tokens.tolist(), written.lengths.tolist(), strict=True)
+    return [[row[:n] for row, n in zip(*pair, strict=True)] for pair in pairs]
+
+
+def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
+    stack = case.backbone.stepper()
+    assert isinstance(stack, TextStack)
+    for count in (1, 2, 7):
+        with torch.inference_mode():
+            recalled = stack.recall(case.backbone.memory(case.pixels[:count]))
+        found = case.stepper.model.run(VISION, {"pixels": case.pixels[:count].numpy()})
+        for which, theirs in enumerate(found):
+            mine = torch.stack([pair[which] for pair in recalled]).numpy()
+            assert theirs.shape == (
+                case.facts.layers,
+                count,
+                case.facts.heads,
+                case.facts.places,
+                case.facts.head_width,
+            )
+            np.testing.assert_allclose(theirs, mine, atol=1e-4 * np.abs(mine).max())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "rows", "slots"), [(1, 1, 0), (1, 1, 1), (3, 4, 0), (1, 5, 9), (4, 1, 17), (6, 3, 2)]
+)
+def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int, slots: int) -> None:
+    stack, facts = case.backbone.stepper(), case.facts
+    assert isinstance(stack, TextStack)
+    chance = torch.Generator().manual_seed(pictures + 10 * rows + 100 * slots)
+    memory = case.stepper.recall(case.pixels[:pictures].float())
+    mask = torch.zeros(pictures, 1, rows, slots + rows)
+    mask[..., :-1].masked_fill_(torch.rand(pictures, 1, rows, slots + rows - 1, generator=chance) < 0.4, float("-inf"))
+    shape = (facts.layers, pictures, facts.heads, slots, facts.head_width)
+    given = {
+        "tokens": torch.randint(0, facts.vocabulary, (pictures, rows), generator=chance),
+        "positions": torch.arange(rows) + slots,
+        "memory_keys": torch.from_numpy(memory[0]),
+        "memory_values": torch.from_numpy(memory[1]),
+        "said_keys": torch.randn(shape, generator=chance),
+        "said_values": torch.randn(shape, generator=chance),
+        "mask": mask,
+    }
+    with torch.inference_mode():
+        mine = Saying(unpacked(stack))(**given)
+    found = case.stepper.model.run(TEXT, {name: value.numpy() for name, value in given.items()})
+    assert found[0].shape == (pictures, rows, facts.vocabulary)
+    for expected, got in zip(mine, found, strict=True):
+        np.testing.assert_allclose(got, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_captions_are_the_models(case: Case, search: str) -> None:
+    options = GenerationOptions(**{"max_new_tokens": 10, **SEARCHES[search]})
+    mine = tokens_of(case, options, exported=False, pixels=case.pixels)
+    assert tokens_of(case, options, exported=True, pixels=case.pixels) == mine
+    # Pictures decide what is said: equality proves something.
+    assert len({str(each) for each in mine}) > (1 if "prompt" in search else 10)
+
+
+def test_a_picture_alone_is_captioned_as_among_others(case: Case) -> None:
+    options = GenerationOptions(max_new_tokens=8)
+    together = tokens_of(case, options, exported=True, pixels=case.pixels[:6])
+    assert together == [tokens_of(case, options, exported=True, pixels=case.pixels[n : n + 1])[0] for n in range(6)]
+
+
+def test_the_report_says_what_was_compared(case: Case) -> None:
+    check, folder = case.report.check, Path(case.report.folder)
+    assert check.pictures == 4
+    assert [(each.name, each.identical) for each in check.searches] == [("greedy", 1.0), ("3 beams", 1.0)]
+    assert 0 <= check.memory < 1e-3
+    assert 0 <= check.logits < 1e-3
+    assert case.report.files == {name: (folder / name).stat().st_size for name in case.report.files}
+    assert case.report.weights > 100_000
+    written = json.loads((folder / "export_report.json").read_text())
+    assert written["check"]["searches"][1]["beams"] == 3
+    assert case.facts.check["pictures"] == 4
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*case.report.files, "export_report.json"])
+
+
+def test_the_facts_are_the_models(case: Case) -> None:
+    backbone, facts = case.backbone, case.facts
+    assert (facts.start, facts.end, facts.pad) == (backbone.start, backbone.end, backbone.pad)
+    assert (facts.longest, facts.vocabulary, facts.precision) == (backbone.longest, len(backbone.tokenizer), "fp32")
+    pixels = backbone.pixels
+    assert (facts.pixels.size, facts.pixels.resample, facts.pixels.shorter) == (
+        pixels.size,
+        pixels.resample,
+        pixels.shorter,
+    )
+    assert len(facts.digest) == 64
+
+
+def test_tokens_are_read_and_written_as_by_transformers(case: Case) -> None:
+    words = Words.load(Path(case.report.folder) / "tokenizer.json", clean_up=case.facts.clean_up)
+    for text in (*TEXTS, "", "  ", "Unknown WÖRDS, 7 of them!", "a  man"):
+        assert words.encode(text) == case.backbone.words(text)
+    for row in torch.randint(
+        0, len(case.backbone.tokenizer), (50, 12), generator=torch.Generator().manual_seed(2)
+    ).tolist():
+        assert words.decode(row) == case.backbone.tokenizer.decode(row, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(("family", "target"), [*((f, "onnx") for f in EXPORTABLE), ("blip", "openvino")])
+def test_int8_is_smaller_and_blind_to_other_pictures(
+    models: dict[str, Path],
+    cases: Callable[[str, str], Case],
+    family: str,
+    target: str,
+    tiny_data: Path,
+    tmp_path: Path,
+) -> None:
+    fp32 = cases(family, target).report
+    asked = {"int8": True, "least_identical": 0.0, "data": tiny_data, "resamples": 50, "check_images": 4}
+    case = case_of(models[family], tmp_path / "x", to=target, **asked)
+    report = case.report
+    assert (report.precision, case.facts.precision) == ("int8", "int8")
+    assert 0 < report.check.memory < 1
+    assert report.score is not None
+    assert (report.score.pictures, report.score.split, report.check.source) == (4, "val", "the split's pictures")
+    cider = report.score.scores["cider"]
+    assert cider.low is not None
+    assert cider.difference == pytest.approx(cider.export - cider.model)
+    weights = sum(size for name, size in report.files.items() if name.endswith((".onnx", ".bin")))
+    assert weights < 0.75 * sum(size for name, size in fp32.files.items() if name.endswith((".onnx", ".bin")))
+    for options in (GenerationOptions(max_new_tokens=8, num_beams=1), GenerationOptions(max_new_tokens=8)):
+        together = tokens_of(case, options, exported=True, pixels=case.pixels[:6])
+        assert together == [tokens_of(case, options, exported=True, pixels=case.pixels[n : n + 1])[0] for n in range(6)]
+    mine = tokens_of(case, GenerationOptions(max_new_tokens=1, num_beams=1), exported=False, pixels=case.pixels)
+    theirs = tokens_of(case, GenerationOptions(max_new_tokens=1, num_beams=1), exported=True, pixels=case.pixels)
+    assert np.mean([a == b for a, b in zip(mine, theirs, strict=True)]) > 0.6
+
+
+def test_generation_and_prompt_travel_with_the_export(models: dict[str, Path], tmp_path: Path) -> None:
+    backbone = load_backbone(str(models["blip"]))
+    backbone.prompt, backbone.generation = "a man", {"num_beams": 2, "max_new_tokens": 5}
+    backbone.save(tmp_path / "m")
+    case = case_of(tmp_path / "m", tmp_path / "x", check_images=3)
+    assert (case.facts.prompt, dict(case.facts.generation)) == ("a man", {"num_beams": 2, "max_new_tokens": 5})
+    assert [each.name for each in case.report.check.searches] == ["greedy", "2 beams"]
+    with torch.inference_mode():
+        expected = generate(
+            case.backbone, case.backbone.memory(case.pixels), GenerationOptions(**case.facts.generation)
+        )
+    options = GenerationOptions(**case.facts.generation, prompt="a man")
+    found = tokens_of(case, options, exported=True, pixels=case.pixels)
+    assert [list(each[0].tokens) for each in expected] == [each[0] for each in found]
+    assert (tmp_path / "x" / EXPORT).is_file()

@@ -1,0 +1,104 @@
+"""Exports for tests: a tiny model behind the graphs' names without any file, and a folder written for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from captune.core.exported import Exported, ExportedPixels
+from captune.data.pixels import Square
+from captune.data.words import Words
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+from captune.models.stepper import KeyValues
+from captune.runtime import ExportedModel
+from exported import saved_model
+from lively import LIVELY
+
+
+def lively(family: str) -> Backbone:
+    torch.manual_seed(3)
+    made: Backbone = FAMILIES[family].tiny()
+    made.model.eval()
+    with torch.no_grad():
+        LIVELY[family](made.model)
+    return made
+
+
+def vision_of(backbone: Backbone) -> Any:
+    """What `vision.onnx` of a model would answer."""
+
+    def run(*, pixels: np.ndarray) -> list[np.ndarray]:
+        stepper = backbone.stepper()
+        assert stepper is not None
+        with torch.inference_mode():
+            recalled = stepper.recall(backbone.memory(torch.from_numpy(pixels)))
+        return [torch.stack([layer[which] for layer in recalled]).numpy() for which in (0, 1)]
+
+    return run
+
+
+def text_of(backbone: Backbone) -> Any:
+    """What `text.onnx` would answer; the shapes of the contract are checked on the way."""
+
+    def run(**inputs: np.ndarray) -> list[np.ndarray]:
+        stepper = backbone.stepper()
+        assert stepper is not None
+        assert all(each.flags.c_contiguous for each in inputs.values())
+        given = {name: torch.from_numpy(each) for name, each in inputs.items()}
+        (pictures, rows), slots = given["tokens"].shape, given["said_keys"].shape[3]
+        assert given["positions"].shape == (rows,)
+        assert given["mask"].shape == (pictures, 1, rows, slots + rows)
+        assert {given["tokens"].dtype, given["positions"].dtype} == {torch.int64}
+        assert {given[name].dtype for name in ("said_keys", "said_values", "mask")} == {torch.float32}
+        recalled = list(zip(given["memory_keys"].unbind(), given["memory_values"].unbind(), strict=True))
+        new = torch.zeros(stepper.layers, pictures, stepper.heads, rows, stepper.head_width)
+        said = KeyValues(torch.cat([given["said_keys"], new], 3), torch.cat([given["said_values"], new], 3), slots)
+        with torch.inference_mode():
+            hidden = stepper.step(given["tokens"], given["positions"], recalled, said, given["mask"])
+            logits = stepper.logits(hidden)
+        return [logits.numpy(), said.keys[:, :, :, slots:].numpy(), said.values[:, :, :, slots:].numpy()]
+
+    return run
+
+
+def without_files(backbone: Backbone) -> ExportedModel:
+    """A tiny model as an export whose graphs torch answers for."""
+    settings = backbone.pixels
+    facts = Exported(
+        family=backbone.family,
+        model="a tiny one",
+        digest="",
+        target="onnx",
+        precision="fp32",
+        pixels=ExportedPixels(settings.size, settings.resample, settings.shorter, (), ()),
+        start=backbone.start,
+        end=backbone.end,
+        pad=backbone.pad,
+        longest=backbone.longest,
+        prompt=backbone.prompt,
+        generation=backbone.generation,
+        layers=0,
+        heads=0,
+        head_width=0,
+        places=0,
+        vocabulary=0,
+        clean_up=False,
+        opset=0,
+        captune="",
+    )
+    words = Words(backbone.tokenizer.backend_tokenizer, clean_up=False)
+    square = Square(settings.size, settings.resample, settings.shorter)
+    return ExportedModel(facts, words, vision_of(backbone), text_of(backbone), square)
+
+
+def export_tiny(folder: Path, family: str = "blip", to: str = "onnx") -> tuple[Path, Path]:
+    """A lively tiny model saved in a folder, and its export."""
+    import captune
+
+    model, out = saved_model(family, folder / family), folder / f"{family}.{to}"
+    captune.export(model, out, to=to, check_images=2)
+    return model, out
