@@ -1,0 +1,66 @@
+"""A reader types what the pages say, block after block, in a folder of his own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doc_blocks import PAGES, PYTHON, SHELL, Block, blocks
+from doc_desk import Desk, fill_hub
+from doc_reader import SHORT, Failed, Reader, warm_process
+
+RUN = {page: [one for one in blocks(page) if one.language in (SHELL, PYTHON) and not one.not_run] for page in PAGES}
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or shutil.which("curl") is None or shutil.which("bash") is None,
+    reason="the pages' commands need bash, curl and processes that can be copied",
+)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("hub")
+    fill_hub(home / "hub")
+    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def warm(hub: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with warm_process(tmp_path_factory.mktemp("warm"), hub) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"), SHORT)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, warm: str, hub: dict[str, str]) -> Iterator[Reader]:
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    reader = Reader(folder, warm, hub)
+    yield reader
+    reader.close()
+
+
+@pytest.mark.parametrize("page", [page for page, run in RUN.items() if run], ids=lambda page: page.name)
+def test_a_page_does_what_it_says(page: Path, reader: Reader, desk: Desk) -> None:
+    for block in RUN[page]:
+        for name in block.given:
+            desk.lay(name, reader.folder)
+        reader.run(block)
+
+
+def test_a_block_that_fails_is_told_with_its_place(reader: Reader) -> None:
+    wrong = {
+        SHELL: "captune caption nothing-here.jpg --model nowhere/at/all\n",
+        PYTHON: "import captune\ncaptune.Captioner.load('runs/nothing')\n",
+    }
+    for language, code in wrong.items():
+        with pytest.raises(Failed, match=r"(?s)README\.md:7.*nothing"):
+            reader.run(Block(PAGES[0], 7, language, code))
+    reader.run(Block(PAGES[0], 7, SHELL, "captune --version | grep captune\n"))
