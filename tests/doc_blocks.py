@@ -5,6 +5,7 @@ which no reader sees, stand
 
     <!-- given: photo.jpg, runs/x -->    what lies in the reader's folder (tests/doc_desk.py)
     <!-- not run: needs Docker -->       why it is only parsed
+    <!-- printed -->                     this is, to the letter, what the block before printed
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SHELL, PYTHON = "sh", "python"
 # What stands in pages beside commands: outputs, files and pictures drawn with letters.
 SHOWN = ("", "json", "toml", "yaml", "nginx", "dockerfile", "text")
-_MARK = re.compile(r"<!-- (given|not run): (.*?) -->")
+_MARK = re.compile(r"<!-- (given|not run|printed)(?:: (.*?))? -->")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: `line` is that of its fence, `given` what it assumes, `not_run` why it is not run."""
+    """A fenced block: `line` is that of its fence, `given` what it assumes, `not_run` why it is not run.
+
+    `printed`: it is what the block before prints.
+    """
 
     page: Path
     line: int
@@ -31,6 +35,7 @@ class Block:
     code: str
     given: tuple[str, ...] = ()
     not_run: str = ""
+    printed: bool = False
 
     @property
     def place(self) -> str:
@@ -47,15 +52,16 @@ def blocks(page: Path) -> list[Block]:
             if line.strip() == fence:
                 given = tuple(name.strip() for name in marks.pop("given", "").split(",") if name.strip())
                 text = "".join(f"{one}\n" for one in code)
-                found.append(Block(page, first, language, text, given, marks.pop("not run", "")))
-                fence = ""
+                why = marks.pop("not run", "")
+                found.append(Block(page, first, language, text, given, why, "printed" in marks))
+                fence, marks = "", {}
             else:
                 code.append(line)
         elif opened := re.match(r"\s*(```+)(\S*)", line):
             fence, language = opened.groups()
             first, code = number, []
         elif mark := _MARK.match(line.strip()):
-            marks[mark[1]] = mark[2]
+            marks[mark[1]] = mark[2] or ""
         elif marks and line.strip():
             raise ValueError(f"{page.name}:{number}: the comment <!-- {next(iter(marks))} --> belongs before a block.")
     if fence or marks:

@@ -23,7 +23,8 @@ SHORT = {
     "CAPTUNE_DEVICE": "cpu", "CAPTUNE_TRACKERS": "none", "CAPTUNE_IMAGE_SIZE": "32", "CAPTUNE_OPEN_BROWSER": "false",
     "CAPTUNE_PRECISION": "fp32",
 }  # fmt: skip
-STEPS = re.compile(r"--max-steps \d+")
+# What a page says itself and nobody wants to wait for.
+LONG = {re.compile(r"--max-steps \d+"): "--max-steps 2", re.compile(r"\btrain=\d{3,}"): "train=40"}
 SERVED = re.compile(r"127\.0\.0\.1:(8000|8501)")
 
 
@@ -64,7 +65,7 @@ class Reader:
 
     def __init__(self, folder: Path, warm: str, environment: Mapping[str, str]) -> None:
         self.folder, self.warm, self.port = folder, warm, free_port()
-        self.log, self.server = folder.with_suffix(".log"), folder.with_suffix(".server")
+        self.out, self.log, self.server = (folder.with_suffix(end) for end in (".out", ".log", ".server"))
         commands = f"{Path(warm).parent / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {
             **os.environ, **SHORT, **environment, "PATH": commands, "CAPTUNE_PORT": str(self.port), "DOC_WARM": warm,
@@ -73,30 +74,40 @@ class Reader:
         self.session: socket.socket | None = None
 
     def run(self, block: Block) -> None:
-        """Run a block; raises `Failed` with what it printed."""
-        code = STEPS.sub("--max-steps 2", SERVED.sub(f"127.0.0.1:{self.port}", block.code))
-        began = self.log.stat().st_size if self.log.exists() else 0
-        with open(self.log, "ab") as log:
-            wrong = self._python(code, log.fileno()) if block.language == PYTHON else self._shell(code, log.fileno())
+        """Run a block, or compare it with what the last one printed; raises `Failed` with what was said."""
+        if block.printed:
+            self._compare(block)
+            return
+        code = SERVED.sub(f"127.0.0.1:{self.port}", block.code)
+        for long, short in LONG.items():
+            code = long.sub(short, code)
+        with open(self.log, "wb") as log, open(self.out, "wb") as out:
+            run = self._python if block.language == PYTHON else self._shell
+            wrong = run(code, out.fileno(), log.fileno())
         if wrong:
-            said = self.log.read_bytes()[began:].decode(errors="replace")
-            raise Failed(f"{block.place}: {wrong}\n{block.code}\n{said[-3000:]}")
+            said = self.out.read_text(errors="replace")[-3000:] + self.log.read_text(errors="replace")[-3000:]
+            raise Failed(f"{block.place}: {wrong}\n{block.code}\n{said}")
 
-    def _shell(self, code: str, log: int) -> str:
+    def _compare(self, block: Block) -> None:
+        printed = self.out.read_text(encoding="utf-8")
+        if printed.strip() != block.code.strip():
+            raise Failed(f"{block.place}: the page says\n{block.code}\nand the block before prints\n{printed}")
+
+    def _shell(self, code: str, out: int, log: int) -> str:
         lines = [line for line in code.splitlines() if not line.startswith("pip install ")]
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(lines)], cwd=self.folder, env=self.environment,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=False,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=log, timeout=300, check=False,
         )  # fmt: skip
         return f"exit code {done.returncode}" if done.returncode else ""
 
-    def _python(self, code: str, log: int) -> str:
+    def _python(self, code: str, out: int, log: int) -> str:
         if self.session is None:
             self.session = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.session.settimeout(300)
             self.session.connect(self.warm)
             request = {"folder": str(self.folder), "environment": self.environment}
-            socket.send_fds(self.session, [json.dumps(request).encode() + b"\n"], [log, log])
+            socket.send_fds(self.session, [json.dumps(request).encode() + b"\n"], [out, log])
             self.session.recv(1)  # it is ready: two lines in one packet would be one request
         self.session.sendall(json.dumps(code).encode() + b"\n")
         with self.session.makefile("r", encoding="utf-8") as answers:
