@@ -38,6 +38,10 @@ class Block:
     printed: bool = False
 
     @property
+    def is_run(self) -> bool:
+        return self.language in (SHELL, PYTHON) and not self.not_run
+
+    @property
     def place(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 

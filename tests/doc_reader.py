@@ -81,7 +81,9 @@ class Reader:
         code = SERVED.sub(f"127.0.0.1:{self.port}", block.code)
         for long, short in LONG.items():
             code = long.sub(short, code)
-        with open(self.log, "wb") as log, open(self.out, "wb") as out:
+        with open(self.log, "ab") as log, open(self.out, "ab") as out:  # the session writes behind what is there
+            log.truncate(0)
+            out.truncate(0)
             run = self._python if block.language == PYTHON else self._shell
             wrong = run(code, out.fileno(), log.fileno())
         if wrong:

@@ -13,7 +13,7 @@ from doc_blocks import PAGES, PYTHON, SHELL, Block, blocks
 from doc_desk import Desk, fill_hub
 from doc_reader import SHORT, Failed, Reader, warm_process
 
-RUN = {page: [one for one in blocks(page) if one.language in (SHELL, PYTHON) and not one.not_run] for page in PAGES}
+RUN = {page: [one for one in blocks(page) if one.printed or one.is_run] for page in PAGES}
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or shutil.which("curl") is None or shutil.which("bash") is None,
     reason="the pages' commands need bash, curl and processes that can be copied",
@@ -63,4 +63,7 @@ def test_a_block_that_fails_is_told_with_its_place(reader: Reader) -> None:
     for language, code in wrong.items():
         with pytest.raises(Failed, match=r"(?s)README\.md:7.*nothing"):
             reader.run(Block(PAGES[0], 7, language, code))
-    reader.run(Block(PAGES[0], 7, SHELL, "captune --version | grep captune\n"))
+    reader.run(Block(PAGES[0], 7, SHELL, "captune --version | grep -o captune\n"))
+    reader.run(Block(PAGES[0], 9, "text", "captune\n", printed=True))
+    with pytest.raises(Failed, match=r"(?s)README\.md:9.*prints\ncaptune"):
+        reader.run(Block(PAGES[0], 9, "text", "another\n", printed=True))
