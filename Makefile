@@ -21,7 +21,7 @@ STAMP := .venv/captune-ready
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-check parity docs serve release clean
+.PHONY: help setup demo test check bench bench-check parity docs site serve release clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
@@ -58,6 +58,9 @@ parity: $(STAMP) ## Hold every score against pycocoevalcap's (needs Java)
 docs: $(STAMP) ## Fill the generated regions of README.md and docs/
 	$(BIN)/python docs/generate.py
 
+site: $(STAMP) ## Build the pages of docs/ as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 serve: $(STAMP) ## Serve MODEL over REST on 127.0.0.1:8000
 	$(BIN)/captune serve --model $(MODEL)
 
@@ -65,7 +68,7 @@ release: $(STAMP) ## The files of a release in dist/, tried in an empty environm
 	PIP_ARGS='$(PIP_ARGS)' $(BIN)/python tools/release $(ARGS)
 
 clean: ## Remove .venv, caches and the demo's folder
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache captune-demo dist build
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache captune-demo dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt tools/make-venv

@@ -26,6 +26,7 @@ from captune.core.options import (
     CaptionConfig,
     CompareConfig,
     EvaluateConfig,
+    GenerationOptions,
     InspectConfig,
     Options,
     PrepareConfig,
@@ -284,6 +285,13 @@ def support() -> str:
     return table(("", "names"), ((what, ", ".join(names)) for what, names in rows))
 
 
+def rest() -> str:
+    """Every route with its fields, its answer and what can go wrong."""
+    from rest_tables import routes
+
+    return routes(json.loads(openapi()), set(GenerationOptions.model_fields), table)
+
+
 REGIONS: dict[str, Callable[[], str]] = {
     "options": options,
     "verbs": verbs,
@@ -300,6 +308,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "presets": preset_table,
     "doctor": doctor,
     "support": support,
+    "rest": rest,
 }
 
 

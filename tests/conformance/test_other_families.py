@@ -20,6 +20,7 @@ from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.git import Git
 from captune.models.vocabulary import learn_tokenizer
 from lively import LIVELY
+from pairs import save_clip, save_gpt2
 
 TEXTS = ["a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike"]
 REFERENCES = [["a red circle", "two dogs play on a bike"], ["a man"], ["two red dogs", "a circle .", "a man on a bike"]]
@@ -195,33 +196,9 @@ def test_blip_2_lets_the_bridge_alone_learn_by_default() -> None:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A whole CLIP and a GPT-2 with its own kind of tokenizer, as two checkpoints on disk."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
     folder = tmp_path_factory.mktemp("pair")
-    narrow = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    torch.manual_seed(0)
-    clip = CLIPModel(
-        CLIPConfig(
-            vision_config={**narrow, "image_size": 32, "patch_size": 8}, text_config={**narrow, "vocab_size": 99}
-        )
-    )
-    clip.save_pretrained(folder / "clip")
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder / "clip"
-    )
-    learner = ByteLevelBPETokenizer()
-    learner.train_from_iterator(TEXTS * 4, vocab_size=320, min_frequency=2, special_tokens=["<|endoftext|>"])
-    (folder / "words").mkdir()
-    learner.save_model(str(folder / "words"))
-    tokenizer = GPT2Tokenizer.from_pretrained(folder / "words")
-    ends = tokenizer.eos_token_id
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=48, n_layer=2, n_head=2, n_positions=64, bos_token_id=ends, eos_token_id=ends
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
-    tokenizer.save_pretrained(folder / "gpt2")
+    save_clip(folder / "clip")
+    save_gpt2(folder / "gpt2", TEXTS)
     return folder / "clip", folder / "gpt2"
 
 

@@ -1,0 +1,127 @@
+"""A reader who works through a page: one folder, one shell, one Python session, one server at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import doc_shim
+from doc_blocks import PYTHON, Block
+
+HERE = Path(__file__).resolve().parent
+# Options that nobody gave; what a page says itself wins.
+SHORT = {
+    "CAPTUNE_MAX_STEPS": "2", "CAPTUNE_MAX_NEW_TOKENS": "8", "CAPTUNE_RESAMPLES": "20", "CAPTUNE_VALIDATION_IMAGES": "4",
+    "CAPTUNE_DEVICE": "cpu", "CAPTUNE_TRACKERS": "none", "CAPTUNE_IMAGE_SIZE": "32", "CAPTUNE_OPEN_BROWSER": "false",
+    "CAPTUNE_PRECISION": "fp32",
+}  # fmt: skip
+# What a page says itself and nobody wants to wait for.
+LONG = {re.compile(r"--max-steps \d+"): "--max-steps 2", re.compile(r"\btrain=\d{3,}"): "train=40"}
+SERVED = re.compile(r"127\.0\.0\.1:(8000|8501)")
+
+
+class Failed(AssertionError):
+    """A block that does not do what the page says."""
+
+
+@contextmanager
+def warm_process(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of a process that runs command lines; `folder` also gets `bin/captune`, which asks it."""
+    address = str(folder / "warm")
+    command = folder / "bin" / "captune"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{HERE / "doc_shim.py"}" "$@"\n')
+    command.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "doc_warm.py"), address], env={**os.environ, **environment}, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 120
+        while not _listens(address):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("The warm process did not start.")
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return Path(address).exists() and probe.connect_ex(address) == 0
+
+
+class Reader:
+    """Runs the blocks of one page in `folder`, one after the other."""
+
+    def __init__(self, folder: Path, warm: str, environment: Mapping[str, str]) -> None:
+        self.folder, self.warm, self.port = folder, warm, free_port()
+        self.out, self.log, self.server = (folder.with_suffix(end) for end in (".out", ".log", ".server"))
+        commands = f"{Path(warm).parent / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environment = {
+            **os.environ, **SHORT, **environment, "PATH": commands, "CAPTUNE_PORT": str(self.port), "DOC_WARM": warm,
+            "DOC_SERVER": str(self.server), "COLUMNS": "120",
+        }  # fmt: skip
+        self.session: socket.socket | None = None
+
+    def run(self, block: Block) -> None:
+        """Run a block, or compare it with what the last one printed; raises `Failed` with what was said."""
+        if block.printed:
+            self._compare(block)
+            return
+        code = SERVED.sub(f"127.0.0.1:{self.port}", block.code)
+        for long, short in LONG.items():
+            code = long.sub(short, code)
+        with open(self.log, "ab") as log, open(self.out, "ab") as out:  # the session writes behind what is there
+            log.truncate(0)
+            out.truncate(0)
+            run = self._python if block.language == PYTHON else self._shell
+            wrong = run(code, out.fileno(), log.fileno())
+        if wrong:
+            said = self.out.read_text(errors="replace")[-3000:] + self.log.read_text(errors="replace")[-3000:]
+            raise Failed(f"{block.place}: {wrong}\n{block.code}\n{said}")
+
+    def _compare(self, block: Block) -> None:
+        printed = self.out.read_text(encoding="utf-8")
+        if printed.strip() != block.code.strip():
+            raise Failed(f"{block.place}: the page says\n{block.code}\nand the block before prints\n{printed}")
+
+    def _shell(self, code: str, out: int, log: int) -> str:
+        lines = [line for line in code.splitlines() if not line.startswith("pip install ")]
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(lines)], cwd=self.folder, env=self.environment,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=log, timeout=300, check=False,
+        )  # fmt: skip
+        return f"exit code {done.returncode}" if done.returncode else ""
+
+    def _python(self, code: str, out: int, log: int) -> str:
+        if self.session is None:
+            self.session = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.session.settimeout(300)
+            self.session.connect(self.warm)
+            request = {"folder": str(self.folder), "environment": self.environment}
+            socket.send_fds(self.session, [json.dumps(request).encode() + b"\n"], [out, log])
+            self.session.recv(1)  # it is ready: two lines in one packet would be one request
+        self.session.sendall(json.dumps(code).encode() + b"\n")
+        with self.session.makefile("r", encoding="utf-8") as answers:
+            return str(json.loads(answers.readline() or '"the session ended"'))
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+        doc_shim.stop(str(self.server), self.port)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
