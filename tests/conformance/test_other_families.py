@@ -21,6 +21,7 @@ from captune.models.git import Git
 from captune.models.vocabulary import learn_tokenizer
 from lively import LIVELY
 from pairs import save_clip, save_gpt2
+from vision_parts import vision_part
 
 TEXTS = ["a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike"]
 REFERENCES = [["a red circle", "two dogs play on a bike"], ["a man"], ["two red dogs", "a circle .", "a man on a bike"]]
@@ -271,38 +272,9 @@ def test_another_image_size_keeps_the_model_working(family: Any, tmp_path: Path)
         assert generate(again, again.memory(seen), GenerationOptions(max_new_tokens=6)) == found
 
 
-def _vision(kind: str, folder: Path) -> Path:
-    """A tiny checkpoint of another kind of vision part, with its own way to prepare pictures."""
-    import transformers
-
-    narrow = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-    square = {"height": 32, "width": 32}
-    if kind == "vit":
-        from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-        model: Any = transformers.ViTModel(transformers.ViTConfig(**narrow, intermediate_size=64))
-        processor: Any = ViTImageProcessorPil(size=square)
-    elif kind == "dinov2":
-        from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-
-        model = transformers.Dinov2Model(transformers.Dinov2Config(**narrow, mlp_ratio=2))
-        processor = BitImageProcessorPil(size={"shortest_edge": 40}, crop_size=square)
-    else:
-        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-        words = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
-        config = transformers.SiglipConfig(
-            vision_config={**narrow, "intermediate_size": 64}, text_config={**words, "intermediate_size": 64}
-        )
-        model, processor = transformers.SiglipModel(config), SiglipImageProcessorPil(size=square)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "siglip"])
 def test_other_vision_parts_are_joined(kind: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    backbone = pair_backbone(f"{_vision(kind, tmp_path / kind)}+{pair[1]}", seed=1, image_size=None)
+    backbone = pair_backbone(f"{vision_part(kind, tmp_path / kind)}+{pair[1]}", seed=1, image_size=None)
     backbone.model.eval()
     assert (backbone.pixels.size, backbone.pixels.shorter) == (32, 40 if kind == "dinov2" else 0)
     assert "pooler" not in " ".join(name for name, _ in backbone.model.named_parameters() if kind == "vit")
