@@ -11,8 +11,8 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-from captune.data.explained_files import ExplainedFolder
 from captune.data.bulk.listing import find_pictures
+from captune.data.explained_files import ExplainedFolder
 from captune.data.writers.row import CaptionRow
 
 

@@ -81,7 +81,7 @@ class TerminalProgress:
                 self._bars.start()
             self._open += 1
             bars = self._bars
-            bar = bars.add_task(label, total=total, completed=done, note="")
+            bar = bars.add_task(label, total=total, completed=int(done), note="")
         try:
             yield _Bar(bars, bar)
         finally:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,33 @@ def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
     rows: dict[str, CaptionRow] = {}
     for file in files:
         for number, value in enumerate(READERS.get(file.suffix, _json_lines)(file), start=1):
-            row = _row(value, f"{file}, row {number}")
+            row = row_of(value, f"{file}, row {number}")
             before = rows.get(row.image)
             captions = row.captions if before is None else before.captions + row.captions
-            rows[row.image] = CaptionRow(row.image, captions, row.status, row.error, row.model)
+            rows[row.image] = replace(row, captions=captions)
     if not rows:
         raise CaptuneError(f"{path} holds no captions.", EXPECTED)
     return list(rows.values())
 
 
-def _row(value: Any, where: str) -> CaptionRow:
+def row_of(value: Any, where: str) -> CaptionRow:
+    """The row that a JSON object, a line of CSV or a row of a table says; raises `CaptuneError` where it is none."""
     if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
         raise CaptuneError(f"{where}: no picture and caption.", EXPECTED)
+    flags = value.get("flags")
+    if flags is not None:
+        flags = tuple(flags.split() if isinstance(flags, str) else flags)
     if value.get("status") == "error":
-        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "")
-    several = value.get("captions") or [{"text": value["caption"], "confidence": value.get("confidence")}]
+        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
+    first = {"text": value["caption"], "confidence": value.get("confidence"), "original": value.get("original")}
     try:
-        captions = tuple(Caption(str(one["text"] or ""), _number(one["confidence"])) for one in several)
-    except (TypeError, KeyError, ValueError):
+        captions = tuple(
+            Caption(str(one["text"] or ""), _number(one["confidence"]), original=one.get("original"))
+            for one in value.get("captions") or [first]
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", EXPECTED) from None
-    return CaptionRow(value["image"], captions, "ok", None, "")
+    return CaptionRow(value["image"], captions, "ok", None, "", flags)
 
 
 def _number(value: Any) -> float:

@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a process said, and the bytes it attached; `reason` and `kind` as in `ImageError` where it failed or died."""
+    """What a process said, and the bytes it attached; `reason` and `kind`, as in `ImageError`, where it failed."""
 
     said: dict[str, Any]
     attachment: bytes = b""

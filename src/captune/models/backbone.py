@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
+from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.models.eye import Eye
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
@@ -22,7 +23,6 @@ from captune.models.reread import Reread, reread
 from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
-CARD = "captune.json"
 QUESTION = "{question}"
 
 

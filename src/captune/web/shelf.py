@@ -182,7 +182,7 @@ def _family(source: str) -> str:
 
 def _weights_on_disk(source: str) -> int:
     """Bytes of a folder's weights; 0 for what is on the Hub, until it is loaded."""
-    from captune.engine.loader import local_folder
+    from captune.core.model_names import local_folder
 
     folder = local_folder(source)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0

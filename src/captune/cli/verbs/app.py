@@ -24,7 +24,7 @@ def app(
     ] = None,
 ) -> None:
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
-    from captune.engine.loader import local_folder
+    from captune.core.model_names import local_folder
     from captune.web.browser import run_page
     from captune.web.names import named
     from captune.web.settings import PageSettings
