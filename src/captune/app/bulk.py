@@ -21,14 +21,15 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
-from captune.data.bulk.manifest import FAILURES, MANIFEST, REPORT, Listing, Manifest
+from captune.data.bulk.manifest import Listing, Manifest
+from captune.data.bulk.names import FAILURES, MANIFEST, REPORT
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
 from captune.data.bulk.store import open_store
 from captune.data.workers import cores
 from captune.data.writers import WRITERS
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import is_folder
+from captune.data.writers.writer import file_in, is_folder
 
 _PICTURES_PER_PROCESS = 16
 _WARNINGS = 20
@@ -69,12 +70,20 @@ class JobReport:
 
 def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
     """Whether several pictures in this format to this place are a job: a folder of shards, or an ordinary file."""
-    if out is None or os.fspath(out) == "-":
+    if out is None or os.fspath(out) == "-" or format not in WRITERS:
         return False
-    path = Path(out)
-    if _folder(out):
-        return format in SHARD_FORMATS or format == SIDECAR
-    return format != SIDECAR and (path.is_file() or not path.exists())
+    place = _place(format, out)
+    return _folder(place) or (format != SIDECAR and (os.path.isfile(place) or not os.path.exists(place)))
+
+
+def _place(format: str, out: str | os.PathLike[str]) -> str:
+    """The folder or the file that captions go to: formats without shards are one file in a folder."""
+    sharded = format in SHARD_FORMATS or format == SIDECAR
+    return os.fspath(out) if sharded or not _folder(out) else str(file_in(Path(out), WRITERS[format].suffix))
+
+
+def _folder(out: str | os.PathLike[str]) -> bool:
+    return "://" in os.fspath(out) or is_folder(Path(out))
 
 
 def caption_job(
@@ -113,16 +122,18 @@ def _asked(
     given: tuple[str, ...], out: str, model: str, resolved: Resolved[CaptionConfig]
 ) -> tuple[Asked, Ending | None]:
     values = resolved.values
-    folder, format = _folder(out), values.caption.format
-    if folder and "caption.format" not in resolved.sources:
+    format = values.caption.format
+    if _folder(out) and "caption.format" not in resolved.sources:
         format = PLAIN.suffix
         caption = values.caption.model_copy(update={"format": format})
         resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
+    WRITERS[format]  # an unknown one is told now
     if not is_job(format, out):
         raise UsageError(
             f"{format} into {out} cannot be a job.", "Folders take jsonl, csv, parquet and sidecar, files the others."
         )
-    WRITERS[format]  # an unknown one is told now, not at the end
+    out = _place(format, out)
+    folder = _folder(out)
     part = part_of(values.job.part)
     if not folder and (part != (1, 1) or values.job.retry_failed):
         raise UsageError("--part and --retry-failed are for jobs in a folder.", "For example: --format jsonl --out DIR")
@@ -306,7 +317,3 @@ def _dry(asked: Asked, out: str, progress: Progress) -> JobReport:
         job, new = Job(asked, listing), 0
     done = job.done() if job.manifest else set()
     return _report(job, out, count(job, done), started, new=new)
-
-
-def _folder(out: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(out) or is_folder(Path(out))

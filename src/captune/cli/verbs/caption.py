@@ -131,7 +131,9 @@ def _summary(report: JobReport) -> str:
 
 
 def _into_one_file(inputs: list[str], out: str) -> bool:
-    return _one_picture(inputs) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
+    from captune.data.bulk.manifest import is_picture
+
+    return len(inputs) == 1 and is_picture(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
 def _one_picture(inputs: list[str]) -> bool:

@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.data.bulk.names import MANIFEST, PIECES
 from captune.data.bulk.pieces import FILES, Piece
-from captune.data.bulk.store import JOB, Store
+from captune.data.bulk.store import Store
 from captune.data.images import PICTURE_SUFFIXES
 
-MANIFEST = f"{JOB}/manifest.json"
-PIECES = f"{JOB}/pieces.jsonl"
-FAILURES = f"{JOB}/failures.jsonl"
-DUPLICATES = f"{JOB}/duplicates.jsonl"
-REPORT = f"{JOB}/report.json"
 _VERSION = 1
 _PATTERN = "{*?["
 
@@ -39,7 +35,7 @@ class Inputs:
 
     @classmethod
     def of(cls, given: Sequence[str]) -> Inputs:
-        named = tuple(item for item in given if not _is_picture(item))
+        named = tuple(item for item in given if not is_picture(item))
         depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
         return cls(named, len(given) - len(named), os.getcwd() if depends else None)
 
@@ -170,7 +166,8 @@ def _places(pieces: Iterable[Piece]) -> Iterator[str]:
             yield f"{piece.kind}:{piece.place}"
 
 
-def _is_picture(item: str) -> bool:
+def is_picture(item: str) -> bool:
+    """Whether an input names one picture, by its ending."""
     ending = os.path.splitext(item)[1].lower()
     return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not any(sign in item for sign in _PATTERN)
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.data.bulk.names import JOB
 
-JOB = "_job"
 _PART = ".part"
 
 
