@@ -93,7 +93,7 @@ def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.M
     assert [np.array_equal(each.pixels, expected) for _, _, each in found[:2]] == [True, True]
     assert [(each.reason, each.kind) for _, _, each in found[2:]] == [
         ("there is no such key", "missing"),
-        ("empty file", "empty"),
+        ("the file is empty (0 bytes)", "empty"),
     ]
 
 

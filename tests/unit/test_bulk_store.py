@@ -40,7 +40,7 @@ def test_rows_come_back_from_shards(format: str) -> None:
 def test_translations_come_back_from_json_lines() -> None:
     row = CaptionRow("a", (Caption("ein Hund", 0.5, original="a dog"),), "ok", None, "", ())
     shards = SHARD_FORMATS["jsonl"]
-    assert list(shards.decode(shards.encode([row]), "x"))[0].captions[0].original == "a dog"
+    assert next(shards.decode(shards.encode([row]), "x")).captions[0].original == "a dog"
 
 
 def test_names_that_are_no_text_survive() -> None:
