@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import captune
-from captune.app.bulk import JobReport
+from captune.app.bulk_report import JobReport
 from captune.app.captioner import Captioner
 from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
@@ -186,6 +186,8 @@ def test_parts_are_the_whole(here: Path) -> None:
             assert (Path("out") / path.relative_to("whole")).read_bytes() == path.read_bytes()
     with pytest.raises(UsageError, match="no such part"):
         job(part="3/2")
+    with pytest.raises(UsageError, match="all parts"):
+        job(part="1/2", restart=True)
 
 
 def _hold(out: str, name: str, ready: Any, leave: Any) -> None:

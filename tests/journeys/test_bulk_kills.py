@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import captune
+from captune.app.bulk_report import JobReport
 from captune.app.captioner import Captioner
 from jobs import fake_loading, model_folder, pictures
 
@@ -34,7 +35,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_loading()
 
 
-def job(here: Path, out: str, **options: Any) -> captune.app.bulk.JobReport:
+def job(here: Path, out: str, **options: Any) -> JobReport:
     return captune.caption_job(here / "pics", here / out, model=str(here / "model"), **{**OPTIONS, **options})
 
 

@@ -15,7 +15,7 @@ from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageErro
 from captune.core.options import CaptionConfig, JobOptions
 
 if TYPE_CHECKING:
-    from captune.app.bulk import JobReport
+    from captune.app.bulk_report import JobReport
 
 
 def caption(
