@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import captune
+from captune.app.bulk_report import JobReport
 from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.options import CaptionConfig
@@ -68,6 +70,17 @@ def fake_loading(**settings: Any) -> list[FakeCaptioner]:
 
     Captioner.load = load  # type: ignore[method-assign, assignment]
     return loaded
+
+
+OPTIONS: dict[str, Any] = {"shard_size": 8, "batch_size": 3, "workers": 1}
+
+
+def job(out: str = "out", inputs: Any = "pics", **options: Any) -> JobReport:
+    return captune.caption_job(inputs, out, **{"model": "model", **OPTIONS, **options})
+
+
+def rows(out: str = "out") -> list[dict[str, Any]]:
+    return [json.loads(line) for shard in sorted(Path(out).glob("*.jsonl")) for line in shard.read_text().splitlines()]
 
 
 def model_folder(folder: Path) -> Path:

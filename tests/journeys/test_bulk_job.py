@@ -1,14 +1,11 @@
-"""A job as its user meets it: gone on with, retried, divided, refused, out of disk, and through the command line."""
+"""A job as its user meets it: gone on with, retried, divided, refused, out of disk, without its input."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,37 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import captune
-from captune.app.bulk_report import JobReport
-from captune.app.captioner import Captioner
-from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
-from jobs import FakeCaptioner, fake_loading, model_folder, pictures
-
-OPTIONS: dict[str, Any] = {"shard_size": 8, "batch_size": 3, "workers": 1}
-
-
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[FakeCaptioner]:
-    """The captioners without a model that were loaded."""
-    monkeypatch.setattr(Captioner, "load", Captioner.load)  # put back afterwards
-    return fake_loading()
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[FakeCaptioner]) -> Path:
-    """The working folder, with `pics/` of 20 pictures (two of them bad) and `model/`."""
-    monkeypatch.chdir(tmp_path)
-    pictures(Path("pics"), 20, bad=(3, 17))
-    model_folder(Path("model"))
-    return tmp_path
-
-
-def job(out: str = "out", inputs: Any = "pics", **options: Any) -> JobReport:
-    return captune.caption_job(inputs, out, **{"model": "model", **OPTIONS, **options})
-
-
-def rows(out: str = "out") -> list[dict[str, Any]]:
-    return [json.loads(line) for shard in sorted(Path(out).glob("*.jsonl")) for line in shard.read_text().splitlines()]
+from jobs import FakeCaptioner, job, model_folder, pictures, rows
 
 
 def test_every_picture_is_one_row_in_order(here: Path) -> None:
@@ -190,25 +158,20 @@ def test_parts_are_the_whole(here: Path) -> None:
         job(part="1/2", restart=True)
 
 
-def _hold(out: str, name: str, ready: Any, leave: Any) -> None:
-    from captune.data.bulk.store import open_store
-
-    with open_store(out).lock(f"_job/{name}.lock"):
-        ready.set()
-        leave.wait(30)
-
-
 @pytest.fixture
 def held(here: Path) -> Iterator[None]:
     """Another process is at work on part 1/2 of the job in `out`."""
-    start = multiprocessing.get_context("spawn")
-    ready, leave = start.Event(), start.Event()
-    other = start.Process(target=_hold, args=(str(here / "out"), "part-1-of-2", ready, leave))
-    other.start()
-    assert ready.wait(30)
-    yield
-    leave.set()
-    other.join()
+    code = (
+        "from captune.data.bulk.store import open_store\n"
+        "with open_store('out').lock('_job/part-1-of-2.lock'):\n"
+        "    print('held', flush=True)\n"
+        "    input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.communicate("\n")
 
 
 def test_one_part_is_done_by_one_run(here: Path, held: None) -> None:
@@ -346,65 +309,3 @@ def test_review_reads_a_job(here: Path) -> None:
     assert found.pictures == 20
     assert found.flags == {"duplicate": 1, "failed": 2}
     assert {row.image: row.flags for row in found.rows}["pics/019.png"] == {"duplicate": "of pics/002.png"}
-
-
-def test_the_command(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = ["caption", "pics", "--model", "model", "--format", "jsonl", "--out", "out", "--shard-size", "8"]
-    assert run([*command, "--dry-run"]) == 0
-    assert capfd.readouterr().out == "20 pictures in 3 shards; 0 in 0 shards are done\n"
-    assert run(command) == 3
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert "20 pictures, 2 failed" in captured.err
-    assert "pics/003.png: " in captured.err
-    assert "out/_job/failures.jsonl; take them again with --retry-failed" in captured.err
-    assert run(command) == 0
-    assert "is finished" in capfd.readouterr().err
-    assert run([*command, "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["done"] == 20
-    for number, name in enumerate(("003", "017")):
-        Path(f"pics/{name}.png").write_bytes(Path(f"pics/{number:03}.png").read_bytes())
-    assert run([*command, "--retry-failed", "--quiet"]) == 0
-    assert capfd.readouterr().err == ""
-
-
-def test_flags_of_jobs_need_one(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["caption", "pics", "--model", "model", "--part", "1/2"]) == 2
-    assert "--part is for jobs" in capfd.readouterr().err
-    assert run(["caption", "pics", "--model", "model", "--out", "c.csv", "--format", "csv", "--part", "1/2"]) == 2
-    assert "jobs in a folder" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(("format", "name"), [("json", "c.json"), ("csv", "c.csv"), ("text", "folder/captions.txt")])
-def test_a_file_of_several_pictures(here: Path, format: str, name: str) -> None:
-    code = run(["caption", "pics", "--model", "model", "--format", format, "--out", name.removesuffix("/captions.txt")])
-    assert code == 3
-    text = Path(name).read_text()
-    assert all(f"pics/{number:03}.png" in text for number in range(20))
-    assert "flags" not in text
-    assert not list(Path().rglob("*.job"))
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped(here: Path, number: int, code: int) -> None:
-    pictures(Path("lots"), 60)
-    script = (
-        "import sys, time; sys.path.insert(0, sys.argv.pop(1)); import jobs; jobs.fake_loading();"
-        "say = jobs.FakeCaptioner.say;"
-        "jobs.FakeCaptioner.say = lambda *given: (time.sleep(0.2), say(*given))[1];"
-        "from captune.cli.main import main; main()"
-    )
-    tests = str(Path(__file__).parent.parent)
-    given = ["caption", "lots", "--model", "model", "--format", "jsonl", "--out", "out", "--shard-size", "8"]
-    process = subprocess.Popen([sys.executable, "-c", script, tests, *given], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("out/captions-00000.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "shards are whole; the same command goes on" in said
-    assert Path("out/_job/failures.jsonl").exists()
-    assert 8 <= len(rows()) < 60
-    assert job(inputs="lots").whole
-    assert len(rows()) == 60
