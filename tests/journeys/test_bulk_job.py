@@ -73,7 +73,7 @@ def test_pictures_that_come_and_go(here: Path) -> None:
         ({"num_beams": 5}, "--num-beams: 3, now 5"),
         ({"shard_size": 4}, "--shard-size: 8, now 4"),
         ({"format": "csv"}, "--format: jsonl, now csv"),
-        ({"inputs": ["pics", "more"]}, "inputs"),
+        ({"inputs": ["pics", "more"]}, "inputs: pics, now pics, more"),
         ({"model": "other"}, "model: model, now other"),
     ],
 )

@@ -19,6 +19,7 @@ from captune.data.images import PICTURE_SUFFIXES
 
 _VERSION = 1
 _PATTERN = "{*?["
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,16 @@ class Inputs:
         depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
         return cls(named, len(given) - len(named), os.getcwd() if depends else None)
 
+    def __str__(self) -> str:
+        return ", ".join([*self.named, *(["single pictures"] if self.files else [])])
+
     def check_there(self, hint: str = "") -> None:
         """Raise `CaptuneError` where an input folder or archive is gone, or a folder is empty now."""
         hint = hint or "Nothing is lost: bring it back (is a disk not mounted?) and run the same command again."
         for name in self.named:
-            if "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
+            # A file with another ending is a picture or none: that is for its row to say.
+            place = not os.path.splitext(name)[1] or name.lower().endswith(_ARCHIVES) or os.path.isdir(name)
+            if not place or "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
                 continue
             try:
                 if not os.path.isdir(name):
