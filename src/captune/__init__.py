@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Captioner": "captune.app.captioner",
     "caption": "captune.app.caption",
+    "caption_job": "captune.app.bulk",
     "compare": "captune.app.compare",
     "doctor": "captune.app.doctor",
     "demo": "captune.app.demo",

@@ -23,7 +23,6 @@ import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.exported import EXPORT, Exported, export_folder
-from captune.core.folders import whole_folder
 from captune.data.words import Words
 from captune.engine.loader import load_backbone
 from captune.exporters import described, onnx

@@ -101,7 +101,7 @@ class Bars:
         self.whole = 0.0
         self.warnings: list[str] = []
 
-    def task(self, label: str, total: float | None = None) -> Any:
+    def task(self, label: str, total: float | None = None, done: float = 0) -> Any:
         return self
 
     def __enter__(self) -> Bars:

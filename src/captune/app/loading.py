@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from captune.app.running import settle
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
+from captune.core.model_names import local_folder
 from captune.core.options import DeviceOptions
 from captune.data.captioning import CaptioningModel
 
@@ -97,11 +98,7 @@ def family_of(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise `CaptuneError` for the name of a folder or run here that is none."""
-    if _export(name) is not None:
-        return
-    with needing_torch():
-        from captune.engine.loader import local_folder
-
+    if _export(name) is None:
         local_folder(name)
 
 
@@ -112,8 +109,5 @@ def weights_on_disk(name: str) -> int:
         from captune.runtime.model import weights_in
 
         return weights_in(folder)
-    with needing_torch():
-        from captune.engine.loader import local_folder
-
-        found = local_folder(name)
+    found = local_folder(name)
     return sum(path.stat().st_size for path in found.glob("*.safetensors")) if found else 0

@@ -48,7 +48,7 @@ def push(
     (default: HF_REPO_NAME). With `dry_run` the folder is written to `out` and nothing is sent.
     Raises `CaptuneError` where there is no login or the Hub refuses.
     """
-    from captune.engine.loader import local_folder
+    from captune.core.model_names import local_folder
 
     environment = os.environ if environment is None else environment
     asked = resolve(PushConfig, environment=environment, flags=options).values.push

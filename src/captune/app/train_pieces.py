@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
+    from captune.core.model_names import is_new, is_pair
     from captune.engine.batches import clean_reference
-    from captune.engine.loader import is_new, is_pair, load_backbone, new_backbone, pair_backbone
+    from captune.engine.loader import load_backbone, new_backbone, pair_backbone
     from captune.models.lora import Lora, add_lora
 
     options = config.model

@@ -24,6 +24,7 @@ PANELS = {
     "measure": "Metrics",
     "report": "Report",
     "caption": "Pictures and captions",
+    "job": "A job in a folder",
     "generation": "How a caption is searched for",
     "run_on": "Device",
     "translation": "Language",

@@ -56,7 +56,9 @@ VERBS = {
     ),
     "score": Verb("Measure captions that were made elsewhere against references.", WORK),
     "caption": Verb(
-        "Caption pictures, folders of pictures, or a list on stdin.", WORK, "Captions printed so far stand."
+        "Caption pictures, folders of pictures, or a list on stdin.",
+        WORK,
+        "Captions printed so far stand; a job in a folder or a file goes on with the same command.",
     ),
     "video": Verb("Caption the scenes of films: times, JSON, subtitles.", WORK, "Captions printed so far stand."),
     "webcam": Verb("Caption what a camera sees, every few seconds.", WORK, "Captions printed so far stand."),

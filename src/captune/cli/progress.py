@@ -49,14 +49,14 @@ class TerminalProgress:
         return self._console.is_terminal and not self._console.is_dumb_terminal and not self.quiet
 
     @contextmanager
-    def task(self, label: str, total: float | None = None) -> Iterator[Task]:
+    def task(self, label: str, total: float | None = None, done: float = 0) -> Iterator[Task]:
         if self.quiet:
             yield _Quiet()
         elif self.drawn:
-            with self._bar(label, total) as bar:
+            with self._bar(label, total, done) as bar:
                 yield bar
         else:
-            line = _Lines(label, total, self._line, self._clock)
+            line = _Lines(label, total, self._line, self._clock, done)
             yield line
             line.done()
 
@@ -74,14 +74,14 @@ class TerminalProgress:
         self._console.print(Text(text, style=style))
 
     @contextmanager
-    def _bar(self, label: str, total: float | None) -> Iterator[Task]:
+    def _bar(self, label: str, total: float | None, done: float) -> Iterator[Task]:
         with self._lock:
             if self._bars is None:
                 self._bars = _bars(self._console)
                 self._bars.start()
             self._open += 1
             bars = self._bars
-            bar = bars.add_task(label, total=total, note="")
+            bar = bars.add_task(label, total=total, completed=int(done), note="")
         try:
             yield _Bar(bars, bar)
         finally:
@@ -146,14 +146,18 @@ class _Lines:
     """A task as lines of text."""
 
     def __init__(
-        self, label: str, total: float | None, write: Callable[[str], None], clock: Callable[[], float]
+        self,
+        label: str,
+        total: float | None,
+        write: Callable[[str], None],
+        clock: Callable[[], float],
+        before: float = 0,
     ) -> None:
         self._label, self._total, self._write, self._clock = label, total, write, clock
         self._lock = threading.Lock()
-        self._done = 0.0
+        self._done = self._said_done = self._before = before
         self._note = ""
         self._start = self._said_at = clock()
-        self._said_done = 0.0
 
     def advance(self, steps: float = 1) -> None:
         with self._lock:
@@ -175,12 +179,13 @@ class _Lines:
         """The closing line, for a task that took long enough to be noticed."""
         took = self._clock() - self._start
         if took >= 1:
-            done = f"{self._done:g} in " if self._done else ""
+            steps = self._done - self._before
+            done = f"{steps:g} in " if steps else ""
             self._write(f"{self._label}: {done}{duration(took)}{self._behind()}")
 
     def _text(self, now: float) -> str:
         took = now - self._start
-        speed = self._done / took if took > 0 else 0.0
+        speed = (self._done - self._before) / took if took > 0 else 0.0
         text = f"{self._label}: {self._done:g}"
         if self._total:
             text += f"/{self._total:g} ({100 * self._done / self._total:.0f} %)"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captune.core.errors import UsageError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, is_running
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def whole_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for old in target.parent.glob(f".{target.name}.*.part"):
-            if not is_running(old.name.split(".")[-2]):
+            if not another_running(old.name.split(".")[-2]):
                 shutil.rmtree(old, ignore_errors=True)
         stage.mkdir()
     except OSError as error:
@@ -70,17 +70,9 @@ def missing_folders(out: Path) -> list[Path]:
     return missing
 
 
-def is_running(pid: str) -> bool:
-    """Whether another process has this number."""
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is there and belongs to someone else
-    return True
+def another_running(pid: str) -> bool:
+    """Whether another process than this one has the number `pid`."""
+    return pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid))
 
 
 def _sync(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from captune.core.job_options import JobOptions as JobOptions
 from captune.core.option import Options as Options
 from captune.core.option import option
 from captune.core.training_options import PARTS as PARTS
@@ -156,7 +157,7 @@ class CaptionOptions(Options):
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet or sidecar.")
     batch_size: int = option(8, "Pictures captioned at once.", ge=1)
-    workers: int = option(0, "Threads that open pictures; 0: one for each core.", ge=0)
+    workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
 
@@ -241,6 +242,7 @@ class CaptionConfig(Options):
     """Everything `captune caption` takes."""
 
     caption: CaptionOptions = Field(default_factory=CaptionOptions)
+    job: JobOptions = Field(default_factory=JobOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     translation: TranslationOptions = Field(default_factory=TranslationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)

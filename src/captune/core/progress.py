@@ -25,8 +25,11 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where work reports how far it is and what it has to say."""
 
-    def task(self, label: str, total: float | None = None) -> AbstractContextManager[Task]:
-        """A bar of `total` steps (None: unknown) that is open within the `with` block."""
+    def task(self, label: str, total: float | None = None, done: float = 0) -> AbstractContextManager[Task]:
+        """A bar of `total` steps (None: unknown) that is open within the `with` block.
+
+        `done` steps were taken before, and say nothing about how fast it goes.
+        """
 
     def say(self, text: str) -> None:
         """One line for the reader, kept on the screen."""
@@ -55,7 +58,7 @@ class _SilentTask:
 class Silent:
     """Reports nothing: the default of the Python functions."""
 
-    def task(self, label: str, total: float | None = None) -> AbstractContextManager[Task]:
+    def task(self, label: str, total: float | None = None, done: float = 0) -> AbstractContextManager[Task]:
         return _SilentTask()
 
     def say(self, text: str) -> None:

@@ -7,11 +7,13 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+from captune.data.bulk.names import DUPLICATES
 from captune.data.results import read_text
 from captune.data.writers.row import CaptionRow
 
@@ -35,26 +37,44 @@ def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
     rows: dict[str, CaptionRow] = {}
     for file in files:
         for number, value in enumerate(READERS.get(file.suffix, _json_lines)(file), start=1):
-            row = _row(value, f"{file}, row {number}")
+            row = row_of(value, f"{file}, row {number}")
             before = rows.get(row.image)
             captions = row.captions if before is None else before.captions + row.captions
-            rows[row.image] = CaptionRow(row.image, captions, row.status, row.error, row.model)
+            rows[row.image] = replace(row, captions=captions)
     if not rows:
         raise CaptuneError(f"{path} holds no captions.", EXPECTED)
     return list(rows.values())
 
 
-def _row(value: Any, where: str) -> CaptionRow:
+def read_duplicates(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Of the folder of a job: pictures that look like an earlier one, and which; empty of anything else."""
+    listed = Path(path) / DUPLICATES
+    if not listed.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for value in _json_lines(listed):
+        found.setdefault(value["image"], value["duplicate_of"])
+    return found
+
+
+def row_of(value: Any, where: str) -> CaptionRow:
+    """The row that a JSON object, a line of CSV or a row of a table says; raises `CaptuneError` where it is none."""
     if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
         raise CaptuneError(f"{where}: no picture and caption.", EXPECTED)
+    flags = value.get("flags")
+    if flags is not None:
+        flags = tuple(flags.split() if isinstance(flags, str) else flags)
     if value.get("status") == "error":
-        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "")
-    several = value.get("captions") or [{"text": value["caption"], "confidence": value.get("confidence")}]
+        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
+    first = {"text": value["caption"], "confidence": value.get("confidence"), "original": value.get("original")}
     try:
-        captions = tuple(Caption(str(one["text"] or ""), _number(one["confidence"])) for one in several)
-    except (TypeError, KeyError, ValueError):
+        captions = tuple(
+            Caption(str(one["text"] or ""), _number(one["confidence"]), original=one.get("original"))
+            for one in value.get("captions") or [first]
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", EXPECTED) from None
-    return CaptionRow(value["image"], captions, "ok", None, "")
+    return CaptionRow(value["image"], captions, "ok", None, "", flags)
 
 
 def _number(value: Any) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from captune.core.records import Caption
+from captune.data.languages import strange
 from captune.data.writers.row import CaptionRow
 
 # A phrase of this many words that comes twice anywhere is a repetition; shorter ones only side by side.
@@ -20,7 +22,8 @@ class Doubt:
     """A picture with its best caption and what is odd about it.
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
-    (no caption), `empty`, `repeats` (a phrase comes twice), `same` (said of several pictures).
+    (no caption), `empty`, `repeats` (a phrase comes twice), `language` (hardly in the language that was asked for),
+    `same` (said of several pictures), `duplicate` (nearly the same picture as another).
     """
 
     image: str
@@ -32,38 +35,50 @@ class Doubt:
         return {"image": self.image, "caption": self.caption, "confidence": self.confidence, "flags": self.flags}
 
 
-def doubts(rows: Iterable[CaptionRow], *, same: int = 3) -> list[Doubt]:
+def doubts(rows: Iterable[CaptionRow], *, same: int = 3, duplicates: Mapping[str, str] | None = None) -> list[Doubt]:
     """All pictures, the most doubtful first: failed ones, empty captions, then by rising confidence.
 
-    A caption on `same` or more pictures is flagged (0: never).
+    A caption on `same` or more pictures is flagged (0: never); `duplicates` name for a picture the one it repeats.
     """
     rows = list(rows)
     counts = Counter(_plain(row.captions[0].text) for row in rows if row.captions)
-    found = [_doubt(row, counts, same) for row in rows]
+    found = [_doubt(row, counts, same, duplicates or {}) for row in rows]
     return sorted(found, key=_order)
 
 
-def _doubt(row: CaptionRow, counts: Counter[str], same: int) -> Doubt:
+def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
+    """What is odd about a caption by itself; `language` is the one it should be in, None where nobody said."""
+    flags = {}
+    if not caption.text.strip():
+        flags["empty"] = "no words"
+    if phrase := repeated_phrase(caption.text):
+        flags["repeats"] = phrase
+    if why := strange(caption.text, language, caption.original):
+        flags["language"] = why
+    return flags
+
+
+def _doubt(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[str, str]) -> Doubt:
     if not row.captions:
         return Doubt(row.image, "", None, {"failed": row.error or "no caption"})
     best = row.captions[0]
-    flags = {}
-    if not best.text.strip():
-        flags["empty"] = "no words"
-    phrase = repeated_phrase(best.text)
-    if phrase:
-        flags["repeats"] = phrase
+    flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
     times = counts[_plain(best.text)]
     if best.text.strip() and same and times >= same:
         flags["same"] = f"on {times:,} pictures"
+    if row.image in duplicates:
+        flags["duplicate"] = f"of {duplicates[row.image]}"
     return Doubt(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)
 
 
 def repeated_phrase(text: str) -> str:
     """The first phrase that comes twice side by side, or with "and" between, or that is long; "" for none."""
     words = _plain(text).split()
+    starts = [start for start, word in enumerate(words) if word in words[start + 1 :]]
     for length in range(len(words) // 2, 0, -1):
-        for start in range(len(words) - 2 * length + 1):
+        for start in starts:
+            if start > len(words) - 2 * length:
+                break
             phrase = words[start : start + length]
             behind = words[start + length :]
             joined = length > 1 and behind[:1] and behind[0] in JOINTS and behind[1 : length + 1] == phrase

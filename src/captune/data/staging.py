@@ -13,7 +13,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, read_json
-from captune.core.folders import is_running, missing_folders
+from captune.core.folders import another_running, missing_folders
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
 _STAGE = ".preparing-"
@@ -62,7 +62,7 @@ def _old_names(out: Path) -> list[str]:
     except OSError as error:
         raise disk_error(error, out) from error
     for name in [name for name in there if name.startswith(_STAGE)]:
-        if is_running(name.removeprefix(_STAGE)):
+        if another_running(name.removeprefix(_STAGE)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
         there.remove(name)
         shutil.rmtree(out / name, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -15,60 +14,14 @@ import torch
 from safetensors import SafetensorError
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
-from captune.core.exported import export_folder
-from captune.core.runs import Run
+from captune.core.model_names import NEW, is_new, is_pair, local_folder
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
 
 Loaded = TypeVar("Loaded")
-NEW = "new:"
 PAIR = "clip-gpt2"
 MATCHER = "matcher"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def is_new(name: str) -> bool:
-    """Whether `name` asks for a model from scratch (`new:blip-small`)."""
-    return name.startswith(NEW)
-
-
-def is_pair(name: str) -> bool:
-    """Whether `name` joins a vision and a text checkpoint (`openai/clip-vit-base-patch32+openai-community/gpt2`)."""
-    return "+" in name and not is_new(name) and not Path(name).expanduser().exists()
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder that `name` stands for, or None for a Hub id.
-
-    `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
-    @checkpoint-100) another one.
-    """
-    if export_folder(name) is not None:
-        raise CaptuneError(
-            f"{name} is an export: it captions, but holds no model that could be taught, explained or pushed.",
-            "Name the model that was exported.",
-        )
-    base, at, which = name.rpartition("@")
-    if at and Run.is_run(base):
-        return Run(base).checkpoint(which).path
-    if Run.is_run(name):
-        return Run(name).checkpoint().path
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CaptuneError(
-                f"The folder {name} holds no model: it has no config.json.",
-                "Give a run folder, a model folder in the Hub's layout, or a Hub id.",
-            )
-        return path
-    if at and Path(base).is_dir():
-        raise CaptuneError(
-            f"{base} is not a run, so it has no checkpoint '{which}'.", "Give a run folder before the @."
-        )
-    if path.exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
-        raise CaptuneError(f"There is no model folder {name}.", "Check the path, or give a Hub id such as org/name.")
-    return None
 
 
 def load_backbone(name: str, *, image_size: int | None = None, quantize: str = "none") -> Backbone:

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean, missing_extra
+from captune.core.model_names import local_folder
 from captune.core.records import Caption
-from captune.engine.loader import load_part, local_folder
+from captune.engine.loader import load_part
 
 Key = TypeVar("Key")
 # The search is the same for every model and caption.

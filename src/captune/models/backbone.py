@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captune.core.encoding import Encoded, encoded
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.files import read_json, write_json
+from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.core.search import asking
 from captune.models.eye import Eye
@@ -24,7 +25,6 @@ from captune.models.reread import Reread, reread
 from captune.models.stepper import Stepper
 
 Kept = TypeVar("Kept")
-CARD = "captune.json"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captune.cli.flags import Chosen, Model, Quiet, verb
-from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import live_stdout, print_line
+from captune.cli.progress import TerminalProgress, duration, rate
+from captune.cli.terminal import live_stdout, note, out_json, print_line
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.options import CaptionConfig
+from captune.core.options import CaptionConfig, JobOptions
+
+if TYPE_CHECKING:
+    from captune.app.bulk_report import JobReport
 
 
 def caption(
@@ -30,21 +33,36 @@ def caption(
             "--explain", metavar="DIR", help="Folder for heat maps of where the model looked for each word (PNG, JSON)."
         ),
     ] = None,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print what became of a job as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Caption pictures.
 
     A picture that cannot be read does not stop the others: its reason is shown, and the
-    exit code is 3 (1 if none could be captioned).
+    exit code is 3 (1 if none could be captioned). Many pictures into a folder or a file are
+    a job: after a stop at any moment the same command goes on.
     """
+    from captune.app.bulk import is_job
     from captune.app.caption import caption as say
     from captune.data.writers import open_writer
 
     progress = TerminalProgress(quiet=quiet)
     told = chosen.sources
-    options = resolve(
+    resolved = resolve(
         CaptionConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
-    ).values.caption
+    )
+    options = resolved.values.caption
+    if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
+        _job(inputs, out, model, chosen, TerminalProgress(quiet=quiet), json)
+        return
+    asked = ["--json"] * json + [
+        f"--{name.replace('_', '-')}" for name in JobOptions.model_fields if name in chosen.flags
+    ]
+    if asked:
+        raise UsageError(
+            f"{asked[0]} is for jobs: many pictures into a folder or a file, without --explain.",
+            "For example: captune caption photos/ --format jsonl --out captions/",
+        )
     rows = say(
         list(_named(inputs)),
         model=model,
@@ -71,6 +89,51 @@ def caption(
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
+
+
+def _job(
+    inputs: list[str], out: str, model: str | None, chosen: Chosen, progress: TerminalProgress, json: bool
+) -> None:
+    from captune.app.bulk import caption_job
+
+    named = list(_named(inputs))
+    report = caption_job(
+        named, out, model=model, progress=progress, environment=os.environ, **chosen.sources, **chosen.flags
+    )
+    dry = chosen.flags.get("dry_run")
+    if json:
+        out_json(report.to_json())
+    elif dry:
+        print_line(_counted(report))
+    elif not progress.quiet:
+        note(_summary(report))
+    if report.failed and report.captioned:
+        if report.failures:
+            progress.warn(f"Those that failed are in {report.failures}; take them again with --retry-failed.")
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.failed < report.done else EXIT_FAILURE)
+
+
+def _counted(report: JobReport) -> str:
+    pictures = "an unknown number of" if report.pictures is None else f"{report.pictures:,}"
+    return f"{pictures} pictures in {report.shards:,} shards; {report.done:,} in {report.shards_done:,} shards are done"
+
+
+def _summary(report: JobReport) -> str:
+    pace = f", {duration(report.seconds)}, {rate(report.rate)}" if report.captioned else ""
+    text = f"{report.done:,} pictures, {report.failed:,} failed{pace}. Written: {report.out}"
+    if report.shards_done < report.shards:
+        text += f" ({report.shards_done:,} of {report.shards:,} shards)"
+    elif not report.whole:
+        text += " (this part is done, others are not)"
+    if report.duplicates:
+        text += f"; {report.duplicates:,} look like another"
+    return text
+
+
+def _into_one_file(inputs: list[str], out: str) -> bool:
+    from captune.data.bulk.manifest import is_picture
+
+    return len(inputs) == 1 and is_picture(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
 def _one_picture(inputs: list[str]) -> bool:

@@ -35,8 +35,8 @@ def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: 
     Without `out` (or with "-") rows go to `stream` (standard output by default), each as
     soon as it is there. With `out` they go to a file that appears when the block ends
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
-    exists as one, or its name has no suffix). `jsonl` fills a folder with shards, and
-    `sidecar` mirrors the pictures' folders in it. Raises `UsageError` for an unknown format.
+    exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it.
+    Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
     path = None if out is None or os.fspath(out) == "-" else Path(out)

@@ -21,15 +21,21 @@ class CsvWriter(TextFormatWriter):
     suffix = "csv"
 
     def head(self) -> str:
-        return _line(COLUMNS)
+        return line(COLUMNS)
 
     def row(self, row: CaptionRow) -> str:
-        if not row.captions:
-            return _line((row.image, None, None, row.status, row.error))
-        return "".join(_line((row.image, c.text, repr(c.confidence), row.status, row.error)) for c in row.captions)
+        return lines(row)
 
 
-def _line(values: Iterable[str | None]) -> str:
+def lines(row: CaptionRow) -> str:
+    """The lines of a row; where somebody looked for flags they stand behind, with spaces between."""
+    behind = (row.status, row.error) if row.flags is None else (row.status, row.error, " ".join(row.flags))
+    if not row.captions:
+        return line((row.image, None, None, *behind))
+    return "".join(line((row.image, c.text, repr(c.confidence), *behind)) for c in row.captions)
+
+
+def line(values: Iterable[str | None]) -> str:
     text = io.StringIO()
     # With this terminator the writer also quotes a lone carriage return.
     csv.writer(text, lineterminator="\r\n").writerow(["" if value is None else value for value in values])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.core.files import disk_error
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import OutputFile, encodable, file_in, needs_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS_PER_GROUP = 1000
 
@@ -26,30 +30,16 @@ class ParquetWriter:
             raise needs_file("Parquet", "captions.parquet")
         self.path = file_in(out, self.suffix)
         self._output = OutputFile()
-        self._held: list[dict[str, Any]] = []
+        self._held: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        caption = pa.struct([("text", pa.string()), ("confidence", pa.float64())])
-        self._schema = pa.schema(
-            [
-                ("image", pa.string()),
-                ("caption", pa.string()),
-                ("confidence", pa.float64()),
-                ("status", pa.string()),
-                ("error", pa.string()),
-                ("captions", pa.list_(caption)),
-            ]
-        )
-        self._parquet = pq.ParquetWriter(self._output.open(self.path, "wb"), self._schema)
+        self._parquet = pq.ParquetWriter(self._output.open(self.path, "wb"), schema())
         return self
 
     def write(self, row: CaptionRow) -> None:
-        values = row.to_json()
-        values["captions"] = [{"text": encodable(c.text), "confidence": c.confidence} for c in row.captions]
-        self._held.append({key: encodable(value) if isinstance(value, str) else value for key, value in values.items()})
+        self._held.append(row)
         if len(self._held) == ROWS_PER_GROUP:
             self._write_group()
 
@@ -68,11 +58,32 @@ class ParquetWriter:
         self._output.discard() if kind else self._output.publish()
 
     def _write_group(self) -> None:
-        import pyarrow as pa
-
         if self._held:
             try:
-                self._parquet.write_table(pa.Table.from_pylist(self._held, schema=self._schema))
+                self._parquet.write_table(table(self._held))
             except OSError as failure:
                 raise disk_error(failure, self.path) from failure
             self._held.clear()
+
+
+def schema(*, flags: bool = False) -> pa.Schema:
+    """The columns; with `flags` those of a job, in which somebody looked for them."""
+    import pyarrow as pa
+
+    text = pa.string()
+    columns = [("image", text), ("caption", text), ("confidence", pa.float64()), ("status", text), ("error", text)]
+    columns += [("captions", pa.list_(pa.struct([("text", text), ("confidence", pa.float64())])))]
+    return pa.schema(columns + ([("flags", pa.list_(text))] if flags else []))
+
+
+def table(rows: Iterable[CaptionRow], *, flags: bool = False) -> pa.Table:
+    """Rows as a table; what UTF-8 lacks becomes an escape."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_values(row) for row in rows], schema=schema(flags=flags))
+
+
+def _values(row: CaptionRow) -> dict[str, Any]:
+    values = {key: encodable(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
+    values["captions"] = [{"text": encodable(c.text), "confidence": c.confidence} for c in row.captions]
+    return values

@@ -14,7 +14,7 @@ class CaptionRow:
     """A picture with its captions, best first, or with the reason why it has none.
 
     `image` is the path or name under which the picture was given; `error` is None where
-    `status` is "ok".
+    `status` is "ok". `flags` name what is odd about the best caption (see `doubts`), None where nobody looked.
     """
 
     image: str
@@ -22,6 +22,7 @@ class CaptionRow:
     status: Literal["ok", "error"]
     error: str | None
     model: str
+    flags: tuple[str, ...] | None = None
 
     def _repr_html_(self) -> str:
         """In a notebook: the picture's name with its captions, or the reason why it has none."""
@@ -29,7 +30,7 @@ class CaptionRow:
         return f"<code>{escape(self.image)}</code><br>{said or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
-        """`image`, `caption`, `confidence`, `status`, `error`; `original` if translated, `captions` if several."""
+        """`image`, `caption`, `confidence`, `status`, `error`; `original`, `captions`, `flags` where there are any."""
         first = self.captions[0] if self.captions else None
         row: dict[str, Any] = {
             "image": self.image,
@@ -42,6 +43,8 @@ class CaptionRow:
             row["original"] = first.original
         if len(self.captions) > 1:
             row["captions"] = [caption_json(caption) for caption in self.captions]
+        if self.flags is not None:
+            row["flags"] = list(self.flags)
         return row
 
 

@@ -1,0 +1,183 @@
+"""A job: many pictures into a folder or a file, in shards, so that a stop at any moment loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from captune.app.bulk_end import Ending, count, finish, remove, write_failures
+from captune.app.bulk_report import JobReport, report_of
+from captune.app.bulk_start import Asked, Job, begun, check_same, load, part_of
+from captune.app.bulk_work import work
+from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.progress import SILENT, Progress
+from captune.data.bulk.manifest import Listing, Manifest
+from captune.data.bulk.names import MANIFEST, REPORT
+from captune.data.bulk.pieces import find_pieces
+from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
+from captune.data.bulk.store import open_store
+from captune.data.writers import WRITERS
+from captune.data.writers.writer import file_in, is_folder
+
+SIDECAR = "sidecar"
+
+
+def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
+    """Whether several pictures in this format to this place are a job: a folder of shards, or an ordinary file."""
+    if out is None or os.fspath(out) == "-" or format not in WRITERS:
+        return False
+    place = _place(format, out)
+    return _folder(place) or (format != SIDECAR and (os.path.isfile(place) or not os.path.exists(place)))
+
+
+def _place(format: str, out: str | os.PathLike[str]) -> str:
+    """The folder or the file that captions go to: formats without shards are one file in a folder."""
+    sharded = format in SHARD_FORMATS or format == SIDECAR
+    return os.fspath(out) if sharded or not _folder(out) else str(file_in(Path(out), WRITERS[format].suffix))
+
+
+def _folder(out: str | os.PathLike[str]) -> bool:
+    return "://" in os.fspath(out) or is_folder(Path(out))
+
+
+def caption_job(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> JobReport:
+    """Caption pictures into the folder `out` in shards, or into a file; the same call goes on after any stop.
+
+    Formats of a folder are jsonl (the default), csv, parquet, and sidecar, which has jsonl shards beside; a file takes
+    every format, and its job is kept in `out.job` until it is written. A picture that cannot be captioned is a row
+    with its reason. Raises `CaptuneError` where the folder holds another job, or nothing can be written; what was
+    finished stays. Options are those of `captune caption --help`.
+    """
+    started = time.monotonic()
+    environment = os.environ if environment is None else environment
+    resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    asked, ending = _asked(tuple(os.fspath(item) for item in given), os.fspath(out), model or DEFAULT_MODEL, resolved)
+    if resolved.values.job.dry_run:
+        return _dry(asked, os.fspath(out), progress)
+    with begun(asked, progress) as job:
+        report = _run(job, ending, os.fspath(out), started, progress)
+        if asked.temporary:
+            remove(job)
+    return report
+
+
+def _asked(
+    given: tuple[str, ...], out: str, model: str, resolved: Resolved[CaptionConfig]
+) -> tuple[Asked, Ending | None]:
+    values = resolved.values
+    format = values.caption.format
+    if _folder(out) and "caption.format" not in resolved.sources:
+        format = PLAIN.suffix
+        caption = values.caption.model_copy(update={"format": format})
+        resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
+    WRITERS[format]  # an unknown one is told now
+    if not is_job(format, out):
+        raise UsageError(
+            f"{format} into {out} cannot be a job.", "Folders take jsonl, csv, parquet and sidecar, files the others."
+        )
+    out = _place(format, out)
+    folder = _folder(out)
+    part = part_of(values.job.part)
+    if not folder and (part != (1, 1) or values.job.retry_failed):
+        raise UsageError("--part and --retry-failed are for jobs in a folder.", "For example: --format jsonl --out DIR")
+    if values.job.restart and part != (1, 1):
+        raise UsageError("--restart throws away all parts of a job.", "Delete the folder, then start the parts.")
+    shards = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
+    store = open_store(out if folder else f"{out}.job")
+    asked = Asked(given, model, resolved, store, shards, part, temporary=not folder)
+    return asked, None if folder and format != SIDECAR else Ending(format, Path(out))
+
+
+def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Progress) -> JobReport:
+    store, mine = job.asked.store, set(job.numbers)
+    done = job.done()
+    todo = sorted(mine - done)
+    again: set[int] = set()
+    if job.asked.resolved.values.job.retry_failed:
+        again = {number for number, counted in count(job, mine & done).items() if counted.failed}
+    new = _newer(job, progress) if todo else 0
+    captioned = 0
+    if todo or again:
+        store.delete(REPORT)
+        captioned = _caption(job, sorted({*todo, *again}), again, progress)
+    elif REPORT in store.names() and not job.asked.temporary:
+        progress.say(f"The job in {out} is finished.")
+        duplicates = json.loads(store.read(REPORT))["duplicates"]
+        return report_of(job, out, count(job, done), started, duplicates=duplicates, new=_newer(job, progress))
+    counted, duplicates = finish(job, ending, progress)
+    return report_of(job, out, counted, started, captioned, duplicates, new)
+
+
+def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
+    """Caption shards; returns how many pictures. What was whole when it is stopped stays, and is said."""
+    captioner = job.captioner or load(job.asked, progress)
+    try:
+        return work(job, captioner, todo, again, progress)
+    except (KeyboardInterrupt, SystemExit, CaptuneError):
+        done = job.done() & set(job.numbers)
+        progress.say(f"{len(done):,} of {len(job.numbers):,} shards are whole; the same command goes on with the rest.")
+        with suppress(CaptuneError):  # the disk may be full: the error that stopped the job is the one to tell
+            write_failures(job, progress)
+        raise
+
+
+def _newer(job: Job, progress: Progress) -> int:
+    """How many files and archives have come to the inputs since the job began; they are not in it."""
+    asked = job.asked
+    if asked.part[0] > 1:
+        return 0  # the first part looks for all
+    unfinished = not set(job.numbers) <= job.done()
+    try:
+        asked.inputs.check_there()
+    except CaptuneError:
+        if unfinished:
+            raise
+        return 0
+    with progress.task("Looking for new pictures"):
+        found = find_pieces(asked.given, recursive=asked.resolved.values.caption.recursive, shard_size=asked.shard_size)
+        new, both = job.listing.newer(found)
+    if not both and not asked.inputs.named:
+        raise CaptuneError(
+            f"{asked.store.place} holds another job: none of these pictures is in it.", "Take another --out for them."
+        )
+    if new:
+        progress.warn(
+            f"{new:,} have come to the inputs since the job began and are not in it: they need another --out."
+        )
+    return new
+
+
+def _dry(asked: Asked, out: str, progress: Progress) -> JobReport:
+    """What there is to do; nothing is loaded or written."""
+    started = time.monotonic()
+    if MANIFEST in asked.store.names() and not asked.resolved.values.job.restart:
+        manifest = Manifest.read(asked.store)
+        job = Job(asked, Listing.read(asked.store, manifest.pieces), manifest)
+        check_same(job, progress)
+        new = _newer(job, progress)
+    else:
+        asked.inputs.check_there("Check the path.")
+        with progress.task("Listing the pictures"):
+            recursive = asked.resolved.values.caption.recursive
+            listing = Listing.of(find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size))
+        job, new = Job(asked, listing), 0
+    done = job.done() if job.manifest else set()
+    return report_of(job, out, count(job, done), started, new=new)

@@ -1,0 +1,137 @@
+"""How a job ends: what failed, what looks alike, and a file or sidecars made of the shards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.app.bulk_start import Job, waiting
+from captune.core.files import disk_error
+from captune.core.progress import Progress, track
+from captune.data.bulk.looks import MOST_COMPARED, Alike, find_alike
+from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
+from captune.data.bulk.shards import shard_name
+from captune.data.writers import open_writer
+from captune.data.writers.row import CaptionRow
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows of a shard, and those of them that failed."""
+
+    rows: int
+    failed: tuple[CaptionRow, ...]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is made of the shards: a file, or sidecars in a folder, by an ordinary writer."""
+
+    format: str
+    out: Path
+
+
+def count(job: Job, numbers: set[int]) -> dict[int, Counted]:
+    """What shards hold; only those with failures are read row by row."""
+    return {number: _counted(job, number) for number in sorted(numbers)}
+
+
+def rows_of(job: Job, number: int) -> Iterator[CaptionRow]:
+    """The rows of a shard; raises `CaptuneError` where it is damaged."""
+    name = _name(job, number)
+    return job.asked.shards.decode(job.asked.store.read(name), name)
+
+
+def write_failures(job: Job, progress: Progress) -> dict[int, Counted]:
+    """Rewrite `failures.jsonl` from the shards that are there, and count those."""
+    with waiting(job.asked.store, "end", progress):
+        return _write_failures(job)
+
+
+def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[int, Counted], int | None]:
+    """List failures and, where all shards are in their place, duplicates; make what the job ends in; say it is done.
+
+    Returns what the shards hold, and the number of duplicates.
+    """
+    store = job.asked.store
+    with waiting(store, "end", progress):
+        counted = _write_failures(job)
+        if len(counted) < len(job.listing):
+            return counted, None
+        alike = None
+        if not job.asked.temporary:
+            with progress.task("Looking for near-duplicates"):
+                alike = find_alike(store, sorted(counted))
+            if alike is None:
+                progress.warn(f"Near-duplicates are looked for among up to {MOST_COMPARED:,} pictures; these are more.")
+            else:
+                _write_alike(job, alike)
+        if ending is not None:
+            _merge(job, ending, progress)
+        report: dict[str, Any] = {
+            "pictures": sum(each.rows for each in counted.values()),
+            "failed": sum(len(each.failed) for each in counted.values()),
+            "duplicates": None if alike is None else len(alike),
+        }
+        store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
+        return counted, report["duplicates"]
+
+
+def remove(job: Job) -> None:
+    """Remove the folder of a job whose rows stand in a file."""
+    job.asked.store.delete(MANIFEST)  # without it the rest is no job, whenever this is stopped
+    try:
+        shutil.rmtree(job.asked.store.place)
+    except OSError as error:
+        raise disk_error(error, job.asked.store.place) from error
+
+
+def _merge(job: Job, ending: Ending, progress: Progress) -> None:
+    rows = (row for number in range(len(job.listing)) for row in rows_of(job, number))
+    with open_writer(ending.format, ending.out) as writer:
+        for row in track(rows, progress, f"Writing {ending.out}", job.listing.pictures()):
+            writer.write(CaptionRow(row.image, row.captions, row.status, row.error, job.asked.model))
+
+
+def _write_failures(job: Job) -> dict[int, Counted]:
+    counted = count(job, job.done())
+    lines = [
+        json.dumps({**row.to_json(), "shard": _name(job, number)}) + "\n"
+        for number, each in counted.items()
+        for row in each.failed
+    ]
+    job.asked.store.publish(FAILURES, "".join(lines).encode())
+    return counted
+
+
+def _counted(job: Job, number: int) -> Counted:
+    name = _name(job, number)
+    shards, known = job.asked.shards, job.listing[number].count
+    data = job.asked.store.read(name)
+    if known is not None and not shards.has_failures(data):
+        return Counted(known, ())
+    rows = list(shards.decode(data, name))
+    return Counted(len(rows), tuple(row for row in rows if row.status == "error"))
+
+
+def _write_alike(job: Job, alike: list[Alike]) -> None:
+    wanted: dict[int, set[int]] = {}
+    for pair in alike:
+        for number, place in (pair.earlier, pair.later):
+            wanted.setdefault(number, set()).add(place)
+    names = {
+        (number, place): row.image
+        for number, places in wanted.items()
+        for place, row in enumerate(rows_of(job, number))
+        if place in places
+    }
+    lines = "".join(json.dumps(pair.to_json(names)) + "\n" for pair in alike)
+    job.asked.store.publish(DUPLICATES, lines.encode())
+
+
+def _name(job: Job, number: int) -> str:
+    return shard_name(number, len(job.listing), job.asked.shards.suffix)

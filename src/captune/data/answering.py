@@ -1,0 +1,60 @@
+"""What a process does that answers questions about pictures; `captune.data.workers` starts it and asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import AvifImagePlugin
+
+# Enough for every picture within the limit of pixels, whatever its format.
+_BYTES_PER_PIXEL = 20
+_LEAST_MEMORY = 2 * 1024**3
+
+
+def answer_questions(answer: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]], max_pixels: int) -> None:
+    """Answer until stdin ends.
+
+    A question is a JSON object in a line, with the `bytes` of its attachment where it has one; the
+    attachment follows. Answers on stdout have the same form.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    _limit_memory(max_pixels)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the processes are the parallelism
+    questions = sys.stdin.buffer
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
+    answers.write(b'{"ready": true}\n')
+    while line := questions.readline():
+        question = json.loads(line)
+        said, attachment = answer(question, questions.read(question.pop("bytes", 0)))
+        if attachment:
+            said["bytes"] = len(attachment)
+        for part in (json.dumps(said).encode("ascii") + b"\n", attachment):
+            rest = memoryview(part)
+            while rest:  # a pipe takes what it has room for
+                rest = rest[answers.write(rest) :]
+
+
+def _limit_memory(max_pixels: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = _in_use() + max(_LEAST_MEMORY, _BYTES_PER_PIXEL * max_pixels)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _in_use() -> int:
+    """Bytes of address space that the libraries loaded so far take; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,182 @@
+"""What a job is: its model, options and inputs, fixed when it begins, and the list of its pieces."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk.names import MANIFEST, PIECES
+from captune.data.bulk.pieces import FILES, Piece
+from captune.data.bulk.store import Store
+from captune.data.images import PICTURE_SUFFIXES
+
+_VERSION = 1
+_PATTERN = "{*?["
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job was told to caption.
+
+    `named` are folders, patterns, archives and addresses as they were given, `files` the number of pictures
+    that were named one by one, `folder` the working folder where any of them depends on it.
+    """
+
+    named: tuple[str, ...]
+    files: int
+    folder: str | None
+
+    @classmethod
+    def of(cls, given: Sequence[str]) -> Inputs:
+        named = tuple(item for item in given if not is_picture(item))
+        depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
+        return cls(named, len(given) - len(named), os.getcwd() if depends else None)
+
+    def __str__(self) -> str:
+        return ", ".join([*self.named, *(["single pictures"] if self.files else [])])
+
+    def check_there(self, hint: str = "") -> None:
+        """Raise `CaptuneError` where an input folder or archive is gone, or a folder is empty now."""
+        hint = hint or "Nothing is lost: bring it back (is a disk not mounted?) and run the same command again."
+        for name in self.named:
+            # A file with another ending is a picture or none: that is for its row to say.
+            place = not os.path.splitext(name)[1] or name.lower().endswith(_ARCHIVES) or os.path.isdir(name)
+            if not place or "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
+                continue
+            try:
+                if not os.path.isdir(name):
+                    os.stat(name)
+                elif not any(os.scandir(name)):
+                    raise CaptuneError(f"The input folder {name} is empty.", hint)
+            except OSError as error:
+                raise CaptuneError(f"The input {name} cannot be read: {error.strerror}.", hint) from None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What makes a job this job and no other; `options` are those that change captions or rows, by section.name.
+
+    `pictures` is None where only reading tells how many there are.
+    """
+
+    captune: str
+    model: str
+    digest: str
+    options: dict[str, Any]
+    inputs: Inputs
+    pieces: int
+    pictures: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": _VERSION, **asdict(self)}
+
+    @classmethod
+    def read(cls, store: Store) -> Manifest:
+        """The manifest of a job; raises `CaptuneError` where it is none, or of a later captune."""
+        try:
+            told = json.loads(store.read(MANIFEST))
+            if told.pop("version") != _VERSION:
+                raise CaptuneError(
+                    f"The job in {store.place} is of another captune ({told.get('captune')}).",
+                    "Go on with that one, or take another --out.",
+                )
+            inputs = told.pop("inputs")
+            return cls(**told, inputs=Inputs(**{**inputs, "named": tuple(inputs["named"])}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CaptuneError(
+                f"{store.place}/{MANIFEST} is damaged: {error}.", "Take another --out, or start anew with --restart."
+            ) from None
+
+    def write(self, store: Store) -> None:
+        store.publish(MANIFEST, (json.dumps(self.to_json(), indent=2) + "\n").encode())
+
+    def differences(self, model: str, digest: str, options: dict[str, Any], inputs: Inputs) -> list[str]:
+        """What another command has otherwise, in words."""
+        found = []
+        if digest != self.digest:
+            found.append(
+                f"model: {self.model}" + (f", now {model}" if model != self.model else ", whose files changed")
+            )
+        for key in sorted({*options, *self.options}):
+            then, now = self.options.get(key), options.get(key)
+            if then != now:
+                found.append(f"--{key.partition('.')[2].replace('_', '-')}: {_shown(then)}, now {_shown(now)}")
+        if inputs.named != self.inputs.named or bool(inputs.files) != bool(self.inputs.files):
+            found.append(f"inputs: {self.inputs}, now {inputs}")
+        elif inputs.folder != self.inputs.folder:
+            found.append(f"working folder: {self.inputs.folder}, now {inputs.folder}")
+        return found
+
+
+class Listing:
+    """The pieces of a job as they were found when it began."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = lines
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> Listing:
+        return cls([json.dumps(piece.to_json()).encode("ascii") for piece in pieces])
+
+    @classmethod
+    def read(cls, store: Store, pieces: int) -> Listing:
+        lines = store.read(PIECES).splitlines()
+        if len(lines) != pieces:
+            raise CaptuneError(
+                f"{store.place}/{PIECES} has {len(lines)} lines instead of {pieces}.", "Start anew with --restart."
+            )
+        return cls(lines)
+
+    def write(self, store: Store) -> None:
+        store.publish(PIECES, b"".join(line + b"\n" for line in self._lines))
+
+    @cached_property
+    def counts(self) -> list[int | None]:
+        """Pictures of each piece, None where only reading tells."""
+        return [piece.count for piece in self]
+
+    def pictures(self, numbers: Iterable[int] | None = None) -> int | None:
+        """Pictures of some pieces, or of all; None where only reading tells."""
+        counts = self.counts if numbers is None else [self.counts[number] for number in numbers]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> Piece:
+        return Piece.from_json(json.loads(self._lines[number]))
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (self[number] for number in range(len(self)))
+
+    def newer(self, pieces: Iterable[Piece]) -> tuple[int, int]:
+        """Of what another listing finds: how many files and archives this one lacks, and how many both have."""
+        known, found = (np.unique(np.fromiter(map(hash, _places(each)), np.int64)) for each in (self, pieces))
+        both = len(np.intersect1d(known, found, assume_unique=True))
+        return len(found) - both, both
+
+
+def _places(pieces: Iterable[Piece]) -> Iterator[str]:
+    for piece in pieces:
+        if piece.kind == FILES:
+            yield from piece.names
+        else:
+            yield f"{piece.kind}:{piece.place}"
+
+
+def is_picture(item: str) -> bool:
+    """Whether an input names one picture, by its ending."""
+    ending = os.path.splitext(item)[1].lower()
+    return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not any(sign in item for sign in _PATTERN)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)

@@ -1,0 +1,209 @@
+"""Processes that look at pictures: one that kills its process costs one picture."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from captune.core.errors import CaptuneError
+
+TIMEOUT_SECONDS = 60.0
+_START_SECONDS = 60.0
+_WATCH_SECONDS = 0.25
+_KILLED = -9  # SIGKILL: what the kernel sends when memory is short
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a process said, and the bytes it attached; `reason` and `kind`, as in `ImageError`, where it failed."""
+
+    said: dict[str, Any]
+    attachment: bytes = b""
+
+
+Ask = Callable[[dict[str, Any], bytes], Answer]
+
+
+class Workers:
+    """`count` processes of one command (see `answering`), each asked one thing at a time, in a `with` block.
+
+    One that dies, or does not answer within `timeout` seconds, is answered for and replaced.
+    """
+
+    def __init__(self, command: Sequence[str], count: int, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.count = count
+        self._timeout = timeout
+        self._lanes = [_Lane(command) for _ in range(count)]
+        self._idle: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        for lane in self._lanes:
+            self._idle.put(lane)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="captune-worker")
+        self._closed = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="captune-watch", daemon=True).start()
+        return self
+
+    def submit(self, task: Callable[[Ask], Found]) -> Future[Found]:
+        """Run `task` in a thread with a process to ask; it may ask several times."""
+        return self._threads.submit(self._run, task)
+
+    def __exit__(self, *exc: object) -> None:
+        """End the processes; what they were doing is dropped."""
+        for lane in self._lanes:
+            lane.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._closed.set()
+        for lane in self._lanes:
+            lane.end()
+
+    def _run(self, task: Callable[[Ask], Found]) -> Found:
+        lane = self._idle.get()
+        try:
+            return task(lane.ask)
+        finally:
+            self._idle.put(lane)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_WATCH_SECONDS):
+            for lane in self._lanes:
+                lane.kill_if_overdue(self._timeout)
+
+
+class _Lane:
+    """One process after another, asked by one thread at a time."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._since: float | None = None
+        self._killed_at: float | None = None
+        self._stopped = False
+
+    def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Answer:
+        while not self._stopped:
+            if self._process is None:
+                self._process = _start(self._command)
+            since = self._since = time.monotonic()
+            answer = _exchange(self._process, question, attachment)
+            self._since = None
+            if answer is not None:
+                return answer
+            code = self.end()
+            if self._killed_at == since:
+                return _failed("damaged", "takes too long to open")
+            if self._killed_at is None:
+                return _failed("memory" if code == _KILLED else "damaged", _death(code))
+            self._killed_at = None  # the kill was meant for the picture before: once more
+        return _failed("damaged", "not opened")
+
+    def stop(self) -> None:
+        """End the process; no other is started."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def end(self) -> int:
+        """Wait for the process to end, which no longer gets questions; returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if self._stopped:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # the process is gone, and what it had not read
+                    pipe.close()
+        return process.wait()
+
+    def kill_if_overdue(self, timeout: float) -> None:
+        since = self._since
+        process = self._process
+        if since is not None and process is not None and time.monotonic() - since > timeout:
+            self._killed_at = since
+            process.kill()
+
+
+def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attachment: bytes) -> Answer | None:
+    """The answer, or None where the process is dead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    told = {**question, "bytes": len(attachment)} if attachment else question
+    try:
+        process.stdin.write(json.dumps(told).encode("ascii") + b"\n")
+        if attachment:
+            process.stdin.write(attachment)
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line.endswith(b"\n"):
+            return None
+        said = json.loads(line)
+        size = said.pop("bytes", 0)
+        attached = process.stdout.read(size) if size else b""
+    except BrokenPipeError:
+        return None
+    return Answer(said, attached) if len(attached) == size else None
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process that has said it is ready; a command of its own, so that no script is imported again."""
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, env=environment
+        )
+        watch = threading.Timer(_START_SECONDS, process.kill)
+        watch.start()
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        watch.cancel()
+        if not ready:
+            process.wait()
+            complaints.seek(0)
+            said = complaints.read().decode("utf-8", "replace").strip().splitlines()
+            raise CaptuneError(
+                f"Cannot start a process to open pictures: {said[-1] if said else 'it ended at once'}.",
+                "Run `captune doctor` to see what is wrong with this Python.",
+            )
+    return process
+
+
+def _failed(kind: str, reason: str) -> Answer:
+    return Answer({"kind": kind, "reason": reason})
+
+
+def _death(code: int) -> str:
+    if code == _KILLED:
+        return "its decoder was killed, perhaps for want of memory"
+    if code < 0:
+        return f"its decoder crashed ({signal.Signals(-code).name})"
+    return f"its decoder ended the process (code {code})"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,224 @@
+"""Pieces in, result shards out: each shard is whole when it appears, and needs no other.
+
+The job of one machine and those of many run this: which pieces, and what becomes of them, is the
+caller's affair. Decoding, the model and writing overlap; what runs the model is a function.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.records import Caption
+from captune.data.bulk.looks import NO_LOOK, read_looks
+from captune.data.bulk.names import looks_name
+from captune.data.bulk.pieces import Picture
+from captune.data.bulk.shards import ShardFormat, shard_name
+from captune.data.bulk.store import Store
+from captune.data.doubts import flags_of
+from captune.data.images import MAX_PIXELS
+from captune.data.pixels import Square
+from captune.data.writers.row import CaptionRow
+from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
+
+# Captions, the best first, of each picture of pixels (pictures, 3, size, size), uint8.
+Say = Callable[[np.ndarray], list[list[Caption]]]
+_BATCHES_AHEAD = 4
+_SHARDS_TO_WRITE = 2
+# So many pictures one after another that have no room by themselves are not the pictures' fault.
+_NO_ROOM = 8
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A shard that is in its place: its number, rows done in this run, and those of them that failed."""
+
+    number: int
+    pictures: int
+    failed: tuple[CaptionRow, ...]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How shards are captioned and written; the same for every shard of a job.
+
+    `pieces` is the number of pieces of the whole job, `language` the one that captions should be in.
+    """
+
+    shards: ShardFormat
+    pieces: int
+    batch_size: int = 8
+    workers: int = 0
+    max_pixels: int = MAX_PIXELS
+    language: str | None = None
+    fingerprints: bool = True
+
+
+def caption_pieces(
+    say: Say,
+    pixels: Square,
+    work: Iterable[Shard],
+    store: Store,
+    manner: Manner,
+    *,
+    advance: Callable[[int], None] = lambda pictures: None,
+    check_missing: Callable[[], None] = lambda: None,
+) -> Generator[Finished]:
+    """Caption shards, and yield each when it is written.
+
+    A picture that cannot be read, or has no room in memory by itself, is a row that says so.
+    Batches never cross a shard, so that a shard depends on its piece alone. `advance` hears of pictures
+    as they are done; `check_missing` is called before a shard with pictures that are not there is
+    written, and may raise. Raises `CaptuneError` where nothing can be
+    written; shards that were yielded are in their place.
+    """
+    ahead = DecodingAhead(
+        work,
+        pixels,
+        workers=manner.workers,
+        max_pixels=manner.max_pixels,
+        ahead=_BATCHES_AHEAD * manner.batch_size,
+        fingerprints=manner.fingerprints,
+    )
+    writing: deque[Future[Finished]] = deque()
+    with ahead as decoding, ThreadPoolExecutor(1, thread_name_prefix="captune-writer") as writer:
+        for shard, pictures in decoding.shards():
+            rows: dict[int, _Row] = {}
+            missing = False
+            for place, row in _captioned(_Saying(say), pictures, manner):
+                _check_same(shard, place, row.row)
+                rows[place] = row
+                missing |= row.missing
+                advance(1)
+            if missing:
+                check_missing()
+            writing.append(writer.submit(_write, shard, rows, store, manner))
+            while writing and (writing[0].done() or len(writing) > _SHARDS_TO_WRITE):
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    row: CaptionRow
+    look: bytes = NO_LOOK
+    missing: bool = False
+
+
+def _captioned(
+    saying: _Saying, pictures: Iterator[tuple[int, Picture, Decoded]], manner: Manner
+) -> Iterator[tuple[int, _Row]]:
+    """A row for each picture with its place, in no order."""
+    waiting: list[tuple[int, Picture, Decoded]] = []
+    for place, picture, decoded in pictures:
+        if decoded.pixels is None:
+            yield place, _Row(_failed(picture, decoded.reason), missing=decoded.kind == "missing")
+            continue
+        waiting.append((place, picture, decoded))
+        if len(waiting) == manner.batch_size:
+            yield from _batch(saying, waiting, manner.language)
+            waiting = []
+    if waiting:
+        yield from _batch(saying, waiting, manner.language)
+
+
+def _batch(
+    saying: _Saying, batch: list[tuple[int, Picture, Decoded]], language: str | None
+) -> Iterator[tuple[int, _Row]]:
+    found = saying.say(np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None]))
+    for (place, picture, decoded), captions in zip(batch, found, strict=True):
+        if not captions:
+            yield place, _Row(_failed(picture, "needs more memory than the model has left"))
+            continue
+        flags = tuple(flags_of(captions[0], language))
+        yield place, _Row(CaptionRow(picture.name, tuple(captions), "ok", None, "", flags), decoded.look)
+
+
+def _failed(picture: Picture, reason: str) -> CaptionRow:
+    return CaptionRow(picture.name, (), "error", reason, "", ())
+
+
+class _Saying:
+    """The model within the memory there is: a batch that has no room is halved, for the rest of the shard."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._most = sys.maxsize
+        self._refused = 0
+
+    def say(self, seen: np.ndarray) -> list[list[Caption]]:
+        """Captions of each picture; none of one that has no room by itself."""
+        found: list[list[Caption]] = []
+        while len(found) < len(seen):
+            part = seen[len(found) : len(found) + self._most]
+            captions = self._attempt(part)
+            if captions is not None:
+                self._refused = 0
+                found += captions
+            elif len(part) > 1:
+                self._most = len(part) // 2
+            else:
+                self._refused += 1
+                if self._refused == _NO_ROOM:
+                    raise CaptuneError(
+                        f"There is not memory enough to caption one picture at a time ({_NO_ROOM} were tried).",
+                        "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same "
+                        "command again.",
+                    )
+                found.append([])
+        return found
+
+    def _attempt(self, seen: np.ndarray) -> list[list[Caption]] | None:
+        try:
+            return self._say(seen)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here nothing holds on to what the attempt had allocated.
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: of a card, or torch's allocator on the CPU, or Python's."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+    )
+
+
+def _check_same(shard: Shard, place: int, row: CaptionRow) -> None:
+    """That what is captioned again is what was captioned before."""
+    if shard.rows and row.image == shard.piece.place:
+        raise CaptuneError(f"{row.image}: {row.error}", "Nothing was changed.")
+    if shard.rows and (place >= len(shard.rows) or shard.rows[place].image != row.image):
+        raise CaptuneError(
+            f"The input has changed: it has {row.image} where another picture was.",
+            "Put back what the job began with, or start it anew with --restart.",
+        )
+
+
+def _write(shard: Shard, rows: dict[int, _Row], store: Store, manner: Manner) -> Finished:
+    new = [row for _, row in sorted(rows.items())]
+    whole = list(shard.rows) or [row.row for row in new]
+    if shard.rows:
+        for place, row in rows.items():
+            whole[place] = row.row
+    if manner.fingerprints:
+        looks = read_looks(store, shard.number) if shard.rows else []
+        if len(looks) != len(whole):
+            looks = [NO_LOOK] * len(whole)
+        for place, row in rows.items() if shard.rows else enumerate(new):
+            looks[place] = row.look
+        store.publish(looks_name(shard.number), b"".join(looks))
+    store.publish(shard_name(shard.number, manner.pieces, manner.shards.suffix), manner.shards.encode(whole))
+    return Finished(shard.number, len(rows), tuple(row for row in whole if row.status == "error"))

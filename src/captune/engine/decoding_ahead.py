@@ -1,0 +1,184 @@
+"""Pieces in, a model's pixels out: decoded in processes, in order, ahead of the model and across pieces."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk.looks import NO_LOOK
+from captune.data.bulk.pieces import Picture, Piece, read_piece
+from captune.data.pixels import Square
+from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
+from captune.data.writers.row import CaptionRow
+
+if TYPE_CHECKING:
+
+# Waiting for the network takes no core.
+_FETCHED_AT_ONCE = 16
+WORKER = (sys.executable, "-m", "captune.engine.decode_worker")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece with its number; `rows` are those of an earlier run, of which only the failed are to be done again."""
+
+    number: int
+    piece: Piece
+    rows: tuple[CaptionRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture's pixels (3, size, size), uint8, and its look (see `captune.data.bulk.looks`).
+
+    Or None and the reason, with its `kind` as in `ImageError`.
+    """
+
+    pixels: np.ndarray | None
+    reason: str = ""
+    kind: str = ""
+    look: bytes = NO_LOOK
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    place: int
+    picture: Picture
+    decoded: Future[Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Nothing more comes of a piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The source of what cannot be read."""
+
+    error: CaptuneError
+
+    def __call__(self) -> bytes:
+        raise self.error
+
+
+class DecodingAhead:
+    """Shards with their pictures decoded, in a `with` block.
+
+    A thread reads the pieces, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
+    at most `ahead` pictures wait for the model. A picture that kills its decoder or hangs in it is lost, its
+    neighbours are not.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[Shard],
+        pixels: Square,
+        *,
+        workers: int = 0,
+        max_pixels: int,
+        ahead: int,
+        fingerprints: bool = True,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        kind = type(pixels) if pixels.fast else Square  # only the quicker way may need torch
+        settings = {
+            "square": f"{kind.__module__}:{kind.__qualname__}",
+            "size": pixels.size, "resample": int(pixels.resample), "shorter": pixels.shorter, "fast": pixels.fast,
+            "max_pixels": max_pixels, "fingerprints": fingerprints,
+        }  # fmt: skip
+        self._shards = shards
+        self._side = pixels.size
+        self._processes = Workers([*WORKER, json.dumps(settings)], workers or cores(), timeout=timeout)
+        self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
+        self._left = threading.Event()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")
+        self._fetchers = ThreadPoolExecutor(_FETCHED_AT_ONCE, thread_name_prefix="captune-fetch")
+
+    def __enter__(self) -> Self:
+        self._processes.__enter__()
+        self._reading = self._reader.submit(self._read)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._left.set()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._processes.__exit__()
+        self._reader.shutdown(wait=True)
+
+    def shards(self) -> Iterator[tuple[Shard, Iterator[tuple[int, Picture, Decoded]]]]:
+        """Each shard with place, picture and pixels of those to caption; they are all taken before the next shard.
+
+        Where a piece cannot be read (on), the last of its pictures is a lost one that has the piece's name.
+        """
+        while (item := self._ready.get()) is not None:
+            assert isinstance(item, Shard)
+            yield item, self._pictures()
+        self._reading.result()
+
+    def _pictures(self) -> Iterator[tuple[int, Picture, Decoded]]:
+        while isinstance(item := self._ready.get(), _Given):
+            yield item.place, item.picture, item.decoded.result()
+        if item is None:
+            self._reading.result()  # it broke off and says why
+
+    def _read(self) -> None:
+        try:
+            for shard in self._shards:
+                self._put(shard)
+                self._read_piece(shard)
+                self._put(_End())
+                if self._left.is_set():
+                    return
+        finally:
+            self._put(None)
+
+    def _read_piece(self, shard: Shard) -> None:
+        again = {place for place, row in enumerate(shard.rows) if row.status == "error"} if shard.rows else None
+        place = 0
+        try:
+            for place, picture in enumerate(read_piece(shard.piece)):
+                if again is None or place in again:
+                    self._submit(place, picture)
+                if self._left.is_set():
+                    return
+        except CaptuneError as error:
+            self._submit(place + 1, Picture(shard.piece.place, _Lost(error)))
+
+    def _submit(self, place: int, picture: Picture) -> None:
+        source = picture.source
+        data = source if isinstance(source, (str, bytes)) else self._fetchers.submit(source)
+        self._put(_Given(place, picture, self._processes.submit(partial(self._decode, picture.name, data))))
+
+    def _put(self, item: Shard | _Given | _End | None) -> None:
+        while not self._left.is_set():
+            try:
+                self._ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def _decode(self, name: str, given: str | bytes | Future[bytes], ask: Ask) -> Decoded:
+        try:
+            data = given.result() if isinstance(given, Future) else given
+        except CaptuneError as error:
+            reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
+            return Decoded(None, reason, getattr(error, "kind", "missing"))
+        answer = ask({"path": data}, b"") if isinstance(data, str) else ask({}, data)
+        said = answer.said
+        if "reason" in said:
+            return Decoded(None, str(said["reason"]), str(said["kind"]))
+        pixels = np.frombuffer(answer.attachment, np.uint8).reshape(3, self._side, self._side)
+        if "hash" not in said:
+            return Decoded(pixels)
+        return Decoded(pixels, look=bytes.fromhex(said["hash"] + said["thumb"] + said["digest"]))
