@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captune.app.caption import find_pictures, reason_of
+from captune.app.caption import reason_of
 from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import ANSWERER, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
+from captune.data.bulk.listing import find_pictures
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.app.caption import find_pictures
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import EmbedConfig, MatchConfig, WhereOptions
 from captune.core.progress import SILENT, Progress
+from captune.data.bulk.listing import find_pictures
 
 if TYPE_CHECKING:
     from captune.engine.matching import Embeddings, Match

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captune.app.caption import find_pictures
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
@@ -15,6 +14,7 @@ from captune.core.files import atomic_write
 from captune.core.film_options import VideoConfig, VideoOptions
 from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
 from captune.core.progress import SILENT, Progress, Task
+from captune.data.bulk.listing import find_pictures
 from captune.data.cuts import Scene, cut_evenly, find_scenes
 from captune.data.film_captions import FilmCaptions, SceneCaption, merge_repeated
 from captune.data.films import FILM_SUFFIXES, Film, FilmError, Sample

@@ -24,7 +24,9 @@ Key = TypeVar("Key")
 
 
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The model's pixels (3, size, size), uint8, of a path, bytes or a PIL picture."""
+    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture."""
+    if callable(source):
+        source = source()
     if settings.fast:
         found = fast_pixels(source, settings.size, max_pixels, settings.shorter)
         if found is not None:

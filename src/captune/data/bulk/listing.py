@@ -1,0 +1,156 @@
+"""What the inputs of a command name: pictures, and archives of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.bulk import remote
+from captune.data.formats.places import expand
+from captune.data.images import PICTURE_SUFFIXES
+
+FILES = "files"
+ARCHIVES = {
+    ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_ON_HUB = "hf:"
+
+Place = tuple[str, str]  # kind and name
+
+
+def find_places(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    what: str = "pictures",
+    archives: bool = True,
+) -> Iterator[Place]:
+    """Kind and name of each picture file and archive that the inputs name: each once, in order.
+
+    Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
+    `suffixes`) are taken; where it has none, its archives. A file that is named outright is taken
+    whatever its name. Raises `UsageError` where nothing is found.
+    """
+    given = [os.fspath(item) for item in inputs]
+    if not given:
+        raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
+    seen: set[str] = set()
+    for item in given:
+        for kind, place in _opened(item, recursive, suffixes, what, archives):
+            if len(given) > 1:  # one input names nothing twice, and may be very long
+                if place in seen:
+                    continue
+                seen.add(place)
+            yield kind, place
+
+
+def find_pictures(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    what: str = "pictures",
+) -> list[str]:
+    """Paths of the files that `find_places` finds; archives are not looked into."""
+    places = find_places(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
+    return [place for _, place in places]
+
+
+def _opened(item: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    if archives and item.startswith(_ON_HUB):
+        yield "datasets", item
+    elif remote.is_remote(item):
+        yield from _remote(item, recursive, suffixes, what, archives)
+    elif os.path.isdir(item):
+        if archives and _is_saved_dataset(item):
+            yield "datasets", item
+        else:
+            yield from _folder(item, walk(item, recursive), suffixes, what, archives)
+    elif any(sign in item for sign in "{*?[") and not os.path.exists(item):
+        for name in expand(item):
+            matched = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the folder.")
+            yield from ((_kind(place, archives), place) for place in matched)
+    else:
+        yield _kind(item, archives), item  # a missing picture becomes a row with its reason
+
+
+def _folder(folder: str, names: Iterable[str], suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    """The pictures of a folder; where there is none, its archives."""
+    found = False
+    waiting: list[Place] = []
+    for name in names:
+        if os.path.splitext(name)[1].lower() in suffixes:
+            found = True
+            waiting.clear()
+            yield FILES, name
+        elif archives and not found and _kind(name, True) != FILES:
+            waiting.append((_kind(name, True), name))
+    if not found and not waiting:
+        raise UsageError(f"There are no {what} in the folder {folder}.", f"Looked for: {' '.join(sorted(suffixes))}.")
+    yield from waiting
+
+
+def walk(folder: str, recursive: bool = True) -> Iterator[str]:
+    """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
+
+    Raises `CaptuneError` for a folder that may not be opened: its pictures would be missing without a word.
+    """
+    above: dict[str, tuple[tuple[int, int], ...]] = {}
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
+        folders.sort()
+        found = os.stat(here)
+        trail = (*above.pop(here, ()), (found.st_dev, found.st_ino))
+        if trail[-1] in trail[:-1]:
+            folders.clear()
+            continue
+        above |= {os.path.join(here, name): trail for name in folders}
+        for name in sorted(files):
+            path = os.path.join(here, name)
+            if os.path.isfile(path):
+                yield path
+        if not recursive:
+            return
+
+
+def _closed(error: OSError) -> None:
+    raise CaptuneError(
+        f"Cannot look into the folder {error.filename}: {error.strerror}.",
+        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption -",
+    )
+
+
+def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    if remote.is_web(url):  # no folders, and ? and * are letters there
+        yield from ((_kind(name, archives), name) for name in expand(url))
+        return
+    for name in expand(url):
+        if any(sign in name for sign in "*?[") and not remote.exists(name):
+            matched = remote.matching(name)
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
+            yield from ((_kind(place, archives), place) for place in matched)
+        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in suffixes:
+            yield _kind(name, archives), name
+        elif name.endswith("/") or remote.is_folder(name):
+            yield from _folder(name, remote.walk(name, recursive), suffixes, what, archives)
+        else:
+            yield FILES, name
+
+
+def _kind(name: str, archives: bool) -> str:
+    lower = (urlsplit(name).path if remote.is_web(name) else name).lower()
+    return next((kind for ending, kind in ARCHIVES.items() if archives and lower.endswith(ending)), FILES)
+
+
+def _is_saved_dataset(folder: str) -> bool:
+    from captune.data.formats.hub import sniff
+
+    return sniff(Path(folder)) is not None

@@ -1,0 +1,101 @@
+"""The input of a job in pieces: each becomes one result shard, and can be read by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.tables import Table
+from captune.data.bulk.listing import FILES, find_places
+
+SHARD_SIZE = 1000
+
+# Each a module with find(place, shard_size) -> Iterator[Piece] and read(piece) -> Iterator[Picture].
+KINDS = Table(
+    "kind of input",
+    {
+        FILES: "captune.data.bulk.files",
+        "tar": "captune.data.bulk.tar",
+        "parquet": "captune.data.bulk.parquet",
+        "datasets": "captune.data.bulk.datasets",
+    },
+    group="captune.inputs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the input. What `place`, `start` and `names` mean is the kind's own affair.
+
+    `count` is how many pictures come out of it, None where only reading tells.
+    """
+
+    kind: str
+    place: str
+    start: int = 0
+    count: int | None = None
+    names: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "names": list(self.names)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Piece:
+        return cls(**{**value, "names": tuple(value["names"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
+
+    A source that fetches raises `ImageError` where the picture cannot be had; it may be called
+    in any thread, and sent to another process.
+    """
+
+    name: str
+    source: str | bytes | Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The source of a picture that is known to be lost: it raises the reason."""
+
+    error: CaptuneError
+
+    def __call__(self) -> bytes:
+        raise self.error
+
+
+def find_pieces(
+    inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = True, shard_size: int = SHARD_SIZE
+) -> Iterator[Piece]:
+    """The pieces of all inputs, in order, the same each time; no picture is opened.
+
+    Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. Raises
+    `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
+    """
+    held: list[str] = []
+    start = 0
+    for kind, place in find_places(inputs, recursive=recursive):
+        if kind == FILES:
+            held.append(place)
+        if held and (kind != FILES or len(held) == shard_size):
+            yield Piece(FILES, "", start, len(held), tuple(held))
+            start, held = start + len(held), []
+        if kind != FILES:
+            yield from KINDS[kind].find(place, shard_size)
+    if held:
+        yield Piece(FILES, "", start, len(held), tuple(held))
+
+
+def read_piece(piece: Piece) -> Iterator[Picture]:
+    """The pictures of a piece, in order, as they are needed.
+
+    Raises `CaptuneError` where the piece as a whole cannot be read (any more); what concerns a single
+    picture comes out of its source.
+    """
+    found: Iterator[Picture] = KINDS[piece.kind].read(piece)
+    return found

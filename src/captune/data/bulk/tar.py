@@ -1,0 +1,168 @@
+"""Tar shards (WebDataset and plain): every picture in them, with or without a text.
+
+A tar on this machine is split at members, found by reading its headers alone; one elsewhere or
+compressed is one piece. What cannot be read on is one row more, named as the tar itself.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk import remote
+from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.images import PICTURE_SUFFIXES, ImageError
+
+KIND = "tar"
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar: where its header begins, and its bytes unless only headers are read."""
+
+    name: str
+    offset: int
+    data: bytes | None
+    size: int
+
+    @property
+    def is_picture(self) -> bool:
+        base = self.name.rpartition("/")[2]
+        dot = base.rfind(".")
+        return dot > 0 and base[dot:].lower() in PICTURE_SUFFIXES
+
+    @property
+    def too_large(self) -> bool:
+        return self.size > remote.LARGEST_PICTURE
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The end of what can be read of a tar that is not whole."""
+
+    reason: str
+
+
+def find(place: str, shard_size: int) -> Iterator[Piece]:
+    """Pieces of `shard_size` pictures: `start` is the byte where reading begins, `names` those that come again."""
+    if not _is_seekable(place):
+        _check(place)
+        yield Piece(KIND, place)
+        return
+    seen: set[str] = set()
+    again: list[str] = []
+    start = count = 0
+    for member in members(place, headers=True):
+        if isinstance(member, Member) and not member.is_picture:
+            continue
+        if isinstance(member, Member):
+            if count == shard_size:
+                yield Piece(KIND, place, start, count, tuple(again))
+                start, count, again = member.offset, 0, []
+            if member.name in seen:
+                again.append(member.name)
+            seen.add(member.name)
+        count += 1
+    if count:
+        yield Piece(KIND, place, start, count, tuple(again))
+
+
+def read(piece: Piece) -> Iterator[Picture]:
+    seen = set(piece.names)
+    left = piece.count
+    for member in members(piece.place, piece.start):
+        if left == 0:
+            return
+        if isinstance(member, CutOff):
+            error = ImageError(piece.place, member.reason, "Copy or download it again.", kind="truncated")
+            yield Picture(piece.place, Unreadable(error))
+        elif member.is_picture:
+            name = f"{piece.place}/{member.name}"
+            if member.name in seen:  # a tar may hold a name twice
+                name = f"{name}#{member.offset}"
+            seen.add(member.name)
+            yield Picture(name, member.data if member.data is not None else Unreadable(_giant(name, member.size)))
+        else:
+            continue
+        left = None if left is None else left - 1
+
+
+def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Member | CutOff]:
+    """The files in a tar from the header at byte `start` on, then perhaps why it cannot be read on.
+
+    With `headers` no data is read. Raises `CaptuneError` where the tar cannot be opened.
+    """
+    after = ""
+    with _opened(place) as file:
+        try:
+            mode: Any = "r:" if place.lower().endswith(".tar") else "r|*"
+            whole = file.seek(0, os.SEEK_END) if mode == "r:" else 0
+            if mode == "r:":
+                file.seek(start)
+            with tarfile.open(fileobj=file, mode=mode) as tar:
+                for entry in tar:
+                    tar.members = []  # tarfile would keep every header
+                    base = entry.name.rpartition("/")[2]
+                    if not entry.isfile() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
+                        continue
+                    if mode == "r:" and entry.offset_data + entry.size > whole:
+                        raise tarfile.ReadError(f"its data ends within {entry.name}")
+                    data = None
+                    if not headers and entry.size <= remote.LARGEST_PICTURE:
+                        content = tar.extractfile(entry)
+                        assert content is not None
+                        data = content.read()
+                    yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
+                    after = entry.name
+                if mode == "r:" and _lacks_end(file, tar.offset):
+                    yield CutOff(_reason(after, "its end is missing"))
+        except _BROKEN as error:
+            yield CutOff(_reason(after, str(error) or type(error).__name__))
+
+
+def _lacks_end(file: Any, offset: int) -> bool:
+    """Whether a tar ends without its end mark, a block of zeros: tarfile is silent about it."""
+    file.seek(max(0, offset - tarfile.BLOCKSIZE))
+    return not file.read(2 * tarfile.BLOCKSIZE).endswith(b"\0" * tarfile.BLOCKSIZE)
+
+
+def _reason(after: str, why: str) -> str:
+    where = f"after {after}" if after else "at its beginning"
+    return f"this tar cannot be read on {where} ({why}); what followed is missing"
+
+
+def _giant(name: str, size: int) -> ImageError:
+    return ImageError(name, f"has {size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
+
+
+def _is_seekable(place: str) -> bool:
+    return place.lower().endswith(".tar") and not remote.is_remote(place)
+
+
+def _check(place: str) -> None:
+    """Raise `CaptuneError` where there is no such file."""
+    with _opened(place):
+        return
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Any]:
+    if remote.is_remote(place):
+        with remote.opened(place) as file:
+            yield file
+        return
+    try:
+        with open(place, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise CaptuneError(f"There is no file {place}.", "Check the path.") from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {place}: {error.strerror or error}.", "Check the path and the disk.") from None
