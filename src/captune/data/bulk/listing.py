@@ -40,10 +40,11 @@ def find_places(
     given = [os.fspath(item) for item in inputs]
     if not given:
         raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
+    several = len(given) > 1 or "{" in given[0]  # else nothing is named twice, and the list may be very long
     seen: set[str] = set()
     for item in given:
         for kind, place in _opened(item, recursive, suffixes, what, archives):
-            if len(given) > 1:  # one input names nothing twice, and may be very long
+            if several:
                 if place in seen:
                     continue
                 seen.add(place)

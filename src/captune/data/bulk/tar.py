@@ -34,14 +34,16 @@ class Member:
     size: int
 
     @property
+    def key(self) -> str:
+        """What the members of a sample share: the name up to the first dot behind the folders."""
+        folder, slash, base = self.name.rpartition("/")
+        return folder + slash + base.partition(".")[0]
+
+    @property
     def is_picture(self) -> bool:
         base = self.name.rpartition("/")[2]
         dot = base.rfind(".")
         return dot > 0 and base[dot:].lower() in PICTURE_SUFFIXES
-
-    @property
-    def too_large(self) -> bool:
-        return self.size > remote.LARGEST_PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class CutOff:
 
 
 def find(place: str, shard_size: int) -> Iterator[Piece]:
-    """Pieces of `shard_size` pictures: `start` is the byte where reading begins, `names` those that come again."""
+    """Pieces of `shard_size` pictures that split no sample: `start` is a byte, `names` those that came before."""
     if not _is_seekable(place):
         _check(place)
         yield Piece(KIND, place)
@@ -60,39 +62,58 @@ def find(place: str, shard_size: int) -> Iterator[Piece]:
     seen: set[str] = set()
     again: list[str] = []
     start = count = 0
+    sample = held = 0  # where the sample at hand begins, and that of the last picture
+    key = None
     for member in members(place, headers=True):
-        if isinstance(member, Member) and not member.is_picture:
+        if isinstance(member, CutOff):
+            count += 1
             continue
-        if isinstance(member, Member):
-            if count == shard_size:
-                yield Piece(KIND, place, start, count, tuple(again))
-                start, count, again = member.offset, 0, []
-            if member.name in seen:
-                again.append(member.name)
-            seen.add(member.name)
+        if member.key != key:
+            key, sample = member.key, member.offset
+        if not member.is_picture:
+            continue
+        if count >= shard_size and sample != held:
+            yield Piece(KIND, place, start, count, tuple(again))
+            start, count, again = sample, 0, []
+        if member.name in seen:
+            again.append(member.name)
+        seen.add(member.name)
+        held = sample
         count += 1
     if count:
         yield Piece(KIND, place, start, count, tuple(again))
 
 
 def read(piece: Piece) -> Iterator[Picture]:
+    for name, member in named(piece):
+        if isinstance(member, CutOff):
+            error = ImageError(name, member.reason, "Copy or download it again.", kind="truncated")
+            yield Picture(name, Unreadable(error))
+        elif name:
+            yield Picture(name, member.data if member.data is not None else Unreadable(_giant(name, member.size)))
+
+
+def named(piece: Piece) -> Iterator[tuple[str, Member | CutOff]]:
+    """Everything in the samples of a piece; a picture, and a cut-off end, has the name of its row, the rest none."""
     seen = set(piece.names)
     left = piece.count
+    key = None
     for member in members(piece.place, piece.start):
-        if left == 0:
+        if left == 0 and (isinstance(member, CutOff) or member.key != key):
             return
         if isinstance(member, CutOff):
-            error = ImageError(piece.place, member.reason, "Copy or download it again.", kind="truncated")
-            yield Picture(piece.place, Unreadable(error))
-        elif member.is_picture:
-            name = f"{piece.place}/{member.name}"
-            if member.name in seen:  # a tar may hold a name twice
-                name = f"{name}#{member.offset}"
-            seen.add(member.name)
-            yield Picture(name, member.data if member.data is not None else Unreadable(_giant(name, member.size)))
-        else:
+            yield piece.place, member
+            return
+        key = member.key
+        if not member.is_picture:
+            yield "", member
             continue
+        name = f"{piece.place}/{member.name}"
+        if member.name in seen:  # a tar may hold a name twice
+            name = f"{name}#{member.offset}"
+        seen.add(member.name)
         left = None if left is None else left - 1
+        yield name, member
 
 
 def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Member | CutOff]:
@@ -109,7 +130,7 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                 file.seek(start)
             with tarfile.open(fileobj=file, mode=mode) as tar:
                 for entry in tar:
-                    tar.members = []  # tarfile would keep every header
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                     base = entry.name.rpartition("/")[2]
                     if not entry.isfile() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
                         continue

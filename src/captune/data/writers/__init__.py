@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.core.tables import Table
+from captune.data.bulk.remote import is_remote
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import Writer
 
@@ -36,9 +37,14 @@ def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: 
     soon as it is there. With `out` they go to a file that appears when the block ends
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
     exists as one, or its name has no suffix). `jsonl` fills a folder with shards, and
-    `sidecar` mirrors the pictures' folders in it. Raises `UsageError` for an unknown format.
+    `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
+    is put there in the end. Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
+    if out is not None and is_remote(os.fspath(out)):
+        from captune.data.writers.uploaded import UploadedWriter
+
+        return UploadedWriter(writer, os.fspath(out), sys.stdout if stream is None else stream)
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)
     return made

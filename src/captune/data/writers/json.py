@@ -22,7 +22,7 @@ class JsonWriter(TextFormatWriter):
         return "["
 
     def row(self, row: CaptionRow) -> str:
-        return (",\n" if self.rows else "\n") + _dumped(row, self.encoding)
+        return (",\n" if self.rows else "\n") + dumped(row, self.encoding)
 
     def tail(self) -> str:
         return "\n]\n" if self.rows else "]\n"
@@ -46,7 +46,7 @@ class JsonLinesWriter(TextFormatWriter):
             self.path = self._shard(0)
 
     def row(self, row: CaptionRow) -> str:
-        return _dumped(row, self.encoding) + "\n"
+        return dumped(row, self.encoding) + "\n"
 
     def write(self, row: CaptionRow) -> None:
         if self.folder is not None and self.rows and self.rows % self.rows_per_shard == 0:
@@ -76,7 +76,7 @@ class JsonLinesWriter(TextFormatWriter):
         return self.folder / f"captions-{number:05d}.jsonl"
 
 
-def _dumped(row: CaptionRow, encoding: str) -> str:
+def dumped(row: CaptionRow, encoding: str) -> str:
     """JSON in the characters of the output; escapes where it lacks one, so that nothing is lost."""
     text = json.dumps(row.to_json(), ensure_ascii=False)
     try:

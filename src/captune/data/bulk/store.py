@@ -1,0 +1,167 @@
+"""Where a job keeps what it has done: files that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
+from captune.data.bulk.remote import is_remote
+
+JOB = "_job"
+_PART = ".part"
+
+
+class Store(Protocol):
+    """Files by name; a name may begin with the job's own folder (`_job/manifest.json`)."""
+
+    place: str
+
+    def names(self) -> list[str]:
+        """The files there, those of the job's own folder included; none where nothing was written yet."""
+
+    def read(self, name: str) -> bytes:
+        """A whole file; raises `CaptuneError` where it cannot be read."""
+
+    def publish(self, name: str, data: bytes | Path) -> None:
+        """Put a file in its place, at once or not at all; raises `CaptuneError` where that is not possible."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold a name within a block; raises `Held` where another process holds it."""
+
+
+class Held(CaptuneError):
+    """Another process holds the lock."""
+
+
+def open_store(out: str) -> Store:
+    """The store in a folder, or at an address such as `s3://bucket/folder`; either is made with the first file."""
+    if is_remote(out):
+        from captune.data.bulk.remote_store import RemoteStore
+
+        return RemoteStore(out)
+    return LocalStore(out)
+
+
+class LocalStore:
+    """A folder of this machine, or on a disk that several share."""
+
+    def __init__(self, out: str) -> None:
+        self.place = out
+        self.folder = Path(out)
+        self._owner = f"{socket.gethostname()}-{os.getpid()}"
+        self._swept = False
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, prefix in ((self.folder, ""), (self.folder / JOB, f"{JOB}/")):
+            try:
+                found += [prefix + entry.name for entry in os.scandir(folder) if entry.is_file()]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise CaptuneError(f"Cannot look into {folder}: {error.strerror}.", "Choose another --out.") from None
+        return sorted(name for name in found if not name.endswith(_PART))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise CaptuneError(
+                f"Cannot read {self.folder / name}: {error.strerror}.", "Start the job anew with --restart."
+            ) from None
+
+    def publish(self, name: str, data: bytes | Path) -> None:
+        target = self.folder / name
+        temporary = target.with_name(f".{target.name}.{self._owner}{_PART}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            with open(temporary, "wb") as file:
+                if isinstance(data, Path):
+                    with open(data, "rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                else:
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _sync(target.parent)
+        except OSError as error:
+            raise disk_error(error, target) from error
+        finally:
+            with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
+                temporary.unlink()
+
+    def delete(self, name: str) -> None:
+        try:
+            (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.folder / name) from error
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        try:
+            import fcntl
+        except ImportError:  # Windows: nothing keeps two runs apart but their user
+            yield
+            return
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "ab")
+        except OSError as error:
+            raise disk_error(error, path) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Held(f"Another run holds {path}.", "Wait for it, or end it first.") from None
+            except OSError:  # a file system without locks
+                yield
+                return
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed runs on this machine left half written."""
+        if self._swept:
+            return
+        self._swept = True
+        host = socket.gethostname()
+        for folder in (self.folder, self.folder / JOB):
+            for left in folder.glob(f".*{_PART}"):
+                owner = left.name.removesuffix(_PART).rpartition(f".{host}-")[2]
+                if owner.isdigit() and not _is_running(int(owner)):
+                    with contextlib.suppress(OSError):  # another run swept it
+                        left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is there and belongs to someone else
+    return True
+
+
+def _sync(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a system that does not open folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
