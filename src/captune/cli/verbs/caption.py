@@ -56,7 +56,7 @@ def caption(
     )
     good = bad = 0
     bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
-    with open_writer(options.format, out, live_stdout()) as writer:
+    with open_writer(options.format, out, live_stdout(), in_place=options.in_place) as writer:
         for row in rows:
             if bare:
                 for said in row.captions:
@@ -68,6 +68,8 @@ def caption(
             else:
                 bad += 1
                 progress.warn(f"{row.image}: {row.error}")
+    for note in getattr(writer, "notes", ()):
+        progress.say(note)
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)

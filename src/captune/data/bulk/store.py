@@ -119,7 +119,7 @@ class LocalStore:
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "ab")
+            file = open(path, "ab")  # noqa: SIM115
         except OSError as error:
             raise disk_error(error, path) from error
         with file:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from captune.core.errors import UsageError
 from captune.core.tables import Table
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.row import CaptionRow
@@ -25,12 +27,19 @@ WRITERS = Table(
         "xml": "captune.data.writers.xml:XmlWriter",
         "parquet": "captune.data.writers.parquet:ParquetWriter",
         "sidecar": "captune.data.writers.sidecar:SidecarWriter",
+        "xmp": "captune.data.writers.alt_text:AltTextWriter",
     },
     group="captune.writers",
 )
 
 
-def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: TextIO | None = None) -> Writer:
+def open_writer(
+    format: str,
+    out: str | os.PathLike[str] | None = None,
+    stream: TextIO | None = None,
+    *,
+    in_place: bool = False,
+) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
     Without `out` (or with "-") rows go to `stream` (standard output by default), each as
@@ -38,9 +47,14 @@ def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: 
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
     exists as one, or its name has no suffix). `jsonl` fills a folder with shards, and
     `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
-    is put there in the end. Raises `UsageError` for an unknown format.
+    is put there in the end. With `in_place` the pictures themselves are changed (`xmp`
+    alone). Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
+    if in_place:
+        if format != "xmp":
+            raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
+        writer = partial(writer, in_place=True)
     if out is not None and is_remote(os.fspath(out)):
         from captune.data.writers.uploaded import UploadedWriter
 
