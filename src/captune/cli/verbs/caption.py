@@ -77,7 +77,9 @@ def caption(
 
 def _one_picture(inputs: list[str]) -> bool:
     """Whether one picture was named: then its caption needs no name before it."""
-    return len(inputs) == 1 and os.path.isfile(inputs[0])
+    from captune.data.bulk.listing import is_picture_file
+
+    return len(inputs) == 1 and is_picture_file(inputs[0])
 
 
 def _named(inputs: list[str]) -> Iterator[str]:

@@ -146,6 +146,14 @@ def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, arc
             yield FILES, name
 
 
+def is_picture_file(name: str) -> bool:
+    """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
+    if remote.is_remote(name):
+        path = urlsplit(name).path if remote.is_web(name) else name
+        return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not any(sign in path for sign in "{*")
+    return os.path.isfile(name) and _kind(name, True) == FILES
+
+
 def _kind(name: str, archives: bool) -> str:
     lower = (urlsplit(name).path if remote.is_web(name) else name).lower()
     return next((kind for ending, kind in ARCHIVES.items() if archives and lower.endswith(ending)), FILES)
