@@ -44,10 +44,8 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
             if row.image != name:
                 raise CaptuneError(f"{piece.place} has {name} where {row.image} was.", "It changed: start a new job.")
             stem, dot, suffix = file_name.rpartition(".")
-            for key in _keys(stem, file_name):
-                if key not in taken:
-                    break
-            taken.add(key)
+            key = next(key for key in _keys(stem, file_name, piece) if key not in taken)
+            taken |= {key, file_name}
             if data is not None:
                 _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
             if row.captions:
@@ -83,10 +81,11 @@ def _contents(piece: Piece) -> Iterator[tuple[str, str, bytes | None]]:
             yield "", f"{stem}.original.{suffix}" if suffix in _ADDED else member.name, member.data
 
 
-def _keys(stem: str, file_name: str) -> Iterator[str]:
+def _keys(stem: str, file_name: str, piece: Piece) -> Iterator[str]:
     """Names for a picture's texts: `key`, else `key.png` (two pictures of a sample), else `key-2` (another sample)."""
     yield stem
-    yield file_name
+    if piece.kind == "tar":
+        yield file_name
     yield from (f"{stem}-{number}" for number in itertools.count(2))
 
 

@@ -59,7 +59,10 @@ class AltTextWriter:
             reason = write_in_place(source, text)
         else:
             if isinstance(source, str) and not os.path.isfile(source):
-                raise CaptuneError(f"{row.image} is no file any more, or lies in an archive.", "Take it out first, or use --format jsonl.")
+                raise CaptuneError(
+                    f"{row.image} is no file any more, or lies in an archive.",
+                    "Take it out first, or use --format jsonl.",
+                )
             data = source() if callable(source) else source
             reason = write_copy(data, self.out / _copy_name(row.image, data), text)
         if reason is not None:
