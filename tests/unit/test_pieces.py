@@ -50,7 +50,7 @@ def samples(count: int) -> list[tuple[str, bytes]]:
 
 
 def found(*inputs: object, recursive: bool = True, shard_size: int = 1000) -> list[list[tuple[str, object]]]:
-    """Names and contents by piece; instead of contents that cannot be had, the reason. Twice, for they must be equal."""
+    """Names and contents (or the reason why there are none) by piece."""
     pieces = list(find_pieces([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
     assert pieces == list(find_pieces([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
     read = []

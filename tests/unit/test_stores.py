@@ -91,7 +91,7 @@ def test_a_place_that_cannot_be_used(s3: Any, monkeypatch: pytest.MonkeyPatch) -
         open_store("s3://nowhere/out").names()
     with pytest.raises(CaptuneError, match="does not exist"):
         open_store("s3://nowhere/out").publish("a", b"1")
-    with pytest.raises(CaptuneError, match="leads? out|no name in"):
+    with pytest.raises(CaptuneError, match="is no name in"):
         open_store("s3://photos/out").publish("../a", b"1")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -126,13 +126,18 @@ def test_pictures_from_s3(s3: Any) -> None:
         list(find_pieces(["s3://photos/none/"]))
 
 
+def fail(out: str, row: CaptionRow) -> None:
+    with open_writer("csv", out) as writer:
+        writer.write(row)
+        raise ConnectionError
+
+
 @pytest.mark.parametrize("out", ["captions.csv", "texts"])
 def test_captions_to_s3(s3: Any, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = CaptionRow("in/a.jpg", (Caption("a dog", 0.5),), "ok", None, "m")
-    with pytest.raises(ConnectionError), open_writer("csv", f"s3://photos/{out}") as writer:
-        writer.write(row)
-        raise ConnectionError
+    with pytest.raises(ConnectionError):
+        fail(f"s3://photos/{out}", row)
     assert s3.ls("photos", refresh=True) == []
     with open_writer("csv" if out.endswith("csv") else "sidecar", f"s3://photos/{out}") as writer:
         writer.write(row)

@@ -1,0 +1,125 @@
+"""`captune caption` from archives and buckets, and into the pictures, with a model that really runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import captune
+from captune.cli.main import run
+from captune.models import FAMILIES
+
+QUICK = ("--num-beams", "1", "--max-new-tokens", "3", "--quiet")
+
+
+def jpeg(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), (shade, 90, 9)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    FAMILIES["blip"].tiny().save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def says(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for number in range(3):
+        Path("photos", f"{number}.jpg").write_bytes(jpeg(80 * number))
+    Path("photos", "broken.jpg").write_bytes(jpeg(1)[:300])
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(("caption", *arguments, "--model", model, *QUICK))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def test_the_same_pictures_from_everywhere(says: Callable[..., tuple[int, str, str]], model: str) -> None:
+    photos = [Path("photos", f"{number}.jpg") for number in range(3)]
+    with tarfile.open("shard-0.tar", "w") as tar:
+        for path in photos:
+            tar.add(path, path.name)
+    pq.write_table(pa.table({"image": [path.read_bytes() for path in photos], "label": [1, 2, 3]}), "table.parquet")
+    code, out, err = says("photos", "shard-{0..0}.tar", "table.parquet", "--format", "jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 3
+    assert "1 of 10 pictures could not be captioned" in err
+    assert [row["image"] for row in rows] == [
+        *(str(path) for path in photos),
+        "photos/broken.jpg",
+        *(f"shard-0.tar/{path.name}" for path in photos),
+        *(f"table.parquet#{number}" for number in range(3)),
+    ]
+    said = [row["caption"] for row in rows]
+    assert said[:3] == said[4:7] == said[7:]
+    assert [row.image for row in captune.caption("shard-0.tar", model=model, max_new_tokens=3)] == [
+        f"shard-0.tar/{path.name}" for path in photos
+    ]
+
+
+def test_an_archive_that_goes_while_it_is_read(
+    says: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add("photos/0.jpg", "0.jpg")
+    from captune.app import caption
+
+    found = caption.find_pieces
+
+    def find_and_lose(*given: object, **options: object) -> list[object]:
+        pieces: list[object] = list(found(*given, **options))  # type: ignore[arg-type]
+        Path("a.tar").unlink()
+        return pieces
+
+    monkeypatch.setattr(caption, "find_pieces", find_and_lose)
+    code, out, _ = says("photos/1.jpg", "a.tar", "photos/2.jpg", "--format", "jsonl")
+    assert code == 3
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["image"], row["status"]) for row in rows] == [
+        ("photos/1.jpg", "ok"),
+        ("a.tar", "error"),
+        ("photos/2.jpg", "ok"),
+    ]
+
+
+def test_alt_text_in_copies_and_in_place(says: Callable[..., tuple[int, str, str]]) -> None:
+    before = {path: path.read_bytes() for path in Path("photos").iterdir()}
+    code, out, _ = says("photos", "--format", "xmp", "--out", "described")
+    assert (code, out) == (3, "")
+    assert {path: path.read_bytes() for path in Path("photos").iterdir()} == before
+    assert sorted(path.name for path in Path("described/photos").iterdir()) == ["0.jpg", "1.jpg", "2.jpg"]
+    _, said, _ = says("described/photos/0.jpg")
+    with Image.open("described/photos/0.jpg") as image:
+        assert said.strip().replace("&", "&amp;").encode() in image.info["xmp"]
+    code, _, _ = says("photos", "--format", "xmp", "--in-place")
+    assert code == 3
+    for path, old in before.items():
+        assert (path.read_bytes() == old) == (path.name == "broken.jpg")
+    assert says("photos", "--format", "xmp")[0] == 2
+    assert says("photos", "--in-place")[0] == 2
+
+
+def test_one_address_prints_its_caption_alone(says: Callable[..., tuple[int, str, str]]) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe("/journey/a.jpg", jpeg(5))
+    code, out, _ = says("memory://journey/a.jpg")
+    assert code == 0
+    assert "memory" not in out
+    fsspec.filesystem("memory").rm("/journey", recursive=True)
