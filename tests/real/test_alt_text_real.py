@@ -47,7 +47,7 @@ def test_every_picture_keeps_everything_else(test_data: Path) -> None:
             open_image(before)
             after = described(before, TEXT)
         except (ImageError, CannotHold) as error:
-            held[type(error).__name__] += 1
+            held["another kind" if "neither" in str(error) else type(error).__name__] += 1
             continue
         assert described(after, TEXT) == after, path
         with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
@@ -62,4 +62,4 @@ def test_every_picture_keeps_everything_else(test_data: Path) -> None:
                 assert after.endswith(before[before.rindex(b"\xff\xda") :]), path
             held[str(new.format)] += 1
     assert min(held[kind] for kind in ("JPEG", "PNG", "WEBP")) >= 8, held
-    assert held["CannotHold"] < held["JPEG"]
+    assert held["CannotHold"] <= held["JPEG"] / 10, held
