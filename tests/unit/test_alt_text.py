@@ -333,6 +333,14 @@ def test_in_place(photos: Path) -> None:
     assert sorted(path.name for path in photos.iterdir()) == ["a.jpg", "b.gif", "b.gif.xmp", "c.jpg"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root writes files of others")
+def test_in_place_keeps_the_owner(photos: Path) -> None:
+    os.chown(photos / "a.jpg", 1234, 1234)
+    write_in_place(str(photos / "a.jpg"), "a dog")
+    found = (photos / "a.jpg").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1234, 0o640)
+
+
 def test_in_place_through_a_link(photos: Path) -> None:
     link = Path("link.jpg")
     link.symlink_to(photos / "a.jpg")

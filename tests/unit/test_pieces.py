@@ -167,6 +167,10 @@ def test_a_tar_that_is_cut_off(tmp_path: Path, cut: int, size: int) -> None:
     assert "cannot be read on" in str(read[-1][1])
     assert [data for _, data in read[:-1]] == [jpeg(n) for n in range(len(read) - 1)]
     assert len(read) - 1 == sum(end <= cut for end in ends)
+    pieces = list(find_pieces([str(path)], shard_size=size))
+    tar(path, samples(5))  # copied again
+    names = [picture.name for piece in pieces for picture in read_piece(piece)]
+    assert names == [f"{path}/{n:04}.jpg" for n in range(5)]
 
 
 def test_a_tar_without_its_end_mark_and_none_at_all(tmp_path: Path) -> None:

@@ -17,7 +17,11 @@ from captune.core.options import CaptionConfig
 
 def caption(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or - for a list on stdin.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures, folders, globs, tar shards, Parquet, hf:NAME, s3://..., or - for a list on stdin.",
+        ),
     ],
     chosen: Chosen,
     model: Model = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
@@ -79,9 +80,18 @@ def _write(path: Path, data: bytes, *, like: str | None, times: bool) -> None:
         file.write(data)
         if like is not None:
             file.flush()
+            if not times:
+                _give(file.name, os.stat(like))
             shutil.copystat(like, file.name)  # permissions, times, extended attributes
             if not times:
                 os.utime(file.name)
+
+
+def _give(path: str, found: os.stat_result) -> None:
+    """Make a file its former owner's, where that is allowed; elsewhere it is who writes it, as after any copy."""
+    if hasattr(os, "chown"):
+        with suppress(PermissionError):
+            os.chown(path, found.st_uid, found.st_gid)
 
 
 def _read(path: str) -> bytes:

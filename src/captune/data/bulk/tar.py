@@ -65,9 +65,9 @@ def find(place: str, shard_size: int) -> Iterator[Piece]:
     sample = held = 0  # where the sample at hand begins, and that of the last picture
     key = None
     for member in members(place, headers=True):
-        if isinstance(member, CutOff):
-            count += 1
-            continue
+        if isinstance(member, CutOff):  # no count: once the tar is whole again, the rest is to come out too
+            yield Piece(KIND, place, start, None, tuple(again))
+            return
         if member.key != key:
             key, sample = member.key, member.offset
         if not member.is_picture:
