@@ -9,6 +9,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -334,3 +335,33 @@ def test_pictures_on_the_web(web: str) -> None:
     assert "answered 404" in str(read[1][1])
     assert "broke after 3 of 1000 bytes" in str(read[2][1])
     assert "not reached" in str(read[3][1])
+
+
+def test_archives_on_the_web(tmp_path: Path) -> None:
+    """From a server that gives whole files alone, as simple ones do."""
+    pytest.importorskip("aiohttp")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Tests are quiet."""
+
+    big = [(f"{n}.jpg", os.urandom(100_000)) for n in range(100)]  # more than is read at once
+    tar(tmp_path / "big.tar", big)
+    tar(tmp_path / "cut.tar", big[:5])
+    os.truncate(tmp_path / "cut.tar", 5 * (512 + 100_352))
+    pq.write_table(pa.table({"image": [data for _, data in big]}), tmp_path / "big.parquet")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        assert [data for _, data in found(f"{url}/big.tar")[0]] == [data for _, data in big]
+        (cut,) = found(f"{url}/cut.tar")
+        assert len(cut) == 6
+        assert "its end is missing" in str(cut[5][1])
+        with pytest.raises(CaptuneError, match="not a whole Parquet file"):
+            found(f"{url}/big.parquet")
+        with pytest.raises(CaptuneError, match="does not exist"):
+            found(f"{url}/none.tar")
+    finally:
+        server.shutdown()
+        server.server_close()

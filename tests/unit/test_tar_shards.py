@@ -12,7 +12,8 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
-from captune.data.bulk.tar_shards import read_tar, write_tar
+from captune.data.bulk.store import open_store
+from captune.data.bulk.tar_shards import publish_tar, read_tar, write_tar
 from captune.data.formats import read_source
 from captune.data.writers import CaptionRow
 
@@ -76,6 +77,14 @@ def test_a_tar_with_its_captions(shard: Path) -> None:
     assert [value["image"] for value in read_tar(io.BytesIO(data))] == [
         f"{shard}/d/{name}" for name in ("000.jpg", "bad.jpg", "two.jpg", "two.png")
     ]
+
+
+def test_a_tar_into_a_store(shard: Path, tmp_path: Path) -> None:
+    (piece,) = find_pieces([str(shard)])
+    store = open_store(str(tmp_path / "out"))
+    publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_piece(piece)], piece)
+    assert store.names() == ["captions-00000.tar"]
+    assert store.read("captions-00000.tar") == written(piece)
 
 
 def test_its_pieces_together_are_the_whole(shard: Path) -> None:

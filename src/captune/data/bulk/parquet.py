@@ -40,7 +40,7 @@ def read(piece: Piece) -> Iterator[Picture]:
             for cells in _rows(file, row, end, [column for column in (image, name) if column]):
                 yield picture_in(f"{piece.place}#{row}", cells[image], cells.get(name or ""), piece.place)
                 row += 1
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             reason = f"the file cannot be read here ({_first(error)})"
             for lost in range(row, end):
                 where = f"{piece.place}#{lost}"
@@ -80,7 +80,7 @@ def _opened(place: str) -> Iterator[Any]:
     with nullcontext(place) if local else remote.opened(place) as source:
         try:
             file = pq.ParquetFile(source, memory_map=local, pre_buffer=False)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a server that gives whole files alone
             raise CaptuneError(
                 f"{place}: not a whole Parquet file ({_first(error)}).", "Download or write it again."
             ) from None

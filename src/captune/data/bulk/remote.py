@@ -33,7 +33,15 @@ _FOREIGN = (
     ("azure.core.exceptions", "AzureError"),
     ("huggingface_hub.errors", "HfHubHTTPError"),
 )
-_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+_PACKAGES = {
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
 
 
 def is_remote(name: str) -> bool:
@@ -72,11 +80,11 @@ def read(url: str) -> bytes:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Any]:
-    """A file to read and seek in, read ahead in large steps."""
+def opened(url: str, *, stream: bool = False) -> Iterator[Any]:
+    """A file to read and seek in, read ahead in large steps; as a `stream`, to read from its beginning alone."""
     with explained(url):
         fs, path = filesystem(url)
-        with fs.open(path, "rb", block_size=8 * 1024 * 1024) as file:
+        with fs.open(path, "rb", block_size=0 if stream else 8 * 1024 * 1024) as file:
             yield file
 
 

@@ -124,7 +124,7 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
     after = ""
     with _opened(place) as file:
         try:
-            mode: Any = "r:" if place.lower().endswith(".tar") else "r|*"
+            mode = _mode(place)
             whole = file.seek(0, os.SEEK_END) if mode == "r:" else 0
             if mode == "r:":
                 file.seek(start)
@@ -143,10 +143,30 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                         data = content.read()
                     yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
                     after = entry.name
-                if mode == "r:" and _lacks_end(file, tar.offset):
+                if (mode == "r:" and _lacks_end(file, tar.offset)) or (mode == "r|" and file.last.strip(b"\0")):
                     yield CutOff(_reason(after, "its end is missing"))
         except _BROKEN as error:
             yield CutOff(_reason(after, str(error) or type(error).__name__))
+
+
+def _mode(place: str) -> Any:
+    """How tarfile reads: with seeking, as a stream (servers on the web may not seek), or a compressed stream."""
+    if not place.lower().endswith(".tar"):
+        return "r|*"
+    return "r|" if remote.is_web(place) else "r:"
+
+
+class _Stream:
+    """A file that is read once; `last` are the last bytes it gave."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(size)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
 
 
 def _lacks_end(file: Any, offset: int) -> bool:
@@ -177,8 +197,9 @@ def _check(place: str) -> None:
 @contextmanager
 def _opened(place: str) -> Iterator[Any]:
     if remote.is_remote(place):
-        with remote.opened(place) as file:
-            yield file
+        web = remote.is_web(place)
+        with remote.opened(place, stream=web) as file:
+            yield _Stream(file) if web else file
         return
     try:
         with open(place, "rb") as file:

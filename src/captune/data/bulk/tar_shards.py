@@ -10,12 +10,15 @@ import io
 import itertools
 import json
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
 from captune.data.bulk.pieces import Piece, read_piece
+from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
 from captune.data.formats.embedded import suffix_of
 from captune.data.images import PICTURE_SUFFIXES, ImageError
@@ -52,6 +55,17 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
                 lines = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)
                 _add(tar, f"{key}.txt", lines.encode())
             _add(tar, f"{key}.json", dumped(row, "utf-8").encode())
+
+
+def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], piece: Piece) -> None:
+    """Put such a tar into a store, at once or not at all; it is written to a temporary file first."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="captune-", suffix=".tar") as file:
+            write_tar(rows, piece, file)
+            file.flush()
+            store.publish(name, Path(file.name))
+    except OSError as error:
+        raise disk_error(error, tempfile.gettempdir()) from error
 
 
 def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
