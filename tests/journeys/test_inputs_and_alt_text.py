@@ -72,7 +72,7 @@ def test_the_same_pictures_from_everywhere(says: Callable[..., tuple[int, str, s
     sure = [row["confidence"] for row in rows]
     assert sure[:3] == pytest.approx(sure[4:7], rel=1e-4)
     assert sure[:3] == pytest.approx(sure[7:], rel=1e-4)
-    assert len({round(each, 4) for each in sure[:3]}) == 3
+    assert len(set(sure[:3])) == 3
     assert [row.image for row in captune.caption("shard-0.tar", model=model, max_new_tokens=3)] == [
         f"shard-0.tar/{path.name}" for path in photos
     ]

@@ -117,6 +117,8 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         found(tmp_path)
     with pytest.raises(UsageError, match=r"No file matches .*2\.tar"):
         found(tar(tmp_path / "1.tar", samples(1)).with_name("{1..2}.tar"))
+    with pytest.raises(UsageError, match="There are no pictures in"):
+        found(tar(tmp_path / "texts.tar", [("a.txt", b"text")]))
     with pytest.raises(UsageError, match="No pictures were given"):
         found()
     with pytest.raises(CaptuneError, match=r"There is no file gone\.tar"):
@@ -186,6 +188,21 @@ def test_a_tar_without_its_end_mark_and_none_at_all(tmp_path: Path) -> None:
     ((row,),) = found(path)
     assert row[0] == str(path)
     assert "at its beginning" in str(row[1])
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_with_garbage_in_it(tmp_path: Path, mode: str) -> None:
+    path = tar(tmp_path / "plain.tar", samples(4))
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as shard:
+        third = shard.getmember("0002.cls").offset
+    data[third : third + 512] = bytes(range(256)) * 2
+    path = put(tmp_path / ("a.tar" if mode == "w" else "a.tgz"), bytes(data))
+    if mode == "w:gz":
+        path.write_bytes(gzip.compress(bytes(data)))
+    (read,) = found(path)
+    assert [data for _, data in read[:-1]] == [jpeg(0), jpeg(1)]
+    assert read[-1][0] == str(path)
 
 
 def test_a_compressed_tar_is_one_piece(tmp_path: Path) -> None:

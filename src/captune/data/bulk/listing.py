@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError, UsageError
@@ -107,7 +108,10 @@ def walk(folder: str, recursive: bool = True) -> Iterator[str]:
     above: dict[str, tuple[tuple[int, int], ...]] = {}
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
         folders.sort()
-        found = os.stat(here)
+        try:
+            found = os.stat(here)
+        except OSError as error:
+            _closed(error)
         trail = (*above.pop(here, ()), (found.st_dev, found.st_ino))
         if trail[-1] in trail[:-1]:
             folders.clear()
@@ -121,7 +125,7 @@ def walk(folder: str, recursive: bool = True) -> Iterator[str]:
             return
 
 
-def _closed(error: OSError) -> None:
+def _closed(error: OSError) -> NoReturn:
     raise CaptuneError(
         f"Cannot look into the folder {error.filename}: {error.strerror}.",
         "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption -",

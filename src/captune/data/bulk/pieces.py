@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.tables import Table
 from captune.data.bulk.listing import FILES, find_places
 
@@ -22,7 +22,6 @@ KINDS = Table(
         "parquet": "captune.data.bulk.parquet",
         "datasets": "captune.data.bulk.datasets",
     },
-    group="captune.inputs",
 )
 
 
@@ -77,18 +76,24 @@ def find_pieces(
     Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. Raises
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
+    given = [os.fspath(item) for item in inputs]
     held: list[str] = []
     start = 0
-    for kind, place in find_places(inputs, recursive=recursive):
+    empty = True
+    for kind, place in find_places(given, recursive=recursive):
         if kind == FILES:
             held.append(place)
         if held and (kind != FILES or len(held) == shard_size):
             yield Piece(FILES, "", start, len(held), tuple(held))
-            start, held = start + len(held), []
+            start, held, empty = start + len(held), [], False
         if kind != FILES:
-            yield from KINDS[kind].find(place, shard_size)
+            for piece in KINDS[kind].find(place, shard_size):
+                yield piece
+                empty = False
     if held:
         yield Piece(FILES, "", start, len(held), tuple(held))
+    elif empty:
+        raise UsageError(f"There are no pictures in {', '.join(given[:3])}.", "Does it hold what you expect?")
 
 
 def read_piece(piece: Piece) -> Iterator[Picture]:

@@ -128,7 +128,7 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
             whole = file.seek(0, os.SEEK_END) if mode == "r:" else 0
             if mode == "r:":
                 file.seek(start)
-            with tarfile.open(fileobj=file, mode=mode) as tar:
+            with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
                 for entry in tar:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                     base = entry.name.rpartition("/")[2]
@@ -143,8 +143,6 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                         data = content.read()
                     yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
                     after = entry.name
-                if (mode == "r:" and _lacks_end(file, tar.offset)) or (mode == "r|" and file.last.strip(b"\0")):
-                    yield CutOff(_reason(after, "its end is missing"))
         except _BROKEN as error:
             yield CutOff(_reason(after, str(error) or type(error).__name__))
 
@@ -156,23 +154,17 @@ def _mode(place: str) -> Any:
     return "r|" if remote.is_web(place) else "r:"
 
 
-class _Stream:
-    """A file that is read once; `last` are the last bytes it gave."""
+class _Header(tarfile.TarInfo):
+    """A header that is none, or missing at the end of the file, is an error: tarfile takes it for the tar's end."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.last = b""
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._file.read(size)
-        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
-        return data
-
-
-def _lacks_end(file: Any, offset: int) -> bool:
-    """Whether a tar ends without its end mark, a block of zeros: tarfile is silent about it."""
-    file.seek(max(0, offset - tarfile.BLOCKSIZE))
-    return not file.read(2 * tarfile.BLOCKSIZE).endswith(b"\0" * tarfile.BLOCKSIZE)
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf.count(0) == tarfile.BLOCKSIZE:  # the end mark
+                raise
+            raise tarfile.ReadError(str(error) if buf else "its end is missing") from None
 
 
 def _reason(after: str, why: str) -> str:
@@ -197,9 +189,8 @@ def _check(place: str) -> None:
 @contextmanager
 def _opened(place: str) -> Iterator[Any]:
     if remote.is_remote(place):
-        web = remote.is_web(place)
-        with remote.opened(place, stream=web) as file:
-            yield _Stream(file) if web else file
+        with remote.opened(place, stream=remote.is_web(place)) as file:
+            yield file
         return
     try:
         with open(place, "rb") as file:
