@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
+from captune.data.bulk.names import JOB
 from captune.data.bulk.remote import explained, filesystem
-from captune.data.bulk.store import JOB
 
 # Object stores show an object when it is whole, never before. Elsewhere a file is moved into its place.
 _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}

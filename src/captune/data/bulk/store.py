@@ -13,9 +13,9 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.data.bulk.names import JOB
 from captune.data.bulk.remote import is_remote
 
-JOB = "_job"
 _PART = ".part"
 
 
@@ -119,18 +119,20 @@ class LocalStore:
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "ab")  # noqa: SIM115
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise disk_error(error, path) from error
-        with file:
+        try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Held(f"Another run holds {path}.", "Wait for it, or end it first.") from None
-            except OSError:  # a file system without locks
+            except OSError:  # a file system without locks: nothing keeps two runs apart but their user
                 yield
-                return
-            yield
+            else:
+                yield
+        finally:
+            os.close(handle)
 
     def _sweep(self) -> None:
         """Remove what killed runs on this machine left half written."""
