@@ -13,7 +13,7 @@ from captune.core.records import Caption
 from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.bulk.store import Held, Store, open_store
 from captune.data.images import ImageError
-from captune.data.writers import CaptionRow, open_writer
+from captune.data.writers import CaptionRow, PieceWriter, open_writer
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -92,6 +92,17 @@ def test_pictures_from_s3(s3: Any) -> None:
         lost()
     with pytest.raises(CaptuneError, match="does not exist"):
         list(find_pieces(["s3://photos/none/"]))
+
+
+def test_tars_to_s3(s3: Any, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    with open_writer("tar", "s3://photos/tars") as writer:
+        assert isinstance(writer, PieceWriter)
+        for piece in find_pieces([str(tmp_path)], shard_size=1):
+            writer.write_piece(piece, [CaptionRow(piece.names[0], (Caption("a dog", 0.5),), "ok", None, "m")])
+            assert s3.ls("photos/tars", refresh=True)[-1].endswith(f"captions-{piece.start:05d}.tar")
+    assert b"a dog" in s3.cat("photos/tars/captions-00001.tar")
 
 
 def fail(out: str, row: CaptionRow) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
 from captune.data.bulk.store import open_store
 from captune.data.bulk.tar_shards import publish_tar, read_tar, write_tar
 from captune.data.formats import read_source
-from captune.data.writers import CaptionRow
+from captune.data.writers import CaptionRow, PieceWriter, open_writer
 
 
 def row(name: str) -> CaptionRow:
@@ -85,6 +85,33 @@ def test_a_tar_into_a_store(shard: Path, tmp_path: Path) -> None:
     publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_piece(piece)], piece)
     assert store.names() == ["captions-00000.tar"]
     assert store.read("captions-00000.tar") == written(piece)
+
+
+def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("captune.data.writers.tar.SHARD_SIZE", 2)
+    names = ["a.jpg", "b.jpg", "bad.jpg"]
+    for name in names[:2]:
+        Path(name).write_bytes(name.encode())
+    with open_writer("tar", "out") as writer:
+        for name in names:
+            writer.write(row(name))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["captions-00000.tar", "captions-00001.tar"]
+    first, second = (contents(path.read_bytes()) for path in sorted(Path("out").iterdir()))
+    assert list(first) == ["a.jpg", "a.txt", "a.json", "b.jpg", "b.txt", "b.json"]
+    assert list(second) == ["bad.json"]
+    (piece,) = find_pieces([str(shard)])
+    for format in ("tar", "xmp"):
+        with open_writer(format, f"{format}s") as writer, pytest.raises(CaptuneError, match="lies in an archive"):
+            writer.write(row(f"{shard}/d/000.jpg"))
+        assert isinstance(writer, PieceWriter)
+        with open_writer(format, f"{format}s"):
+            writer.write_piece(piece, [row(picture.name) for picture in read_piece(piece)])
+    assert Path("tars/captions-00000.tar").read_bytes() == written(piece)
+    assert {path.name for path in Path("xmps").rglob("*.*") if path.is_file()} >= {"000.jpg", "two.png"}
+    for out in (None, "one.tar"):
+        with pytest.raises(UsageError):
+            open_writer("tar", out)
 
 
 def test_its_pieces_together_are_the_whole(shard: Path) -> None:

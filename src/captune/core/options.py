@@ -153,7 +153,7 @@ class PushOptions(Options):
 class CaptionOptions(Options):
     """How pictures come in and captions go out."""
 
-    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar or xmp.")
+    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
     in_place: bool = option(False, "With --format xmp: put the captions into the pictures themselves, not into copies.")
     batch_size: int = option(8, "Pictures captioned at once.", ge=1)
     workers: int = option(0, "Threads that open pictures; 0: one for each core.", ge=0)

@@ -12,9 +12,9 @@ from captune.core.errors import UsageError
 from captune.core.tables import Table
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import Writer
+from captune.data.writers.writer import PieceWriter, Writer
 
-__all__ = ["WRITERS", "CaptionRow", "Writer", "open_writer"]
+__all__ = ["WRITERS", "CaptionRow", "PieceWriter", "Writer", "open_writer"]
 
 WRITERS = Table(
     "output format",
@@ -27,6 +27,7 @@ WRITERS = Table(
         "xml": "captune.data.writers.xml:XmlWriter",
         "parquet": "captune.data.writers.parquet:ParquetWriter",
         "sidecar": "captune.data.writers.sidecar:SidecarWriter",
+        "tar": "captune.data.writers.tar:TarWriter",
         "xmp": "captune.data.writers.alt_text:AltTextWriter",
     },
     group="captune.writers",
@@ -56,9 +57,10 @@ def open_writer(
             raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
         writer = partial(writer, in_place=True)
     if out is not None and is_remote(os.fspath(out)):
-        from captune.data.writers.uploaded import UploadedWriter
+        from captune.data.writers.uploaded import UploadedPieceWriter, UploadedWriter
 
-        return UploadedWriter(writer, os.fspath(out), sys.stdout if stream is None else stream)
+        kind = UploadedPieceWriter if issubclass(WRITERS[format], PieceWriter) else UploadedWriter
+        return kind(writer, os.fspath(out), sys.stdout if stream is None else stream)
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)
     return made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.alt_text.files import write_copy, write_in_place
+from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.formats.embedded import suffix_of
 from captune.data.images import PICTURE_SUFFIXES
@@ -51,6 +52,7 @@ class AltTextWriter:
         if not row.captions:
             return
         if source is None:
+            check_source(row.image)
             source = Fetch(row.image) if is_remote(row.image) else row.image
         text = one_line(row.captions[0].text)
         if self.out is None:
@@ -58,20 +60,28 @@ class AltTextWriter:
                 raise CaptuneError(f"{row.image} is no file that could be changed.", "Write copies: --out DIR")
             reason = write_in_place(source, text)
         else:
-            if isinstance(source, str) and not os.path.isfile(source):
-                raise CaptuneError(
-                    f"{row.image} is no file any more, or lies in an archive.",
-                    "Take it out first, or use --format jsonl.",
-                )
             data = source() if callable(source) else source
             reason = write_copy(data, self.out / _copy_name(row.image, data), text)
         if reason is not None:
             self._beside[reason] += 1
 
+    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
+        """Write a piece of the input, with a row for each of its pictures, in order."""
+        for row, picture in zip(rows, read_piece(piece), strict=True):
+            self.write(row, picture.source)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is left to do: every file was whole when it appeared."""
+
+
+def check_source(image: str) -> None:
+    """Raise `CaptuneError` where a picture is neither a file nor an address."""
+    if not is_remote(image) and not os.path.isfile(image):
+        raise CaptuneError(
+            f"{image} is no file any more, or lies in an archive.", "Take it out first, or use --format jsonl."
+        )
 
 
 def _copy_name(image: str, data: str | bytes) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
 
@@ -38,7 +40,20 @@ class UploadedWriter:
         with self._stack:
             self._inner.__exit__(kind, error, trace)
             if kind is None:
-                store = open_store(self._parent)
-                for path in sorted(self._folder.rglob("*")):
-                    if path.is_file():
-                        store.publish(path.relative_to(self._folder).as_posix(), path)
+                self._send()
+
+    def _send(self) -> None:
+        """Put what was written in its place, and make room."""
+        store = open_store(self._parent)
+        for path in sorted(self._folder.rglob("*")):
+            if path.is_file():
+                store.publish(path.relative_to(self._folder).as_posix(), path)
+                path.unlink()
+
+
+class UploadedPieceWriter(UploadedWriter):
+    """A writer of whole pieces: what a piece became is put there at once."""
+
+    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
+        self._open.write_piece(piece, rows)
+        self._send()
