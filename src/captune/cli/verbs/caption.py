@@ -72,8 +72,8 @@ def caption(
             else:
                 bad += 1
                 progress.warn(f"{row.image}: {row.error}")
-    for note in getattr(writer, "notes", ()):
-        progress.say(note)
+    for remark in getattr(writer, "notes", ()):
+        progress.say(remark)
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
