@@ -347,6 +347,7 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 
 def test_pictures_on_the_web(web: str) -> None:
+    assert found(f"{web}/a.jpg?größe=1 2")[0][0][1] == b"jpg"
     (read,) = found(f"{web}/a.jpg?size=1", f"{web}/gone.jpg", f"{web}/broken.jpg", "http://127.0.0.1:1/x.jpg")
     assert read[0] == (f"{web}/a.jpg?size=1", b"jpg")
     assert "answered 404" in str(read[1][1])

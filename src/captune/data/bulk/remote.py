@@ -10,6 +10,7 @@ import http.client
 import re
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,7 +201,8 @@ def _credentials(scheme: str) -> str:
 
 
 def _from_web(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "captune"})
+    plain = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters that people leave as they are
+    request = urllib.request.Request(plain, headers={"User-Agent": "captune"})
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             data: bytes = answer.read(LARGEST_PICTURE + 1)
