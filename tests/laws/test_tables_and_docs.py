@@ -49,13 +49,14 @@ CONFIGS = {
 
 
 def tables() -> list[Table]:
+    from captune.data.bulk.pieces import KINDS
     from captune.data.formats import FORMATS
     from captune.data.writers import WRITERS
     from captune.exporters import EXPORTERS
     from captune.metrics import METRICS
     from captune.models import FAMILIES
 
-    return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS]
+    return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS, KINDS]
 
 
 @pytest.mark.parametrize(("table", "name"), [pytest.param(t, n, id=f"{t.kind} {n}") for t in tables() for n in t])

@@ -21,12 +21,13 @@ from captune.core.progress import SILENT, Progress
 from captune.data.bulk.manifest import Listing, Manifest
 from captune.data.bulk.names import MANIFEST, REPORT
 from captune.data.bulk.pieces import find_pieces
+from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
 from captune.data.bulk.store import open_store
 from captune.data.writers import WRITERS
 from captune.data.writers.writer import file_in, is_folder
 
-SIDECAR = "sidecar"
+MANY_FILES = ("sidecar", "tar", "xmp")  # formats that are files in a folder, made when all shards are there
 
 
 def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
@@ -34,17 +35,22 @@ def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
     if out is None or os.fspath(out) == "-" or format not in WRITERS:
         return False
     place = _place(format, out)
-    return _folder(place) or (format != SIDECAR and (os.path.isfile(place) or not os.path.exists(place)))
+    return _folder(place) or (format not in MANY_FILES and (os.path.isfile(place) or not os.path.exists(place)))
 
 
 def _place(format: str, out: str | os.PathLike[str]) -> str:
     """The folder or the file that captions go to: formats without shards are one file in a folder."""
-    sharded = format in SHARD_FORMATS or format == SIDECAR
-    return os.fspath(out) if sharded or not _folder(out) else str(file_in(Path(out), WRITERS[format].suffix))
+    sharded = format in SHARD_FORMATS or format in MANY_FILES
+    place = os.fspath(out)
+    if sharded or not _folder(out):
+        return place
+    suffix = WRITERS[format].suffix
+    return f"{place.rstrip('/')}/captions.{suffix}" if is_remote(place) else str(file_in(Path(out), suffix))
 
 
 def _folder(out: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(out) or is_folder(Path(out))
+    place = os.fspath(out)
+    return not os.path.splitext(place)[1] if is_remote(place) else is_folder(Path(out))
 
 
 def caption_job(
@@ -89,6 +95,8 @@ def _asked(
         caption = values.caption.model_copy(update={"format": format})
         resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
     WRITERS[format]  # an unknown one is told now
+    if values.caption.in_place:
+        raise UsageError("--in-place changes the pictures themselves: there is no --out.", "Leave out one of the two.")
     if not is_job(format, out):
         raise UsageError(
             f"{format} into {out} cannot be a job.", "Folders take jsonl, csv, parquet and sidecar, files the others."
@@ -103,7 +111,7 @@ def _asked(
     shards = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
     store = open_store(out if folder else f"{out}.job")
     asked = Asked(given, model, resolved, store, shards, part, temporary=not folder)
-    return asked, None if folder and format != SIDECAR else Ending(format, Path(out))
+    return asked, None if folder and format not in MANY_FILES else Ending(format, out)
 
 
 def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Progress) -> JobReport:

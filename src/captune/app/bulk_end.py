@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captune.app.bulk_start import Job, waiting
 from captune.core.files import disk_error
-from captune.core.progress import Progress, track
+from captune.core.progress import Progress
 from captune.data.bulk.looks import MOST_COMPARED, Alike, find_alike
 from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
+from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import shard_name
-from captune.data.writers import open_writer
+from captune.data.writers import PieceWriter, open_writer
 from captune.data.writers.row import CaptionRow
 
 
@@ -32,7 +32,7 @@ class Ending:
     """What is made of the shards: a file, or sidecars in a folder, by an ordinary writer."""
 
     format: str
-    out: Path
+    out: str
 
 
 def count(job: Job, numbers: set[int]) -> dict[int, Counted]:
@@ -83,18 +83,30 @@ def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[in
 
 def remove(job: Job) -> None:
     """Remove the folder of a job whose rows stand in a file."""
-    job.asked.store.delete(MANIFEST)  # without it the rest is no job, whenever this is stopped
+    store = job.asked.store
+    store.delete(MANIFEST)  # without it the rest is no job, whenever this is stopped
+    for name in store.names() if is_remote(store.place) else ():
+        store.delete(name)
     try:
-        shutil.rmtree(job.asked.store.place)
+        if not is_remote(store.place):
+            shutil.rmtree(store.place)
     except OSError as error:
-        raise disk_error(error, job.asked.store.place) from error
+        raise disk_error(error, store.place) from error
 
 
 def _merge(job: Job, ending: Ending, progress: Progress) -> None:
-    rows = (row for number in range(len(job.listing)) for row in rows_of(job, number))
-    with open_writer(ending.format, ending.out) as writer:
-        for row in track(rows, progress, f"Writing {ending.out}", job.listing.pictures()):
-            writer.write(CaptionRow(row.image, row.captions, row.status, row.error, job.asked.model))
+    with (
+        progress.task(f"Writing {ending.out}", job.listing.pictures()) as task,
+        open_writer(ending.format, ending.out) as writer,
+    ):
+        for number, piece in enumerate(job.listing):
+            rows = [replace(row, flags=None, model=job.asked.model) for row in rows_of(job, number)]
+            if isinstance(writer, PieceWriter):
+                writer.write_piece(piece, rows)
+            else:
+                for row in rows:
+                    writer.write(row)
+            task.advance(len(rows))
 
 
 def _write_failures(job: Job) -> dict[int, Counted]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captune.app.captioner import Captioner
@@ -11,7 +11,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-from captune.data.bulk.listing import find_pictures
+from captune.data.bulk.pieces import Picture, Piece, Unreadable, find_pieces, read_piece
 from captune.data.explained_files import ExplainedFolder
 from captune.data.writers.row import CaptionRow
 
@@ -27,7 +27,7 @@ def caption(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Iterator[CaptionRow]:
-    """Caption files, folders (with what lies in them) and glob patterns, in order.
+    """Caption files, folders (with what lies in them), patterns, archives and addresses, in order.
 
     Yields a row for every picture; one that cannot be read has status `error` and its
     reason, and stops nothing. Without `model` the Hub's
@@ -37,24 +37,37 @@ def caption(
     environment = os.environ if environment is None else environment
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    paths = find_pictures(given, recursive=resolved.values.caption.recursive)
-    return _rows(paths, model or DEFAULT_MODEL, resolved, explain, progress)
+    pieces = list(find_pieces(given, recursive=resolved.values.caption.recursive))
+    return _rows(pieces, model or DEFAULT_MODEL, resolved, explain, progress)
 
 
 def _rows(
-    paths: list[str], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
+    pieces: Sequence[Piece], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
 ) -> Iterator[CaptionRow]:
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
     folder = None if explain is None else ExplainedFolder(explain)
-    stream = captioner.stream((path, path) for path in paths)
-    for path, found in track(stream, progress, "Captioning", len(paths)):
+    counts = [piece.count for piece in pieces]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    stream = captioner.stream((picture, picture.source) for picture in _pictures(pieces))
+    for picture, found in track(stream, progress, "Captioning", total):
+        name = picture.name
         if isinstance(found, CaptuneError):
-            yield CaptionRow(image=path, captions=(), status="error", error=reason_of(found, path), model=model)
+            yield CaptionRow(image=name, captions=(), status="error", error=reason_of(found, name), model=model)
         else:
             if folder is not None:
-                folder.write(captioner.explain(path, found[0]))
-            yield CaptionRow(image=path, captions=tuple(found), status="ok", error=None, model=model)
+                source = picture.source() if callable(picture.source) else picture.source
+                folder.write(captioner.explain(source, found[0]), name)
+            yield CaptionRow(image=name, captions=tuple(found), status="ok", error=None, model=model)
+
+
+def _pictures(pieces: Iterable[Piece]) -> Iterator[Picture]:
+    """The pictures of all pieces; a piece that cannot be read (any more) is one picture with that reason."""
+    for piece in pieces:
+        try:
+            yield from read_piece(piece)
+        except CaptuneError as error:
+            yield Picture(piece.place, Unreadable(error))
 
 
 def reason_of(error: CaptuneError, path: str) -> str:

@@ -155,7 +155,8 @@ class PushOptions(Options):
 class CaptionOptions(Options):
     """How pictures come in and captions go out."""
 
-    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet or sidecar.")
+    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
+    in_place: bool = option(False, "With --format xmp: put the captions into the pictures themselves, not into copies.")
     batch_size: int = option(8, "Pictures captioned at once.", ge=1)
     workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")

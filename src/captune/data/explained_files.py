@@ -20,9 +20,9 @@ class ExplainedFolder:
         self.folder = Path(folder)
         self._taken: dict[str, int] = {}
 
-    def write(self, explained: Explained) -> Path:
-        """Write both files; returns the sheet's path."""
-        stem = Path(explained.image).stem or "picture"
+    def write(self, explained: Explained, name: str | None = None) -> Path:
+        """Write both files, for a picture of this name if it is no file; returns the sheet's path."""
+        stem = Path(name or explained.image).stem or "picture"
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
         path = self.folder / f"{stem if count == 1 else f'{stem}-{count}'}.explained.png"
         with atomic_write(path, "wb") as file:

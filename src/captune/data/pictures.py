@@ -28,7 +28,9 @@ class Features(Protocol):
 
 
 def read_pixels(source: Any, square: Square, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The model's pixels (3, size, size), uint8, of a path, bytes or a PIL picture."""
+    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture."""
+    if callable(source):
+        source = source()
     if square.fast:
         # A fraction that leaves twice the square keeps what the resize needs.
         levels = fast_levels(source, 2 * max(square.size, square.shorter), max_pixels)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
@@ -20,8 +20,6 @@ from captune.data.bulk.pieces import Picture, Piece, read_piece
 from captune.data.pixels import Square
 from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
 from captune.data.writers.row import CaptionRow
-
-if TYPE_CHECKING:
 
 # Waiting for the network takes no core.
 _FETCHED_AT_ONCE = 16

@@ -39,7 +39,7 @@ def square_of(settings: PixelSettings) -> TorchSquare:
 
 
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The model's pixels (3, size, size), uint8, of a path, bytes or a PIL picture."""
+    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture."""
     return pictures.read_pixels(source, square_of(settings), max_pixels)
 
 

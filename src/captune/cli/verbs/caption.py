@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 def caption(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or - for a list on stdin.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures, folders, globs, tar shards, Parquet, hf:NAME, s3://..., or - for a list on stdin.",
+        ),
     ],
     chosen: Chosen,
     model: Model = None,
@@ -74,7 +78,7 @@ def caption(
     )
     good = bad = 0
     bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
-    with open_writer(options.format, out, live_stdout()) as writer:
+    with open_writer(options.format, out, live_stdout(), in_place=options.in_place) as writer:
         for row in rows:
             if bare:
                 for said in row.captions:
@@ -86,6 +90,8 @@ def caption(
             else:
                 bad += 1
                 progress.warn(f"{row.image}: {row.error}")
+    for remark in getattr(writer, "notes", ()):
+        progress.say(remark)
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
@@ -138,7 +144,9 @@ def _into_one_file(inputs: list[str], out: str) -> bool:
 
 def _one_picture(inputs: list[str]) -> bool:
     """Whether one picture was named: then its caption needs no name before it."""
-    return len(inputs) == 1 and os.path.isfile(inputs[0])
+    from captune.data.bulk.listing import is_picture_file
+
+    return len(inputs) == 1 and is_picture_file(inputs[0])
 
 
 def _named(inputs: list[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Paths of pictures from what a user names: files, folders, patterns."""
+"""What the inputs of a command name: pictures, and archives of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,50 @@ import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
 
-from captune.core.errors import UsageError
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.bulk import remote
+from captune.data.formats.places import expand
 from captune.data.images import PICTURE_SUFFIXES
+
+FILES = "files"
+ARCHIVES = {
+    ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_ON_HUB = "hf:"
+
+Place = tuple[str, str]  # kind and name
+
+
+def find_places(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    what: str = "pictures",
+    archives: bool = True,
+) -> Iterator[Place]:
+    """Kind and name of each picture file and archive that the inputs name: each once, in order.
+
+    Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
+    `suffixes`) are taken; where it has none, its archives. A file that is named outright is taken
+    whatever its name. Raises `UsageError` where nothing is found.
+    """
+    given = [os.fspath(item) for item in inputs]
+    if not given:
+        raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
+    several = len(given) > 1 or "{" in given[0]  # else nothing is named twice, and the list may be very long
+    seen: set[str] = set()
+    for item in given:
+        for kind, place in _opened(item, recursive, suffixes, what, archives):
+            if several:
+                if place in seen:
+                    continue
+                seen.add(place)
+            yield kind, place
 
 
 def find_pictures(
@@ -18,36 +59,111 @@ def find_pictures(
     suffixes: Collection[str] = PICTURE_SUFFIXES,
     what: str = "pictures",
 ) -> list[str]:
-    """Paths of pictures: files as given, folders and patterns opened, each once, in order.
+    """Paths of the files that `find_places` finds; archives are not looked into."""
+    places = find_places(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
+    return [place for _, place in places]
 
-    In a folder, files whose name ends like a picture's (as in `suffixes`) are taken; a file that
-    is named outright is taken whatever its name. Raises `UsageError` where nothing is found.
-    """
-    given = [os.fspath(item) for item in inputs]
-    if not given:
-        raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
-    found: dict[str, None] = {}
-    for item in given:
-        if os.path.isdir(item):
-            inside = _walk(item) if recursive else sorted(os.path.join(item, n) for n in os.listdir(item))
-            pictures = [p for p in inside if Path(p).suffix.lower() in suffixes and os.path.isfile(p)]
-            if not pictures:
-                raise UsageError(
-                    f"There are no {what} in the folder {item}.",
-                    f"Looked for: {' '.join(sorted(suffixes))}.",
-                )
-            found |= dict.fromkeys(pictures)
-        elif glob.has_magic(item) and not os.path.exists(item):
-            matched = sorted(p for p in glob.glob(item, recursive=True) if os.path.isfile(p))
-            if not matched:
-                raise UsageError(f"No file matches {item}.", "Check the pattern and the folder.")
-            found |= dict.fromkeys(matched)
+
+def _opened(item: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    if archives and item.startswith(_ON_HUB):
+        yield "datasets", item
+    elif remote.is_remote(item):
+        yield from _remote(item, recursive, suffixes, what, archives)
+    elif os.path.isdir(item):
+        if archives and _is_saved_dataset(item):
+            yield "datasets", item
         else:
-            found[item] = None  # a missing file becomes a row with its reason
-    return list(found)
+            yield from _folder(item, walk(item, recursive), suffixes, what, archives)
+    elif any(sign in item for sign in "{*?[") and not os.path.exists(item):
+        for name in expand(item):
+            matched = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the folder.")
+            yield from ((_kind(place, archives), place) for place in matched)
+    else:
+        yield _kind(item, archives), item  # a missing picture becomes a row with its reason
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for here, folders, files in os.walk(folder, followlinks=True):
+def _folder(folder: str, names: Iterable[str], suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    """The pictures of a folder; where there is none, its archives."""
+    found = False
+    waiting: list[Place] = []
+    for name in names:
+        if os.path.splitext(name)[1].lower() in suffixes:
+            found = True
+            waiting.clear()
+            yield FILES, name
+        elif archives and not found and _kind(name, True) != FILES:
+            waiting.append((_kind(name, True), name))
+    if not found and not waiting:
+        raise UsageError(f"There are no {what} in the folder {folder}.", f"Looked for: {' '.join(sorted(suffixes))}.")
+    yield from waiting
+
+
+def walk(folder: str, recursive: bool = True) -> Iterator[str]:
+    """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
+
+    Raises `CaptuneError` for a folder that may not be opened: its pictures would be missing without a word.
+    """
+    above: dict[str, tuple[tuple[int, int], ...]] = {}
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
         folders.sort()
-        yield from (os.path.join(here, name) for name in sorted(files))
+        try:
+            found = os.stat(here)
+        except OSError as error:
+            _closed(error)
+        trail = (*above.pop(here, ()), (found.st_dev, found.st_ino))
+        if trail[-1] in trail[:-1]:
+            folders.clear()
+            continue
+        above |= {os.path.join(here, name): trail for name in folders}
+        for name in sorted(files):
+            path = os.path.join(here, name)
+            if os.path.isfile(path):
+                yield path
+        if not recursive:
+            return
+
+
+def _closed(error: OSError) -> NoReturn:
+    raise CaptuneError(
+        f"Cannot look into the folder {error.filename}: {error.strerror}.",
+        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption -",
+    )
+
+
+def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+    if remote.is_web(url):  # no folders, and ? and * are letters there
+        yield from ((_kind(name, archives), name) for name in expand(url))
+        return
+    for name in expand(url):
+        if any(sign in name for sign in "*?[") and not remote.exists(name):
+            matched = remote.matching(name)
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
+            yield from ((_kind(place, archives), place) for place in matched)
+        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in suffixes:
+            yield _kind(name, archives), name
+        elif name.endswith("/") or remote.is_folder(name):
+            yield from _folder(name, remote.walk(name, recursive), suffixes, what, archives)
+        else:
+            yield FILES, name
+
+
+def is_picture_file(name: str) -> bool:
+    """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
+    if remote.is_remote(name):
+        path = urlsplit(name).path if remote.is_web(name) else name
+        return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not any(sign in path for sign in "{*")
+    return os.path.isfile(name) and _kind(name, True) == FILES
+
+
+def _kind(name: str, archives: bool) -> str:
+    lower = (urlsplit(name).path if remote.is_web(name) else name).lower()
+    return next((kind for ending, kind in ARCHIVES.items() if archives and lower.endswith(ending)), FILES)
+
+
+def _is_saved_dataset(folder: str) -> bool:
+    from captune.data.formats.hub import sniff
+
+    return sniff(Path(folder)) is not None

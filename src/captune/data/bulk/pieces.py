@@ -7,10 +7,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captune.data.bulk.listing import find_pictures
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.tables import Table
+from captune.data.bulk.listing import FILES, find_places
 
 SHARD_SIZE = 1000
-FILES = "files"
+
+# Each a module with find(place, shard_size) -> Iterator[Piece] and read(piece) -> Iterator[Picture].
+KINDS = Table(
+    "kind of input",
+    {
+        FILES: "captune.data.bulk.files",
+        "tar": "captune.data.bulk.tar",
+        "parquet": "captune.data.bulk.parquet",
+        "datasets": "captune.data.bulk.datasets",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +50,22 @@ class Piece:
 class Picture:
     """A picture of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
 
-    A source that fetches raises `ImageError` where the picture cannot be had; it may be called in any thread.
+    A source that fetches raises `ImageError` where the picture cannot be had; it may be called
+    in any thread, and sent to another process.
     """
 
     name: str
     source: str | bytes | Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The source of a picture that is known to be lost: it raises the reason."""
+
+    error: CaptuneError
+
+    def __call__(self) -> bytes:
+        raise self.error
 
 
 def find_pieces(
@@ -50,12 +73,27 @@ def find_pieces(
 ) -> Iterator[Piece]:
     """The pieces of all inputs, in order, the same each time; no picture is opened.
 
-    Raises `UsageError` where nothing is found.
+    Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. Raises
+    `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
-    names = find_pictures(inputs, recursive=recursive)
-    for start in range(0, len(names), shard_size):
-        held = tuple(names[start : start + shard_size])
-        yield Piece(FILES, "", start, len(held), held)
+    given = [os.fspath(item) for item in inputs]
+    held: list[str] = []
+    start = 0
+    empty = True
+    for kind, place in find_places(given, recursive=recursive):
+        if kind == FILES:
+            held.append(place)
+        if held and (kind != FILES or len(held) == shard_size):
+            yield Piece(FILES, "", start, len(held), tuple(held))
+            start, held, empty = start + len(held), [], False
+        if kind != FILES:
+            for piece in KINDS[kind].find(place, shard_size):
+                yield piece
+                empty = False
+    if held:
+        yield Piece(FILES, "", start, len(held), tuple(held))
+    elif empty:
+        raise UsageError(f"There are no pictures in {', '.join(given[:3])}.", "Does it hold what you expect?")
 
 
 def read_piece(piece: Piece) -> Iterator[Picture]:
@@ -64,4 +102,5 @@ def read_piece(piece: Piece) -> Iterator[Picture]:
     Raises `CaptuneError` where the piece as a whole cannot be read (any more); what concerns a single
     picture comes out of its source.
     """
-    yield from (Picture(name, name) for name in piece.names)
+    found: Iterator[Picture] = KINDS[piece.kind].read(piece)
+    return found

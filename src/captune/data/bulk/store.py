@@ -14,6 +14,7 @@ from typing import Protocol
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running
 from captune.data.bulk.names import JOB
+from captune.data.bulk.remote import is_remote
 
 _PART = ".part"
 
@@ -44,7 +45,11 @@ class Held(CaptuneError):
 
 
 def open_store(out: str) -> Store:
-    """The store in a folder, which is made with the first file."""
+    """The store in a folder, or at an address such as `s3://bucket/folder`; either is made with the first file."""
+    if is_remote(out):
+        from captune.data.bulk.remote_store import RemoteStore
+
+        return RemoteStore(out)
     return LocalStore(out)
 
 

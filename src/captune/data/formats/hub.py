@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from captune.core.errors import CaptuneError, missing_extra
 from captune.data.formats.columns import Columns, expected, find_columns
@@ -17,6 +17,7 @@ from captune.data.source import Problem, SourceRecord
 DESCRIPTION = "Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` from the Hub"
 RANK = 90
 _SCHEME = "hf:"
+T = TypeVar("T")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
@@ -37,7 +38,7 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
         return group(_rows(splits, columns, source), source, images, problems)
     cells = _cells(splits, columns, Path() if on_hub else source)
     records = group_cells(cells, columns, problems, str(source))
-    return _explained(records, str(source)) if on_hub else records
+    return explained(records, str(source)) if on_hub else records
 
 
 def _import() -> Any:
@@ -49,7 +50,11 @@ def _import() -> Any:
 
 
 def _from_disk(source: Path) -> dict[str | None, Any]:
-    """Data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
+    return {split_named(name): data for name, data in saved_splits(source).items()}
+
+
+def saved_splits(source: Path) -> dict[str, Any]:
+    """Saved data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
     datasets = _import()
     try:
         loaded = datasets.load_from_disk(str(source))
@@ -58,10 +63,15 @@ def _from_disk(source: Path) -> dict[str | None, Any]:
             f"{source}: not a whole data set folder ({_first(error)}).", "Save it again with save_to_disk."
         ) from None
     named = loaded.items() if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
-    return {split_named(name): _undecoded(data, datasets) for name, data in named}
+    return {name: _undecoded(data, datasets) for name, data in named}
 
 
 def _from_hub(name: str) -> dict[str | None, Any]:
+    return {split_named(split): data for split, data in streamed_splits(name).items()}
+
+
+def streamed_splits(name: str) -> dict[str, Any]:
+    """Data sets of `org/name[:split]` by split, streamed, their pictures as bytes."""
     datasets = _import()
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -82,11 +92,11 @@ def _from_hub(name: str) -> dict[str | None, Any]:
     if colon and wanted not in loaded:
         raise CaptuneError(f"hf:{repository} has no split '{wanted}'.", f"It has: {', '.join(loaded)}.")
     chosen = {wanted: loaded[wanted]} if colon else dict(loaded)
-    return {split_named(split): _undecoded(data, datasets) for split, data in chosen.items()}
+    return {split: _undecoded(data, datasets) for split, data in chosen.items()}
 
 
-def _explained(records: Iterator[SourceRecord], source: str) -> Iterator[SourceRecord]:
-    """The records; a connection that breaks on the way is said in the user's words."""
+def explained(records: Iterator[T], source: str) -> Iterator[T]:
+    """What a stream yields; a connection that breaks on the way is said in the user's words."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -113,15 +123,21 @@ def _undecoded(data: Any, datasets: Any) -> Any:
     return data
 
 
-def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
+def column_names(data: Any) -> tuple[list[str], list[str]]:
+    """All columns, and those that hold pictures as bytes or Hugging Face's pair of bytes and path."""
     datasets = _import()
+    # Without a declared picture column, the pair still shows itself.
     names = list(data.features or data.column_names or next(iter(data), {}))
-    # Without a declared picture column, Hugging Face's pair of bytes and path still shows itself.
     pictures = [
         name
         for name, feature in (data.features or {}).items()
         if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
     ]
+    return names, pictures
+
+
+def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
+    names, pictures = column_names(data)
     columns = find_columns(names, image=pictures[0] if pictures else None)
     if columns is None:
         raise CaptuneError(f"{source}: expected {expected()}; found {', '.join(names[:12])}.", "Rename its columns.")

@@ -71,9 +71,16 @@ def _checked(paths: list[Path]) -> tuple[Columns, bool]:
 
 
 def _columns(schema: Any) -> tuple[Columns, bool] | None:
+    embedded = embedded_columns(schema)
+    columns = find_columns(schema.names, image=embedded[0] if embedded else None)
+    return (columns, bool(embedded)) if columns else None
+
+
+def embedded_columns(schema: Any) -> list[str]:
+    """Names of the columns that hold pictures as bytes, or as Hugging Face's pair of bytes and path."""
     import pyarrow.types as types
 
-    embedded = [
+    return [
         field.name
         for field in schema
         if (types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
@@ -82,8 +89,6 @@ def _columns(schema: Any) -> tuple[Columns, bool] | None:
             and field.name.lower() in (*IMAGE, "bytes")
         )
     ]
-    columns = find_columns(schema.names, image=embedded[0] if embedded else None)
-    return (columns, bool(embedded)) if columns else None
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[Any]:

@@ -83,7 +83,7 @@ def is_pattern(source: Path) -> bool:
 def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
     if is_pattern(source):
-        names = [name for pattern in _expand(str(source)) for name in sorted(glob.glob(pattern))]
+        names = [name for pattern in expand(str(source)) for name in sorted(glob.glob(pattern))]
         return [Path(name) for name in names if name.lower().endswith(endings)]
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
@@ -94,7 +94,7 @@ def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     return []
 
 
-def _expand(pattern: str) -> list[str]:
+def expand(pattern: str) -> list[str]:
     """Shell braces: `{000..012}` and `{a,b}`."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
@@ -105,7 +105,7 @@ def _expand(pattern: str) -> list[str]:
     else:
         choices = match[1].split(",")
     around = pattern[: match.start()], pattern[match.end() :]
-    return list(itertools.chain.from_iterable(_expand(f"{around[0]}{choice}{around[1]}") for choice in choices))
+    return list(itertools.chain.from_iterable(expand(f"{around[0]}{choice}{around[1]}") for choice in choices))
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

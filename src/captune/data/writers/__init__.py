@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from captune.core.errors import UsageError
 from captune.core.tables import Table
+from captune.data.bulk.remote import is_remote
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import Writer
+from captune.data.writers.writer import PieceWriter, Writer
 
-__all__ = ["WRITERS", "CaptionRow", "Writer", "open_writer"]
+__all__ = ["WRITERS", "CaptionRow", "PieceWriter", "Writer", "open_writer"]
 
 WRITERS = Table(
     "output format",
@@ -24,21 +27,39 @@ WRITERS = Table(
         "xml": "captune.data.writers.xml:XmlWriter",
         "parquet": "captune.data.writers.parquet:ParquetWriter",
         "sidecar": "captune.data.writers.sidecar:SidecarWriter",
+        "tar": "captune.data.writers.tar:TarWriter",
+        "xmp": "captune.data.writers.alt_text:AltTextWriter",
     },
     group="captune.writers",
 )
 
 
-def open_writer(format: str, out: str | os.PathLike[str] | None = None, stream: TextIO | None = None) -> Writer:
+def open_writer(
+    format: str,
+    out: str | os.PathLike[str] | None = None,
+    stream: TextIO | None = None,
+    *,
+    in_place: bool = False,
+) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
     Without `out` (or with "-") rows go to `stream` (standard output by default), each as
     soon as it is there. With `out` they go to a file that appears when the block ends
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
-    exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it.
-    Raises `UsageError` for an unknown format.
+    exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
+    is put there in the end. With `in_place` the pictures themselves are changed (`xmp`
+    alone). Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
+    if in_place:
+        if format != "xmp":
+            raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
+        writer = partial(writer, in_place=True)
+    if out is not None and is_remote(os.fspath(out)):
+        from captune.data.writers.uploaded import UploadedPieceWriter, UploadedWriter
+
+        kind = UploadedPieceWriter if issubclass(WRITERS[format], PieceWriter) else UploadedWriter
+        return kind(writer, os.fspath(out), sys.stdout if stream is None else stream)
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)
     return made

@@ -61,7 +61,7 @@ class SidecarWriter:
                     "Write the sidecars into a folder: --out DIR",
                 )
         else:
-            picture = self.out / _inside(Path(whole))
+            picture = self.out / inside(Path(whole))
         for path in (picture.with_suffix(".txt"), picture.with_name(picture.name + ".txt")):
             if self._written.get(path, whole) == whole:
                 return path
@@ -71,7 +71,7 @@ class SidecarWriter:
         )
 
 
-def _inside(picture: Path) -> Path:
+def inside(picture: Path) -> Path:
     """A picture's path as seen from the working folder, or from the root of the file system."""
     here = Path.cwd()
     return picture.relative_to(here) if picture.is_relative_to(here) else picture.relative_to(picture.anchor)

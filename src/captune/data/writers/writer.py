@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol, Self, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_checkable
 
 from captune.core.errors import UsageError
 from captune.core.files import atomic_write, disk_error
 from captune.data.writers.row import CaptionRow
+
+if TYPE_CHECKING:
+    from captune.data.bulk.pieces import Piece
 
 
 class Writer(Protocol):
@@ -26,6 +30,14 @@ class Writer(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the output; after an error, leave no half of a file."""
+
+
+@runtime_checkable
+class PieceWriter(Protocol):
+    """A writer that needs the pictures too: where they lie in archives, it writes a piece of the input at a time."""
+
+    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
+        """Write a piece of the input, with a row for each of its pictures, in order."""
 
 
 class TextFormatWriter(ABC):

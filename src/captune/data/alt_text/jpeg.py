@@ -1,0 +1,106 @@
+"""Alt text in JPEG files: segments before the picture's data are changed, the data and what follows them never."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from captune.data.alt_text import exif, iptc, packet
+from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.mpf import moved
+
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_RESOURCES = b"Photoshop 3.0\0"
+_MPF = b"MPF\0"
+_APP0, _APP1, _APP2, _APP13, _SCAN, _END = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
+_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+_LONGEST = 65_533  # bytes of a segment, besides marker and length
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    marker: int
+    raw: bytes  # from the first FF on
+    body: bytes
+
+    def has(self, marker: int, head: bytes) -> bool:
+        return self.marker == marker and self.body.startswith(head)
+
+
+def described(data: bytes, text: str) -> bytes:
+    """The file with `text` as XMP, IPTC caption and, where it has one, EXIF description."""
+    before, scan = _segments(data)
+    after = [*before]
+    for number, one in enumerate(after):
+        if one.has(_APP1, _EXIF):
+            block = exif.described(one.body[len(_EXIF) :], text, _LONGEST - len(_EXIF))
+            after[number] = _made(_APP1, _EXIF + block) if _EXIF + block != one.body else one
+    place = 0  # behind JFIF and EXIF, which are to come first
+    while place < len(after) and (after[place].marker == _APP0 or after[place].has(_APP1, _EXIF)):
+        place += 1
+    old = next((one for one in after if one.has(_APP1, _XMP)), None)
+    body = _XMP + packet.described(old.body[len(_XMP) :] if old else None, text)
+    if len(body) > _LONGEST:
+        raise CannotHold("its XMP packet has no room for more")
+    if old is None:
+        after.insert(place, _made(_APP1, body))
+        place += 1
+    else:
+        after[after.index(old)] = _made(_APP1, body)
+    after = _with_caption(after, text, place)
+    return data[:2] + b"".join(one.raw for one in _in_step(before, after)) + scan
+
+
+def _segments(data: bytes) -> tuple[list[_Segment], bytes]:
+    """The segments behind the start mark, and everything from the scan on."""
+    found: list[_Segment] = []
+    at = 2
+    while True:
+        start = at
+        while data[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        marker = data[at + 1] if data[at : at + 1] == b"\xff" and at + 1 < len(data) else _END
+        if marker == _SCAN:
+            return found, data[start:]
+        length = 0 if marker in _ALONE else int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + length
+        if marker in (_END, 0) or end > len(data) or (length < 2 and marker not in _ALONE):
+            raise CannotHold("its JPEG segments are damaged")
+        found.append(_Segment(marker, data[start:end], data[at + 4 : end]))
+        at = end
+
+
+def _made(marker: int, body: bytes) -> _Segment:
+    return _Segment(marker, struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body, body)
+
+
+def _with_caption(segments: list[_Segment], text: str, place: int) -> list[_Segment]:
+    """The segments with the IPTC caption; resources that cannot be read stay as they are, XMP has the text."""
+    old = [one for one in segments if one.has(_APP13, _RESOURCES)]
+    try:
+        block = iptc.described(b"".join(one.body[len(_RESOURCES) :] for one in old), text)
+    except CannotHold:
+        return segments
+    if old:
+        place = segments.index(old[0])
+    step = _LONGEST - len(_RESOURCES)
+    parts = [_made(_APP13, _RESOURCES + block[at : at + step]) for at in range(0, len(block), step)]
+    kept = [one for one in segments if one not in old]
+    return [*kept[:place], *parts, *kept[place:]]
+
+
+def _in_step(before: list[_Segment], after: list[_Segment]) -> list[_Segment]:
+    """The segments with the index of further pictures in the file (MPF) brought in step with what moved."""
+    old = next((one for one in before if one.has(_APP2, _MPF)), None)
+    if old is None:
+        return after
+    number = after.index(old)
+    growth = _length(after) - _length(before)
+    shift = _length(after[:number]) - _length(before[: before.index(old)])
+    body = _MPF + moved(old.body[len(_MPF) :], growth, growth - shift)
+    return [*after[:number], _made(_APP2, body), *after[number + 1 :]]
+
+
+def _length(segments: list[_Segment]) -> int:
+    return sum(len(one.raw) for one in segments)

@@ -1,0 +1,65 @@
+"""Alt text in WebP files: a chunk for XMP at the end, and the extended header that tells of it."""
+
+from __future__ import annotations
+
+import struct
+
+from captune.data.alt_text import exif, packet
+from captune.data.alt_text.errors import CannotHold
+
+_HAS_XMP, _HAS_ALPHA = 0x04, 0x10
+_EXIF_HEAD = b"Exif\0\0"  # some writers put it before the block, as in JPEG
+
+_Chunk = tuple[bytes, bytes]
+
+
+def described(data: bytes, text: str) -> bytes:
+    """The file with `text` as XMP and, where it has one, EXIF description."""
+    chunks, rest = _chunks(data)
+    old = next((body for kind, body in chunks if kind == b"XMP "), None)
+    new = (b"XMP ", packet.described(old, text))
+    chunks = [(kind, _exif(body, text) if kind == b"EXIF" else body) for kind, body in chunks]
+    if chunks[0][0] != b"VP8X":
+        chunks.insert(0, (b"VP8X", _extended(*chunks[0])))
+    head = chunks[0][1]
+    chunks[0] = (b"VP8X", bytes([head[0] | _HAS_XMP]) + head[1:])
+    if old is None:
+        chunks.append(new)
+    else:
+        chunks[next(n for n, (kind, _) in enumerate(chunks) if kind == b"XMP ")] = new
+    body = b"".join(kind + struct.pack("<I", len(one)) + one + b"\0" * (len(one) % 2) for kind, one in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body + rest
+
+
+def _chunks(data: bytes) -> tuple[list[_Chunk], bytes]:
+    end = 8 + int.from_bytes(data[4:8], "little")
+    found: list[_Chunk] = []
+    at = 12
+    while at + 8 <= min(end, len(data)):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + length > len(data):
+            raise CannotHold("its WebP chunks are damaged")
+        found.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
+        at += 8 + length + length % 2
+    if not found or found[0][0] not in (b"VP8 ", b"VP8L", b"VP8X") or len(found[0][1]) < 10:
+        raise CannotHold("its WebP chunks are damaged")
+    return found, data[max(at, end) :]
+
+
+def _extended(kind: bytes, body: bytes) -> bytes:
+    """The extended header of a picture that had none: flags, and the size that its own header tells."""
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1  # both less one
+        flags = _HAS_ALPHA if alpha else 0
+    else:
+        width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        width, height, flags = width - 1, height - 1, 0
+        if body[3:6] != b"\x9d\x01\x2a":
+            raise CannotHold("its WebP head is damaged")
+    return struct.pack("<I", flags) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
+
+
+def _exif(body: bytes, text: str) -> bytes:
+    head = _EXIF_HEAD if body.startswith(_EXIF_HEAD) else b""
+    return head + exif.described(body[len(head) :], text)

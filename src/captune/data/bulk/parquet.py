@@ -1,0 +1,92 @@
+"""Pictures in a Parquet file: bytes, Hugging Face's bytes and path, paths, or addresses; a row of it, a row out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk import remote
+from captune.data.bulk.cells import picture_columns, picture_in
+from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.formats.parquet import embedded_columns
+from captune.data.formats.text import check_file
+from captune.data.images import ImageError
+
+KIND = "parquet"
+_BATCH = 16  # rows: a photo may have 20 MB
+
+
+def find(place: str, shard_size: int) -> Iterator[Piece]:
+    """Pieces of `shard_size` rows: `start` is the first row. Only the file's end is read."""
+    with _opened(place) as file:
+        _columns(file, place)
+        rows = file.metadata.num_rows
+    for start in range(0, rows, shard_size):
+        yield Piece(KIND, place, start, min(shard_size, rows - start))
+
+
+def read(piece: Piece) -> Iterator[Picture]:
+    """Rows of a piece, a few in memory at a time; where the file is damaged, the rest are lost with the reason."""
+    import pyarrow as pa
+
+    assert piece.count is not None
+    row, end = piece.start, piece.start + piece.count
+    with _opened(piece.place) as file:
+        image, name = _columns(file, piece.place)
+        try:
+            for cells in _rows(file, row, end, [column for column in (image, name) if column]):
+                yield picture_in(f"{piece.place}#{row}", cells[image], cells.get(name or ""), piece.place)
+                row += 1
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = f"the file cannot be read here ({_first(error)})"
+            for lost in range(row, end):
+                where = f"{piece.place}#{lost}"
+                yield Picture(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
+
+
+def _rows(file: Any, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows from `start` to before `end`; groups of rows that lie outside are not read."""
+    first = 0  # row of the group
+    for number in range(file.num_row_groups):
+        last = first + file.metadata.row_group(number).num_rows
+        if last > start and first < end:
+            at = first
+            for batch in file.iter_batches(batch_size=_BATCH, row_groups=[number], columns=columns):
+                if at >= end:
+                    return
+                inside = batch.slice(max(0, start - at), min(len(batch), end - at) - max(0, start - at))
+                yield from inside.to_pylist() if at + len(batch) > start else ()
+                at += len(batch)
+        first = last
+
+
+def _columns(file: Any, place: str) -> tuple[str, str | None]:
+    schema = file.schema_arrow
+    return picture_columns(schema.names, embedded_columns(schema), place)
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Any]:
+    """The file; raises `CaptuneError` where it is none, or not whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    local = not remote.is_remote(place)
+    if local:
+        check_file(Path(place))
+    with nullcontext(place) if local else remote.opened(place) as source:
+        try:
+            file = pq.ParquetFile(source, memory_map=local, pre_buffer=False)
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a server that gives whole files alone
+            raise CaptuneError(
+                f"{place}: not a whole Parquet file ({_first(error)}).", "Download or write it again."
+            ) from None
+        with file:
+            yield file
+
+
+def _first(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

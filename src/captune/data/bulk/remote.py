@@ -1,0 +1,220 @@
+"""Files elsewhere: `s3://`, `gs://`, `memory://` … through fsspec, and pictures on the web.
+
+Credentials come from where the file system's own library looks for them (environment variables,
+its configuration files, the machine's role), never from captune's options.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from captune.core.errors import CaptuneError, missing_extra
+from captune.data.images import ImageError
+
+LARGEST_PICTURE = 512 * 1024 * 1024  # bytes
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_WEB = ("http", "https")
+_TIMEOUT = 30.0
+# What the libraries behind fsspec raise besides OSError, by their modules: only one that is loaded can raise.
+_FOREIGN = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp.client_exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("huggingface_hub.errors", "HfHubHTTPError"),
+)
+_PACKAGES = {
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is an address such as `s3://bucket/key` and not a path."""
+    return _SCHEME.match(name) is not None
+
+
+def is_web(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A source that gets the bytes of a picture from its address; raises `ImageError`."""
+
+    url: str
+
+    def __call__(self) -> bytes:
+        return fetch(self.url)
+
+
+def fetch(url: str) -> bytes:
+    """The bytes of a picture; raises `ImageError` with the reason."""
+    try:
+        return _from_web(url) if is_web(url) else read(url)
+    except CaptuneError as error:
+        reason = error.message.removeprefix(f"{url}: ").rstrip(".")
+        raise ImageError(url, reason, error.hint, kind="missing") from None
+
+
+def read(url: str) -> bytes:
+    """The whole of a file."""
+    with explained(url):
+        data: bytes = filesystem(url)[0].cat_file(url)
+        return data
+
+
+@contextmanager
+def opened(url: str, *, stream: bool = False) -> Iterator[Any]:
+    """A file to read and seek in, read ahead in large steps; as a `stream`, to read from its beginning alone."""
+    with explained(url):
+        fs, path = filesystem(url)
+        with fs.open(path, "rb", block_size=0 if stream else 8 * 1024 * 1024) as file:
+            yield file
+
+
+def exists(url: str) -> bool:
+    with explained(url):
+        fs, path = filesystem(url)
+        return bool(fs.exists(path))
+
+
+def is_folder(url: str) -> bool:
+    with explained(url):
+        fs, path = filesystem(url)
+        return bool(fs.isdir(path))
+
+
+def matching(url: str) -> list[str]:
+    """Addresses of the files that match a pattern, sorted."""
+    with explained(url):
+        fs, path = filesystem(url)
+        found = fs.glob(path, detail=True)
+        return [address(url, name) for name, facts in sorted(found.items()) if facts["type"] == "file"]
+
+
+def walk(url: str, recursive: bool = True) -> Iterator[str]:
+    """Addresses of the files in a folder, its own first, then those of its folders."""
+    with explained(url):
+        fs, path = filesystem(url)
+        if not fs.exists(path):
+            raise FileNotFoundError(path)
+        folders = [path]
+        while folders:
+            here = folders.pop()
+            inside = sorted(fs.ls(here, detail=True), key=lambda one: one["name"])
+            fs.invalidate_cache()  # it would keep every listing of a tree of millions
+            # Object stores keep a folder's own mark, an empty object, among its files.
+            files = [one["name"] for one in inside if one["type"] == "file" and not one["name"].endswith("/")]
+            yield from (address(url, name) for name in files if name.strip("/") != here.strip("/"))
+            if recursive:
+                folders += [one["name"] for one in reversed(inside) if one["type"] == "directory"]
+
+
+def address(url: str, path: str) -> str:
+    """The address of a path on the file system that `url` is on."""
+    scheme = url.partition("://")[0]
+    return f"{scheme}://{path if scheme in ('file', 'local') else path.lstrip('/')}"
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system of an address, and the path on it."""
+    scheme = url.partition("://")[0].lower()
+    try:
+        import fsspec
+    except ImportError:
+        raise missing_extra("fsspec", "remote", f"Reading {scheme}:// addresses") from None
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme)
+        if package is None:
+            raise missing_extra(error.name or "s3fs", "remote", f"Reading {scheme}:// addresses") from None
+        raise CaptuneError(
+            f"{scheme}:// addresses need the package '{package}', which is not installed.", f"pip install {package}"
+        ) from None
+    except ValueError:
+        raise CaptuneError(
+            f"{url}: there is no file system named '{scheme}'.",
+            "Known are s3, gs, az, https, memory and fsspec's others.",
+        ) from None
+    return found
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Failures of a file system in the user's words, with the next step."""
+    try:
+        yield
+    except CaptuneError:
+        raise
+    except failures() as error:
+        raise explain(url, error) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What file systems that are in use raise."""
+    found: list[type[Exception]] = [OSError, http.client.HTTPException]
+    for module, name in _FOREIGN:
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def explain(url: str, error: Exception) -> CaptuneError:
+    """What a failure of a file system means, and what to do about it."""
+    scheme = url.partition("://")[0].lower()
+    said = " ".join((str(error) or type(error).__name__).split())[:200].rstrip(".")
+    kind = type(error).__name__
+    if kind in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+        return CaptuneError(f"{url}: there are no credentials for {scheme}://.", _credentials(scheme))
+    if isinstance(error, FileNotFoundError):
+        bucket = "the bucket or folder" if url.endswith("/") else "the file, its folder or its bucket"
+        return CaptuneError(f"{url}: {bucket} does not exist.", "Check the address and, for S3, AWS_ENDPOINT_URL.")
+    if isinstance(error, PermissionError):
+        return CaptuneError(f"{url}: access was refused ({said}).", _credentials(scheme))
+    if isinstance(error, TimeoutError) or "Timeout" in kind:
+        return CaptuneError(f"{url}: no answer in time ({said}).", "Check the network and run the command again.")
+    return CaptuneError(f"{url}: {said}.", "Check the address and the network, and run the command again.")
+
+
+def _credentials(scheme: str) -> str:
+    if scheme in ("s3", "s3a"):
+        return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) to an account that may do this."
+    return f"Log in as the library for {scheme}:// expects it, with an account that may do this."
+
+
+def _from_web(url: str) -> bytes:
+    plain = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters that people leave as they are
+    request = urllib.request.Request(plain, headers={"User-Agent": "captune"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            data: bytes = answer.read(LARGEST_PICTURE + 1)
+            length = answer.headers.get("Content-Length")
+    except urllib.error.HTTPError as error:
+        hint = "Check the address." if error.code < 500 else "Try again later."
+        raise CaptuneError(f"{url}: the server answered {error.code} ({error.reason}).", hint) from None
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise CaptuneError(f"{url}: not reached ({reason}).", "Check the address and the network.") from None
+    if len(data) > LARGEST_PICTURE:
+        raise CaptuneError(f"{url}: more than {LARGEST_PICTURE:,} bytes.", "Is it a picture?")
+    if length is not None and len(data) < int(length):
+        raise CaptuneError(f"{url}: the connection broke after {len(data):,} of {length} bytes.", "Try again.")
+    return data

@@ -1,0 +1,88 @@
+"""A job's files on a file system that fsspec knows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk.names import JOB
+from captune.data.bulk.remote import explained, filesystem
+
+# Object stores show an object when it is whole, never before. Elsewhere a file is moved into its place.
+_WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
+
+
+class RemoteStore:
+    """A folder at an address. There are no locks there: who runs one part twice at a time writes its shards twice."""
+
+    def __init__(self, out: str) -> None:
+        self.place = out.rstrip("/")
+        self._fs, self._folder = filesystem(self.place)
+        self._at_once = out.partition("://")[0].lower() in _WHOLE_AT_ONCE
+
+    def names(self) -> list[str]:
+        found: list[str] = []
+        for inside in ("", f"{JOB}/"):
+            folder = f"{self._folder}/{inside}".rstrip("/")
+            self._fs.invalidate_cache(folder)  # others write here too
+            with explained(self._address(inside)):
+                try:
+                    listed = self._fs.ls(folder, detail=True)
+                except FileNotFoundError:
+                    self._check_bucket()
+                    continue
+            files = [one["name"].rpartition("/")[2] for one in listed if one["type"] == "file"]
+            found += [inside + name for name in files if name and not name.startswith(".")]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        with explained(self._address(name)):
+            data: bytes = self._fs.cat_file(self._path(name))
+            return data
+
+    def publish(self, name: str, data: bytes | Path) -> None:
+        target = self._path(name)
+        folder, _, base = target.rpartition("/")
+        mine = f"{folder}/.{base}.{socket.gethostname()}-{os.getpid()}.part"
+        place = target if self._at_once else mine
+        with explained(self._address(name)):
+            try:
+                if not self._at_once:
+                    self._fs.makedirs(folder, exist_ok=True)
+                if isinstance(data, Path):
+                    self._fs.put_file(str(data), place)
+                else:
+                    self._fs.pipe_file(place, data)
+                if not self._at_once:
+                    self._fs.mv(mine, target)
+            finally:
+                if not self._at_once:
+                    with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
+                        self._fs.rm_file(mine)
+
+    def delete(self, name: str) -> None:
+        with explained(self._address(name)):
+            try:
+                self._fs.rm_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def _check_bucket(self) -> None:
+        """A folder that is not there yet is made with its first file; a bucket is not."""
+        bucket = self._folder.strip("/").partition("/")[0]
+        if self._at_once and not self._fs.exists(bucket):
+            raise CaptuneError(f"{self.place}: there is no bucket '{bucket}'.", "Check its name, or make it first.")
+
+    def _path(self, name: str) -> str:
+        if ".." in name.split("/"):
+            raise CaptuneError(f"{name} is no name in {self.place}.", "Names may not lead out of the folder.")
+        return f"{self._folder}/{name}"
+
+    def _address(self, name: str) -> str:
+        return f"{self.place}/{name}"

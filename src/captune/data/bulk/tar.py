@@ -1,0 +1,201 @@
+"""Tar shards (WebDataset and plain): every picture in them, with or without a text.
+
+A tar on this machine is split at members, found by reading its headers alone; one elsewhere or
+compressed is one piece. What cannot be read on is one row more, named as the tar itself.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk import remote
+from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.images import PICTURE_SUFFIXES, ImageError
+
+KIND = "tar"
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar: where its header begins, and its bytes unless only headers are read."""
+
+    name: str
+    offset: int
+    data: bytes | None
+    size: int
+
+    @property
+    def key(self) -> str:
+        """What the members of a sample share: the name up to the first dot behind the folders."""
+        folder, slash, base = self.name.rpartition("/")
+        return folder + slash + base.partition(".")[0]
+
+    @property
+    def is_picture(self) -> bool:
+        base = self.name.rpartition("/")[2]
+        dot = base.rfind(".")
+        return dot > 0 and base[dot:].lower() in PICTURE_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The end of what can be read of a tar that is not whole."""
+
+    reason: str
+
+
+def find(place: str, shard_size: int) -> Iterator[Piece]:
+    """Pieces of `shard_size` pictures that split no sample: `start` is a byte, `names` those that came before."""
+    if not _is_seekable(place):
+        _check(place)
+        yield Piece(KIND, place)
+        return
+    seen: set[str] = set()
+    again: list[str] = []
+    start = count = 0
+    sample = held = 0  # where the sample at hand begins, and that of the last picture
+    key = None
+    for member in members(place, headers=True):
+        if isinstance(member, CutOff):  # no count: once the tar is whole again, the rest is to come out too
+            yield Piece(KIND, place, start, None, tuple(again))
+            return
+        if member.key != key:
+            key, sample = member.key, member.offset
+        if not member.is_picture:
+            continue
+        if count >= shard_size and sample != held:
+            yield Piece(KIND, place, start, count, tuple(again))
+            start, count, again = sample, 0, []
+        if member.name in seen:
+            again.append(member.name)
+        seen.add(member.name)
+        held = sample
+        count += 1
+    if count:
+        yield Piece(KIND, place, start, count, tuple(again))
+
+
+def read(piece: Piece) -> Iterator[Picture]:
+    for name, member in named(piece):
+        if isinstance(member, CutOff):
+            error = ImageError(name, member.reason, "Copy or download it again.", kind="truncated")
+            yield Picture(name, Unreadable(error))
+        elif name:
+            yield Picture(name, member.data if member.data is not None else Unreadable(_giant(name, member.size)))
+
+
+def named(piece: Piece) -> Iterator[tuple[str, Member | CutOff]]:
+    """Everything in the samples of a piece; a picture, and a cut-off end, has the name of its row, the rest none."""
+    seen = set(piece.names)
+    left = piece.count
+    key = None
+    for member in members(piece.place, piece.start):
+        if left == 0 and (isinstance(member, CutOff) or member.key != key):
+            return
+        if isinstance(member, CutOff):
+            yield piece.place, member
+            return
+        key = member.key
+        if not member.is_picture:
+            yield "", member
+            continue
+        name = f"{piece.place}/{member.name}"
+        if member.name in seen:  # a tar may hold a name twice
+            name = f"{name}#{member.offset}"
+        seen.add(member.name)
+        left = None if left is None else left - 1
+        yield name, member
+
+
+def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Member | CutOff]:
+    """The files in a tar from the header at byte `start` on, then perhaps why it cannot be read on.
+
+    With `headers` no data is read. Raises `CaptuneError` where the tar cannot be opened.
+    """
+    after = ""
+    with _opened(place) as file:
+        try:
+            mode = _mode(place)
+            whole = file.seek(0, os.SEEK_END) if mode == "r:" else 0
+            if mode == "r:":
+                file.seek(start)
+            with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
+                for entry in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+                    base = entry.name.rpartition("/")[2]
+                    if not entry.isfile() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
+                        continue
+                    if mode == "r:" and entry.offset_data + entry.size > whole:
+                        raise tarfile.ReadError(f"its data ends within {entry.name}")
+                    data = None
+                    if not headers and entry.size <= remote.LARGEST_PICTURE:
+                        content = tar.extractfile(entry)
+                        assert content is not None
+                        data = content.read()
+                    yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
+                    after = entry.name
+        except _BROKEN as error:
+            yield CutOff(_reason(after, str(error) or type(error).__name__))
+
+
+def _mode(place: str) -> Any:
+    """How tarfile reads: with seeking, as a stream (servers on the web may not seek), or a compressed stream."""
+    if not place.lower().endswith(".tar"):
+        return "r|*"
+    return "r|" if remote.is_web(place) else "r:"
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is none, or missing at the end of the file, is an error: tarfile takes it for the tar's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf.count(0) == tarfile.BLOCKSIZE:  # the end mark
+                raise
+            raise tarfile.ReadError(str(error) if buf else "its end is missing") from None
+
+
+def _reason(after: str, why: str) -> str:
+    where = f"after {after}" if after else "at its beginning"
+    return f"this tar cannot be read on {where} ({why}); what followed is missing"
+
+
+def _giant(name: str, size: int) -> ImageError:
+    return ImageError(name, f"has {size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
+
+
+def _is_seekable(place: str) -> bool:
+    return place.lower().endswith(".tar") and not remote.is_remote(place)
+
+
+def _check(place: str) -> None:
+    """Raise `CaptuneError` where there is no such file."""
+    with _opened(place):
+        return
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Any]:
+    if remote.is_remote(place):
+        with remote.opened(place, stream=remote.is_web(place)) as file:
+            yield file
+        return
+    try:
+        with open(place, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise CaptuneError(f"There is no file {place}.", "Check the path.") from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {place}: {error.strerror or error}.", "Check the path and the disk.") from None

@@ -1,0 +1,129 @@
+"""Result shards as tars: the input's samples with the caption added, as WebDataset reads them.
+
+`key.txt` is the caption, `key.json` the row; what a sample had under these names becomes
+`key.original.txt` and `key.original.json`. A failed picture keeps its place, without `key.txt`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
+from captune.data.bulk.pieces import Piece, read_piece
+from captune.data.bulk.store import Store
+from captune.data.bulk.tar import CutOff, named
+from captune.data.formats.embedded import suffix_of
+from captune.data.images import PICTURE_SUFFIXES, ImageError
+from captune.data.writers.json import dumped
+from captune.data.writers.row import CaptionRow
+from captune.data.writers.writer import encodable, one_line
+
+_ADDED = ("txt", "json")
+
+
+def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None:
+    """Write the pictures of a piece with what came of them: `rows`, one for each picture and in order.
+
+    The same rows give the same bytes: files have no times and no owners. Pictures are read again;
+    they go in as they are, and so do the other members of a tar's samples.
+    """
+    following = iter(rows)
+    taken: set[str] = set()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, file_name, data in _contents(piece):
+            if not name:
+                assert data is not None
+                _add(tar, file_name, data)
+                continue
+            row = next(following)
+            if row.image != name:
+                raise CaptuneError(f"{piece.place} has {name} where {row.image} was.", "It changed: start a new job.")
+            stem, dot, suffix = file_name.rpartition(".")
+            key = next(key for key in _keys(stem, file_name, piece) if key not in taken)
+            taken |= {key, file_name}
+            if data is not None:
+                _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
+            if row.captions:
+                lines = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)
+                _add(tar, f"{key}.txt", lines.encode())
+            _add(tar, f"{key}.json", dumped(row, "utf-8").encode())
+
+
+def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], piece: Piece) -> None:
+    """Put such a tar into a store, at once or not at all; it is written to a temporary file first."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="captune-", suffix=".tar") as file:
+            write_tar(rows, piece, file)
+            file.flush()
+            store.publish(name, Path(file.name))
+    except OSError as error:
+        raise disk_error(error, tempfile.gettempdir()) from error
+
+
+def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The rows (as `CaptionRow.to_json` made them) of a tar that `write_tar` wrote, in order."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for entry in tar:
+            if entry.name.endswith(".json") and not entry.name.endswith(".original.json"):
+                content = tar.extractfile(entry)
+                assert content is not None
+                yield json.loads(content.read())
+
+
+def _contents(piece: Piece) -> Iterator[tuple[str, str, bytes | None]]:
+    """Row, file name and bytes of what goes into the tar; no row: another member of a sample."""
+    if piece.kind != "tar":
+        for picture in read_piece(piece):
+            data = _bytes_of(picture.source)
+            yield picture.name, _file_name(picture.name, data or b""), data
+        return
+    for name, member in named(piece):
+        if isinstance(member, CutOff):
+            yield name, "cut-off.tar", None
+        elif name:
+            yield name, member.name, member.data
+        elif member.data is not None:
+            stem, _, suffix = member.name.rpartition(".")
+            yield "", f"{stem}.original.{suffix}" if suffix in _ADDED else member.name, member.data
+
+
+def _keys(stem: str, file_name: str, piece: Piece) -> Iterator[str]:
+    """Names for a picture's texts: `key`, else `key.png` (two pictures of a sample), else `key-2` (another sample)."""
+    yield stem
+    if piece.kind == "tar":
+        yield file_name
+    yield from (f"{stem}-{number}" for number in itertools.count(2))
+
+
+def _file_name(name: str, data: bytes) -> str:
+    """A name within the tar for a picture that came from elsewhere: no dots but the one before its suffix."""
+    folder, _, base = name.partition("://")[2].rpartition("/") if "://" in name else name.rpartition("/")
+    stem, dot, suffix = base.rpartition(".")
+    if not (dot and "." + suffix.lower() in PICTURE_SUFFIXES):
+        stem, suffix = base, suffix_of(data)[1:]
+    kept = [part for part in folder.split("/") if part not in ("", ".", "..")]
+    return "/".join([*kept, f"{stem.replace('.', '_') or 'picture'}.{suffix}"])
+
+
+def _bytes_of(source: str | bytes | Callable[[], bytes]) -> bytes | None:
+    """The file of a picture, or None where it cannot be had: its row says why."""
+    try:
+        if isinstance(source, str):
+            return Path(source).read_bytes()
+        return source() if callable(source) else source
+    except (OSError, ImageError):
+        return None
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,59 @@
+"""Captions in tars with their pictures, as WebDataset reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from captune.core.errors import UsageError
+from captune.data.bulk.pieces import SHARD_SIZE, Piece
+from captune.data.bulk.store import open_store
+from captune.data.bulk.tar_shards import publish_tar
+from captune.data.writers.alt_text import check_source
+from captune.data.writers.row import CaptionRow
+from captune.data.writers.writer import needs_file
+
+
+class TarWriter:
+    """Tar shards `captions-00000.tar`, … of 1,000 pictures: each as it is, with `key.txt` and its row as `key.json`.
+
+    A job keeps the samples of input tars together with all their other members. A failed picture has no `key.txt`.
+    """
+
+    def __init__(self, out: Path | None, stream: TextIO) -> None:
+        if out is None:
+            raise needs_file("A tar", "captions/")
+        if out.is_file() or out.suffix == ".tar":
+            raise UsageError(f"{out} is one file, tars need a folder.", "For example: --out captions/")
+        self._store = open_store(str(out))
+        self._held: list[CaptionRow] = []
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, row: CaptionRow) -> None:
+        """Write a row whose `image` is a path or an address."""
+        if row.captions:
+            check_source(row.image)
+        self._held.append(row)
+        if len(self._held) == SHARD_SIZE:
+            self._write_held()
+
+    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
+        """Write a tar of a piece of the input, with a row for each of its pictures, in order."""
+        publish_tar(self._store, f"captions-{self._count:05d}.tar", rows, piece)
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._held:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        names = tuple(row.image for row in self._held)
+        self.write_piece(Piece("files", "", self._count * SHARD_SIZE, len(names), names), self._held)
+        self._held = []

@@ -1,0 +1,59 @@
+"""Captions to an address such as `s3://bucket/captions.csv`: written here, and put there when they are whole."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from captune.data.bulk.pieces import Piece
+from captune.data.bulk.store import open_store
+from captune.data.writers.row import CaptionRow
+
+
+class UploadedWriter:
+    """Any writer whose files go elsewhere. After an error nothing is put there."""
+
+    def __init__(self, writer: Any, out: str, stream: TextIO) -> None:
+        self._writer, self._out, self._stream = writer, out.rstrip("/"), stream
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="captune-")))
+        is_file = bool(Path(self._out).suffix)
+        self._parent = self._out.rpartition("/")[0] if is_file else self._out
+        open_store(self._parent).names()  # a place that cannot be reached is told before the work
+        inner = self._writer(self._folder / self._out.rpartition("/")[2] if is_file else self._folder, self._stream)
+        self._inner = ExitStack()
+        self._open = self._inner.enter_context(inner)
+        return self
+
+    def write(self, row: CaptionRow) -> None:
+        self._open.write(row)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            self._inner.__exit__(kind, error, trace)
+            if kind is None:
+                self._send()
+
+    def _send(self) -> None:
+        """Put what was written in its place, and make room."""
+        store = open_store(self._parent)
+        for path in sorted(self._folder.rglob("*")):
+            if path.is_file():
+                store.publish(path.relative_to(self._folder).as_posix(), path)
+                path.unlink()
+
+
+class UploadedPieceWriter(UploadedWriter):
+    """A writer of whole pieces: what a piece became is put there at once."""
+
+    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
+        self._open.write_piece(piece, rows)
+        self._send()

@@ -1,0 +1,127 @@
+"""Where a job keeps its files: a folder, and an S3 server on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captune.core.errors import CaptuneError
+from captune.core.records import Caption
+from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.store import Held, Store, open_store
+from captune.data.images import ImageError
+from captune.data.writers import CaptionRow, PieceWriter, open_writer
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return open_store("s3://photos/out/")
+    return open_store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/out")
+
+
+def test_files_by_name(store: Store, tmp_path: Path) -> None:
+    assert store.names() == []
+    store.publish("b.jsonl", b"1\n")
+    store.publish("_job/manifest.json", b"{}")
+    store.publish("b.jsonl", b"2\n")
+    (tmp_path / "big").write_bytes(os.urandom(6_000_000))  # of several parts on S3
+    store.publish("a.bin", tmp_path / "big")
+    assert store.names() == ["_job/manifest.json", "a.bin", "b.jsonl"]
+    assert store.read("b.jsonl") == b"2\n"
+    assert store.read("a.bin") == (tmp_path / "big").read_bytes()
+    store.delete("a.bin")
+    store.delete("a.bin")
+    assert store.names() == ["_job/manifest.json", "b.jsonl"]
+    with pytest.raises(CaptuneError, match=r"a\.bin"):
+        store.read("a.bin")
+    with store.lock("_job/lock"):
+        pass
+
+
+def test_a_folder_leaves_nothing_half_written(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+    store.publish("a", b"1")
+    with pytest.raises(CaptuneError):
+        store.publish("a", tmp_path / "gone")
+    assert store.read("a") == b"1"
+    assert os.listdir(tmp_path / "out") == ["a"]
+    with store.lock("lock"), pytest.raises(Held), open_store(str(tmp_path / "out")).lock("lock"):
+        pytest.fail("both hold it")
+
+
+def test_a_place_that_cannot_be_used(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CaptuneError, match="there is no bucket 'nowhere'"):
+        open_store("s3://nowhere/out").names()
+    with pytest.raises(CaptuneError, match="does not exist"):
+        open_store("s3://nowhere/out").publish("a", b"1")
+    with pytest.raises(CaptuneError, match="is no name in"):
+        open_store("s3://photos/out").publish("../a", b"1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    type(s3).clear_instance_cache()
+    with pytest.raises(CaptuneError, match="there are no credentials") as caught:
+        open_store("s3://photos/out").names()
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+    type(s3).clear_instance_cache()
+
+
+def test_pictures_from_s3(s3: Any) -> None:
+    s3.touch("photos/in/")  # what a console makes of a folder
+    for name in ("b.jpg", "two/c.jpg", "one/a.jpg", "notes.txt"):
+        s3.pipe(f"photos/in/{name}", name.encode())
+    s3.pipe("photos/in/empty.jpg", b"")
+    (piece,) = find_pieces(["s3://photos/in"])
+    found = {picture.name: picture.source() for picture in read_piece(piece) if callable(picture.source)}
+    assert list(found) == [f"s3://photos/in/{n}" for n in ("b.jpg", "empty.jpg", "one/a.jpg", "two/c.jpg")]
+    assert found["s3://photos/in/one/a.jpg"] == b"one/a.jpg"
+    assert [p.names for p in find_pieces(["s3://photos/in/{one,two}/*.jpg"])] == [
+        ("s3://photos/in/one/a.jpg", "s3://photos/in/two/c.jpg")
+    ]
+    s3.rm("photos/in/b.jpg")
+    (lost,) = [p.source for p in read_piece(piece) if p.name.endswith("b.jpg")]
+    assert callable(lost)
+    with pytest.raises(ImageError, match="does not exist"):
+        lost()
+    with pytest.raises(CaptuneError, match="does not exist"):
+        list(find_pieces(["s3://photos/none/"]))
+
+
+def test_tars_to_s3(s3: Any, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    with open_writer("tar", "s3://photos/tars") as writer:
+        assert isinstance(writer, PieceWriter)
+        for piece in find_pieces([str(tmp_path)], shard_size=1):
+            writer.write_piece(piece, [CaptionRow(piece.names[0], (Caption("a dog", 0.5),), "ok", None, "m")])
+            assert s3.ls("photos/tars", refresh=True)[-1].endswith(f"captions-{piece.start:05d}.tar")
+    assert b"a dog" in s3.cat("photos/tars/captions-00001.tar")
+
+
+def fail(out: str, row: CaptionRow) -> None:
+    with open_writer("csv", out) as writer:
+        writer.write(row)
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("out", ["captions.csv", "texts"])
+def test_captions_to_s3(s3: Any, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = CaptionRow("in/a.jpg", (Caption("a dog", 0.5),), "ok", None, "m")
+    with pytest.raises(ConnectionError):
+        fail(f"s3://photos/{out}", row)
+    assert s3.ls("photos", refresh=True) == []
+    with open_writer("csv" if out.endswith("csv") else "sidecar", f"s3://photos/{out}") as writer:
+        writer.write(row)
+    written = "photos/captions.csv" if out.endswith("csv") else "photos/texts/in/a.txt"
+    assert b"a dog" in s3.cat(written)
+    with pytest.raises(CaptuneError, match="no bucket"), open_writer("csv", "s3://nowhere/a.csv"):
+        pytest.fail("opened")
+    assert os.listdir(tmp_path) == []
