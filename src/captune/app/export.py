@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captune.app.caption import find_pictures
 from captune.app.export_check import Check, check, refuse_few, refuse_other
 from captune.app.export_score import Score, score
 from captune.core.config import resolve
@@ -21,6 +20,7 @@ from captune.core.files import write_json
 from captune.core.folders import check_free, whole_folder
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
+from captune.data.bulk.listing import find_pictures
 from captune.data.prepared import read_split
 from captune.data.words import Words
 from captune.exporters import EXPORTERS
