@@ -12,7 +12,7 @@ Schemas = Mapping[str, Any]
 
 
 def routes(api: Mapping[str, Any], search: set[str], table: Table) -> str:
-    """Every route with its fields, then what stands in them, then what can go wrong; the `search` options are listed once."""
+    """Every route with its fields, what stands in them, and what can go wrong; the `search` options are listed once."""
     schemas, parts, told, within = api["components"]["schemas"], [], False, list[str]()
     for path, methods in api["paths"].items():
         for method, route in methods.items():

@@ -19,7 +19,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SHELL, PYTHON = "sh", "python"
 # What stands in pages beside commands: outputs, files and pictures drawn with letters.
 SHOWN = ("", "json", "toml", "yaml", "nginx", "dockerfile", "text")
-_MARK = re.compile(r"<!-- (given|not run|printed)(?:: (.*?))? -->")
+_MARK = re.compile(r"^<!-- (given|not run|printed)(?:: (.*))? -->$", re.MULTILINE)
+_BLOCK = re.compile(
+    r"(?P<marks>(?:^<!-- [^\n]* -->\n\s*)*)^(?P<fence>```+)(?P<language>\S*)\n(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -47,27 +51,15 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of a page in order. A mark with anything but marks and space between it and a block is an error."""
-    found: list[Block] = []
-    marks: dict[str, str] = {}
-    fence, first, code = "", 0, list[str]()
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        if fence:
-            if line.strip() == fence:
-                given = tuple(name.strip() for name in marks.pop("given", "").split(",") if name.strip())
-                text = "".join(f"{one}\n" for one in code)
-                why = marks.pop("not run", "")
-                found.append(Block(page, first, language, text, given, why, "printed" in marks))
-                fence, marks = "", {}
-            else:
-                code.append(line)
-        elif opened := re.match(r"\s*(```+)(\S*)", line):
-            fence, language = opened.groups()
-            first, code = number, []
-        elif mark := _MARK.match(line.strip()):
-            marks[mark[1]] = mark[2] or ""
-        elif marks and line.strip():
-            raise ValueError(f"{page.name}:{number}: the comment <!-- {next(iter(marks))} --> belongs before a block.")
-    if fence or marks:
-        raise ValueError(f"{page.name} ends within a block or behind a comment that belongs to one.")
+    """All blocks of a page in order; a comment that stands before none is an error."""
+    text, found, used = page.read_text(encoding="utf-8"), [], 0
+    for block in _BLOCK.finditer(text):
+        marks = dict(_MARK.findall(block["marks"]))
+        used += len(marks)
+        given = tuple(name.strip() for name in marks.get("given", "").split(",") if name.strip())
+        line = text.count("\n", 0, block.start("fence")) + 1
+        why = marks.get("not run", "")
+        found.append(Block(page, line, block["language"], block["code"], given, why, "printed" in marks))
+    if used < len(_MARK.findall(text)):
+        raise ValueError(f"{page.name}: a comment such as <!-- given --> belongs directly before a block.")
     return found

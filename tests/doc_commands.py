@@ -15,6 +15,11 @@ from doc_blocks import ROOT
 
 _EXTRAS = re.compile(r"captune\[([\w,]+)\]")
 _ENDS = ("|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")")
+# Of Docker, in the text of containers.md.
+_OTHERS = frozenset(
+    "--build-arg --secret --env --volume --network --read-only --tmpfs --cap-drop --security-opt --cpus --user "
+    "--shm-size".split()
+)
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
@@ -61,7 +66,8 @@ def unknown_flags(text: str) -> list[str]:
         if words[0] == "captune" and len(words) > 1 and words[1] in VERBS:
             found += [flag for flag in _FLAG.findall(code) if flag not in flags(words[1])]
         elif words[0].startswith("--"):
-            found += [flag for flag in _FLAG.findall(code) if not any(flag in flags(verb) for verb in VERBS)]
+            known = _OTHERS.union(*map(flags, VERBS))
+            found += [flag for flag in _FLAG.findall(code) if flag not in known]
     return found
 
 

@@ -4,8 +4,8 @@
 
 A command line of the docs costs a third of a second this way instead of three. A request is a line of
 JSON with the files for stdout and stderr (for a command: stdin first) beside it. The answer to a
-command is its process id, then its exit code; other requests are answered by an empty line, and each
-line of code that follows by its traceback, empty where there is none.
+command is its process id, then its exit code, or nothing where it crashed. Other requests are answered
+by an empty line, and each line of code that follows by its traceback, empty where there is none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import signal
 import socket
 import sys
 import traceback
+from code import InteractiveInterpreter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 BEFOREHAND = (
     "torch", "transformers.models.auto", "transformers.models.blip.modeling_blip", "transformers.models.bert",
@@ -52,7 +53,7 @@ def main(address: str) -> None:
             connection.close()
 
 
-def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]) -> None:
+def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]) -> NoReturn:
     """In the copy: become what was asked for, and never return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -62,18 +63,13 @@ def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    code = 1
-    try:
-        if "words" in request:
-            connection.sendall(b"%d\n" % os.getpid())
-            code = _command(request["words"])
-            connection.sendall(b"%d\n" % code)
-        else:
-            code = _python(connection)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    if "words" in request:
+        connection.sendall(b"%d\n" % os.getpid())
+        code = _command(request["words"])
+        connection.sendall(b"%d\n" % code)
+    else:
+        _python(connection)
+    sys.exit()
 
 
 def _command(words: list[str]) -> int:
@@ -83,27 +79,29 @@ def _command(words: list[str]) -> int:
     try:
         captune()
     except SystemExit as ended:
+        sys.stdout.flush()
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        return 1
 
 
-def _python(connection: socket.socket) -> int:
-    """Run the code of each line in one namespace, as a notebook does."""
-    scope: dict[str, Any] = {"__name__": "__main__"}
+class _Session(InteractiveInterpreter):
+    """Code after code in one namespace, as in a notebook; `said` is the traceback of the last, if it failed."""
+
+    said = ""
+
+    def showtraceback(self) -> None:
+        self.said = traceback.format_exc()
+
+
+def _python(connection: socket.socket) -> None:
+    session = _Session({"__name__": "__main__"})
     sys.path.insert(0, "")
     connection.sendall(b"\n")
     with connection.makefile("r", encoding="utf-8") as asked:
         for line in asked:
-            said = ""
-            try:
-                exec(compile(json.loads(line), "block", "exec"), scope)
-            except (Exception, SystemExit):
-                said = traceback.format_exc()
+            session.said = ""
+            session.runcode(compile(json.loads(line), "block", "exec"))
             sys.stdout.flush()
-            connection.sendall(json.dumps(said).encode() + b"\n")
-    return 0
+            connection.sendall(json.dumps(session.said).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -59,5 +59,5 @@ def test_a_comment_away_from_its_block_is_an_error(tmp_path: Path) -> None:
     (block,) = blocks(page)
     assert (block.given, block.not_run, block.line, block.code) == (("a", "b"), "why", 4, "x\n")
     page.write_text("<!-- not run: why -->\n\ntext\n\n```sh\nx\n```\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="belongs before a block"):
+    with pytest.raises(ValueError, match="directly before a block"):
         blocks(page)
