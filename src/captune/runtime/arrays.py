@@ -9,8 +9,8 @@ Array = np.ndarray
 
 def log_sum_exp(logits: Array) -> Array:
     """log Σ exp over the last axis, which is kept with length 1."""
-    highest = logits.max(-1, keepdims=True)
-    return highest + np.log(np.exp(logits - highest).sum(-1, keepdims=True))
+    most = logits.max(-1, keepdims=True)
+    return most + np.log(np.exp(logits - most).sum(-1, keepdims=True))
 
 
 def highest(scores: Array, count: int) -> tuple[Array, Array]:
