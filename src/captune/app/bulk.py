@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from captune.app.bulk_end import Counted, Ending, count, finish, remove, rows_of, write_failures
+from captune.app.bulk_ray import work_on_ray
 from captune.app.bulk_start import Asked, Job, begun, check_same, load, part_of
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
-from captune.core.progress import SILENT, Progress
+from captune.core.progress import SILENT, Progress, Task
 from captune.core.records import Caption
 from captune.data.bulk.manifest import FAILURES, MANIFEST, REPORT, Listing, Manifest
 from captune.data.bulk.pieces import find_pieces
@@ -29,6 +31,10 @@ from captune.data.workers import cores
 from captune.data.writers import WRITERS
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import is_folder
+
+if TYPE_CHECKING:
+    from captune.engine.bulk import Finished, Manner
+    from captune.engine.decoding_ahead import Shard
 
 _PICTURES_PER_PROCESS = 16
 _WARNINGS = 20
@@ -154,9 +160,12 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
 
 def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
     """Caption shards; returns how many pictures. What was whole when it is stopped stays, and is said."""
-    captioner = job.captioner or load(job.asked, progress)
+    if job.asked.resolved.values.job.engine == "ray":
+        job.captioner = None  # the workers load the model: this process makes room for theirs
+    else:
+        job.captioner = job.captioner or load(job.asked, progress)
     try:
-        return _work(job, captioner, todo, again, progress)
+        return _work(job, todo, again, progress)
     except (KeyboardInterrupt, SystemExit, CaptuneError):
         done = job.done() & set(job.numbers)
         progress.say(f"{len(done):,} of {len(job.numbers):,} shards are whole; the same command goes on with the rest.")
@@ -165,41 +174,26 @@ def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> 
         raise
 
 
-def _work(job: Job, captioner: Captioner, todo: list[int], again: set[int], progress: Progress) -> int:
-    from captune.engine.bulk import Manner, caption_pieces
-    from captune.engine.decoding_ahead import Shard
+def _work(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
+    from captune.engine.bulk import Manner
 
-    values = captioner.options
+    values = job.asked.resolved.values
     pictures = job.listing.pictures(todo)
-    few = cores() if pictures is None else max(1, pictures // _PICTURES_PER_PROCESS)
     manner = Manner(
         job.asked.shards,
         pieces=len(job.listing),
         batch_size=values.caption.batch_size,
-        workers=min(values.caption.workers or cores(), few),
+        workers=values.caption.workers,
         max_pixels=values.caption.max_pixels,
         language=values.translation.language,
         fingerprints=not job.asked.temporary,
     )
-
-    def shards() -> Iterator[Shard]:
-        for number in todo:
-            piece = job.listing[number]
-            yield Shard(number, piece, _earlier(job, number) if number in again else ())
-
     whole = job.listing.pictures(job.numbers)
     before = 0 if whole is None or pictures is None else whole - pictures
     captioned = warned = 0
     with progress.task("Captioning", whole, before) as task:
-        work = caption_pieces(
-            _speaker(captioner),
-            captioner.backbone.pixels,
-            shards(),
-            job.asked.store,
-            manner,
-            advance=task.advance,
-            check_missing=job.asked.inputs.check_there,
-        )
+        engine = work_on_ray if values.job.engine == "ray" else _work_here
+        work = engine(job, todo, partial(_shard, job, again), manner, progress, task)
         with closing(work):
             for finished in work:
                 captioned += finished.pictures
@@ -211,6 +205,31 @@ def _work(job: Job, captioner: Captioner, todo: list[int], again: set[int], prog
     return captioned
 
 
+def _work_here(
+    job: Job, todo: list[int], shard: partial[Shard], manner: Manner, progress: Progress, task: Task
+) -> Generator[Finished]:
+    from captune.engine.bulk import caption_pieces
+
+    assert job.captioner is not None
+    pictures = job.listing.pictures(todo)
+    few = cores() if pictures is None else max(1, pictures // _PICTURES_PER_PROCESS)
+    return caption_pieces(
+        speaker(job.captioner),
+        job.captioner.backbone.pixels,
+        map(shard, todo),
+        job.asked.store,
+        replace(manner, workers=min(manner.workers or cores(), few)),
+        advance=task.advance,
+        check_missing=job.asked.inputs.check_there,
+    )
+
+
+def _shard(job: Job, again: set[int], number: int) -> Shard:
+    from captune.engine.decoding_ahead import Shard
+
+    return Shard(number, job.listing[number], _earlier(job, number) if number in again else ())
+
+
 def _earlier(job: Job, number: int) -> tuple[CaptionRow, ...]:
     """The rows of a shard that its failed pictures can be captioned into again; none: the whole is done anew."""
     rows = tuple(rows_of(job, number))
@@ -220,7 +239,7 @@ def _earlier(job: Job, number: int) -> tuple[CaptionRow, ...]:
     return () if lost or piece.count not in (None, len(rows)) else rows
 
 
-def _speaker(captioner: Captioner) -> Callable[[np.ndarray], list[list[Caption]]]:
+def speaker(captioner: Captioner) -> Callable[[np.ndarray], list[list[Caption]]]:
     """Captions of pixels as the options ask, translated where they ask for that."""
     values = captioner.options
     translator = captioner.translator(values)

@@ -6,7 +6,7 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +75,7 @@ class DecodingAhead:
 
     A thread reads the pieces, `workers` processes (0: one a core) decode, and at most `ahead` pictures
     wait for the model. A picture that kills its decoder or hangs in it is lost, its neighbours are not.
+    Where `shards` may keep its reader waiting, `stop` ends them.
     """
 
     def __init__(
@@ -87,12 +88,13 @@ class DecodingAhead:
         ahead: int,
         fingerprints: bool = True,
         timeout: float = TIMEOUT_SECONDS,
+        stop: Callable[[], None] = lambda: None,
     ) -> None:
         settings = {
             "size": pixels.size, "resample": int(pixels.resample), "shorter": pixels.shorter, "fast": pixels.fast,
             "max_pixels": max_pixels, "fingerprints": fingerprints,
         }  # fmt: skip
-        self._shards = shards
+        self._shards, self._stop = shards, stop
         self._side = pixels.size
         self._processes = Workers([*WORKER, json.dumps(settings)], workers or cores(), timeout=timeout)
         self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
@@ -106,6 +108,7 @@ class DecodingAhead:
 
     def __exit__(self, *exc: object) -> None:
         self._left.set()
+        self._stop()
         self._processes.__exit__()
         self._reader.shutdown(wait=True)
 
