@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError, missing_extra
 
+_ANSWER_SECONDS = 3.0
 _AUTO, _LOCAL = "auto", "local"
 # Pictures never go through Ray's object store; what it takes by itself is a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -29,10 +31,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster that is alive."""
+    """A machine of the cluster; `host` names it to people, at `address` Ray's process there is reached."""
 
     id: str
     host: str
+    address: tuple[str, int]
     cores: float
     gpus: float
 
@@ -46,18 +49,26 @@ class Node:
         return Share(gpus, int(self.cores / workers) if workers else 0, workers)
 
 
+def is_there(node: Node) -> bool:
+    """Whether Ray answers on a node: the cluster itself hears of a loss later than those who talked to its workers."""
+    try:
+        with socket.create_connection(node.address, timeout=_ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
 def nodes() -> list[Node]:
-    """The nodes of the cluster that are alive, in a fixed order."""
+    """The nodes of the cluster that are alive as far as it knows, in a fixed order."""
     import ray
 
     found = []
     for node in ray.nodes():
         if node["Alive"]:
-            has = node["Resources"]
-            host = node["NodeManagerHostname"]
-            found.append(
-                Node(node["NodeID"], f"{host} ({node['NodeManagerAddress']})", has.get("CPU", 0), has.get("GPU", 0))
-            )
+            has, ip = node["Resources"], node["NodeManagerAddress"]
+            host = f"{node['NodeManagerHostname']} ({ip})"
+            address = (ip, node["NodeManagerPort"])
+            found.append(Node(node["NodeID"], host, address, has.get("CPU", 0), has.get("GPU", 0)))
     return sorted(found, key=lambda node: (node.host, node.id))
 
 

@@ -12,7 +12,7 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import Progress, Task
 from captune.engine.bulk import Finished
 from captune.engine.decoding_ahead import Shard
-from captune.engine.ray_cluster import Node, Share, connected, nodes
+from captune.engine.ray_cluster import Node, Share, connected, is_there, nodes
 from captune.engine.ray_worker import Duty, Ready, Refused, Told, Worker
 
 # One is being written, one captioned, one read.
@@ -218,7 +218,7 @@ class _Crew:
 
     def _lost(self, member: _Member, error: Exception) -> None:
         """A worker is dead. A shard answers for that only where its node lives on."""
-        gone = member.node.id not in {node.id for node in nodes()}
+        gone = not is_there(member.node)
         shards = f"; {len(member.held)} unfinished shards run again" if member.held else ""
         if gone:
             self._progress.warn(f"Lost the node {member.node.host}{shards}.")
