@@ -2,9 +2,10 @@
 
     python benchmarks/bulk_ray.py [--pictures 2000] [--times 5] [--model runs/x]
 
-The pictures are those of bulk_kills.py. The cluster is `ray.cluster_utils.Cluster`: processes of this machine that pretend to be
-nodes of one core each. In each round one of the two is killed (its raylet gets SIGKILL, and its workers with it) at a
-random moment between the first shard and the time the whole took without a kill; another one joins for the next round.
+The pictures are those of bulk_kills.py. The cluster is `ray.cluster_utils.Cluster`: processes of this machine that
+pretend to be nodes of one core each. In each round one of the two is killed (its raylet gets SIGKILL, and its workers
+with it) at a random moment between the first shard and the time the whole took without a kill; another one joins for
+the next round.
 """
 
 from __future__ import annotations
@@ -79,11 +80,15 @@ def main() -> None:
             _, said = job.communicate()
             check(here / out, expected)
             noticed = "lost with shards in hand" if "Lost the node" in said else "had nothing in hand"
-            rows.append((f"a node after {after:.0f} s, {noticed}", f"{time.monotonic() - began:.0f} s", f"{before}", "equal"))
+            rows.append(
+                (f"a node after {after:.0f} s, {noticed}", f"{time.monotonic() - began:.0f} s", f"{before}", "equal")
+            )
             add_node(made)
         columns = ("killed", "the job took", "shards whole before it", "files")
         print("\n" + markdown(columns, rows))
-        print(f"\n{asked.pictures} pictures in {shards} shards; {asked.times} of two nodes killed; none lost, none twice")
+        print(
+            f"\n{asked.pictures} pictures in {shards} shards; {asked.times} of two nodes killed; none lost, none twice"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster by a model that some pictures kill: `python ray_deaths.py ADDRESS FOLDER`, prints what came of it."""
+"""Shards on a Ray cluster by a model that a picture kills: `python ray_deaths.py ADDRESS FOLDER` prints what came."""
 
 from __future__ import annotations
 

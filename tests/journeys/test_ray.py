@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lively import LIVELY
 from PIL import Image
-from ray_nodes import add_node, at_work, cluster, end, shards, start, until, workers
 
 from captune.models import FAMILIES
+from lively import LIVELY
+from ray_deaths import DEADLY, SHARDS
+from ray_nodes import add_node, at_work, cluster, end, shards, start, until, workers
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'captune[ray]'")
 pytestmark = pytest.mark.slow
@@ -100,6 +103,21 @@ def test_what_this_process_began_is_ended_by_ray(folder: Path, ray_cluster: Any)
         good.write_bytes(broken)
     report = json.loads(out)
     assert (report["failed"], report["captioned"]) == (0, 1)
+
+
+def test_a_picture_that_kills_every_worker_is_named_and_the_others_are_done(tmp_path: Path, ray_cluster: Any) -> None:
+    script = Path(__file__).parent.parent / "ray_deaths.py"
+    done = subprocess.run(
+        [sys.executable, str(script), ray_cluster.address, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    good = [number for number in range(SHARDS) if number != DEADLY]
+    assert said["finished"] == good
+    assert said["there"] == [f"captions-{number:05}.jsonl" for number in good]
+    assert f"shard {DEADLY} (" in said["error"]
+    assert f"{DEADLY}.png" in said["error"]
+    assert "after 3 workers" in said["error"]
 
 
 def test_a_model_that_no_node_can_load(folder: Path, ray_cluster: Any) -> None:

@@ -14,7 +14,6 @@ import pytest
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.data.writers import WRITERS, CaptionRow, open_writer
-from captune.data.writers.json import JsonLinesWriter
 from captune.data.writers.sidecar import SidecarWriter
 
 CONTROL = "bell \x07 and nul \x00"
@@ -196,32 +195,6 @@ def test_a_folder_gets_captions_dot_suffix(tmp_path: Path) -> None:
     written("xml", tmp_path / "new", rows())
     assert (tmp_path / "captions.csv").is_file()
     assert (tmp_path / "new" / "captions.xml").is_file()
-
-
-def shard_lines(folder: Path) -> dict[str, int]:
-    return {path.name: len(path.read_text().splitlines()) for path in sorted(folder.iterdir())}
-
-
-def test_json_lines_into_a_folder_are_sharded(tmp_path: Path) -> None:
-    def job(count: int) -> None:
-        with JsonLinesWriter(tmp_path / "out", io.StringIO(), rows_per_shard=3) as writer:
-            for n in range(count):
-                writer.write(good(f"{n}.jpg", "x"))
-
-    job(7)
-    assert shard_lines(tmp_path / "out") == {
-        "captions-00000.jsonl": 3,
-        "captions-00001.jsonl": 3,
-        "captions-00002.jsonl": 1,
-    }
-    job(3)  # a finished job replaces an earlier one
-    assert shard_lines(tmp_path / "out") == {"captions-00000.jsonl": 3}
-
-
-def test_a_job_that_fails_keeps_its_json_lines(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        cut_off("jsonl", tmp_path, KeyboardInterrupt())
-    assert shard_lines(tmp_path) == {"captions-00000.jsonl": 1}
 
 
 def test_an_ascii_terminal_gets_escapes() -> None:

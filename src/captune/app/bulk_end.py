@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.bulk_start import Job, waiting
+from captune.core.files import disk_error
 from captune.core.progress import Progress, track
 from captune.data.bulk.looks import MOST_COMPARED, Alike, find_alike
-from captune.data.bulk.manifest import DUPLICATES, FAILURES, MANIFEST, REPORT
+from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
 from captune.data.bulk.shards import shard_name
 from captune.data.writers import open_writer
 from captune.data.writers.row import CaptionRow
@@ -83,7 +84,10 @@ def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[in
 def remove(job: Job) -> None:
     """Remove the folder of a job whose rows stand in a file."""
     job.asked.store.delete(MANIFEST)  # without it the rest is no job, whenever this is stopped
-    shutil.rmtree(job.asked.store.place)
+    try:
+        shutil.rmtree(job.asked.store.place)
+    except OSError as error:
+        raise disk_error(error, job.asked.store.place) from error
 
 
 def _merge(job: Job, ending: Ending, progress: Progress) -> None:

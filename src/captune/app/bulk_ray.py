@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Container, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.app.bulk_start import Job
+from captune.app.bulk_work import manner_of, shards_of, speaker
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress, Task
-from captune.data.bulk.manifest import MANIFEST, Inputs
+from captune.data.bulk.manifest import Inputs
+from captune.data.bulk.names import MANIFEST
 
 if TYPE_CHECKING:
     from captune.engine.bulk import Finished, Manner
@@ -27,7 +30,6 @@ _LOOKED_FOR = 3
 
 def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Speaker:
     """On a worker's machine: the model, if it is the one that the job began with."""
-    from captune.app.bulk import speaker
     from captune.engine.identity import identity_of
     from captune.engine.ray_worker import Speaker
 
@@ -42,12 +44,17 @@ def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Sp
 
 
 def work_on_ray(
-    job: Job, todo: Sequence[int], shard: partial[Shard], manner: Manner, progress: Progress, task: Task
+    job: Job, todo: Sequence[int], again: Container[int], progress: Progress, task: Task
 ) -> Generator[Finished]:
-    """Caption shards of a job on the cluster that its options name; as in `captune.engine.bulk.caption_pieces`."""
+    """Caption shards of a job, of those in `again` what failed, on the cluster that its options name."""
     from captune.engine.ray_pieces import Room, caption_on_ray
 
+    def shard(number: int) -> Shard:
+        return next(shards_of(job, [number], again))
+
     options = job.asked.resolved.values.job
+    # Without --workers each worker has as many decoders as cores, which only it knows.
+    manner = replace(manner_of(job, None), workers=job.asked.resolved.values.caption.workers)
     room = Room(
         options.ray_address, options.ray_workers, options.ray_wait, options.gpus_per_worker, options.cpus_per_worker
     )

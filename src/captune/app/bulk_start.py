@@ -14,10 +14,11 @@ from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
-from captune.data.bulk.manifest import MANIFEST, REPORT, Inputs, Listing, Manifest
+from captune.data.bulk.manifest import Inputs, Listing, Manifest
+from captune.data.bulk.names import JOB, MANIFEST, REPORT
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
-from captune.data.bulk.store import JOB, Held, Store
+from captune.data.bulk.store import Held, Store
 
 if TYPE_CHECKING:
     from captune.engine.identity import Identity

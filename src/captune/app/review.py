@@ -13,7 +13,7 @@ from captune.core.config import resolve
 from captune.core.files import write_text
 from captune.core.options import ReviewConfig
 from captune.core.progress import SILENT, Progress
-from captune.data.caption_files import read_captions
+from captune.data.caption_files import read_captions, read_duplicates
 from captune.data.doubts import Doubt, doubts
 
 
@@ -51,7 +51,7 @@ def review(
         ReviewConfig, environment=os.environ if environment is None else environment, flags=options
     ).values.review
     with progress.task("Reading the captions"):
-        found = doubts(read_captions(captions), same=asked.same)
+        found = doubts(read_captions(captions), same=asked.same, duplicates=read_duplicates(captions))
     counts = Counter(flag for doubt in found for flag in doubt.flags)
     wanted = [doubt for doubt in found if doubt.flags or not asked.flagged]
     chosen = Review(tuple(wanted[: asked.limit or None]), len(found), dict(sorted(counts.items())))

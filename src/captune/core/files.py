@@ -63,6 +63,17 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine, such as one that left a file half written."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is there and belongs to someone else
+    return True
+
+
 def cache_folder() -> Path:
     """Where what can be made again is kept: `$CAPTUNE_CACHE`, else `captune` in the user's cache."""
     chosen = os.environ.get("CAPTUNE_CACHE")

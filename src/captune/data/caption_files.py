@@ -13,6 +13,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+from captune.data.bulk.names import DUPLICATES
 from captune.data.results import read_text
 from captune.data.writers.row import CaptionRow
 
@@ -43,6 +44,17 @@ def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
     if not rows:
         raise CaptuneError(f"{path} holds no captions.", EXPECTED)
     return list(rows.values())
+
+
+def read_duplicates(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Of the folder of a job: pictures that look like an earlier one, and which; empty of anything else."""
+    listed = Path(path) / DUPLICATES
+    if not listed.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for value in _json_lines(listed):
+        found.setdefault(value["image"], value["duplicate_of"])
+    return found
 
 
 def row_of(value: Any, where: str) -> CaptionRow:

@@ -74,8 +74,11 @@ def _doubt(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping
 def repeated_phrase(text: str) -> str:
     """The first phrase that comes twice side by side, or with "and" between, or that is long; "" for none."""
     words = _plain(text).split()
+    starts = [start for start, word in enumerate(words) if word in words[start + 1 :]]
     for length in range(len(words) // 2, 0, -1):
-        for start in range(len(words) - 2 * length + 1):
+        for start in starts:
+            if start > len(words) - 2 * length:
+                break
             phrase = words[start : start + length]
             behind = words[start + length :]
             joined = length > 1 and behind[:1] and behind[0] in JOINTS and behind[1 : length + 1] == phrase

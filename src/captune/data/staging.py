@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import disk_error, read_json
+from captune.core.files import disk_error, is_running, read_json
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
 _STAGE = ".preparing-"
@@ -61,7 +61,8 @@ def _old_names(out: Path) -> list[str]:
     except OSError as error:
         raise disk_error(error, out) from error
     for name in [name for name in there if name.startswith(_STAGE)]:
-        if _is_running(name.removeprefix(_STAGE)):
+        owner = name.removeprefix(_STAGE)
+        if owner.isdigit() and int(owner) != os.getpid() and is_running(int(owner)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
         there.remove(name)
         shutil.rmtree(out / name, ignore_errors=True)
@@ -109,18 +110,6 @@ def _missing_folders(out: Path) -> list[Path]:
         missing.append(folder)
         folder = folder.parent
     return missing
-
-
-def _is_running(pid: str) -> bool:
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is there and belongs to someone else
-    return True
 
 
 @contextmanager

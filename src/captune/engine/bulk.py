@@ -17,7 +17,8 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.bulk.looks import NO_LOOK, looks_name, read_looks
+from captune.data.bulk.looks import NO_LOOK, read_looks
+from captune.data.bulk.names import looks_name
 from captune.data.bulk.pieces import Picture
 from captune.data.bulk.shards import ShardFormat, shard_name
 from captune.data.bulk.store import Store

@@ -23,6 +23,8 @@ from captune.data.writers.row import CaptionRow
 if TYPE_CHECKING:
     from captune.models.pixels import PixelSettings
 
+# Waiting for the network takes no core.
+_FETCHED_AT_ONCE = 16
 WORKER = (sys.executable, "-m", "captune.engine.decode_worker")
 
 
@@ -73,9 +75,9 @@ class _Lost:
 class DecodingAhead:
     """Shards with their pictures decoded, in a `with` block.
 
-    A thread reads the pieces, `workers` processes (0: one a core) decode, and at most `ahead` pictures
-    wait for the model. A picture that kills its decoder or hangs in it is lost, its neighbours are not.
-    Where `shards` may keep its reader waiting, `stop` ends them.
+    A thread reads the pieces, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
+    at most `ahead` pictures wait for the model. A picture that kills its decoder or hangs in it is lost, its
+    neighbours are not. Where `shards` may keep its reader waiting, `stop` ends them.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class DecodingAhead:
         self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
         self._left = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")
+        self._fetchers = ThreadPoolExecutor(_FETCHED_AT_ONCE, thread_name_prefix="captune-fetch")
 
     def __enter__(self) -> Self:
         self._processes.__enter__()
@@ -109,6 +112,7 @@ class DecodingAhead:
     def __exit__(self, *exc: object) -> None:
         self._left.set()
         self._stop()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._processes.__exit__()
         self._reader.shutdown(wait=True)
 
@@ -152,7 +156,9 @@ class DecodingAhead:
             self._submit(place + 1, Picture(shard.piece.place, _Lost(error)))
 
     def _submit(self, place: int, picture: Picture) -> None:
-        self._put(_Given(place, picture, self._processes.submit(partial(self._decode, picture))))
+        source = picture.source
+        data = source if isinstance(source, (str, bytes)) else self._fetchers.submit(source)
+        self._put(_Given(place, picture, self._processes.submit(partial(self._decode, picture.name, data))))
 
     def _put(self, item: Shard | _Given | _End | None) -> None:
         while not self._left.is_set():
@@ -162,12 +168,11 @@ class DecodingAhead:
                 continue
             return
 
-    def _decode(self, picture: Picture, ask: Ask) -> Decoded:
-        source = picture.source
+    def _decode(self, name: str, given: str | bytes | Future[bytes], ask: Ask) -> Decoded:
         try:
-            data = source if isinstance(source, (str, bytes)) else source()
+            data = given.result() if isinstance(given, Future) else given
         except CaptuneError as error:
-            reason = getattr(error, "reason", "") or error.message.removeprefix(f"{picture.name}: ")
+            reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
             return Decoded(None, reason, getattr(error, "kind", "missing"))
         answer = ask({"path": data}, b"") if isinstance(data, str) else ask({}, data)
         said = answer.said

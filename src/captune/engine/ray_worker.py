@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from captune import __version__
 from captune.core.errors import CaptuneError
-from captune.data.bulk.manifest import MANIFEST
+from captune.data.bulk.names import MANIFEST
 from captune.data.bulk.store import open_store
 from captune.engine.bulk import Finished, Manner, Say, caption_pieces
 from captune.engine.decoding_ahead import Shard

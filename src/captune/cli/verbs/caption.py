@@ -15,7 +15,7 @@ from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageErro
 from captune.core.options import CaptionConfig, JobOptions
 
 if TYPE_CHECKING:
-    from captune.app.bulk import JobReport
+    from captune.app.bulk_report import JobReport
 
 
 def caption(
@@ -131,7 +131,9 @@ def _summary(report: JobReport) -> str:
 
 
 def _into_one_file(inputs: list[str], out: str) -> bool:
-    return _one_picture(inputs) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
+    from captune.data.bulk.manifest import is_picture
+
+    return len(inputs) == 1 and is_picture(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
 def _one_picture(inputs: list[str]) -> bool:

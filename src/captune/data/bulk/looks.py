@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.data.bulk.store import JOB, Store
+from captune.data.bulk.names import looks_name
+from captune.data.bulk.store import Store
 from captune.data.duplicates import find_duplicates
 from captune.data.verify import THUMB_BYTES
 
@@ -38,10 +39,6 @@ class Alike:
         }
 
 
-def looks_name(number: int) -> str:
-    return f"{JOB}/looks-{number:05d}.bin"
-
-
 def read_looks(store: Store, number: int) -> list[bytes]:
     """The looks of a shard's pictures, in order; none where they are lost, which only costs duplicates."""
     try:
@@ -52,7 +49,7 @@ def read_looks(store: Store, number: int) -> list[bytes]:
 
 
 def find_alike(store: Store, numbers: Sequence[int], most: int = MOST_COMPARED) -> list[Alike] | None:
-    """Pairs of the job's pictures that look alike, of equal ones each with one other; None of more pictures than `most`."""
+    """Pairs of pictures that look alike, of equal ones each with one other; None of more pictures than `most`."""
     looks = np.empty((0, LOOK_BYTES), np.uint8)
     places: list[tuple[int, int]] = []
     parts = []

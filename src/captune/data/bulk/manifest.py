@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.data.bulk.names import MANIFEST, PIECES
 from captune.data.bulk.pieces import FILES, Piece
-from captune.data.bulk.store import JOB, Store
+from captune.data.bulk.store import Store
 from captune.data.images import PICTURE_SUFFIXES
 
-MANIFEST = f"{JOB}/manifest.json"
-PIECES = f"{JOB}/pieces.jsonl"
-FAILURES = f"{JOB}/failures.jsonl"
-DUPLICATES = f"{JOB}/duplicates.jsonl"
-REPORT = f"{JOB}/report.json"
 _VERSION = 1
 _PATTERN = "{*?["
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,20 @@ class Inputs:
 
     @classmethod
     def of(cls, given: Sequence[str]) -> Inputs:
-        named = tuple(item for item in given if not _is_picture(item))
+        named = tuple(item for item in given if not is_picture(item))
         depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
         return cls(named, len(given) - len(named), os.getcwd() if depends else None)
+
+    def __str__(self) -> str:
+        return ", ".join([*self.named, *(["single pictures"] if self.files else [])])
 
     def check_there(self, hint: str = "") -> None:
         """Raise `CaptuneError` where an input folder or archive is gone, or a folder is empty now."""
         hint = hint or "Nothing is lost: bring it back (is a disk not mounted?) and run the same command again."
         for name in self.named:
-            if "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
+            # A file with another ending is a picture or none: that is for its row to say.
+            place = not os.path.splitext(name)[1] or name.lower().endswith(_ARCHIVES) or os.path.isdir(name)
+            if not place or "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
                 continue
             try:
                 if not os.path.isdir(name):
@@ -170,7 +172,8 @@ def _places(pieces: Iterable[Piece]) -> Iterator[str]:
             yield f"{piece.kind}:{piece.place}"
 
 
-def _is_picture(item: str) -> bool:
+def is_picture(item: str) -> bool:
+    """Whether an input names one picture, by its ending."""
     ending = os.path.splitext(item)[1].lower()
     return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not any(sign in item for sign in _PATTERN)
 

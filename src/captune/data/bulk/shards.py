@@ -107,7 +107,7 @@ def _damaged(name: str, why: str) -> CaptuneError:
 
 SHARD_FORMATS = {
     "jsonl": ShardFormat("jsonl", _to_jsonl, _from_jsonl, lambda data: b'"status": "error"' in data),
-    "csv": ShardFormat("csv", _to_csv, _from_csv, lambda data: b",error," in data),
+    "csv": ShardFormat("csv", _to_csv, _from_csv, lambda data: b",,,error," in data),
     "parquet": ShardFormat("parquet", _to_parquet, _from_parquet, _parquet_failures),
 }
 # The other formats are written at the end of a job from shards of this one.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, is_running
+from captune.data.bulk.names import JOB
 
-JOB = "_job"
 _PART = ".part"
 
 
@@ -138,19 +138,9 @@ class LocalStore:
         for folder in (self.folder, self.folder / JOB):
             for left in folder.glob(f".*{_PART}"):
                 owner = left.name.removesuffix(_PART).rpartition(f".{host}-")[2]
-                if owner.isdigit() and not _is_running(int(owner)):
+                if owner.isdigit() and not is_running(int(owner)):
                     with contextlib.suppress(OSError):  # another run swept it
                         left.unlink()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # it is there and belongs to someone else
-    return True
 
 
 def _sync(folder: Path) -> None:

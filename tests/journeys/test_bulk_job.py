@@ -1,0 +1,311 @@
+"""A job as its user meets it: gone on with, retried, divided, refused, out of disk, without its input."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import captune
+from captune.core.errors import CaptuneError, UsageError
+from jobs import FakeCaptioner, job, model_folder, pictures, rows
+
+
+def test_every_picture_is_one_row_in_order(here: Path) -> None:
+    report = job()
+    found = rows()
+    assert [row["image"] for row in found] == [f"pics/{number:03}.png" for number in range(20)]
+    assert [row["image"] for row in found if row["status"] == "error"] == ["pics/003.png", "pics/017.png"]
+    assert all(row["error"] for row in found if row["status"] == "error")
+    good = next(row for row in found if row["image"] == "pics/001.png")
+    assert good["caption"] == "a picture of something that is green"
+    assert list(good) == ["image", "caption", "confidence", "status", "error", "flags"]
+    assert (report.failed, report.captioned, report.whole, report.failures) == (2, 20, True, "out/_job/failures.jsonl")
+    failures = [json.loads(line) for line in Path("out/_job/failures.jsonl").read_text().splitlines()]
+    assert [(row["image"], row["shard"]) for row in failures] == [
+        ("pics/003.png", "captions-00000.jsonl"),
+        ("pics/017.png", "captions-00002.jsonl"),
+    ]
+    manifest = json.loads(Path("out/_job/manifest.json").read_text())
+    assert (manifest["pieces"], manifest["pictures"], manifest["model"]) == (3, 20, "model")
+    assert manifest["options"]["generation.num_beams"] == 3
+
+
+def test_batches_stay_within_a_shard(here: Path, loaded: list[FakeCaptioner]) -> None:
+    job()
+    assert loaded[0].batches == [3, 3, 1, 3, 3, 2, 3]
+
+
+def test_a_finished_job_loads_nothing(here: Path, loaded: list[FakeCaptioner]) -> None:
+    job()
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
+    report = job()
+    assert (report.captioned, report.done, report.failed, report.whole) == (0, 20, 2, True)
+    assert len(loaded) == 1
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.suffix != ".lock"} == {
+        path: when for path, when in before.items() if path.suffix != ".lock"
+    }
+
+
+def test_pictures_that_come_and_go(here: Path) -> None:
+    job()
+    expected = rows()
+    Path("out/captions-00001.jsonl").unlink()
+    Path("pics/010.png").unlink()
+    pictures(Path("pics/later"), 3)
+    report = job()
+    assert (report.new, report.captioned) == (3, 8)
+    found = rows()
+    assert found[10] == {**found[10], "image": "pics/010.png", "status": "error", "error": "there is no such file"}
+    assert found[:10] + found[11:] == expected[:10] + expected[11:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_beams": 5}, "--num-beams: 3, now 5"),
+        ({"shard_size": 4}, "--shard-size: 8, now 4"),
+        ({"format": "csv"}, "--format: jsonl, now csv"),
+        ({"inputs": ["pics", "more"]}, "inputs: pics, now pics, more"),
+        ({"model": "other"}, "model: model, now other"),
+    ],
+)
+def test_another_job_is_refused(here: Path, change: dict[str, Any], said: str) -> None:
+    job()
+    model_folder(Path("other")).joinpath("model.safetensors").write_bytes(b"other weights")
+    pictures(Path("more"), 1)
+    with pytest.raises(CaptuneError, match=said) as refused:
+        job(**change)
+    assert "--restart" in refused.value.hint
+    assert len(rows()) == 20
+    report = job(**change, restart=True)
+    assert report.whole
+    assert report.captioned >= 20
+
+
+def test_a_model_whose_files_changed_is_another(here: Path) -> None:
+    job()
+    Path("model/config.json").write_text('{"other": 1}')
+    with pytest.raises(CaptuneError, match="whose files changed"):
+        job()
+
+
+def test_what_does_not_change_rows_may_differ(here: Path) -> None:
+    job()
+    Path("out/captions-00001.jsonl").unlink()
+    Path("model").rename("moved")
+    assert job(model="moved", batch_size=2, workers=2).whole
+
+
+def test_another_working_folder_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job()
+    monkeypatch.chdir("model")
+    with pytest.raises(CaptuneError, match="working folder"):
+        job("../out", inputs="pics", model="../model")
+
+
+def test_captions_of_unknown_origin_stay(here: Path) -> None:
+    Path("out").mkdir()
+    Path("out/captions-00000.jsonl").write_text("{}")
+    with pytest.raises(CaptuneError, match="no job that made them"):
+        job()
+    job("other")
+    with pytest.raises(CaptuneError, match="holds a job already"):
+        job("other", resume=False)
+
+
+def test_failed_pictures_are_taken_again(here: Path, loaded: list[FakeCaptioner]) -> None:
+    job()
+    untouched = Path("out/captions-00001.jsonl").stat().st_mtime_ns
+    before = rows()
+    Path("pics/003.png").write_bytes(Path("pics/001.png").read_bytes())
+    report = job(retry_failed=True)
+    assert (report.captioned, report.failed, report.duplicates) == (2, 1, 1)
+    after = rows()
+    assert after[3]["caption"] == before[1]["caption"]
+    assert after[:3] + after[4:] == before[:3] + before[4:]
+    assert Path("out/captions-00001.jsonl").stat().st_mtime_ns == untouched
+    assert len(Path("out/_job/failures.jsonl").read_text().splitlines()) == 1
+    assert [json.loads(line)["image"] for line in Path("out/_job/duplicates.jsonl").read_text().splitlines()] == [
+        "pics/003.png"
+    ]
+    Path("pics/017.png").write_bytes(Path("pics/002.png").read_bytes())
+    assert job(retry_failed=True).failed == 0
+    assert job(retry_failed=True).captioned == 0
+    assert len(loaded) == 3
+
+
+def test_parts_are_the_whole(here: Path) -> None:
+    job("whole")
+    first = job(part="1/2")
+    assert (first.pictures, first.done, first.shards, first.whole) == (12, 12, 2, False)
+    assert not Path("out/_job/report.json").exists()
+    second = job(part="2/2")
+    assert (second.pictures, second.shards, second.whole) == (8, 1, True)
+    for path in Path("whole").rglob("*"):
+        if path.is_file() and path.suffix != ".lock":
+            assert (Path("out") / path.relative_to("whole")).read_bytes() == path.read_bytes()
+    with pytest.raises(UsageError, match="no such part"):
+        job(part="3/2")
+    with pytest.raises(UsageError, match="all parts"):
+        job(part="1/2", restart=True)
+
+
+@pytest.fixture
+def held(here: Path) -> Iterator[None]:
+    """Another process is at work on part 1/2 of the job in `out`."""
+    code = (
+        "from captune.data.bulk.store import open_store\n"
+        "with open_store('out').lock('_job/part-1-of-2.lock'):\n"
+        "    print('held', flush=True)\n"
+        "    input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.communicate("\n")
+
+
+def test_one_part_is_done_by_one_run(here: Path, held: None) -> None:
+    for part in ("1/2", "1/1", "2/3"):
+        with pytest.raises(CaptuneError, match="Another run is at work"):
+            job(part=part)
+    with pytest.raises(CaptuneError, match="Another run is at work"):
+        job(restart=True)
+    assert job(part="2/2").done == 8
+
+
+def test_a_dry_run_counts_and_leaves_no_trace(here: Path, loaded: list[FakeCaptioner]) -> None:
+    report = job(dry_run=True)
+    assert (report.pictures, report.shards, report.done) == (20, 3, 0)
+    assert not Path("out").exists()
+    job(part="2/2")
+    assert (report := job(dry_run=True)).done == 8
+    assert (report.pictures, report.shards_done) == (20, 1)
+    with pytest.raises(CaptuneError, match="--num-beams"):
+        job(dry_run=True, num_beams=1)
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_tables_in_shards(here: Path, format: str) -> None:
+    job(format=format)
+    Path("pics/003.png").write_bytes(Path("pics/001.png").read_bytes())
+    assert job(format=format, retry_failed=True).failed == 1
+    shards = sorted(Path("out").glob(f"*.{format}"))
+    if format == "parquet":
+        found = pq.read_table(shards).to_pylist()
+    else:
+        import csv
+
+        found = [row for shard in shards for row in csv.DictReader(shard.open(newline=""))]
+    assert [row["image"] for row in found] == [f"pics/{number:03}.png" for number in range(20)]
+    assert [row["status"] for row in found].count("error") == 1
+    assert len(captune.review("out", limit=0).rows) == 20
+
+
+def test_sidecars(here: Path) -> None:
+    job(format="sidecar")
+    texts = sorted(path.name for path in Path("out/pics").iterdir())
+    assert texts == [f"{number:03}.txt" for number in range(20) if number not in (3, 17)]
+    Path("pics/003.png").write_bytes(Path("pics/001.png").read_bytes())
+    job(format="sidecar", retry_failed=True)
+    assert Path("out/pics/003.txt").read_text() == "a picture of something that is green\n"
+
+
+def test_a_folder_that_vanishes_stops_the_job(here: Path) -> None:
+    job()
+    for number in (1, 2):
+        Path(f"out/captions-{number:05}.jsonl").unlink()
+    Path("pics").rename("away")
+    with pytest.raises(CaptuneError, match="pics cannot be read: No such file"):
+        job()
+    Path("pics").mkdir()
+    with pytest.raises(CaptuneError, match="pics is empty") as gone:
+        job()
+    assert "Nothing is lost" in gone.value.hint
+    assert len(rows()) == 8
+    Path("pics").rmdir()
+    Path("away").rename("pics")
+    assert job().whole
+    with pytest.raises(CaptuneError, match="nowhere cannot be read"):
+        job("second", inputs="nowhere")
+    assert not Path("second/captions-00000.jsonl").exists()
+
+
+def test_a_folder_that_vanishes_in_the_middle(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say = FakeCaptioner.say
+
+    def leaving(self: FakeCaptioner, seen: Any, options: Any) -> Any:
+        if len(self.batches) == 3:
+            Path("pics").rename("away")
+        return say(self, seen, options)
+
+    pictures(Path("lots"), 200)
+    Path("pics").rename("few")
+    Path("lots").rename("pics")
+    monkeypatch.setattr(FakeCaptioner, "say", leaving)
+    with pytest.raises(CaptuneError, match="pics cannot be read"):
+        job()
+    assert all(row["status"] == "ok" for row in rows())
+
+
+def test_nothing_can_be_written(here: Path) -> None:
+    Path("file").write_text("")
+    with pytest.raises(CaptuneError, match="Cannot look into file/out: Not a directory"):
+        job("file/out")
+    with pytest.raises(CaptuneError) as refused:
+        job("/proc/1/out")
+    assert refused.value.code == 1
+
+
+def test_a_full_disk(here: Path) -> None:
+    job("whole")
+    code = (
+        "import sys, resource; sys.path.insert(0, sys.argv[1]); import jobs, captune; jobs.fake_loading();"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1600, 1600));"
+        "captune.caption_job('pics', 'out', model='model', shard_size=8, batch_size=3, workers=1)"
+    )
+    tests = str(Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, timeout=120, check=False)
+    assert "CaptuneError: Cannot write out/_job/looks-00000.bin: File too large" in done.stderr
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1600
+    assert job().whole
+    assert rows() == rows("whole")
+
+
+def test_a_damaged_job_says_so(here: Path) -> None:
+    job()
+    Path("out/_job/pieces.jsonl").write_text("{}\n")
+    with pytest.raises(CaptuneError, match="1 lines instead of 3"):
+        job()
+    Path("out/_job/manifest.json").write_text("{")
+    with pytest.raises(CaptuneError, match="damaged") as damaged:
+        job()
+    assert "--restart" in damaged.value.hint
+    assert job(restart=True).whole
+
+
+def test_only_files(here: Path) -> None:
+    named = [f"pics/{number:03}.png" for number in range(4)]
+    job(inputs=named)
+    assert job(inputs=[*named, "pics/004.png"]).new == 1
+    with pytest.raises(CaptuneError, match="none of these pictures"):
+        job(inputs=["pics/010.png"])
+
+
+def test_review_reads_a_job(here: Path) -> None:
+    Path("pics/019.png").write_bytes(Path("pics/002.png").read_bytes())
+    job()
+    found = captune.review("out", limit=0, same=0)
+    assert found.pictures == 20
+    assert found.flags == {"duplicate": 1, "failed": 2}
+    assert {row.image: row.flags for row in found.rows}["pics/019.png"] == {"duplicate": "of pics/002.png"}

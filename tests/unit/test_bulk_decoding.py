@@ -1,0 +1,191 @@
+"""Pieces decoded ahead in processes: in order, exact, and one picture lost where one is bad."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from captune.core.errors import CaptuneError
+from captune.data.bulk import pieces
+from captune.data.bulk.pieces import Picture, Piece, find_pieces
+from captune.data.images import ImageError, open_image
+from captune.data.pixels import to_pixels
+from captune.data.writers.row import CaptionRow
+from captune.engine import decoding_ahead
+from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
+from jobs import Pixels, pictures
+
+Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
+
+
+def decoded(shards: list[Shard], settings: Pixels | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
+    ahead = DecodingAhead(shards, settings or Pixels(), workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
+    with ahead as decoding:
+        return [
+            (shard.number, [(place, picture.name, each) for place, picture, each in found])
+            for shard, found in decoding.shards()
+        ]
+
+
+def shards_of(folder: Path, size: int) -> list[Shard]:
+    return [Shard(number, piece) for number, piece in enumerate(find_pieces([folder], shard_size=size))]
+
+
+def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pics", 11, bad=(4,))
+    found = decoded(shards_of(folder, 4))
+    assert [(number, [place for place, _, _ in each]) for number, each in found] == [
+        (0, [0, 1, 2, 3]),
+        (1, [0, 1, 2, 3]),
+        (2, [0, 1, 2]),
+    ]
+    every = [(name, each) for _, shard in found for _, name, each in shard]
+    assert [name for name, _ in every] == [str(folder / f"{number:03}.png") for number in range(11)]
+    for name, each in every:
+        if name.endswith("004.png"):
+            assert (each.pixels, each.kind) == (None, "truncated")
+        else:
+            assert each.pixels is not None
+            assert np.array_equal(each.pixels, to_pixels(open_image(name), 16))
+            assert len(each.look) == 216
+            assert any(each.look)
+
+
+@pytest.mark.parametrize("settings", [Pixels(shorter=20), Pixels(fast=True), Pixels(shorter=18, fast=True)])
+def test_other_ways_to_pixels(tmp_path: Path, settings: Pixels) -> None:
+    pytest.importorskip("simplejpeg")
+    from captune.engine.pictures import read_pixels
+    from captune.models.pixels import PixelSettings
+
+    folder = pictures(tmp_path / "pics", 3)
+    for path in folder.iterdir():
+        open_image(path).save(path.with_suffix(".jpg"), quality=95)
+    same = PixelSettings(settings.size, (0,) * 3, (1,) * 3, settings.resample, settings.shorter, settings.fast)
+    for _, shard in decoded(shards_of(folder, 9), settings, workers=1):
+        for _, name, each in shard:
+            assert np.array_equal(each.pixels, read_pixels(name, same))
+
+
+def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(pictures(tmp_path / "pics", 1).iterdir())
+
+    def gone() -> bytes:
+        raise ImageError("far", "there is no such key", kind="missing")
+
+    def read(piece: Piece) -> list[Picture]:
+        return [
+            Picture("bytes", path.read_bytes()),
+            Picture("fetched", path.read_bytes),
+            Picture("far", gone),
+            Picture("empty", b""),
+        ]
+
+    monkeypatch.setattr(decoding_ahead, "read_piece", read)
+    ((_, found),) = decoded([Shard(0, Piece("tar", "a.tar"))])
+    expected = to_pixels(open_image(path), 16)
+    assert [np.array_equal(each.pixels, expected) for _, _, each in found[:2]] == [True, True]
+    assert [(each.reason, each.kind) for _, _, each in found[2:]] == [
+        ("there is no such key", "missing"),
+        ("the file is empty (0 bytes)", "empty"),
+    ]
+
+
+def test_a_piece_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(pictures(tmp_path / "pics", 1).iterdir())
+
+    def read(piece: Piece) -> object:
+        yield Picture("first", str(path))
+        raise CaptuneError("a.tar: cut off.", "Download it again.")
+
+    monkeypatch.setattr(decoding_ahead, "read_piece", read)
+    found = decoded([Shard(0, Piece("tar", "a.tar")), Shard(1, Piece("tar", "a.tar"))])
+    for _, pictures_found in found:
+        assert [(name, each.reason) for _, name, each in pictures_found] == [("first", ""), ("a.tar", "cut off.")]
+
+
+def test_only_failed_pictures_are_decoded_again(tmp_path: Path) -> None:
+    (shard,) = shards_of(pictures(tmp_path / "pics", 5), 9)
+    states = ("ok", "error", "ok", "ok", "error")
+    rows = tuple(
+        CaptionRow(name, (), state, None, "")  # type: ignore[arg-type]
+        for name, state in zip(shard.piece.names, states, strict=True)
+    )
+    ((_, found),) = decoded([Shard(0, shard.piece, rows)])
+    assert [place for place, _, _ in found] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "memory"),
+        ("time.sleep(60)", "too long"),
+    ],
+)
+def test_a_picture_that_kills_its_decoder_costs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, words: str
+) -> None:
+    code = (
+        "import os, signal, time, captune.engine.decode_worker as worker\ndecode = worker.decode\n"
+        "def crash(source, settings):\n"
+        f"    if source[-7:-4] in ('005', '006', '019'):\n        {action}\n"
+        "    return decode(source, settings)\n"
+        "worker.decode = crash\nworker.main()"
+    )
+    monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", code))
+    folder = pictures(tmp_path / "pics", 20)
+    found = [each for _, shard in decoded(shards_of(folder, 8), timeout=1.0) for each in shard]
+    assert len(found) == 20
+    bad = {Path(name).stem: each.reason for _, name, each in found if each.pixels is None}
+    assert sorted(bad) == ["005", "006", "019"]
+    assert all(words in reason for reason in bad.values())
+
+
+def no_children() -> bool:
+    deadline = time.monotonic() + 10
+    while psutil.Process().children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not psutil.Process().children()
+
+
+def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
+    shards = shards_of(pictures(tmp_path / "pics", 40), 10)
+    with DecodingAhead(shards, Pixels(), workers=2, max_pixels=10**8, ahead=4) as decoding:
+        _, found = next(decoding.shards())
+        next(found)
+    assert no_children()
+
+
+@pytest.mark.parametrize("broken", ["pieces", "worker"])
+def test_what_breaks_off_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    shards: Callable[[], object] = lambda: iter(shards_of(pictures(tmp_path / "pics", 9), 3))
+    if broken == "worker":
+        monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
+        given = shards()
+    else:
+
+        def failing() -> object:
+            yield from shards()  # type: ignore[misc]
+            raise CaptuneError("no such module")
+
+        given = failing()
+    with pytest.raises(CaptuneError, match="no such module"):
+        decoded(given)  # type: ignore[arg-type]
+    assert no_children()
+
+
+def test_the_exact_decoder_never_loads_torch() -> None:
+    code = "import sys, captune.engine.decode_worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pieces_pass_through_json() -> None:
+    piece = Piece("tar", "a/b.tar", 512, None, ("x\udc80.jpg",))
+    assert pieces.Piece.from_json(piece.to_json()) == piece
