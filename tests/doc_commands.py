@@ -17,8 +17,20 @@ _EXTRAS = re.compile(r"captune\[([\w,]+)\]")
 _ENDS = ("|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")")
 # Of Docker, in the text of containers.md.
 _OTHERS = frozenset(
-    "--build-arg --secret --env --volume --network --read-only --tmpfs --cap-drop --security-opt --cpus --user "
-    "--shm-size".split()
+    [
+        "--build-arg",
+        "--secret",
+        "--env",
+        "--volume",
+        "--network",
+        "--read-only",
+        "--tmpfs",
+        "--cap-drop",
+        "--security-opt",
+        "--cpus",
+        "--user",
+        "--shm-size",
+    ]
 )
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

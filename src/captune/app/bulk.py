@@ -136,7 +136,10 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
 
 def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
     """Caption shards; returns how many pictures. What was whole when it is stopped stays, and is said."""
-    captioner = job.captioner or load(job.asked, progress)
+    if job.asked.resolved.values.job.engine == "ray":
+        captioner = job.captioner = None  # its workers load the model, perhaps onto the very card that this one fills
+    else:
+        captioner = job.captioner or load(job.asked, progress)
     try:
         return work(job, captioner, todo, again, progress)
     except (KeyboardInterrupt, SystemExit, CaptuneError):

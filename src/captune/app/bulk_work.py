@@ -1,8 +1,8 @@
-"""The shards of a job captioned by one model on one machine."""
+"""The shards of a job captioned: by one model in this process, or on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,37 +12,35 @@ from captune.app.bulk_end import rows_of
 from captune.app.bulk_start import Job
 from captune.app.captioner import Captioner
 from captune.core.errors import CaptuneError
-from captune.core.progress import Progress
+from captune.core.progress import Progress, Task
 from captune.core.records import Caption
 from captune.data.workers import cores
 from captune.data.writers.row import CaptionRow
 
 if TYPE_CHECKING:
-    from captune.engine.bulk import Manner
+    from captune.engine.bulk import Finished, Manner
     from captune.engine.decoding_ahead import Shard
 
 _PICTURES_PER_PROCESS = 16
 _WARNINGS = 20
 
 
-def work(job: Job, captioner: Captioner, todo: list[int], again: set[int], progress: Progress) -> int:
-    """Caption the shards `todo` on this machine, of those in `again` what failed; returns how many pictures."""
-    from captune.engine.bulk import caption_pieces
+def work(job: Job, captioner: Captioner | None, todo: list[int], again: set[int], progress: Progress) -> int:
+    """Caption the shards `todo`, of those in `again` what failed; without a captioner, on the job's Ray cluster.
 
+    Returns how many pictures were captioned.
+    """
     pictures = job.listing.pictures(todo)
     whole = job.listing.pictures(job.numbers)
     before = 0 if whole is None or pictures is None else whole - pictures
     captioned = warned = 0
     with progress.task("Captioning", whole, before) as task:
-        stream = caption_pieces(
-            speaker(captioner),
-            captioner.model.pixels,
-            shards_of(job, todo, again),
-            job.asked.store,
-            manner_of(job, captioner, pictures),
-            advance=task.advance,
-            check_missing=job.asked.inputs.check_there,
-        )
+        if captioner is None:
+            from captune.app.bulk_ray import work_on_ray
+
+            stream = work_on_ray(job, todo, again, progress, task)
+        else:
+            stream = _work_here(job, captioner, todo, again, task)
         with closing(stream):
             for finished in stream:
                 captioned += finished.pictures
@@ -54,11 +52,25 @@ def work(job: Job, captioner: Captioner, todo: list[int], again: set[int], progr
     return captioned
 
 
-def manner_of(job: Job, captioner: Captioner, pictures: int | None) -> Manner:
+def _work_here(job: Job, captioner: Captioner, todo: list[int], again: set[int], task: Task) -> Generator[Finished]:
+    from captune.engine.bulk import caption_pieces
+
+    return caption_pieces(
+        speaker(captioner),
+        captioner.model.pixels,
+        shards_of(job, todo, again),
+        job.asked.store,
+        manner_of(job, job.listing.pictures(todo)),
+        advance=task.advance,
+        check_missing=job.asked.inputs.check_there,
+    )
+
+
+def manner_of(job: Job, pictures: int | None) -> Manner:
     """How the shards of a job are captioned, with processes enough for so many pictures (None: unknown)."""
     from captune.engine.bulk import Manner
 
-    values = captioner.options
+    values = job.asked.resolved.values
     few = cores() if pictures is None else max(1, pictures // _PICTURES_PER_PROCESS)
     return Manner(
         job.asked.shards,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from captune.core.option import Options, option
 
 
@@ -16,3 +18,18 @@ class JobOptions(Options):
     restart: bool = option(False, "Throw away the job that --out holds and start anew.")
     retry_failed: bool = option(False, "Take the pictures of a job again that could not be captioned.")
     dry_run: bool = option(False, "Count pictures and what is done; load and write nothing.")
+    engine: Literal["local", "ray"] = option("local", "What works on the job: this process, or a Ray cluster.")
+    ray_address: str | None = option(
+        None,
+        "Ray cluster to work on: host:port, auto (the one that runs here) or local (a new one on this machine). "
+        "Default: the one that runs here, else a new one.",
+        env="RAY_ADDRESS",
+    )
+    ray_workers: int = option(0, "Workers on the Ray cluster, each with the model; 0: as many as have room.", ge=0)
+    ray_wait: int = option(60, "Seconds to wait for a node where the Ray cluster has none with room.", ge=0)
+    gpus_per_worker: float | None = option(
+        None, "GPUs of a Ray worker, or a share of one; default: 1 where the cluster has any, else 0.", ge=0
+    )
+    cpus_per_worker: int | None = option(
+        None, "Cores of a Ray worker; default: those of its node shared between the workers there.", ge=1
+    )

@@ -69,13 +69,16 @@ def caption_pieces(
     *,
     advance: Callable[[int], None] = lambda pictures: None,
     check_missing: Callable[[], None] = lambda: None,
+    written: Callable[[Finished], None] = lambda finished: None,
+    stop: Callable[[], None] = lambda: None,
 ) -> Generator[Finished]:
     """Caption shards, and yield each when it is written.
 
     A picture that cannot be read, or has no room in memory by itself, is a row that says so.
     Batches never cross a shard, so that a shard depends on its piece alone. `advance` hears of pictures
     as they are done; `check_missing` is called before a shard with pictures that are not there is
-    written, and may raise. Raises `CaptuneError` where nothing can be
+    written, and may raise. `written` hears of a shard as soon as it is in its place, in another thread; where
+    `work` may keep its reader waiting, `stop` ends it. Raises `CaptuneError` where nothing can be
     written; shards that were yielded are in their place.
     """
     ahead = DecodingAhead(
@@ -85,6 +88,7 @@ def caption_pieces(
         max_pixels=manner.max_pixels,
         ahead=_BATCHES_AHEAD * manner.batch_size,
         fingerprints=manner.fingerprints,
+        stop=stop,
     )
     writing: deque[Future[Finished]] = deque()
     with ahead as decoding, ThreadPoolExecutor(1, thread_name_prefix="captune-writer") as writer:
@@ -98,7 +102,7 @@ def caption_pieces(
                 advance(1)
             if missing:
                 check_missing()
-            writing.append(writer.submit(_write, shard, rows, store, manner))
+            writing.append(writer.submit(_write, shard, rows, store, manner, written))
             while writing and (writing[0].done() or len(writing) > _SHARDS_TO_WRITE):
                 yield writing.popleft().result()
         while writing:
@@ -207,7 +211,9 @@ def _check_same(shard: Shard, place: int, row: CaptionRow) -> None:
         )
 
 
-def _write(shard: Shard, rows: dict[int, _Row], store: Store, manner: Manner) -> Finished:
+def _write(
+    shard: Shard, rows: dict[int, _Row], store: Store, manner: Manner, written: Callable[[Finished], None]
+) -> Finished:
     new = [row for _, row in sorted(rows.items())]
     whole = list(shard.rows) or [row.row for row in new]
     if shard.rows:
@@ -221,4 +227,6 @@ def _write(shard: Shard, rows: dict[int, _Row], store: Store, manner: Manner) ->
             looks[place] = row.look
         store.publish(looks_name(shard.number), b"".join(looks))
     store.publish(shard_name(shard.number, manner.pieces, manner.shards.suffix), manner.shards.encode(whole))
-    return Finished(shard.number, len(rows), tuple(row for row in whole if row.status == "error"))
+    finished = Finished(shard.number, len(rows), tuple(row for row in whole if row.status == "error"))
+    written(finished)
+    return finished

@@ -6,7 +6,7 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,7 @@ class DecodingAhead:
 
     A thread reads the pieces, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
     at most `ahead` pictures wait for the model. A picture that kills its decoder or hangs in it is lost, its
-    neighbours are not.
+    neighbours are not. Where `shards` may keep its reader waiting, `stop` ends them.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class DecodingAhead:
         ahead: int,
         fingerprints: bool = True,
         timeout: float = TIMEOUT_SECONDS,
+        stop: Callable[[], None] = lambda: None,
     ) -> None:
         kind = type(pixels) if pixels.fast else Square  # only the quicker way may need torch
         settings = {
@@ -95,7 +96,7 @@ class DecodingAhead:
             "size": pixels.size, "resample": int(pixels.resample), "shorter": pixels.shorter, "fast": pixels.fast,
             "max_pixels": max_pixels, "fingerprints": fingerprints,
         }  # fmt: skip
-        self._shards = shards
+        self._shards, self._stop = shards, stop
         self._side = pixels.size
         self._processes = Workers([*WORKER, json.dumps(settings)], workers or cores(), timeout=timeout)
         self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
@@ -110,6 +111,7 @@ class DecodingAhead:
 
     def __exit__(self, *exc: object) -> None:
         self._left.set()
+        self._stop()
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._processes.__exit__()
         self._reader.shutdown(wait=True)

@@ -1,0 +1,81 @@
+"""Shards on a Ray cluster by a model that a picture kills: `python ray_deaths.py ADDRESS FOLDER` prints what came."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from captune.core.errors import CaptuneError
+from captune.core.progress import SILENT
+from captune.core.records import Caption
+from captune.data.bulk.names import MANIFEST
+from captune.data.bulk.pieces import FILES, Piece
+from captune.data.bulk.shards import PLAIN
+from captune.data.bulk.store import open_store
+from captune.engine.bulk import Manner
+from captune.engine.decoding_ahead import Shard
+from captune.engine.ray_pieces import Room, caption_on_ray
+from captune.engine.ray_worker import Duty, Speaker
+
+SHARDS, DEADLY = 8, 4
+
+
+class Pixels(NamedTuple):
+    size: int = 16
+    resample: int = 3
+    shorter: int = 0
+    fast: bool = False
+
+
+def say(seen: np.ndarray) -> list[list[Caption]]:
+    """A caption each; a white picture is the process's end."""
+    if seen.mean() > 250:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [[Caption("a picture", 0.5)] for _ in seen]
+
+
+def load() -> Speaker:
+    return Speaker(say, Pixels())  # type: ignore[arg-type]
+
+
+def nothing() -> None:
+    return None
+
+
+def main() -> None:
+    address, folder = sys.argv[1], Path(sys.argv[2])
+    for number in range(SHARDS):
+        Image.new("RGB", (16, 16), "white" if number == DEADLY else "red").save(folder / f"{number}.png")
+    place = str(folder / "out")
+    open_store(place).publish(MANIFEST, b"{}")
+    here = sys.modules["ray_deaths"]
+    duty = Duty(place, b"{}", Manner(PLAIN, SHARDS, 4), here.load, here.nothing)
+
+    def shard(number: int) -> Shard:
+        name = str(folder / f"{number}.png")
+        return Shard(number, Piece(FILES, "", number, 1, (name,)))
+
+    finished, error = [], ""
+    task = partial(SILENT.task, "Captioning")
+    try:
+        with task() as bar:
+            for each in caption_on_ray(range(SHARDS), shard, duty, Room(address), SILENT, bar):
+                finished.append(each.number)
+    except CaptuneError as told:
+        error = str(told)
+    there = sorted(path.name for path in Path(place).glob("captions-*"))
+    print(json.dumps({"finished": sorted(finished), "error": error, "there": there}))
+
+
+if __name__ == "__main__":
+    import ray_deaths  # by its name, so that workers find what it loads
+
+    ray_deaths.main()

@@ -1,0 +1,99 @@
+"""A Ray cluster of pretended machines on this one, in which jobs are started as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+OBJECT_STORE = 80 * 1024 * 1024
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
+
+
+@contextmanager
+def cluster(nodes: int = 2) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with a head that works on nothing, and `nodes` with one core each."""
+    os.environ.update(QUIET)
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False},
+    )
+    try:
+        for _ in range(nodes):
+            add_node(made)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def add_node(made: Any) -> Any:
+    return made.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "captune", "caption", *map(str, words)]
+
+
+def start(*words: object, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """`captune caption …` under way."""
+    around = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    around.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(
+        command(*words), cwd=folder, env=around, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def end(job: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """What a job said on stdout and stderr, when it has ended with this code."""
+    out, said = job.communicate(timeout=240)
+    assert job.returncode == code, f"{job.returncode}\n{out}\n{said}"
+    return out, said
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
+    """What becomes true, or an error that says what did not."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def workers(node: Any = None) -> list[psutil.Process]:
+    """Processes of captune's workers, on any node or on one, that have been given a process of Ray's."""
+    raylet = None if node is None else node.all_processes["raylet"][0].process.pid
+    found = []
+    for process in psutil.process_iter(["ppid", "cmdline"]):
+        named = "ray::Worker" in " ".join(process.info["cmdline"] or ())
+        if named and raylet in (None, process.info["ppid"]):
+            found.append(process)
+    return found
+
+
+def at_work(node: Any = None) -> list[psutil.Process]:
+    """Those of them that are captioning: they have processes that open pictures."""
+    return [worker for worker in workers(node) if _children(worker)]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """The result shards in a folder, and the list of failures."""
+    files = [*sorted(folder.glob("captions-*")), folder / "_job" / "failures.jsonl"]
+    return {file.name: file.read_bytes() for file in files if file.is_file()}
