@@ -16,22 +16,10 @@ from doc_blocks import ROOT
 _EXTRAS = re.compile(r"captune\[([\w,]+)\]")
 _ENDS = ("|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")")
 # Of Docker, in the text of containers.md.
-_OTHERS = frozenset(
-    [
-        "--build-arg",
-        "--secret",
-        "--env",
-        "--volume",
-        "--network",
-        "--read-only",
-        "--tmpfs",
-        "--cap-drop",
-        "--security-opt",
-        "--cpus",
-        "--user",
-        "--shm-size",
-    ]
-)
+_OTHERS = {
+    "--build-arg", "--secret", "--env", "--volume", "--network", "--read-only", "--tmpfs", "--cap-drop",
+    "--security-opt", "--cpus", "--user", "--shm-size",
+}  # fmt: skip
 _FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)

@@ -19,21 +19,17 @@ from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.options import CaptionConfig
 from captune.core.records import Caption
+from captune.data.pixels import Square
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "white": (255, 255, 255)}
 
 
-@dataclass
-class Pixels:
-    size: int = 16
-    resample: int = 3
-    shorter: int = 0
-    fast: bool = False
+SQUARE = Square(16)
 
 
 @dataclass
-class FakeBackbone:
-    pixels: Pixels = field(default_factory=Pixels)
+class FakeModel:
+    pixels: Square = SQUARE
     generation: dict[str, Any] = field(default_factory=dict)
 
 
@@ -41,7 +37,7 @@ class FakeCaptioner:
     """Says the colour of a picture; `most` pictures have room in a batch."""
 
     def __init__(self, name: str, config: Any, most: int = 1000) -> None:
-        self.name, self.backbone, self.options, self.most = name, FakeBackbone(), config.values, most
+        self.name, self.model, self.options, self.most = name, FakeModel(), config.values, most
         self.batches: list[int] = []
 
     def say(self, seen: np.ndarray, options: Any) -> list[list[Caption]]:

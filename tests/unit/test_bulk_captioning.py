@@ -17,7 +17,7 @@ from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
 from captune.engine.bulk import Finished, Manner, caption_pieces, is_out_of_memory
 from captune.engine.decoding_ahead import Shard
-from jobs import Pixels, pictures, say
+from jobs import SQUARE, pictures, say
 
 
 class Model:
@@ -43,7 +43,7 @@ def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, 
     found = list(find_pieces([tmp_path / "pics"], shard_size=size))
     manner = Manner(PLAIN, len(found), batch_size=batch_size, workers=1)
     work = [Shard(number, piece) for number, piece in enumerate(found)]
-    return list(caption_pieces(model, Pixels(), work, open_store(str(tmp_path / "out")), manner, **more))
+    return list(caption_pieces(model, SQUARE, work, open_store(str(tmp_path / "out")), manner, **more))
 
 
 def rows(tmp_path: Path, number: int) -> list[CaptionRow]:
@@ -101,9 +101,7 @@ def test_missing_pictures_are_asked_about_before_they_are_written(tmp_path: Path
     work = [Shard(number, piece) for number, piece in enumerate(pieces)]
     with pytest.raises(CaptuneError, match="the disk is gone"):
         list(
-            caption_pieces(
-                Model(9, SHORT), Pixels(), work, open_store(str(tmp_path / "out")), manner, check_missing=gone
-            )
+            caption_pieces(Model(9, SHORT), SQUARE, work, open_store(str(tmp_path / "out")), manner, check_missing=gone)
         )
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["captions-00000.jsonl"]
 

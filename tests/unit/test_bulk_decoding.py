@@ -16,17 +16,19 @@ from captune.core.errors import CaptuneError
 from captune.data.bulk import pieces
 from captune.data.bulk.pieces import Picture, Piece, find_pieces
 from captune.data.images import ImageError, open_image
-from captune.data.pixels import to_pixels
+from captune.data.pictures import read_pixels
+from captune.data.pixels import Square, to_pixels
 from captune.data.writers.row import CaptionRow
 from captune.engine import decoding_ahead
 from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
-from jobs import Pixels, pictures
+from captune.engine.pictures import TorchSquare
+from jobs import SQUARE, pictures
 
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
-def decoded(shards: list[Shard], settings: Pixels | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
-    ahead = DecodingAhead(shards, settings or Pixels(), workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
+def decoded(shards: list[Shard], settings: Square | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
+    ahead = DecodingAhead(shards, settings or SQUARE, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
     with ahead as decoding:
         return [
             (shard.number, [(place, picture.name, each) for place, picture, each in found])
@@ -58,19 +60,17 @@ def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
             assert any(each.look)
 
 
-@pytest.mark.parametrize("settings", [Pixels(shorter=20), Pixels(fast=True), Pixels(shorter=18, fast=True)])
-def test_other_ways_to_pixels(tmp_path: Path, settings: Pixels) -> None:
+@pytest.mark.parametrize(
+    "settings", [Square(16, shorter=20), Square(16, fast=True), TorchSquare(16, shorter=18, fast=True)]
+)
+def test_other_ways_to_pixels(tmp_path: Path, settings: Square) -> None:
     pytest.importorskip("simplejpeg")
-    from captune.engine.pictures import read_pixels
-    from captune.models.pixels import PixelSettings
-
     folder = pictures(tmp_path / "pics", 3)
     for path in folder.iterdir():
         open_image(path).save(path.with_suffix(".jpg"), quality=95)
-    same = PixelSettings(settings.size, (0,) * 3, (1,) * 3, settings.resample, settings.shorter, settings.fast)
     for _, shard in decoded(shards_of(folder, 9), settings, workers=1):
         for _, name, each in shard:
-            assert np.array_equal(each.pixels, read_pixels(name, same))
+            assert np.array_equal(each.pixels, read_pixels(name, settings))
 
 
 def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,11 +133,11 @@ def test_a_picture_that_kills_its_decoder_costs_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, words: str
 ) -> None:
     code = (
-        "import os, signal, time, captune.engine.decode_worker as worker\ndecode = worker.decode\n"
-        "def crash(source, settings):\n"
+        "import os, signal, time, captune.engine.decode_worker as worker\nread = worker.read_pixels\n"
+        "def crash(source, *settings):\n"
         f"    if source[-7:-4] in ('005', '006', '019'):\n        {action}\n"
-        "    return decode(source, settings)\n"
-        "worker.decode = crash\nworker.main()"
+        "    return read(source, *settings)\n"
+        "worker.read_pixels = crash\nworker.main()"
     )
     monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", code))
     folder = pictures(tmp_path / "pics", 20)
@@ -157,7 +157,7 @@ def no_children() -> bool:
 
 def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     shards = shards_of(pictures(tmp_path / "pics", 40), 10)
-    with DecodingAhead(shards, Pixels(), workers=2, max_pixels=10**8, ahead=4) as decoding:
+    with DecodingAhead(shards, SQUARE, workers=2, max_pixels=10**8, ahead=4) as decoding:
         _, found = next(decoding.shards())
         next(found)
     assert no_children()

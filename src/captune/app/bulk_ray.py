@@ -40,7 +40,7 @@ def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Sp
             f"The model {model} there is not the one that the job began with.",
             "Put the same files on all nodes, or share their folder.",
         )
-    return Speaker(speaker(captioner), captioner.backbone.pixels)
+    return Speaker(speaker(captioner), captioner.model.pixels)
 
 
 def work_on_ray(
