@@ -70,20 +70,21 @@ def until(true: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
-def workers(node: Any = None) -> list[psutil.Process]:
-    """Processes of captune's workers, on any node or on one, that have been given a process of Ray's."""
-    raylet = None if node is None else node.all_processes["raylet"][0].process.pid
+def workers(made: Any, node: Any = None) -> list[psutil.Process]:
+    """Processes of captune's workers on a cluster, or on one node of it."""
+    nodes = made.list_all_nodes() if node is None else [node]
+    raylets = {each.all_processes["raylet"][0].process.pid for each in nodes}
     found = []
     for process in psutil.process_iter(["ppid", "cmdline"]):
         named = "ray::Worker" in " ".join(process.info["cmdline"] or ())
-        if named and raylet in (None, process.info["ppid"]):
+        if named and process.info["ppid"] in raylets:
             found.append(process)
     return found
 
 
-def at_work(node: Any = None) -> list[psutil.Process]:
+def at_work(made: Any) -> list[psutil.Process]:
     """Those of them that are captioning: they have processes that open pictures."""
-    return [worker for worker in workers(node) if _children(worker)]
+    return [worker for worker in workers(made) if _children(worker)]
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -60,14 +60,14 @@ def on_ray(made: Any, folder: Path, out: str, *more: object) -> Any:
 
 def test_a_killed_worker_a_killed_node_and_one_that_joins(folder: Path, ray_cluster: Any) -> None:
     job = on_ray(ray_cluster, folder, "ray")
-    first = until(at_work, "a worker at work")[0]
+    first = until(lambda: at_work(ray_cluster), "a worker at work")[0]
     first.suspend()  # it keeps its shards, so that the job cannot end before its node does
-    second = until(lambda: [worker for worker in at_work() if worker != first], "another one")[0]
+    second = until(lambda: [worker for worker in at_work(ray_cluster) if worker != first], "another one")[0]
     until(lambda: shards(folder / "ray"), "the first shard")
     second.kill()
-    lost = next(node for node in ray_cluster.worker_nodes if first in workers(node))
+    lost = next(node for node in ray_cluster.worker_nodes if first in workers(ray_cluster, node))
     add_node(ray_cluster)
-    until(lambda: set(at_work()) - {first, second}, "one that takes its place")
+    until(lambda: set(at_work(ray_cluster)) - {first, second}, "one that takes its place")
     ray_cluster.remove_node(lost, allow_graceful=False)
     out, said = end(job, SOME_FAILED)
     assert " died (" in said
@@ -75,16 +75,16 @@ def test_a_killed_worker_a_killed_node_and_one_that_joins(folder: Path, ray_clus
     report = json.loads(out)
     assert (report["done"], report["failed"], report["whole"]) == (PICTURES, len(BAD), True)
     assert shards(folder / "ray") == shards(folder / "alone")
-    until(lambda: not workers(), "the end of the workers")
+    until(lambda: not workers(ray_cluster), "the end of the workers")
 
 
 def test_what_ray_began_is_ended_by_this_process(folder: Path, ray_cluster: Any) -> None:
     job = on_ray(ray_cluster, folder, "begun")
-    until(at_work, "a worker at work")[0].suspend()
+    until(lambda: at_work(ray_cluster), "a worker at work")[0].suspend()
     job.send_signal(signal.SIGINT)
     _, said = end(job, 130)
     assert "the same command goes on" in said
-    until(lambda: not workers(), "the end of the workers")
+    until(lambda: not workers(ray_cluster), "the end of the workers")
     assert len(shards(folder / "begun")) < len(shards(folder / "alone"))
     end(start(*OPTIONS, "--out", "begun", folder=folder), SOME_FAILED)
     assert shards(folder / "begun") == shards(folder / "alone")
