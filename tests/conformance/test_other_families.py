@@ -20,6 +20,7 @@ from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.git import Git
 from captune.models.vocabulary import learn_tokenizer
 from lively import LIVELY
+from vision_parts import byte_gpt2, vision_part
 
 TEXTS = ["a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike"]
 REFERENCES = [["a red circle", "two dogs play on a bike"], ["a man"], ["two red dogs", "a circle .", "a man on a bike"]]
@@ -195,8 +196,7 @@ def test_blip_2_lets_the_bridge_alone_learn_by_default() -> None:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A whole CLIP and a GPT-2 with its own kind of tokenizer, as two checkpoints on disk."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+    from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     folder = tmp_path_factory.mktemp("pair")
@@ -211,17 +211,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
         folder / "clip"
     )
-    learner = ByteLevelBPETokenizer()
-    learner.train_from_iterator(TEXTS * 4, vocab_size=320, min_frequency=2, special_tokens=["<|endoftext|>"])
-    (folder / "words").mkdir()
-    learner.save_model(str(folder / "words"))
-    tokenizer = GPT2Tokenizer.from_pretrained(folder / "words")
-    ends = tokenizer.eos_token_id
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=48, n_layer=2, n_head=2, n_positions=64, bos_token_id=ends, eos_token_id=ends
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
-    tokenizer.save_pretrained(folder / "gpt2")
+    byte_gpt2(folder / "gpt2", TEXTS)
     return folder / "clip", folder / "gpt2"
 
 
@@ -294,38 +284,9 @@ def test_another_image_size_keeps_the_model_working(family: Any, tmp_path: Path)
         assert generate(again, again.memory(seen), GenerationOptions(max_new_tokens=6)) == found
 
 
-def _vision(kind: str, folder: Path) -> Path:
-    """A tiny checkpoint of another kind of vision part, with its own way to prepare pictures."""
-    import transformers
-
-    narrow = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-    square = {"height": 32, "width": 32}
-    if kind == "vit":
-        from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-        model: Any = transformers.ViTModel(transformers.ViTConfig(**narrow, intermediate_size=64))
-        processor: Any = ViTImageProcessorPil(size=square)
-    elif kind == "dinov2":
-        from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-
-        model = transformers.Dinov2Model(transformers.Dinov2Config(**narrow, mlp_ratio=2))
-        processor = BitImageProcessorPil(size={"shortest_edge": 40}, crop_size=square)
-    else:
-        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-        words = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
-        config = transformers.SiglipConfig(
-            vision_config={**narrow, "intermediate_size": 64}, text_config={**words, "intermediate_size": 64}
-        )
-        model, processor = transformers.SiglipModel(config), SiglipImageProcessorPil(size=square)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "siglip"])
 def test_other_vision_parts_are_joined(kind: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    backbone = pair_backbone(f"{_vision(kind, tmp_path / kind)}+{pair[1]}", seed=1, image_size=None)
+    backbone = pair_backbone(f"{vision_part(kind, tmp_path / kind)}+{pair[1]}", seed=1, image_size=None)
     backbone.model.eval()
     assert (backbone.pixels.size, backbone.pixels.shorter) == (32, 40 if kind == "dinov2" else 0)
     assert "pooler" not in " ".join(name for name, _ in backbone.model.named_parameters() if kind == "vit")

@@ -37,7 +37,7 @@ class Spoken:
     @property
     def identical(self) -> float:
         """The share of pictures with the same caption, token by token."""
-        return statistics.mean(a == b for a, b in zip(self.tokens, self.theirs, strict=True))
+        return statistics.fmean(a == b for a, b in zip(self.tokens, self.theirs, strict=True))
 
     @property
     def different(self) -> list[int]:

@@ -38,7 +38,7 @@ def describe(backbone: Backbone, graphs: Graphs, *, model: str, target: str, pre
         head_width=said.shape[4],
         places=example["memory_keys"].shape[3],
         vocabulary=graphs.vocabulary,
-        clean_up=_cleans_up(backbone.tokenizer),
+        clean_up=cleans_up(backbone.tokenizer),
         opset=opset,
         captune=captune.__version__,
     )
@@ -72,7 +72,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     write_text(folder / TOKENIZER, plain.to_str())
 
 
-def _cleans_up(tokenizer: Any) -> bool:
+def cleans_up(tokenizer: Any) -> bool:
     """Whether `transformers` takes spaces before punctuation out of what this tokenizer decodes.
 
     For byte-pair encodings it ignores the setting, unless it is told not to.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from captune.core.errors import missing_extra
+from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters import onnx
@@ -39,9 +39,15 @@ def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progres
                 source = Path(made) / f"{name}.onnx"
                 if int8:
                     round_weights(source, source)
-                openvino.save_model(
-                    openvino.convert_model(str(source)), str(folder / f"{name}.xml"), compress_to_fp16=False
-                )
+                try:
+                    made_of = openvino.convert_model(str(source))
+                    openvino.save_model(made_of, str(folder / f"{name}.xml"), compress_to_fp16=False)
+                except RuntimeError as error:  # of a full disk as well
+                    said = str(error).strip().splitlines()
+                    raise CaptuneError(
+                        f"OpenVINO cannot write {name}.xml: {said[-1] if said else 'no reason given'}",
+                        "See whether the disk is full; else update openvino, or export with --to onnx.",
+                    ) from error
 
 
 class OpenvinoModel:

@@ -1,0 +1,175 @@
+"""Exports against torch in fp32: captions, size on disk, time of a picture; families x targets.
+
+    python benchmarks/bench_export.py [--size base] [--families blip clip-gpt2 git] [--threads 2] [--pictures 16]
+
+Models from scratch with random weights, enlarged until pictures decide what is said ("said" counts the different
+captions), 8,000 tokens, captions of 20 tokens. Each way runs in turn with torch in fp32: wall ms of a picture, and
+how many times as fast as torch in fp32 of the same turn. "same" is the share of captions, greedy and with 5 beams,
+that are those of torch in fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captune.core.options import GenerationOptions
+from captune.data.scenes import held_out_scenes, render_scene
+from captune.engine.decoding.generate import search_own
+from captune.engine.pictures import read_pixels
+from captune.exporters import EXPORTERS
+from captune.exporters.graphs import graphs_of
+from captune.exporters.stepping import ExportedStepper
+from captune.models import FAMILIES
+from captune.models.backbone import Backbone
+from machine import machine, markdown
+
+EXPORTED = ("blip", "clip-gpt2", "git")
+# How much larger random weights have to be for captions to differ from picture to picture.
+LARGER = 3.0
+TOKENS = 20
+SHAPES = ((1, 1), (1, 5), (8, 1), (8, 5))
+Captions = list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A name, megabytes on disk, and what captions pixels (pictures, 3, size, size) with so many beams."""
+
+    name: str
+    megabytes: float
+    caption: Callable[[torch.Tensor, int], Captions]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="base")
+    parser.add_argument("--families", nargs="+", default=list(EXPORTED))
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--pictures", type=int, default=16, help="Pictures whose captions are compared.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="Small models, once.")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.size, asked.repeats = "small", 1
+    torch.set_num_threads(asked.threads)
+    print(machine("captune", "torch", "onnxruntime", "openvino"), f"{asked.threads} threads, size {asked.size}")
+    rows: list[tuple[str, ...]] = []
+    for family in asked.families:
+        backbone = lively(family, asked.size)
+        scenes = held_out_scenes(max(8, asked.pictures), seed=5)
+        seen = [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes]
+        with tempfile.TemporaryDirectory() as made:
+            rows += measured(ways(backbone, Path(made), asked.threads), torch.from_numpy(np.stack(seen)), asked.repeats)
+    columns = ("", "MB", "said", "same", *(f"{n} × {beams}" for n, beams in SHAPES))
+    print("\nms of a picture (× torch fp32); pictures × beams\n\n" + markdown(columns, rows))
+
+
+def lively(family: str, size: str) -> Backbone:
+    """A model from scratch whose weights are so large that it looks at its picture."""
+    chance = random.Random(0)
+    words = ["".join(chance.choices("abcdefghijklmnoprstuvw", k=chance.randint(2, 9))) for _ in range(9000)]
+    texts = [" ".join(chance.choices(words, k=12)) for _ in range(6000)]
+    torch.manual_seed(0)
+    backbone: Backbone = FAMILIES[family].new(size, texts)
+    backbone.model.eval()
+    with torch.no_grad():
+        for name, parameter in backbone.model.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name and ".wte" not in name and ".wpe" not in name:
+                parameter.mul_(LARGER)
+    return backbone
+
+
+def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
+    """Torch in fp32 first, then torch in bf16 and every target with and without int8."""
+    stepper, weights = backbone.stepper(), sum(p.numel() for p in backbone.model.parameters())
+    assert stepper is not None
+    found = [Way(f"{backbone.family}, torch fp32", 4 * weights / 1e6, in_torch(backbone))]
+    half = copy.deepcopy(backbone)
+    half.forget()
+    half.model.to(torch.bfloat16)
+    found.append(Way(f"{backbone.family}, torch bf16", 2 * weights / 1e6, in_torch(half)))
+    graphs = graphs_of(backbone)
+    for to in EXPORTERS:
+        for int8 in (False, True):
+            here = folder / f"{to}-{int8}"
+            here.mkdir()
+            EXPORTERS[to].write(graphs, here, int8=int8)
+            exported = ExportedStepper(
+                EXPORTERS[to].open_model(here, threads=threads),
+                layers=stepper.layers,
+                heads=stepper.heads,
+                head_width=stepper.head_width,
+            )
+            size = sum(path.stat().st_size for path in here.iterdir()) / 1e6
+            found.append(Way(f"{backbone.family}, {to} {'int8' if int8 else 'fp32'}", size, by(backbone, exported)))
+    return found
+
+
+def in_torch(backbone: Backbone) -> Callable[[torch.Tensor, int], Captions]:
+    def caption(pixels: torch.Tensor, beams: int) -> Captions:
+        stepper = backbone.stepper()
+        assert stepper is not None
+        return said(backbone, stepper, backbone.memory(pixels), beams)
+
+    return caption
+
+
+def by(backbone: Backbone, exported: ExportedStepper) -> Callable[[torch.Tensor, int], Captions]:
+    return lambda pixels, beams: said(backbone, exported, pixels.float(), beams)
+
+
+def said(backbone: Backbone, stepper: object, memory: torch.Tensor, beams: int) -> Captions:
+    options = GenerationOptions(num_beams=beams, max_new_tokens=TOKENS, min_new_tokens=TOKENS)
+    prompts = torch.tensor([[backbone.start]]).expand(len(memory), -1)
+    written = search_own(backbone, stepper, memory, prompts, options)  # type: ignore[arg-type]
+    return [tuple(row) for row in written.tokens[:, 0].tolist()]
+
+
+@torch.inference_mode()
+def measured(all_ways: Sequence[Way], pixels: torch.Tensor, repeats: int) -> list[tuple[str, ...]]:
+    """A row for each way; the first is what the others are compared with."""
+    first = all_ways[0]
+    expected = [first.caption(pixels, beams) for beams in (1, 5)]
+    rows = []
+    for way in all_ways:
+        found = [way.caption(pixels, beams) for beams in (1, 5)]
+        same = [a == b for mine, theirs in zip(found, expected, strict=True) for a, b in zip(mine, theirs, strict=True)]
+        cells = []
+        for pictures, beams in SHAPES:
+            milliseconds, ratio = timed(first, way, pixels[:pictures], beams, repeats)
+            cells.append(f"{milliseconds:.0f}" + ("" if way is first else f" ({ratio:.2f})"))
+        row = (way.name, f"{way.megabytes:.0f}", f"{len(set(found[0]))}", f"{statistics.mean(same):.0%}", *cells)
+        print(" | ".join(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def timed(first: Way, way: Way, pixels: torch.Tensor, beams: int, repeats: int) -> tuple[float, float]:
+    """Median wall ms of a picture, and the median of how many times as fast as `first`, run in turn."""
+    way.caption(pixels, beams)
+    mine, ratios = [], []
+    for _ in range(repeats):
+        seconds = []
+        for each in (first, way):
+            started = time.perf_counter()
+            each.caption(pixels, beams)
+            seconds.append(time.perf_counter() - started)
+        mine.append(1000 * seconds[1] / len(pixels))
+        ratios.append(seconds[0] / seconds[1])
+    return statistics.median(mine), statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main()
