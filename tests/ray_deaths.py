@@ -22,17 +22,11 @@ from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.engine.bulk import Manner
 from captune.engine.decoding_ahead import Shard
+from captune.data.pixels import Square
 from captune.engine.ray_pieces import Room, caption_on_ray
 from captune.engine.ray_worker import Duty, Speaker
 
 SHARDS, DEADLY = 8, 4
-
-
-class Pixels(NamedTuple):
-    size: int = 16
-    resample: int = 3
-    shorter: int = 0
-    fast: bool = False
 
 
 def say(seen: np.ndarray) -> list[list[Caption]]:
@@ -43,7 +37,7 @@ def say(seen: np.ndarray) -> list[list[Caption]]:
 
 
 def load() -> Speaker:
-    return Speaker(say, Pixels())  # type: ignore[arg-type]
+    return Speaker(say, Square(16))
 
 
 def nothing() -> None:

@@ -231,7 +231,7 @@ class _Crew:
                     refused = Refused(
                         member.node.host,
                         f"Workers die there before they have done anything ({why}).",
-                        "See Ray's logs on that machine (/tmp/ray/session_latest/logs).",
+                        "See Ray's logs on that machine (session_latest/logs in its temporary folder).",
                     )
                     self._aside[member.node.id] = refused
                     self._progress.warn(f"{member.node.host} is left out: {refused.message}")
