@@ -129,6 +129,12 @@ def annotations(desk: Desk, file: Path) -> None:
     file.write_text(json.dumps({"images": images, "annotations": marked}))
 
 
+def exported(desk: Desk, folder: Path) -> None:
+    from captune import export
+
+    export(str(desk.thing("runs/x")), folder, to="onnx")
+
+
 def captions_jsonl(desk: Desk, file: Path) -> None:
     which = int(file.stem.endswith("b"))
     rows = [{"image": name, "caption": texts[which]} for name, texts in desk.captions().items()]
@@ -178,7 +184,8 @@ def films(desk: Desk, folder: Path) -> None:
 THINGS: dict[str, Callable[[Desk, Path], None]] = {
     "flickr8k": scenes, "Flickr8k": scenes, "photos": photos, "more": pictures, "more-photos": pictures,
     "photo.jpg": photo, "a.jpg": photo, "b.jpg": photo, "data": data, "web-pairs": data, "runs/x": run, "runs/y": run,
-    "captions.json": captions_json, "annotations.json": annotations, "model-a.jsonl": captions_jsonl,
+    "blip.onnx": exported, "captions.json": captions_json, "annotations.json": annotations,
+    "model-a.jsonl": captions_jsonl,
     "model-b.jsonl": captions_jsonl, "refs.csv": table, "captions.csv": table, "Flickr8k.token.txt": token,
     "labels.txt": labels, "vqa": vqa, "film.mp4": film, "a.mp4": film, "b.mkv": film, "films": films,
 }  # fmt: skip

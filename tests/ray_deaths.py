@@ -8,7 +8,6 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,9 +19,9 @@ from captune.data.bulk.names import MANIFEST
 from captune.data.bulk.pieces import FILES, Piece
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
+from captune.data.pixels import Square
 from captune.engine.bulk import Manner
 from captune.engine.decoding_ahead import Shard
-from captune.data.pixels import Square
 from captune.engine.ray_pieces import Room, caption_on_ray
 from captune.engine.ray_worker import Duty, Speaker
 
