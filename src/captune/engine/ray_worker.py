@@ -22,7 +22,7 @@ from captune.engine.bulk import Finished, Manner, Say, caption_pieces
 from captune.engine.decoding_ahead import Shard
 
 if TYPE_CHECKING:
-    from captune.models.pixels import PixelSettings
+    from captune.data.pixels import Square
 
 # A turn is answered when there is something to tell, at the latest after this.
 _TURN_SECONDS = 1.0
@@ -32,7 +32,7 @@ class Speaker(NamedTuple):
     """A model that was loaded: how it captions pixels, and which pixels it wants."""
 
     say: Say
-    pixels: PixelSettings
+    pixels: Square
 
 
 @dataclass(frozen=True)
