@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +96,7 @@ def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
     stepper, weights = backbone.stepper(), sum(p.numel() for p in backbone.model.parameters())
     assert stepper is not None
     found = [Way(f"{backbone.family}, torch fp32", 4 * weights / 1e6, in_torch(backbone))]
-    half = copy.deepcopy(backbone)
-    half.forget()
-    half.model.to(torch.bfloat16)
+    half = replace(backbone, model=copy.deepcopy(backbone.model).to(torch.bfloat16))
     found.append(Way(f"{backbone.family}, torch bf16", 2 * weights / 1e6, in_torch(half)))
     graphs = graphs_of(backbone)
     for to in EXPORTERS:
