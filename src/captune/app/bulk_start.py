@@ -86,6 +86,8 @@ def begun(asked: Asked, progress: Progress) -> Iterator[Job]:
 
     Raises `CaptuneError` where the folder holds another job, naming what differs.
     """
+    if MANIFEST not in asked.store.names():
+        asked.inputs.check_there("Check the path.")
     with ExitStack() as stack:
         stack.enter_context(_part_lock(asked))
         options = asked.resolved.values.job
@@ -168,7 +170,6 @@ def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
 
 
 def _start(asked: Asked, progress: Progress) -> Captioner | None:
-    asked.inputs.check_there("Check the path.")
     identity, captioner = _identified(asked, None, progress)
     with progress.task("Listing the pictures"):
         recursive = asked.resolved.values.caption.recursive

@@ -53,7 +53,7 @@ def caption(
     )
     options = resolved.values.caption
     if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
-        _job(inputs, out, model, chosen, TerminalProgress(quiet=quiet), json)
+        _job(inputs, out, model, chosen, progress, dry=resolved.values.job.dry_run, json=json)
         return
     asked = ["--json"] * json + [
         f"--{name.replace('_', '-')}" for name in JobOptions.model_fields if name in chosen.flags
@@ -92,7 +92,14 @@ def caption(
 
 
 def _job(
-    inputs: list[str], out: str, model: str | None, chosen: Chosen, progress: TerminalProgress, json: bool
+    inputs: list[str],
+    out: str,
+    model: str | None,
+    chosen: Chosen,
+    progress: TerminalProgress,
+    *,
+    dry: bool,
+    json: bool,
 ) -> None:
     from captune.app.bulk import caption_job
 
@@ -100,7 +107,6 @@ def _job(
     report = caption_job(
         named, out, model=model, progress=progress, environment=os.environ, **chosen.sources, **chosen.flags
     )
-    dry = chosen.flags.get("dry_run")
     if json:
         out_json(report.to_json())
     elif dry:
