@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster by a model that a picture kills: `python ray_deaths.py ADDRESS FOLDER` prints what came."""
+"""Shards on a Ray cluster by a model that one picture sends a signal: `python ray_deaths.py ADDRESS FOLDER SIGKILL`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,32 @@ from captune.engine.ray_worker import Duty, Speaker
 SHARDS, DEADLY = 8, 4
 
 
+<<<<<<< HEAD
 def say(seen: np.ndarray) -> list[list[Caption]]:
     """A caption each; a white picture is the process's end."""
+=======
+class Pixels(NamedTuple):
+    size: int = 16
+    resample: int = 3
+    shorter: int = 0
+    fast: bool = False
+
+
+def say(deadly: signal.Signals, seen: np.ndarray) -> list[list[Caption]]:
+    """A caption each; at a white picture the process gets a signal."""
+>>>>>>> ray
     if seen.mean() > 250:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), deadly)
     return [[Caption("a picture", 0.5)] for _ in seen]
 
 
+<<<<<<< HEAD
 def load() -> Speaker:
     return Speaker(say, Square(16))
+=======
+def load(deadly: signal.Signals) -> Speaker:
+    return Speaker(partial(say, deadly), Pixels())  # type: ignore[arg-type]
+>>>>>>> ray
 
 
 def nothing() -> None:
@@ -44,13 +61,13 @@ def nothing() -> None:
 
 
 def main() -> None:
-    address, folder = sys.argv[1], Path(sys.argv[2])
+    address, folder, deadly = sys.argv[1], Path(sys.argv[2]), signal.Signals[sys.argv[3]]
     for number in range(SHARDS):
         Image.new("RGB", (16, 16), "white" if number == DEADLY else "red").save(folder / f"{number}.png")
     place = str(folder / "out")
     open_store(place).publish(MANIFEST, b"{}")
     here = sys.modules["ray_deaths"]
-    duty = Duty(place, b"{}", Manner(PLAIN, SHARDS, 4), here.load, here.nothing)
+    duty = Duty(place, b"{}", Manner(PLAIN, SHARDS, 4), partial(here.load, deadly), here.nothing)
 
     def shard(number: int) -> Shard:
         name = str(folder / f"{number}.png")
@@ -60,7 +77,7 @@ def main() -> None:
     task = partial(SILENT.task, "Captioning")
     try:
         with task() as bar:
-            for each in caption_on_ray(range(SHARDS), shard, duty, Room(address), SILENT, bar):
+            for each in caption_on_ray(range(SHARDS), shard, duty, Room(address, silence=4), SILENT, bar):
                 finished.append(each.number)
     except CaptuneError as told:
         error = str(told)

@@ -14,7 +14,7 @@ from captune.app.bulk_start import Job
 from captune.app.bulk_work import manner_of, shards_of, speaker
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress, Task
 from captune.data.bulk.manifest import Inputs
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from captune.engine.ray_worker import Duty, Speaker
 
 _LOOKED_FOR = 3
+_ONLY_RAY = ("ray_address", "ray_workers", "ray_wait", "gpus_per_worker", "cpus_per_worker")
+
+
+def check_engine(resolved: Resolved[CaptionConfig]) -> None:
+    """Raise `UsageError` where flags are given that only Ray understands, and the engine is another."""
+    if resolved.values.job.engine == "ray":
+        return
+    for name in _ONLY_RAY:
+        if resolved.sources.get(f"job.{name}", "").startswith("--"):
+            raise UsageError(f"{resolved.sources[f'job.{name}']} needs --engine ray.", "Add it, or leave both out.")
 
 
 def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Speaker:

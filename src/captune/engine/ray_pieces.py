@@ -26,7 +26,7 @@ _NO_PLACE = "No node of the Ray cluster has room for a worker"
 class Room:
     """Which cluster, and what its workers get: how many of them (0: all that have room), GPUs and cores of each.
 
-    `wait` seconds may pass without a node that has room.
+    `wait` seconds may pass without a node that has room, `silence` until a worker that does not answer counts as dead.
     """
 
     address: str | None = None
@@ -34,6 +34,7 @@ class Room:
     wait: float = 60.0
     gpus: float | None = None
     cores: int | None = None
+    silence: float = 600.0
 
 
 def caption_on_ray(
@@ -60,6 +61,7 @@ class _Member:
     node: Node
     actor: Any
     ready: bool = False
+    asked_at: float = 0.0
     held: set[int] = field(default_factory=set)
     pictures: int = 0
 
@@ -86,6 +88,8 @@ class _Crew:
         self._given_up: list[int] = []
         self._deaths: Counter[str] = Counter()
         self._aside: dict[str, Refused] = {}
+        # Lost nodes: the cluster may take them for alive for a while.
+        self._gone: set[str] = set()
         self._looked = -_LOOK_SECONDS
         self._without = 0.0
 
@@ -94,6 +98,7 @@ class _Crew:
 
         while self._left():
             if time.monotonic() - self._looked >= _LOOK_SECONDS or not self._asked:
+                self._check_silence()
                 self._hire()
             answered, _ = ray.wait(list(self._asked), timeout=_LOOK_SECONDS) if self._asked else ([], [])
             for asked in answered:
@@ -154,16 +159,18 @@ class _Crew:
         return given
 
     def _ask(self, member: _Member, method: Any, *given: Any) -> None:
+        member.asked_at = time.monotonic()
         self._asked[method.remote(*given)] = member
 
     def _hire(self) -> None:
         """A worker wherever there is room and work for one; raises `CaptuneError` where there is none for too long."""
         self._looked = time.monotonic()
-        there = nodes()
+        there = [node for node in nodes() if not self._is_gone(node)]
         if self._gpus is None and there:
             self._gpus = 1.0 if any(node.gpus >= 1 for node in there) else 0.0
         shares = {node: node.share(self._gpus or 0.0, self._room.cores) for node in there}
-        shares = {node: share for node, share in shares.items() if share.workers and node.id not in self._aside}
+        able = [node for node, share in shares.items() if share.workers]
+        shares = {node: shares[node] for node in able if node.id not in self._aside}
         have = Counter(member.node.id for member in self._members)
         most = min(self._room.workers or sum(share.workers for share in shares.values()), self._left())
         while len(self._members) < most:
@@ -176,7 +183,20 @@ class _Crew:
         if self._members:
             self._without = 0.0
         else:
-            self._wait(there)
+            self._wait(there, able)
+
+    def _check_silence(self) -> None:
+        """A worker answers every second, whatever it does; one that is stopped or hangs keeps its shards from all."""
+        late = time.monotonic() - self._room.silence
+        for asked, member in list(self._asked.items()):
+            if member.ready and member.asked_at < late:
+                del self._asked[asked]
+                self._lost(member, TimeoutError(f"no answer for {self._room.silence:g} s"))
+
+    def _is_gone(self, node: Node) -> bool:
+        if node.id in self._gone and is_there(node):
+            self._gone.discard(node.id)
+        return node.id in self._gone
 
     def _start(self, node: Node, share: Share) -> None:
         import ray
@@ -198,9 +218,10 @@ class _Crew:
         self._ask(member, actor.start)
         self._show()
 
-    def _wait(self, there: list[Node]) -> None:
-        if self._aside and all(node.id in self._aside for node in there):
-            refused = list(self._aside.values())[-1]
+    def _wait(self, there: list[Node], able: list[Node]) -> None:
+        """Until a node comes; raises `CaptuneError` where all that have room were left out, or after too long."""
+        if able:
+            refused = self._aside[able[-1].id]
             raise CaptuneError(f"{refused.host}: {refused.message}", refused.hint)
         now = time.monotonic()
         if not self._without:
@@ -221,6 +242,7 @@ class _Crew:
         gone = not is_there(member.node)
         shards = f"; {len(member.held)} unfinished shards run again" if member.held else ""
         if gone:
+            self._gone.add(member.node.id)
             self._progress.warn(f"Lost the node {member.node.host}{shards}.")
         else:
             why = _reason(error)
@@ -231,7 +253,12 @@ class _Crew:
                     refused = Refused(
                         member.node.host,
                         f"Workers die there before they have done anything ({why}).",
+<<<<<<< HEAD
                         "See Ray's logs on that machine (session_latest/logs in its temporary folder).",
+=======
+                        "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
+                        "that machine say more (/tmp/ray/session_latest/logs).",
+>>>>>>> ray
                     )
                     self._aside[member.node.id] = refused
                     self._progress.warn(f"{member.node.host} is left out: {refused.message}")

@@ -1,0 +1,64 @@
+"""Which workers a node has room for, what is told of a death, and Ray where it is not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.engine.ray_cluster import Node, Share, connected, is_there
+from captune.engine.ray_pieces import _reason
+
+
+def node(cores: float, gpus: float = 0) -> Node:
+    return Node("a", "one (127.0.0.1)", ("127.0.0.1", 1), cores, gpus)
+
+
+@pytest.mark.parametrize(
+    ("has", "gpus", "cores", "expected"),
+    [
+        (node(8), 0, None, Share(0, 8, 1)),
+        (node(8), 0, 3, Share(0, 3, 2)),
+        (node(8), 0, 9, Share(0, 9, 0)),
+        (node(0), 0, None, Share(0, 0, 0)),
+        (node(16, 4), 1, None, Share(1, 4, 4)),
+        (node(16, 1), 0.1, None, Share(0.1, 1, 10)),
+        (node(2, 4), 1, None, Share(1, 1, 2)),
+        (node(16, 4), 1, 8, Share(1, 8, 2)),
+        (node(16), 1, None, Share(1, 0, 0)),
+    ],
+)
+def test_room(has: Node, gpus: float, cores: int | None, expected: Share) -> None:
+    assert has.share(gpus, cores) == expected
+
+
+def test_a_node_where_nothing_listens_is_gone() -> None:
+    assert not is_there(node(1))
+
+
+def test_the_reason_is_one_line() -> None:
+    said = "The actor died.\n\tpid: 5\nThe worker exits. Worker exit detail: Killed by the kernel. Some common causes"
+    assert _reason(RuntimeError(said)) == "Killed by the kernel"
+    assert _reason(RuntimeError("no answer for 3 s")) == "no answer for 3 s"
+    assert _reason(RuntimeError()) == "RuntimeError"
+
+
+def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CaptuneError, match=r"pip install 'captune\[ray\]'"), connected(None):
+        pass
+
+
+def test_ray_client_is_refused() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'captune[ray]'")
+    with pytest.raises(UsageError, match="on a node of its cluster"), connected("ray://10.0.0.1:10001"):
+        pass
+
+
+def test_a_job_without_ray_imports_none() -> None:
+    code = (
+        "import sys, captune.app.bulk, captune.app.bulk_ray, captune.engine.ray_worker; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
