@@ -28,32 +28,15 @@ from captune.engine.ray_worker import Duty, Speaker
 SHARDS, DEADLY = 8, 4
 
 
-<<<<<<< HEAD
-def say(seen: np.ndarray) -> list[list[Caption]]:
-    """A caption each; a white picture is the process's end."""
-=======
-class Pixels(NamedTuple):
-    size: int = 16
-    resample: int = 3
-    shorter: int = 0
-    fast: bool = False
-
-
 def say(deadly: signal.Signals, seen: np.ndarray) -> list[list[Caption]]:
     """A caption each; at a white picture the process gets a signal."""
->>>>>>> ray
     if seen.mean() > 250:
         os.kill(os.getpid(), deadly)
     return [[Caption("a picture", 0.5)] for _ in seen]
 
 
-<<<<<<< HEAD
-def load() -> Speaker:
-    return Speaker(say, Square(16))
-=======
 def load(deadly: signal.Signals) -> Speaker:
-    return Speaker(partial(say, deadly), Pixels())  # type: ignore[arg-type]
->>>>>>> ray
+    return Speaker(partial(say, deadly), Square(16))
 
 
 def nothing() -> None:

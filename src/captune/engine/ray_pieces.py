@@ -253,12 +253,8 @@ class _Crew:
                     refused = Refused(
                         member.node.host,
                         f"Workers die there before they have done anything ({why}).",
-<<<<<<< HEAD
-                        "See Ray's logs on that machine (session_latest/logs in its temporary folder).",
-=======
                         "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
-                        "that machine say more (/tmp/ray/session_latest/logs).",
->>>>>>> ray
+                        "that machine say more (session_latest/logs in its temporary folder).",
                     )
                     self._aside[member.node.id] = refused
                     self._progress.warn(f"{member.node.host} is left out: {refused.message}")
