@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.engine.ray_cluster import Node, Share, connected, is_there
 from captune.engine.ray_pieces import _reason
@@ -62,3 +64,8 @@ def test_a_job_without_ray_imports_none() -> None:
         "import sys, captune.app.bulk, captune.app.bulk_ray, captune.engine.ray_worker; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_flags_of_ray_without_ray(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--ray-workers needs --engine ray"):
+        captune.caption_job(tmp_path, tmp_path / "out", ray_workers=2)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.bulk_end import Ending, count, finish, remove, write_failures
+from captune.app.bulk_ray import check_engine
 from captune.app.bulk_report import JobReport, report_of
 from captune.app.bulk_start import Asked, Job, begun, check_same, load, part_of
 from captune.app.bulk_work import work
@@ -97,6 +98,7 @@ def _asked(
     WRITERS[format]  # an unknown one is told now
     if values.caption.in_place:
         raise UsageError("--in-place changes the pictures themselves: there is no --out.", "Leave out one of the two.")
+    check_engine(resolved)
     if not is_job(format, out):
         raise UsageError(
             f"{format} into {out} cannot be a job.", "Folders take jsonl, csv, parquet and sidecar, files the others."

@@ -254,7 +254,7 @@ class _Crew:
                         member.node.host,
                         f"Workers die there before they have done anything ({why}).",
                         "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
-                        "that machine say more (session_latest/logs in its temporary folder).",
+                        "that machine say more (session_latest/logs in its folder).",
                     )
                     self._aside[member.node.id] = refused
                     self._progress.warn(f"{member.node.host} is left out: {refused.message}")
