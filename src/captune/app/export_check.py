@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from captune.models.stepper import Stepper
 
 BATCH = 8
-# The largest difference over the largest value that fp32 may show; measured are 1e-6 to 1e-5.
-MEMORY, SCORES = 1e-3, 1e-3
+# The largest difference over the largest value that fp32 may show. Trained models were within 1e-5; attention that
+# random weights have driven to extremes turns 1e-7 into 1e-3.
+MEMORY, SCORES = 1e-3, 5e-3
 SHOWN = 3
 
 
@@ -113,7 +114,7 @@ def refuse_other(found: Check) -> None:
     if found.memory > MEMORY or found.logits > SCORES:
         raise CaptuneError(
             f"The export was not written: what it sees is off by {found.memory:.1e} of the largest value, its scores "
-            f"by {found.logits:.1e} (at most {SCORES:.0e}).",
+            f"by {found.logits:.1e} (at most {MEMORY:.0e} and {SCORES:.0e}).",
             "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
         )
 

@@ -72,7 +72,8 @@ def nearness(backbone: Backbone, exported: Stepper, pixels: np.ndarray, caption:
     """How far an export's memory and its scores along a caption are from its model's.
 
     Both as the largest difference over the largest value. `pixels` (1, 3, size, size), uint8; `caption` are tokens
-    without start and prompt, behind which some more are read: a model may say nothing of a picture.
+    without start and prompt, behind which some more are read: a model may say nothing of a picture. Both read them
+    over the model's memory, so that each graph answers for itself.
     """
     stepper = backbone.stepper()
     assert stepper is not None, "what is exported has a stepper"
@@ -82,10 +83,10 @@ def nearness(backbone: Backbone, exported: Stepper, pixels: np.ndarray, caption:
     picture = torch.from_numpy(pixels)
     with torch.inference_mode():
         memory = backbone.memory(picture)
-        mine, theirs = stepper.recall(memory), exported.recall(picture.float())
-        stacked = (torch.stack([pair[n] for pair in mine]).numpy() for n in range(2))
-        far = max(_far(*pair) for pair in zip(stacked, theirs, strict=True))
-        return far, _far(_scores(stepper, mine, tokens, memory), _scores(exported, theirs, tokens, memory))
+        recalled = stepper.recall(memory)
+        mine = [torch.stack([pair[n] for pair in recalled]).numpy() for n in range(2)]
+        far = max(_far(*pair) for pair in zip(mine, exported.recall(picture.float()), strict=True))
+        return far, _far(_scores(stepper, recalled, tokens, memory), _scores(exported, mine, tokens, memory))
 
 
 def _captions(
