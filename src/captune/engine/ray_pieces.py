@@ -165,6 +165,8 @@ class _Crew:
     def _hire(self) -> None:
         """A worker wherever there is room and work for one; raises `CaptuneError` where there is none for too long."""
         self._looked = time.monotonic()
+        if not self._left():  # the last shards were given up
+            return
         there = [node for node in nodes() if not self._is_gone(node)]
         if self._gpus is None and there:
             self._gpus = 1.0 if any(node.gpus >= 1 for node in there) else 0.0
