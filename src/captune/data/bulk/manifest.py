@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.data.bulk.listing import ARCHIVES, FILES
 from captune.data.bulk.names import MANIFEST, PIECES
-from captune.data.bulk.pieces import FILES, Piece
+from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import Store
 from captune.data.images import PICTURE_SUFFIXES
 
 _VERSION = 1
 _PATTERN = "{*?["
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Inputs:
         hint = hint or "Nothing is lost: bring it back (is a disk not mounted?) and run the same command again."
         for name in self.named:
             # A file with another ending is a picture or none: that is for its row to say.
-            place = not os.path.splitext(name)[1] or name.lower().endswith(_ARCHIVES) or os.path.isdir(name)
+            place = not os.path.splitext(name)[1] or name.lower().endswith(tuple(ARCHIVES)) or os.path.isdir(name)
             if not place or "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
                 continue
             try:
