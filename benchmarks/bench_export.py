@@ -25,14 +25,16 @@ import numpy as np
 import torch
 
 from captune.core.options import GenerationOptions
+from captune.core.records import Caption
 from captune.data.scenes import held_out_scenes, render_scene
-from captune.engine.decoding.generate import search_own
+from captune.engine.captioning import caption_pixels
 from captune.engine.pictures import read_pixels
 from captune.exporters import EXPORTERS
+from captune.exporters.described import describe, write_tokenizer
 from captune.exporters.graphs import graphs_of
-from captune.exporters.stepping import ExportedStepper
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.runtime import ExportedModel
 from machine import machine, markdown
 
 EXPORTED = ("blip", "clip-gpt2", "git")
@@ -40,16 +42,21 @@ EXPORTED = ("blip", "clip-gpt2", "git")
 LARGER = 3.0
 TOKENS = 20
 SHAPES = ((1, 1), (1, 5), (8, 1), (8, 5))
-Captions = list[tuple[int, ...]]
+Says = Callable[[np.ndarray, GenerationOptions], list[list[Caption]]]
 
 
 @dataclass(frozen=True)
 class Way:
-    """A name, megabytes on disk, and what captions pixels (pictures, 3, size, size) with so many beams."""
+    """A name, megabytes on disk, and what captions pixels (pictures, 3, size, size)."""
 
     name: str
     megabytes: float
-    caption: Callable[[torch.Tensor, int], Captions]
+    says: Says
+
+    def caption(self, pixels: np.ndarray, beams: int) -> list[tuple[int, ...]]:
+        """Tokens of the best caption of each picture."""
+        options = GenerationOptions(num_beams=beams, max_new_tokens=TOKENS, min_new_tokens=TOKENS)
+        return [captions[0].tokens for captions in self.says(pixels, options)]
 
 
 def main() -> None:
@@ -71,7 +78,7 @@ def main() -> None:
         scenes = held_out_scenes(max(8, asked.pictures), seed=5)
         seen = [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes]
         with tempfile.TemporaryDirectory() as made:
-            rows += measured(ways(backbone, Path(made), asked.threads), torch.from_numpy(np.stack(seen)), asked.repeats)
+            rows += measured(ways(backbone, Path(made), asked.threads), np.stack(seen), asked.repeats)
     columns = ("", "MB", "said", "same", *(f"{n} × {beams}" for n, beams in SHAPES))
     print("\nms of a picture (× torch fp32); pictures × beams\n\n" + markdown(columns, rows))
 
@@ -93,50 +100,28 @@ def lively(family: str, size: str) -> Backbone:
 
 def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
     """Torch in fp32 first, then torch in bf16 and every target with and without int8."""
-    stepper, weights = backbone.stepper(), sum(p.numel() for p in backbone.model.parameters())
-    assert stepper is not None
+    weights = sum(p.numel() for p in backbone.model.parameters())
     found = [Way(f"{backbone.family}, torch fp32", 4 * weights / 1e6, in_torch(backbone))]
     half = replace(backbone, model=copy.deepcopy(backbone.model).to(torch.bfloat16))
     found.append(Way(f"{backbone.family}, torch bf16", 2 * weights / 1e6, in_torch(half)))
     graphs = graphs_of(backbone)
-    for to in EXPORTERS:
+    for to, target in EXPORTERS.items():
         for int8 in (False, True):
-            here = folder / f"{to}-{int8}"
+            here, precision = folder / f"{to}-{int8}", "int8" if int8 else "fp32"
             here.mkdir()
-            EXPORTERS[to].write(graphs, here, int8=int8)
-            exported = ExportedStepper(
-                EXPORTERS[to].open_model(here, threads=threads),
-                layers=stepper.layers,
-                heads=stepper.heads,
-                head_width=stepper.head_width,
-            )
-            size = sum(path.stat().st_size for path in here.iterdir()) / 1e6
-            found.append(Way(f"{backbone.family}, {to} {'int8' if int8 else 'fp32'}", size, by(backbone, exported)))
+            write_tokenizer(backbone.tokenizer, here)
+            target.write(graphs, here, int8=int8)
+            describe(backbone, graphs, model="new", target=to, precision=precision, opset=target.OPSET).write(here)
+            model = ExportedModel.load(here, threads=threads)
+            found.append(Way(f"{backbone.family}, {to} {precision}", model.weights / 1e6, model.say))
     return found
 
 
-def in_torch(backbone: Backbone) -> Callable[[torch.Tensor, int], Captions]:
-    def caption(pixels: torch.Tensor, beams: int) -> Captions:
-        stepper = backbone.stepper()
-        assert stepper is not None
-        return said(backbone, stepper, backbone.memory(pixels), beams)
-
-    return caption
+def in_torch(backbone: Backbone) -> Says:
+    return lambda pixels, options: caption_pixels(backbone, pixels, options)
 
 
-def by(backbone: Backbone, exported: ExportedStepper) -> Callable[[torch.Tensor, int], Captions]:
-    return lambda pixels, beams: said(backbone, exported, pixels.float(), beams)
-
-
-def said(backbone: Backbone, stepper: object, memory: torch.Tensor, beams: int) -> Captions:
-    options = GenerationOptions(num_beams=beams, max_new_tokens=TOKENS, min_new_tokens=TOKENS)
-    prompts = torch.tensor([[backbone.start]]).expand(len(memory), -1)
-    written = search_own(backbone, stepper, memory, prompts, options)  # type: ignore[arg-type]
-    return [tuple(row) for row in written.tokens[:, 0].tolist()]
-
-
-@torch.inference_mode()
-def measured(all_ways: Sequence[Way], pixels: torch.Tensor, repeats: int) -> list[tuple[str, ...]]:
+def measured(all_ways: Sequence[Way], pixels: np.ndarray, repeats: int) -> list[tuple[str, ...]]:
     """A row for each way; the first is what the others are compared with."""
     first = all_ways[0]
     expected = [first.caption(pixels, beams) for beams in (1, 5)]
@@ -154,7 +139,7 @@ def measured(all_ways: Sequence[Way], pixels: torch.Tensor, repeats: int) -> lis
     return rows
 
 
-def timed(first: Way, way: Way, pixels: torch.Tensor, beams: int, repeats: int) -> tuple[float, float]:
+def timed(first: Way, way: Way, pixels: np.ndarray, beams: int, repeats: int) -> tuple[float, float]:
     """Median wall ms of a picture, and the median of how many times as fast as `first`, run in turn."""
     way.caption(pixels, beams)
     mine, ratios = [], []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captune.core.exported import Exported, ExportedPixels
+from captune.core.exported import MEMORY, NEW, SAID, Exported, ExportedPixels, of_layers
 from captune.data.pixels import Square
 from captune.data.words import Words
 from captune.models import FAMILIES
@@ -31,12 +31,13 @@ def lively(family: str) -> Backbone:
 def vision_of(backbone: Backbone) -> Any:
     """What `vision.onnx` of a model would answer."""
 
-    def run(*, pixels: np.ndarray) -> list[np.ndarray]:
+    def run(*, pixels: np.ndarray) -> dict[str, np.ndarray]:
         stepper = backbone.stepper()
         assert stepper is not None
         with torch.inference_mode():
             recalled = stepper.recall(backbone.memory(torch.from_numpy(pixels)))
-        return [torch.stack([layer[which] for layer in recalled]).numpy() for which in (0, 1)]
+        found = [layer[which].numpy() for which in (0, 1) for layer in recalled]
+        return dict(zip(of_layers(MEMORY, len(recalled)), found, strict=True))
 
     return run
 
@@ -44,23 +45,29 @@ def vision_of(backbone: Backbone) -> Any:
 def text_of(backbone: Backbone) -> Any:
     """What `text.onnx` would answer; the shapes of the contract are checked on the way."""
 
-    def run(**inputs: np.ndarray) -> list[np.ndarray]:
+    def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
         stepper = backbone.stepper()
         assert stepper is not None
         assert all(each.flags.c_contiguous for each in inputs.values())
         given = {name: torch.from_numpy(each) for name, each in inputs.items()}
-        (pictures, rows), slots = given["tokens"].shape, given["said_keys"].shape[3]
+        (pictures, rows), slots = given["tokens"].shape, given["said_keys_0"].shape[2]
         assert given["positions"].shape == (rows,)
         assert given["mask"].shape == (pictures, 1, rows, slots + rows)
         assert {given["tokens"].dtype, given["positions"].dtype} == {torch.int64}
-        assert {given[name].dtype for name in ("said_keys", "said_values", "mask")} == {torch.float32}
-        recalled = list(zip(given["memory_keys"].unbind(), given["memory_values"].unbind(), strict=True))
+        assert {given[name].dtype for name in given.keys() - {"tokens", "positions"}} == {torch.float32}
+        memory, before = (
+            [[given[f"{name}_{kind}_{layer}"] for layer in range(stepper.layers)] for kind in ("keys", "values")]
+            for name in (MEMORY, SAID)
+        )
         new = torch.zeros(stepper.layers, pictures, stepper.heads, rows, stepper.head_width)
-        said = KeyValues(torch.cat([given["said_keys"], new], 3), torch.cat([given["said_values"], new], 3), slots)
+        said = KeyValues(*(torch.cat([torch.stack(each), new], 3) for each in before), slots)
         with torch.inference_mode():
-            hidden = stepper.step(given["tokens"], given["positions"], recalled, said, given["mask"])
+            hidden = stepper.step(
+                given["tokens"], given["positions"], list(zip(*memory, strict=True)), said, given["mask"]
+            )
             logits = stepper.logits(hidden)
-        return [logits.numpy(), said.keys[:, :, :, slots:].numpy(), said.values[:, :, :, slots:].numpy()]
+        written = torch.cat([said.keys, said.values])[:, :, :, slots:].numpy()
+        return {"logits": logits.numpy(), **dict(zip(of_layers(NEW, stepper.layers), written, strict=True))}
 
     return run
 

@@ -15,18 +15,18 @@ import torch
 
 import captune
 from captune.app.export import ExportReport
-from captune.core.exported import EXPORT, TEXT, VISION, Exported
+from captune.core.exported import EXPORT, MEMORY, NEW, SAID, Exported, of_layers
 from captune.core.options import GenerationOptions
 from captune.data.words import Words
+from captune.engine.captioning import caption_pixels
 from captune.engine.decoding import generate
-from captune.engine.decoding.generate import search_own
 from captune.engine.loader import load_backbone
 from captune.exporters import EXPORTERS
 from captune.exporters.graphs import Saying
-from captune.exporters.stepping import ExportedStepper
 from captune.models.backbone import Backbone
 from captune.models.dense import unpacked
 from captune.models.text_stack import TextStack
+from captune.runtime import ExportedModel
 from exported import EXPORTABLE, saved_model
 
 pytest.importorskip("onnxruntime")
@@ -48,7 +48,7 @@ class Case:
     backbone: Backbone
     report: ExportReport
     facts: Exported
-    stepper: ExportedStepper
+    export: ExportedModel
     pixels: torch.Tensor
 
 
@@ -61,12 +61,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def case_of(model: Path, out: Path, **options: Any) -> Case:
     report = captune.export(model, out, **options)
     backbone = load_backbone(str(model))
-    facts = Exported.read(out)
-    runs = EXPORTERS[facts.target].open_model(out, threads=1)
-    stepper = ExportedStepper(runs, layers=facts.layers, heads=facts.heads, head_width=facts.head_width)
+    written = ExportedModel.load(out, threads=1)
     side, chance = backbone.pixels.size, torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (PICTURES, 3, side, side), dtype=torch.uint8, generator=chance)
-    return Case(backbone, report, facts, stepper, pixels)
+    return Case(backbone, report, written.exported, written, pixels)
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +86,9 @@ def case(request: pytest.FixtureRequest, cases: Callable[[str, str], Case]) -> C
 
 
 def tokens_of(case: Case, options: GenerationOptions, *, exported: bool, pixels: torch.Tensor) -> list[list[list[int]]]:
-    backbone = case.backbone
-    prompts = torch.tensor([[backbone.start, *backbone.words(options.prompt or "")]] * len(pixels))
-    stepper = case.stepper if exported else backbone.stepper()
-    assert stepper is not None
-    with torch.inference_mode():
-        memory = pixels.float() if exported else backbone.memory(pixels)
-        written = search_own(backbone, stepper, memory, prompts, options)
-    pairs = zip(written.tokens.tolist(), written.lengths.tolist(), strict=True)
-    return [[row[:n] for row, n in zip(*pair, strict=True)] for pair in pairs]
+    seen = pixels.numpy()
+    captions = case.export.say(seen, options) if exported else caption_pixels(case.backbone, seen, options)
+    return [[list(caption.tokens) for caption in each] for each in captions]
 
 
 def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
@@ -105,17 +97,13 @@ def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
     for count in (1, 2, 7):
         with torch.inference_mode():
             recalled = stack.recall(case.backbone.memory(case.pixels[:count]))
-        found = case.stepper.model.run(VISION, {"pixels": case.pixels[:count].numpy()})
-        for which, theirs in enumerate(found):
-            mine = torch.stack([pair[which] for pair in recalled]).numpy()
-            assert theirs.shape == (
-                case.facts.layers,
-                count,
-                case.facts.heads,
-                case.facts.places,
-                case.facts.head_width,
-            )
-            np.testing.assert_allclose(theirs, mine, atol=1e-4 * np.abs(mine).max())
+        found = case.export.memory(case.pixels[:count].numpy())
+        assert list(found) == list(of_layers(MEMORY, case.facts.layers))
+        for layer, pair in enumerate(recalled):
+            for kind, mine in zip(("keys", "values"), pair, strict=True):
+                theirs = found[f"memory_{kind}_{layer}"]
+                assert theirs.shape == (count, case.facts.heads, case.facts.places, case.facts.head_width)
+                np.testing.assert_allclose(theirs, mine.numpy(), atol=1e-4 * float(mine.abs().max()))
 
 
 @pytest.mark.parametrize(
@@ -125,24 +113,23 @@ def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int
     stack, facts = case.backbone.stepper(), case.facts
     assert isinstance(stack, TextStack)
     chance = torch.Generator().manual_seed(pictures + 10 * rows + 100 * slots)
-    memory = case.stepper.recall(case.pixels[:pictures].float())
+    memory = case.export.memory(case.pixels[:pictures].numpy())
     mask = torch.zeros(pictures, 1, rows, slots + rows)
     mask[..., :-1].masked_fill_(torch.rand(pictures, 1, rows, slots + rows - 1, generator=chance) < 0.4, float("-inf"))
-    shape = (facts.layers, pictures, facts.heads, slots, facts.head_width)
+    shape = (pictures, facts.heads, slots, facts.head_width)
     given = {
         "tokens": torch.randint(0, facts.vocabulary, (pictures, rows), generator=chance),
         "positions": torch.arange(rows) + slots,
-        "memory_keys": torch.from_numpy(memory[0]),
-        "memory_values": torch.from_numpy(memory[1]),
-        "said_keys": torch.randn(shape, generator=chance),
-        "said_values": torch.randn(shape, generator=chance),
         "mask": mask,
+        **{name: torch.from_numpy(each) for name, each in memory.items()},
+        **{name: torch.randn(shape, generator=chance) for name in of_layers(SAID, facts.layers)},
     }
     with torch.inference_mode():
-        mine = Saying(unpacked(stack))(**given)
-    found = case.stepper.model.run(TEXT, {name: value.numpy() for name, value in given.items()})
-    assert found[0].shape == (pictures, rows, facts.vocabulary)
-    for expected, got in zip(mine, found, strict=True):
+        mine = Saying(unpacked(stack))(given)
+    found = case.export.text(**{name: value.numpy() for name, value in given.items()})
+    assert list(found) == ["logits", *of_layers(NEW, facts.layers)]
+    assert found["logits"].shape == (pictures, rows, facts.vocabulary)
+    for expected, got in zip(mine, found.values(), strict=True):
         np.testing.assert_allclose(got, expected.numpy(), atol=1e-3 * float(expected.abs().max()))
 
 

@@ -22,12 +22,13 @@ from PIL import Image
 import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.exported import EXPORT, Exported, export_folder
+from captune.core.exported import EXPORT, FORMAT, VISION, Exported, export_folder
 from captune.data.words import Words
 from captune.engine.loader import load_backbone
 from captune.exporters import described, onnx
 from captune.exporters.graphs import graphs_of
 from captune.models import FAMILIES
+from captune.runtime.sessions import open_session
 from exported import saved_model
 from vision_parts import joined
 
@@ -213,14 +214,13 @@ def test_weights_beyond_two_gigabytes_lie_beside_the_graph(model: Path, tmp_path
     backbone = load_backbone(str(model))
     graphs = graphs_of(backbone)
     onnx.write_graph(graphs.vision, tmp_path / "vision.onnx", largest=1000)
-    onnx.write_graph(graphs.text, tmp_path / "text.onnx")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx", "vision.onnx", "vision.onnx.data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vision.onnx", "vision.onnx.data"]
     pixels = graphs.vision.example["pixels"]
-    keys, values = onnx.open_model(tmp_path).run("vision", {"pixels": pixels.numpy()})
+    found = open_session(tmp_path, VISION, "onnx", graphs.layers)(pixels=pixels.numpy())
     with torch.inference_mode():
-        mine = graphs.vision.module(pixels)
-    np.testing.assert_allclose(keys, mine[0].numpy(), atol=1e-5)
-    np.testing.assert_allclose(values, mine[1].numpy(), atol=1e-5)
+        mine = graphs.vision.module(graphs.vision.example)
+    for expected, got in zip(mine, found.values(), strict=True):
+        np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
 
 
 def test_facts_of_another_format_or_broken_ones_are_refused(tmp_path: Path) -> None:
@@ -230,6 +230,10 @@ def test_facts_of_another_format_or_broken_ones_are_refused(tmp_path: Path) -> N
     with pytest.raises(CaptuneError, match="format 99"):
         Exported.read(tmp_path)
     (tmp_path / EXPORT).write_text(json.dumps({"format": 1, "family": "blip"}))
+    with pytest.raises(CaptuneError, match="format 1; this captune reads format 2") as raised:
+        Exported.read(tmp_path)
+    assert "Export the model again" in raised.value.hint
+    (tmp_path / EXPORT).write_text(json.dumps({"format": FORMAT, "family": "blip"}))
     with pytest.raises(CaptuneError, match="not whole"):
         Exported.read(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": 1}')

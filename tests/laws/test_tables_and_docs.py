@@ -55,8 +55,9 @@ def tables() -> list[Table]:
     from captune.exporters import EXPORTERS
     from captune.metrics import METRICS
     from captune.models import FAMILIES
+    from captune.runtime.sessions import RUNTIMES
 
-    return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS, KINDS]
+    return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS, RUNTIMES, KINDS]
 
 
 @pytest.mark.parametrize(("table", "name"), [pytest.param(t, n, id=f"{t.kind} {n}") for t in tables() for n in t])

@@ -15,14 +15,13 @@ from captune.app.export_score import Score, score
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.export_options import ExportConfig
-from captune.core.exported import EXPORT_REPORT, TOKENIZER
+from captune.core.exported import EXPORT_REPORT
 from captune.core.files import write_json
 from captune.core.folders import check_free, whole_folder
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.bulk.listing import find_pictures
 from captune.data.prepared import read_split
-from captune.data.words import Words
 from captune.exporters import EXPORTERS
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def export(
     from captune.engine.loader import load_backbone
     from captune.exporters.described import describe, write_tokenizer
     from captune.exporters.graphs import graphs_of
-    from captune.exporters.stepping import ExportedStepper
+    from captune.runtime import ExportedModel
 
     with progress.task(f"Loading {model}"):
         backbone = load_backbone(str(model))
@@ -95,10 +94,9 @@ def export(
     with whole_folder(out) as stage:
         write_tokenizer(backbone.tokenizer, stage)
         target.write(graphs, stage, int8=asked.int8, progress=progress)
-        runs = target.open_model(stage, threads=torch.get_num_threads())
-        exported = ExportedStepper(runs, layers=facts.layers, heads=facts.heads, head_width=facts.head_width)
-        words = Words.load(stage / TOKENIZER, clean_up=facts.clean_up)
-        found = check(backbone, exported, pixels, words, source=source, progress=progress)
+        facts.write(stage)
+        written = ExportedModel.load(stage, threads=torch.get_num_threads())
+        found = check(backbone, written, pixels, source=source, progress=progress)
         if asked.int8:
             refuse_few(found, asked.least_identical)
         else:
@@ -106,7 +104,7 @@ def export(
         measured = None
         if records:
             measured = score(
-                backbone, exported, records, data=str(data), split=split, resamples=asked.resamples, progress=progress
+                backbone, written, records, data=str(data), split=split, resamples=asked.resamples, progress=progress
             )
         replace(facts, check=asdict(found)).write(stage)
         report = ExportReport(

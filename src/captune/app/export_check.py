@@ -13,11 +13,10 @@ import numpy as np
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress, track
-from captune.data.words import Words
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
-    from captune.models.stepper import Stepper
+    from captune.runtime import ExportedModel
 
 BATCH = 8
 # The largest difference over the largest value that fp32 may show. Trained models were within 1e-5; attention that
@@ -58,9 +57,8 @@ class Check:
 
 def check(
     backbone: Backbone,
-    exported: Stepper,
+    export: ExportedModel,
     pixels: Sequence[np.ndarray],
-    words: Words,
     *,
     source: str,
     progress: Progress,
@@ -72,15 +70,15 @@ def check(
     tokens: Sequence[Sequence[int]] = ()
     for name, options in searches_of(backbone):
         batches = track(batched(pixels), progress, f"Checking {name}", -(-len(pixels) // BATCH))
-        spoken = speak_both(backbone, exported, batches, options)
+        spoken = speak_both(backbone, export, batches, options)
         if not searches:
-            tokens = spoken.tokens
-        compare_words(backbone, words, (*spoken.tokens, *spoken.theirs))
-        differences = tuple((spoken.texts[n], spoken.their_texts[n]) for n in spoken.different[:SHOWN])
+            tokens = [caption.tokens for caption in spoken.mine]
+        compare_words(backbone, export, (caption.tokens for caption in (*spoken.mine, *spoken.theirs)))
+        differences = tuple((spoken.mine[n].text, spoken.theirs[n].text) for n in spoken.different[:SHOWN])
         searches.append(SearchCheck(name, options.num_beams, spoken.identical, spoken.ratio, differences))
     pairs = zip(pixels, tokens, strict=True)
     found = [
-        nearness(backbone, exported, one[None], caption)
+        nearness(backbone, export, one[None], caption)
         for one, caption in track(pairs, progress, "Checking numbers", len(pixels))
     ]
     memory, logits = (max(each) for each in zip(*found, strict=True))
@@ -130,13 +128,13 @@ def refuse_few(found: Check, least: float) -> None:
         )
 
 
-def compare_words(backbone: Backbone, words: Words, captions: Iterable[Sequence[int]]) -> None:
+def compare_words(backbone: Backbone, export: ExportedModel, captions: Iterable[Sequence[int]]) -> None:
     """Raise `CaptuneError` where the exported tokenizer reads or writes another text than the model's."""
     for tokens in captions:
         text = backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-        if words.decode(tokens) != text or words.encode(text) != backbone.words(text):
+        if export.decode(tokens) != text or export.words(text) != backbone.words(text):
             raise CaptuneError(
-                f"The export was not written: its tokenizer makes “{words.decode(tokens)}” of “{text}”.",
+                f"The export was not written: its tokenizer makes “{export.decode(tokens)}” of “{text}”.",
                 "Update tokenizers and transformers; if it stays so, please report it with the model's name.",
             )
 

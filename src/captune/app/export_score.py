@@ -15,7 +15,7 @@ from captune.core.records import ImageRecord
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
-    from captune.models.stepper import Stepper
+    from captune.runtime import ExportedModel
 
 METRICS = ("bleu", "rouge_l", "cider")
 
@@ -51,7 +51,7 @@ class Score:
 
 def score(
     backbone: Backbone,
-    exported: Stepper,
+    export: ExportedModel,
     records: Sequence[ImageRecord],
     *,
     data: str,
@@ -68,11 +68,13 @@ def score(
     batches = track(
         batched(_pixels(backbone, records)), progress, f"Captioning {split} ({name})", -(-len(records) // BATCH)
     )
-    spoken = speak_both(backbone, exported, batches, options)
+    spoken = speak_both(backbone, export, batches, options)
     references = {record.id: record.references for record in records}
     mine, theirs = (
-        measure(dict(zip(references, texts, strict=True)), references, METRICS, resamples=0)
-        for texts in (spoken.texts, spoken.their_texts)
+        measure(
+            dict(zip(references, [caption.text for caption in captions], strict=True)), references, METRICS, resamples=0
+        )
+        for captions in (spoken.mine, spoken.theirs)
     )
     differences = compare(theirs, mine, resamples) if resamples else {}
     changes = {}

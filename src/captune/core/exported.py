@@ -13,13 +13,21 @@ from captune.core.files import read_json, write_json
 EXPORT = "captune-export.json"
 EXPORT_REPORT = "export_report.json"
 TOKENIZER = "tokenizer.json"
-FORMAT = 1
+# 1 had the keys of all layers in one tensor, which had to be cut apart, and so copied, at every step.
+FORMAT = 2
 VISION, TEXT = "vision", "text"
-# What goes into the text graph, and what comes out of both, in this order; see docs/exports.md for shapes. The vision
-# graph takes `pixels`.
-VISION_OUTPUTS = ("memory_keys", "memory_values")
-TEXT_INPUTS = ("tokens", "positions", "memory_keys", "memory_values", "said_keys", "said_values", "mask")
-TEXT_OUTPUTS = ("logits", "new_keys", "new_values")
+# Keys and values of each layer, by the name before their kind and number; see docs/exports.md for shapes.
+MEMORY, SAID, NEW = "memory", "said", "new"
+
+
+def of_layers(name: str, layers: int) -> tuple[str, ...]:
+    """`name_keys_0`, `name_keys_1` …, then `name_values_0` …."""
+    return tuple(f"{name}_{kind}_{layer}" for kind in ("keys", "values") for layer in range(layers))
+
+
+def outputs_of(graph: str, layers: int) -> tuple[str, ...]:
+    """What comes out of `vision` or `text`, in this order."""
+    return of_layers(MEMORY, layers) if graph == VISION else ("logits", *of_layers(NEW, layers))
 
 
 @dataclass(frozen=True)

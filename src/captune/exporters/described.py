@@ -18,8 +18,7 @@ from captune.models.backbone import Backbone
 
 def describe(backbone: Backbone, graphs: Graphs, *, model: str, target: str, precision: str, opset: int) -> Exported:
     """The facts of a model loaded by the name `model`; its check is still empty."""
-    pixels, example = backbone.pixels, graphs.text.example
-    said = example["said_keys"]
+    pixels = backbone.pixels
     return Exported(
         family=backbone.family,
         model=model,
@@ -33,10 +32,10 @@ def describe(backbone: Backbone, graphs: Graphs, *, model: str, target: str, pre
         longest=backbone.longest,
         prompt=backbone.prompt,
         generation=dict(backbone.generation),
-        layers=said.shape[0],
-        heads=said.shape[2],
-        head_width=said.shape[4],
-        places=example["memory_keys"].shape[3],
+        layers=graphs.layers,
+        heads=graphs.heads,
+        head_width=graphs.head_width,
+        places=graphs.places,
         vocabulary=graphs.vocabulary,
         clean_up=cleans_up(backbone.tokenizer),
         opset=opset,

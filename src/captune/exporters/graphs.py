@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captune.core.errors import CaptuneError
-from captune.core.exported import TEXT_INPUTS, TEXT_OUTPUTS, VISION_OUTPUTS
+from captune.core.exported import MEMORY, SAID, TEXT, VISION, of_layers, outputs_of
 from captune.models.backbone import Backbone
 from captune.models.dense import unpacked
 from captune.models.stepper import KeyValues
@@ -19,7 +18,7 @@ from captune.models.text_stack import TextStack
 
 @dataclass(frozen=True)
 class Graph:
-    """A module ready to be traced: an example of each input by name, which of their sizes vary, names of outputs."""
+    """A module of one argument, its inputs by name: an example of each, which of their sizes vary, names of outputs."""
 
     module: nn.Module
     example: Mapping[str, Tensor]
@@ -29,27 +28,31 @@ class Graph:
 
 @dataclass(frozen=True)
 class Graphs:
-    """Both graphs of a model, and the number of its tokens."""
+    """Both graphs of a model, the number of its tokens, and the sizes of its attention."""
 
     vision: Graph
     text: Graph
     vocabulary: int
+    layers: int
+    heads: int
+    head_width: int
+    places: int
 
 
 class Seeing(nn.Module):
-    """Pixels (pictures, 3, size, size), uint8, to the keys and values that all captions of a picture attend to.
+    """`pixels` (pictures, 3, size, size), uint8, to what all captions of a picture attend to.
 
-    Both are (layers, pictures, heads, places, head width), fp32. The vision part runs as `transformers`
-    lays it out, whatever its kind.
+    That is the keys of every layer, then the values of every layer, each (pictures, heads, places, head width),
+    fp32. The vision part runs as `transformers` lays it out, whatever its kind.
     """
 
     def __init__(self, backbone: Backbone, stack: TextStack) -> None:
         super().__init__()
         self.model, self.backbone, self.stack = backbone.model, replace(backbone, own_vision=False), stack
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        recalled = self.stack.recall(self.backbone.encode(self.backbone.pixels.normalise(pixels)))
-        return torch.stack([keys for keys, _ in recalled]), torch.stack([values for _, values in recalled])
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        recalled = self.stack.recall(self.backbone.encode(self.backbone.pixels.normalise(inputs["pixels"])))
+        return (*(keys for keys, _ in recalled), *(values for _, values in recalled))
 
 
 class Saying(nn.Module):
@@ -59,35 +62,32 @@ class Saying(nn.Module):
         super().__init__()
         self.stack = stack
 
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        memory_keys: Tensor,
-        memory_values: Tensor,
-        said_keys: Tensor,
-        said_values: Tensor,
-        mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Scores (pictures, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
-        recalled = list(zip(memory_keys.unbind(), memory_values.unbind(), strict=True))
-        said = _Appended(said_keys, said_values)
-        hidden = self.stack.step(tokens, positions, recalled, said, mask)
-        return self.stack.logits(hidden), torch.stack(said.new_keys), torch.stack(said.new_values)
+        said = _Appended(self._pairs(SAID, inputs))
+        tokens, positions, mask = (inputs[name] for name in ("tokens", "positions", "mask"))
+        hidden = self.stack.step(tokens, positions, self._pairs(MEMORY, inputs), said, mask)
+        return self.stack.logits(hidden), *said.new_keys, *said.new_values
+
+    def _pairs(self, name: str, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer."""
+        found = [inputs[each] for each in of_layers(name, self.stack.layers)]
+        return list(zip(found[: self.stack.layers], found[self.stack.layers :], strict=True))
 
 
 class _Appended(KeyValues):
-    """Keys and values that stay as they were given; what comes is put behind them and kept apart as well."""
+    """Keys and values of each layer that stay as they were given; what comes behind them is kept apart as well."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__(keys, values)
+    def __init__(self, before: list[tuple[Tensor, Tensor]]) -> None:
+        self.before, self.used = before, before[0][0].shape[2]
         self.new_keys: list[Tensor] = []
         self.new_values: list[Tensor] = []
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         self.new_keys.append(keys)
         self.new_values.append(values)
-        return torch.cat([self.keys[layer], keys], 2), torch.cat([self.values[layer], values], 2)
+        said = self.before[layer]
+        return torch.cat([said[0], keys], 2), torch.cat([said[1], values], 2)
 
 
 def exportable_stack(backbone: Backbone) -> TextStack:
@@ -106,37 +106,33 @@ def graphs_of(backbone: Backbone) -> Graphs:
     stack = exportable_stack(backbone)
     seeing = Seeing(backbone, stack)
     side = backbone.pixels.size
-    pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    pixels = {"pixels": torch.zeros(2, 3, side, side, dtype=torch.uint8)}
     with torch.inference_mode():
-        keys, values = seeing(pixels)
-    vision = Graph(seeing, {"pixels": pixels}, {"pixels": {0: "pictures"}}, VISION_OUTPUTS)
-    text = Graph(Saying(stack), _said_example(stack, keys.clone(), values.clone()), _VARYING, TEXT_OUTPUTS)
-    return Graphs(vision, text, stack.words.shape[0])
+        memory = dict(zip(of_layers(MEMORY, stack.layers), (each.clone() for each in seeing(pixels)), strict=True))
+    vision = Graph(seeing, pixels, {"pixels": {0: "pictures"}}, outputs_of(VISION, stack.layers))
+    text = Graph(Saying(stack), _said_example(stack, memory), _varying(stack), outputs_of(TEXT, stack.layers))
+    places = memory["memory_keys_0"].shape[2]
+    return Graphs(vision, text, stack.words.shape[0], stack.layers, stack.heads, stack.head_width, places)
 
 
-_SAID = {1: "pictures", 3: "slots"}
-_VARYING: dict[str, dict[int, str]] = {
-    "tokens": {0: "pictures", 1: "rows"},
-    "positions": {0: "rows"},
-    "memory_keys": {1: "pictures"},
-    "memory_values": {1: "pictures"},
-    "said_keys": _SAID,
-    "said_values": _SAID,
-    "mask": {0: "pictures", 2: "rows", 3: "slots_and_rows"},
-}
+def _varying(stack: TextStack) -> dict[str, dict[int, str]]:
+    return {
+        "tokens": {0: "pictures", 1: "rows"},
+        "positions": {0: "rows"},
+        "mask": {0: "pictures", 2: "rows", 3: "slots_and_rows"},
+        **{name: {0: "pictures"} for name in of_layers(MEMORY, stack.layers)},
+        **{name: {0: "pictures", 2: "slots"} for name in of_layers(SAID, stack.layers)},
+    }
 
 
-def _said_example(stack: TextStack, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
+def _said_example(stack: TextStack, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inputs of the saying graph whose varying sizes are all different, so that none is taken for another."""
-    pictures, rows, slots = keys.shape[1], 3, 5
-    said = torch.zeros(stack.layers, pictures, stack.heads, slots, stack.head_width)
-    inputs: tuple[Any, ...] = (
-        torch.zeros(pictures, rows, dtype=torch.long),
-        torch.zeros(rows, dtype=torch.long),
-        keys,
-        values,
-        said,
-        said.clone(),
-        torch.zeros(pictures, 1, rows, slots + rows),
-    )
-    return dict(zip(TEXT_INPUTS, inputs, strict=True))
+    pictures, rows, slots = len(memory["memory_keys_0"]), 3, 5
+    said = torch.zeros(pictures, stack.heads, slots, stack.head_width)
+    return {
+        "tokens": torch.zeros(pictures, rows, dtype=torch.long),
+        "positions": torch.zeros(rows, dtype=torch.long),
+        "mask": torch.zeros(pictures, 1, rows, slots + rows),
+        **memory,
+        **{name: said.clone() for name in of_layers(SAID, stack.layers)},
+    }

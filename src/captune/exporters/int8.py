@@ -49,18 +49,16 @@ def quantize_vision(source: Path, target: Path) -> None:
 
 
 def one_by_one(model: Any) -> Any:
-    """The same ONNX model over its first input's pictures one after the other; outputs have the pictures second."""
+    """The same ONNX model over its first input's pictures one after the other; they come first in outputs too."""
     from onnx import TensorProto, compose, helper
 
     names = [model.graph.input[0].name, *(output.name for output in model.graph.output)]
     inner = compose.add_prefix(model, "one_").graph
     pixels, outputs = inner.input[0], list(inner.output)
     picture = helper.make_tensor_value_info("picture", TensorProto.UINT8, _sizes(pixels)[1:])
-    axes = [helper.make_tensor(name, TensorProto.INT64, [1], [axis]) for name, axis in (("first", 0), ("second", 1))]
+    first = helper.make_tensor("first", TensorProto.INT64, [1], [0])
     alone = [
-        helper.make_tensor_value_info(
-            f"alone_{output.name}", TensorProto.FLOAT, [_sizes(output)[0], *_sizes(output)[2:]]
-        )
+        helper.make_tensor_value_info(f"alone_{output.name}", TensorProto.FLOAT, _sizes(output)[1:])
         for output in outputs
     ]
     body = helper.make_graph(
@@ -68,18 +66,16 @@ def one_by_one(model: Any) -> Any:
             helper.make_node("Unsqueeze", [picture.name, "first"], [pixels.name]),
             *inner.node,
             *(
-                helper.make_node("Squeeze", [output.name, "second"], [one.name])
+                helper.make_node("Squeeze", [output.name, "first"], [one.name])
                 for output, one in zip(outputs, alone, strict=True)
             ),
         ],
         "picture",
         [picture],
         alone,
-        [*inner.initializer, *axes],
+        [*inner.initializer, first],
     )
-    scan = helper.make_node(
-        "Scan", names[:1], names[1:], body=body, num_scan_inputs=1, scan_output_axes=[1] * len(outputs)
-    )
+    scan = helper.make_node("Scan", names[:1], names[1:], body=body, num_scan_inputs=1)
     ends = [model.graph.input[0], *model.graph.output]
     graph = helper.make_graph([scan], "pictures", ends[:1], ends[1:])
     return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)

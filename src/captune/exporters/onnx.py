@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from captune.core.errors import CaptuneError, missing_extra
@@ -57,13 +56,13 @@ def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
         with _without_notes(), torch.no_grad():
             program = torch.onnx.export(
                 graph.module,
-                tuple(graph.example.values()),
+                kwargs={"inputs": dict(graph.example)},
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=list(graph.example),
                 output_names=list(graph.outputs),
-                dynamic_shapes={name: dict(graph.varying.get(name, {})) for name in graph.example},
+                dynamic_shapes={"inputs": {name: dict(graph.varying[name]) for name in graph.example}},
             )
     except torch.onnx.OnnxExporterError as error:
         cause = str(error.__cause__ or error).strip().splitlines()
@@ -74,32 +73,6 @@ def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
     assert program is not None, "the dynamo exporter returns a program"
     size = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
     program.save(str(path), external_data=size > largest)
-
-
-class OnnxModel:
-    """An exported folder's two graphs in onnxruntime, for numpy arrays; `threads` 0: as many as there are cores."""
-
-    def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._sessions = {
-            name: onnxruntime.InferenceSession(
-                str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-            for name in (VISION, TEXT)
-        }
-
-    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs of one of the graphs, in their order."""
-        return self._sessions[graph].run(None, dict(inputs))
-
-
-def open_model(folder: Path, *, threads: int = 0) -> OnnxModel:
-    """The graphs of an export folder, ready to run."""
-    return OnnxModel(folder, threads=threads)
 
 
 @contextmanager

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, VISION
@@ -48,30 +44,3 @@ def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progres
                         f"OpenVINO cannot write {name}.xml: {said[-1] if said else 'no reason given'}",
                         "See whether the disk is full; else update openvino, or export with --to onnx.",
                     ) from error
-
-
-class OpenvinoModel:
-    """An exported folder's two graphs in OpenVINO, for numpy arrays; `threads` 0: as many as there are cores."""
-
-    def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        import openvino
-
-        # In bf16, which it would choose where the processor has it, captions would not be the model's.
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
-        self._models = {
-            name: core.compile_model(str(folder / f"{name}.xml"), "CPU", settings) for name in (VISION, TEXT)
-        }
-
-    def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs of one of the graphs, in their order."""
-        model = self._models[graph]
-        found = model(dict(inputs))
-        return [found[output] for output in model.outputs]
-
-
-def open_model(folder: Path, *, threads: int = 0) -> OpenvinoModel:
-    """The graphs of an export folder, ready to run."""
-    return OpenvinoModel(folder, threads=threads)

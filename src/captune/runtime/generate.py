@@ -10,12 +10,11 @@ from captune.core.options import GenerationOptions
 from captune.core.search import rows_of, temperatures
 from captune.runtime.arrays import Array
 from captune.runtime.beams import search
+from captune.runtime.memory import Memory, of_pictures
 from captune.runtime.penalties import Penalties
 from captune.runtime.rows import Rows
 from captune.runtime.sampling import Chance, Written, write
 from captune.runtime.sessions import Session
-
-Memory = tuple[Array, Array]
 
 
 def generate(
@@ -28,26 +27,21 @@ def generate(
 ) -> list[list[tuple[list[int], float]]]:
     """Tokens of each picture's captions with their confidence (0–1), the best first.
 
-    `memory` holds keys and values (layers, pictures, heads, places, width); `prefixes` are start and prompt of each
-    picture, `options` are `settled`. `heard` gets the tokens (pictures, captions) of every step of a search without
-    beams. With `sample_seed` the same call gives the same captions; they are not those that torch draws.
+    `prefixes` are start and prompt of each picture, `options` are `settled`. `heard` gets the tokens
+    (pictures, captions) of every step of a search without beams. With `sample_seed` the same call gives the same
+    captions; they are not those that torch draws.
     """
     found: list[list[tuple[list[int], float]]] = [[] for _ in prefixes]
     source = np.random.default_rng(options.sample_seed)
     # Rows of one search have prompts of one length.
     for length in dict.fromkeys(len(prefix) for prefix in prefixes):
         these = [n for n, prefix in enumerate(prefixes) if len(prefix) == length]
-        part = memory if len(these) == len(prefixes) else _part(memory, these)
+        part = memory if len(these) == len(prefixes) else of_pictures(memory, these)
         prompts = np.array([prefixes[n] for n in these], np.int64)
         written = _searched(text, part, prompts, options, end, source, heard)
         for n, captions in zip(these, _captions(written), strict=True):
             found[n] = captions
     return found
-
-
-def _part(memory: Memory, pictures: list[int]) -> Memory:
-    keys, values = memory
-    return np.ascontiguousarray(keys[:, pictures]), np.ascontiguousarray(values[:, pictures])
 
 
 def _searched(

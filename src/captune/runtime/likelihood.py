@@ -14,7 +14,7 @@ from captune.core.search import asking
 from captune.data.pictures import stream_pixels
 from captune.metrics.likelihood import ReferenceLikelihood
 from captune.runtime.arrays import log_sum_exp
-from captune.runtime.generate import Memory
+from captune.runtime.memory import Memory, nothing_said
 from captune.runtime.model import ExportedModel
 
 
@@ -51,19 +51,15 @@ def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -
     owner = np.repeat(np.arange(len(references)), lengths)
     # A row sees its own reference up to itself.
     seen = (owner[:, None] == owner) & (positions[:, None] >= positions)
-    layers, _, heads, _, width = memory[0].shape
-    nothing = np.zeros((layers, 1, heads, 0, width), np.float32)
-    logits, *_ = model.text(
+    found = model.text(
         tokens=np.concatenate([np.array(one.tokens[:-1], np.int64) for one in references])[None],
         positions=positions,
-        memory_keys=memory[0],
-        memory_values=memory[1],
-        said_keys=nothing,
-        said_values=nothing,
         mask=np.where(seen, np.float32(0), np.float32(-np.inf))[None, None],
+        **memory,
+        **nothing_said(memory),
     )
     wanted = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
     supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.given for one in references])
-    rows = logits[0]
+    rows = found["logits"][0]
     lost = log_sum_exp(rows)[:, 0] - rows[np.arange(len(rows)), wanted]
     return float(lost[supervised].sum(dtype=np.float64)), int(supervised.sum())

@@ -14,7 +14,8 @@ from captune.core.search import check_length, settled
 from captune.data.pixels import Square
 from captune.data.words import Words
 from captune.runtime.arrays import Array
-from captune.runtime.generate import Memory, generate
+from captune.runtime.generate import generate
+from captune.runtime.memory import Memory
 from captune.runtime.sessions import Session, open_session
 
 
@@ -44,8 +45,8 @@ class ExportedModel:
         return cls(
             exported,
             Words.load(folder / TOKENIZER, clean_up=exported.clean_up),
-            open_session(folder, VISION, exported.target, threads),
-            open_session(folder, TEXT, exported.target, threads),
+            open_session(folder, VISION, exported.target, exported.layers, threads),
+            open_session(folder, TEXT, exported.target, exported.layers, threads),
             Square(shape.size, shape.resample, shape.shorter, fast_pixels),
             weights_in(folder),
         )
@@ -83,9 +84,8 @@ class ExportedModel:
         return self.vocabulary.decode(tokens)
 
     def memory(self, seen: Array) -> Memory:
-        """Keys and values (layers, pictures, heads, places, width) of pixels (pictures, 3, size, size), uint8."""
-        keys, values = self.vision(pixels=seen)
-        return keys, values
+        """What captions attend to, of pixels (pictures, 3, size, size), uint8."""
+        return self.vision(pixels=seen)
 
     def say(
         self,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from captune.core.exported import NEW, SAID
 from captune.runtime.arrays import Array
+from captune.runtime.memory import Memory, nothing_said
 from captune.runtime.sessions import Session
 
 # Steps for which room is made at once: what is said is copied once in so many steps, and a
@@ -18,19 +20,14 @@ class Rows:
     The captions of a picture are query rows over one memory that is never copied. A beam that
     goes on from another one sees that one's keys through `ancestors` (pictures, each, steps):
     the row in which each of its tokens was written. `logits` (pictures, 1 or each, vocabulary)
-    are those of the next token. `memory` are keys and values (layers, pictures, heads, places,
-    width).
+    are those of the next token.
     """
 
-    def __init__(self, text: Session, memory: tuple[Array, Array], prompts: Array, each: int) -> None:
+    def __init__(self, text: Session, memory: Memory, prompts: Array, each: int) -> None:
         pictures, self.given = prompts.shape
-        layers, _, heads, _, width = memory[0].shape
-        self.text, self.each = text, each
-        self.memory = {"memory_keys": memory[0], "memory_values": memory[1]}
-        self.said = {
-            name: np.zeros((layers, pictures, heads, 0, width), np.float32) for name in ("said_keys", "said_values")
-        }
-        self.used = 0
+        self.text, self.each, self.memory = text, each, memory
+        self.said = nothing_said(memory)
+        self.room = self.used = 0
         self.own = np.arange(each)
         self.ancestors = np.empty((pictures, each, 0), np.int64)
         causal = np.triu(np.full((self.given, self.given), -np.inf, np.float32), 1)
@@ -49,26 +46,26 @@ class Rows:
 
     def _step(self, tokens: Array, positions: Array, mask: Array) -> Array:
         """Logits (pictures, rows, vocabulary); keys and values are put behind those of before."""
-        logits, keys, values = self.text(tokens=tokens, positions=positions, mask=mask, **self.memory, **self.said)
-        rows = tokens.shape[1]
-        if self.used + rows > self.said["said_keys"].shape[3]:
-            self._make_room(rows)
-        for name, new in (("said_keys", keys), ("said_values", values)):
-            self.said[name][:, :, :, self.used : self.used + rows] = new
-        self.used += rows
-        return logits
-
-    def _make_room(self, rows: int) -> None:
+        found = self.text(tokens=tokens, positions=positions, mask=mask, **self.memory, **self.said)
+        end = self.used + tokens.shape[1]
+        if end > self.room:
+            self._make_room(end + STEPS * self.each)
         for name, held in self.said.items():
-            layers, pictures, heads, _, width = held.shape
+            held[:, :, self.used : end] = found[name.replace(SAID, NEW)]
+        self.used = end
+        return found["logits"]
+
+    def _make_room(self, slots: int) -> None:
+        for name, held in self.said.items():
+            pictures, heads, _, width = held.shape
             # Zeros: what is masked must still be a number.
-            larger = np.zeros((layers, pictures, heads, self.used + rows + STEPS * self.each, width), np.float32)
-            larger[:, :, :, : self.used] = held[:, :, :, : self.used]
-            self.said[name] = larger
+            self.said[name] = np.zeros((pictures, heads, slots, width), np.float32)
+            self.said[name][:, :, : self.used] = held[:, :, : self.used]
+        self.room = slots
 
     def _mask(self) -> Array:
         """What each row sees: the whole prompt, of every step the row it descends from, and itself."""
-        pictures, slots = len(self.ancestors), self.said["said_keys"].shape[3]
+        pictures, slots = len(self.ancestors), self.room
         mask = np.full((pictures, 1, self.each, slots + self.each), -np.inf, np.float32)
         mask[..., : self.given] = 0
         seen = self.ancestors[:, :, :, None] == self.own

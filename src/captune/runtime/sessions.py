@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from captune.core.errors import CaptuneError, missing_extra
-from captune.core.exported import TEXT, TEXT_OUTPUTS, VISION, VISION_OUTPUTS
+from captune.core.exported import outputs_of
+from captune.core.tables import Table
 from captune.runtime.arrays import Array
 
 
 class Session(Protocol):
-    """A graph: inputs by name to its outputs, in the order of `captune.core.exported`. Any thread may call."""
+    """A graph: inputs by name to outputs by name, as docs/exports.md has them. Any thread may call."""
 
-    def __call__(self, **inputs: Array) -> Sequence[Array]: ...
-
-
-# Names of the outputs of each graph, in the order they are handed out.
-OUTPUTS = {VISION: VISION_OUTPUTS, TEXT: TEXT_OUTPUTS}
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+    def __call__(self, **inputs: Array) -> Mapping[str, Array]: ...
 
 
-def open_session(folder: Path, graph: str, target: str, threads: int = 0) -> Session:
-    """`vision` or `text` of an export folder for a target; `threads` 0: one for each core.
+@dataclass(frozen=True)
+class Runtime:
+    """What runs an export target's files: the end of their names, and how one of them is opened.
+
+    `open` takes the file, the names of its outputs, and a number of threads.
+    """
+
+    suffix: str
+    open: Callable[[Path, Sequence[str], int], Session]
+
+
+RUNTIMES = Table(
+    "runtime",
+    {"onnx": "captune.runtime.sessions:ONNX", "openvino": "captune.runtime.sessions:OPENVINO"},
+    group="captune.runtimes",
+)
+
+
+def open_session(folder: Path, graph: str, target: str, layers: int, threads: int = 0) -> Session:
+    """`vision` or `text`, of so many layers, of an export folder for a target; `threads` 0: one for each core.
 
     Raises `CaptuneError` where the file is missing or broken, or the package that runs it is not installed.
     """
-    if target not in SUFFIXES:
+    if target not in RUNTIMES:
         raise CaptuneError(
             f"{folder} was exported to '{target}', which this captune does not run.", "Install a newer captune."
         )
-    path = folder / f"{graph}{SUFFIXES[target]}"
+    runtime: Runtime = RUNTIMES[target]
+    path = folder / f"{graph}{runtime.suffix}"
     if not path.is_file():
         raise CaptuneError(f"The export {folder} is not whole: there is no {path.name}.", "Export the model again.")
-    return _OPEN[target](path, OUTPUTS[graph], threads)
+    return runtime.open(path, outputs_of(graph, layers), threads)
 
 
 def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
@@ -54,9 +70,10 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
     with _said_of(path, (*refusals, state.NoSuchFile, state.RuntimeException)):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(**inputs: Array) -> Sequence[Array]:
+    def run(**inputs: Array) -> Mapping[str, Array]:
         try:
-            return session.run(outputs, inputs)
+            # Arrays are handed over as they lie in memory; nothing of them is copied, in or out.
+            return dict(zip(outputs, session.run(outputs, inputs), strict=True))
         except (state.Fail, state.RuntimeException) as error:
             if "allocate memory" not in str(error):
                 raise
@@ -70,6 +87,7 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
         import openvino
     except ImportError as error:
         raise missing_extra(error.name or "openvino", "openvino", "Running an OpenVINO export") from None
+    # In bf16, which it would choose where the processor has it, captions would not be the model's.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -77,7 +95,7 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     idle: deque[Any] = deque()
 
-    def run(**inputs: Array) -> Sequence[Array]:
+    def run(**inputs: Array) -> Mapping[str, Array]:
         # A request holds its own outputs: one is used by one call at a time, and what is handed out is copied.
         try:
             request = idle.pop()
@@ -85,7 +103,7 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
             request = compiled.create_infer_request()
         try:
             found = request.infer(inputs, share_inputs=True, share_outputs=False)
-            return [found[name] for name in outputs]
+            return {name: found[name] for name in outputs}
         finally:
             idle.append(request)
 
@@ -105,4 +123,4 @@ def _said_of(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None
         ) from error
 
 
-_OPEN: dict[str, Callable[[Path, Sequence[str], int], Session]] = {"onnx": _onnx, "openvino": _openvino}
+ONNX, OPENVINO = Runtime(".onnx", _onnx), Runtime(".xml", _openvino)
