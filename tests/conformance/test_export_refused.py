@@ -210,6 +210,19 @@ def test_a_full_disk_leaves_nothing(model: Path, tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_openvino_cannot_write_is_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+
+    def full(*given: Any, **asked: Any) -> None:
+        raise RuntimeError("Exception from src/core:\nbasic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    with pytest.raises(CaptuneError, match=r"cannot write vision\.xml: basic_ios") as raised:
+        captune.export(model, tmp_path / "x", to="openvino")
+    assert "disk is full" in raised.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_beyond_two_gigabytes_lie_beside_the_graph(model: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(model))
     graphs = graphs_of(backbone)
