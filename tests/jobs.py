@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import captune
 from captune.app.bulk_report import JobReport
@@ -20,6 +19,7 @@ from captune.core.config import resolve
 from captune.core.options import CaptionConfig
 from captune.core.records import Caption
 from captune.data.pixels import Square
+from noise import noise
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "white": (255, 255, 255)}
 
@@ -92,7 +92,7 @@ def pictures(folder: Path, count: int, bad: tuple[int, ...] = ()) -> Path:
     folder.mkdir(parents=True)
     for number in range(count):
         colour = list(COLOURS.values())[number % len(COLOURS)]
-        picture = Image.effect_noise((24 + number % 5, 20), 30).convert("RGB")
+        picture = noise((24 + number % 5, 20), 30, number).convert("RGB")
         picture.paste(colour, (2, number % 7, 22, 18))
         path = folder / f"{number:03}.png"
         picture.save(path)

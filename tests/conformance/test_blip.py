@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import captune
@@ -17,6 +16,7 @@ from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
 from captune.engine.decoding import generate
 from captune.models.blip import Blip, grid_positions
+from noise import noise
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def hub_folder(blip: Blip, tmp_path: Path) -> Path:
 def test_a_folder_as_on_the_hub_captions_like_plain_transformers(hub_folder: Path) -> None:
     from transformers import AutoProcessor, BlipForConditionalGeneration
 
-    picture = Image.effect_noise((50, 37), 60).convert("RGB")
+    picture = noise((50, 37), 60).convert("RGB")
     model = BlipForConditionalGeneration.from_pretrained(hub_folder).eval()
     processor = AutoProcessor.from_pretrained(hub_folder)
     inputs = processor(images=picture, return_tensors="pt")

@@ -25,10 +25,11 @@ from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.git import Git
 from captune.models.reread import on_patches
 from lively import LIVELY
+from noise import noise
 
 TEXTS = ("a red circle", "two dogs play on a bike", "what is it ?", "a man on a bike .") * 3
 OPTIONS = GenerationOptions(max_new_tokens=8, num_beams=2)
-PICTURE = Image.effect_noise((60, 40), 90)
+PICTURE = noise((60, 40), 90)
 
 
 def lively(family: str) -> Backbone:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import captune
 from captune.cli.main import run
@@ -30,6 +29,7 @@ from captune.exporters.graphs import graphs_of
 from captune.models import FAMILIES
 from captune.runtime.sessions import open_session
 from exported import saved_model
+from noise import noise
 from vision_parts import joined
 
 pytest.importorskip("onnxruntime")
@@ -156,7 +156,7 @@ def test_broken_pictures_are_left_out_of_the_check(
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff but no picture")
     with pytest.raises(CaptuneError, match="No picture of"):
         captune.export(model, tmp_path / "x", check_on=str(pictures))
-    Image.effect_noise((60, 40), 80).save(pictures / "whole.png")
+    noise((60, 40), 80).save(pictures / "whole.png")
     assert run(["export", str(model), "--out", str(tmp_path / "x"), "--check-on", str(pictures), "--json"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)

@@ -14,6 +14,7 @@ import captune
 from captune.cli.main import run
 from captune.models import FAMILIES
 from lively import LIVELY
+from noise import noise
 
 TEXTS = ("a red circle", "two dogs play on a bike", "what is it ?", "a man on a bike .") * 3
 
@@ -35,7 +36,7 @@ def photo(tmp_path: Path) -> Path:
     """A greyscale JPEG of 60 × 40 that EXIF turns upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.effect_noise((60, 40), 80).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    noise((60, 40), 80).save(tmp_path / "photo.jpg", exif=exif, quality=95)
     return tmp_path / "photo.jpg"
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 import captune
 from captune.core.errors import OF_TORCH, CaptuneError
+from noise import noise
 from serving import encoded, picture, running
 from torchless import export_tiny
 
@@ -91,7 +92,7 @@ def test_threads_share_a_session(export: captune.Captioner) -> None:
 
 def test_pictures_are_read_quickly(both: tuple[Path, Path], model: captune.Captioner, tmp_path: Path) -> None:
     pytest.importorskip("simplejpeg")
-    Image.effect_noise((300, 200), 30).convert("RGB").resize((90, 60)).save(tmp_path / "a.jpg", quality=95)
+    noise((300, 200), 30).convert("RGB").resize((90, 60)).save(tmp_path / "a.jpg", quality=95)
     fast = captune.Captioner.load(both[1], pixels="fast").read(tmp_path / "a.jpg")
     assert np.abs(fast.astype(int) - model.read(tmp_path / "a.jpg")).max() <= 2
 

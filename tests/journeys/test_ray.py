@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from captune.models import FAMILIES
 from lively import LIVELY
+from noise import noise
 from ray_deaths import DEADLY, SHARDS
 from ray_nodes import add_node, at_work, cluster, end, shards, start, until, workers
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backbone.save(here / "model")
     (here / "pics").mkdir()
     for number in range(PICTURES):
-        picture = Image.effect_noise((40 + number % 7, 36), 30 + number % 50).convert("RGB")
+        picture = noise((40 + number % 7, 36), 30 + number % 50, number).convert("RGB")
         picture.paste((number % 256, number * 7 % 256, number * 31 % 256), (3 + number % 9, 5, 30, 25))
         picture.save(here / "pics" / f"{number:04}.png")
     for number in BAD:

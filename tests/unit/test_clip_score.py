@@ -12,6 +12,7 @@ from PIL import Image
 from captune.core.errors import MetricUnavailable
 from captune.metrics.aids import Aids
 from captune.metrics.measure import measure
+from noise import noise
 
 HYPOTHESES = {"a": "a red square", "b": "something blue " + "and so on " * 40, "c": ""}
 REFERENCES = {"a": ["one red square", "a square"], "b": ["a blue thing"], "c": ["green", "grass", "a field"]}
@@ -40,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pictures")
     for n, key in enumerate(HYPOTHESES):
-        picture = Image.effect_noise((50 + 9 * n, 40), 30 + 40 * n).convert("RGB")
+        picture = noise((50 + 9 * n, 40), 30 + 40 * n, n).convert("RGB")
         picture.paste((200, 40 * n, 20), (5, 5, 25 + n, 30))
         picture.save(folder / f"{key}.png")
     return {key: str(folder / f"{key}.png") for key in HYPOTHESES}

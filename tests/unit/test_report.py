@@ -24,6 +24,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption, ImageRecord
 from captune.metrics.measure import measure
 from captune.metrics.significance import compare
+from noise import noise
 
 WORDS = ("red", "green", "blue", "small", "large", "round", "square", "old")
 HOSTILE = (
@@ -81,7 +82,7 @@ def evaluated(tmp_path: Path) -> Write:
         records = []
         for number in range(count):
             path = tmp_path / f"{number:02}.png"
-            Image.effect_noise((300, 200), 10 + number).convert("RGB").save(path)
+            noise((300, 200), 10 + number, number).convert("RGB").save(path)
             word = WORDS[number % len(WORDS)]
             records.append(
                 ImageRecord(f"{number:02}", str(path), (f"a {word} thing", f"one {word} thing, number {number}"))
