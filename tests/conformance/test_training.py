@@ -125,6 +125,7 @@ def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> Non
 # -- resuming -----------------------------------------------------------------------------
 
 AUGMENTED = {"crop": 0.3, "flip": True, "color_jitter": 0.2, "dropout": 0.1}
+STOPPED = {**AUGMENTED, "max_steps": 24, "eval_steps": 5, "logging_steps": 1}
 SCRIPT = """
 import json, sys
 import captune
@@ -157,15 +158,22 @@ def wait_for_step(run: Run, step: int, process: subprocess.Popen[bytes]) -> None
         time.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that nothing stops; workers that load its pictures change nothing about it."""
+    run = Run(tmp_path_factory.mktemp("undisturbed") / "run")
+    assert start(tiny_data, run.path, **STOPPED).wait(timeout=120) == 0
+    return run
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_a_stopped_run_resumes_bit_for_bit(tiny_data: Path, tmp_path: Path, workers: int, number: int) -> None:
-    shared = {**AUGMENTED, "max_steps": 24, "eval_steps": 5, "logging_steps": 1, "loader_workers": workers}
+def test_a_stopped_run_resumes_bit_for_bit(
+    tiny_data: Path, undisturbed: Run, tmp_path: Path, workers: int, number: int
+) -> None:
     # Trainings of their own processes: loader workers are forks, and other tests leave threads in this one.
-    whole = Run(tmp_path / "whole")
-    assert start(tiny_data, whole.path, **shared).wait(timeout=120) == 0
-    run = Run(tmp_path / "stopped")
-    process = start(tiny_data, run.path, **shared)
+    run, whole = Run(tmp_path / "stopped"), undisturbed
+    process = start(tiny_data, run.path, **STOPPED, loader_workers=workers)
     wait_for_step(run, 7, process)
     process.send_signal(number)
     process.communicate(timeout=60)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from captune.app.running import settle
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
+from captune.core.imports import uncollected
 from captune.core.model_names import local_folder
 from captune.core.options import DeviceOptions
 from captune.data.captioning import CaptioningModel
@@ -29,7 +30,7 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
     folder = _export(name)
     if folder is not None:
         return _exported(name, folder, asked)
-    with needing_torch():
+    with needing_torch(), uncollected():
         from captune.engine.captioning import TorchModel
         from captune.engine.loader import load_backbone
 

@@ -16,6 +16,7 @@ from captune.app.running import settle
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import read_json, write_json, write_text
+from captune.core.imports import uncollected
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, POINTERS, SPLITS, TRAIN_METRICS, Checkpoint, Run
@@ -138,9 +139,10 @@ def _train(
     watch: Callable[[Mapping[str, float]], None] | None,
     processes: Processes,
 ) -> TrainResult:
-    from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
-    from captune.engine.history import History, cut_history
-    from captune.engine.schedule import EarlyStop, Saved, StopSignals, Watched
+    with uncollected():
+        from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
+        from captune.engine.history import History, cut_history
+        from captune.engine.schedule import EarlyStop, Saved, StopSignals, Watched
 
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)

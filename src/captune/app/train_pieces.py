@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.imports import uncollected
 from captune.core.options import PARTS, GenerationOptions, TrainConfig
 from captune.core.progress import Progress
 from captune.core.runs import Run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 
+@uncollected()
 def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.core.model_names import is_new, is_pair
@@ -188,6 +190,7 @@ def validation(
     )
 
 
+@uncollected()
 def trainer(
     run: Run,
     backbone: Backbone,
