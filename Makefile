@@ -73,5 +73,5 @@ clean: ## Remove .venv, caches and the demo's folder
 
 $(STAMP): pyproject.toml constraints.txt tools/make-venv
 	tools/make-venv .venv "$(PYTHON)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 REPOSITORY = Path(__file__).resolve().parent.parent
 # METEOR's index is built once for all tests and all runs of them, and not in the user's own cache.
 os.environ.setdefault("CAPTUNE_CACHE", str(REPOSITORY / ".pytest_cache" / "captune"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it in every test."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,12 +8,10 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-import doc_shim
+import warm_shim
 from doc_blocks import PYTHON, Block
 
 HERE = Path(__file__).resolve().parent
@@ -30,34 +28,6 @@ SERVED = re.compile(r"127\.0\.0\.1:(8000|8501)")
 
 class Failed(AssertionError):
     """A block that does not do what the page says."""
-
-
-@contextmanager
-def warm_process(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a process that runs command lines; `folder` also gets `bin/captune`, which asks it."""
-    address = str(folder / "warm")
-    command = folder / "bin" / "captune"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{HERE / "doc_shim.py"}" "$@"\n')
-    command.chmod(0o755)
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "doc_warm.py"), address], env={**os.environ, **environment}, start_new_session=True
-    )
-    try:
-        end = time.monotonic() + 120
-        while not _listens(address):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("The warm process did not start.")
-            time.sleep(0.05)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _listens(address: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return Path(address).exists() and probe.connect_ex(address) == 0
 
 
 class Reader:
@@ -118,7 +88,7 @@ class Reader:
     def close(self) -> None:
         if self.session is not None:
             self.session.close()
-        doc_shim.stop(str(self.server), self.port)
+        warm_shim.stop(str(self.server), self.port)
 
 
 def free_port() -> int:

@@ -185,20 +185,24 @@ def test_tokens_are_read_and_written_as_by_transformers(case: Case) -> None:
         assert words.decode(row) == case.backbone.tokenizer.decode(row, skip_special_tokens=True).strip()
 
 
+@pytest.mark.parametrize("calibration", [0, 8], ids=["", "calibrated"])
 @pytest.mark.parametrize(("family", "target"), [*((f, "onnx") for f in EXPORTABLE), ("blip", "openvino")])
 def test_int8_is_smaller_and_blind_to_other_pictures(
     models: dict[str, Path],
     cases: Callable[[str, str], Case],
     family: str,
     target: str,
+    calibration: int,
     tiny_data: Path,
     tmp_path: Path,
 ) -> None:
     fp32 = cases(family, target).report
     asked = {"int8": True, "least_identical": 0.0, "data": tiny_data, "resamples": 50, "check_images": 4}
+    if calibration:
+        asked |= {"calibrate_on": tiny_data, "calibrate_images": calibration}
     case = case_of(models[family], tmp_path / "x", to=target, **asked)
     report = case.report
-    assert (report.precision, case.facts.precision) == ("int8", "int8")
+    assert (report.precision, case.facts.precision, report.calibrated) == ("int8", "int8", calibration)
     assert 0 < report.check.memory < 1
     assert report.score is not None
     assert (report.score.pictures, report.score.split, report.check.source) == (4, "val", "the split's pictures")

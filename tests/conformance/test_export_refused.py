@@ -89,6 +89,19 @@ def test_an_int8_export_that_changes_too_much_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_calibration_needs_int8_and_pictures(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="8-bit"):
+        captune.export(model, tmp_path / "x", calibrate_on=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CaptuneError):
+        captune.export(model, tmp_path / "x", int8=True, calibrate_on=empty)
+    (empty / "a.png").write_text("no picture")
+    with pytest.raises(CaptuneError, match="can be read"):
+        captune.export(model, tmp_path / "x", int8=True, calibrate_on=empty)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_tokenizer_that_writes_otherwise_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,33 +6,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from doc_blocks import PAGES, PYTHON, SHELL, Block, blocks
-from doc_desk import Desk, fill_hub
-from doc_reader import SHORT, Failed, Reader, warm_process
+from doc_desk import Desk
+from doc_reader import SHORT, Failed, Reader
 
 RUN = {page: [one for one in blocks(page) if one.printed or one.is_run] for page in PAGES}
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("bash") is None,
     reason="the pages' commands run in bash, by copies of a process that has imported torch: safe on Linux only",
 )
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("hub")
-    fill_hub(home / "hub")
-    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="session")
-def warm(hub: dict[str, str]) -> Iterator[str]:
-    # Not in pytest's folder: the name of a socket is short.
-    with TemporaryDirectory(prefix="captune-") as folder, warm_process(Path(folder), hub) as address:
-        yield address
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import torch
 from captune.models.blip import Blip
 from films import drawn, shot, write_film, write_sound
 from lively import LIVELY
+from typed import Typed
 
 pytest.importorskip("av")
 WORDS = ("a red circle on the left", "two dogs play in the snow", "a man rides a bike")
@@ -40,18 +41,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def captune(*words: object, folder: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "captune", *map(str, words)],
-        cwd=folder, env=environment, text=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def test_bad_films_are_named_and_stop_nothing(here: Path) -> None:
+def test_bad_films_are_named_and_stop_nothing(captune: Typed, here: Path) -> None:
     names = ("nowhere.mp4", "sound.m4a", "good.mp4", "cut.mkv", "page.mp4")
     done = captune(
         "video", *names, "--model", "model", "--format", "json", "--no-merge", "--frames", "frames", *SHORT,
@@ -74,7 +64,7 @@ def test_bad_films_are_named_and_stop_nothing(here: Path) -> None:
     assert captune("video", "page.mp4", "--model", "model", *SHORT, folder=here, code=1).stdout == ""
 
 
-def test_subtitles_and_tables(here: Path) -> None:
+def test_subtitles_and_tables(captune: Typed, here: Path) -> None:
     table = captune("video", "good.mp4", "--model", "model", "--no-merge", *SHORT, folder=here).stdout
     assert len(table.splitlines()) == 3
     assert table.startswith("0:00:00.0  0:00:0")
@@ -89,7 +79,7 @@ def test_subtitles_and_tables(here: Path) -> None:
     assert "--out DIR" in wrong.stderr
 
 
-def test_even_intervals(here: Path) -> None:
+def test_even_intervals(captune: Typed, here: Path) -> None:
     done = captune(
         "video", "good.mp4", "--model", "model", "--every", "1.5", "--no-merge", "--format", "json", *SHORT,
         folder=here,
@@ -98,7 +88,7 @@ def test_even_intervals(here: Path) -> None:
     assert starts == pytest.approx([0, 1.5, 3, 4.5, 6], abs=0.1)
 
 
-def test_a_film_as_a_webcam(here: Path) -> None:
+def test_a_film_as_a_webcam(captune: Typed, here: Path) -> None:
     pytest.importorskip("cv2")
     done = captune(
         "webcam", "--camera", "good.mp4", "--every", "2", "--count", "3", "--json", "--save", "seen", "--model",

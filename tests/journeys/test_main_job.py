@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from captune.cli.main import run
+from typed import Typed
 
 OPTIONS = "--max-steps 6 --eval-steps 3 --batch-size 4 --validation-images 2 --max-new-tokens 6 --num-beams 2"
 TINY = [*OPTIONS.split(), "--learning-rate", "1e-3"]
 
 
-def captune(*words: object, folder: Path, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-m", "captune", *map(str, words)],
-        cwd=folder, env=environment, input=stdin, text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
 @pytest.fixture(scope="module")
-def folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(captune: Typed, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder in which a source was prepared and a model trained by the command line."""
     here = tmp_path_factory.mktemp("journey")
     captune("prepare", tiny_data.parent, "--out", "data", "--split", "60/20/20", folder=here)
@@ -36,7 +24,7 @@ def folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-def test_evaluate_puts_two_models_side_by_side(folder: Path) -> None:
+def test_evaluate_puts_two_models_side_by_side(captune: Typed, folder: Path) -> None:
     done = captune("evaluate", "runs/a", "--data", "data", "--against", "runs/a@checkpoint-0", "--json", folder=folder)
     said = json.loads(done.stdout)
     written = json.loads((folder / "runs/a/eval_bleu.json").read_text())
@@ -52,7 +40,7 @@ def test_evaluate_puts_two_models_side_by_side(folder: Path) -> None:
     assert all({"id", "image", "references", "models"} <= set(line) for line in lines)
 
 
-def test_fewer_images_and_references(folder: Path) -> None:
+def test_fewer_images_and_references(captune: Typed, folder: Path) -> None:
     captune(
         "evaluate", "runs/a", "--data", "data", "--split", "train", "--limit-images", 3, "--limit-references", 1,
         "--out", "limited", folder=folder,
@@ -80,7 +68,7 @@ def _pictures(folder: Path) -> list[str]:
         return sorted({row["image_path"] for row in csv.DictReader(file)})
 
 
-def test_one_bad_picture_costs_only_itself(folder: Path) -> None:
+def test_one_bad_picture_costs_only_itself(captune: Typed, folder: Path) -> None:
     bad = folder / "bad.jpg"
     bad.write_text("<html>404</html>")
     listed = "\n".join([_pictures(folder)[0], str(bad), _pictures(folder)[1], "missing.jpg"]) + "\n"
@@ -93,7 +81,7 @@ def test_one_bad_picture_costs_only_itself(folder: Path) -> None:
     assert "missing.jpg" in done.stderr
 
 
-def test_a_batch_captions_like_single_pictures(folder: Path) -> None:
+def test_a_batch_captions_like_single_pictures(captune: Typed, folder: Path) -> None:
     pictures = _pictures(folder)
     many = captune("caption", *pictures, "--model", "runs/a", "--format", "jsonl", folder=folder)
     one = captune("caption", *pictures, "--model", "runs/a", "--format", "jsonl", "--batch-size", 1, folder=folder)
@@ -102,7 +90,7 @@ def test_a_batch_captions_like_single_pictures(folder: Path) -> None:
     assert [row["confidence"] for row in together] == pytest.approx([row["confidence"] for row in alone], rel=1e-4)
 
 
-def test_a_run_from_the_first_checkpoint_trains_on(folder: Path) -> None:
+def test_a_run_from_the_first_checkpoint_trains_on(captune: Typed, folder: Path) -> None:
     captune(
         "train", "--data", "data", "--model", "runs/a@best-loss", "--out", "runs/b", *TINY, "--freeze", "vision,bridge",
         folder=folder,
@@ -116,7 +104,7 @@ def test_a_run_from_the_first_checkpoint_trains_on(folder: Path) -> None:
     }
 
 
-def test_wrong_inputs_say_what_to_do(folder: Path) -> None:
+def test_wrong_inputs_say_what_to_do(captune: Typed, folder: Path) -> None:
     for words, told in (
         (["train", "--data", "nowhere", "--model", "new:blip-tiny", "--out", "runs/c"], "captune prepare"),
         (["train", "--data", "data", "--model", "new:blip-tiny", "--out", "runs/a"], "--resume"),
@@ -126,11 +114,6 @@ def test_wrong_inputs_say_what_to_do(folder: Path) -> None:
         (["caption", "x.jpg", "--model", "runs/nothing-here/at/all"], "Check the path"),
         (["caption", "x.jpg", "--model", "runs/a", "--num-beams", "0"], "--num-beams"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "captune", *words], cwd=folder, text=True, capture_output=True, timeout=120,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-        assert done.returncode in (1, 2), words
+        done = captune(*words, folder=folder, code=(1, 2))
         assert told in done.stderr, f"{words}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
     assert not (folder / "runs/c").exists()

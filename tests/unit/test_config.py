@@ -7,6 +7,7 @@ import pytest
 
 from captune.core.config import dump, leaves, resolve
 from captune.core.errors import EXIT_USAGE, UsageError
+from captune.core.export_options import ExportConfig
 from captune.core.options import CaptionConfig, EvaluateConfig, Options, PrepareConfig, TrainConfig, option
 
 
@@ -46,6 +47,10 @@ def test_a_flag_that_was_not_given_changes_nothing() -> None:
     resolved = resolve(TrainConfig, flags={"epochs": None, "flip": False}, environment={"CAPTUNE_EPOCHS": ""})
     assert resolved.values.train.epochs == 5.0
     assert resolved.sources == {"data.flip": "--flip"}
+
+
+def test_a_path_is_taken_for_its_text(tmp_path: Path) -> None:
+    assert resolve(ExportConfig, flags={"check_on": tmp_path}).values.export.check_on == str(tmp_path)
 
 
 def test_other_tools_variables_count_and_captunes_own_wins() -> None:

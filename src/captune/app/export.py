@@ -13,15 +13,15 @@ import numpy as np
 from captune.app.export_check import Check, check, refuse_few, refuse_other
 from captune.app.export_score import Score, score
 from captune.core.config import resolve
-from captune.core.errors import CaptuneError
-from captune.core.export_options import ExportConfig
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.export_options import ExportConfig, ExportOptions
 from captune.core.exported import EXPORT_REPORT
 from captune.core.files import write_json
 from captune.core.folders import check_free, whole_folder
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.bulk.listing import find_pictures
-from captune.data.prepared import read_split
+from captune.data.prepared import SPLITS, TRAIN, read_split
 from captune.exporters import EXPORTERS
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ SCENES_SEED = 7
 class ExportReport:
     """An export that was written: where, what of, its files, and how it compares with its model.
 
-    `files` and `weights` (the model's own, in fp32) are in bytes; `score` is there when references were.
+    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the pictures that int8 looked at
+    beforehand; `score` is there when references were.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class ExportReport:
     files: dict[str, int]
     weights: int
     check: Check
+    calibrated: int = 0
     score: Score | None = None
 
     @property
@@ -76,6 +78,8 @@ def export(
     asked = resolve(ExportConfig, environment=environment, flags=options).values.export
     target = EXPORTERS[asked.to]
     target.check_installed()
+    if asked.calibrate_on is not None and not asked.int8:
+        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
     check_free(Path(out).expanduser())
     records = () if data is None else _records(data, split, asked.limit_images)
     import torch
@@ -88,12 +92,13 @@ def export(
     with progress.task(f"Loading {model}"):
         backbone = load_backbone(str(model))
         graphs = graphs_of(backbone)
-    pixels, source = _pictures(backbone, asked.check_on, records, asked.check_images, progress)
+    pixels, source = _check_pictures(backbone, asked, records, progress)
+    calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, progress)
     precision = "int8" if asked.int8 else "fp32"
     facts = describe(backbone, graphs, model=str(model), target=asked.to, precision=precision, opset=target.OPSET)
     with whole_folder(out) as stage:
         write_tokenizer(backbone.tokenizer, stage)
-        target.write(graphs, stage, int8=asked.int8, progress=progress)
+        target.write(graphs, stage, int8=asked.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
         found = check(backbone, written, pixels, source=source, progress=progress)
@@ -116,6 +121,7 @@ def export(
             files={path.name: path.stat().st_size for path in sorted(stage.iterdir())},
             weights=sum(p.numel() * p.element_size() for p in backbone.model.parameters()),
             check=found,
+            calibrated=len(calibration),
             score=measured,
         )
         write_json(stage / EXPORT_REPORT, report.to_json())
@@ -129,27 +135,47 @@ def _records(data: str | os.PathLike[str], split: str, limit: int) -> Sequence[I
     return _spread(records, limit) if limit else records
 
 
-def _pictures(
-    backbone: Backbone, check_on: str | None, records: Sequence[ImageRecord], count: int, progress: Progress
+def _check_pictures(
+    backbone: Backbone, asked: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the pictures to check on, and where they are from."""
     from captune.data.scenes import held_out_scenes, render_scene
-    from captune.engine.pictures import read_pixels, stream_pixels
+    from captune.engine.pictures import read_pixels
 
-    if check_on is None and not records:
-        scenes = held_out_scenes(count, seed=SCENES_SEED)
+    if asked.check_on is not None:
+        source, paths = asked.check_on, find_pictures([asked.check_on])
+    elif records:
+        source, paths = "the split's pictures", [record.image for record in records]
+    else:
+        scenes = held_out_scenes(asked.check_images, seed=SCENES_SEED)
         return [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes], SCENES
-    paths = [record.image for record in records] if check_on is None else find_pictures([check_on])
-    source = check_on or "the split's pictures"
+    return _read("check", backbone, paths, asked.check_images, source, progress), source
+
+
+def _calibration(backbone: Backbone, asked: ExportOptions, progress: Progress) -> list[np.ndarray]:
+    """Pixels (3, size, size) of the pictures that activations are measured on."""
+    source = str(asked.calibrate_on)
+    if (Path(source).expanduser() / SPLITS).is_file():
+        paths = [record.image for record in read_split(source, TRAIN)]
+    else:
+        paths = find_pictures([source])
+    return _read("calibration", backbone, paths, asked.calibrate_images, source, progress)
+
+
+def _read(
+    purpose: str, backbone: Backbone, paths: Sequence[str], count: int, source: str, progress: Progress
+) -> list[np.ndarray]:
+    from captune.engine.pictures import stream_pixels
+
     found = []
     for _, seen in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
         if isinstance(seen, CaptuneError):
-            progress.warn(f"Left out of the check: {seen.message}")
+            progress.warn(f"Left out of the {purpose}: {seen.message}")
         else:
             found.append(seen)
     if not found:
-        raise CaptuneError(f"No picture of {source} can be read.", "Name a folder with pictures: --check-on DIR.")
-    return found, source
+        raise CaptuneError(f"No picture of {source} can be read.", f"Name a folder of pictures for the {purpose}.")
+    return found
 
 
 def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:

@@ -97,7 +97,7 @@ def resolve(
 ) -> Resolved[Config]:
     """Merge all sources, the later winning: defaults or `base`, preset, file, environment, flags, `sets`.
 
-    `flags` are option names with values (None: not given), `sets` are strings
+    `flags` are option names with values (None: not given; a path is its text), `sets` are strings
     `section.name=value` whose values are YAML. Raises `UsageError` for an unknown key
     or a value out of range, naming where it came from.
     """
@@ -130,7 +130,8 @@ def resolve(
                 break
     for name, value in (flags or {}).items():
         if value is not None:
-            put(name, value, known[name].flag if name in known else name)
+            given = os.fspath(value) if isinstance(value, os.PathLike) else value
+            put(name, given, known[name].flag if name in known else name)
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:

@@ -11,7 +11,11 @@ class ExportOptions(Options):
     """What an export becomes, and how it is held against its model before it is called done."""
 
     to: str = option("onnx", "onnx or openvino.")
-    int8: bool = option(False, "Weights of the text part in 8 bits: smaller, quicker, not the same numbers.")
+    int8: bool = option(False, "Linear layers in 8 bits: smaller, quicker, not the same numbers.")
+    calibrate_on: str | None = option(
+        None, "Pictures, or a prepared folder (its train split), that tell --int8 how large numbers get: quicker still."
+    )
+    calibrate_images: int = option(128, "Pictures of --calibrate-on that are looked at.", ge=1)
     check_on: str | None = option(
         None, "Folder or pattern of pictures to check the export on; default: the split of --data, else drawn scenes."
     )

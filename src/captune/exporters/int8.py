@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,45 @@ def quantize_vision(source: Path, target: Path) -> None:
             str(source), str(target), per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"]
         )
     onnx.save(one_by_one(onnx.load(str(target))), str(target))
+
+
+def calibrate_vision(source: Path, target: Path, pixels: Sequence[np.ndarray]) -> None:
+    """Linear layers with a scale for each output; activations are rounded by the largest seen in `pixels`.
+
+    `pixels` are of pictures, (3, size, size) each, uint8. Written as `QuantizeLinear` and `DequantizeLinear`, which
+    onnxruntime and OpenVINO turn into 8-bit products. The scales are fixed, so pictures do not mix.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Pictures(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.waiting = iter(pixels)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            one = next(self.waiting, None)
+            return None if one is None else {"pixels": one[None]}
+
+    with _without_notes():
+        quantize_static(
+            str(source),
+            str(target),
+            Pictures(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=_linear(source),
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )
+
+
+def _linear(source: Path) -> list[str]:
+    """Names of the nodes that multiply by weights."""
+    import onnx
+
+    graph = onnx.load(str(source), load_external_data=False).graph
+    weights = {one.name for one in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
 
 def one_by_one(model: Any) -> Any:

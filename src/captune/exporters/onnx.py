@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters.graphs import Graph, Graphs
-from captune.exporters.int8 import quantize_text, quantize_vision
+from captune.exporters.int8 import calibrate_vision, quantize_text, quantize_vision
 
 DESCRIPTION = "ONNX files for onnxruntime: captions on any CPU without torch."
 OPSET = 20
@@ -31,16 +32,31 @@ def check_installed() -> None:
             raise missing_extra(package, "export", "Exporting a model")
 
 
-def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
-    """Write `vision.onnx` and `text.onnx`, the weights of their linear layers in 8 bits if asked."""
+def write(
+    graphs: Graphs,
+    folder: Path,
+    *,
+    int8: bool = False,
+    calibration: Sequence[np.ndarray] = (),
+    progress: Progress = SILENT,
+) -> None:
+    """Write `vision.onnx` and `text.onnx`, their linear layers in 8 bits if asked.
+
+    `calibration`: pixels (3, size, size) of pictures that tell how large numbers get in the vision part.
+    """
     if not int8:
         write_graphs(graphs, folder, progress)
         return
     with tempfile.TemporaryDirectory(dir=folder) as made:
         write_graphs(graphs, Path(made), progress)
-        for name, quantize in ((VISION, quantize_vision), (TEXT, quantize_text)):
-            with progress.task(f"Rounding {name}.onnx"):
-                quantize(Path(made) / f"{name}.onnx", folder / f"{name}.onnx")
+        vision, text = (f"{name}.onnx" for name in (VISION, TEXT))
+        with progress.task(f"Rounding {vision}"):
+            if calibration:
+                calibrate_vision(Path(made) / vision, folder / vision, calibration)
+            else:
+                quantize_vision(Path(made) / vision, folder / vision)
+        with progress.task(f"Rounding {text}"):
+            quantize_text(Path(made) / text, folder / text)
 
 
 def write_graphs(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
 
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters import onnx
 from captune.exporters.graphs import Graphs
-from captune.exporters.int8 import round_weights
+from captune.exporters.int8 import calibrate_vision, round_weights
 
 DESCRIPTION = "OpenVINO files (.xml, .bin), for Intel's processors."
 OPSET = onnx.OPSET
@@ -24,8 +27,18 @@ def check_installed() -> None:
         raise missing_extra("openvino", "openvino", "Exporting to OpenVINO")
 
 
-def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progress = SILENT) -> None:
-    """Write `vision.xml` and `text.xml` with their `.bin` files, weights as they are or in 8 bits."""
+def write(
+    graphs: Graphs,
+    folder: Path,
+    *,
+    int8: bool = False,
+    calibration: Sequence[np.ndarray] = (),
+    progress: Progress = SILENT,
+) -> None:
+    """Write `vision.xml` and `text.xml` with their `.bin` files, linear layers as they are or in 8 bits.
+
+    `calibration`: pixels (3, size, size) of pictures that tell how large numbers get in the vision part.
+    """
     import openvino
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -33,7 +46,9 @@ def write(graphs: Graphs, folder: Path, *, int8: bool = False, progress: Progres
         for name in (VISION, TEXT):
             with progress.task(f"Writing {name}.xml"):
                 source = Path(made) / f"{name}.onnx"
-                if int8:
+                if int8 and calibration and name == VISION:
+                    calibrate_vision(source, source, calibration)
+                elif int8:
                     round_weights(source, source)
                 try:
                     made_of = openvino.convert_model(str(source))

@@ -1,6 +1,6 @@
 """A process that has imported what captune imports, and runs command lines and code in copies of itself.
 
-    python doc_warm.py SOCKET
+    python warm_process.py SOCKET
 
 A command line of the docs costs a third of a second this way instead of three. A request is a line of
 JSON with the files for stdout and stderr (for a command: stdin first) beside it. The answer to a
@@ -10,6 +10,7 @@ by an empty line, and each line of code that follows by its traceback, empty whe
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -32,6 +33,7 @@ BEFOREHAND = (
 def main(address: str) -> None:
     for name in BEFOREHAND:
         importlib.import_module(name)
+    gc.freeze()  # a copy that looked through all this for garbage would first have to copy its memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that end leave nothing behind
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
