@@ -41,6 +41,7 @@ EXPORTED = ("blip", "clip-gpt2", "git")
 # How much larger random weights have to be for captions to differ from picture to picture.
 LARGER = 3.0
 TOKENS = 20
+SEED, CALIBRATION_SEED = 5, 6
 SHAPES = ((1, 1), (1, 5), (8, 1), (8, 5))
 Says = Callable[[np.ndarray, GenerationOptions], list[list[Caption]]]
 
@@ -75,12 +76,17 @@ def main() -> None:
     rows: list[tuple[str, ...]] = []
     for family in asked.families:
         backbone = lively(family, asked.size)
-        scenes = held_out_scenes(max(8, asked.pictures), seed=5)
-        seen = [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes]
+        seen = scenes(backbone, max(8, asked.pictures), SEED)
         with tempfile.TemporaryDirectory() as made:
             rows += measured(ways(backbone, Path(made), asked.threads), np.stack(seen), asked.repeats)
     columns = ("", "MB", "said", "same", *(f"{n} × {beams}" for n, beams in SHAPES))
     print("\nms of a picture (× torch fp32); pictures × beams\n\n" + markdown(columns, rows))
+
+
+def scenes(backbone: Backbone, count: int, seed: int) -> list[np.ndarray]:
+    """Pixels (3, size, size) of drawn pictures."""
+    drawn = (render_scene(scene, backbone.pixels.size) for scene in held_out_scenes(count, seed=seed))
+    return [read_pixels(picture, backbone.pixels) for picture in drawn]
 
 
 def lively(family: str, size: str) -> Backbone:
@@ -99,21 +105,22 @@ def lively(family: str, size: str) -> Backbone:
 
 
 def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
-    """Torch in fp32 first, then torch in bf16 and every target with and without int8."""
+    """Torch in fp32 first, then torch in bf16 and every target in fp32, int8, and int8 calibrated on other pictures."""
     weights = sum(p.numel() for p in backbone.model.parameters())
     found = [Way(f"{backbone.family}, torch fp32", 4 * weights / 1e6, in_torch(backbone))]
     half = replace(backbone, model=copy.deepcopy(backbone.model).to(torch.bfloat16))
     found.append(Way(f"{backbone.family}, torch bf16", 2 * weights / 1e6, in_torch(half)))
     graphs = graphs_of(backbone)
     for to, target in EXPORTERS.items():
-        for int8 in (False, True):
-            here, precision = folder / f"{to}-{int8}", "int8" if int8 else "fp32"
+        for name in ("fp32", "int8", "int8 calibrated"):
+            here, precision = folder / f"{to}-{name}", name[:4]
             here.mkdir()
             write_tokenizer(backbone.tokenizer, here)
-            target.write(graphs, here, int8=int8)
+            looked = scenes(backbone, 32, CALIBRATION_SEED) if name == "int8 calibrated" else ()
+            target.write(graphs, here, int8=precision == "int8", calibration=looked)
             describe(backbone, graphs, model="new", target=to, precision=precision, opset=target.OPSET).write(here)
             model = ExportedModel.load(here, threads=threads)
-            found.append(Way(f"{backbone.family}, {to} {precision}", model.weights / 1e6, model.say))
+            found.append(Way(f"{backbone.family}, {to} {name}", model.weights / 1e6, model.say))
     return found
 
 

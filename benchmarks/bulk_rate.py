@@ -1,11 +1,12 @@
 """How fast a job is, what share of the model's own speed it reaches, and whether its memory stays flat.
 
-    python benchmarks/bulk_rate.py [--pictures 8091] [--size demo] [--plain 200]
+    python benchmarks/bulk_rate.py [--pictures 8091] [--size demo] [--plain 200] [--shard-size 1000]
 
 Photos of Flickr8k (128 px) from $CAPTUNE_TEST_DATA, repeated under other names up to `--pictures`, are captioned by
 `captune caption --format jsonl` in a process of its own, whose memory, with that of its decoders, is looked at twice a
-second. The model's own speed is that of batches that lie in memory; the plain loop opens a picture, asks transformers'
-processor and `generate`, and appends a line to a file. A BLIP of random weights captions, greedily and 10 tokens long.
+second. The model's own speed is that of batches that lie in memory; the plain loop opens pictures, one or a batch at a
+time, asks transformers' processor and `generate`, and appends lines to a file. A BLIP of random weights captions,
+greedily and 10 tokens long.
 """
 
 from __future__ import annotations
@@ -59,19 +60,20 @@ def model_alone(captioner: Captioner, paths: list[Path], seconds: float = 10.0) 
     return done / (time.monotonic() - started)
 
 
-def plain_loop(model: Path, paths: list[Path], out: Path) -> float:
+def plain_loop(model: Path, paths: list[Path], out: Path, batch: int) -> float:
     """Pictures a second of what a user would write."""
     from transformers import AutoProcessor, BlipForConditionalGeneration
 
     processor, blip = AutoProcessor.from_pretrained(model), BlipForConditionalGeneration.from_pretrained(model).eval()
     started = time.monotonic()
     with out.open("a") as file:
-        for path in paths:
-            given = processor(images=Image.open(path).convert("RGB"), return_tensors="pt")
+        for first in range(0, len(paths), batch):
+            some = paths[first : first + batch]
+            given = processor(images=[Image.open(path).convert("RGB") for path in some], return_tensors="pt")
             with torch.no_grad():
                 tokens = blip.generate(**given, num_beams=1, max_new_tokens=10, min_new_tokens=10)
-            caption = processor.decode(tokens[0], skip_special_tokens=True)
-            file.write(json.dumps({"image": str(path), "caption": caption}) + "\n")
+            for path, caption in zip(some, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
+                file.write(json.dumps({"image": str(path), "caption": caption}) + "\n")
     return len(paths) / (time.monotonic() - started)
 
 
@@ -86,12 +88,12 @@ def memory(process: psutil.Process) -> float:
     return total / 1e6
 
 
-def job(folder: Path, model: Path, found: Path, count: int) -> tuple[float, list[tuple[int, float]]]:
+def job(folder: Path, model: Path, found: Path, count: int, shard_size: int) -> tuple[float, list[tuple[int, float]]]:
     """Pictures a second of a job once it captions, and memory at shards done."""
     out = folder / "captions"
     search = [word for name, value in SEARCH.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "captune", "caption", str(found), "--model", str(model), "--format", "jsonl"]
-    command += ["--out", str(out), "--batch-size", str(BATCH), "--quiet", *search]
+    command += ["--out", str(out), "--batch-size", str(BATCH), "--shard-size", str(shard_size), "--quiet", *search]
     process = subprocess.Popen(command)
     watched, seen = psutil.Process(process.pid), []
     first = last = (0.0, 0)
@@ -103,7 +105,7 @@ def job(folder: Path, model: Path, found: Path, count: int) -> tuple[float, list
         if shards > last[1]:
             last = (time.monotonic(), shards)
         seen.append((shards, memory(watched)))
-    between = (last[1] - first[1]) * 1000
+    between = (last[1] - first[1]) * shard_size
     report = json.loads((out / "_job" / "report.json").read_text())
     assert (process.returncode, report["pictures"], report["failed"]) == (0, count, 0)
     return between / (last[0] - first[0]), seen
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8091)
     parser.add_argument("--size", default="demo")
     parser.add_argument("--plain", type=int, default=200, help="pictures for the plain loop")
+    parser.add_argument("--shard-size", type=int, default=1000)
     asked = parser.parse_args()
     print(machine("captune", "torch", "transformers", "pillow"), f"{torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory(prefix="captune-rate-") as name:
@@ -124,14 +127,16 @@ def main() -> None:
         paths = sorted(found.rglob("*.jpg"))
         captioner = Captioner.load(str(here / "model"), **SEARCH)
         alone = model_alone(captioner, paths)
-        rate, seen = job(here, here / "model", found, asked.pictures)
+        rate, seen = job(here, here / "model", found, asked.pictures, asked.shard_size)
         again = model_alone(captioner, paths)
-        plain = plain_loop(here / "model", paths[: asked.plain], here / "plain.jsonl")
+        some = paths[: asked.plain]
+        plain = [plain_loop(here / "model", some, here / "plain.jsonl", batch) for batch in (1, BATCH)]
     print(f"\nblip-{asked.size}, {asked.pictures:,} pictures, batches of {BATCH}")
-    print(f"the model alone, before and after   {alone:8.0f}/s {again:8.0f}/s")
+    print(f"the model alone, before and after   {alone:8.1f}/s {again:8.1f}/s")
     share = 200 * rate / (alone + again)
-    print(f"the job                             {rate:8.0f}/s  {share:.0f} % of that")
-    print(f"a plain loop with transformers      {plain:8.0f}/s  {rate / plain:.1f}×")
+    print(f"the job                             {rate:8.1f}/s  {share:.0f} % of that")
+    for batch, each in zip((1, BATCH), plain, strict=True):
+        print(f"transformers, {batch:2} pictures at a time {each:8.1f}/s  {rate / each:.1f}×")
     print("\nmemory of the job and its decoders (MB) at shards done")
     whole = max(shards for shards, _ in seen)
     for tenth in range(1, 11):
