@@ -13,7 +13,7 @@ class ExportOptions(Options):
     to: str = option("onnx", "onnx or openvino.")
     int8: bool = option(False, "Linear layers in 8 bits: smaller, quicker, not the same numbers.")
     calibrate_on: str | None = option(
-        None, "Pictures, or a prepared folder (its train split), that tell --int8 how large numbers get: quicker still."
+        None, "Pictures, or a prepared folder (its train split), that tell --int8 beforehand how large numbers get."
     )
     calibrate_images: int = option(128, "Pictures of --calibrate-on that are looked at.", ge=1)
     check_on: str | None = option(
