@@ -65,7 +65,7 @@ def caption(
     if asked:
         raise UsageError(
             f"{asked[0]} is for jobs: many pictures into a folder or a file, without --explain.",
-            "For example: captune caption photos/ --format jsonl --out captions/",
+            "For example: captune caption photos/ --format jsonl --out captions/; captions as JSON: --format json",
         )
     rows = say(
         list(_named(inputs)),
