@@ -205,6 +205,28 @@ def test_the_openai_client(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
     assert [choice.message.content for choice in several.choices] == [caption.text for caption in said]
 
 
+def test_the_openai_client_with_more_tokens_than_there_is_room_for(
+    chat: openai.OpenAI, alone: dict[str, Any], server: Serving
+) -> None:
+    said = alone["base"](PICTURES[4], max_new_tokens=alone["base"].model.room()).text
+    for most in (512, 1024, 4096):
+        for more in ({"max_tokens": most}, {"max_completion_tokens": most}, {"max_tokens": most, "n": 16}):
+            found = chat.chat.completions.create(model="base", messages=message(image=PICTURES[4]), **more)
+            assert "n" in more or found.choices[0].message.content == said
+    chunks = list(
+        chat.chat.completions.create(model="base", messages=message(image=PICTURES[4]), max_tokens=4096, stream=True)
+    )
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    with server.client() as client:
+        long = client.post(
+            "/v1/caption", json={"model": "base", "image": data_url(PICTURES[4]), "max_new_tokens": 4096}
+        )
+        assert long.json()["captions"][0]["text"] == said
+        for wrong in (0, -1):
+            asked = {"messages": message(image=PICTURES[4]), "max_tokens": wrong}
+            assert client.post("/v1/chat/completions", json=asked).status_code == 422
+
+
 def test_the_openai_client_streams(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
     for image in PICTURES[:4]:
         stream = chat.chat.completions.create(

@@ -137,6 +137,23 @@ def test_chat_speaks_of_the_same_options() -> None:
         given(num_beams=1000)
 
 
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "max_new_tokens"])
+def test_a_clients_upper_bound_is_no_error(field: str) -> None:
+    """Clients send the largest number they know; a caption ends long before it."""
+
+    def given(tokens: object) -> object:
+        asked = ChatRequest.model_validate({"messages": [{"role": "user"}], field: tokens})
+        return asked.given().get("max_new_tokens")
+
+    assert [given(tokens) for tokens in (12, 512, 1024, 4096, 10**30, "2048", 1024.0)] == [12, *[512] * 6]
+    for wrong in (0, -1, 1.5, "many"):
+        with pytest.raises(ValidationError):
+            given(wrong)
+    assert CaptionRequest.model_validate({"image": "YWJj", "max_new_tokens": 4096}).given() == {"max_new_tokens": 512}
+    with pytest.raises(ValidationError):
+        CaptionRequest.model_validate({"image": "YWJj", "max_new_tokens": 0})
+
+
 def test_models_are_named_by_the_user_their_folder_or_their_id(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

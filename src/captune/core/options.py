@@ -30,6 +30,7 @@ EarlyStopping = Annotated[
 DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
 ANSWERER = "Salesforce/blip-vqa-base"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+MOST_NEW_TOKENS = 512
 
 
 class WhereOptions(Options):
@@ -62,8 +63,8 @@ class GenerationOptions(Options):
     """How a caption is searched for. The defaults are the same everywhere."""
 
     num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
-    max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=512)
-    min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=512)
+    max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=MOST_NEW_TOKENS)
+    min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=MOST_NEW_TOKENS)
     length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
     repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", gt=0, le=10)
     no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)

@@ -58,6 +58,10 @@ class CaptioningModel(Protocol):
         """Tokens of a text without start and end."""
         ...
 
+    def room(self, prompt: str | None = None) -> int:
+        """How many new tokens the model can read behind start and prompt (None: its own); 0 or less: none."""
+        ...
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
         ...

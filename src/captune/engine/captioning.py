@@ -71,6 +71,9 @@ class TorchModel:
     def words(self, text: str) -> list[int]:
         return self.backbone.words(text)
 
+    def room(self, prompt: str | None = None) -> int:
+        return self.backbone.longest - 1 - len(self.words(self.prompt if prompt is None else prompt))
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 

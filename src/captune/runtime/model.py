@@ -79,6 +79,10 @@ class ExportedModel:
         """Tokens of a text without start and end."""
         return self.vocabulary.encode(text)
 
+    def room(self, prompt: str | None = None) -> int:
+        """How many new tokens the model can read behind start and prompt (None: its own)."""
+        return self.exported.longest - 1 - len(self.words(self.prompt if prompt is None else prompt))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
         return self.vocabulary.decode(tokens)

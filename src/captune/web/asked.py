@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from captune.core.options import GenerationOptions
+from captune.core.options import MOST_NEW_TOKENS, GenerationOptions
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
@@ -32,6 +32,8 @@ Picture = Annotated[
         }
     ),
 ]
+# A client's upper bound: more than captune writes is no error, nothing is longer than the bound.
+MostTokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, MOST_NEW_TOKENS))]
 Model = Annotated[
     str | None, Field(description="A model by its name in /v1/models; default: the first for the task.", max_length=500)
 ]
@@ -52,6 +54,11 @@ def in_words_of_requests(schema: Any) -> Any:
 class _Searched(GenerationOptions):
     """Options of the search; what is not given is as the model was saved, else captune's default."""
 
+    max_new_tokens: MostTokens = Field(
+        GenerationOptions.model_fields["max_new_tokens"].default,
+        description=f"{GenerationOptions.model_fields['max_new_tokens'].description} Above {MOST_NEW_TOKENS}: "
+        f"{MOST_NEW_TOKENS}.",
+    )
     model: Model = None
     language: Annotated[
         str | None, Field(description="Language of the captions, one of those that the server offers.", max_length=20)
@@ -131,8 +138,8 @@ class ChatRequest(BaseModel):
     model: Model = None
     messages: list[Message] = Field(min_length=1, max_length=1000)
     n: int | None = Field(None, ge=1, le=64, description="`num_captions`.")
-    max_tokens: int | None = Field(None, ge=1, le=512, description="`max_new_tokens`.")
-    max_completion_tokens: int | None = Field(None, ge=1, le=512, description="`max_new_tokens`.")
+    max_tokens: MostTokens | None = Field(None, description="`max_new_tokens`.")
+    max_completion_tokens: MostTokens | None = Field(None, description="`max_new_tokens`.")
     temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
     top_p: float | None = Field(None, ge=0, le=1, description="`top_p`.")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
@@ -143,15 +150,15 @@ class ChatRequest(BaseModel):
     def given(self) -> dict[str, Any]:
         """The options of the search that were given; raises `ValidationError`."""
         said = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
-        said |= {
+        named = {
             "num_captions": self.n,
             "max_new_tokens": self.max_completion_tokens or self.max_tokens,
             "sample_seed": self.seed,
-            "top_p": self.top_p or None,
+            "top_p": self.top_p,
         }
-        said = {name: value for name, value in said.items() if value is not None}
+        # A null is as good as nothing, and a top_p of 0 means nothing.
+        said = {n: v for n, v in (*said.items(), *named.items()) if v is not None and (n, v) != ("top_p", 0)}
         if self.temperature:
             # OpenAI's defaults beside a temperature: everything may be drawn, and nothing is searched for.
             said = {"sample": True, "num_beams": 1, "top_k": 0, **said, "temperature": self.temperature}
-        GenerationOptions.model_validate(said)
-        return said
+        return _Searched.model_validate(said).given()

@@ -77,16 +77,22 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, hosted.read, contents, self.options.max_pixels)
 
-    def search(self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None) -> GenerationOptions:
+    def search(
+        self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False
+    ) -> GenerationOptions:
         """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
 
-        A question takes its place in the prompt.
+        With `shorten` captions end where the work allowed is used up instead. A question takes its place in the prompt,
+        and new tokens are at most those that the model has room for behind it.
         """
         own = hosted.captioner.options.generation
         options = GenerationOptions.model_validate({**own.model_dump(), **given})
         if options.min_new_tokens > options.max_new_tokens:
             raise Problem(422, "min_new_tokens is larger than max_new_tokens.", "Lower the one or raise the other.")
         captions = options.variations or options.num_beams * options.num_captions
+        if shorten and captions <= self.options.max_work:
+            most = min(options.max_new_tokens, self.options.max_work // captions)
+            options = options.model_copy(update={"max_new_tokens": most})
         work = captions * options.max_new_tokens
         if work > self.options.max_work:
             raise Problem(
@@ -98,6 +104,9 @@ class Service:
             options = options.model_copy(
                 update={"prompt": asking(hosted.captioner.model.prompt, question.strip(), options.prompt)}
             )
+        room = hosted.captioner.model.room(options.prompt)
+        if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
+            options = options.model_copy(update={"max_new_tokens": room})
         return options
 
     def language(self, asked: str | None) -> str | None:

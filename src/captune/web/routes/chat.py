@@ -48,7 +48,7 @@ async def chat(request: Request) -> Any:
     if asked.stream:
         given = {"num_beams": 1, **given}  # beams know their caption only at its end
     served, hosted = await service.model(asked.model, "ask" if words else "caption", visit)
-    options = service.search(hosted, given, words or None)
+    options = service.search(hosted, given, words or None, shorten=True)
     language = service.language(asked.language)
     several = max(options.num_captions, options.variations) > 1
     if asked.stream and several:
