@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from captune.data.images import PICTURE_SUFFIXES
 from captune.data.scenes import write_flickr8k_folder
+from captune.data.signatures import PICTURE_SUFFIXES
 from coco_captions import DATA
 from machine import machine
 

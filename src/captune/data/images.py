@@ -13,14 +13,15 @@ import threading
 import warnings
 import zlib
 from contextlib import nullcontext
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from captune.core.errors import CaptuneError
+from captune.data import heif
 from captune.data.jpeg import has_missing_rows
-from captune.data.signatures import HEAD_BYTES, Kind, tell, tell_unknown
+from captune.data.signatures import CONVERT, HEAD_BYTES, Kind, is_heif, tell, tell_unknown
 
 # The decoders that may see a file, in the order in which they are asked. Left out on purpose:
 # EPS and WMF (they start other programs), and formats that nobody keeps photos in. TGA has no
@@ -35,18 +36,16 @@ GIANT = 20_000_000
 # each takes up to nine bytes a pixel on the way.
 _ONE_GIANT = threading.Lock()
 
-# How the names of picture files end, for looking through folders; what a file is, its bytes tell.
-PICTURE_SUFFIXES = frozenset(
-    (
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs", ".tif", ".tiff", ".bmp",
-        ".dib", ".jp2", ".j2k", ".jpf", ".jpx", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".icns", ".psd",
-        ".qoi", ".sgi", ".pcx", ".dds", ".fits", ".pcd", ".tga", ".heic", ".heif",
-    )
-)  # fmt: skip
-
 # Decoders that hold the picture several times over while they work get a smaller share of the
 # pixels that are allowed, so that none needs more than 2 GB at the default.
 _SHARE = {"JPEG2000": 4, "WEBP": 2, "AVIF": 2}
+
+# HEIF is a box for many codecs, and for films: what libheif says of those that it does not decode.
+_UNSUPPORTED_HEIF = {
+    "not been built in": "HEIF of a kind that is not decoded",
+    "Unsupported codec": "HEIF of a kind that is not decoded",
+    "invalid primary item": "HEIF without a still picture, such as a sequence",
+}
 
 # What Pillow's decoders are known to raise on files that are not what they say (its open()
 # converts some itself; load() and getexif() convert none).
@@ -149,7 +148,7 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1  # the user asked for more than Pillow's own limit
     try:
-        with Image.open(file, formats=DECODERS) as image:
+        with opened(file, head, name) as image:
             _check_size(image, name, max_pixels)
             with _ONE_GIANT if image.width * image.height > GIANT else nullcontext():
                 image.load()
@@ -166,13 +165,27 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise _giant(name, "far more pixels than", max_pixels) from None
     except MemoryError:
-        raise ImageError(name, "needs more memory than there is", "Make it smaller.", kind="memory") from None
+        raise _too_large_for_memory(name) from None
     except DECODER_ERRORS as error:
         raise _damaged(name, error) from None
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info = {}  # nothing that would make someone downstream turn it again
     return rgb
+
+
+def opened(file: IO[bytes], head: bytes, name: str = "the picture") -> Image.Image:
+    """A picture file whose first bytes are `head`, not decoded yet, by Pillow or by what reads HEIC.
+
+    Raises `ImageError` for HEIC where that is not installed, and what decoders raise.
+    """
+    if not is_heif(head):
+        return Image.open(file, formats=DECODERS)
+    if not heif.is_installed():
+        step = f"pip install 'captune[{heif.EXTRA}]'"
+        reason = f"HEIC, which needs the package '{heif.PACKAGE}' ({step})"
+        raise ImageError(name, reason, f"Install it with: {step}", kind="unsupported")
+    return heif.opened(file)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -190,8 +203,17 @@ def _giant(name: str, words: str, allowed: int) -> ImageError:
     )
 
 
+def _too_large_for_memory(name: str) -> ImageError:
+    return ImageError(name, "needs more memory than there is", "Make it smaller.", kind="memory")
+
+
 def _damaged(name: str, error: BaseException) -> ImageError:
     said = _words(error)
+    for sign, words in _UNSUPPORTED_HEIF.items():
+        if sign in said:
+            return ImageError(name, words, _sentence(CONVERT), kind="unsupported")
+    if "Memory allocation error" in said and "Security limit" not in said:
+        return _too_large_for_memory(name)
     if any(word in said.lower() for word in ("truncat", "not enough", "premature", "unexpected end", "eof")):
         return ImageError(name, f"truncated ({said})", "Download or copy it again.", kind="truncated")
     return ImageError(name, f"damaged ({said})", "Download or copy it again.", kind="damaged")
@@ -208,8 +230,8 @@ def _sentence(step: str) -> str:
 
 def orientation_of(image: Image.Image) -> int:
     """What EXIF says of an opened picture, 1 (upright) to 8."""
-    if image.format == "TIFF":
-        return 1  # Pillow turns TIFF while loading
+    if image.format in ("TIFF", "HEIF"):
+        return 1  # they are turned while loading: HEIF by its own boxes, beside which EXIF does not count
     try:
         found = image.getexif().get(ORIENTATION, 1)
         return int(found)

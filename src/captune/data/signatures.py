@@ -11,7 +11,7 @@ Kind = Literal[
     "empty",  # no bytes
     "pointer",  # a Git LFS, git-xet or git-annex pointer
     "page",  # HTML or another text saved under a picture's name
-    "unsupported",  # a picture of a kind that is not decoded (HEIC, SVG, EPS, …)
+    "unsupported",  # a picture of a kind that is not decoded (SVG, EPS, …), or not without an extra (HEIC)
     "unknown",  # not a picture
     "giant",  # more pixels than allowed
     "truncated",  # the file ends too early
@@ -21,13 +21,24 @@ Kind = Literal[
 
 HEAD_BYTES = 512
 
+# How the names of picture files end, for looking through folders; what a file is, its bytes tell.
+PICTURE_SUFFIXES = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs", ".tif", ".tiff", ".bmp",
+        ".dib", ".jp2", ".j2k", ".jpf", ".jpx", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".icns", ".psd",
+        ".qoi", ".sgi", ".pcx", ".dds", ".fits", ".pcd", ".tga", ".heic", ".heif", ".heics", ".heifs", ".hif",
+    )
+)  # fmt: skip
+
 _POINTERS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the picture itself", "git lfs pull"),
     (b"# xet version", "a git-xet pointer, not the picture itself", "git xet checkout"),
     (b"/annex/objects/", "a git-annex pointer, not the picture itself", "git annex get"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_CONVERT = "convert it to JPEG or PNG"
+_PICTURE_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
+_VIDEO_BRANDS = (b"isom", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1")
+CONVERT = "convert it to JPEG or PNG"
 _UNSUPPORTED = (
     (b"%PDF", "a PDF document"),
     (b"%!PS", "PostScript (EPS)"),
@@ -44,18 +55,18 @@ _UNSUPPORTED = (
     (b"\x1aE\xdf\xa3", "a video (WebM or Matroska)"),
 )
 _PICTURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG", "PNG"),
-    (b"GIF8", "GIF"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"RIFF", "WebP"),
-    (b"BM", "BMP"),
-    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"8BPS", "Photoshop"),
+    (b"\xff\xd8\xff", "JPEG", ".jpg"),
+    (b"\x89PNG", "PNG", ".png"),
+    (b"GIF8", "GIF", ".gif"),
+    (b"II*\x00", "TIFF", ".tif"),
+    (b"MM\x00*", "TIFF", ".tif"),
+    (b"II+\x00", "TIFF", ".tif"),
+    (b"MM\x00+", "TIFF", ".tif"),
+    (b"RIFF", "WebP", ".webp"),
+    (b"BM", "BMP", ".bmp"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000", ".jp2"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000", ".j2k"),
+    (b"8BPS", "Photoshop", ".psd"),
 )
 
 
@@ -73,29 +84,44 @@ def tell(head: bytes) -> tuple[Kind, str, str] | None:
     if not text:
         return "empty", "the file holds nothing but blanks", "download or copy it again"
     if b"<svg" in head.lower() and text.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")):
-        return "unsupported", "an SVG drawing, which is not supported", _CONVERT
+        return "unsupported", "an SVG drawing, which is not supported", CONVERT
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "page", "an HTML page saved under a picture's name", "download the picture again"
     if text.startswith((b"<?xml", b"<error", b'{"error', b'{"message')):
         return "page", "a text saved under a picture's name", "download the picture again"
-    if head[4:8] == b"ftyp":
-        return _iso_media(head)
+    if is_video(head):
+        return "unsupported", "a video, which is not a picture", "extract a frame from it"
     for start, words in _UNSUPPORTED:
         if head.startswith(start):
-            return "unsupported", f"{words}, which is not supported", _CONVERT
+            return "unsupported", f"{words}, which is not supported", CONVERT
     return None
 
 
-def _iso_media(head: bytes) -> tuple[Kind, str, str] | None:
+def is_heif(head: bytes) -> bool:
+    """Whether first bytes are those of HEIC or HEIF, and not of its relative AVIF."""
+    brands = _brands(head)
+    return bool(brands.intersection(_HEIF_BRANDS)) and not brands & {b"avif", b"avis"}
+
+
+def suffix_of(data: bytes) -> str:
+    """The file name ending for the bytes of a picture; .jpg for what is not known."""
+    if data[4:8] == b"ftyp":
+        return ".heic" if is_heif(data[:HEAD_BYTES]) else ".avif"
+    return next((suffix for magic, _, suffix in _PICTURES if data.startswith(magic)), ".jpg")
+
+
+def is_video(head: bytes) -> bool:
+    """Whether first bytes are those of a film in a box of the MP4 family, in which no picture is."""
+    return head[4:8] == b"ftyp" and head[8:12] in _VIDEO_BRANDS and not _brands(head).intersection(_PICTURE_BRANDS)
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """What an ISO media file says that it is: HEIC, AVIF, MP4."""
+    if head[4:8] != b"ftyp":
+        return set()
     end = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12], *(head[i : i + 4] for i in range(16, end - 3, 4))}
-    if head[8:12] == b"mif3" or brands & {b"avif", b"avis"}:
-        return None
-    if brands.intersection(_HEIF_BRANDS):
-        return "unsupported", "HEIC, which is not supported", _CONVERT
-    if head[8:12] in (b"isom", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1"):
-        return "unsupported", "a video, which is not a picture", "extract a frame from it"
-    return None
+    begin = 12 if head[8:12] == b"mif3" else 16  # elsewhere a version stands between
+    return {head[8:12], *(head[i : i + 4] for i in range(begin, end - 3, 4))}
 
 
 def tell_unknown(head: bytes) -> tuple[Kind, str, str]:
@@ -108,7 +134,7 @@ def tell_unknown(head: bytes) -> tuple[Kind, str, str]:
         readable = False
     if readable:
         return "page", "a text saved under a picture's name", "download the picture again"
-    for start, name in _PICTURES:
+    for start, name, _ in _PICTURES:
         if head.startswith(start):
-            return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", _CONVERT
-    return "unknown", "not a picture of any kind that is decoded", _CONVERT
+            return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", CONVERT
+    return "unknown", "not a picture of any kind that is decoded", CONVERT

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from captune.data.images import DECODERS, orientation_of
+from captune.data.images import opened, orientation_of
+from captune.data.signatures import HEAD_BYTES
 
 TURNS = {
     1: "upright",
@@ -43,7 +43,7 @@ def stored(source: Any) -> Stored:
     """Of a path, the bytes of a file, or a PIL picture; the file is one that opens."""
     if isinstance(source, Image.Image):
         return Stored(source.format or "PIL", source.mode, *source.size, 1)
-    file = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
-    with Image.open(file, formats=DECODERS) as image:
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        image = opened(file, file.read(HEAD_BYTES))
         size = image.size
         return Stored(image.format or "", image.mode, *size, orientation_of(image))

@@ -9,6 +9,7 @@ import streamlit as st
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
+from captune.data import heif
 from captune.web.downloads import FORMATS, SIDECARS, as_sidecars, as_text
 from captune.web.samples import samples
 from captune.web.settings import PageSettings
@@ -20,7 +21,9 @@ VARIATIONS = 3
 OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.5, 2.0, 0.1)}
 LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
 # What the file chooser offers; whatever a file is called, its contents are what counts.
-USUAL = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif"]
+USUAL = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"]
+# What most phones write is offered only where it is read: heic is an extra.
+READ = USUAL + ["heic", "heif", "hif"] * heif.is_installed()
 ABOUT = "Sentences for your pictures. They are written on this machine and sent nowhere else."
 
 
@@ -106,7 +109,7 @@ def _pictures() -> list[Picture]:
         whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
         given = st.file_uploader(
             "Pictures",
-            type=USUAL,
+            type=READ,
             accept_multiple_files="directory" if whole else True,
             key="folder" if whole else "files",
         )

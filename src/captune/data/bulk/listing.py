@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk import remote
 from captune.data.formats.places import expand
-from captune.data.images import PICTURE_SUFFIXES
+from captune.data.signatures import PICTURE_SUFFIXES
 
 FILES = "files"
 ARCHIVES = {

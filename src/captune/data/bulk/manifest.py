@@ -16,7 +16,7 @@ from captune.data.bulk.listing import ARCHIVES, FILES
 from captune.data.bulk.names import MANIFEST, PIECES
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import Store
-from captune.data.images import PICTURE_SUFFIXES
+from captune.data.signatures import PICTURE_SUFFIXES
 
 _VERSION = 1
 _PATTERN = "{*?["

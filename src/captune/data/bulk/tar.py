@@ -18,7 +18,8 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
-from captune.data.images import PICTURE_SUFFIXES, ImageError
+from captune.data.images import ImageError
+from captune.data.signatures import PICTURE_SUFFIXES
 
 KIND = "tar"
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)

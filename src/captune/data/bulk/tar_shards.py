@@ -20,8 +20,8 @@ from captune.core.files import disk_error
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
-from captune.data.formats.embedded import suffix_of
-from captune.data.images import PICTURE_SUFFIXES, ImageError
+from captune.data.images import ImageError
+from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.json import dumped
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line

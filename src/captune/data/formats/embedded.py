@@ -13,16 +13,8 @@ from captune.data.formats.columns import Columns
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
 from captune.data.formats.text import caption_text
+from captune.data.signatures import suffix_of
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
-
-_MAGIC = (
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"\x89PNG", ".png"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"),
-)
 
 
 class Cell(NamedTuple):
@@ -33,13 +25,6 @@ class Cell(NamedTuple):
     name: str
     row: Mapping[str, Any]
     split: str | None
-
-
-def suffix_of(data: bytes) -> str:
-    """The file name ending for the bytes of a picture; .jpg for what is not known."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((suffix for magic, suffix in _MAGIC if data.startswith(magic)), ".jpg")
 
 
 def group_cells(

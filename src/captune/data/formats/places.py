@@ -11,9 +11,8 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
-_COMMON = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .tif .tiff .avif .heic .heif"
-_RARE = ".jp2 .j2k .ppm .pgm .pbm .ico .tga"
-IMAGE_SUFFIXES = frozenset((*_COMMON.split(), *_RARE.split()))
+from captune.data.signatures import PICTURE_SUFFIXES
+
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
 _MANY = 20
 _DEPTH = 3
@@ -22,7 +21,7 @@ _KEPT = 10_000
 
 def is_image_name(name: str) -> bool:
     """Whether a name ends as picture files do."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

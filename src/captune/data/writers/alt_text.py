@@ -13,8 +13,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.data.alt_text.files import write_copy, write_in_place
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.remote import Fetch, is_remote
-from captune.data.formats.embedded import suffix_of
-from captune.data.images import PICTURE_SUFFIXES
+from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.sidecar import inside
 from captune.data.writers.writer import one_line
