@@ -21,7 +21,7 @@ STAMP := .venv/captune-ready
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-check parity docs site serve release clean
+.PHONY: help setup demo test quick check bench bench-check parity docs site serve release clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
@@ -34,6 +34,9 @@ demo: $(STAMP) ## The main job on built-in scenes: no network, about three minut
 
 test: check ## Everything: the checks, then the tests, offline
 	$(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+quick: $(STAMP) ## Laws and unit tests that need no torch: under a minute
+	$(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --no-torch -m 'not slow' tests/laws tests/unit $(ARGS)
 
 check: $(STAMP) ## Format, lint, types, import contracts, docs in step
 	$(BIN)/ruff format --check .

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from torch_import import on_torch_import
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,6 +20,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 REPOSITORY = Path(__file__).resolve().parent.parent
 # METEOR's index is built once for all tests and all runs of them, and not in the user's own cache.
 os.environ.setdefault("CAPTUNE_CACHE", str(REPOSITORY / ".pytest_cache" / "captune"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-torch", action="store_true", help="skip every test as soon as it imports torch")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only the tests that need torch load it; with `--no-torch` they are skipped."""
+    on_torch_import(skip=config.getoption("--no-torch"))
 
 
 def pytest_collection_finish() -> None:
@@ -28,11 +40,11 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup() -> None:
     """Each test, its module's fixtures too, draws the same numbers whatever ran before it."""
     import numpy as np
-    import torch
 
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

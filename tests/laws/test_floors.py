@@ -25,9 +25,18 @@ def committed(*patterns: str) -> list[Path]:
     return [path for pattern in patterns for path in ROOT.glob(f"**/{pattern}") if ".venv" not in path.parts]
 
 
-def loaded_by(code: str) -> set[str]:
-    """The heavy packages in memory after running `code` in a Python of its own."""
-    program = f"{code}\nimport sys, json; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+def loaded_by(steps: list[str]) -> dict[str, list[str]]:
+    """The heavy packages that each line of code loads, run one after another in a Python of its own."""
+    program = f"""
+import json, sys
+loads, before = {{}}, set()
+for step in {steps!r}:
+    exec(step)
+    if new := {set(HEAVY)!r} & set(sys.modules) - before:
+        loads[step] = sorted(new)
+        before |= new
+print(json.dumps(loads))
+"""
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -35,7 +44,8 @@ def loaded_by(code: str) -> set[str]:
         check=True,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    loads: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return loads
 
 
 def test_imports_go_downwards_only() -> None:
@@ -45,17 +55,17 @@ def test_imports_go_downwards_only() -> None:
 
 
 def test_import_captune_is_light() -> None:
-    assert loaded_by("import captune; captune.CaptuneError") == set()
+    assert loaded_by(["import captune; captune.CaptuneError"]) == {}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
-def test_help_is_light(arguments: list[str]) -> None:
-    assert loaded_by(f"from captune.cli.main import run; assert run({arguments!r}) == 0") == set()
+def test_help_is_light() -> None:
+    lines = [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)]
+    assert loaded_by([f"from captune.cli.main import run; assert run({line!r}) == 0" for line in lines]) == {}
 
 
 @pytest.mark.parametrize("room", ["core", "data", "metrics", "data.formats", "data.writers"])
 def test_rooms_without_torch(room: str) -> None:
-    assert "torch" not in loaded_by(f"import captune.{room}")
+    assert not any("torch" in loaded for loaded in loaded_by([f"import captune.{room}"]).values())
 
 
 @pytest.mark.parametrize("path", committed("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -75,6 +85,19 @@ def test_committed_text_speaks_of_the_project_alone() -> None:
         if machine.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_without_torch_the_tests_that_import_it_are_skipped() -> None:
+    program = """
+import pytest, sys
+tests = ["tests/unit/test_pixels.py", "tests/unit/test_tables.py"]
+code = pytest.main(["-q", "--no-torch", "-p", "no:cacheprovider", *tests])
+sys.exit(code or "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "needs torch" in done.stdout
+    assert " passed" in done.stdout
 
 
 def test_no_room_for_odds_and_ends() -> None:
