@@ -57,6 +57,17 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def hub() -> Path:
+    """The folder of published models' configuration and tokenizer files, or a skip that says where it is looked for."""
+    folder = Path(os.environ.get("CAPTUNE_TEST_DATA", REPOSITORY.parent / "shared" / "data")) / "hub"
+    if not folder.is_dir():
+        pytest.skip(
+            f"published models' files not found in {folder}; set CAPTUNE_TEST_DATA to the folder that holds hub/"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder of 20 coloured squares with one to three references each (12 train, 4 val, 4 test)."""
     import captune

@@ -170,6 +170,15 @@ def vqa(desk: Desk, folder: Path) -> None:
     (folder / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": answers}))
 
 
+def weights(desk: Desk, file: Path) -> None:
+    """The tiny BLIP of the Hub as a training script keeps it: the weights alone."""
+    import torch
+    from safetensors.torch import load_file
+
+    save_tiny(file.with_name("blip-of-weights"))
+    torch.save({"model_state_dict": load_file(file.with_name("blip-of-weights") / "model.safetensors")}, file)
+
+
 def film(desk: Desk, file: Path) -> None:
     from films import drawn, shot, write_film
 
@@ -188,4 +197,5 @@ THINGS: dict[str, Callable[[Desk, Path], None]] = {
     "model-a.jsonl": captions_jsonl,
     "model-b.jsonl": captions_jsonl, "refs.csv": table, "captions.csv": table, "Flickr8k.token.txt": token,
     "labels.txt": labels, "vqa": vqa, "film.mp4": film, "a.mp4": film, "b.mkv": film, "films": films,
+    "weights_best.pt": weights,
 }  # fmt: skip

@@ -24,6 +24,7 @@ _HOMES = {
     "caption": "captune.app.caption",
     "caption_job": "captune.app.bulk",
     "compare": "captune.app.compare",
+    "convert": "captune.app.convert",
     "doctor": "captune.app.doctor",
     "demo": "captune.app.demo",
     "evaluate": "captune.app.evaluate",

@@ -73,6 +73,7 @@ VERBS = {
     ),
     "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
     "export": Verb("Write a model as ONNX or OpenVINO files that caption without torch.", WORK, "Nothing was written."),
+    "convert": Verb("Make a model folder of weights alone (weights.pt).", WORK, "Nothing was written."),
     "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
     "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
     "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),

@@ -12,6 +12,8 @@ from captune.core.runs import Run
 NEW = "new:"
 # What captune saves beside the weights: family, prompt, options of the search.
 CARD = "captune.json"
+# Files of weights without a model's configuration and tokenizer.
+WEIGHTS_ALONE = frozenset((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"))
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -44,14 +46,24 @@ def local_folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
+            weights = next((file for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_ALONE), None)
             raise CaptuneError(
                 f"The folder {name} holds no model: it has no config.json.",
-                "Give a run folder, a model folder in the Hub's layout, or a Hub id.",
+                "Give a run folder, a model folder in the Hub's layout, or a Hub id."
+                if weights is None
+                else f"Make a model of its weights: captune convert {weights} --like BASE_MODEL --out DIR",
             )
         return path
     if at and Path(base).is_dir():
         raise CaptuneError(
             f"{base} is not a run, so it has no checkpoint '{which}'.", "Give a run folder before the @."
+        )
+    if path.suffix in WEIGHTS_ALONE and (path.is_file() or path.suffix != ".bin"):
+        raise CaptuneError(
+            f"{name} holds weights alone, not a model." if path.is_file() else f"There is no file {name}.",
+            f"Make a model of it: captune convert {name} --like BASE_MODEL --out DIR"
+            if path.is_file()
+            else "Check the path; --model takes a folder, a run or a Hub id.",
         )
     if path.exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
         raise CaptuneError(f"There is no model folder {name}.", "Check the path, or give a Hub id such as org/name.")

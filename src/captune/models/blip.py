@@ -20,9 +20,11 @@ from captune.models.blip_text import blip_stack, decode_grouped
 from captune.models.eye import blip_eye
 from captune.models.losses import TokenLosses, token_losses
 from captune.models.positions import grid_positions, resize_processor, resized_positions
+from captune.models.published import load_processor, load_tokenizer
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
+from captune.models.weights import FP32, Placing, load_weights
 
 SIZES = {
     "tiny": Size(32, 8, (32, 2, 2), (32, 2, 2), 0.0),
@@ -46,14 +48,12 @@ class Blip(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Self:
+    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Self:
         import transformers
-        from transformers import AutoTokenizer
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        model: Any = getattr(transformers, cls.kind).from_pretrained(str(folder), dtype=torch.float32, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
-        processor = BlipImageProcessorPil.from_pretrained(str(folder), **hub)
+        model = load_weights(getattr(transformers, cls.kind), folder, placing, **hub)
+        tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size, **hub)
+        processor = load_processor(folder, **hub)
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
             _resize(model, image_size)
         resize_processor(processor, int(model.config.vision_config.image_size))

@@ -20,12 +20,12 @@ from captune.models.backbone import Backbone, Checkpoint
 from captune.models.losses import TokenLosses, padded_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import check_side
+from captune.models.published import IMAGE, load_processor, load_tokenizer, with_image_token
 from captune.models.reread import Reread
 from captune.models.vocabulary import learn_tokenizer
+from captune.models.weights import FP32, Placing, load_weights
 
 SIZES = ("tiny", "tiny-t5")
-# Seen by nobody: a language model that reads embeddings is told of pictures by this token.
-IMAGE = "<image>"
 
 
 class Blip2(Backbone):
@@ -47,15 +47,16 @@ class Blip2(Backbone):
     quantizes: ClassVar[bool] = True
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Blip2:
-        from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Blip2:
+        from transformers import Blip2ForConditionalGeneration
 
-        model: Any = Blip2ForConditionalGeneration.from_pretrained(str(folder), **{"dtype": torch.float32, **hub})
+        model = load_weights(Blip2ForConditionalGeneration, folder, placing, **hub)
         hub = {name: value for name, value in hub.items() if name not in ("quantization_config", "dtype")}
-        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        processor = load_processor(folder, **hub)
         if image_size not in (None, PixelSettings.of(processor).size):
             raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
+        tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size, **hub)
+        with_image_token(model, tokenizer)
         return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod

@@ -18,10 +18,12 @@ from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.published import load_processor, load_tokenizer
 from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
+from captune.models.weights import FP32, Placing, load_weights
 
 SIZES = {
     "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),
@@ -51,19 +53,21 @@ class ClipGpt2(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:
-        from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+    def load(
+        cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any
+    ) -> ClipGpt2:
+        from transformers import VisionEncoderDecoderModel
 
-        model: Any = VisionEncoderDecoderModel.from_pretrained(str(folder), dtype=torch.float32, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
-        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        model = load_weights(VisionEncoderDecoderModel, folder, placing, **hub)
+        tokenizer = load_tokenizer(folder, model.config.decoder.vocab_size, **hub)
+        processor = load_processor(folder, **hub)
         return cls._whole(model, tokenizer, processor, image_size, cls.read_card(folder))
 
     @classmethod
     def pair(cls, vision: str, text: str, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:
         """A vision checkpoint (CLIP, SigLIP, ViT, DINOv2 …) and a GPT-2, joined by new cross-attention."""
         import transformers
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM
 
         seeing = AutoConfig.from_pretrained(vision, **hub).model_type
         loader: Any = getattr(transformers, VISION_CLASSES.get(seeing, "AutoModel"))
@@ -73,7 +77,7 @@ class ClipGpt2(Backbone):
         config: Any = AutoConfig.from_pretrained(text, **hub)
         config.add_cross_attention = config.is_decoder = True
         decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(text, **hub)
+        tokenizer = load_tokenizer(text, config.vocab_size, **hub)
         if tokenizer.eos_token_id is None:
             raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")
         model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
@@ -81,7 +85,7 @@ class ClipGpt2(Backbone):
             tokenizer.pad_token = tokenizer.eos_token
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         _set_tokens(model, start, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        processor = AutoImageProcessor.from_pretrained(vision, backend="pil", **hub)
+        processor = load_processor(vision, **hub)
         return cls._whole(model, tokenizer, processor, image_size, {})
 
     @classmethod

@@ -23,9 +23,11 @@ from captune.models.git_text import Seen, decode_grouped, git_stack
 from captune.models.losses import TokenLosses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.published import load_processor, load_tokenizer
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
+from captune.models.weights import FP32, Placing, load_weights
 
 SIZES = {
     "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),
@@ -45,17 +47,17 @@ class Git(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Git:
-        from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
+    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Git:
+        from transformers import GitForCausalLM
 
-        model: Any = GitForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **hub)
+        model = load_weights(GitForCausalLM, folder, placing, **hub)
         if model.config.num_image_with_embedding:
             raise CaptuneError(
                 f"{folder} is a GIT for films of {model.config.num_image_with_embedding} pictures.",
                 "Take one for single pictures, such as microsoft/git-base-coco.",
             )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **hub)
-        processor = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **hub)
+        tokenizer = load_tokenizer(folder, model.config.vocab_size, **hub)
+        processor = load_processor(folder, **hub)
         if image_size is not None and image_size != PixelSettings.of(processor).size:
             vision = model.git.image_encoder
             resize_clip(vision.vision_model.embeddings, image_size)

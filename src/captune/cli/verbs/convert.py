@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import next_commands, note, out_json, out_table
+
+
+def convert(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Weights that torch.save or safetensors wrote, or a folder of them.")
+    ],
+    like: Annotated[
+        str, typer.Option("--like", metavar="MODEL", help="Model of the same make: folder, run, Hub id, VISION+TEXT.")
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder to write, missing or empty.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Weights that FILE lacks stay those of --like, and are listed.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a model folder of weights alone (weights.pt, checkpoint.pth): state dicts of training scripts.
+
+    FILE is read without running code that it may hold. The folder captions, trains and loads with transformers.
+    """
+    from captune.app.convert import convert as make
+
+    done = make(file, like, out, partial=partial, progress=TerminalProgress(quiet=quiet))
+    if json:
+        out_json(asdict(done))
+        return
+    rows = [
+        (
+            "weights",
+            f"{done.matched:,} of {done.place or 'the file'}" + (f", without {done.prefix}" * bool(done.prefix)),
+        ),
+        ("like", f"{done.like} ({done.family})"),
+        ("as in --like", _some(done.kept)),
+        ("not used", _some(done.unused)),
+        ("also in the file", _some(done.also)),
+    ]
+    out_table("", ("", done.folder), [row for row in rows if row[1]])
+    if not quiet:
+        note("Whether it captions as where it was trained is shown by an image that was captioned there.")
+        next_commands(f"captune caption photo.jpg --model {done.folder}")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" … ({len(names) - 5} more)" if len(names) > 5 else "")
+
+
+app = verb(convert)

@@ -1,0 +1,154 @@
+"""Weights alone, as training scripts leave them: read without running code, matched to a model's names."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json
+
+# What wrappers put before a name (DistributedDataParallel, torch.compile), wherever in it.
+WRAPPERS = ("module", "_orig_mod")
+# Mappings within mappings that are looked into: Lightning and others nest no deeper.
+DEEPEST = 3
+_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+_RESAVE = (
+    "Where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pt'); "
+    "or of the file, if you trust it: "
+    "torch.save(torch.load(FILE, weights_only=False)['model_state_dict'], 'weights.pt')"
+)
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Named tensors; `place` is where in the file they were (empty: at its top), `also` what else it holds."""
+
+    tensors: dict[str, Tensor]
+    place: str = ""
+    also: tuple[str, ...] = ()
+
+
+def read_states(path: Path) -> list[StateDict]:
+    """Every mapping of names to tensors in a file or a folder of weights, the largest first.
+
+    Raises `CaptuneError` where it cannot be read without running code that it holds, or holds no weights.
+    """
+    content: Any = {}
+    for file in _files(path):
+        read = _read(file)
+        content = read if not content else {**content, **read}
+    found = sorted(_states(content, "", 0), key=lambda state: len(state.tensors), reverse=True)
+    if not found:
+        kind = type(content).__name__
+        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else f"a {kind}"
+        raise CaptuneError(f"{path} holds no weights by name, but {held or 'nothing'}.", _RESAVE)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    for name in _FOLDER_FILES:
+        index = path / f"{name}.index.json"
+        if (path / name).is_file():
+            return [path / name]
+        if index.is_file():
+            return [path / part for part in sorted(set(read_json(index)["weight_map"].values()))]
+    raise CaptuneError(f"The folder {path} holds no weights.", f"It needs one of {', '.join(_FOLDER_FILES)}.")
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with open(path, "rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                raise CaptuneError(f"{path} is a pointer of Git LFS, not the file.", "Fetch it: git lfs pull")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise CaptuneError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from None
+    except pickle.UnpicklingError as error:
+        raise _unsafe(path, str(error)) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CaptuneError(f"{path} is no whole file of weights: {first}", "Copy or save it again.") from None
+
+
+def _unsafe(path: Path, told: str) -> CaptuneError:
+    names = re.findall(r"(?:GLOBAL|global:?(?: GLOBAL)?) ([\w.]+)", told)
+    if not names:
+        return CaptuneError(f"{path} is no file that torch reads.", "Copy or save it again.")
+    return CaptuneError(
+        f"{path} holds more than weights and numbers ({names[0]}): reading it would run code that the file names.",
+        _RESAVE,
+    )
+
+
+def _states(content: Any, place: str, depth: int) -> Iterator[StateDict]:
+    if not isinstance(content, Mapping):
+        return
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    others = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
+    if any("." in name for name in tensors):
+        yield StateDict(tensors, place, tuple(map(_told, others.items())))
+    for name, value in others.items() if depth < DEEPEST else ():
+        for state in _states(value, f"{place}.{name}" if place else name, depth + 1):
+            beside = tuple(_told(pair) for pair in others.items() if pair[0] != name)
+            yield StateDict(state.tensors, state.place, (*state.also, *beside))
+
+
+def _told(pair: tuple[str, Any]) -> str:
+    name, value = pair
+    return f"{name} = {value}" if isinstance(value, (int, float, str)) and len(str(value)) < 40 else name
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A state dict with a model's names; `taken` and `put` are what was taken from and put before its own."""
+
+    state: StateDict
+    tensors: dict[str, Tensor]
+    count: int
+    taken: str = ""
+    put: str = ""
+
+
+def match(states: list[StateDict], wanted: Mapping[str, Any]) -> Matched:
+    """The state dict, and the prefix to take from or put before its names, with most of the names `wanted`."""
+    best: Matched | None = None
+    for state in states:
+        plain = {_unwrapped(name): value for name, value in state.tensors.items()}
+        for taken in _prefixes(plain):
+            for put in _prefixes(wanted) if not taken else [""]:
+                renamed = {put + name.removeprefix(taken): value for name, value in plain.items()}
+                count = sum(name in wanted for name in renamed)
+                if best is None or count > best.count:
+                    best = Matched(state, renamed, count, taken, put)
+    assert best is not None, "there is a state dict"
+    return best
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefixes(names: Mapping[str, Any]) -> list[str]:
+    """The beginnings of names, up to their third dot, none first."""
+    found = {""}
+    for name in names:
+        parts = name.split(".")[:-1]
+        found.update(".".join(parts[:count]) + "." for count in range(1, min(3, len(parts)) + 1))
+    # Those that most names share; what a few layers begin with is no prefix of a model.
+    shared = [p for p in found if not p or sum(name.startswith(p) for name in names) >= len(names) / 4]
+    return sorted(shared, key=len)

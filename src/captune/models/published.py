@@ -1,0 +1,63 @@
+"""What published folders hold beside their weights, in the layouts of several years of `transformers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+
+# A tokenizer with fewer words than this share of a model's is not the model's; vocabularies are padded by less.
+OWN_SHARE = 0.5
+# Added to the tokenizer of a BLIP-2 that was saved before language models were told of images by a token.
+IMAGE = "<image>"
+
+
+def load_tokenizer(source: str | Path, vocabulary: int, **hub: Any) -> Any:
+    """The tokenizer of a folder or Hub id; raises `CaptuneError` where it is not that of a model of `vocabulary` words.
+
+    `transformers` makes an empty one, without a word about it, of a folder that holds none.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(source), **hub)
+    if len(tokenizer) < OWN_SHARE * vocabulary:
+        raise CaptuneError(
+            f"{source} holds no tokenizer of its model: {len(tokenizer):,} tokens were found, and the model has "
+            f"{vocabulary:,}.",
+            f"Copy the tokenizer's files of the model that it was made of; or: {convert_command(source)}",
+        )
+    return tokenizer
+
+
+def load_processor(source: str | Path, **hub: Any) -> Any:
+    """The image processor of a folder or Hub id; raises `CaptuneError` where a folder holds none."""
+    from transformers import AutoImageProcessor
+
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _PROCESSORS):
+        raise CaptuneError(
+            f"{source} does not say how its images are prepared: there is no {_PROCESSORS[0]}.",
+            f"Copy that file of the model that it was made of; or: {convert_command(source)}",
+        )
+    return AutoImageProcessor.from_pretrained(str(source), backend="pil", **hub)
+
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+def convert_command(source: str | Path) -> str:
+    """The command that makes a whole model of weights alone."""
+    return f"captune convert {source} --like BASE_MODEL --out DIR"
+
+
+def with_image_token(model: Any, tokenizer: Any) -> None:
+    """Give a BLIP-2 of before 2024 the token that stands for images, as `transformers` writes it today.
+
+    It is the first id behind the words; embeddings are made more only where they are too few for it.
+    """
+    config = model.config
+    if config.image_token_id is None:
+        tokenizer.add_tokens([IMAGE], special_tokens=True)
+        config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    if config.image_token_id >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(config.image_token_id + 1)

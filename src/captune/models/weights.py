@@ -1,0 +1,133 @@
+"""A model's weights: what its files hold, and how they come into memory once, in the type they run in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+HALF = (torch.float16, torch.bfloat16)
+# Layers that some checkpoints leave out and no captioner uses.
+UNUSED = ("pooler",)
+
+
+@dataclass(frozen=True)
+class Placing:
+    """The type and device that weights are loaded in; those of the modules named `precise` are fp32 in any case."""
+
+    dtype: torch.dtype = torch.float32
+    precise: tuple[str, ...] = ()
+    device: torch.device | None = None
+
+
+FP32 = Placing()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the files of a model hold: bytes, values, and the type of most bytes."""
+
+    bytes: int
+    values: int
+    dtype: torch.dtype
+
+
+def stored_weights(source: str | Path, **hub: Any) -> Stored | None:
+    """What the safetensors of a folder or Hub id hold, from their headers; None where it has none."""
+    files = weight_files(source, **hub)
+    if not files:
+        return None
+    values: dict[torch.dtype, int] = {}
+    with _opened(files) as slices:
+        for one in slices.values():
+            dtype = TYPES.get(one.get_dtype())
+            if dtype is not None:
+                values[dtype] = values.get(dtype, 0) + prod(one.get_shape())
+    sizes = {dtype: count * dtype.itemsize for dtype, count in values.items()}
+    most = max(sizes, key=sizes.__getitem__, default=torch.float32)
+    return Stored(sum(sizes.values()), sum(values.values()), most)
+
+
+def weight_files(source: str | Path, **hub: Any) -> list[Path]:
+    """The safetensors of a folder or Hub id (fetched where they are not here yet); empty where it has none."""
+    from transformers.utils import cached_file
+
+    hub = {name: value for name, value in hub.items() if name in ("local_files_only", "revision")}
+    for name in (WEIGHTS, INDEX):
+        found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **hub)
+        if found is None:
+            continue
+        if name == WEIGHTS:
+            return [Path(found)]
+        parts = sorted(set(read_json(Path(found)).get("weight_map", {}).values()))
+        return [Path(cached_file(str(source), part, **hub) or part) for part in parts]
+    return []
+
+
+def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) -> Any:
+    """A model of the class `kind` (of `transformers`) with the weights of a folder or Hub id.
+
+    Values are read once and kept in the type of `placing` alone: where that is another than the file's, they are
+    not mapped into memory, where both would stand. Raises `CaptuneError` where weights are missing.
+    """
+    typed = _precise(kind, placing) if placing.precise else kind
+    options: dict[str, Any] = {"dtype": placing.dtype, "output_loading_info": True}
+    if placing.device is not None and placing.device.type != "cpu":
+        options["device_map"] = {"": placing.device}
+    stored = None if placing == FP32 else stored_weights(source, **hub)
+    if "quantization_config" in hub or stored is None or stored.dtype == placing.dtype:
+        model, told = typed.from_pretrained(str(source), **{**options, **hub})
+    else:
+        config = kind.config_class.from_pretrained(str(source), **hub)
+        with _opened(weight_files(source, **hub)) as slices:
+            model, told = typed.from_pretrained(None, config=config, state_dict=slices, **options)
+        _read_generation(model, source, hub)
+    model.__class__ = kind
+    _check_whole(told["missing_keys"], source)
+    return model
+
+
+def _precise(kind: Any, placing: Placing) -> Any:
+    """The same class, with modules that `transformers` leaves in fp32; by the same name, which it saves."""
+    return type(kind.__name__, (kind,), {"_keep_in_fp32_modules_strict": list(placing.precise)})
+
+
+@contextmanager
+def _opened(files: list[Path]) -> Iterator[dict[str, Any]]:
+    """Every tensor of safetensors files by name, read from the disk when it is taken."""
+    from safetensors import safe_open
+
+    with ExitStack() as stack:
+        found = {}
+        for file in files:
+            opened = stack.enter_context(safe_open(file, framework="pt", backend="pread"))
+            found.update({name: opened.get_slice(name) for name in opened.keys()})  # noqa: SIM118 - it is no mapping
+        yield found
+
+
+def _read_generation(model: Any, source: str | Path, hub: dict[str, Any]) -> None:
+    from transformers import GenerationConfig
+    from transformers.utils import cached_file
+
+    if cached_file(str(source), "generation_config.json", _raise_exceptions_for_missing_entries=False, **hub):
+        model.generation_config = GenerationConfig.from_pretrained(str(source), **hub)
+
+
+def _check_whole(missing: Any, source: str | Path) -> None:
+    names = sorted(name for name in missing if not any(word in name for word in UNUSED))
+    if names:
+        shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        raise CaptuneError(
+            f"{source} lacks {len(names)} of its model's weights ({shown}); they would be random.",
+            "Some file is missing, cut off or of another model; save or download it again.",
+        )
