@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from captune.core.errors import CaptuneError
-from captune.engine.selection import RULES, choose, measured
+from captune.engine.selection import RULES, best_scores, choose, measured
 
 
 def history(**columns: tuple[float, ...]) -> list[dict[str, float]]:
@@ -106,3 +106,53 @@ def test_without_captions_the_loss_decides() -> None:
     assert choice is not None
     assert (choice.rule, choice.step) == ("loss", 20)
     assert choose([], "loss") is None
+
+
+@pytest.mark.parametrize("rule", ["meteor-centric", "pareto", "weighted-composite", "multi-criteria"])
+@pytest.mark.parametrize(
+    "bleu_4",
+    [(3e-17, 1e-17, 8e-18), (1.7e-4, 9e-5, 2e-9), (0.0, 1e-15, 0.0)],
+    ids=["rounding", "no sequence of four words", "zero"],
+)
+def test_bleu_that_is_as_good_as_zero_decides_nothing(rule: str, bleu_4: tuple[float, ...]) -> None:
+    rising = history(meteor=(0.08, 0.12, 0.15), cider=(0.01, 0.05, 0.09), bleu_4=bleu_4, rouge_l=(0.2, 0.25, 0.3))
+    assert RULES[rule](rising) == 2
+    assert RULES[rule](rising[::-1]) == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rounding_is_no_gain(rule: str) -> None:
+    after = {name: value * (1 - 1e-12 if name == "loss" else 1 + 1e-12) for name, value in HISTORY[1].items()}
+    assert RULES[rule]([HISTORY[1], after]) == 0
+
+
+def test_rounding_is_no_loss() -> None:
+    after = {**HISTORY[1], "meteor": 0.25, "rouge_l": HISTORY[1]["rouge_l"] * (1 - 1e-12)}
+    assert RULES["pareto"]([HISTORY[1], after]) == 1
+    assert RULES["multi-criteria"]([HISTORY[1], after]) == 1
+
+
+@pytest.mark.parametrize(("rule", "column"), [("bleu", "bleu_4"), ("cider", "cider"), ("meteor", "meteor")])
+def test_a_single_metric_of_dust_picks_the_first(rule: str, column: str) -> None:
+    assert RULES[rule](history(**{column: (1e-18, 5e-17, 1e-4)})) == 0
+    assert RULES[rule](history(**{column: (1e-18, 5e-17, 1e-3)})) == 2
+
+
+def test_a_small_loss_is_no_dust() -> None:
+    assert RULES["loss"](history(loss=(2e-5, 1e-5, 1.5e-5))) == 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+def test_a_validation_without_a_number_is_never_the_best(rule: str, nothing: Any) -> None:
+    broken = dict.fromkeys(HISTORY[0], nothing)
+    assert RULES[rule]([broken, HISTORY[0], HISTORY[1]]) == 2
+    assert RULES[rule]([HISTORY[0], HISTORY[1], broken]) == 1
+    choice = choose(lines(broken, HISTORY[0]), rule)
+    assert choice is not None
+    assert choice.step == 20
+
+
+def test_best_scores_are_the_earliest_of_equals() -> None:
+    best = best_scores(lines({"loss": 2.0, "bleu_4": 1e-17}, {"loss": 2.0 - 1e-13, "bleu_4": 2e-17}, {"loss": None}))
+    assert (best["loss"].step, best["bleu_4"].step) == (10, 10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,19 +13,7 @@ import yaml
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
-from captune.engine.selection import RULES
-
-LOWER_IS_BETTER = ("loss", "perplexity")
-NOT_SCORES = ("runtime", "per_second", "images", "samples", "references")
-
-
-@dataclass(frozen=True)
-class BestScore:
-    """The best value of one validation score, and the epoch and step it was measured at."""
-
-    value: float
-    epoch: float
-    step: int
+from captune.engine.selection import RULES, BestScore, best_scores, scores_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ def show_run(path: str | os.PathLike[str]) -> RunDetail:
         summary=_summary(run),
         manifest=run.manifest(),
         config=_config(run),
-        validations=tuple(line for line in history if _scores(line)),
+        validations=tuple(line for line in history if scores_of(line)),
         training=tuple(line for line in history if "loss" in line),
         metrics=_if_there(run.path / TRAIN_METRICS),
         evaluation=_if_there(run.path / EVAL),
@@ -154,12 +141,13 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
 
 
 def _validated(run: Run) -> tuple[ValidatedStep, ...]:
-    lines = [line for line in run.history() if _scores(line)]
-    scores = [_scores(line) for line in lines]
+    lines = [line for line in run.history() if scores_of(line)]
+    scores = [scores_of(line) for line in lines]
+    measured = [{key.removeprefix("eval_"): value for key, value in line.items()} for line in lines]
     picks: dict[int, list[str]] = {}
     for name, rule in RULES.items():
         try:
-            picks.setdefault(rule(scores), []).append(name)
+            picks.setdefault(rule(measured), []).append(name)
         except CaptuneError:
             continue  # a rule over something that this run did not measure picks nothing
     kept = {checkpoint.step: checkpoint.name for checkpoint in run.checkpoints()}
@@ -208,29 +196,6 @@ def _summary(run: Run) -> RunSummary:
         pointers={pointer: name for pointer, name in pointed.items() if name},
         size=_size(run.path),
     )
-
-
-def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
-    """The best of each validation score; of equals the earliest."""
-    best: dict[str, BestScore] = {}
-    for line in history:
-        for name, value in _scores(line).items():
-            sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
-            if name not in best or sign * value > sign * best[name].value:
-                best[name] = BestScore(value, float(line.get("epoch", 0.0)), int(line.get("step", 0)))
-    return best
-
-
-def _scores(line: Mapping[str, Any]) -> dict[str, float]:
-    """Validation scores in a line of the history, by name without `eval_`."""
-    return {
-        key.removeprefix("eval_"): float(value)
-        for key, value in line.items()
-        if key.startswith("eval_")
-        and isinstance(value, int | float)
-        and math.isfinite(value)
-        and not key.endswith(NOT_SCORES)
-    }
 
 
 def _config(run: Run) -> dict[str, Any]:

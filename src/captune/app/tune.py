@@ -202,7 +202,8 @@ class _Watch:
 
 def best_value(run: Run, goal: str) -> float | None:
     """The best of a run's validations."""
-    values = [line[f"eval_{goal}"] for line in run.history() if f"eval_{goal}" in line]
+    found = (line.get(f"eval_{goal}") for line in run.history())
+    values = [value for value in found if value is not None]
     if not values:
         return None
     return float(min(values) if goal == "loss" else max(values))

@@ -20,14 +20,14 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axis = figure.subplots()
     losses = (("loss", "training loss", "-", "tab:blue"), ("eval_loss", "validation loss", "o-", "tab:orange"))
     for key, label, style, color in losses:
-        points = [(line["epoch"], line[key]) for line in history if key in line and "reward" not in line]
+        points = [(line["epoch"], line[key]) for line in history if line.get(key) is not None and "reward" not in line]
         if points:
             axis.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
     axis.set_xlabel("epoch")
     axis.set_ylabel("negative log-likelihood per token (nats)")
     axis.grid(alpha=0.3)
     scores = {
-        label: [(line["epoch"], 100 * line[key]) for line in history if key in line]
+        label: [(line["epoch"], 100 * line[key]) for line in history if line.get(key) is not None]
         for key, label in (("eval_cider", "CIDEr-D (validation)"), ("reward", "reward (training)"))
     }
     handles, labels = axis.get_legend_handles_labels()

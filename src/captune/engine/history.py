@@ -82,17 +82,27 @@ class History(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         scores = {name: value for name, value in (self.run.history() or [{}])[-1].items() if name in SHOWN}
-        shown = "  ".join(
-            f"{SHOWN[name]} {value:.3f}" if name == "eval_loss" else f"{SHOWN[name]} {100 * value:.1f}"
-            for name, value in scores.items()
-        )
+        shown = "  ".join(f"{SHOWN[name]} {_figure(name, value)}" for name, value in scores.items())
         self.progress.say(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
         for sample in self.samples():
             first = sample.references[0] if sample.references else ""
             self.progress.say(f"  {sample.title}: {sample.caption!r}  reference: {first!r}")
+
+        lost = [name.removeprefix("eval_") for name, value in scores.items() if value is None]
+        if lost:
+            self.progress.warn(
+                f"No finite number at step {state.global_step}: {', '.join(lost)}. This validation counts as the "
+                "worst; if it goes on, lower --learning-rate or use --precision bf16 or fp32."
+            )
 
     def close(self) -> None:
         """Take the bar off the screen, also after an error."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.3f}" if name == "eval_loss" else f"{100 * value:.1f}"

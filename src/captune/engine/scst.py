@@ -22,6 +22,7 @@ from captune.core.runs import Run
 from captune.engine.batches import Visits, collate
 from captune.engine.decoding.generate import search_own, search_plain
 from captune.engine.decoding.sampling import Written
+from captune.engine.selection import exceeds, without_dust
 from captune.engine.trainer import CaptionTrainer
 from captune.metrics.reward import CiderReward
 from captune.models.backbone import Backbone, Encoded
@@ -195,8 +196,9 @@ class Guard(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        scores = [line["eval_cider"] for line in self.run.history() if "eval_cider" in line]
-        if scores and scores[-1] < (1 - self.share) * max(scores):
+        measured = (without_dust("cider", line.get("eval_cider")) for line in self.run.history())
+        scores = [score for score in measured if score is not None]
+        if scores and exceeds((1 - self.share) * max(scores), scores[-1]):
             self.progress.say(
                 f"CIDEr-D on the validation split fell from {100 * max(scores):.1f} to {100 * scores[-1]:.1f}: "
                 "training stops; best-metric keeps the better one."

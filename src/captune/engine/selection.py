@@ -3,11 +3,14 @@
 A rule is a pure function of the scores of every validation, oldest first, to the index of
 the best one. Scores are by name (`meteor`, `cider`, `bleu_4`, `rouge_l`, `loss`); a metric
 that was not measured at every validation is left out. METEOR is first where it was
-measured, else CIDEr-D.
+measured, else CIDEr-D. Numerical dust decides nothing: scores that are as good as zero count
+as zero, and values that are equal but for rounding as equal. A validation whose score is no
+finite number is never the best where another one's is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +25,13 @@ Rule = Callable[[Sequence[Scores]], int]
 WEIGHTS = {"meteor": 0.4, "cider": 0.3, "bleu_4": 0.2, "rouge_l": 0.1}
 TOLERANCE = 0.05
 FLEXIBILITY = 0.02
+# The COCO caption code puts 1e-15 in the place of a count of zero: BLEU-4 without one right sequence of
+# four words is at most the fourth root of that, 1.8e-4. It says nothing about captions.
+AS_GOOD_AS_ZERO = 2e-4
+# Sums in another order differ by about 1e-12 of their value; the smallest real change of a loss by far more.
+ROUNDING = 1e-7
+LOWER_IS_BETTER = ("loss", "perplexity")
+NOT_SCORES = ("runtime", "per_second", "images", "samples", "references")
 
 RULES = Table(
     "selection rule",
@@ -53,6 +63,15 @@ SINGLE = {
 
 
 @dataclass(frozen=True)
+class BestScore:
+    """The best value of one validation score, and the epoch and step it was measured at."""
+
+    value: float
+    epoch: float
+    step: int
+
+
+@dataclass(frozen=True)
 class Choice:
     """A validation that a rule chose: when, its scores, and the rule in words."""
 
@@ -61,6 +80,51 @@ class Choice:
     epoch: float
     scores: dict[str, float]
     why: str
+
+
+def without_dust(name: str, value: Any) -> float | None:
+    """A score of a caption metric that is as good as zero as 0.0; None for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if not name.endswith(LOWER_IS_BETTER) and abs(value) < AS_GOOD_AS_ZERO:
+        return 0.0
+    return float(value)
+
+
+def exceeds(new: float, best: float) -> bool:
+    """Whether a value is higher by more than rounding."""
+    return new > best and not math.isclose(new, best, rel_tol=ROUNDING, abs_tol=1e-12)
+
+
+def improves(name: str, new: Any, best: Any) -> bool:
+    """Whether a score is better than the best one before it; anything is better than none."""
+    value, before = without_dust(name, new), without_dust(name, best)
+    if value is None:
+        return False
+    sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
+    return before is None or exceeds(sign * value, sign * before)
+
+
+def scores_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """Validation scores in a line of the history, by name without `eval_`; what is no finite number is left out."""
+    return {
+        key.removeprefix("eval_"): float(value)
+        for key, value in line.items()
+        if key.startswith("eval_")
+        and isinstance(value, int | float)
+        and math.isfinite(value)
+        and not key.endswith(NOT_SCORES)
+    }
+
+
+def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
+    """The best of each validation score; of equals the earliest."""
+    best: dict[str, BestScore] = {}
+    for line in history:
+        for name, value in scores_of(line).items():
+            if name not in best or improves(name, value, best[name].value):
+                best[name] = BestScore(value, float(line.get("epoch") or 0.0), int(line.get("step") or 0))
+    return best
 
 
 def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Choice | None:
@@ -85,19 +149,25 @@ def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int
 
 def meteor_centric(history: Sequence[Scores]) -> int:
     """A higher METEOR wins, unless another metric falls by more than 5 % of what it was."""
-    first, *others = measured(history)
+    names = measured(history)
+    first, *others = names
 
     def better(new: Scores, best: Scores) -> bool:
-        return new[first] > best[first] and all(new[name] >= (1 - TOLERANCE) * best[name] for name in others)
+        return exceeds(new[first], best[first]) and not any(
+            exceeds((1 - TOLERANCE) * best[name], new[name]) for name in others
+        )
 
-    return _climb(history, better)
+    return _climb(history, names, better)
 
 
 def weighted_composite(history: Sequence[Scores]) -> int:
     """Highest weighted mean (METEOR 4, CIDEr-D 3, BLEU-4 2, ROUGE-L 1) of scores relative to their own highest."""
     names = measured(history)
-    top = {name: max(scores[name] for scores in history) or 1.0 for name in names}
-    return _first_best([sum(WEIGHTS[name] * scores[name] / top[name] for name in names) for scores in history])
+    rows = _rows(history, names)
+    top = {name: max(row[name] for row in rows if row) or 1.0 for name in names}
+    return _first_best(
+        [sum(WEIGHTS[name] * row[name] / top[name] for name in names) if row else -math.inf for row in rows]
+    )
 
 
 def pareto(history: Sequence[Scores]) -> int:
@@ -105,9 +175,11 @@ def pareto(history: Sequence[Scores]) -> int:
     names = measured(history)
 
     def better(new: Scores, best: Scores) -> bool:
-        return all(new[name] >= best[name] for name in names) and any(new[name] > best[name] for name in names)
+        return not any(exceeds(best[name], new[name]) for name in names) and any(
+            exceeds(new[name], best[name]) for name in names
+        )
 
-    return _climb(history, better)
+    return _climb(history, names, better)
 
 
 def multi_criteria(history: Sequence[Scores]) -> int:
@@ -117,9 +189,9 @@ def multi_criteria(history: Sequence[Scores]) -> int:
 
     def better(new: Scores, best: Scores) -> bool:
         gains = [(new[name] - best[name]) / (best[name] or 1.0) for name in names]
-        return new[first] >= (1 - FLEXIBILITY) * best[first] and sum(gains) > 0
+        return not exceeds((1 - FLEXIBILITY) * best[first], new[first]) and sum(gains) > ROUNDING
 
-    return _climb(history, better)
+    return _climb(history, names, better)
 
 
 def highest_meteor(history: Sequence[Scores]) -> int:
@@ -155,9 +227,12 @@ def lowest_loss(history: Sequence[Scores]) -> int:
 def measured(history: Sequence[Scores]) -> list[str]:
     """The weighed metrics that every validation has, the primary first.
 
-    Raises `CaptuneError` where there is none.
+    One that was a finite number at no validation is none. Raises `CaptuneError` where there is none.
     """
     names = [name for name in WEIGHTS if history and all(name in scores for scores in history)]
+    names = [name for name in names if any(without_dust(name, scores[name]) is not None for scores in history)]
+    if not any(_rows(history, names)):
+        names = names[:1]  # no validation has finite numbers of them all
     if not names:
         raise CaptuneError(
             "No caption metric was measured at every validation.", "Train with --validation-images above 0."
@@ -165,20 +240,38 @@ def measured(history: Sequence[Scores]) -> list[str]:
     return names
 
 
+def _rows(history: Sequence[Scores], names: Sequence[str]) -> list[dict[str, float]]:
+    """The scores of each validation without dust; empty where one of them is no finite number."""
+    rows = []
+    for scores in history:
+        found = {name: without_dust(name, scores[name]) for name in names}
+        rows.append({name: value for name, value in found.items() if value is not None})
+        if len(rows[-1]) < len(names):
+            rows[-1] = {}
+    return rows
+
+
 def _all(history: Sequence[Scores], name: str) -> list[float]:
     if not history or not all(name in scores for scores in history):
         raise CaptuneError(f"{name} was not measured at every validation.", "Choose a rule over what was measured.")
-    return [scores[name] for scores in history]
+    values = [without_dust(name, scores[name]) for scores in history]
+    worst = math.inf if name in LOWER_IS_BETTER else -math.inf
+    return [worst if value is None else value for value in values]
 
 
-def _climb(history: Sequence[Scores], better: Callable[[Scores, Scores], bool]) -> int:
+def _climb(history: Sequence[Scores], names: Sequence[str], better: Callable[[Scores, Scores], bool]) -> int:
     """The last of the validations that each were better than the best before them."""
+    rows = _rows(history, names)
     best = 0
-    for index, scores in enumerate(history):
-        if better(scores, history[best]):
+    for index, row in enumerate(rows):
+        if row and (not rows[best] or better(row, rows[best])):
             best = index
     return best
 
 
 def _first_best(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=lambda index: values[index])
+    best = 0
+    for index, value in enumerate(values):
+        if exceeds(value, values[best]):
+            best = index
+    return best

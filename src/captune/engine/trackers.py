@@ -96,6 +96,8 @@ class Tracker(TrainerCallback, ABC):
     ) -> None:
         found = {}
         for name, value in (logs or {}).items():
+            if value is None:
+                continue  # it was no finite number
             group, _, rest = name.partition("_")
             found[f"validation/{rest}" if group == "eval" else f"training/{name}"] = value
         if found and state.is_world_process_zero:

@@ -96,7 +96,7 @@ class CaptionTrainer(Trainer):
         self.order = EpochOrder(len(visits), order_seed)
         self.validate, self.best_metric, self.keep_checkpoints = validate, best_metric, keep_checkpoints
         self.rates, self.processes = rates, processes
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, float | None] = {}
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self._step_sums: list[Tensor] = []
 
@@ -212,10 +212,12 @@ class CaptionTrainer(Trainer):
         module = self.backbone.model
         module.eval()
         with self._whole():
-            self.scores = self.validate()
+            scores = self.validate()
         module.train()
-        logs = {f"eval_{name}": value for name, value in self.scores.items()}
-        self.log(dict(logs))
+        # Files and trackers get None for what is no number; whoever watches gets what was measured.
+        self.scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        self.log({f"eval_{name}": value for name, value in self.scores.items()})  # type: ignore[misc]
+        logs = {f"eval_{name}": value for name, value in scores.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
