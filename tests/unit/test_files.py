@@ -8,6 +8,8 @@ import pytest
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, disk_error, read_json, write_json, write_jsonl, write_text
+from captune.core.folders import whole_folder
+from captune.core.names import LONGEST, fitted
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -85,3 +87,41 @@ def test_jsonl_counts_its_lines(tmp_path: Path) -> None:
     assert write_jsonl(tmp_path / "a.jsonl", ({"n": n} for n in range(3))) == 3
     assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"n": 0}\n{"n": 1}\n{"n": 2}\n'
     assert write_jsonl(tmp_path / "b.jsonl", []) == 0
+
+
+LONG = ["x" * 251 + ".txt", "日" * 82 + ".txt", "ü" * 125 + ".text", "a" + "🐕" * 62 + ".txt"]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_name_may_be_as_long_as_the_system_allows(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "whole")
+    with whole_folder(tmp_path / "folders" / name) as stage:
+        write_text(stage / name, "inside")
+    assert (tmp_path / "folders" / name / name).read_text() == "inside"
+    assert os.listdir(tmp_path / "folders") == [name]
+
+
+def test_what_a_killed_process_left_of_a_long_folder_is_cleared_away(tmp_path: Path) -> None:
+    target = tmp_path / f"[{'x' * 252}]"
+    left = tmp_path / fitted(f".{target.name}", ".99999999.part")
+    other = tmp_path / ".another.99999999.part"
+    left.mkdir()
+    other.mkdir()
+    with whole_folder(target):
+        pass
+    assert sorted(os.listdir(tmp_path)) == sorted([other.name, target.name])
+
+
+def test_a_path_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match="name is too long"):
+        write_text(tmp_path / ("x" * 256), "")
+
+
+def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
+    assert fitted("photo", ".explained.png") == "photo.explained.png"
+    cut = {fitted(f"{'日' * 90}{end}", ".explained.png") for end in "abc"}
+    assert len(cut) == 3
+    for name in cut:
+        assert len(name.encode()) <= LONGEST
+        assert name.startswith("日" * 70)
+        assert name.endswith(".explained.png")

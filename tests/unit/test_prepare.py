@@ -178,6 +178,9 @@ def test_names_in_archives_cannot_leave_the_folder(tmp_path: Path) -> None:
     assert len({path.name.lower() for path in paths}) == len(names)
     assert [path.read_bytes() for path in paths] == [b"%d" % n for n in range(len(names))]
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["images"]
+    for long in ("日" * 120 + ".jpg", "x" * 300 + ".jpeg"):
+        assert len(safe_name(long).encode()) <= 200
+        assert Path(safe_name(long)).suffix == Path(long).suffix
     assert safe_name("C:\\photos\\my dog?.JPG") == "my dog_.JPG"
 
 

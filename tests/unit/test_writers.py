@@ -252,6 +252,17 @@ def test_a_sidecar_that_says_something_else_stays(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "by a model\n"
 
 
+def test_sidecars_of_the_longest_names(tmp_path: Path) -> None:
+    names = ["日" * 83 + "b.jpg", "日" * 83 + "c.jpg", "x" * 251 + ".jpg", "x" * 251 + ".png", "n" * 255]
+    with open_writer("sidecar") as writer:
+        for name in names:
+            writer.write(good(str(tmp_path / name), name[-5:]))
+    found = {path.name: path.read_text().strip() for path in tmp_path.iterdir()}
+    assert sorted(found.values()) == sorted(name[-5:] for name in names)
+    assert all(found[f"{name[:-4]}.txt"] == name[-5:] for name in names[:3])
+    assert writer.notes[0].startswith("2 sidecars have a shorter name")  # type: ignore[attr-defined]
+
+
 def test_a_sidecar_needs_a_folder_to_lie_in(tmp_path: Path) -> None:
     with open_writer("sidecar") as writer, pytest.raises(CaptuneError, match="does not lie in a folder"):
         writer.write(good("https://example.org/a.jpg", "x"))

@@ -107,6 +107,8 @@ def _merge(job: Job, ending: Ending, progress: Progress) -> None:
                 for row in rows:
                     writer.write(row)
             task.advance(len(rows))
+    for remark in getattr(writer, "notes", ()):
+        progress.say(remark)
 
 
 def _write_failures(job: Job) -> dict[int, Counted]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -147,6 +148,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader has gone (`captune ... | head`); nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _error(f"{error.filename}: the name is too long for a file.", "Is it a path, and the right option?")
         return EXIT_FAILURE
     return code if isinstance(code, int) else EXIT_OK
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
+from captune.core.names import fitted
 
 
 @contextmanager
@@ -21,9 +22,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
     disk or a folder that may not be written raises `CaptuneError`, and what stood at
     `path` before stays. A link stays a link; a pipe or a device is written as it is.
     """
-    target = Path(path)
-    if target.is_symlink() and target.is_file():
-        target = target.resolve()
+    target = _resolved(Path(path))
     encoding = None if "b" in mode else "utf-8"
     if target.exists() and not (target.is_file() or target.is_dir()):
         # A file renamed into the place of /dev/stdout or /dev/null would break the machine.
@@ -35,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
                 raise
             raise disk_error(error, target) from error
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(fitted(f".{target.name}", f".{os.getpid()}.part"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, encoding=encoding, newline=newline) as file:
@@ -52,6 +51,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
             temporary.unlink()
 
 
+def _resolved(target: Path) -> Path:
+    """Where a link to a file leads; raises `CaptuneError` for a path that no file can have."""
+    try:
+        return target.resolve() if target.is_symlink() and target.is_file() else target
+    except OSError as error:
+        raise disk_error(error, target) from error
+
+
 def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     """What a failed write means and what to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -60,6 +67,8 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
         return CaptuneError(
             f"No permission to write {path}.", "Choose another output folder, or change its permissions."
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return CaptuneError(f"Cannot write {path}: the name is too long.", "Choose a shorter output path.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 

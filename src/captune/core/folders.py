@@ -10,6 +10,7 @@ from pathlib import Path
 
 from captune.core.errors import UsageError
 from captune.core.files import disk_error, is_running
+from captune.core.names import fitted
 
 
 @contextmanager
@@ -22,10 +23,12 @@ def whole_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.abspath(Path(out).expanduser()))
     check_free(target)
     missing = missing_folders(target.parent)
-    stage = target.with_name(f".{target.name}.{os.getpid()}.part")
+    stage = target.with_name(fitted(f".{target.name}", f".{os.getpid()}.part"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for old in target.parent.glob(f".{target.name}.*.part"):
+        for old in target.parent.glob(".*.part"):
+            if old.name != fitted(f".{target.name}", f".{old.name.split('.')[-2]}.part"):
+                continue
             if not another_running(old.name.split(".")[-2]):
                 shutil.rmtree(old, ignore_errors=True)
         stage.mkdir()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from captune.core.files import atomic_write, write_text
+from captune.core.names import fitted
 from captune.data.explained import Explained
 
 
@@ -24,8 +25,9 @@ class ExplainedFolder:
         """Write both files, for a picture of this name if it is no file; returns the sheet's path."""
         stem = Path(name or explained.image).stem or "picture"
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
-        path = self.folder / f"{stem if count == 1 else f'{stem}-{count}'}.explained.png"
-        with atomic_write(path, "wb") as file:
+        numbers = self.folder / fitted(stem if count == 1 else f"{stem}-{count}", ".explained.json")
+        sheet = numbers.with_suffix(".png")
+        with atomic_write(sheet, "wb") as file:
             explained.overlay().save(file, "PNG")
-        write_text(path.with_suffix(".json"), json.dumps(explained.to_json(), ensure_ascii=False) + "\n")
-        return path
+        write_text(numbers, json.dumps(explained.to_json(), ensure_ascii=False) + "\n")
+        return sheet

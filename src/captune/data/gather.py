@@ -11,13 +11,14 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.core.names import fitted
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 
 # Folders of more files than this are slow to list on many file systems.
 FILES_IN_FOLDER = 10_000
-_LONGEST_NAME = 120
+_LONGEST_NAME = 200  # bytes; a digest may come to it
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 
 
@@ -140,7 +141,7 @@ def safe_name(name: str) -> str:
     base = _UNSAFE.sub("_", base.encode("utf-8", "replace").decode()).strip(" .")
     stem, suffix = os.path.splitext(base)
     suffix = suffix if len(suffix) <= 10 else ""
-    return (stem[: _LONGEST_NAME - len(suffix)] or "picture") + suffix
+    return fitted(stem or "picture", suffix, _LONGEST_NAME)
 
 
 def _can_be_written(path: str) -> bool:

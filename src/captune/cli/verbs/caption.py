@@ -13,6 +13,7 @@ from captune.cli.terminal import live_stdout, note, out_json, print_line
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.options import CaptionConfig, JobOptions
+from captune.data.patterns import Listed
 
 if TYPE_CHECKING:
     from captune.app.bulk_report import JobReport
@@ -156,7 +157,7 @@ def _one_picture(inputs: list[str]) -> bool:
 
 
 def _named(inputs: list[str]) -> Iterator[str]:
-    """The inputs, with `-` replaced by the lines of stdin."""
+    """The inputs, with `-` replaced by the lines of stdin, each a name and never a pattern."""
     for name in inputs:
         if name != "-":
             yield name
@@ -165,7 +166,7 @@ def _named(inputs: list[str]) -> Iterator[str]:
             raise UsageError(
                 "'-' reads paths from stdin, but nothing is piped in.", "For example: ls *.jpg | captune caption -"
             )
-        yield from (line for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
+        yield from (Listed(line) for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
 
 
 app = verb(caption, CaptionConfig, sources=("config", "sets"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
+from captune.core.names import fitted
 from captune.data.alt_text import jpeg, packet, png, webp
 from captune.data.alt_text.errors import CannotHold
 
@@ -67,7 +68,7 @@ def write_in_place(path: str, text: str) -> str | None:
 
 def _write_beside(picture: Path, text: str) -> None:
     """`photo.gif.xmp` for `photo.gif`; one that is there keeps its other properties."""
-    path = picture.with_name(picture.name + ".xmp")
+    path = picture.with_name(fitted(picture.name, ".xmp"))
     try:
         made = packet.described(path.read_bytes() if path.is_file() else None, text)
     except CannotHold as cannot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk import remote
-from captune.data.formats.places import expand
+from captune.data.patterns import Listed, expand, has_wildcards, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
 FILES = "files"
@@ -41,7 +40,7 @@ def find_places(
     given = [os.fspath(item) for item in inputs]
     if not given:
         raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
-    several = len(given) > 1 or "{" in given[0]  # else nothing is named twice, and the list may be very long
+    several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
     seen: set[str] = set()
     for item in given:
         for kind, place in _opened(item, recursive, suffixes, what, archives):
@@ -74,9 +73,9 @@ def _opened(item: str, recursive: bool, suffixes: Collection[str], what: str, ar
             yield "datasets", item
         else:
             yield from _folder(item, walk(item, recursive), suffixes, what, archives)
-    elif any(sign in item for sign in "{*?[") and not os.path.exists(item):
+    elif is_pattern(item):
         for name in expand(item):
-            matched = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
+            matched = matches(name)
             if not matched:
                 raise UsageError(f"No file matches {name}.", "Check the pattern and the folder.")
             yield from ((_kind(place, archives), place) for place in matched)
@@ -134,10 +133,10 @@ def _closed(error: OSError) -> NoReturn:
 
 def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
     if remote.is_web(url):  # no folders, and ? and * are letters there
-        yield from ((_kind(name, archives), name) for name in expand(url))
+        yield from ((_kind(name, archives), name) for name in _expanded(url))
         return
-    for name in expand(url):
-        if any(sign in name for sign in "*?[") and not remote.exists(name):
+    for name in _expanded(url):
+        if not isinstance(url, Listed) and has_wildcards(name) and not remote.exists(name):
             matched = remote.matching(name)
             if not matched:
                 raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
@@ -150,11 +149,15 @@ def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, arc
             yield FILES, name
 
 
+def _expanded(url: str) -> list[str]:
+    return [url] if isinstance(url, Listed) else expand(url)
+
+
 def is_picture_file(name: str) -> bool:
     """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
     if remote.is_remote(name):
         path = urlsplit(name).path if remote.is_web(name) else name
-        return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not any(sign in path for sign in "{*")
+        return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not is_pattern(path)
     return os.path.isfile(name) and _kind(name, True) == FILES
 
 

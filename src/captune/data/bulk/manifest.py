@@ -16,10 +16,10 @@ from captune.data.bulk.listing import ARCHIVES, FILES
 from captune.data.bulk.names import MANIFEST, PIECES
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import Store
+from captune.data.patterns import is_pattern
 from captune.data.signatures import PICTURE_SUFFIXES
 
 _VERSION = 1
-_PATTERN = "{*?["
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Inputs:
         for name in self.named:
             # A file with another ending is a picture or none: that is for its row to say.
             place = not os.path.splitext(name)[1] or name.lower().endswith(tuple(ARCHIVES)) or os.path.isdir(name)
-            if not place or "://" in name or name.startswith("hf:") or any(sign in name for sign in _PATTERN):
+            if not place or "://" in name or name.startswith("hf:") or is_pattern(name):
                 continue
             try:
                 if not os.path.isdir(name):
@@ -175,7 +175,7 @@ def _places(pieces: Iterable[Piece]) -> Iterator[str]:
 def is_picture(item: str) -> bool:
     """Whether an input names one picture, by its ending."""
     ending = os.path.splitext(item)[1].lower()
-    return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not any(sign in item for sign in _PATTERN)
+    return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not is_pattern(item)
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
+from captune.core.names import fitted
 from captune.data.bulk.names import JOB
 from captune.data.bulk.remote import explained, filesystem
 
@@ -46,7 +47,7 @@ class RemoteStore:
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self._path(name)
         folder, _, base = target.rpartition("/")
-        mine = f"{folder}/.{base}.{socket.gethostname()}-{os.getpid()}.part"
+        mine = f"{folder}/{fitted(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
         place = target if self._at_once else mine
         with explained(self._address(name)):
             try:

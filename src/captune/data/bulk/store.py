@@ -13,6 +13,7 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running
+from captune.core.names import fitted
 from captune.data.bulk.names import JOB
 from captune.data.bulk.remote import is_remote
 
@@ -83,7 +84,7 @@ class LocalStore:
 
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self.folder / name
-        temporary = target.with_name(f".{target.name}.{self._owner}{_PART}")
+        temporary = target.with_name(fitted(f".{target.name}", f".{self._owner}{_PART}"))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.core.names import fitted
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
@@ -110,7 +111,8 @@ def _file_name(name: str, data: bytes) -> str:
     if not (dot and "." + suffix.lower() in PICTURE_SUFFIXES):
         stem, suffix = base, suffix_of(data)[1:]
     kept = [part for part in folder.split("/") if part not in ("", ".", "..")]
-    return "/".join([*kept, f"{stem.replace('.', '_') or 'picture'}.{suffix}"])
+    key = fitted(stem.replace(".", "_") or "picture", ".json").removesuffix(".json")  # what is unpacked has to fit too
+    return "/".join([*kept, f"{key}.{suffix}"])
 
 
 def _bytes_of(source: str | bytes | Callable[[], bytes]) -> bytes | None:

@@ -20,6 +20,7 @@ from captune.core.errors import CaptuneError
 from captune.core.tables import Table
 from captune.data.formats import places
 from captune.data.formats.text import check_file, first_line
+from captune.data.patterns import is_pattern
 from captune.data.source import Problem, SourceRecord
 
 FORMATS = Table(
@@ -110,7 +111,7 @@ def read_source(
 
 
 def _check_exists(source: Path) -> None:
-    if str(source).startswith("hf:") or places.is_pattern(source):
+    if str(source).startswith("hf:") or is_pattern(str(source)):
         return
     if not source.exists():
         files, folders = places.listing(source.parent)

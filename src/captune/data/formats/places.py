@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import os
-import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
+from captune.data.patterns import expand, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
@@ -74,15 +72,10 @@ def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], 
     return []
 
 
-def is_pattern(source: Path) -> bool:
-    """Whether the source names several files: `part-*.parquet`, `{000..009}.tar`."""
-    return any(sign in str(source) for sign in "{*?[") and not source.exists()
-
-
 def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
-    if is_pattern(source):
-        names = [name for pattern in expand(str(source)) for name in sorted(glob.glob(pattern))]
+    if is_pattern(str(source)):
+        names = [name for pattern in expand(str(source)) for name in matches(pattern)]
         return [Path(name) for name in names if name.lower().endswith(endings)]
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
@@ -91,20 +84,6 @@ def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
         if found:
             return found
     return []
-
-
-def expand(pattern: str) -> list[str]:
-    """Shell braces: `{000..012}` and `{a,b}`."""
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    first, dots, last = match[1].partition("..")
-    if dots and first.isdigit() and last.isdigit():
-        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    else:
-        choices = match[1].split(",")
-    around = pattern[: match.start()], pattern[match.end() :]
-    return list(itertools.chain.from_iterable(expand(f"{around[0]}{choice}{around[1]}") for choice in choices))
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

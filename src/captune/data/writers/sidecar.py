@@ -9,6 +9,7 @@ from typing import Self, TextIO
 
 from captune.core.errors import CaptuneError
 from captune.core.files import write_text
+from captune.core.names import fitted
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
 
@@ -26,6 +27,15 @@ class SidecarWriter:
         self.out = out
         self.overwrite = overwrite
         self._written: dict[Path, str] = {}
+        self._shortened: list[Path] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know in the end."""
+        if not self._shortened:
+            return []
+        count, first = len(self._shortened), self._shortened[0]
+        return [f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}."]
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +54,8 @@ class SidecarWriter:
         else:
             write_text(path, text)
         self._written[path] = os.path.abspath(row.image)
+        if path.stem not in (Path(row.image).stem, Path(row.image).name):
+            self._shortened.append(path)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,7 +74,8 @@ class SidecarWriter:
                 )
         else:
             picture = self.out / inside(Path(whole))
-        for path in (picture.with_suffix(".txt"), picture.with_name(picture.name + ".txt")):
+        for name in (fitted(picture.stem, ".txt"), fitted(picture.name, ".txt")):
+            path = picture.with_name(name)
             if self._written.get(path, whole) == whole:
                 return path
         raise CaptuneError(
