@@ -19,40 +19,11 @@ from typing import Any, Literal, get_args, get_origin
 from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
-from captune.core.export_options import ExportConfig
 from captune.core.files import write_text
-from captune.core.film_options import VideoConfig, WebcamConfig
-from captune.core.options import (
-    CaptionConfig,
-    CompareConfig,
-    EvaluateConfig,
-    GenerationOptions,
-    InspectConfig,
-    Options,
-    PrepareConfig,
-    ReportConfig,
-    ReviewConfig,
-    ScoreConfig,
-    TrainConfig,
-)
-from captune.core.serve_options import ServeConfig
+from captune.core.options import GenerationOptions, Options
+from captune.core.verb_options import CONFIGS
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS: dict[str, type[Options]] = {
-    "prepare": PrepareConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "score": ScoreConfig,
-    "compare": CompareConfig,
-    "report": ReportConfig,
-    "caption": CaptionConfig,
-    "serve": ServeConfig,
-    "video": VideoConfig,
-    "webcam": WebcamConfig,
-    "inspect": InspectConfig,
-    "review": ReviewConfig,
-    "export": ExportConfig,
-}
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -74,13 +45,29 @@ def entries(head: str, items: Iterable[tuple[str, Any]]) -> str:
     return table((head, "what it is"), ((f"`{name}`", about(thing)) for name, thing in items))
 
 
-def sections() -> dict[str, tuple[type[Options], list[str]]]:
-    """Each group of options, and the verbs that take it."""
-    found: dict[str, tuple[type[Options], list[str]]] = {}
+def sections() -> dict[str, dict[str, type[Options]]]:
+    """Each section of options, with the group of it that each verb takes; of some sections a verb takes a part."""
+    found: dict[str, dict[str, type[Options]]] = {}
     for verb, config in CONFIGS.items():
         for section, field in config.model_fields.items():
-            found.setdefault(section, (field.annotation, []))[1].append(verb)  # type: ignore[arg-type]
+            found.setdefault(section, {})[verb] = field.annotation  # type: ignore[assignment]
     return found
+
+
+def fullest(groups: dict[str, type[Options]]) -> tuple[str, type[Options]]:
+    """The verb that takes most of a section, and its group."""
+    return max(groups.items(), key=lambda item: len(item[1].model_fields))
+
+
+def taken_by(groups: dict[str, type[Options]]) -> str:
+    """One sentence: which verbs take a section, and which a part of it."""
+    whole = fullest(groups)[1]
+    text = "Taken by " + ", ".join(f"`captune {verb}`" for verb, group in groups.items() if group is whole) + "."
+    for verb, group in groups.items():
+        if group is not whole:
+            flags = ", ".join(f"`--{name.replace('_', '-')}`" for name in group.model_fields)
+            text += f" `captune {verb}` takes {flags} alone."
+    return text
 
 
 def values(leaf: Leaf, group: type[Options]) -> str:
@@ -104,8 +91,9 @@ def values(leaf: Leaf, group: type[Options]) -> str:
 def options() -> str:
     """All options by section, with the verbs that take them."""
     parts = []
-    for section, (group, verbs) in sections().items():
-        known = [leaf for leaf in leaves(CONFIGS[verbs[0]]).values() if leaf.section == section]
+    for section, groups in sections().items():
+        verb, group = fullest(groups)
+        known = [leaf for leaf in leaves(CONFIGS[verb]).values() if leaf.section == section]
         rows = [
             (
                 f"`{leaf.flag}`",
@@ -115,9 +103,8 @@ def options() -> str:
             )
             for leaf in known
         ]
-        taken = ", ".join(f"`captune {verb}`" for verb in verbs)
         parts.append(
-            f"### {PANELS[section]} (`{section}`)\n\nTaken by {taken}.\n\n"
+            f"### {PANELS[section]} (`{section}`)\n\n{taken_by(groups)}\n\n"
             + table(("flag", "default", "values", "meaning"), rows)
         )
     return "\n".join(parts)
@@ -161,8 +148,8 @@ def _verb(name: str, command: Any) -> str:
 def environment() -> str:
     """Environment variables that set an option."""
     rows = []
-    for section, (_, taken) in sections().items():
-        for leaf in leaves(CONFIGS[taken[0]]).values():
+    for section, groups in sections().items():
+        for leaf in leaves(CONFIGS[fullest(groups)[0]]).values():
             if leaf.section == section and len(leaf.env) > 1:
                 rows.append((f"`{leaf.env[1]}`, `{leaf.env[0]}`", f"`{leaf.flag}`", leaf.help))
     return table(("variable", "flag", "meaning"), rows)

@@ -11,39 +11,11 @@ import pytest
 import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
-from captune.core.export_options import ExportConfig
-from captune.core.film_options import VideoConfig, WebcamConfig
-from captune.core.options import (
-    CaptionConfig,
-    CompareConfig,
-    EvaluateConfig,
-    InspectConfig,
-    Options,
-    PrepareConfig,
-    ReportConfig,
-    ReviewConfig,
-    ScoreConfig,
-    TrainConfig,
-)
-from captune.core.serve_options import ServeConfig
+from captune.core.options import EvaluateConfig, Options, TrainConfig
 from captune.core.tables import Table
+from captune.core.verb_options import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {
-    "prepare": PrepareConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "score": ScoreConfig,
-    "compare": CompareConfig,
-    "report": ReportConfig,
-    "caption": CaptionConfig,
-    "serve": ServeConfig,
-    "video": VideoConfig,
-    "webcam": WebcamConfig,
-    "inspect": InspectConfig,
-    "review": ReviewConfig,
-    "export": ExportConfig,
-}
 
 
 def tables() -> list[Table]:

@@ -41,7 +41,7 @@ def call() -> Any:
     def run(*arguments: str) -> Chosen | str:
         got.clear()
         result = CliRunner().invoke(app, ["x", *arguments], env={"TERMINAL_WIDTH": "120"})
-        return got[0] if got else result.output
+        return got[0] if got else result.output or str(result.exception)
 
     return run
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app.train import train
-from captune.core.config import leaves, resolve
-from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError, did_you_mean
+from captune.core.config import find_option, leaves, resolve
+from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
 from captune.core.options import TuneConfig
 from captune.core.progress import SILENT, Progress
@@ -44,9 +44,8 @@ class Axis:
         """`learning_rate=1e-5..1e-3:log`, `batch_size=4|8|16` or `num_beams=1..5`."""
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_").removeprefix("__")
-        known = leaves(TuneConfig)
-        if name not in known or known[name].section == "tune":
-            raise UsageError(f"There is no option '{name}' to search over.", did_you_mean(name, known))
+        known = {option: leaf for option, leaf in leaves(TuneConfig).items() if leaf.section != "tune"}
+        name = find_option(name, known, "The search").name
         found = _RANGE.fullmatch(values.strip())
         try:
             if found:

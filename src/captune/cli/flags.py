@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from captune.cli.commands import VerbCommand
 from captune.core.config import Leaf, leaves, presets
 from captune.core.options import DEFAULT_MODEL, Options
 
@@ -95,7 +96,9 @@ def verb(
     """
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     command = with_options(function, config, sources) if config else function
-    app.command(function.__name__, help=_unwrapped(function.__doc__ or ""), context_settings=CONTEXT)(command)
+    app.command(function.__name__, cls=VerbCommand, help=_unwrapped(function.__doc__ or ""), context_settings=CONTEXT)(
+        command
+    )
     return app
 
 

@@ -15,10 +15,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, CaptuneError, needing_torch
-
-# typer brings its own copy of click from some version on; this name is right in either case.
-ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+from captune.cli.commands import ClickException
+from captune.core.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    CaptuneError,
+    UsageError,
+    needing_torch,
+)
+from captune.core.suggestions import about_verb
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ class Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in VERBS:
             self.commands[args[0]] = load(args[0])
+        elif args and not args[0].startswith("-"):
+            raise UsageError(f"No such command '{args[0]}'.", f"{about_verb(args[0], VERBS)} Try 'captune --help'.")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -13,8 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from captune.core.aliases import ANSWERS, canonical, plain
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import Options
+from captune.core.suggestions import about_option
 
 Config = TypeVar("Config", bound=Options)
 
@@ -104,15 +106,18 @@ def resolve(
     known = leaves(config)
     tree: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
     sources: dict[str, str] = {}
+    written: dict[tuple[str, str], str] = {}
 
-    def put(key: str, value: Any, source: str) -> None:
-        section, _, name = key.partition(".")
-        if not name:
-            section, name = (known[key].section if key in known else ""), key
-        if name not in known or known[name].section != section:
-            raise UsageError(f"{source}: there is no option '{key}'.", did_you_mean(name, known))
-        tree.setdefault(section, {})[name] = value
-        sources[f"{section}.{name}"] = source
+    def put(key: str, value: Any, source: str, level: str = "") -> None:
+        leaf = find_option(key, known, source)
+        instead = ANSWERS.get(f"{plain(key.rpartition('.')[2])}={value}")
+        if instead:
+            raise UsageError(f"{source}: {value!r} is not allowed.", instead)
+        before = written.setdefault((level or source, leaf.key), key)
+        if before != key:
+            raise UsageError(f"{source}: '{before}' and '{key}' are the same option.", f"Give '{leaf.name}' once.")
+        tree.setdefault(leaf.section, {})[leaf.name] = value
+        sources[leaf.key] = source
 
     if preset is not None:
         if preset not in presets():
@@ -131,13 +136,29 @@ def resolve(
     for name, value in (flags or {}).items():
         if value is not None:
             given = os.fspath(value) if isinstance(value, os.PathLike) else value
-            put(name, given, known[name].flag if name in known else name)
+            put(name, given, known[name].flag if name in known else name, "flags")
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: expected KEY=VALUE.", "For example: --set train.epochs=3")
         put(key.strip(), _scalar(text), f"--set {key}")
     return Resolved(_validate(config, tree, sources, known), sources)
+
+
+def find_option(key: str, known: Mapping[str, Leaf], source: str) -> Leaf:
+    """The option that `section.name` or `name` means, by captune's name or another tool's.
+
+    Raises `UsageError` that says what is meant instead; `source` is where the key stood.
+    """
+    section, _, name = key.rpartition(".")
+    if name in known and section in ("", known[name].section):
+        return known[name]
+    here = [leaf.name for leaf in known.values() if leaf.section == section]
+    other = canonical(name, here) or canonical(name, known) if name not in known else None
+    if other is not None:
+        return known[other]
+    hint = f"It is '{known[name].key}'." if name in known else about_option(name, known)
+    raise UsageError(f"{source}: there is no option '{key}'.", hint)
 
 
 def dump(values: Options) -> str:

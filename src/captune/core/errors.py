@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+
+from captune.core.suggestions import did_you_mean as did_you_mean
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -76,11 +77,3 @@ def _without_torch(package: str) -> CaptuneError:
         f"This needs torch, which is not installed here (there is no package '{package}').",
         "Install it with: pip install 'captune[torch]'  (an export, captune export MODEL, captions without it).",
     )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """'Did you mean …? Known: …' for an unknown name."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = ", ".join(names) if names else "none"
-    return f"Did you mean '{near[0]}'? Known: {listed}." if near else f"Known: {listed}."

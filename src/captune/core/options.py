@@ -308,7 +308,9 @@ class AppOptions(Options):
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine's.")
     port: int = option(8501, "Port to listen on.", ge=1, le=65535)
     open_browser: bool = option(False, "Open the page in this machine's browser.")
-    languages: tuple[Language, ...] = option((), "Languages to choose from besides the models' own: de, fr, es …")
+    languages: tuple[Language, ...] = option(
+        (), "Languages to choose from besides the models' own: such as de, fr, es."
+    )
     max_upload_mb: int = option(50, "Largest picture that is taken, in MB.", ge=1)
 
 
