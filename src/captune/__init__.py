@@ -48,6 +48,7 @@ _HOMES = {
     "Caption": "captune.core.records",
     "ImageRecord": "captune.core.records",
     "Explained": "captune.data.explained",
+    "Cfg": "captune.app.blocks",
     "block": "captune.app.blocks",
     "PIPELINE": "captune.app.blocks",
     "run_pipeline": "captune.app.blocks",

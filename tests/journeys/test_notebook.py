@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -86,8 +87,12 @@ def test_every_block_leaves_what_it_promises(ctx: dict[str, Any], work: Path) ->
     built = ctx["06_build_model"]
     assert built["parameters"] == sum(part["parameters"] for part in built["parts"].values())
     assert built["parameters"] == read_json(work / "run" / "manifest.json")["parameters"]
-    assert ctx["07_train"]["metrics"] == read_json(work / "run" / "train_metrics.json")
-    assert ctx["07_train"]["metrics"]["steps"] == 3
+    metrics, saved = ctx["07_train"]["metrics"], read_json(work / "run" / "train_metrics.json")
+    assert list(metrics)[:2] == ["final_train_loss", "perplexity"]
+    assert metrics["final_train_loss"] == saved["train_loss"]
+    assert metrics["perplexity"] == pytest.approx(math.exp(saved["eval_loss"]))
+    assert metrics["steps"] == 3
+    assert not [name for name, value in metrics.items() if isinstance(value, dict | list)]
 
 
 def test_a_batch_of_the_collator(ctx: dict[str, Any]) -> None:
@@ -105,6 +110,9 @@ def test_evaluation_compares_with_the_untrained_start(ctx: dict[str, Any]) -> No
     assert scores["models"]["base"].endswith("@checkpoint-0")
     assert scores["tuned"]["loss"] < scores["base"]["loss"]
     assert scores["difference"]["loss"] == pytest.approx(scores["tuned"]["loss"] - scores["base"]["loss"])
+    assert scores["BLEU_base"] == pytest.approx(100 * scores["base"]["sacrebleu"])
+    assert scores["delta"] == pytest.approx(scores["BLEU_finetuned"] - scores["BLEU_base"])
+    assert ctx["eval_bleu"] is scores
     assert read_json(scores["file"])["models"][scores["models"]["tuned"]]["scores"] == scores["tuned"]
 
 
@@ -124,6 +132,15 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(ctx: dict[str, Any], 
     with pytest.raises(captune.CaptuneError, match=r"epochs 1.0 → 3.0; learning_rate 2e-05 → 0.001") as raised:
         captune.run_pipeline(captune.PIPELINE, cfg, only=["09_infer_core"])
     assert "cfg['run'] = 'run-2'" in raised.value.hint
+
+
+def test_other_ways_to_search_and_other_threads_go_on_with_the_run(ctx: dict[str, Any], copy: Path) -> None:
+    cfg = captune.Cfg(**TINY, work=copy)
+    cfg.threads, cfg.num_beams, cfg.max_new_tokens, cfg.repetition_penalty = 1, 2, 4, 1.5
+    again = captune.run_pipeline(captune.PIPELINE, cfg, only=["09_infer_core"])
+    assert again["07_train"]["metrics"] == ctx["07_train"]["metrics"]
+    options = again["09_infer_core"]["captioner"].options
+    assert (options.generation.num_beams, options.generation.max_new_tokens, options.run_on.threads) == (2, 4, 1)
 
 
 def test_a_stopped_run_goes_on(copy: Path) -> None:
@@ -172,7 +189,7 @@ def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
 def test_the_page_about_the_pipeline_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (NOTEBOOK.parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
-    first, some, own = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    first, _, some, own = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     for code in (first.replace("cfg = {", "cfg = {'scenes': {'train': 24, 'dev': 6, 'test': 6}, "), some, own):
         exec(code, names)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,7 +149,89 @@ def test_a_cfg_is_checked_before_anything_runs(cfg: dict[str, Any], said: str) -
 def test_defaults_are_the_two_epoch_recipe(tmp_path: Path) -> None:
     asked = settings({"work": tmp_path, "epochs": 1, "limit_images": 20, "own": {"mine": 1}})
     assert (asked.preset, asked.model) == ("flickr8k-quick", "Salesforce/blip-image-captioning-base")
-    assert asked.prepare_options() == {"split": "80/10/10"}
+    assert asked.prepare_options() == {"split": "auto"}
     assert asked.base == asked.model
     assert asked.options == {"epochs": 1, "limit_images": 20}
     assert settings({"model": "new:blip-tiny"}).base == "captune-work/run@checkpoint-0"
+
+
+def test_cfg_is_an_object_with_attributes_and_still_a_dictionary() -> None:
+    cfg = captune.Cfg(epochs=2)
+    cfg.lr = 1e-3
+    cfg["seed"] = 7
+    assert (cfg.epochs, cfg.learning_rate, cfg.seed, dict(cfg)) == (2, 1e-3, 7, {"epochs": 2, "lr": 1e-3, "seed": 7})
+    assert (cfg.num_beams, cfg.batch_size, cfg.split, cfg.run) == (5, 4, ("auto",), "run")
+    del cfg.lr
+    assert "lr" not in cfg
+    with pytest.raises(AttributeError, match=r"cfg has no key 'epoch'.* Did you mean 'epochs'"):
+        cfg.epoch  # noqa: B018
+    assert run_pipeline([a, b], captune.Cfg(start=1))["b"] == {"value": 2}
+
+
+@dataclass
+class OwnCfg:
+    start: int = 1
+    lr: float = 5e-5
+
+
+class PlainCfg:
+    start = 1
+
+
+@pytest.mark.parametrize("cfg", [OwnCfg(), PlainCfg, PlainCfg(), SimpleNamespace(start=1)])
+def test_an_object_of_ones_own_is_read_by_its_attributes(cfg: Any) -> None:
+    assert run_pipeline([a, b], cfg)["b"] == {"value": 2}
+
+
+def test_the_notebooks_names_of_keys(tmp_path: Path) -> None:
+    given = {"lr": 1e-3, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 3, "grad_accum": 4}
+    asked = settings({**given, "model_id": "m", "outputs_dir": tmp_path, "max_length": 20})
+    assert (asked.model, asked.work) == ("m", tmp_path)
+    assert asked.options == {
+        "learning_rate": 1e-3,
+        "batch_size": 2,
+        "eval_batch_size": 3,
+        "gradient_accumulation": 4,
+        "max_caption_tokens": 20,
+    }
+    with pytest.raises(UsageError, match="'lr' and 'learning_rate' are the same key"):
+        settings({"lr": 1e-3, "learning_rate": 1e-4})
+
+
+def test_a_block_without_arguments_is_named_after_its_function() -> None:
+    @block
+    def longest(cfg: Mapping[str, Any], ctx: dict[str, Any]) -> dict[str, Any]:
+        return {"value": 5}
+
+    assert isinstance(longest, Block)
+    assert run_pipeline([longest], {}) == {"longest": {"value": 5}}
+
+
+def test_short_names_of_blocks() -> None:
+    pipeline = [
+        block("01_start", also=["01_begin"])(lambda cfg, ctx: {"value": 1}),
+        block("02_end", needs=["01_begin"])(
+            lambda cfg, ctx: {"value": ctx["01_begin"]["value"] + ctx["start"]["value"]}
+        ),
+    ]
+    ctx = run_pipeline(pipeline, {}, only="end")
+    assert ctx == {"01_start": {"value": 1}, "02_end": {"value": 2}}
+    assert ctx["01_begin"] is ctx["start"] is ctx.get("01_start")
+    assert ("01_begin" in ctx, "03" in ctx, ctx.get("03")) == (True, False, None)
+
+
+def test_a_folders_own_splits_are_kept(tmp_path: Path) -> None:
+    from PIL import Image
+
+    source = tmp_path / "own"
+    source.mkdir()
+    numbers = iter(range(60))
+    for split, count in (("train", 4), ("val", 3), ("test", 15)):
+        lines = ["image_path,caption"]
+        for number in (next(numbers) for _ in range(count)):
+            Image.new("RGB", (16, 16), (4 * number, 255 - 4 * number, number)).save(source / f"{number}.png")
+            lines.append(f"{source / f'{number}.png'},number {number}")
+        (source / f"{split}.csv").write_text("\n".join(lines), encoding="utf-8")
+    cfg = {"source": source, "work": tmp_path / "work", "duplicates": False, "workers": 1}
+    counts = run_pipeline(PIPELINE, cfg, only="prepare_data")["prepare_data"]["counts"]
+    assert {name: count["images"] for name, count in counts.items()} == {"train": 4, "val": 3, "test": 15}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.app.blocks.pipeline import Block, Cfg, Ctx, Result, block
-from captune.app.blocks.settings import NEW, SCENES, Settings, settings
+from captune.app.blocks.pipeline import Block, block
+from captune.app.blocks.results import Ctx, Result
+from captune.app.blocks.settings import NEW, SCENES, Cfg, Settings, settings
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import read_json, write_json
-from captune.core.options import DeviceOptions, EvaluateConfig, TrainConfig
+from captune.core.options import DeviceOptions, EvaluateConfig, GenerationOptions, TrainConfig
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, EVAL, TRAIN_METRICS, Run
 from captune.data.prepared import SPLITS, read_prepared, read_split
@@ -78,14 +80,14 @@ def prepare_data(cfg: Cfg, ctx: Ctx) -> Result:
     return found
 
 
-@block("04_load_datasets", needs=["03_prepare_data"])
+@block("04_load_datasets", needs=["03_prepare_data"], also=["04_load_ds"])
 def load_datasets(cfg: Cfg, ctx: Ctx) -> Result:
     """Lists of `ImageRecord` by the name of the split: `train`, `val`, `test`."""
     prepared = read_prepared(ctx["03_prepare_data"]["folder"])
     return {name: read_split(prepared.folder, name) for name in prepared.splits}
 
 
-@block("05_build_processor_and_collator", needs=["04_load_datasets"])
+@block("05_build_processor_and_collator", needs=["04_load_datasets"], also=["05_build_proc_collator"])
 def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     """`tokenizer`, `pixels` (size, mean, std), `processor`, `encode` and `collate`.
 
@@ -151,12 +153,12 @@ def _trained_before(cfg: Cfg) -> Result | None:
     _check_same(run, asked)
     if not run.manifest()["finished"]:
         return None
-    return {"run": str(run.path), "best": str(run.checkpoint().path), "metrics": read_json(run.path / TRAIN_METRICS)}
+    return _trained(run.path, run.checkpoint().path)
 
 
 @block("07_train", needs=["03_prepare_data"], recall=_trained_before)
 def train_model(cfg: Cfg, ctx: Ctx) -> Result:
-    """`run`, `best` (its best checkpoint), `metrics`; a run that was stopped goes on where it was."""
+    """`run`, `best` (its best checkpoint), `metrics` in short; a run that was stopped goes on where it was."""
     from captune.app.train import FREE_TO_CHANGE, train
 
     asked = settings(cfg)
@@ -173,12 +175,15 @@ def train_model(cfg: Cfg, ctx: Ctx) -> Result:
             progress=asked.progress,
             **options,
         )
-    return {"run": str(result.run), "best": str(result.best), "metrics": result.metrics}
+    return _trained(result.run, result.best)
 
 
 @block("08_eval_bleu", needs=["03_prepare_data", "07_train"])
 def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
-    """Scores of the model before (`base`) and after (`tuned`), `difference`, `images`, and the `file` they are in."""
+    """Scores of the model before (`base`) and after (`tuned`), `difference`, `images`, and the `file` they are in.
+
+    `BLEU_base`, `BLEU_finetuned` and their `delta` are sacrebleu's, 0–100; None where that was not measured.
+    """
     from captune.app.evaluate import evaluate
 
     asked = settings(cfg)
@@ -193,7 +198,12 @@ def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
         **asked.of(EvaluateConfig),
     )
     report = measured.reports[tuned]
+    bleu = [scores.get("sacrebleu") for scores in (measured.reports[asked.base].scores, report.scores)]
+    before, after = (None if score is None else 100 * score for score in bleu)
     return {
+        "BLEU_base": before,
+        "BLEU_finetuned": after,
+        "delta": None if before is None or after is None else after - before,
         "base": measured.reports[asked.base].scores,
         "tuned": report.scores,
         "difference": measured.differences().get(asked.base, {}),
@@ -214,8 +224,8 @@ def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
     from captune.app.captioner import Captioner
 
     options = settings(cfg).of(TrainConfig)
-    run_on = {name: options[name] for name in DeviceOptions.model_fields if name in options}
-    captioner = Captioner.load(ctx["07_train"]["run"], **run_on)
+    own = {**GenerationOptions.model_fields, **DeviceOptions.model_fields}
+    captioner = Captioner.load(ctx["07_train"]["run"], **{name: options[name] for name in own if name in options})
 
     def caption_image_core(picture: Any, **generation: Any) -> str:
         """The caption of a path, bytes or a PIL picture; options as those of `captune caption`."""
@@ -269,6 +279,17 @@ def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
     return build_backbone(asked.model, splits["train"], _train_config(asked), new=asked.model.startswith(NEW))
 
 
+def _trained(run: Path, best: Path) -> Result:
+    """What a finished run comes to in `ctx`: its figures without the tables that `train_metrics.json` has as well."""
+    metrics = read_json(run / TRAIN_METRICS)
+    short = {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+    perplexity = short.get("eval_perplexity")
+    if perplexity is None and short.get("eval_loss") is not None:
+        perplexity = math.exp(short["eval_loss"])
+    named = {"final_train_loss": short.get("train_loss"), "perplexity": perplexity}
+    return {"run": str(run), "best": str(best), "metrics": {**named, **short}}
+
+
 def _check_same(run: Run, asked: Settings) -> None:
     """Raise `UsageError` where the run in the work folder is not the training that `cfg` asks for."""
     from captune.app.train import FREE_TO_CHANGE
@@ -279,9 +300,9 @@ def _check_same(run: Run, asked: Settings) -> None:
     differing = [
         f"{name} {began[section][name]} → {value}"
         for section, options in wanted.items()
-        if section != "eval"  # does not shape the weights
+        if section not in ("eval", "generation")  # how captions are searched and measured does not shape weights
         for name, value in options.items()
-        if name not in FREE_TO_CHANGE and began[section][name] != value
+        if name not in (*FREE_TO_CHANGE, "threads") and began[section][name] != value
         if (name, value) != ("best_metric", "auto")  # a run holds what that stood for
     ]
     if manifest["model"] != asked.model:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
+from captune.app.blocks.results import Ctx, Result, Results, full_name
+from captune.app.blocks.settings import Cfg, as_cfg
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.progress import SILENT, Progress
 
-Result = dict[str, Any]
-Cfg = Mapping[str, Any]
-Ctx = dict[str, Result]
+Run = Callable[[Cfg, Ctx], Result]
+Recall = Callable[[Cfg], Result | None]
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,17 @@ class Block:
 
     `needs` names the blocks whose results it reads. `recall(cfg)` finds the result that an
     earlier session left on disk, or None; a block with `recall` is long work, never done
-    only because another block needs it.
+    only because another block needs it. `also` are other names of the block.
     """
 
     name: str
-    run: Callable[[Cfg, Ctx], Result]
+    run: Run
     needs: tuple[str, ...] = ()
-    recall: Callable[[Cfg], Result | None] | None = None
+    recall: Recall | None = None
+    also: tuple[str, ...] = ()
 
-    def __call__(self, cfg: Cfg, ctx: Ctx) -> Result:
-        return self.run(cfg, ctx)
+    def __call__(self, cfg: Any, ctx: Ctx) -> Result:
+        return self.run(as_cfg(cfg), ctx)
 
 
 class BlockError(CaptuneError):
@@ -41,33 +43,47 @@ class BlockError(CaptuneError):
         self.block, self.ctx = block, ctx
 
 
+@overload
+def block(name: Run) -> Block: ...
+@overload
 def block(
-    name: str, needs: Iterable[str] = (), recall: Callable[[Cfg], Result | None] | None = None
-) -> Callable[[Callable[[Cfg, Ctx], Result]], Block]:
-    """Make a function of (cfg, ctx) a `Block`; it is registered nowhere: put it into a pipeline yourself."""
-    return lambda run: Block(name, run, tuple(needs), recall)
+    name: str, needs: Iterable[str] = (), recall: Recall | None = None, also: Iterable[str] = ()
+) -> Callable[[Run], Block]: ...
+def block(
+    name: str | Run, needs: Iterable[str] = (), recall: Recall | None = None, also: Iterable[str] = ()
+) -> Block | Callable[[Run], Block]:
+    """Make a function of (cfg, ctx) a `Block`; it is registered nowhere: put it into a pipeline yourself.
+
+    Without arguments, `@block` names it after its function.
+    """
+    if callable(name):
+        return Block(getattr(name, "__name__", "block"), name)
+    return lambda run: Block(name, run, tuple(needs), recall, tuple(also))
 
 
 def run_pipeline(
     pipeline: Sequence[Block],
-    cfg: Cfg,
+    cfg: Any = None,
     only: str | Iterable[str] | None = None,
     ctx: Ctx | None = None,
     progress: Progress = SILENT,
 ) -> Ctx:
     """Run all blocks in order, or those named in `only`, and return their results by name.
 
-    `ctx`, the results of an earlier call, is added to in place. What an asked block needs
-    and `ctx` lacks is taken from disk, or run where that is quick; a long block that has
-    left nothing finished is named in the error instead. A long block that is asked for and
-    was finished with the same settings is taken from disk as well.
+    `cfg` is a dictionary, or any object whose attributes are the keys. `ctx`, the results of an
+    earlier call, is added to in place. What an asked block needs and `ctx` lacks is taken from disk,
+    or run where that is quick; a long block that has left nothing finished is named in the error
+    instead. A long block that is asked for and was finished with the same settings is taken from
+    disk as well.
     Raises `UsageError` for unknown names and missing results, `BlockError` for what fails
     inside a block; other exceptions carry a note with the block's name.
     """
     blocks = _by_name(pipeline)
     asked = set(blocks) if only is None else _asked(only, blocks)
-    ctx = {} if ctx is None else ctx
-    cfg = {**cfg, "progress": progress}
+    ctx = Results() if ctx is None else ctx
+    if isinstance(ctx, Results):
+        ctx.also.update({other: one.name for one in blocks.values() for other in one.also})
+    cfg = Cfg({**as_cfg(cfg), "progress": progress})
     wanted = set(asked)
     for name in asked:
         wanted |= _lacking(blocks[name], blocks, asked, cfg, ctx)
@@ -98,7 +114,7 @@ def _lacking(one: Block, blocks: Mapping[str, Block], asked: set[str], cfg: Cfg,
     missing: list[str] = []
 
     def look(needed: Block) -> None:
-        for name in needed.needs:
+        for name in (full_name(need, blocks) for need in needed.needs):
             if name in asked or name in ctx or name in found:
                 continue
             found.add(name)
@@ -131,14 +147,14 @@ def _by_name(pipeline: Sequence[Block]) -> dict[str, Block]:
         if one.name in blocks:
             raise UsageError(f"Two blocks of the pipeline are named {one.name}.", "Rename one of them.")
         for need in one.needs:
-            if need not in blocks:
+            if full_name(need, blocks) not in blocks:
                 raise UsageError(f"{one.name} needs {need}, which is not before it.", did_you_mean(need, blocks))
         blocks[one.name] = one
     return blocks
 
 
 def _asked(only: str | Iterable[str], blocks: Mapping[str, Block]) -> set[str]:
-    names = [only] if isinstance(only, str) else list(only)
+    names = [full_name(name, blocks) for name in ([only] if isinstance(only, str) else only)]
     for name in names:
         if name not in blocks:
             raise UsageError(f"There is no block '{name}' in the pipeline.", did_you_mean(name, blocks))
