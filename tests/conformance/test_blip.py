@@ -194,7 +194,7 @@ def test_what_is_no_model_is_said_so(tmp_path: Path, hub_folder: Path) -> None:
 def test_weights_of_another_user_are_said_to_be_unreadable(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (hub_folder / "model.safetensors").write_bytes(b"")
     # The tests may run as root, who may read everything.
-    monkeypatch.setattr("captune.engine.loader.os.access", lambda path, mode: Path(path).suffix != ".safetensors")
+    monkeypatch.setattr("captune.engine.load_errors.os.access", lambda path, mode: Path(path).suffix != ".safetensors")
     with pytest.raises(CaptuneError, match=r"model\.safetensors may not be read by this user") as caught:
         captune.Captioner.load(str(hub_folder))
     assert f"chmod -R a+rX {hub_folder}" in caught.value.hint
@@ -203,7 +203,7 @@ def test_weights_of_another_user_are_said_to_be_unreadable(hub_folder: Path, mon
 def test_an_unknown_size_lists_the_known(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="smal") as caught:
         captune.train(tiny_data, "new:blip-smal", tmp_path / "run", environment={})
-    assert "'small'" in caught.value.hint
+    assert "Did you mean 'new:blip-small'" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 

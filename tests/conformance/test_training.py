@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import captune
+from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.progress import Silent
 from captune.core.runs import COMPLETE, Run
@@ -199,28 +201,35 @@ def test_a_checkpoint_without_its_mark_or_with_a_short_file_does_not_count(tiny_
     assert older not in run.checkpoints()
 
 
+@pytest.mark.parametrize(("most", "file"), [(100_000, "config.json"), (400_000, "optimizer.pt")])
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, finished: Run, tmp_path: Path, most: int, file: str
 ) -> None:
-    from captune.models.blip import Blip
+    import resource
 
-    save = Blip.save
+    run, validations = Run(tmp_path / "run"), 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(self: Blip, folder: Path) -> None:
-        save(self, folder)
-        if Run(tmp_path / "run").last() is not None and len(Run(tmp_path / "run").checkpoints()) == 2:
-            raise OSError(28, "No space left on device")
+    def fill(scores: Mapping[str, float]) -> None:
+        nonlocal validations
+        validations += 1
+        if validations == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
 
-    monkeypatch.setattr(Blip, "save", full)
-    with pytest.raises(CaptuneError, match="No space left") as caught:
-        train(tiny_data, tmp_path / "run")
-    assert "--resume" in caught.value.hint
-    run = Run(tmp_path / "run")
+    try:
+        with pytest.raises(
+            DiskFull, match=rf"(?s)Checkpoint 8 .* after .*{file}: the disk is full .*free there"
+        ) as caught:
+            train(tiny_data, run.path, watch=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"captune train --resume --out {run.path}" in caught.value.hint
+    assert "checkpoint-4 is whole" in caught.value.hint
     assert [c.step for c in run.checkpoints()] == [0, 4]
     assert not list(run.checkpoints_folder.glob(".*"))
-    monkeypatch.undo()
     captune.train(out=run.path, resume=True, environment={})
-    assert_same(weights(run), weights(train(tiny_data, tmp_path / "whole")))
+    assert_same(weights(run), weights(finished))
+    assert run.history() == finished.history()
 
 
 def test_not_a_number_stops_with_the_last_good_checkpoint(

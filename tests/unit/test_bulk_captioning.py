@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from captune.core.errors import CaptuneError
+from captune.core.memory import is_out_of_memory
 from captune.core.records import Caption
 from captune.data.bulk.looks import find_alike, read_looks
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
-from captune.engine.bulk import Finished, Manner, caption_pieces, is_out_of_memory
+from captune.engine.bulk import Finished, Manner, caption_pieces
 from captune.engine.decoding_ahead import Shard
 from jobs import SQUARE, pictures, say
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,12 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
 def _export(name: str) -> Path | None:
     """The folder of an export, or None; raises `CaptuneError` for what is named like one and is none."""
     folder = export_folder(name)
-    path = Path(name).expanduser()
-    if folder is None and path.suffix in EXPORT_SUFFIXES and not path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if folder is None and path.suffix in EXPORT_SUFFIXES and not os.path.isdir(path):
         raise CaptuneError(
-            f"{name} is no export: there is no {EXPORT} beside it." if path.exists() else f"There is no export {name}.",
+            f"{name} is no export: there is no {EXPORT} beside it."
+            if os.path.exists(path)
+            else f"There is no export {name}.",
             f"captune export writes whole folders: captune export MODEL --out {path.name}",
         )
     return folder

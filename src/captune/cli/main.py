@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -25,6 +24,7 @@ from captune.core.errors import (
     UsageError,
     needing_torch,
 )
+from captune.core.machine import machine_error
 from captune.core.suggestions import about_verb
 
 
@@ -146,7 +146,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except CaptuneError as error:
         stopped = error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        _note(str(error)) if stopped else _error(error.message, error.hint)
+        _note(str(error)) if stopped else _show(error)
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
@@ -158,11 +158,12 @@ def run(arguments: Sequence[str]) -> int:
         # The reader has gone (`captune ... | head`); nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+    except Exception as error:
+        known = machine_error(error)
+        if known is None:
             raise
-        _error(f"{error.filename}: the name is too long for a file.", "Is it a path, and the right option?")
-        return EXIT_FAILURE
+        _show(known)
+        return known.code
     return code if isinstance(code, int) else EXIT_OK
 
 
@@ -201,6 +202,12 @@ def _note(text: str) -> None:
     from captune.cli.terminal import note
 
     note(text)
+
+
+def _show(error: CaptuneError) -> None:
+    if os.environ.get("CAPTUNE_TRACEBACK"):
+        sys.__excepthook__(type(error), error, error.__traceback__)
+    _error(error.message, error.hint)
 
 
 def _error(message: str, hint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -100,6 +101,7 @@ class Exported:
 
 def export_folder(path: str | Path) -> Path | None:
     """The export folder that `path`, a folder or a file in it, stands for; None where it is none."""
-    here = Path(path).expanduser()
-    folder = here if here.is_dir() else here.parent
-    return folder if here.exists() and (folder / EXPORT).is_file() else None
+    here = Path(os.path.expanduser(path))
+    # os.path also answers for names that no file system takes.
+    folder = here if os.path.isdir(here) else here.parent
+    return folder if os.path.exists(here) and (folder / EXPORT).is_file() else None

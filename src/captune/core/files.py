@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from captune.core.disk import DiskFull, free_space, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.names import fitted
 
@@ -61,8 +62,14 @@ def _resolved(target: Path) -> Path:
 
 def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     """What a failed write means and what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CaptuneError(f"The disk is full: cannot write {path}.", "Free some space and run the command again.")
+    if is_disk_full(error):
+        return DiskFull(
+            f"The disk is full: cannot write {path} ({free_space(path)}).", "Free some space and run the command again."
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return CaptuneError(
+            f"Cannot write {shortened(path)}: its name is longer than the file system takes.", "Choose a shorter name."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CaptuneError(
             f"No permission to write {path}.", "Choose another output folder, or change its permissions."
@@ -70,6 +77,12 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     if error.errno == errno.ENAMETOOLONG:
         return CaptuneError(f"Cannot write {path}: the name is too long.", "Choose a shorter output path.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
+
+
+def shortened(path: str | os.PathLike[str], most: int = 160) -> str:
+    """A path as it stands in a message: of a very long one the beginning."""
+    text = os.fspath(path)
+    return text if len(text) <= most else f"{text[: most // 2]}…"
 
 
 def is_running(process: int) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.exported import export_folder
+from captune.core.model_folders import file_error, folder_error, is_weights_name
 from captune.core.runs import Run
 
 NEW = "new:"
 # What captune saves beside the weights: family, prompt, options of the search.
 CARD = "captune.json"
-# Files of weights without a model's configuration and tokenizer.
-WEIGHTS_ALONE = frozenset((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"))
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
 
 def is_new(name: str) -> bool:
@@ -22,9 +24,25 @@ def is_new(name: str) -> bool:
     return name.startswith(NEW)
 
 
+def new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """Family and size of a `new:` name, where `sizes` are those of every family; raises `UsageError`."""
+    asked = name.removeprefix(NEW)
+    family = max((each for each in sizes if asked.startswith(f"{each}-")), key=len, default="")
+    size = asked.removeprefix(f"{family}-")
+    if family and size in sizes[family]:
+        return family, size
+    known = {each: [f"{NEW}{each}-{size}" for size in sizes[each]] for each in sizes}
+    if asked in sizes:
+        raise UsageError(f"{name} names no size.", f"There are: {', '.join(known[asked])}.")
+    if family:
+        raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(name, known[family]))
+    names = [each for listed in known.values() for each in listed]
+    raise UsageError(f"There is no new model '{name}'.", did_you_mean(name.lower(), names))
+
+
 def is_pair(name: str) -> bool:
     """Whether `name` joins a vision and a text checkpoint (`openai/clip-vit-base-patch32+openai-community/gpt2`)."""
-    return "+" in name and not is_new(name) and not Path(name).expanduser().exists()
+    return "+" in name and not is_new(name) and not os.path.exists(os.path.expanduser(name))
 
 
 def local_folder(name: str) -> Path | None:
@@ -43,28 +61,23 @@ def local_folder(name: str) -> Path | None:
         return Run(base).checkpoint(which).path
     if Run.is_run(name):
         return Run(name).checkpoint().path
-    path = Path(name).expanduser()
-    if path.is_dir():
+    # os.path also answers for names that no file system takes (too long, a NUL), where pathlib raises.
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
         if not (path / "config.json").is_file():
-            weights = next((file for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_ALONE), None)
-            raise CaptuneError(
-                f"The folder {name} holds no model: it has no config.json.",
-                "Give a run folder, a model folder in the Hub's layout, or a Hub id."
-                if weights is None
-                else f"Make a model of its weights: captune convert {weights} --like BASE_MODEL --out DIR",
-            )
+            raise folder_error(name, path)
         return path
-    if at and Path(base).is_dir():
+    if os.path.isfile(path):
+        raise file_error(name, path)
+    if at and os.path.isdir(base):
         raise CaptuneError(
             f"{base} is not a run, so it has no checkpoint '{which}'.", "Give a run folder before the @."
         )
-    if path.suffix in WEIGHTS_ALONE and (path.is_file() or path.suffix != ".bin"):
-        raise CaptuneError(
-            f"{name} holds weights alone, not a model." if path.is_file() else f"There is no file {name}.",
-            f"Make a model of it: captune convert {name} --like BASE_MODEL --out DIR"
-            if path.is_file()
-            else "Check the path; --model takes a folder, a run or a Hub id.",
-        )
-    if path.exists() or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
+    on_the_hub = _ADDRESS.match(name)
+    if on_the_hub:
+        raise CaptuneError(f"{name} is an address.", f"Give the Hub id alone: {on_the_hub[1]}")
+    if is_weights_name(name):
+        raise CaptuneError(f"There is no file {name}.", "Check the path; a model is a folder, or a Hub id.")
+    if os.path.exists(path) or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
         raise CaptuneError(f"There is no model folder {name}.", "Check the path, or give a Hub id such as org/name.")
     return None

@@ -50,7 +50,8 @@ class Run:
     @staticmethod
     def is_run(path: str | os.PathLike[str]) -> bool:
         """Whether the folder was made by `captune train`."""
-        return (Path(path) / MANIFEST).is_file() and (Path(path) / CONFIG).is_file()
+        # os.path also answers for names that no file system takes.
+        return os.path.isfile(Path(path) / MANIFEST) and os.path.isfile(Path(path) / CONFIG)
 
     @property
     def checkpoints_folder(self) -> Path:

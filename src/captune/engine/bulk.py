@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.core.memory import is_out_of_memory
 from captune.core.records import Caption
 from captune.data.bulk.looks import NO_LOOK, read_looks
 from captune.data.bulk.names import looks_name
@@ -190,14 +191,6 @@ class _Saying:
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: of a card, or torch's allocator on the CPU, or Python's."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
-    )
 
 
 def _check_same(shard: Shard, place: int, row: CaptionRow) -> None:

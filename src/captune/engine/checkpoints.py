@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from captune.core.disk import DiskFull, free_space, in_bytes, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
 from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run
@@ -39,28 +38,30 @@ def write_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
         _sync(run.checkpoints_folder)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+    except Exception as error:  # what writes weights and tokenizers raises errors of its own
+        if not isinstance(error, OSError) and not is_disk_full(error) and not isinstance(error, DiskFull):
             raise
-        last = run.last()
-        kept = f"{last.path} is whole" if last else "there is no earlier checkpoint"
-        raise CaptuneError(
-            f"Checkpoint {step} could not be written to {run.checkpoints_folder}: {_reason(error)}.",
-            f"Nothing else was touched ({kept}). Free some disk space and run the same command with --resume.",
-        ) from error
+        raise _not_written(run, step, error, staging) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return Checkpoint(target, step, epoch)
 
 
-def _is_write_failure(error: BaseException) -> bool:
-    # torch.save reports a full disk as a RuntimeError of its zip writer.
-    return "PytorchStreamWriter" in str(error) or "No space left" in str(error)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return "no space left on the disk" if _is_write_failure(error) else str(error)
+def _not_written(run: Run, step: int, error: BaseException, staging: Path) -> CaptuneError:
+    """What to tell where a checkpoint could not be written: the file, the room there is and was needed, what stays."""
+    files = [path for path in staging.rglob("*") if path.is_file()]
+    # Not every writer leaves the file that it could not finish.
+    reached = f", at or after {max(files, key=lambda path: path.stat().st_mtime_ns).name}" if files else ""
+    last = run.last()
+    needed = sum(read_mark(last).get("files", {}).values()) if last and last.step else 0
+    room = f"{free_space(run.path)}{f', and the one before has {in_bytes(needed)}' if needed else ''}"
+    stays = f"{last.path} is whole" if last else "there is no earlier checkpoint"
+    full = is_disk_full(error) or isinstance(error, DiskFull)
+    why = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+    return (DiskFull if full else CaptuneError)(
+        f"Checkpoint {step} could not be written to {run.checkpoints_folder}{reached}: {why} ({room}).",
+        f"Nothing else was touched ({stays}). Free some disk space, then: captune train --resume --out {run.path}",
+    )
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -11,10 +10,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
 
-from captune.core.errors import CaptuneError, UsageError, did_you_mean
-from captune.core.model_names import NEW, is_new, is_pair, local_folder
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.memory import is_out_of_memory
+from captune.core.model_names import is_new, is_pair, local_folder, new_name
+from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
@@ -97,22 +97,20 @@ def load_part(load: Callable[..., Loaded], name: str) -> Loaded:
     hub = {"local_files_only": True} if folder is None and not _hub_is_reachable() else {}
     try:
         return load(source, **hub)
-    except CaptuneError:
+    except (CaptuneError, MemoryError):
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise _load_error(name, folder, error) from error
+    except Exception as error:  # foreign files, read by foreign code: it raises whatever it likes
+        if is_out_of_memory(error):
+            raise
+        raise load_error(name, folder, error, _published()) from error
 
 
 def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int | None, vocab_size: int) -> Backbone:
     """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
     check_torchvision()
     _quiet()
-    asked = name.removeprefix(NEW)
-    family = max((each for each in FAMILIES if asked.startswith(f"{each}-")), key=len, default=asked)
-    size = asked.removeprefix(f"{family}-")
+    family, size = new_name(name, {each: FAMILIES[each].sizes for each in FAMILIES})
     backbone_class: type[Backbone] = FAMILIES[family]
-    if size not in backbone_class.sizes:
-        raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(size, backbone_class.sizes))
     torch.manual_seed(seed)
     return backbone_class.new(size, texts, image_size=image_size, vocab_size=vocab_size)
 
@@ -126,12 +124,13 @@ def pair_backbone(name: str, *, seed: int, image_size: int | None) -> Backbone:
     hub = {"local_files_only": True} if not _hub_is_reachable() else {}
     try:
         return FAMILIES[PAIR].pair(vision, text, image_size=image_size, **hub)
-    except CaptuneError:
+    except (CaptuneError, MemoryError):
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        said = str(error).strip().splitlines()
+    except Exception as error:  # as in load_part
+        if is_out_of_memory(error):
+            raise
         raise CaptuneError(
-            f"{vision} and {text} cannot be joined: {said[0] if said else type(error).__name__}",
+            f"{vision} and {text} cannot be joined: {reason(error)}",
             "Give a vision model (CLIP, SigLIP, ViT, DINOv2) and a GPT-2: folders that hold them, or Hub ids.",
         ) from error
 
@@ -149,6 +148,11 @@ def _hub_is_reachable() -> bool:
     return True
 
 
+def _published() -> list[str]:
+    """Names of well-known models on the Hub."""
+    return [checkpoint.name for family in FAMILIES.values() for checkpoint in family.checkpoints]
+
+
 def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     from transformers import AutoConfig
 
@@ -158,35 +162,8 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
         names = (*(config.architectures or ()), config.model_type)
         kind = next((KINDS[name] for name in names if name in KINDS), config.model_type)
     if kind not in FAMILIES:
-        raise CaptuneError(
-            f"{source} is a model of the kind '{kind}', which captune does not know.",
-            f"Known families: {', '.join(sorted(FAMILIES))}.",
-        )
+        raise unknown_kind(str(source), kind, FAMILIES)
     return FAMILIES[kind]
-
-
-def _load_error(name: str, folder: Path | None, error: Exception) -> CaptuneError:
-    said = str(error).strip().splitlines()
-    first = said[0] if said else type(error).__name__
-    if folder is not None:
-        closed = next((path for path in [folder, *folder.rglob("*")] if not os.access(path, os.R_OK)), None)
-        if closed is not None:
-            return CaptuneError(
-                f"The model in {folder} cannot be loaded: {closed.name} may not be read by this user.",
-                f"Its owner can change that: chmod -R a+rX {folder}",
-            )
-        return CaptuneError(
-            f"The model in {folder} cannot be loaded: {first}",
-            "Some file is missing, cut off or of another model; save or download it again.",
-        )
-    from huggingface_hub import constants
-
-    return CaptuneError(
-        f"The model {name} is neither a folder here nor can it be fetched from the Hugging Face Hub: {first}",
-        f"With network: hf download {name}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must not be 1; "
-        "private models need `hf auth login`).\nWithout network: `captune demo` trains a small model from built-in "
-        "pictures; use it with --model captune-demo/run.",
-    )
 
 
 def _quiet() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.encoding import Encoded, encoded
-from captune.core.errors import UsageError, did_you_mean
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
@@ -171,6 +171,12 @@ class Backbone(ABC):
     def assembled(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:
         """A backbone of its pieces, with what `card` (captune.json) kept beside them."""
         kept = card or {}
+        if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens):
+            # transformers makes one without words where the files are missing.
+            raise CaptuneError(
+                "The model has no tokenizer: there is no tokenizer.json (or vocabulary) beside its weights.",
+                "Save or download the model again, its tokenizer with it.",
+            )
         return cls(
             model,
             tokenizer,
@@ -206,7 +212,18 @@ class Backbone(ABC):
     def read_card(folder: str | Path) -> dict[str, Any]:
         """What captune saved beside the weights; empty for a model of another origin."""
         path = Path(folder) / CARD
-        return read_json(path) if path.is_file() else {}
+        card = read_json(path) if path.is_file() else {}
+        try:
+            GenerationOptions(**card.get("generation", {}))
+            usable = isinstance(card.get("prompt", ""), str)
+        except (AttributeError, TypeError, ValueError):  # pydantic's error is a ValueError
+            usable = False
+        if not usable:
+            raise CaptuneError(
+                f"{path} does not hold what this captune saves beside a model (prompt, options of the search).",
+                "Save the model again, or move that file away: the model then has captune's defaults.",
+            )
+        return card
 
     def memory(self, seen: Tensor) -> Tensor:
         """What captions attend to, of pixels (pictures, 3, size, size), uint8.

@@ -1,0 +1,55 @@
+"""Disks that are full: how each library that writes says so, and what to tell."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# safetensors and tokenizers pass on the system's number; torch.save notices that less was written than it gave.
+_WORDS = (
+    *(f"(os error {number})" for number in _FULL),
+    *(os.strerror(number).lower() for number in _FULL),
+    "inline_container",
+    "pytorchstreamwriter",
+)
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+
+
+class DiskFull(CaptuneError):
+    """Something could not be written for want of room."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, a quota or the largest size of a file is used up."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    said = str(error).lower()
+    return any(words in said for words in _WORDS)
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int | None:
+    """Bytes that may still be written where `path` is or will be; None where that cannot be told."""
+    here = Path(os.path.abspath(path))
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    try:
+        return shutil.disk_usage(here).free
+    except OSError:
+        return None
+
+
+def free_space(path: str | os.PathLike[str]) -> str:
+    """The room at `path` in words: "1.2 MB free there"."""
+    free = free_bytes(path)
+    return "free space unknown" if free is None else f"{in_bytes(free)} free there"
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes as people write it."""
+    unit, size = next(((unit, size) for unit, size in _UNITS if count >= size), ("bytes", 1))
+    return f"{count / size:.1f} {unit}" if size > 1 else f"{count} bytes"
