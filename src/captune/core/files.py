@@ -66,16 +66,12 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
         return DiskFull(
             f"The disk is full: cannot write {path} ({free_space(path)}).", "Free some space and run the command again."
         )
-    if error.errno == errno.ENAMETOOLONG:
-        return CaptuneError(
-            f"Cannot write {shortened(path)}: its name is longer than the file system takes.", "Choose a shorter name."
-        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CaptuneError(
             f"No permission to write {path}.", "Choose another output folder, or change its permissions."
         )
     if error.errno == errno.ENAMETOOLONG:
-        return CaptuneError(f"Cannot write {path}: the name is too long.", "Choose a shorter output path.")
+        return CaptuneError(f"Cannot write {shortened(path)}: the name is too long.", "Choose a shorter output path.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 
