@@ -8,17 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import captune
-from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.progress import Silent
 from captune.core.runs import COMPLETE, Run
@@ -27,33 +24,7 @@ from captune.engine import features
 from captune.engine.pictures import read_pixels
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.models import FAMILIES
-
-QUICK: dict[str, Any] = {
-    "max_steps": 8,
-    "batch_size": 2,
-    "eval_steps": 4,
-    "logging_steps": 2,
-    "learning_rate": 1e-3,
-    "validation_images": 2,
-    "max_new_tokens": 6,
-    "num_beams": 1,
-    "vocab_size": 100,
-    "trackers": "none",
-}
-
-
-def train(data: Path, out: Path, **changed: Any) -> Run:
-    return Run(captune.train(data, "new:blip-tiny", out, environment={}, **{**QUICK, **changed}).run)
-
-
-def weights(run: Run, which: str = "last") -> dict[str, torch.Tensor]:
-    return load_file(run.checkpoint(which).path / "model.safetensors")
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+from trained import QUICK, assert_same, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -199,37 +170,6 @@ def test_a_checkpoint_without_its_mark_or_with_a_short_file_does_not_count(tiny_
     assert last_whole(run) == older
     (older.path / COMPLETE).unlink()
     assert older not in run.checkpoints()
-
-
-@pytest.mark.parametrize(("most", "file"), [(100_000, "config.json"), (400_000, "optimizer.pt")])
-def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(
-    tiny_data: Path, finished: Run, tmp_path: Path, most: int, file: str
-) -> None:
-    import resource
-
-    run, validations = Run(tmp_path / "run"), 0
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(scores: Mapping[str, float]) -> None:
-        nonlocal validations
-        validations += 1
-        if validations == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-
-    try:
-        with pytest.raises(
-            DiskFull, match=rf"(?s)Checkpoint 8 .* after .*{file}: the disk is full .*free there"
-        ) as caught:
-            train(tiny_data, run.path, watch=fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert f"captune train --resume --out {run.path}" in caught.value.hint
-    assert "checkpoint-4 is whole" in caught.value.hint
-    assert [c.step for c in run.checkpoints()] == [0, 4]
-    assert not list(run.checkpoints_folder.glob(".*"))
-    captune.train(out=run.path, resume=True, environment={})
-    assert_same(weights(run), weights(finished))
-    assert run.history() == finished.history()
 
 
 def test_not_a_number_stops_with_the_last_good_checkpoint(
