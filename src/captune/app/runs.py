@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from captune.core.endings import ending_reason, ending_text
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
@@ -21,6 +22,7 @@ class RunSummary:
     """A run in one row.
 
     `best` is by score name without `eval_`, `size` in bytes, `problem` empty for a sound run.
+    `ended` says why the training ended, in a sentence, `reason` in a few words (empty where no end is recorded).
     """
 
     path: str
@@ -34,6 +36,8 @@ class RunSummary:
     pointers: dict[str, str] = field(default_factory=dict)
     size: int = 0
     problem: str = ""
+    ended: str = ""
+    reason: str = ""
 
     @property
     def state(self) -> str:
@@ -195,6 +199,8 @@ def _summary(run: Run) -> RunSummary:
         checkpoints=tuple(c.name for c in run.checkpoints()),
         pointers={pointer: name for pointer, name in pointed.items() if name},
         size=_size(run.path),
+        ended=ending_text(manifest),
+        reason=ending_reason(manifest),
     )
 
 

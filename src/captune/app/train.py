@@ -6,20 +6,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app import train_pieces as pieces
 from captune.app.running import settle
+from captune.app.train_end import metrics_of, record_ending, recorded_ending, sum_up
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
-from captune.core.files import read_json, write_json, write_text
+from captune.core.files import write_text
 from captune.core.imports import uncollected
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
-from captune.core.runs import CONFIG, POINTERS, SPLITS, TRAIN_METRICS, Checkpoint, Run
+from captune.core.runs import CONFIG, POINTERS, SPLITS, Checkpoint, Run
 from captune.data.prepared import TRAIN, read_prepared, read_split
 from captune.engine.processes import Processes
 from captune.exporters.hub import check_repo
@@ -34,6 +35,9 @@ FREE_TO_CHANGE = (
     "loader_workers",
     "logging_steps",
     "keep_checkpoints",
+    "keep_epochs",
+    "early_stopping_patience",
+    "early_stopping_metric",
     "trackers",
     "sample_captions",
     "device",
@@ -142,7 +146,7 @@ def _train(
     with uncollected():
         from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
         from captune.engine.history import History, cut_history
-        from captune.engine.schedule import EarlyStop, Saved, StopSignals, Watched
+        from captune.engine.schedule import Saved, StopSignals, Watched
 
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)
@@ -186,8 +190,11 @@ def _train(
         processes.wait()  # the others find all features made
     validation = pieces.validation(backbone, validation_records, config, precision, cached, progress, processes)
     history = History(run, progress, lambda: validation.samples)
-    patience = EarlyStop(run, config.train.best_metric, config.train.early_stopping_patience, processes)
-    if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or patience.exhausted()):
+    patience = pieces.early_stop(run, config, processes, progress)
+    spent = patience.exhausted()
+    if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or spent):
+        if spent and processes.first:
+            record_ending(run, spent)
         return _finish(run, checkpoint, config, time.monotonic() - started, processes)
     with StopSignals(processes) as signals:
         callbacks = [*([history] if processes.first else []), patience, signals, *([Watched(watch)] if watch else [])]
@@ -201,7 +208,8 @@ def _train(
         if checkpoint is not None:
             trainer.resume_from(checkpoint)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+            with recorded_ending(run, trainer, callbacks, config, progress, first=processes.first):
+                trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except KeyboardInterrupt:
             signals.received = signals.received or 2
         finally:
@@ -276,30 +284,6 @@ def _begin(
 def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float, processes: Processes) -> TrainResult:
     """Sum the run up in its folder; the first process writes, all return it."""
     if processes.first:
-        _sum_up(run, reached, config, seconds)
+        sum_up(run, reached, config, seconds)
     processes.wait()
-    return TrainResult(run.path, run.checkpoint("best").path, read_json(run.path / TRAIN_METRICS))
-
-
-def _sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> None:
-    from captune.engine.checkpoints import read_mark
-    from captune.engine.figures import draw_losses
-    from captune.engine.selection import RULES, choose
-
-    best = run.checkpoint("best")
-    history = run.history()
-    losses = [line["loss"] for line in history if "loss" in line]
-    metrics = {
-        "epoch": reached.epoch,
-        "steps": reached.step,
-        "train_runtime": seconds,
-        "train_loss": losses[-1] if losses else None,
-        "best_metric": config.train.best_metric,
-        "selection": {rule: asdict(choice) for rule in RULES if (choice := choose(history, rule)) is not None},
-        "best_checkpoint": best.name,
-        "best_epoch": best.epoch,
-        **{f"eval_{name}": value for name, value in read_mark(best)["scores"].items()},
-    }
-    write_json(run.path / TRAIN_METRICS, metrics)
-    draw_losses(history, run.path / "loss.png")
-    run.write_manifest({**run.manifest(), "finished": True})
+    return TrainResult(run.path, run.checkpoint("best").path, metrics_of(run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from captune.app.train_plan import TrainingPlan, foreseen
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.imports import uncollected
 from captune.core.options import PARTS, GenerationOptions, TrainConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from captune.core.records import ImageRecord
     from captune.engine.features import Features
     from captune.engine.processes import Processes
+    from captune.engine.schedule import EarlyStop
     from captune.engine.trainer import CaptionTrainer
     from captune.engine.validation import Validation
     from captune.models.backbone import Backbone
@@ -104,19 +106,23 @@ def check_best_metric(config: TrainConfig, progress: Progress) -> None:
 
     learn = config.train
     metric_names(learn.validation_metrics)
-    if learn.best_metric == "loss" or not learn.validation_images:
+    rules = {"--best-metric": learn.best_metric}
+    if learn.early_stopping_patience and learn.early_stopping_metric != "auto":
+        rules["--early-stopping-metric"] = learn.early_stopping_metric
+    if set(rules.values()) == {"loss"} or not learn.validation_images:
         return
     tried = measure({"a": "a dog"}, {"a": ["a dog"]}, learn.validation_metrics, resamples=0, progress=progress)
-    wanted = SINGLE.get(learn.best_metric)
-    if wanted in tried.scores or (wanted is None and any(name in tried.scores for name in WEIGHTS)):
-        return
-    others = [rule for rule, name in SINGLE.items() if name in tried.scores or rule == "loss"]
-    why = tried.settings.get("left_out", {}).get(wanted, "It is not among --validation-metrics.")
-    raise CaptuneError(
-        f"Validations will not measure {wanted or 'any of ' + ', '.join(WEIGHTS)}, which --best-metric "
-        f"{learn.best_metric} asks for. {why}",
-        f"Choose another --best-metric ({', '.join(others)}), or other --validation-metrics.",
-    )
+    for flag, rule in rules.items():
+        wanted = SINGLE.get(rule)
+        if rule == "loss" or wanted in tried.scores or (not wanted and any(name in tried.scores for name in WEIGHTS)):
+            continue
+        others = [rule for rule, name in SINGLE.items() if name in tried.scores or rule == "loss"]
+        why = tried.settings.get("left_out", {}).get(wanted, "It is not among --validation-metrics.")
+        raise CaptuneError(
+            f"Validations will not measure {wanted or 'any of ' + ', '.join(WEIGHTS)}, which {flag} "
+            f"{rule} asks for. {why}",
+            f"Choose another {flag} ({', '.join(others)}), or other --validation-metrics.",
+        )
 
 
 def check_shardable(config: TrainConfig, processes: Processes) -> None:
@@ -190,6 +196,19 @@ def validation(
     )
 
 
+def early_stop(run: Run, config: TrainConfig, processes: Processes, progress: Progress) -> EarlyStop:
+    """What ends a training early; the terminal gets what it waits for."""
+    from captune.engine.schedule import EarlyStop
+
+    learn = config.train
+    rule = learn.best_metric if learn.early_stopping_metric == "auto" else learn.early_stopping_metric
+    patience = learn.early_stopping_patience
+    if patience:
+        watched = "the validation loss" if rule == "loss" else rule
+        progress.say(f"Early stopping watches {watched}: {patience} validations without a better one end the training.")
+    return EarlyStop(run, rule, patience, processes)
+
+
 @uncollected()
 def trainer(
     run: Run,
@@ -206,7 +225,7 @@ def trainer(
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
-    from captune.engine.schedule import Schedule, steps_between
+    from captune.engine.schedule import Schedule
     from captune.engine.scst import Guard, NumberedVisits, SelfCritical, SelfCriticalTrainer
     from captune.engine.trackers import TRACKERS
     from captune.engine.trainer import CaptionTrainer
@@ -222,10 +241,14 @@ def trainer(
         clean=data.clean_captions,
     )
     change = Augmentation(learn.seed, data.crop, data.flip, data.color_jitter)
-    every = learn.eval_steps or steps_between(
-        len(visits), learn.batch_size, learn.gradient_accumulation, learn.eval_every, processes.count
-    )
-    callbacks = [Schedule(log_every=learn.logging_steps, validate_every=every), *callbacks]
+    plan = TrainingPlan.of(learn, len(visits), processes.count)
+    least = GenerationOptions(**backbone.generation).min_new_tokens
+    # The end of a caption is no word of it.
+    lengths = [len(each.tokens) - each.given - 1 for visit in visits for each in visit.references] if least else []
+    for sentence in foreseen(learn, plan, least, lengths):
+        progress.warn(sentence)
+    schedule = Schedule(log_every=learn.logging_steps, validate_every=plan.validate_every, save_at=plan.stays)
+    callbacks = [schedule, *callbacks]
     last = run.last()
     for name in learn.trackers:
         if name != "none" and processes.first:
@@ -268,6 +291,7 @@ def trainer(
         best_metric=learn.best_metric,
         rates=part_rates(learn.part_learning_rates),
         keep_checkpoints=learn.keep_checkpoints,
+        stays=plan.stays,
         label_smoothing=learn.label_smoothing,
         recompute=learn.gradient_checkpointing,
         processes=processes,

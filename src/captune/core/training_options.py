@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+from captune.core.epochs import epoch_words
 from captune.core.option import Options, option
 
 # The names of engine/selection.py's rules; metrics by the names of their scores are taken as well.
@@ -93,12 +94,20 @@ class TrainOptions(Options):
     eval_every: float = option(1.0, "Epochs between two validations.", gt=0)
     eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
     keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
+    keep_epochs: Annotated[tuple[str, ...], BeforeValidator(epoch_words)] = option(
+        (), "Epochs whose checkpoints are written and never deleted, such as 2,4,every-10."
+    )
     best_metric: Best = option(
         "auto",
         "What makes a checkpoint best-metric: a rule over all validations (see the training guide), or one metric; "
-        "auto: meteor-centric, for scst cider, for answers vqa-accuracy. Early stopping waits for it too.",
+        "auto: meteor-centric, for scst cider, for answers vqa-accuracy.",
     )
-    early_stopping_patience: int = option(0, "Validations without a better score before training stops; 0: off.", ge=0)
+    early_stopping_patience: int = option(
+        0, "Validations without a better --early-stopping-metric before training stops; 0: off.", ge=0
+    )
+    early_stopping_metric: Best = option(
+        "auto", "What early stopping waits for: loss, or a rule or metric as in --best-metric; auto: what that is."
+    )
     validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
     validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as captune evaluate.")
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)

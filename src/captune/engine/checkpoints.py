@@ -112,13 +112,13 @@ def update_pointers(run: Run, rule: str) -> None:
             run.point(pointer, there[chosen.step].name)
 
 
-def rotate(run: Run, keep: int) -> None:
-    """Delete old checkpoints but the newest `keep` (0: all), the best two, and the untrained start."""
+def rotate(run: Run, keep: int, stays: Callable[[int], bool]) -> None:
+    """Delete old checkpoints but the newest `keep` (0: all), the best two, the untrained start and steps that stay."""
     if keep == 0:
         return
     named = {run.pointed(pointer) for pointer in POINTERS}
     for checkpoint in run.checkpoints()[:-keep]:
-        if checkpoint.name not in named and checkpoint.step > 0:
+        if checkpoint.name not in named and checkpoint.step > 0 and not stays(checkpoint.step):
             # The mark goes first: a half-deleted folder must not count as whole.
             (checkpoint.path / COMPLETE).unlink()
             shutil.rmtree(checkpoint.path, ignore_errors=True)

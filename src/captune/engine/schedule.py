@@ -10,16 +10,17 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from captune.core.endings import Ending
 from captune.core.runs import Run
 from captune.engine.processes import Processes
-from captune.engine.selection import choose
+from captune.engine.selection import SINGLE, choose, shown_score
 
 
 class Schedule(TrainerCallback):
-    """Logs every `log_every` steps, validates and saves every `validate_every` and at the end."""
+    """Logs every `log_every` steps, validates and saves every `validate_every` and at the end; saves at `save_at`."""
 
-    def __init__(self, *, log_every: int, validate_every: int) -> None:
-        self.log_every, self.validate_every = log_every, validate_every
+    def __init__(self, *, log_every: int, validate_every: int, save_at: Callable[[int], bool]) -> None:
+        self.log_every, self.validate_every, self.save_at = log_every, validate_every, save_at
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -27,7 +28,7 @@ class Schedule(TrainerCallback):
         last = state.global_step >= state.max_steps
         control.should_log = last or state.global_step % self.log_every == 0
         due = last or state.global_step % self.validate_every == 0
-        control.should_evaluate = control.should_save = due
+        control.should_evaluate, control.should_save = due, due or self.save_at(state.global_step)
         control.should_training_stop |= last
         return control
 
@@ -40,18 +41,42 @@ class EarlyStop(TrainerCallback):
 
     def __init__(self, run: Run, rule: str, patience: int, processes: Processes) -> None:
         self.run, self.rule, self.patience, self.processes = run, rule, patience, processes
+        self.ending: Ending | None = None
 
-    def exhausted(self) -> bool:
-        """Whether the last `patience` validations in the history brought nothing better."""
+    def exhausted(self) -> Ending | None:
+        """Why training ends, where the last `patience` validations in the history brought nothing better."""
         history = self.run.history()
         best = choose(history, self.rule)
-        since = sum("eval_loss" in line and line["step"] > best.step for line in history) if best else 0
-        return since >= self.patience > 0
+        if best is None:
+            return None
+        later = [line for line in history if "eval_loss" in line and line["step"] > best.step]
+        if not len(later) >= self.patience > 0:
+            return None
+        last = later[-1]
+        score = SINGLE.get(best.rule)
+        value = best.scores.get(score) if score else None
+        figure = f" ({shown_score(score, value)})" if score and value is not None else ""
+        return Ending(
+            "early-stopping",
+            f"early stopping at epoch {last.get('epoch') or 0:g} (step {last['step']}): by {best.rule} the best of all "
+            f"validations is that of epoch {best.epoch:g}{figure}, and the {len(later)} since brought nothing better "
+            f"(--early-stopping-patience {self.patience})",
+            int(last["step"]),
+            float(last.get("epoch") or 0.0),
+            {
+                "metric": best.rule,
+                "best": value,
+                "best_step": best.step,
+                "best_epoch": best.epoch,
+                "patience": self.patience,
+            },
+        )
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        control.should_training_stop |= self.processes.share(self.exhausted())
+        self.ending = self.processes.share(self.exhausted())
+        control.should_training_stop |= self.ending is not None
         return control
 
 
@@ -60,6 +85,7 @@ class Watched(TrainerCallback):
 
     def __init__(self, watch: Callable[[Mapping[str, float]], None]) -> None:
         self.watch = watch
+        self.ending: Ending | None = None
 
     def on_evaluate(
         self,
@@ -69,7 +95,18 @@ class Watched(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
+        try:
+            self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
+        except Exception as error:
+            pruned = type(error).__name__ == "TrialPruned"
+            self.ending = Ending(
+                "pruned" if pruned else "watch",
+                f"{'pruned by the search' if pruned else 'ended from outside'} behind the validation of epoch "
+                f"{state.epoch or 0:g} (step {state.global_step}): {str(error) or type(error).__name__}",
+                state.global_step,
+                float(state.epoch or 0.0),
+            )
+            raise
 
 
 class Saved(TrainerCallback):
@@ -91,6 +128,7 @@ class StopSignals(TrainerCallback):
 
     def __init__(self, processes: Processes) -> None:
         self.received: int | None = None
+        self.ending: Ending | None = None
         self.processes = processes
         self._before: dict[int, Any] = {}
 
@@ -115,10 +153,12 @@ class StopSignals(TrainerCallback):
         if self.processes.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
+            name = signal.Signals(self.received).name
+            self.ending = Ending(
+                "signal",
+                f"stopped by {name} at epoch {state.epoch or 0:.4g} (step {state.global_step})",
+                state.global_step,
+                float(state.epoch or 0.0),
+                {"signal": name},
+            )
         return control
-
-
-def steps_between(visits: int, batch_size: int, accumulation: int, epochs: float, devices: int = 1) -> int:
-    """Optimizer steps in `epochs` epochs, as the trainer counts them; at least one."""
-    batches = -(-visits // (batch_size * devices))
-    return max(1, round(-(-batches // accumulation) * epochs))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from captune.core.endings import Ending
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
 from captune.core.runs import Run
@@ -192,6 +193,7 @@ class Guard(TrainerCallback):
 
     def __init__(self, run: Run, share: float, progress: Progress) -> None:
         self.run, self.share, self.progress = run, share, progress
+        self.ending: Ending | None = None
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -204,4 +206,12 @@ class Guard(TrainerCallback):
                 "training stops; best-metric keeps the better one."
             )
             control.should_training_stop = True
+            self.ending = Ending(
+                "scst-guard",
+                f"scst guard at epoch {state.epoch or 0:g} (step {state.global_step}): CIDEr-D fell from "
+                f"{100 * max(scores):.1f} to {100 * scores[-1]:.1f}, by more than --scst-guard {self.share:g} allows",
+                state.global_step,
+                float(state.epoch or 0.0),
+                {"metric": "cider", "best": max(scores), "now": scores[-1], "share": self.share},
+            )
         return control

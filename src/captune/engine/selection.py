@@ -60,6 +60,13 @@ SINGLE = {
     "vqa-accuracy": "vqa_accuracy",
     "loss": "loss",
 }
+IN_WORDS = {
+    "meteor": "METEOR",
+    "cider": "CIDEr-D",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "vqa_accuracy": "VQA accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,13 @@ def improves(name: str, new: Any, best: Any) -> bool:
         return False
     sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
     return before is None or exceeds(sign * value, sign * before)
+
+
+def shown_score(name: str, value: float) -> str:
+    """A score with its name as readers know it: `validation loss 2.345`, `BLEU-4 12.3` (x 100)."""
+    if name == "loss":
+        return f"validation loss {value:.4g}"
+    return f"{IN_WORDS.get(name, name)} {100 * value:.1f}"
 
 
 def scores_of(line: Mapping[str, Any]) -> dict[str, float]:

@@ -76,6 +76,7 @@ class CaptionTrainer(Trainer):
         best_metric: str,
         rates: Mapping[str, float],
         keep_checkpoints: int,
+        stays: Callable[[int], bool],
         label_smoothing: float,
         recompute: bool,
         processes: Processes,
@@ -94,7 +95,8 @@ class CaptionTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.backbone, self.visits, self.run = backbone, visits, run
         self.order = EpochOrder(len(visits), order_seed)
-        self.validate, self.best_metric, self.keep_checkpoints = validate, best_metric, keep_checkpoints
+        self.validate, self.best_metric = validate, best_metric
+        self.keep_checkpoints, self.stays = keep_checkpoints, stays
         self.rates, self.processes = rates, processes
         self.scores: dict[str, float | None] = {}
         self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
@@ -237,7 +239,7 @@ class CaptionTrainer(Trainer):
             if first:
                 write_checkpoint(self.run, step, epoch, lambda folder: self._fill(folder, optimizer, states), extra)
                 update_pointers(self.run, self.best_metric)
-                rotate(self.run, self.keep_checkpoints)
+                rotate(self.run, self.keep_checkpoints, self.stays)
         self.scores = {}
         self.processes.wait()
 

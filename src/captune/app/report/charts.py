@@ -9,6 +9,7 @@ from captune.app.report.facts import Facts, Model
 from captune.app.report.markup import details, table, text
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
 from captune.app.report.svg import Bar, Line, bars, counted, curves, histogram, ticks
+from captune.core.endings import ending_text
 
 BINS = 24
 
@@ -44,6 +45,13 @@ def training_curves(facts: Facts) -> str:
             line = Line(f"{label(key)} on the validation split", _points(facts.history, f"eval_{key}"), True)
             drawn.append(_figure(name, curves(f"{name} over epochs", [line], x_name="epoch", from_zero=True)))
     return _figures(drawn)
+
+
+def training_end(facts: Facts) -> str:
+    """Why the training ended."""
+    if not facts.manifest or not facts.history:
+        return ""
+    return f'<p class="note">Training ended: {text(ending_text(facts.manifest))}.</p>'
 
 
 def validation_table(facts: Facts) -> str:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from string import Template
 
 from captune import __version__
-from captune.app.report.charts import distributions, score_bars, training_curves, validation_table
+from captune.app.report.charts import distributions, score_bars, training_curves, training_end, validation_table
 from captune.app.report.explorer import explorer, explorer_data
 from captune.app.report.facts import Facts, Picture
 from captune.app.report.markup import beside, details, picture, said, section, table, text
@@ -39,7 +39,7 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int 
     sections = {
         "scores": ("Scores", (beside(html_grid(score_grid(facts)), score_bars(facts)),)),
         "differences": ("Differences", (_differences(facts),)),
-        "training": ("Training", (training_curves(facts), validation_table(facts))),
+        "training": ("Training", (training_end(facts), training_curves(facts), validation_table(facts))),
         "examples": ("Examples", (_galleries(facts, thumbnails),)),
         "looked": ("Where the model looked", (_looked(facts),)),
         "spread": ("Spread over pictures", (distributions(facts),)),

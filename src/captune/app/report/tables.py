@@ -10,6 +10,7 @@ from typing import Any
 from captune.app.report.facts import Facts
 from captune.app.report.scores import LIKELIHOODS, SCALE_NOTE, better, label, p_value, shown, signed
 from captune.app.report.selection import repeated
+from captune.core.endings import ending_text
 
 FILES_NOTE = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
 
@@ -144,6 +145,7 @@ def source_grid(facts: Facts) -> Grid:
     found["Evaluated"] = facts.evaluation.get("created")
     found["Command of the evaluation"] = _command(facts.evaluation.get("command"))
     found["Trained"] = facts.manifest.get("created")
+    found["Training ended"] = ending_text(facts.manifest) if facts.manifest else ""
     found["Command of the training"] = _command(facts.manifest.get("command"))
     found["Trained from"] = facts.manifest.get("model")
     found["Parameters"] = _thousands(facts.manifest.get("parameters"))

@@ -6,6 +6,7 @@ import typer
 
 from captune.cli.flags import CONTEXT, Json
 from captune.cli.terminal import SCALE, hundred, note, out_json, out_table, print_line
+from captune.core.endings import IN_WORDS
 
 if TYPE_CHECKING:
     from captune.app.runs import RunSummary
@@ -64,6 +65,7 @@ def show(
         "created": summary.created,
         "state": summary.state,
         "trained": f"{summary.epochs:g} epochs, {summary.steps} steps",
+        "ended": summary.ended,
         "checkpoints": ", ".join(summary.checkpoints) or "none",
         **summary.pointers,
         "size": _size(summary.size),
@@ -121,7 +123,7 @@ def compare(
     rows = [(f"best {name}", *(_best(run, name) for run in comparison.runs)) for name in scores]
     rows += [
         ("epochs", *(f"{run.epochs:g}" for run in comparison.runs)),
-        ("state", *(run.state for run in comparison.runs)),
+        ("state", *(map(_state, comparison.runs))),
         ("checkpoints", *(str(len(run.checkpoints)) for run in comparison.runs)),
         ("size", *(_size(run.size) for run in comparison.runs)),
     ]
@@ -134,13 +136,19 @@ def _row(run: RunSummary) -> tuple[str, ...]:
     return (
         run.path,
         run.created[:16].replace("T", " "),
-        run.state,
+        _state(run),
         run.model,
         f"{run.epochs:g}",
         *scores,
         str(len(run.checkpoints)),
         _size(run.size),
     )
+
+
+def _state(run: RunSummary) -> str:
+    """Finished or stopped, and why, where that is not the plan."""
+    ordinary = run.reason in ("", IN_WORDS["all-epochs"], IN_WORDS["max-steps"]) or run.problem
+    return run.state if ordinary else f"{run.state}: {run.reason}"
 
 
 def _best(run: RunSummary, name: str) -> str:
