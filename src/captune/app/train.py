@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune.app import train_pieces as pieces
 from captune.app.running import settle
-from captune.app.train_end import metrics_of, record_ending, recorded_ending, sum_up
+from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_text
@@ -193,8 +193,8 @@ def _train(
     patience = pieces.early_stop(run, config, processes, progress)
     spent = patience.exhausted()
     if checkpoint is not None and (checkpoint.step >= planned_steps(checkpoint) or spent):
-        if spent and processes.first:
-            record_ending(run, spent)
+        if processes.first:
+            record_ending(run, spent or all_done(config, checkpoint.step, checkpoint.epoch))
         return _finish(run, checkpoint, config, time.monotonic() - started, processes)
     with StopSignals(processes) as signals:
         callbacks = [*([history] if processes.first else []), patience, signals, *([Watched(watch)] if watch else [])]
