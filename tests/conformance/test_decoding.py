@@ -147,7 +147,9 @@ def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor)
     assert backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip() == caption.text
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs"}, {"num_beams": 3}])
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs", "prompt_in_caption": True}, {"num_beams": 3}]
+)
 @pytest.mark.parametrize("own", [True, False])
 def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
     asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **options)
@@ -155,6 +157,7 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     backbone = replace(backbone, own_decoder=own)
     whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
+    assert all(text.startswith("two dogs") == asked.prompt_in_caption for text in whole)
     pieces = [list(spoken(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)

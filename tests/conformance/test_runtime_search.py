@@ -155,10 +155,13 @@ def test_a_seed_makes_sampling_repeatable(model: ExportedModel, seen: np.ndarray
     assert all(len(each) == (how.get("variations") or how["num_captions"]) for each in first)
 
 
-@pytest.mark.parametrize("how", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs"}, {"num_beams": 3}])
+@pytest.mark.parametrize(
+    "how", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs", "prompt_in_caption": True}, {"num_beams": 3}]
+)
 def test_a_caption_is_spoken_as_it_is_written(model: ExportedModel, seen: np.ndarray, how: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **how)
     whole = [each[0].text for each in model.say(seen[:5], options)]
+    assert all(text.startswith("two dogs") == options.prompt_in_caption for text in whole)
     pieces = [list(spoken(model, seen[n : n + 1], options)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (options.num_beams == 1)

@@ -282,6 +282,17 @@ def test_a_full_disk(here: Path) -> None:
     assert rows() == rows("whole")
 
 
+def test_an_option_that_is_younger_than_a_job_was_at_its_default(here: Path) -> None:
+    job()
+    path = Path("out/_job/manifest.json")
+    manifest = json.loads(path.read_text())
+    del manifest["options"]["generation.prompt_in_caption"]
+    path.write_text(json.dumps(manifest))
+    assert job().whole
+    with pytest.raises(CaptuneError, match="--prompt-in-caption"):
+        job(prompt_in_caption=True)
+
+
 def test_a_damaged_job_says_so(here: Path) -> None:
     job()
     Path("out/_job/pieces.jsonl").write_text("{}\n")

@@ -130,7 +130,9 @@ def test_chat_speaks_of_the_same_options() -> None:
     assert given(user="me", frequency_penalty=0) == {}
     assert given(max_tokens=7, n=2, seed=3) == {"max_new_tokens": 7, "num_captions": 2, "sample_seed": 3}
     assert given(max_completion_tokens=9, max_tokens=7)["max_new_tokens"] == 9
-    assert given(temperature=0) == {}
+    assert given(temperature=0, top_p=0.9, top_k=5) == {"sample": False}
+    assert given(top_p=1) == given() == {}
+    assert given(top_p=0.9) == {"sample": True, "num_beams": 1, "top_k": 0, "top_p": 0.9}
     assert given(temperature=0.5) == {"sample": True, "num_beams": 1, "top_k": 0, "temperature": 0.5}
     assert given(num_beams=4, length_penalty=2.0) == {"num_beams": 4, "length_penalty": 2.0}
     with pytest.raises(ValidationError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune import __version__
 from captune.app.captioner import Captioner
-from captune.core.config import Resolved
+from captune.core.config import Resolved, leaves
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
@@ -144,7 +144,11 @@ def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | 
     found |= {f"run_on.{name}": getattr(values.run_on, name) for name in _RUN_ON}
     size = "job.shard_size"
     found[size] = asked.shard_size if then is None or size in asked.resolved.sources else then.get(size)
-    return found
+    if then is None:
+        return found
+    # An option that is younger than the job was at its default there.
+    default = {leaf.key: leaf.default for leaf in leaves(CaptionConfig).values()}
+    return {key: value for key, value in found.items() if key in then or value != default[key]}
 
 
 def load(asked: Asked, progress: Progress) -> Captioner:

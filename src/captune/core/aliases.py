@@ -178,7 +178,7 @@ ORIGINS = (
             "save_every_n_epochs": _SAVED,
             "network_dim": "--lora r=16,alpha=32.",
             "network_alpha": "--lora r=16,alpha=32.",
-            "start_caption_with": "--prompt WORDS.",
+            "start_caption_with": "--prompt WORDS --prompt-in-caption.",
         },
     ),
     Origin(

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from captune.core.aliases import ANSWERS, canonical, plain
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import Options
+from captune.core.sampling import OF_SAMPLING, with_sampling
 from captune.core.suggestions import about_option
 
 Config = TypeVar("Config", bound=Options)
@@ -100,49 +101,69 @@ def resolve(
     """Merge all sources, the later winning: defaults or `base`, preset, file, environment, flags, `sets`.
 
     `flags` are option names with values (None: not given; a path is its text), `sets` are strings
-    `section.name=value` whose values are YAML. Raises `UsageError` for an unknown key
-    or a value out of range, naming where it came from.
+    `section.name=value` whose values are YAML. A temperature, `top_k` or `top_p` that is given turns `sample` on,
+    unless the same or a later source turns it off. Raises `UsageError` for an unknown key or a value out of range,
+    naming where it came from.
     """
     known = leaves(config)
     tree: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
     sources: dict[str, str] = {}
-    written: dict[tuple[str, str], str] = {}
+    written: dict[tuple[int, str], str] = {}
+    # The source of each value by its number, flags and sets being one.
+    levels: dict[str, int] = {}
 
-    def put(key: str, value: Any, source: str, level: str = "") -> None:
+    def put(key: str, value: Any, source: str, level: int) -> None:
         leaf = find_option(key, known, source)
         instead = ANSWERS.get(f"{plain(key.rpartition('.')[2])}={value}")
         if instead:
             raise UsageError(f"{source}: {value!r} is not allowed.", instead)
-        before = written.setdefault((level or source, leaf.key), key)
-        if before != key:
+        before = written.setdefault((level, leaf.key), key)
+        if before != key and not source.startswith("--set "):
             raise UsageError(f"{source}: '{before}' and '{key}' are the same option.", f"Give '{leaf.name}' once.")
         tree.setdefault(leaf.section, {})[leaf.name] = value
         sources[leaf.key] = source
+        levels[leaf.key] = level
 
     if preset is not None:
         if preset not in presets():
             raise UsageError(f"There is no preset '{preset}'.", did_you_mean(preset, presets()))
         for key, value in _pairs(_yaml(files("captune.core.presets").joinpath(f"{preset}.yaml").read_text(), preset)):
             if key.partition(".")[0] in config.model_fields:
-                put(key, value, f"preset {preset}")
+                put(key, value, f"preset {preset}", 0)
     if file is not None:
         for key, value in _pairs(_yaml(_read(file), str(file))):
-            put(key, value, str(file))
+            put(key, value, str(file), 1)
     for leaf in known.values():
         for variable in leaf.env:
             if (environment or {}).get(variable, "") != "":
-                put(leaf.key, _scalar((environment or {})[variable]), f"environment variable {variable}")
+                put(leaf.key, _scalar((environment or {})[variable]), f"environment variable {variable}", 2)
                 break
     for name, value in (flags or {}).items():
         if value is not None:
             given = os.fspath(value) if isinstance(value, os.PathLike) else value
-            put(name, given, known[name].flag if name in known else name, "flags")
+            put(name, given, known[name].flag if name in known else name, 3)
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: expected KEY=VALUE.", "For example: --set train.epochs=3")
-        put(key.strip(), _scalar(text), f"--set {key}")
+        put(key.strip(), _scalar(text), f"--set {key}", 3)
+    if "sample" in known:
+        _turn_sampling_on(tree.setdefault(known["sample"].section, {}), sources, levels, known["sample"].section)
     return Resolved(_validate(config, tree, sources, known), sources)
+
+
+def _turn_sampling_on(values: dict[str, Any], sources: dict[str, str], levels: dict[str, int], section: str) -> None:
+    """`sample` for what only counts when captions are sampled, by the source that gave it last."""
+    given = {name: levels[f"{section}.{name}"] for name in OF_SAMPLING if f"{section}.{name}" in levels}
+    own, latest = levels.get(f"{section}.sample", -1), max(given.values(), default=-1)
+    if latest < own or latest < 0 or (latest == own < 3):  # a whole configuration in a file says what it means
+        return
+    named = {name: values[name] for name, level in given.items() if level == latest}
+    if own == latest:
+        named["sample"] = values["sample"]
+    if with_sampling({**named, "variations": values.get("variations")}).get("sample") and not values.get("sample"):
+        values["sample"] = True
+        sources[f"{section}.sample"] = sources[f"{section}.{next(iter(named))}"]
 
 
 def find_option(key: str, known: Mapping[str, Leaf], source: str) -> Leaf:

@@ -73,10 +73,12 @@ class GenerationOptions(Options):
         "When the beam search of a picture stops: on: as soon as enough captions have ended; off: when a better one is "
         "unlikely; never: when it is impossible.",
     )
-    sample: bool = option(False, "Draw tokens by chance instead of taking the likeliest.")
-    temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied (with --sample).", gt=0, le=10)
-    top_k: int = option(50, "Draw among this many tokens; 0: all (with --sample).", ge=0)
-    top_p: float = option(1.0, "Draw among the tokens that hold this much probability (with --sample).", gt=0, le=1)
+    sample: bool = option(
+        False, "Draw tokens by chance instead of taking the likeliest; --temperature, --top-k or --top-p turn it on."
+    )
+    temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied; turns --sample on.", gt=0, le=10)
+    top_k: int = option(50, "Draw among this many tokens; 0: all; turns --sample on.", ge=0)
+    top_p: float = option(1.0, "Draw among the tokens that hold this much probability; turns --sample on.", gt=0, le=1)
     sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0)
     num_captions: int = option(
         1, "Captions for each picture: the best of at least as many beams, or samples.", ge=1, le=64
@@ -85,8 +87,11 @@ class GenerationOptions(Options):
         0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
     )
     prompt: str | None = option(
-        None, "Words the caption continues; not repeated in it. Default: the model's own.", max_length=4000
+        None,
+        "Words the caption continues; they stand in it only with --prompt-in-caption. Default: the model's own.",
+        max_length=4000,
     )
+    prompt_in_caption: bool = option(False, "Begin each caption with the words of the prompt that it continues.")
 
 
 class PrepareOptions(Options):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 
@@ -49,6 +51,13 @@ def temperatures(options: GenerationOptions, rows: int) -> list[float]:
     if options.variations:
         return [options.temperature * (FIRST + RISE * step) for step in range(options.variations)]
     return [options.temperature] * rows
+
+
+def with_prompt(prompt: str, words: Sequence[int], tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
+    """A prompt and the caption that continues it, joined as the tokenizer joins their tokens `words` and `tokens`."""
+    alone, whole = decode([*words]).strip(), decode([*words, *tokens]).strip()
+    rest = whole[len(alone) :] if alone and whole.startswith(alone) else f" {decode([*tokens]).strip()}"
+    return f"{prompt.rstrip()}{rest}".strip()
 
 
 def asking(own: str, question: str, prompt: str | None = None) -> str:

@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
-from captune.core.search import asking
+from captune.core.search import asking, with_prompt
 from captune.data.images import MAX_PIXELS
 from captune.data.pictures import Features, stream_pixels
 from captune.data.pixels import Square
@@ -76,8 +76,8 @@ class CaptioningModel(Protocol):
     ) -> list[list[Caption]]:
         """Captions of each picture of pixels (pictures, 3, size, size), uint8, or of its features; the best first.
 
-        `prompts`, one a picture, replace the options' prompt (None: the model's own); a prompt is not repeated in its
-        captions. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+        `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or with
+        it by `prompt_in_caption`. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
         """
         ...
 
@@ -166,10 +166,12 @@ def spoken(model: CaptioningModel, seen: np.ndarray, options: GenerationOptions)
         writing.add_done_callback(lambda _: said.put(None))
         tokens: list[int] = []
         text = ""
+        prompt = model.prompt if options.prompt is None else options.prompt
+        given = model.words(prompt) if options.prompt_in_caption else None
         try:
             while (token := said.get()) is not None:
                 tokens.append(token)
-                now = model.decode(tokens)
+                now = model.decode(tokens) if given is None else with_prompt(prompt, given, tokens, model.decode)
                 # The bytes of a character may come apart.
                 if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
                     yield now[len(text) :]

@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.core.search import check_length, settled
+from captune.core.search import check_length, settled, with_prompt
 from captune.data.pixels import Square
 from captune.data.words import Words
 from captune.runtime.arrays import Array
@@ -105,12 +105,19 @@ class ExportedModel:
         (pictures, captions) of every step of a search without beams.
         """
         options = settled(options)
-        prefixes = [self._prefix(options, prompt) for prompt in prompts or [options.prompt] * len(seen)]
+        asked = prompts or [options.prompt] * len(seen)
+        prefixes = [self._prefix(options, prompt) for prompt in asked]
         found = generate(self.text, self.memory(seen), prefixes, options, self.exported.end, heard)
         return [
-            [Caption(self.decode(tokens), confidence, tuple(tokens)) for tokens, confidence in captions]
-            for captions in found
+            [Caption(self._text(tokens, prompt, options), confidence, tuple(tokens)) for tokens, confidence in captions]
+            for captions, prompt in zip(found, asked, strict=True)
         ]
+
+    def _text(self, tokens: list[int], prompt: str | None, options: GenerationOptions) -> str:
+        if not options.prompt_in_caption:
+            return self.decode(tokens)
+        words = self.prompt if prompt is None else prompt
+        return with_prompt(words, self.words(words), tokens, self.decode)
 
     def _prefix(self, options: GenerationOptions, prompt: str | None) -> list[int]:
         prefix = [self.exported.start, *self.words(self.prompt if prompt is None else prompt)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from captune.core.options import MOST_NEW_TOKENS, GenerationOptions
+from captune.core.sampling import OF_SAMPLING
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
@@ -141,7 +142,9 @@ class ChatRequest(BaseModel):
     max_tokens: MostTokens | None = Field(None, description="`max_new_tokens`.")
     max_completion_tokens: MostTokens | None = Field(None, description="`max_new_tokens`.")
     temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
-    top_p: float | None = Field(None, ge=0, le=1, description="`top_p`.")
+    top_p: float | None = Field(
+        None, ge=0, le=1, description="Below 1 the caption is drawn by chance, as `top_p` says."
+    )
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
     language: str | None = Field(None, description="As in /v1/caption.", max_length=20)
     stream: bool | None = None
@@ -158,7 +161,12 @@ class ChatRequest(BaseModel):
         }
         # A null is as good as nothing, and a top_p of 0 means nothing.
         said = {n: v for n, v in (*said.items(), *named.items()) if v is not None and (n, v) != ("top_p", 0)}
-        if self.temperature:
+        if self.temperature == 0:
+            said = {"sample": False, **{n: value for n, value in said.items() if n not in OF_SAMPLING}}
+        elif self.temperature or said.get("top_p", 1) < 1:
             # OpenAI's defaults beside a temperature: everything may be drawn, and nothing is searched for.
-            said = {"sample": True, "num_beams": 1, "top_k": 0, **said, "temperature": self.temperature}
+            drawn = {"temperature": self.temperature} if self.temperature else {}
+            said = {"sample": True, "num_beams": 1, "top_k": 0, **said, **drawn}
+        elif said.get("top_p") == 1:
+            del said["top_p"]  # clients send it where they mean nothing by it
         return _Searched.model_validate(said).given()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from captune.app.captioner import Captioner
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.core.sampling import as_given
 from captune.data.pictures import read_pixels
 from captune.web.batcher import Batcher
 
@@ -200,14 +201,16 @@ class Hosted:
         return [
             Said(
                 captions,
-                [len(model.words(caption.original or caption.text)) for caption in captions],
-                len(model.words(model.prompt if prompt is None else prompt)),
+                [len(model.words(caption.original or caption.text)) - repeated for caption in captions],
+                before,
             )
             for captions, prompt in zip(found, prompts, strict=True)
+            for before in [len(model.words(model.prompt if prompt is None else prompt))]
+            for repeated in [before if options.prompt_in_caption else 0]
         ]
 
     def _explain(self, riddle: _Riddle) -> list[dict[str, Any]]:
-        options = riddle.options.model_dump()
+        options = as_given(riddle.options)
         return [self.captioner.explain(riddle.picture, caption, **options).to_json() for caption in riddle.captions]
 
     def _speak(self, speech: _Speech) -> None:
@@ -218,7 +221,7 @@ class Hosted:
                 if options.sample_seed is None:
                     options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
             into = {"language": speech.language, "translator": self.translator} if speech.language else {}
-            pieces = self.captioner.speak(speech.pixels, **options.model_dump(), **into)
+            pieces = self.captioner.speak(speech.pixels, **as_given(options), **into)
             if isinstance(pieces, Generator):
                 turns.callback(pieces.close)
             said = ""
@@ -229,7 +232,8 @@ class Hosted:
                 said += piece
         model = self.captioner.model
         prompt = model.prompt if options.prompt is None else options.prompt
-        speech.counted(len(model.words(prompt)), len(model.words(said)))
+        before = len(model.words(prompt))
+        speech.counted(before, len(model.words(said)) - (before if options.prompt_in_caption else 0))
 
 
 def _seeded(options: GenerationOptions) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
+from captune.core.sampling import with_sampling
 from captune.core.search import asking
 from captune.core.serve_options import ServeConfig
 from captune.web.admission import Admission
@@ -86,7 +87,10 @@ class Service:
         and new tokens are at most those that the model has room for behind it.
         """
         own = hosted.captioner.options.generation
-        options = GenerationOptions.model_validate({**own.model_dump(), **given})
+        try:
+            options = GenerationOptions.model_validate({**own.model_dump(), **with_sampling(given)})
+        except UsageError as error:
+            raise Problem(422, error.message, error.hint) from None
         if options.min_new_tokens > options.max_new_tokens:
             raise Problem(422, "min_new_tokens is larger than max_new_tokens.", "Lower the one or raise the other.")
         captions = options.variations or options.num_beams * options.num_captions

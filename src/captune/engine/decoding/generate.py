@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.core.search import check_length, rows_of, settled, temperatures
+from captune.core.search import check_length, rows_of, settled, temperatures, with_prompt
 from captune.engine.decoding.beams import search
 from captune.engine.decoding.penalties import Penalties
 from captune.engine.decoding.rows import Rows
@@ -29,9 +30,9 @@ def generate(
 ) -> list[list[Caption]]:
     """Captions of each picture of memory (pictures, length, width), the best first.
 
-    `prompts`, one a picture, replace the options' prompt (None: the model's own); a prompt is not repeated in its
-    captions. Without `backbone.own_decoder`, or for a family without a `Stepper`, `transformers` searches.
-    `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+    `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or
+    with it by `prompt_in_caption`. Without `backbone.own_decoder`, or for a family without a `Stepper`,
+    `transformers` searches. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
     """
     options = settled(options)
     asked = prompts or [options.prompt] * len(memory)
@@ -59,7 +60,7 @@ def generate(
                 else search_own(backbone, stepper, part, tokens, options, heard)
             )
             for n, captions in zip(these, _captions(backbone, written), strict=True):
-                found[n] = captions
+                found[n] = _behind_prompt(backbone, captions, asked[n]) if options.prompt_in_caption else captions
     return found
 
 
@@ -136,3 +137,14 @@ def _captions(backbone: Backbone, written: Written) -> list[list[Caption]]:
         ]
         for each in zip(written.tokens.tolist(), written.lengths.tolist(), confidence.tolist(), strict=True)
     ]
+
+
+def _behind_prompt(backbone: Backbone, captions: list[Caption], prompt: str | None) -> list[Caption]:
+    """Captions whose texts begin with the words of the prompt; their tokens are as they were."""
+
+    def decode(tokens: list[int]) -> str:
+        return str(backbone.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    words = backbone.prompt if prompt is None else prompt
+    given = backbone.words(words)
+    return [replace(one, text=with_prompt(words, given, one.tokens, decode)) for one in captions]
