@@ -173,6 +173,15 @@ def test_parquet_that_is_broken(tmp_path: Path) -> None:
         records(tmp_path / "data.parquet")
 
 
+@pytest.mark.parametrize("column", ["url", "URL", "image_url"])
+def test_a_table_of_addresses_says_what_to_do(tmp_path: Path, column: str) -> None:
+    pq.write_table(pa.table({column: ["http://127.0.0.1:9/1.jpg"], "caption": ["a"]}), tmp_path / "part-0.parquet")
+    for source in (tmp_path, tmp_path / "part-0.parquet"):
+        with pytest.raises(CaptuneError, match="by address") as caught:
+            records(source)
+        assert "img2dataset" in caught.value.hint
+
+
 def test_webdataset_shards(tmp_path: Path) -> None:
     tar(
         tmp_path / "train-000.tar",

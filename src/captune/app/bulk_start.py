@@ -177,7 +177,8 @@ def _start(asked: Asked, progress: Progress) -> Captioner | None:
     identity, captioner = _identified(asked, None, progress)
     with progress.task("Listing the pictures"):
         recursive = asked.resolved.values.caption.recursive
-        listing = Listing.of(find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size))
+        pieces = find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size, warn=progress.warn)
+        listing = Listing.of(pieces)
         listing.write(asked.store)
     Manifest(
         captune=__version__,

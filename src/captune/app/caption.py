@@ -37,7 +37,7 @@ def caption(
     environment = os.environ if environment is None else environment
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    pieces = list(find_pieces(given, recursive=resolved.values.caption.recursive))
+    pieces = list(find_pieces(given, recursive=resolved.values.caption.recursive, warn=progress.warn))
     return _rows(pieces, model or DEFAULT_MODEL, resolved, explain, progress)
 
 

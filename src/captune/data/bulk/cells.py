@@ -10,24 +10,37 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.data.bulk.pieces import Picture, Unreadable
 from captune.data.bulk.remote import Fetch, is_remote
-from captune.data.formats.columns import IMAGE
+from captune.data.formats.columns import ADDRESS, IMAGE
 from captune.data.images import ImageError
-
-_ADDRESS = ("url", "image_url", "img_url", "image_link")
 
 
 def picture_columns(names: Iterable[str], embedded: Sequence[str], place: str) -> tuple[str, str | None]:
     """The column with the pictures (bytes before paths before addresses), and one with names of embedded ones."""
-    plain = {str(name).strip().lower().replace(" ", "_").replace("-", "_"): str(name) for name in names}
-    stated = next((plain[name] for name in (*IMAGE, *_ADDRESS) if name in plain and plain[name] not in embedded), None)
+    names = [str(name) for name in names]
+    stated = picture_column(name for name in names if name not in embedded)
     if embedded:
         return embedded[0], stated
     if stated is None:
         raise CaptuneError(
-            f"{place}: there is no column of pictures among {', '.join(list(plain.values())[:12])}.",
+            f"{place}: there is no column of pictures among {', '.join(names[:12])}.",
             "Name the one with bytes, paths or addresses 'image' (or image_path, file_name, url).",
         )
     return stated, None
+
+
+def picture_column(names: Iterable[str]) -> str | None:
+    """The column that names pictures: by their paths, else by their addresses."""
+    plain = {_plain(name): name for name in names}
+    return next((plain[name] for name in (*IMAGE, *ADDRESS) if name in plain), None)
+
+
+def is_address_column(name: str) -> bool:
+    """Whether a column holds addresses, by its name."""
+    return _plain(name) in ADDRESS
+
+
+def _plain(name: str) -> str:
+    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def picture_in(where: str, cell: Any, stated: Any, table: str) -> Picture:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -30,12 +32,14 @@ def find_places(
     suffixes: Collection[str] = PICTURE_SUFFIXES,
     what: str = "pictures",
     archives: bool = True,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[Place]:
     """Kind and name of each picture file and archive that the inputs name: each once, in order.
 
     Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
-    `suffixes`) are taken; where it has none, its archives. A file that is named outright is taken
-    whatever its name. Raises `UsageError` where nothing is found.
+    `suffixes`) are taken; where it has none, its archives, but no table of addresses: nothing is
+    fetched that was not named. A file that is named outright is taken whatever its name. `warn` is told
+    what was left alone. Raises `UsageError` where nothing is found.
     """
     given = [os.fspath(item) for item in inputs]
     if not given:
@@ -43,7 +47,7 @@ def find_places(
     several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
     seen: set[str] = set()
     for item in given:
-        for kind, place in _opened(item, recursive, suffixes, what, archives):
+        for kind, place in _opened(item, recursive, _Wanted(suffixes, what, archives, warn or _unheard)):
             if several:
                 if place in seen:
                     continue
@@ -63,16 +67,31 @@ def find_pictures(
     return [place for _, place in places]
 
 
-def _opened(item: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What of a folder is taken: files with these endings, called `what`, and perhaps archives."""
+
+    suffixes: Collection[str]
+    what: str
+    archives: bool
+    warn: Callable[[str], None]
+
+
+def _unheard(text: str) -> None:
+    return None
+
+
+def _opened(item: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+    archives = wanted.archives
     if archives and item.startswith(_ON_HUB):
         yield "datasets", item
     elif remote.is_remote(item):
-        yield from _remote(item, recursive, suffixes, what, archives)
+        yield from _remote(item, recursive, wanted)
     elif os.path.isdir(item):
         if archives and _is_saved_dataset(item):
             yield "datasets", item
         else:
-            yield from _folder(item, walk(item, recursive), suffixes, what, archives)
+            yield from _folder(item, walk(item, recursive), wanted)
     elif is_pattern(item):
         for name in expand(item):
             matched = matches(name)
@@ -83,20 +102,64 @@ def _opened(item: str, recursive: bool, suffixes: Collection[str], what: str, ar
         yield _kind(item, archives), item  # a missing picture becomes a row with its reason
 
 
-def _folder(folder: str, names: Iterable[str], suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+def _folder(folder: str, names: Iterable[str], wanted: _Wanted) -> Iterator[Place]:
     """The pictures of a folder; where there is none, its archives."""
     found = False
-    waiting: list[Place] = []
+    archives: list[Place] = []
     for name in names:
-        if os.path.splitext(name)[1].lower() in suffixes:
+        if os.path.splitext(name)[1].lower() in wanted.suffixes:
             found = True
-            waiting.clear()
             yield FILES, name
-        elif archives and not found and _kind(name, True) != FILES:
-            waiting.append((_kind(name, True), name))
-    if not found and not waiting:
-        raise UsageError(f"There are no {what} in the folder {folder}.", f"Looked for: {' '.join(sorted(suffixes))}.")
-    yield from waiting
+        elif wanted.archives and (kind := _kind(name, True)) != FILES:
+            archives.append((kind, name))
+    if not found and not archives:
+        raise UsageError(
+            f"There are no {wanted.what} in the folder {folder}.", f"Looked for: {' '.join(sorted(wanted.suffixes))}."
+        )
+    yield from _archives_of(folder, archives, wanted.warn, beside=found)
+
+
+def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None], *, beside: bool) -> list[Place]:
+    """The archives of a folder that hold pictures, unless pictures lie beside them; what is left alone is said.
+
+    Tables of addresses are fetched where they are named, not where a folder happens to hold them.
+    """
+    held = {name: _held(kind, name, strict=not beside) for kind, name in archives}
+    taken = [(kind, name) for kind, name in archives if held[name] == "pictures"]
+    addresses = [name for name in held if held[name] == "addresses"]
+    other = [name for name in held if held[name] == "none"]
+    step = f"To fetch them, name the tables: captune caption {shlex.quote(addresses[0])} …" if addresses else ""
+    if beside:
+        if taken:
+            several = _some(name for _, name in taken)
+            warn(f"Archives beside the pictures in {folder} were left alone: {several}. Name them to caption them too.")
+        return []
+    if not taken:
+        words = "tables of their addresses" if addresses else "tables without a column of pictures"
+        raise UsageError(f"{folder} holds no pictures, but {words}: {_some(held)}.", step)
+    if addresses:
+        warn(f"Nothing was fetched for the tables of addresses in {folder}: {_some(addresses)}. {step}")
+    if other:
+        warn(f"Tables without a column of pictures in {folder} were left alone: {_some(other)}.")
+    return taken
+
+
+def _held(kind: str, name: str, *, strict: bool) -> str:
+    from captune.data.bulk.parquet import holds
+
+    if kind != "parquet":
+        return "pictures"
+    try:
+        return holds(name)
+    except CaptuneError:
+        if strict:
+            raise
+        return "none"  # damaged, beside pictures that are not
+
+
+def _some(names: Iterable[str]) -> str:
+    every = [os.path.basename(name) for name in names]
+    return f"{', '.join(every[:3])} and {len(every) - 3:,} more" if len(every) > 3 else ", ".join(every)
 
 
 def walk(folder: str, recursive: bool = True) -> Iterator[str]:
@@ -131,7 +194,8 @@ def _closed(error: OSError) -> NoReturn:
     )
 
 
-def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, archives: bool) -> Iterator[Place]:
+def _remote(url: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+    archives = wanted.archives
     if remote.is_web(url):  # no folders, and ? and * are letters there
         yield from ((_kind(name, archives), name) for name in _expanded(url))
         return
@@ -141,10 +205,10 @@ def _remote(url: str, recursive: bool, suffixes: Collection[str], what: str, arc
             if not matched:
                 raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
             yield from ((_kind(place, archives), place) for place in matched)
-        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in suffixes:
+        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in wanted.suffixes:
             yield _kind(name, archives), name
         elif name.endswith("/") or remote.is_folder(name):
-            yield from _folder(name, remote.walk(name, recursive), suffixes, what, archives)
+            yield from _folder(name, remote.walk(name, recursive), wanted)
         else:
             yield FILES, name
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from captune.core.errors import CaptuneError
 from captune.data.bulk import remote
-from captune.data.bulk.cells import picture_columns, picture_in
+from captune.data.bulk.cells import is_address_column, picture_column, picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
@@ -45,6 +45,30 @@ def read(piece: Piece) -> Iterator[Picture]:
             for lost in range(row, end):
                 where = f"{piece.place}#{lost}"
                 yield Picture(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
+
+
+def holds(place: str) -> Literal["pictures", "addresses", "none"]:
+    """Whether a table has pictures or their paths, only their addresses (`url`, or names that begin with one), or none.
+
+    Raises `CaptuneError` where the file cannot be read.
+    """
+    with _opened(place) as file:
+        schema = file.schema_arrow
+        if embedded_columns(schema):
+            return "pictures"
+        column = picture_column(schema.names)
+        if column is None:
+            return "none"
+        told = is_address_column(column) or any(map(_is_address, _first_cells(file, column)))
+        return "addresses" if told else "pictures"
+
+
+def _is_address(cell: Any) -> bool:
+    return isinstance(cell, str) and remote.is_remote(cell)
+
+
+def _first_cells(file: Any, column: str) -> list[Any]:
+    return next((batch[column].to_pylist() for batch in file.iter_batches(_BATCH, columns=[column])), [])
 
 
 def _rows(file: Any, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -69,18 +69,23 @@ class Unreadable:
 
 
 def find_pieces(
-    inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = True, shard_size: int = SHARD_SIZE
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    shard_size: int = SHARD_SIZE,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[Piece]:
     """The pieces of all inputs, in order, the same each time; no picture is opened.
 
-    Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. Raises
+    Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. `warn` is told what
+    of a folder was left alone. Raises
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
     given = [os.fspath(item) for item in inputs]
     held: list[str] = []
     start = 0
     empty = True
-    for kind, place in find_places(given, recursive=recursive):
+    for kind, place in find_places(given, recursive=recursive, warn=warn):
         if kind == FILES:
             held.append(place)
         if held and (kind != FILES or len(held) == shard_size):

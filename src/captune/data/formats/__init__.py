@@ -131,6 +131,8 @@ def _by_suffix(source: Path) -> tuple[str, str]:
             name = "jsonl" if suffix == ".json" and line.startswith("[") else _BY_SUFFIX[suffix]
             return name, f"its name ends in {suffix}"
         found = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
+    elif places.shards(source, (".parquet", ".pq")):
+        return "parquet", "it holds Parquet files"
     else:
         likely = ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")
         for path in places.caption_files(source, likely, lambda path: True):

@@ -30,6 +30,7 @@ IMAGE = (
     "picture",
     "photo",
 )
+ADDRESS = ("url", "image_url", "img_url", "image_link")
 CAPTION = ("caption", "text", "caption_text", "description", "comment", "sentence", "reference", "alt_text", "title")
 CAPTIONS = ("captions", "references", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
 QUESTION = ("question", "question_text")

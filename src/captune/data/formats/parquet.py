@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.columns import IMAGE, Columns, expected, find_columns
+from captune.data.formats.columns import ADDRESS, IMAGE, Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import Row, group
 from captune.data.formats.places import shards
@@ -17,6 +17,8 @@ from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
 RANK = 20
+# Of bytes beside the usual names of pictures: what img2dataset and others call theirs.
+_BYTES = ("bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes", "image_data", "img_data")
 _BATCH = 16  # rows: a photo may have 20 MB
 
 
@@ -61,6 +63,11 @@ def _checked(paths: list[Path]) -> tuple[Columns, bool]:
             text = str(error).splitlines()[0]
             raise CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.") from None
         columns = _columns(schema)
+        if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
+            raise CaptuneError(
+                f"{path} names its pictures by address ({address}), and prepare fetches nothing.",
+                "Download them first, with img2dataset for example, and prepare what that writes.",
+            )
         if columns is None:
             raise CaptuneError(
                 f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
@@ -86,7 +93,7 @@ def embedded_columns(schema: Any) -> list[str]:
         if (types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
         or (
             (types.is_binary(field.type) or types.is_large_binary(field.type))
-            and field.name.lower() in (*IMAGE, "bytes")
+            and field.name.lower() in (*IMAGE, *_BYTES)
         )
     ]
 
