@@ -1,10 +1,8 @@
-"""Image folders, Parquet, tar shards, saved and streamed data sets, prepared folders."""
+"""Image folders, Parquet, pictures in archives, saved and streamed data sets, prepared folders."""
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,44 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from captune.core.errors import CaptuneError
-from captune.data.formats import FORMATS, find_format, read_source
-from captune.data.source import EmbeddedImage, Problem, SourceRecord
-
-
-def jpeg(number: int, format: str = "JPEG") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 6), (number * 40 % 256, 90, 30)).save(file, format)
-    return file.getvalue()
-
-
-def write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def records(
-    source: Path | str, format: str | None = None
-) -> tuple[str, list[SourceRecord], list[bytes], list[Problem]]:
-    problems: list[Problem] = []
-    name, found = read_source(source, format, problems=problems)
-    listed, contents = [], []
-    for record in found:
-        listed.append(record)
-        contents.append(record.image.read() if isinstance(record.image, EmbeddedImage) else record.image.read_bytes())
-    return name, listed, contents, problems
-
-
-def tar(path: Path, members: dict[str, bytes | str], mode: str = "w") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in members.items():
-            data = content if isinstance(content, bytes) else content.encode()
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+from captune.data.formats import FORMATS, read_source
+from captune.data.source import EmbeddedImage, Problem
+from sources import jpeg, records, tar, write
 
 
 @pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv"])
@@ -81,29 +46,6 @@ def test_image_folder_with_one_table(tmp_path: Path) -> None:
         ("train/1.jpg", "train", ("One", "Uno")),
         ("2.jpg", None, ("Two", "Deux")),
     ]
-
-
-def test_sidecars(tmp_path: Path) -> None:
-    for name in ("train/a.jpg", "train/deep/b.PNG", "test/c.jpg", "test/alone.jpg", "test/empty.jpg"):
-        write(tmp_path / name, jpeg(1))
-    write(tmp_path / "train/a.txt", "A dog, a cat\r\n\r\nEin Straßenhund\r\n")
-    write(tmp_path / "train/deep/b.txt", "A bird")
-    write(tmp_path / "test/c.txt", "\ufeffA fish | two\n")
-    write(tmp_path / "test/empty.txt", " \n")
-    write(tmp_path / "test/lost.txt", "nobody")
-    write(tmp_path / "README.txt", "about")
-    name, found, _, problems = records(tmp_path)
-    assert name == "sidecar"
-    assert [(record.id, record.split, record.references) for record in found] == [
-        ("test/c.jpg", "test", ("A fish | two",)),
-        ("train/a.jpg", "train", ("A dog, a cat", "Ein Straßenhund")),
-        ("train/deep/b.PNG", "train", ("A bird",)),
-    ]
-    assert {(problem.where, problem.reason) for problem in problems} == {
-        ("test/alone.jpg", "there is no alone.txt beside it"),
-        ("test/empty.jpg", "its text file is empty"),
-        ("test/lost.txt", "there is no picture of that name beside it"),
-    }
 
 
 def test_parquet_with_bytes_groups_equal_pictures(tmp_path: Path) -> None:
@@ -180,63 +122,6 @@ def test_a_table_of_addresses_says_what_to_do(tmp_path: Path, column: str) -> No
         with pytest.raises(CaptuneError, match="by address") as caught:
             records(source)
         assert "img2dataset" in caught.value.hint
-
-
-def test_webdataset_shards(tmp_path: Path) -> None:
-    tar(
-        tmp_path / "train-000.tar",
-        {
-            "./0001.jpg": jpeg(1),
-            "./0001.txt": "A dog, a cat\nAgain",
-            "./0001.json": '{"caption": "not this"}',
-            "0002.json": json.dumps({"captions": ["Ünicode", "Two"], "width": 3}),
-            "0002.png": jpeg(2, "PNG"),
-            "0002.cls": "7",
-            "sub/0002.caption": "Fish",
-            "sub/0002.jpeg": jpeg(3),
-            "0004.jpg": jpeg(4),
-            "0005.txt": "no picture",
-            "0006.jpg": jpeg(6),
-            "0006.txt": b"caf\xe9",
-        },
-    )
-    tar(tmp_path / "val-000.tar", {"0001.jpg": jpeg(5), "0001.txt": "A bird"})
-    name, found, contents, problems = records(tmp_path)
-    assert name == "webdataset"
-    assert [(record.id, record.split, record.references) for record in found] == [
-        ("train-000/0001", "train", ("A dog, a cat", "Again")),
-        ("train-000/0002", "train", ("Ünicode", "Two")),
-        ("train-000/sub/0002", "train", ("Fish",)),
-        ("val-000/0001", "val", ("A bird",)),
-    ]
-    assert contents == [jpeg(1), jpeg(2, "PNG"), jpeg(3), jpeg(5)]
-    assert len({record.image.name for record in found}) == 4  # type: ignore[union-attr]
-    assert [problem.where for problem in problems] == [f"train-000.tar, sample 000{n}" for n in (4, 5, 6)]
-    assert len(records(tmp_path / "{train,val}-{000..001}.tar")[1]) == 4
-    assert len(records(tmp_path / "val-000.tar")[1]) == 1
-
-
-def test_webdataset_gzipped_and_cut_off(tmp_path: Path) -> None:
-    tar(tmp_path / "a.tar.gz", {"1.jpg": jpeg(1), "1.txt": "A dog"}, "w:gz")
-    assert records(tmp_path)[0] == "webdataset"
-    tar(
-        tmp_path / "b.tar",
-        {f"{n}.{kind}": jpeg(n) if kind == "jpg" else "A" for n in range(9) for kind in ("jpg", "txt")},
-    )
-    whole = (tmp_path / "b.tar").read_bytes()
-    (tmp_path / "b.tar").write_bytes(whole[:7000])
-    name, found, _, problems = records(tmp_path / "b.tar")
-    assert name == "webdataset"
-    assert 0 < len(found) < 9
-    assert "cut off" in problems[-1].reason
-
-
-def test_a_tar_of_pictures_alone_is_no_data_set(tmp_path: Path) -> None:
-    tar(tmp_path / "images.tar", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
-    with pytest.raises(CaptuneError, match="No captions were recognised"):
-        find_format(tmp_path)
-    with pytest.raises(CaptuneError, match="no sample with a picture and a caption"):
-        records(tmp_path / "images.tar")
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])

@@ -250,54 +250,6 @@ def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found("tables/c.parquet") == [[("tables/c.parquet#0/dog.jpg", b"1")]]
 
 
-def heard(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the pieces that a folder has, and what is said of the rest."""
-    said: list[str] = []
-    return [Path(piece.place).name for piece in find_pieces([str(folder)], warn=said.append)], said
-
-
-@pytest.mark.parametrize("column", ["url", "URL", "image_url", "image"])
-def test_nothing_is_fetched_for_a_table_that_lies_in_a_folder(tmp_path: Path, column: str) -> None:
-    """img2dataset leaves a table of addresses beside each tar, LAION's and DataComp's have nothing else."""
-    table = tmp_path / "00000.parquet"
-    pq.write_table(
-        pa.table({column: ["http://127.0.0.1:9/1.jpg", "http://127.0.0.1:9/2.jpg"], "caption": ["a", "b"]}), table
-    )
-    with pytest.raises(UsageError, match="no pictures, but tables of their addresses: 00000") as caught:
-        heard(tmp_path)
-    assert f"captune caption {table}" in caught.value.hint
-    tar(tmp_path / "00000.tar", samples(2))
-    pieces, (said,) = heard(tmp_path)
-    assert pieces == ["00000.tar"]
-    assert "00000.parquet" in said
-    assert [piece.count for piece in find_pieces([str(table)])] == [2]  # it was named
-    assert [piece.count for piece in find_pieces([str(tmp_path / "*.parquet")])] == [2]
-
-
-def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
-    tar(tmp_path / "a.tar", samples(1))
-    pq.write_table(pa.table({"label": [1]}), tmp_path / "labels.parquet")
-    pieces, (said,) = heard(tmp_path)
-    assert pieces == ["a.tar"]
-    assert "without a column of pictures" in said
-    put(tmp_path / "broken.parquet", b"PAR1")
-    with pytest.raises(CaptuneError, match="not a whole Parquet file"):
-        heard(tmp_path)
-    put(tmp_path / "photo.jpg")  # beside a picture archives are left alone
-    pieces, (said,) = heard(tmp_path)
-    assert pieces == [""]
-    assert "a.tar" in said
-    assert "parquet" not in said
-
-
-@pytest.mark.parametrize("column", ["jpg", "png", "image_bytes", "bytes"])
-def test_bytes_in_a_column_of_another_name(tmp_path: Path, column: str) -> None:
-    """img2dataset's Parquet has `jpg` beside `url`; rows that were not downloaded have none."""
-    pq.write_table(pa.table({"url": ["http://127.0.0.1:9/1.jpg"] * 2, column: [b"1", None]}), tmp_path / "a.parquet")
-    (read,) = found(tmp_path)
-    assert [one for _, one in read] == [b"1", "there is no picture in this row"]
-
-
 def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)

@@ -1,22 +1,27 @@
-"""Pictures with a text file of the same name beside each: one caption a line."""
+"""Pictures with a text file of the same name beside each, one caption a line, or with a JSON file that has captions."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
+from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name, listing
 from captune.data.formats.split_words import WORDS
-from captune.data.formats.text import numbered
+from captune.data.formats.text import caption_text
 from captune.data.source import Problem, SourceRecord
 
-DESCRIPTION = "image folder with a `.txt` beside each picture, one caption a line; `train/`, `val/`, `test/` are splits"
+DESCRIPTION = (
+    "image folder with a `.txt` (or `.caption`, `.json`) beside each picture, one caption a line; "
+    "`train/`, `val/`, `test/` are splits"
+)
 RANK = 5
 _TEXTS = (".txt", ".caption")
+_JSON = ".json"
 _PROBED = 200
 # Texts that lie in such folders and belong to no picture.
 _OTHERS = frozenset(("readme", "license", "licence", "notice", "changelog", "classes", "requirements"))
@@ -30,40 +35,110 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
         if not os.access(folder, os.R_OK):
             continue
         with os.scandir(folder) as entries:
-            for entry in islice(entries, _PROBED):
-                stem, suffix = os.path.splitext(entry.path)
-                if is_image_name(entry.name) and any(os.path.isfile(stem + text) for text in _TEXTS):
-                    return f"{entry.name} has a text file of its name beside it" if suffix else None
+            names = [entry.name for entry in islice(entries, _PROBED)]
+        stems = {os.path.splitext(name)[0] for name in names if _is_text(name)}
+        for name in filter(is_image_name, names):
+            if stems & {name, os.path.splitext(name)[0]} or _has_text(folder / name):
+                return f"{name} has a text file of its name beside it"
+            if _has_captions((folder / name).with_suffix(_JSON)):
+                return f"{name} has a JSON file with its caption beside it"
     return None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
     if not source.is_dir():
         raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds pictures and text files.")
+    return _records(source, problems)
+
+
+def _records(source: Path, problems: list[Problem] | None) -> Iterator[SourceRecord]:
     found = False
     for folder, names in _walk(source):
         relative = folder.relative_to(source)
         split = WORDS.get(relative.parts[0].lower()) if relative.parts else None
-        stems = {os.path.splitext(name)[0] for name in names if is_image_name(name)}
+        texts = [name for name in names if _is_text(name)]
+        beside = _Beside([*texts, *(name for name in names if name.lower().endswith(_JSON))])
         for name in names:
-            stem, suffix = os.path.splitext(name)
+            if not is_image_name(name):
+                continue
             where = (relative / name).as_posix()
-            if is_image_name(name):
-                texts = [folder / (stem + text) for text in _TEXTS if stem + text in names]
-                captions = tuple(line.strip() for _, line in numbered(texts[0])) if _any_text(texts) else ()
-                if captions:
-                    found = True
-                    yield SourceRecord(where, folder / name, captions, split, where)
-                else:
-                    note(problems, where, "its text file is empty" if texts else f"there is no {stem}.txt beside it")
-            elif suffix in _TEXTS and stem not in stems and stem.lower() not in _OTHERS:
-                note(problems, where, "there is no picture of that name beside it")
+            try:
+                text = beside.of(name)
+                if text is None:
+                    raise Unusable(_missing(folder / name))
+                captions = _captions(folder / text)
+            except Unusable as error:
+                note(problems, where, str(error))
+                continue
+            found = True
+            yield SourceRecord(where, folder / name, captions, split, where)
+        for name in texts:
+            if name not in beside.taken and os.path.splitext(name)[0].lower() not in _OTHERS:
+                note(problems, (relative / name).as_posix(), "there is no picture of that name beside it")
     if not found:
-        raise CaptuneError(f"No picture in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")
+        reasons = [f"{problem.where}: {problem.reason}" for problem in (problems or [])[:3]]
+        message = "\n  ".join([f"No picture in {source} has a text file beside it that can be used.", *reasons])
+        raise CaptuneError(message, "Expected dog.jpg and dog.txt.")
 
 
-def _any_text(paths: list[Path]) -> bool:
-    return bool(paths) and paths[0].stat().st_size > 0 and bool(paths[0].read_bytes().strip(b"\xef\xbb\xbf \t\r\n"))
+class _Beside:
+    """The texts of a folder: `dog.txt` and `dog.jpg.txt` are for `dog.jpg`, whatever the case of their endings."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.taken: set[str] = set()
+        self._by_stem: dict[str, list[str]] = {}
+        for name in names:
+            self._by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+
+    def of(self, picture: str) -> str | None:
+        """The text of a picture, None where there is none; raises `Unusable` where two could be meant."""
+        for stem in (picture, os.path.splitext(picture)[0]):
+            texts = self._by_stem.get(stem, [])
+            for ending in (*_TEXTS, _JSON):
+                fitting = [name for name in texts if name.lower().endswith(ending)]
+                self.taken.update(fitting)
+                if len(fitting) > 1:
+                    raise Unusable(f"{' and '.join(fitting)} lie beside it, and nothing says which is meant")
+                if fitting:
+                    self.taken.update(texts)
+                    return fitting[0]
+        return None
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(_TEXTS)
+
+
+def _has_text(picture: Path) -> bool:
+    return any(os.path.isfile(picture.with_suffix(ending)) for ending in _TEXTS)
+
+
+def _has_captions(path: Path) -> bool:
+    try:
+        return bool(path.is_file() and _captions(path))
+    except Unusable:
+        return False
+
+
+def _missing(picture: Path) -> str:
+    text = picture.with_suffix(_TEXTS[0])
+    return f"{text.name} beside it is a folder" if text.is_dir() else f"there is no {text.name} beside it"
+
+
+def _captions(path: Path) -> tuple[str, ...]:
+    """The captions in a file; raises `Unusable` where there are none that can be read."""
+    try:
+        data = path.read_bytes()
+        if not path.name.lower().endswith(_JSON):
+            return caption_lines(data)
+        captions = tuple(caption for caption in map(caption_text, from_json(parsed(data))[0]) if caption)
+        if not captions:
+            raise Unusable("without a caption")
+        return captions
+    except Unusable as error:
+        raise Unusable(f"{path.name} beside it is {error}") from None
+    except OSError as error:
+        raise Unusable(f"{path.name} beside it cannot be read ({error.strerror})") from None
 
 
 def _walk(source: Path) -> Iterator[tuple[Path, dict[str, None]]]:

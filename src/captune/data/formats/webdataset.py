@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.columns import find_columns
+from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
+from captune.data.formats.columns import CAPTION, CAPTIONS, find_columns
 from captune.data.formats.grouping import note
-from captune.data.formats.places import is_image_name, shards
-from captune.data.formats.split_words import split_in, split_named
-from captune.data.formats.text import caption_text, check_file, parse_json
+from captune.data.formats.places import shards
+from captune.data.formats.split_words import split_in
+from captune.data.formats.tar_samples import Pair, Sample, kind_of, paired, read_pictures, scan, stem_of
+from captune.data.formats.text import caption_text, check_file
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 
 DESCRIPTION = (
     "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
 )
 RANK = 20
-_TEXTS = ("txt", "caption", "json")
-_LARGEST_MEMBER = 512 * 1024 * 1024
+
+
+class _Said(NamedTuple):
+    """The captions of a picture, and the split that its JSON names."""
+
+    key: str
+    captions: tuple[str, ...]
+    split: str | None = None
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
@@ -31,7 +38,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
         return None
     try:
         with tarfile.open(paths[0]) as shard:
-            kinds = {_kind(member.name) for member in islice(shard, 20) if member.isfile()}
+            kinds = {kind_of(member.name) for member in islice(shard, 20) if member.isfile()}
     except (OSError, tarfile.TarError, EOFError):
         return None
     return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
@@ -52,113 +59,114 @@ def _records(paths: list[Path], source: Path, problems: list[Problem] | None) ->
     found = False
     for path in paths:
         split = split_in(path.name.split(".")[0]) or split_in(path.parent.name)
-        seen: set[str] = set()
-        for key, members in _samples(path, problems):
-            where = f"{path.name}, sample {key}"
-            if key in seen:
-                note(problems, where, "the key stands twice in the shard")
-                continue
-            seen.add(key)
-            picture = next((name for name in members if is_image_name("x." + name)), None)
-            captions, said = _captions(members, where, problems)
-            if picture is None:
-                note(problems, where, f"has no picture, only {', '.join(members)}")
-            elif captions:
-                found = True
-                name = f"{path.name.split('.')[0]}_{key.replace('/', '_')}.{picture.rpartition('.')[2]}"
-                data = members[picture]
-                image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
-                yield SourceRecord(f"{path.name.split('.')[0]}/{key}", image, captions, said or split, where)
+        shard = path.name.split(".")[0]
+        said: dict[str, _Said] = {}
+        for sample in scan(path, problems):
+            said |= _said(sample, path.name, problems)
+        for picture, data in read_pictures(path, said, problems):
+            key, captions, stated = said[picture]
+            found = True
+            name = f"{shard}_{key.replace('/', '_')}.{picture.rpartition('.')[2]}"
+            image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
+            yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {picture}")
     if not found:
-        raise CaptuneError(f"{source} holds no sample with a picture and a caption.", f"Expected: {DESCRIPTION}.")
+        reasons = [f"{problem.where}: {problem.reason}" for problem in (problems or [])[:3]]
+        raise CaptuneError(
+            "\n  ".join([f"{source} holds no sample with a picture and a caption.", *reasons]),
+            f"Expected: {DESCRIPTION}.",
+        )
 
 
 def _shards(source: Path) -> list[Path]:
     return shards(source, (".tar", ".tar.gz", ".tgz"))
 
 
-def _samples(path: Path, problems: list[Problem] | None) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Keys with their members by what follows the key's first dot; one sample in memory at a time."""
-    key = ""
-    members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r|*") as shard:
-            for member in shard:
-                shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                base = member.name.rpartition("/")[2]
-                if not member.isfile() or base.startswith(".") or not _kind(member.name):
-                    continue
-                here, _, kind = base.partition(".")
-                here = member.name[: -len(base)].removeprefix("./") + here
-                if here != key and members:
-                    yield key, members
-                    members = {}
-                key = here
-                if member.size > _LARGEST_MEMBER:
-                    note(problems, f"{path.name}, {member.name}", f"has {member.size:,} bytes, too many for a picture")
-                    continue
-                file = shard.extractfile(member)
-                assert file is not None
-                members[kind.lower()] = file.read()
-    except (OSError, tarfile.TarError, EOFError) as error:
-        note(problems, path.name, f"the shard cannot be read on after sample {key or 'none'} ({error}); copy it again")
-        return
-    if members:
-        yield key, members
-    if not _ends(path):
-        note(problems, path.name, f"the shard is cut off after sample {key or 'none'}; copy it again")
+def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Said]:
+    """What is said of each picture of a sample; a picture without a caption of its own is a problem."""
+    where = f"{shard}, sample {sample.key}"
+    if not sample.pictures:
+        note(problems, where, f"has no picture, only {', '.join(sample.texts)}")
+        return {}
+    if not sample.texts:
+        for picture in sample.pictures:
+            note(problems, where if len(sample.pictures) == 1 else f"{shard}, {picture}", "has no caption")
+        return {}
+    found = _by_name(sample)
+    rest = Sample(sample.key, [name for name in sample.pictures if name not in found], sample.texts)
+    if not rest.pictures:
+        return found
+    pairs, left = paired(rest)
+    for pair in pairs:
+        try:
+            found[pair.picture] = _captions(pair, rest, found)
+        except Unusable as error:
+            note(
+                problems, where if len(sample.pictures) == 1 else f"{shard}, {pair.picture}", f"its caption is {error}"
+            )
+            continue
+    for picture in left:
+        gone = [pair.picture for pair in pairs if pair.picture in found]
+        went = f"; they went to {', '.join(gone)}" if gone else ""
+        texts = ", ".join(sample.texts)
+        note(problems, f"{shard}, {picture}", f"no text of sample {sample.key} names this picture ({texts}{went})")
+    return found
 
 
-def _ends(path: Path) -> bool:
-    """Whether a tar has its end mark, a block of zeros: tarfile is silent about a missing one."""
-    if path.suffix != ".tar":
-        return True  # a compressed one has its own check
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
-        return not file.read().strip(b"\0")
+def _captions(pair: Pair, sample: Sample, others: dict[str, _Said]) -> _Said:
+    """The first of a picture's texts that has captions (a text's lines; JSON's usual keys)."""
+    reason = Unusable("empty")
+    for name in pair.texts:
+        try:
+            if name.lower().endswith(".json"):
+                texts, split = from_json(parsed(sample.texts[name]))
+            else:
+                texts, split = caption_lines(sample.texts[name]), None
+        except Unusable as error:
+            reason = error
+            continue
+        captions = tuple(caption for caption in map(caption_text, texts) if caption)
+        if len(captions) == len(sample.pictures) > 1 and stem_of(name) != stem_of(pair.picture):
+            raise Unusable(f"one of {len(captions)} in {name}, which does not say whose is which")
+        if captions:
+            return _Said(pair.key, captions, split)
+    raise reason
 
 
-def _kind(name: str) -> str:
-    kind = name.rpartition("/")[2].partition(".")[2].lower()
-    if is_image_name("x." + kind):
-        return "image"
-    return "text" if kind in _TEXTS else ""
-
-
-def _captions(
-    members: Mapping[str, bytes], where: str, problems: list[Problem] | None
-) -> tuple[tuple[str, ...], str | None]:
-    """The captions of a sample (a text's lines; JSON's usual keys) and the split its JSON names."""
-    split = None
-    for kind in _TEXTS:
-        if kind not in members:
+def _by_name(sample: Sample) -> dict[str, _Said]:
+    """What the JSON of a sample of several pictures says of each by its name: a mapping, or a list of rows."""
+    found: dict[str, _Said] = {}
+    if len(sample.pictures) < 2:
+        return found
+    for name, data in sample.texts.items():
+        if not name.lower().endswith(".json"):
             continue
         try:
-            text = members[kind].decode("utf-8-sig")
-            if kind == "json":
-                texts, split = _from_json(parse_json(text))
-            else:
-                texts = text.splitlines()
-        except UnicodeDecodeError as error:
-            note(problems, where, f"its .{kind} is not UTF-8 (byte {error.start})")
-            return (), None
-        except json.JSONDecodeError as error:
-            note(problems, where, f"its .json is not valid JSON ({error.msg})")
-            return (), None
-        captions = tuple(caption for caption in map(caption_text, texts) if caption)
-        if captions:
-            return captions, split
-    note(problems, where, "has no caption" if not any(kind in members for kind in _TEXTS) else "its caption is empty")
-    return (), None
+            value = parsed(data)
+        except Unusable:
+            continue  # told where it is read as the sample's own text
+        for picture in sample.pictures:
+            texts = next((texts for key, texts in _rows(value) if key in _names(picture, sample.key)), None)
+            captions = tuple(caption for caption in map(caption_text, texts or ()) if caption)
+            if captions:
+                found[picture] = _Said(picture.rpartition(".")[0], captions)
+    return found
 
 
-def _from_json(value: Any) -> tuple[list[str], str | None]:
-    if isinstance(value, str):
-        return [value], None
+def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """Names and captions of pictures, as JSON may list them."""
     if isinstance(value, list):
-        return [text for text in value if isinstance(text, str)], None
-    columns = find_columns(value, image="") if isinstance(value, dict) else None
-    if columns is None:
-        return [], None
-    said = value.get(columns.split) if columns.split else None
-    return columns.texts(value), split_named(said) if isinstance(said, str) else None
+        for row in value:
+            columns = find_columns(row) if isinstance(row, dict) else None
+            if columns is not None:
+                yield str(row.get(columns.image)), columns.texts(row)
+    elif isinstance(value, dict):
+        inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
+        for key, said in inner.items():
+            yield str(key), from_json(said)[0]
+
+
+def _names(picture: str, key: str) -> set[str]:
+    """How JSON may name a picture of a sample: whole, without folders, without the key, without the ending."""
+    alone = PurePosixPath(picture).name
+    behind = picture[len(key) + 1 :]
+    return {picture, alone, behind, alone.rpartition(".")[0], behind.rpartition(".")[0]} - {""}
