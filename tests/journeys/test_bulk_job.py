@@ -214,11 +214,47 @@ def test_tables_in_shards(here: Path, format: str) -> None:
 
 def test_sidecars(here: Path) -> None:
     job(format="sidecar")
-    texts = sorted(path.name for path in Path("out/pics").iterdir())
+    texts = sorted(path.name for path in Path("out/pics").glob("*.txt"))
     assert texts == [f"{number:03}.txt" for number in range(20) if number not in (3, 17)]
     Path("pics/003.png").write_bytes(Path("pics/001.png").read_bytes())
     job(format="sidecar", retry_failed=True)
     assert Path("out/pics/003.txt").read_text() == "a picture of something that is green\n"
+
+
+def test_corrected_sidecars_outlive_a_new_start(here: Path) -> None:
+    job(format="sidecar")
+    corrected = [Path(f"out/pics/{number:03}.txt") for number in (0, 5)]
+    for path in corrected:
+        path.write_text("by hand\n")
+    for restart in (False, True):
+        report = job(format="sidecar", restart=restart)
+        assert report.preserved == (2 if restart else 0)  # a finished job does nothing
+        assert [path.read_text() for path in corrected] == ["by hand\n"] * 2
+    job(format="sidecar", existing="append")
+    assert corrected[0].read_text().splitlines()[0] == "by hand"
+    assert len(corrected[0].read_text().splitlines()) == 2
+    job(format="sidecar", existing="replace")
+    assert not any("by hand" in path.read_text() for path in corrected)
+
+
+def test_corrected_rows_of_a_file_are_in_it_again(here: Path, loaded: list[FakeCaptioner]) -> None:
+    job("captions.csv", format="csv")
+    first = Path("captions.csv").read_text()
+    Path("captions.csv").write_text(
+        first.replace("pics/001.png,a picture of something that is green", "pics/001.png,grass")
+    )
+    assert job("captions.csv", format="csv").preserved == 1
+    again = Path("captions.csv").read_text()
+    assert "pics/001.png,grass," in again
+    assert len(again.splitlines()) == len(first.splitlines())
+    Path("captions.csv").write_text("item;price\napple;3\n")
+    before = len(loaded)
+    with pytest.raises(CaptuneError, match="holds more than captune wrote"):
+        job("captions.csv", format="csv")
+    assert len(loaded) == before  # said before the work
+    assert not Path("captions.csv.job").exists()
+    job("captions.csv", format="csv", existing="replace")
+    assert Path("captions.csv").read_text() == first
 
 
 def test_a_folder_that_vanishes_stops_the_job(here: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.data.writers import WRITERS, CaptionRow, open_writer
-from captune.data.writers.sidecar import SidecarWriter
+from captune.data.writers.existing import LEDGER
 
 CONTROL = "bell \x07 and nul \x00"
 ODD = [
@@ -176,12 +176,12 @@ def test_txt_keeps_step_with_the_pictures() -> None:
 
 @pytest.mark.parametrize("format", ["text", "json", "csv", "xml"])
 def test_after_an_error_there_is_no_file(format: str, tmp_path: Path) -> None:
-    path = tmp_path / f"out.{format}"
-    path.write_text("from before")
+    path = written(format, tmp_path / f"out.{format}", [good("from", "before")])
+    before = path.read_bytes()
     with pytest.raises(ConnectionError, match="gone"):
         cut_off(format, path, ConnectionError("gone"))
-    assert path.read_text() == "from before"
-    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == [LEDGER, path.name]
 
 
 def test_a_parquet_job_that_fails_leaves_no_file(tmp_path: Path) -> None:
@@ -237,30 +237,6 @@ def test_sidecars(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "one/a.txt": "first line\nsecond\n",
         "two/a.txt": "elsewhere\n",
     }
-
-
-def test_a_sidecar_that_says_something_else_stays(tmp_path: Path) -> None:
-    image = str(tmp_path / "a.jpg")
-    (tmp_path / "a.txt").write_text("by hand\n")
-    with open_writer("sidecar") as writer:
-        writer.write(good(image, "by hand"))  # the same text is no conflict
-    with open_writer("sidecar") as writer, pytest.raises(CaptuneError, match="already exists"):
-        writer.write(good(image, "by a model"))
-    assert (tmp_path / "a.txt").read_text() == "by hand\n"
-    with SidecarWriter(None, io.StringIO(), overwrite=True) as writer:
-        writer.write(good(image, "by a model"))
-    assert (tmp_path / "a.txt").read_text() == "by a model\n"
-
-
-def test_sidecars_of_the_longest_names(tmp_path: Path) -> None:
-    names = ["日" * 83 + "b.jpg", "日" * 83 + "c.jpg", "x" * 251 + ".jpg", "x" * 251 + ".png", "n" * 255]
-    with open_writer("sidecar") as writer:
-        for name in names:
-            writer.write(good(str(tmp_path / name), name[-5:]))
-    found = {path.name: path.read_text().strip() for path in tmp_path.iterdir()}
-    assert sorted(found.values()) == sorted(name[-5:] for name in names)
-    assert all(found[f"{name[:-4]}.txt"] == name[-5:] for name in names[:3])
-    assert writer.notes[0].startswith("2 sidecars have a shorter name")  # type: ignore[attr-defined]
 
 
 def test_a_sidecar_needs_a_folder_to_lie_in(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
 from captune.data.bulk.store import open_store
-from captune.data.writers import WRITERS
+from captune.data.writers import WRITERS, check_existing
 from captune.data.writers.writer import file_in, is_folder
 
 MANY_FILES = ("sidecar", "tar", "xmp")  # formats that are files in a folder, made when all shards are there
@@ -77,6 +77,8 @@ def caption_job(
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     asked, ending = _asked(tuple(os.fspath(item) for item in given), os.fspath(out), model or DEFAULT_MODEL, resolved)
+    if ending is not None:
+        check_existing(ending.format, ending.out, asked.existing)
     if resolved.values.job.dry_run:
         return _dry(asked, os.fspath(out), progress)
     with begun(asked, progress) as job:
@@ -129,11 +131,13 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
         store.delete(REPORT)
         captioned = _caption(job, sorted({*todo, *again}), again, progress)
     elif REPORT in store.names() and not job.asked.temporary:
-        progress.say(f"The job in {out} is finished.")
-        duplicates = json.loads(store.read(REPORT))["duplicates"]
-        return report_of(job, out, count(job, done), started, duplicates=duplicates, new=_newer(job, progress))
-    counted, duplicates = finish(job, ending, progress)
-    return report_of(job, out, counted, started, captioned, duplicates, new)
+        before = json.loads(store.read(REPORT))
+        if ending is None or job.asked.existing in ("keep", before.get("existing")):
+            progress.say(f"The job in {out} is finished.")
+            counted = count(job, done)
+            return report_of(job, out, counted, started, duplicates=before["duplicates"], new=_newer(job, progress))
+    counted, duplicates, preserved = finish(job, ending, progress)
+    return report_of(job, out, counted, started, captioned, duplicates, new, preserved)
 
 
 def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:

@@ -16,6 +16,7 @@ from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
 from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import shard_name
 from captune.data.writers import PieceWriter, open_writer
+from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
 
@@ -52,16 +53,16 @@ def write_failures(job: Job, progress: Progress) -> dict[int, Counted]:
         return _write_failures(job)
 
 
-def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[int, Counted], int | None]:
+def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[int, Counted], int | None, int]:
     """List failures and, where all shards are in their place, duplicates; make what the job ends in; say it is done.
 
-    Returns what the shards hold, and the number of duplicates.
+    Returns what the shards hold, the number of duplicates, and that of a person's captions that stayed.
     """
     store = job.asked.store
     with waiting(store, "end", progress):
         counted = _write_failures(job)
         if len(counted) < len(job.listing):
-            return counted, None
+            return counted, None, 0
         alike = None
         if not job.asked.temporary:
             with progress.task("Looking for near-duplicates"):
@@ -70,15 +71,16 @@ def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[in
                 progress.warn(f"Near-duplicates are looked for among up to {MOST_COMPARED:,} pictures; these are more.")
             else:
                 _write_alike(job, alike)
-        if ending is not None:
-            _merge(job, ending, progress)
+        preserved = 0 if ending is None else _merge(job, ending, progress)
         report: dict[str, Any] = {
             "pictures": sum(each.rows for each in counted.values()),
             "failed": sum(len(each.failed) for each in counted.values()),
             "duplicates": None if alike is None else len(alike),
         }
+        if ending is not None:
+            report["existing"] = job.asked.existing
         store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
-        return counted, report["duplicates"]
+        return counted, report["duplicates"], preserved
 
 
 def remove(job: Job) -> None:
@@ -94,10 +96,11 @@ def remove(job: Job) -> None:
         raise disk_error(error, store.place) from error
 
 
-def _merge(job: Job, ending: Ending, progress: Progress) -> None:
+def _merge(job: Job, ending: Ending, progress: Progress) -> int:
+    """Write what the job ends in; returns how many captions of a person stayed."""
     with (
         progress.task(f"Writing {ending.out}", job.listing.pictures()) as task,
-        open_writer(ending.format, ending.out) as writer,
+        open_writer(ending.format, ending.out, existing=job.asked.existing) as writer,
     ):
         for number, piece in enumerate(job.listing):
             rows = [replace(row, flags=None, model=job.asked.model) for row in rows_of(job, number)]
@@ -109,6 +112,8 @@ def _merge(job: Job, ending: Ending, progress: Progress) -> None:
             task.advance(len(rows))
     for remark in getattr(writer, "notes", ()):
         progress.say(remark)
+    existing: Existing | None = getattr(writer, "existing", None)
+    return 0 if existing is None else existing.preserved
 
 
 def _write_failures(job: Job) -> dict[int, Counted]:

@@ -19,7 +19,8 @@ class JobReport:
     `out` is where the captions are, `pictures` how many the part has (None where only reading tells), `done` those in
     whole shards, `failed` those of them without a caption, which `failures` lists; `captioned` and `seconds` are of
     this run. `shards` of the part are in their place to the number of `shards_done`; `whole`: all parts are.
-    `duplicates` pairs look alike (None: not looked for), `new` files have come to the inputs since the job began.
+    `duplicates` pairs look alike (None: not looked for), `new` files have come to the inputs since the job began,
+    `preserved` captions that captune did not write stayed as they were (`existing`).
     """
 
     out: str
@@ -34,6 +35,7 @@ class JobReport:
     failures: str | None = None
     duplicates: int | None = None
     new: int = 0
+    preserved: int = 0
 
     @property
     def rate(self) -> float:
@@ -52,6 +54,7 @@ def report_of(
     captioned: int = 0,
     duplicates: int | None = None,
     new: int = 0,
+    preserved: int = 0,
 ) -> JobReport:
     mine = [counted[number] for number in job.numbers if number in counted]
     failed = sum(len(each.failed) for each in mine)
@@ -68,4 +71,5 @@ def report_of(
         failures=f"{job.asked.store.place}/{FAILURES}" if failed and not job.asked.temporary else None,
         duplicates=duplicates,
         new=new,
+        preserved=preserved,
     )

@@ -19,6 +19,7 @@ from captune.data.bulk.names import JOB, MANIFEST, REPORT
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
 from captune.data.bulk.store import Held, Store
+from captune.data.writers.existing import Mode
 
 if TYPE_CHECKING:
     from captune.engine.identity import Identity
@@ -47,6 +48,11 @@ class Asked:
     @property
     def inputs(self) -> Inputs:
         return Inputs.of(self.given)
+
+    @property
+    def existing(self) -> Mode:
+        """What becomes of a person's words where captions go."""
+        return self.resolved.values.caption.existing
 
     @property
     def shard_size(self) -> int:

@@ -163,6 +163,11 @@ class CaptionOptions(Options):
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
     in_place: bool = option(False, "With --format xmp: put the captions into the pictures themselves, not into copies.")
+    existing: Literal["keep", "replace", "append", "prepend"] = option(
+        "keep",
+        "Words that captune did not write, where a caption goes (sidecars, alt text, rows of a file): keep or replace "
+        "them, append or prepend the caption to them.",
+    )
     batch_size: int = option(8, "Pictures captioned at once.", ge=1)
     workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")

@@ -68,9 +68,11 @@ def row_of(value: Any, where: str) -> CaptionRow:
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
     first = {"text": value["caption"], "confidence": value.get("confidence"), "original": value.get("original")}
     try:
+        listed = list(value.get("captions") or [first])
+        if listed[0]["text"] != first["text"]:  # somebody corrected the one and not the other
+            listed[0] = first
         captions = tuple(
-            Caption(str(one["text"] or ""), _number(one["confidence"]), original=one.get("original"))
-            for one in value.get("captions") or [first]
+            Caption(str(one["text"] or ""), _number(one["confidence"]), original=one.get("original")) for one in listed
         )
     except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", EXPECTED) from None

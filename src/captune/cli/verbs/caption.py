@@ -79,7 +79,9 @@ def caption(
     )
     good = bad = 0
     bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
-    with open_writer(options.format, out, live_stdout(), in_place=options.in_place) as writer:
+    with open_writer(
+        options.format, out, live_stdout(), in_place=options.in_place, existing=options.existing
+    ) as writer:
         for row in rows:
             if bare:
                 for said in row.captions:

@@ -44,6 +44,14 @@ class RemoteStore:
             data: bytes = self._fs.cat_file(self._path(name))
             return data
 
+    def find(self, name: str) -> bytes | None:
+        with explained(self._address(name)):
+            try:
+                data: bytes = self._fs.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+            return data
+
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self._path(name)
         folder, _, base = target.rpartition("/")

@@ -31,6 +31,9 @@ class Store(Protocol):
     def read(self, name: str) -> bytes:
         """A whole file; raises `CaptuneError` where it cannot be read."""
 
+    def find(self, name: str) -> bytes | None:
+        """A whole file, in a folder below as well, or None where there is none."""
+
     def publish(self, name: str, data: bytes | Path) -> None:
         """Put a file in its place, at once or not at all; raises `CaptuneError` where that is not possible."""
 
@@ -81,6 +84,9 @@ class LocalStore:
             raise CaptuneError(
                 f"Cannot read {self.folder / name}: {error.strerror}.", "Start the job anew with --restart."
             ) from None
+
+    def find(self, name: str) -> bytes | None:
+        return self.read(name) if (self.folder / name).is_file() else None
 
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self.folder / name

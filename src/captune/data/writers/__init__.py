@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TextIO
 
 from captune.core.errors import UsageError
 from captune.core.tables import Table
 from captune.data.bulk.remote import is_remote
+from captune.data.writers.existing import Existing, Mode
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import PieceWriter, Writer
 
-__all__ = ["WRITERS", "CaptionRow", "PieceWriter", "Writer", "open_writer"]
+__all__ = ["WRITERS", "CaptionRow", "PieceWriter", "Writer", "check_existing", "open_writer"]
 
 WRITERS = Table(
     "output format",
@@ -40,6 +42,7 @@ def open_writer(
     stream: TextIO | None = None,
     *,
     in_place: bool = False,
+    existing: Mode = "keep",
 ) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
@@ -48,9 +51,13 @@ def open_writer(
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
     exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
     is put there in the end. With `in_place` the pictures themselves are changed (`xmp`
-    alone). Raises `UsageError` for an unknown format.
+    alone). `existing` says what becomes of a person's words that stand there already.
+    Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
+    standing = Existing(existing)
+    if "existing" in signature(writer).parameters:  # writers of other packages may know nothing of it
+        writer = partial(writer, existing=standing)
     if in_place:
         if format != "xmp":
             raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
@@ -59,7 +66,15 @@ def open_writer(
         from captune.data.writers.uploaded import UploadedPieceWriter, UploadedWriter
 
         kind = UploadedPieceWriter if issubclass(WRITERS[format], PieceWriter) else UploadedWriter
-        return kind(writer, os.fspath(out), sys.stdout if stream is None else stream)
+        return kind(writer, os.fspath(out), sys.stdout if stream is None else stream, standing)
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)
     return made
+
+
+def check_existing(format: str, out: str | os.PathLike[str], existing: Mode = "keep") -> None:
+    """Raise `CaptuneError` where a writer would find in the end that a file of this machine stands in its way."""
+    if not is_remote(os.fspath(out)):
+        check = getattr(open_writer(format, out, existing=existing), "check", None)
+        if check is not None:
+            check()

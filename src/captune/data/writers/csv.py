@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from captune.data.writers.row import CaptionRow
+from captune.data.writers.row import CaptionRow, known
 from captune.data.writers.writer import TextFormatWriter
 
 COLUMNS = ("image", "caption", "confidence", "status", "error")
@@ -32,7 +32,11 @@ def lines(row: CaptionRow) -> str:
     behind = (row.status, row.error) if row.flags is None else (row.status, row.error, " ".join(row.flags))
     if not row.captions:
         return line((row.image, None, None, *behind))
-    return "".join(line((row.image, c.text, repr(c.confidence), *behind)) for c in row.captions)
+    return "".join(line((row.image, c.text, _shown(c.confidence), *behind)) for c in row.captions)
+
+
+def _shown(confidence: float) -> str | None:
+    return None if known(confidence) is None else repr(confidence)
 
 
 def line(values: Iterable[str | None]) -> str:

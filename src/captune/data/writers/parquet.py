@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.core.files import disk_error
+from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import OutputFile, encodable, file_in, needs_file
 
@@ -25,9 +26,10 @@ class ParquetWriter:
 
     suffix = "parquet"
 
-    def __init__(self, out: Path | None, stream: TextIO) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
         if out is None:
             raise needs_file("Parquet", "captions.parquet")
+        self.existing = existing or Existing()
         self.path = file_in(out, self.suffix)
         self._output = OutputFile()
         self._held: list[CaptionRow] = []
@@ -35,10 +37,27 @@ class ParquetWriter:
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        self._parquet = pq.ParquetWriter(self._output.open(self.path, "wb"), schema())
+        from captune.data.caption_files import READERS
+
+        file = self._output.open(self.path, self.existing, READERS[".parquet"], "wb")
+        self._parquet = pq.ParquetWriter(file, schema())
         return self
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know in the end."""
+        return self.existing.notes
+
+    def check(self) -> None:
+        """Raise `CaptuneError` where a file stands that could not be joined in the end."""
+        from captune.data.caption_files import READERS
+
+        OutputFile().stand(self.path, self.existing, READERS[".parquet"])
+
     def write(self, row: CaptionRow) -> None:
+        self._write(self._output.joined(row))
+
+    def _write(self, row: CaptionRow) -> None:
         self._held.append(row)
         if len(self._held) == ROWS_PER_GROUP:
             self._write_group()
@@ -48,6 +67,8 @@ class ParquetWriter:
     ) -> None:
         try:
             if kind is None:
+                for row in self._output.rest():
+                    self._write(row)
                 self._write_group()
             self._parquet.close()
         except BaseException as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -35,7 +36,7 @@ class CaptionRow:
         row: dict[str, Any] = {
             "image": self.image,
             "caption": first.text if first else None,
-            "confidence": first.confidence if first else None,
+            "confidence": known(first.confidence) if first else None,
             "status": self.status,
             "error": self.error,
         }
@@ -50,5 +51,10 @@ class CaptionRow:
 
 def caption_json(caption: Caption) -> dict[str, Any]:
     """`text`, `confidence`, and `original` of a translated caption."""
-    said: dict[str, Any] = {"text": caption.text, "confidence": caption.confidence}
+    said: dict[str, Any] = {"text": caption.text, "confidence": known(caption.confidence)}
     return said if caption.original is None else {**said, "original": caption.original}
+
+
+def known(confidence: float) -> float | None:
+    """A confidence, or None for a caption of a person, which has none."""
+    return None if math.isnan(confidence) else confidence

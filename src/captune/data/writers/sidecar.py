@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from captune.core.errors import CaptuneError
-from captune.core.files import write_text
+from captune.core.files import atomic_write, disk_error
 from captune.core.names import fitted
+from captune.data.writers.existing import Existing, digest
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
 
 
 class SidecarWriter:
-    """`photo.txt` beside `photo.jpg`, one caption a line; a failed picture gets none.
+    """`photo.txt` beside `photo.jpg`, one caption a line; a failed image gets none.
 
-    With an output folder the files go there, in the folders that the pictures lie in
-    (seen from the working folder; pictures elsewhere by their whole path). Where
-    `photo.jpg` and `photo.png` lie together, the second gets `photo.png.txt`. A file that
-    already says something else raises `CaptuneError` and stays, unless `overwrite` is set.
+    With an output folder the files go there, in the folders that the images lie in
+    (relative to the working folder; images elsewhere by their whole path). Where
+    `photo.jpg` and `photo.png` lie together, the second gets `photo.png.txt`. Lines that captune
+    did not write stay, unless `existing` says otherwise.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO, *, overwrite: bool = False) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
         self.out = out
-        self.overwrite = overwrite
+        self.existing = existing or Existing()
         self._written: dict[Path, str] = {}
         self._shortened: list[Path] = []
 
     @property
     def notes(self) -> list[str]:
-        """What the reader should know in the end."""
+        """What the user should know in the end."""
         if not self._shortened:
-            return []
+            return self.existing.notes
         count, first = len(self._shortened), self._shortened[0]
-        return [f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}."]
+        return [
+            *self.existing.notes,
+            f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}.",
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -44,18 +49,39 @@ class SidecarWriter:
         if not row.captions:
             return
         path = self._path(row.image)
-        text = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)
-        if path.exists() and not self.overwrite and path not in self._written:
-            if path.read_bytes() != text.encode():
-                raise CaptuneError(
-                    f"{path} already exists and says something else.",
-                    "Move it away, or write the sidecars into another folder: --out DIR",
-                )
-        else:
-            write_text(path, text)
-        self._written[path] = os.path.abspath(row.image)
         if path.stem not in (Path(row.image).stem, Path(row.image).name):
             self._shortened.append(path)
+        self.existing.fetch(path)
+        captions = [encodable(one_line(caption.text)) for caption in row.captions]
+        before = _read(path)
+        after = self._after(path, before, captions)
+        if after is not None and after != before:
+            self.existing.ledger(path.parent).add(digest(path.name, caption) for caption in captions)
+            with atomic_write(path, "wb") as file:
+                file.write(after)
+        self._written[path] = os.path.abspath(row.image)
+
+    def _after(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
+        """What the file is to hold; None: a person's words are to stay as they are."""
+        encoding = _encoding(before)
+        lines = before.decode(encoding).splitlines(keepends=True)
+        ledger = self.existing.ledger(path.parent)
+        own = [not line.strip() or ledger.has(path.name, line) for line in lines]
+        words = [one_line(line) for line, of_captune in zip(lines, own, strict=True) if not of_captune]
+        joined = self.existing.joined(words, captions)
+        if not words or self.existing.mode == "replace":
+            return "".join(f"{caption}\n" for caption in joined).encode()
+        if joined == words:
+            return None
+        end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+        # A person's lines go in as they were, empty ones between them as well.
+        standing = "".join(line for line in lines if not line.strip() or not ledger.has(path.name, line))
+        new = "".join(caption + end for caption in captions if caption not in words)
+        if self.existing.mode == "append":
+            text = standing + ("" if standing.endswith(("\n", "\r")) else end) + new
+        else:
+            text = new + standing
+        return encodable(text, encoding).encode(encoding)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,3 +114,21 @@ def inside(picture: Path) -> Path:
     """A picture's path as seen from the working folder, or from the root of the file system."""
     here = Path.cwd()
     return picture.relative_to(here) if picture.is_relative_to(here) else picture.relative_to(picture.anchor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _encoding(data: bytes) -> str:
+    """How a text file of any origin is encoded; what is no Unicode is taken byte by byte."""
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if utf16 else "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return encoding

@@ -11,15 +11,24 @@ from typing import Any, Self, TextIO
 
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
+from captune.data.writers.existing import LEDGER, Existing
 from captune.data.writers.row import CaptionRow
 
 
 class UploadedWriter:
     """Any writer whose files go elsewhere. After an error nothing is put there."""
 
-    def __init__(self, writer: Any, out: str, stream: TextIO) -> None:
+    def __init__(self, writer: Any, out: str, stream: TextIO, existing: Existing) -> None:
         self._writer, self._out, self._stream = writer, out.rstrip("/"), stream
         self._stack = ExitStack()
+        self._fetched: dict[Path, bytes] = {}
+        self.existing = existing
+        existing.fetch = self._fetch
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know in the end."""
+        return list(getattr(self._open, "notes", ()))
 
     def __enter__(self) -> Self:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="captune-")))
@@ -42,12 +51,25 @@ class UploadedWriter:
             if kind is None:
                 self._send()
 
+    def _fetch(self, path: Path) -> None:
+        """Bring what stands there now, so that the writer finds it in its folder."""
+        if path in self._fetched or path.exists():
+            return
+        found = open_store(self._parent).find(path.relative_to(self._folder).as_posix())
+        self._fetched[path] = b"" if found is None else found
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(found)
+
     def _send(self) -> None:
-        """Put what was written in its place, and make room."""
+        """Put what was written in its place, digests before what they speak of, and make room."""
         store = open_store(self._parent)
-        for path in sorted(self._folder.rglob("*")):
-            if path.is_file():
+        for path in sorted(self._folder.rglob("*"), key=lambda path: (path.name != LEDGER, path)):
+            if not path.is_file():
+                continue
+            if self._fetched.get(path) != path.read_bytes():
                 store.publish(path.relative_to(self._folder).as_posix(), path)
+            if path.name != LEDGER:  # it grows
                 path.unlink()
 
 

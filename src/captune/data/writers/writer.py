@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,12 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_check
 
 from captune.core.errors import UsageError
 from captune.core.files import atomic_write, disk_error
+from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
 if TYPE_CHECKING:
     from captune.data.bulk.pieces import Piece
+    from captune.data.writers.standing import StandingRows, Values
 
 
 class Writer(Protocol):
@@ -45,11 +47,28 @@ class TextFormatWriter(ABC):
 
     suffix = "txt"
 
-    def __init__(self, out: Path | None, stream: TextIO) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
         self.path = None if out is None else file_in(out, self.suffix)
         self.stream = stream
+        self.existing = existing or Existing()
         self.rows = 0
         self._output = OutputFile()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know in the end."""
+        return self.existing.notes
+
+    def values(self) -> Values | None:
+        """What reads the rows of such a file; None: they cannot be told apart."""
+        from captune.data.caption_files import READERS
+
+        return READERS.get(f".{self.suffix}")
+
+    def check(self) -> None:
+        """Raise `CaptuneError` where a file stands that could not be joined in the end."""
+        if self.path:
+            OutputFile().stand(self.path, self.existing, self.values())
 
     def head(self) -> str:
         return ""
@@ -70,11 +89,14 @@ class TextFormatWriter(ABC):
 
     def __enter__(self) -> Self:
         if self.path:
-            self._output.open(self.path)
+            self._output.open(self.path, self.existing, self.values())
         self._put(self.head())
         return self
 
     def write(self, row: CaptionRow) -> None:
+        self._write(self._output.joined(row))
+
+    def _write(self, row: CaptionRow) -> None:
         text = self.row(row)
         self.rows += 1
         self._put(text)
@@ -84,6 +106,8 @@ class TextFormatWriter(ABC):
     ) -> None:
         try:
             if kind is None:
+                for row in self._output.rest():
+                    self._write(row)
                 self._put(self.tail())
         except BaseException:
             self._output.discard()
@@ -99,18 +123,38 @@ class TextFormatWriter(ABC):
 
 
 class OutputFile:
-    """A file that is open across several calls, and whole or absent in the end."""
+    """A file of rows that is open across several calls, and whole or absent in the end.
+
+    What a person wrote in a file that stands there is joined with the rows.
+    """
 
     file: IO[Any]
     path: Path
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._standing: StandingRows | None = None
 
-    def open(self, path: Path, mode: str = "w") -> IO[Any]:
+    def open(self, path: Path, existing: Existing, values: Values | None, mode: str = "w") -> IO[Any]:
         self.path = path
+        self.stand(path, existing, values)
         self.file = self._stack.enter_context(atomic_write(path, mode, newline=None if "b" in mode else ""))
         return self.file
+
+    def stand(self, path: Path, existing: Existing, values: Values | None) -> None:
+        """Read what a person wrote in a file that is there; raises `CaptuneError` where it cannot be joined."""
+        from captune.data.writers.standing import StandingRows
+
+        if not path.exists() or path.is_file():  # else a pipe, a device, or a folder that the error is about later
+            self._standing = StandingRows(path, existing, values)
+
+    def joined(self, row: CaptionRow) -> CaptionRow:
+        """The row that is to stand for an image."""
+        return row if self._standing is None else self._standing.joined(row)
+
+    def rest(self) -> Iterator[CaptionRow]:
+        """What a person wrote about images that did not come."""
+        return iter(()) if self._standing is None else self._standing.rest()
 
     def write(self, text: str) -> None:
         try:
@@ -119,7 +163,10 @@ class OutputFile:
             raise disk_error(error, self.path) from error
 
     def publish(self) -> None:
-        self._stack.close()
+        with self._stack:
+            if self._standing is not None:
+                self.file.flush()
+                self._standing.publishing(Path(self.file.name))
 
     def discard(self) -> None:
         # Another exception than the one that ended the block, which may be an OSError
