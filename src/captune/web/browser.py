@@ -30,9 +30,8 @@ def run_page(settings: PageSettings, options: AppOptions) -> None:
         "browser_gatherUsageStats": False,
         "client_toolbarMode": "minimal",
         "client_showErrorDetails": "none",
-        "theme_light_codeFont": "sans-serif",
+        "theme_headingFontSizes": ["2rem", "1.5rem", "1.125rem"],
         "theme_light_primaryColor": "#0b57d0",
-        "theme_dark_codeFont": "sans-serif",
         "theme_dark_primaryColor": "#8ab4f8",
     }
     bootstrap.load_config_options(flags)

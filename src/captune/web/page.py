@@ -1,7 +1,9 @@
-"""The page of `captune app`: pictures in, captions out. Streamlit runs this file for every visitor."""
+"""The page of `captune app`: images in, captions out. Streamlit runs this file for every visitor."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,69 +12,118 @@ import streamlit as st
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.data import heif
-from captune.web.downloads import FORMATS, SIDECARS, as_sidecars, as_text
+from captune.web.components import captions_by_model, status_line, style_page
+from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
 from captune.web.samples import samples
 from captune.web.settings import PageSettings
-from captune.web.writing import Model, Picture, Result, describe_all, load
+from captune.web.writing import Model, Result, Upload, caption_all, in_natural_order, load, thumbnail
 
-KEPT = 200
+HISTORY = 200
 VARIATIONS = 3
-# What the page offers of options that allow more: lowest, highest, step.
-OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.5, 2.0, 0.1)}
+THUMBNAILS = 12
+# What the page offers of options that allow more: lowest, highest, step. Temperature 0: nothing is drawn by chance.
+OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.0, 2.0, 0.1)}
 LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
+TEMPERATURE = "0: the likeliest caption. Above: words are drawn by chance; below 1.0 safer, above 1.0 more varied."
 # What the file chooser offers; whatever a file is called, its contents are what counts.
 USUAL = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"]
 # What most phones write is offered only where it is read: heic is an extra.
 READ = USUAL + ["heic", "heif", "hif"] * heif.is_installed()
-ABOUT = "Sentences for your pictures. They are written on this machine and sent nowhere else."
+ABOUT = "Captions for your images, written on this machine. No image leaves it."
+BEGIN = "Add images, take a photo, or try the samples."
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the visitor chose beside the pictures: names of models, and options of the search."""
+class Choices:
+    """What the visitor chose beside the images: models by name, and options of the search."""
 
-    models: tuple[str, ...]
+    models: dict[str, Model]
     options: dict[str, Any]
-    explain: bool
+    attention: bool
 
 
 def main() -> None:
     st.set_page_config("captune", ":material/image:", layout="wide")
+    style_page()
     settings = PageSettings.from_environment()
-    st.session_state.setdefault("results", [])
-    st.session_state.setdefault("history", [])
-    st.title("captune")
+    for name, value in {"results": [], "history": [], "summary": "", "runs": 0}.items():
+        st.session_state.setdefault(name, value)
+    st.title("captune", anchor=False)
     st.write(ABOUT)
-    asked = _settings(settings)
-    pictures = _pictures()
-    ready = bool(pictures and asked.models)
-    if st.button("Write captions", disabled=not ready, icon=":material/edit:"):
-        _write(settings, asked, pictures)
-    if not pictures:
-        st.info("Add pictures, take one with the camera, or try the samples.", icon=":material/add_photo_alternate:")
-    _results(st.session_state.results)
+    chosen = st.container()
+    uploads = _images()
+    with chosen:
+        _thumbnails(uploads)
+    problems = st.container()
+    choices = _settings(settings, problems)
+    with st.bottom:
+        progress = st.empty()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            ready = bool(uploads and choices.models)
+            start = st.button("Write captions", key="start", type="primary", disabled=not ready, icon=":material/edit:")
+            status = st.container()
+    if start:
+        _results(_captioned(choices, uploads, progress))
+    else:
+        _results(st.session_state.results)
     _history(st.session_state.history)
+    with status:
+        plan = f"{_counted(len(uploads), 'image')}, {_counted(len(choices.models), 'model')}." if ready else BEGIN
+        status_line(st.session_state.summary or plan, st.session_state.runs)
 
 
-def _settings(settings: PageSettings) -> Asked:
+def _images() -> list[Upload]:
+    files, samples_, camera = st.tabs(["Your images", "Samples", "Camera"])
+    with files:
+        whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
+        given = st.file_uploader(
+            "Images",
+            type=READ,
+            accept_multiple_files="directory" if whole else True,
+            key="folder" if whole else "files",
+        )
+        chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in given or ()])
+    with samples_:
+        st.write("Drawn for captune; free to use.")
+        with st.grid(min_column_width=150):
+            for name, (data, alt) in samples().items():
+                with st.container(gap="xsmall"):
+                    st.image(data, alt=alt)
+                    if st.checkbox(name, key=f"sample {name}"):
+                        chosen.append(Upload(f"{name.lower()}.jpg", data))
+    with camera:
+        if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a photo")):
+            chosen.append(Upload("camera.jpg", shot.getvalue()))
+    return chosen
+
+
+def _thumbnails(chosen: list[Upload]) -> None:
+    if not chosen:
+        return
+    more = f", the first {THUMBNAILS} of them" if len(chosen) > THUMBNAILS else ""
+    st.markdown(f"**{_counted(len(chosen), 'image')} to caption{more}**")
+    with st.container(horizontal=True, gap="small"):
+        for upload in chosen[:THUMBNAILS]:
+            small = thumbnail(upload)
+            if isinstance(small, str):
+                st.error(f"{_plain(upload.name)} cannot be read.", icon=":material/broken_image:", width=240)
+            else:
+                st.image(small, alt=upload.name, width=100)
+
+
+def _settings(settings: PageSettings, problems: Any) -> Choices:
     with st.sidebar:
-        st.header("Settings")
+        st.header("Settings", anchor=False)
         names = list(settings.models)
         chosen = names
         if len(names) > 1:
             chosen = st.pills("Models, side by side", names, selection_mode="multi", default=names[:2])
         if not chosen:
-            st.warning("Choose at least one model.")
-        models = {name: model for name in chosen if (model := _load(settings, name))}
+            problems.warning("Choose at least one model.")
+        with problems:
+            models = {name: model for name in chosen if (model := _load(settings, name))}
         first = next(iter(models.values()), None)
-        own = first.captioner.options.generation if first else GenerationOptions()
-        options = {name: _slider(name, getattr(own, name)) for name in ("max_new_tokens", "num_beams")}
-        several = st.toggle(
-            f"{VARIATIONS} variations", help="Captions sampled with rising temperature, the safest first."
-        )
-        temperature = _slider("temperature", own.temperature, disabled=not several)
-        if several:
-            options |= {"variations": VARIATIONS, "temperature": temperature, "num_beams": 1}
+        options = _search(first.captioner.options.generation if first else GenerationOptions())
         prompt = st.text_input("Words to begin with", help=GenerationOptions.model_fields["prompt"].description)
         if prompt.strip():
             options["prompt"] = prompt.strip()
@@ -81,10 +132,33 @@ def _settings(settings: PageSettings) -> Asked:
             if language:
                 options["language"] = language
                 options |= {"translator": settings.translator} if settings.translator else {}
-        explain = st.toggle("Where it looked", help="A map of the picture for every word of the first caption.")
+        attention = st.toggle("Attention maps", help="Where the model looked for every word of the first caption.")
         for name, model in models.items():
             st.write(f"{name}: {model.captioner.model.family} on {model.captioner.model.device}")
-    return Asked(tuple(models), options, explain)
+    return Choices(models, options, attention)
+
+
+def _search(own: GenerationOptions) -> dict[str, Any]:
+    """The options of the search, from sliders that begin where the model's own stand."""
+    options = {"max_new_tokens": _slider("max_new_tokens", own.max_new_tokens)}
+    temperature = _slider("temperature", own.temperature if own.sample else 0.0, TEMPERATURE)
+    several = st.toggle(
+        f"{VARIATIONS} variations", help="Captions drawn with rising temperature around the one above, or around 1.0."
+    )
+    drawn = {"temperature": temperature or own.temperature, "num_beams": 1}
+    if several:
+        return options | drawn | {"variations": VARIATIONS}
+    if temperature:
+        return options | drawn | {"sample": True}
+    return options | {"sample": False, "num_beams": _slider("num_beams", own.num_beams)}
+
+
+def _slider(name: str, own: float, help: str | None = None) -> Any:
+    low, high, step = OFFERED[name]
+    return st.slider(
+        LABELS[name], min(low, own), max(high, own), own, step,
+        key=f"slider {name}", persist_state="session", help=help or GenerationOptions.model_fields[name].description,
+    )  # fmt: skip
 
 
 def _load(settings: PageSettings, name: str) -> Model | None:
@@ -96,100 +170,78 @@ def _load(settings: PageSettings, name: str) -> Model | None:
         return None
 
 
-def _slider(name: str, own: float, *, disabled: bool = False) -> Any:
-    low, high, step = OFFERED[name]
-    help = GenerationOptions.model_fields[name].description
-    return st.slider(LABELS[name], low, high, min(max(own, low), high), step, help=help, disabled=disabled)
+def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterator[Result]:
+    """Results as they come; those that are there stay when the visitor does something else meanwhile."""
+    st.session_state.results = results = []
+    # Every click draws anew: without a seed a model draws the same captions again.
+    options = {**choices.options, "sample_seed": secrets.randbits(31)}
+    progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
+    for result in caption_all(uploads, choices.models, options, attention=choices.attention):
+        results.append(result)
+        if not result.error:
+            st.session_state.history = [result, *st.session_state.history][:HISTORY]
+        progress.progress(len(results) / len(uploads), f"{len(results)} of {len(uploads)}")
+        yield result
+    progress.empty()
+    good = [result for result in results if not result.error]
+    captions = sum(len(each) for result in good for each in result.captions.values())
+    bad = len(results) - len(good)
+    st.session_state.summary = f"{_counted(captions, 'caption')} for {_counted(len(good), 'image')}" + (
+        f"; {_counted(bad, 'image')} could not be captioned." if bad else "."
+    )
+    st.session_state.runs += 1
 
 
-def _pictures() -> list[Picture]:
-    files, samples_, camera = st.tabs(["Your pictures", "Samples", "Camera"])
-    found: list[Picture] = []
-    with files:
-        whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
-        given = st.file_uploader(
-            "Pictures",
-            type=READ,
-            accept_multiple_files="directory" if whole else True,
-            key="folder" if whole else "files",
-        )
-        found += [Picture(file.name, file.getvalue()) for file in given or ()]
-    with samples_:
-        st.write("Drawn by captune itself; free to use.")
-        for column, (name, (data, alt)) in zip(st.columns(6), samples().items(), strict=True):
-            with column:
-                st.image(data, alt=alt)
-                if st.checkbox("Use", key=name, label_visibility="visible", help=f"Caption {name}"):
-                    found.append(Picture(name, data))
-    with camera:
-        if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a picture")):
-            found.append(Picture("camera.jpg", shot.getvalue()))
-    return found
+def _results(results: Iterable[Result]) -> None:
+    heading, errors, downloads, cards = st.empty(), st.container(), st.container(), st.container()
+    shown: list[Result] = []
+    for number, result in enumerate(results):
+        shown.append(result)
+        if result.error:
+            message, hint = result.error.message.rstrip("."), result.error.hint
+            errors.error(f"**{_plain(message)}.** {_plain(hint)}", icon=":material/broken_image:")
+            continue
+        heading.header("Captions", anchor=False)
+        with cards.container(border=True):
+            _card(result, f"captions {st.session_state.runs} {number}")
+    if any(not result.error for result in shown):
+        with downloads:
+            _downloads(shown)
 
 
-def _write(settings: PageSettings, asked: Asked, pictures: list[Picture]) -> None:
-    models = {name: load(settings, name) for name in asked.models}
-    results: list[Result] = []
-    bar = st.progress(0.0, "Looking …")
-    described = describe_all(pictures, models, asked.options, explain=asked.explain)
-    for number, (_, found) in enumerate(described, start=1):
-        bar.progress(number / len(pictures), f"{number} of {len(pictures)}")
-        if isinstance(found, CaptuneError):
-            st.error(f"**{found.message.rstrip('.')}.** {found.hint}", icon=":material/broken_image:")
-        else:
-            results.append(found)
-    bar.empty()
-    st.session_state.results = results
-    st.session_state.history = [*results, *st.session_state.history][:KEPT]
-
-
-def _results(results: list[Result]) -> None:
-    if not results:
-        return
-    st.header("Captions")
-    for result in results:
-        with st.container(border=True):
-            left, right = st.columns([2, 3])
-            with left:
-                st.image(result.shown, alt=result.alt, width="stretch")
-                st.write(result.name)
-            with right:
-                for column, (model, captions) in zip(st.columns(len(result.said)), result.said.items(), strict=True):
-                    with column:
-                        st.markdown(f"**{model}**")
-                        for caption in captions:
-                            st.code(caption.text, language=None, wrap_lines=True)
-                            st.write(f"{100 * caption.confidence:.0f} % sure")
-            for model, sheet in result.looked.items():
-                with st.expander(f"Where {model} looked"):
-                    if isinstance(sheet, str):
-                        st.info(sheet)
-                    else:
-                        st.image(sheet, alt=f"Maps of the picture for the words of: {result.said[model][0].text}")
-    _downloads(results)
+def _card(result: Result, key: str) -> None:
+    image, captions = st.columns([1, 2 if len(result.captions) < 3 else 3])
+    image.image(result.image, alt=result.alt, width="stretch")
+    with captions:
+        st.subheader(_plain(result.name), anchor=False)
+        captions_by_model(result.name, result.captions, result.language, key=key)
+    for model, sheet in result.attention.items():
+        with st.expander(f"Attention maps of {_plain(model)} for {_plain(result.name)}"):
+            if isinstance(sheet, str):
+                st.info(sheet)
+            else:
+                words = result.captions[model][0].text
+                st.image(sheet, alt=f"The image once for every word, bright where the model looked: {words}")
 
 
 def _downloads(results: list[Result]) -> None:
-    rows = [row for result in results for row in result.rows()]
-    st.subheader("All of them")
-    st.dataframe(
-        [
-            {"picture": row.image, "model": row.model, "caption": caption.text, "confidence": caption.confidence}
-            for row in rows
-            for caption in row.captions
-        ],
-        column_config={"confidence": st.column_config.NumberColumn(format="percent")},
-        hide_index=True,
-    )
-    buttons = st.columns(len(FORMATS) + 1)
-    for column, (name, (format, file, kind)) in zip(buttons, FORMATS.items(), strict=False):
-        column.download_button(name, as_text(rows, format), file, kind, on_click="ignore", width="stretch")
-    file, kind = SIDECARS
-    first = [next(result.rows()) for result in results]
-    buttons[-1].download_button(
-        "Text files", as_sidecars(first), file, kind, on_click="ignore", width="stretch",
-        help="A zip archive with a .txt for each picture, by the first model.",
-    )  # fmt: skip
+    models = list(next(result.captions for result in results if not result.error))
+    rows = [row for result in results for row in result.rows(models)]
+    with st.container(horizontal=True):
+        for name, (writer, media_type) in FORMATS.items():
+            file = file_name(models, name.lower())
+            st.download_button(
+                f"Download {name}",
+                as_text(rows, writer),
+                file,
+                media_type,
+                on_click="ignore",
+                icon=":material/download:",
+            )
+        st.download_button(
+            "Download text files", as_sidecars(rows), file_name(models, "zip"), "application/zip", on_click="ignore",
+            icon=":material/folder_zip:", help="A zip archive: a folder for each model with a .txt for each image.",
+        )  # fmt: skip
 
 
 def _history(history: list[Result]) -> None:
@@ -198,11 +250,21 @@ def _history(history: list[Result]) -> None:
     with st.expander(f"History ({len(history)})"):
         for result in history:
             left, right = st.columns([1, 5])
-            left.image(result.shown, alt=result.alt, width=120)
-            right.write(f"{result.name}: " + " · ".join(captions[0].text for captions in result.said.values()))
-        if st.button("Forget them"):
-            st.session_state.results, st.session_state.history = [], []
+            left.image(result.image, alt=result.alt, width=100)
+            lines = "\n".join(f"- {_plain(model)}: {_plain(each[0].text)}" for model, each in result.captions.items())
+            right.markdown(f"**{_plain(result.name)}**\n\n{lines}")
+        if st.button("Clear the history"):
+            st.session_state.update(results=[], history=[], summary="", runs=st.session_state.runs + 1)
             st.rerun()
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds nothing to format."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
 
 
 main()

@@ -17,5 +17,5 @@ def samples() -> dict[str, tuple[bytes, str]]:
     for number, scene in enumerate(held_out_scenes(COUNT, seed=5), start=1):
         file = io.BytesIO()
         render_scene(scene, SIDE).save(file, "PNG")
-        found[f"scene-{number}.png"] = (file.getvalue(), references(scene)[0])
+        found[f"Scene {number}"] = (file.getvalue(), references(scene)[0])
     return found

@@ -1,9 +1,10 @@
-"""Captions for the page: models that are loaded once, pictures small enough to keep."""
+"""Captions for the page: models that are loaded once, images small enough to keep."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,12 @@ from captune.data.images import open_image
 from captune.data.writers import CaptionRow
 from captune.web.settings import PageSettings
 
-SHOWN_SIDE = 640
+RESULT_SIDE, THUMBNAIL_SIDE = 640, 240
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that somebody gave: its name and the bytes of its file."""
+class Upload:
+    """An image as it was chosen on the page: its name and the bytes of its file."""
 
     name: str
     data: bytes
@@ -32,25 +33,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Result:
-    """What models said of a picture, by their names; `shown` is a small JPEG of it.
+    """An image with its captions by the names of models, or with the reason why it has none.
 
-    `looked` are sheets (PNG) of where they looked for each word of their first caption, or why there is none.
+    `image` is a small JPEG of it. `attention` are sheets (PNG) of where a model looked for each word of its first
+    caption, or why there is none. `language` is that of the captions where one was chosen.
     """
 
     name: str
-    shown: bytes
-    said: dict[str, tuple[Caption, ...]]
-    looked: dict[str, bytes | str] = field(default_factory=dict)
+    image: bytes = b""
+    captions: dict[str, tuple[Caption, ...]] = field(default_factory=dict)
+    attention: dict[str, bytes | str] = field(default_factory=dict)
+    language: str | None = None
+    error: CaptuneError | None = None
 
     @property
     def alt(self) -> str:
-        """The picture in words, for who does not see it."""
-        return next(iter(self.said.values()))[0].text
+        """The image in words: its first caption."""
+        return next(iter(self.captions.values()))[0].text or self.name
 
-    def rows(self) -> Iterator[CaptionRow]:
-        """A row for each model."""
-        for model, captions in self.said.items():
-            yield CaptionRow(self.name, captions, "ok", None, model)
+    def rows(self, models: Sequence[str]) -> list[CaptionRow]:
+        """A row for each of `models`."""
+        if self.error:
+            return [CaptionRow(self.name, (), "error", self.error.message, model) for model in models]
+        return [CaptionRow(self.name, captions, "ok", None, model) for model, captions in self.captions.items()]
 
 
 @dataclass(frozen=True)
@@ -71,19 +76,49 @@ def load(settings: PageSettings, name: str) -> Model:
     return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
 
 
-def describe(
-    picture: Picture, models: Mapping[str, Model], options: Mapping[str, Any], *, explain: bool = False
+def in_natural_order(uploads: Sequence[Upload]) -> list[Upload]:
+    """By name as people count: `photo 2` before `photo 10`, whatever order the browser sends them in."""
+    return sorted(uploads, key=lambda upload: (_natural(upload.name), upload.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [(int(part), "") if number % 2 else (0, part) for number, part in enumerate(parts)]
+
+
+@st.cache_data(show_spinner=False, max_entries=256, scope="session")
+def thumbnail(upload: Upload) -> bytes | str:
+    """A small JPEG of an image, or why there is none."""
+    try:
+        return small_jpeg(open_image(upload.data, name=upload.name), THUMBNAIL_SIDE)
+    except CaptuneError as error:
+        return error.message
+
+
+def caption_one(
+    upload: Upload, models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
 ) -> Result:
-    """What every model says of a picture, and where it looked; raises `CaptuneError` for one that cannot be read."""
-    image = open_image(picture.data, name=picture.name)
-    said: dict[str, tuple[Caption, ...]] = {}
-    looked: dict[str, bytes | str] = {}
-    for name, model in models.items():
-        with model.turn:
-            said[name] = tuple(model.captioner.captions(image, **options))
-            if explain:
-                looked[name] = _sheet(model.captioner, image, said[name][0], options)
-    return Result(picture.name, small_jpeg(image), said, looked)
+    """The captions of every model for an image, or the reason why it has none."""
+    captions: dict[str, tuple[Caption, ...]] = {}
+    sheets: dict[str, bytes | str] = {}
+    try:
+        image = open_image(upload.data, name=upload.name)
+        for name, model in models.items():
+            with model.turn:
+                captions[name] = tuple(model.captioner.captions(image, **options))
+                if attention:
+                    sheets[name] = _sheet(model.captioner, image, captions[name][0], options)
+    except CaptuneError as error:
+        return Result(upload.name, error=error)
+    return Result(upload.name, small_jpeg(image, RESULT_SIDE), captions, sheets, options.get("language"))
+
+
+def caption_all(
+    uploads: Sequence[Upload], models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+) -> Iterator[Result]:
+    """Results in order, each as soon as it is there; a bad image stops nothing."""
+    for upload in uploads:
+        yield caption_one(upload, models, options, attention=attention)
 
 
 def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: Mapping[str, Any]) -> bytes | str:
@@ -96,21 +131,10 @@ def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: 
     return file.getvalue()
 
 
-def describe_all(
-    pictures: Sequence[Picture], models: Mapping[str, Model], options: Mapping[str, Any], *, explain: bool = False
-) -> Iterator[tuple[Picture, Result | CaptuneError]]:
-    """Results in order; a bad picture gives its error and stops nothing."""
-    for picture in pictures:
-        try:
-            yield picture, describe(picture, models, options, explain=explain)
-        except CaptuneError as error:
-            yield picture, error
-
-
-def small_jpeg(image: Image.Image) -> bytes:
-    """A picture no longer than `SHOWN_SIDE` pixels, as a JPEG file."""
+def small_jpeg(image: Image.Image, side: int) -> bytes:
+    """An image no longer than `side` pixels, as a JPEG file."""
     copy = image.copy()
-    copy.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    copy.thumbnail((side, side))
     file = io.BytesIO()
     copy.save(file, "JPEG", quality=88)
     return file.getvalue()

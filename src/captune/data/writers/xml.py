@@ -24,13 +24,13 @@ class XmlWriter(TextFormatWriter):
         return '<?xml version="1.0" encoding="UTF-8"?>\n<captions>\n'
 
     def row(self, row: CaptionRow) -> str:
-        lines = [f"    <image>{_text(row.image)}</image>", f"    <status>{row.status}</status>"]
+        lines = [f"    <image>{escaped(row.image)}</image>", f"    <status>{row.status}</status>"]
         lines += [
-            f'    <caption confidence="{caption.confidence!r}">{_text(caption.text)}</caption>'
+            f'    <caption confidence="{caption.confidence!r}">{escaped(caption.text)}</caption>'
             for caption in row.captions
         ]
         if row.error is not None:
-            lines.append(f"    <error>{_text(row.error)}</error>")
+            lines.append(f"    <error>{escaped(row.error)}</error>")
         return "  <picture>\n" + "\n".join(lines) + "\n  </picture>\n"
 
     def tail(self) -> str:
@@ -42,6 +42,7 @@ class XmlWriter(TextFormatWriter):
         return text.encode("ascii", "xmlcharrefreplace").decode()
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
+    """Text as XML holds it."""
     # A bare carriage return would be read back as a line feed.
     return escape(_IMPOSSIBLE.sub("\ufffd", value), {"\r": "&#13;"})

@@ -1,0 +1,89 @@
+"""What the page takes and gives: names of models, the order of images, files to take away."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from xml.etree import ElementTree
+
+import pytest
+
+from captune.core.errors import UsageError
+from captune.core.records import Caption
+from captune.data.writers import CaptionRow
+from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
+from captune.web.names import named
+from captune.web.writing import Upload, in_natural_order
+
+ROWS = [
+    CaptionRow("a/photo.jpg", (Caption("a <dog>", 0.5), Caption("a cat", 0.25)), "ok", None, 'm "1"'),
+    CaptionRow("b/photo.jpg", (Caption("a man", 0.5),), "ok", None, 'm "1"'),
+    CaptionRow("bad.jpg", (), "error", "empty", 'm "1"'),
+    CaptionRow("a/photo.jpg", (Caption("a dog", 0.5),), "ok", None, "org/n"),
+]
+
+
+def text(name: str) -> str:
+    return as_text(ROWS, FORMATS[name][0])
+
+
+def test_every_text_format_names_the_model() -> None:
+    wanted = [
+        ("a/photo.jpg", "a <dog>", 'm "1"'),
+        ("a/photo.jpg", "a cat", 'm "1"'),
+        ("b/photo.jpg", "a man", 'm "1"'),
+        ("bad.jpg", "", 'm "1"'),
+        ("a/photo.jpg", "a dog", "org/n"),
+    ]
+    assert [(row["image"], row["caption"], row["model"]) for row in csv.DictReader(io.StringIO(text("CSV")))] == wanted
+    assert [(row["image"], row["caption"] or "", row["model"]) for row in json.loads(text("JSON"))] == [
+        wanted[row] for row in (0, 2, 3, 4)
+    ]
+    assert [
+        (one.findtext("image"), caption.text if caption is not None else "", one.get("model"))
+        for one in ElementTree.fromstring(text("XML"))
+        for caption in one.findall("caption") or [None]
+    ] == wanted
+
+
+def test_text_files_lie_in_a_folder_for_each_model() -> None:
+    with zipfile.ZipFile(io.BytesIO(as_sidecars(ROWS))) as archive:
+        assert {name: archive.read(name).decode() for name in archive.namelist()} == {
+            "m_1/photo.txt": "a <dog>\na cat\n",
+            "m_1/photo (2).txt": "a man\n",
+            "org_n/photo.txt": "a dog\n",
+        }
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [
+        (["base"], "captions-base.csv"),
+        (["base", "org/tuned model"], "captions-base-org_tuned_model.csv"),
+        (["../../x"], "captions-x.csv"),
+        (["größe"], "captions-größe.csv"),
+    ],
+)
+def test_file_names_name_the_models(models: list[str], name: str) -> None:
+    assert file_name(models, "csv") == name
+
+
+def test_images_come_in_the_order_in_which_people_count() -> None:
+    names = ["trip/photo 10.jpg", "trip/Photo 2.jpg", "trip/photo 1.jpg", "2.jpg", "10.jpg", "a.jpg", "²³.jpg"]
+    assert [upload.name for upload in in_natural_order([Upload(name, b"") for name in names])] == [
+        "2.jpg", "10.jpg", "a.jpg", "trip/photo 1.jpg", "trip/Photo 2.jpg", "trip/photo 10.jpg", "²³.jpg",
+    ]  # fmt: skip
+
+
+def test_models_have_names() -> None:
+    assert named(["runs/x", "mine=runs/y", "org/name"], short=True) == {
+        "x": "runs/x",
+        "mine": "runs/y",
+        "name": "org/name",
+    }
+    with pytest.raises(UsageError, match="Two models are called x"):
+        named(["runs/x", "others/x"], short=True)
+    with pytest.raises(UsageError, match="missing"):
+        named(["=runs/x"], short=True)
