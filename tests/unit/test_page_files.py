@@ -6,17 +6,21 @@ import csv
 import io
 import json
 import zipfile
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from captune.core.errors import UsageError
 from captune.core.records import Caption
+from captune.data.images import open_image
 from captune.data.writers import CaptionRow
 from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
 from captune.web.names import named
+from captune.web.samples import samples
 from captune.web.writing import Upload, in_natural_order
 
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
     CaptionRow("a/photo.jpg", (Caption("a <dog>", 0.5), Caption("a cat", 0.25)), "ok", None, 'm "1"'),
     CaptionRow("b/photo.jpg", (Caption("a man", 0.5),), "ok", None, 'm "1"'),
@@ -87,3 +91,11 @@ def test_models_have_names() -> None:
         named(["runs/x", "others/x"], short=True)
     with pytest.raises(UsageError, match="missing"):
         named(["=runs/x"], short=True)
+
+
+def test_samples_are_drawn_and_described() -> None:
+    drawings = {path.stem: ElementTree.parse(path) for path in (ROOT / "tools" / "samples").glob("*.svg")}
+    assert {name.lower(): words for name, (_, words) in samples().items()} == {
+        name: drawing.findtext("{http://www.w3.org/2000/svg}title") for name, drawing in drawings.items()
+    }
+    assert {open_image(data).size for data, _ in samples().values()} == {(640, 480)}

@@ -84,13 +84,13 @@ def _images() -> list[Upload]:
         )
         chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in given or ()])
     with samples_:
-        st.write("Drawn for captune; free to use.")
-        with st.grid(min_column_width=150):
+        st.write("Drawn for captune, and as free as it (Apache-2.0).")
+        with st.grid(min_column_width=110):
             for name, (data, alt) in samples().items():
                 with st.container(gap="xsmall"):
                     st.image(data, alt=alt)
                     if st.checkbox(name, key=f"sample {name}"):
-                        chosen.append(Upload(f"{name.lower()}.jpg", data))
+                        chosen.append(Upload(f"{name.lower()}.webp", data))
     with camera:
         if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a photo")):
             chosen.append(Upload("camera.jpg", shot.getvalue()))
@@ -251,7 +251,9 @@ def _history(history: list[Result]) -> None:
         for result in history:
             left, right = st.columns([1, 5])
             left.image(result.image, alt=result.alt, width=100)
-            lines = "\n".join(f"- {_plain(model)}: {_plain(each[0].text)}" for model, each in result.captions.items())
+            lines = "\n".join(
+                f"- {_plain(model)}: {_plain(each[0].text) or '(no words)'}" for model, each in result.captions.items()
+            )
             right.markdown(f"**{_plain(result.name)}**\n\n{lines}")
         if st.button("Clear the history"):
             st.session_state.update(results=[], history=[], summary="", runs=st.session_state.runs + 1)
