@@ -106,6 +106,9 @@ def prepare(
             base=folder,
         )
     notes = [*assigned.notes]
+    if gathered.renamed:
+        named, found, count = gathered.renamed
+        notes.append(f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}.")
     if gathered.without_references:
         notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
     if unassigned:

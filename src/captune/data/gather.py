@@ -27,13 +27,15 @@ class Gathered:
     """`records` have absolute paths and unique ids; `merged` counts entries that named a picture again.
 
     `without_references` are pictures that no sentence describes, `embedded` how many
-    pictures were written to the folder of pictures.
+    pictures were written to the folder of pictures, `renamed` those whose file is called otherwise than
+    the source says: the first of them, what it is called, and how many there are.
     """
 
     records: list[ImageRecord]
     merged: int
     without_references: int
     embedded: int
+    renamed: tuple[str, str, int] | None = None
 
 
 class _Entry:
@@ -64,9 +66,13 @@ def gather(
     entries: dict[tuple[str, str], _Entry] = {}
     firsts: dict[str, _Entry] = {}
     merged = 0
+    renamed: tuple[str, str, int] | None = None
     with progress.task("Reading the source") as task:
         for record in records:
             task.advance()
+            if (other := record.other_name) is not None:
+                first_other, count = (renamed[:2], renamed[2]) if renamed else ((record.named, other), 0)
+                renamed = (*first_other, count + 1)
             if isinstance(record.image, EmbeddedImage):
                 image = writer.write(record.image, record.split or "")
             else:
@@ -92,7 +98,7 @@ def gather(
         for entry in entries.values()
         if entry.references
     ]
-    return Gathered(found, merged, len(entries) - len(found), writer.count)
+    return Gathered(found, merged, len(entries) - len(found), writer.count, renamed)
 
 
 class _PictureWriter:

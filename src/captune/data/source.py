@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+
+from captune.data.signatures import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class EmbeddedImage:
 class SourceRecord:
     """A picture with its references as the source states them; with a `question`, its answers.
 
-    `where` says where in the source it stands ("captions.txt, line 12"), for messages.
+    `where` says where in the source it stands ("captions.txt, line 12"), for messages, `named`
+    what it calls the picture.
     """
 
     id: str
@@ -34,6 +38,16 @@ class SourceRecord:
     split: str | None = None
     where: str = ""
     question: str = ""
+    named: str = ""
+
+    @property
+    def other_name(self) -> str | None:
+        """What the picture's file is called where the source calls it otherwise; None for a bare id."""
+        ending = PurePath(self.named).suffix
+        found = PurePath(self.image.name).name
+        if ending.lower() not in PICTURE_SUFFIXES or _plain(found) == _plain(self.named):
+            return None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +56,7 @@ class Problem:
 
     where: str
     reason: str
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
+from captune.data.formats.endings import alike, by_stem
 from captune.data.formats.places import is_image_name
 from captune.data.source import EmbeddedImage
 
 ENDINGS = (".zip", ".tar")
 
 
-def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | None]:
-    """A function from a picture's name, with or without folders, to the picture in the archive, or None.
+def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
+    """A function from a picture's name, with or without folders, to the picture in the archive.
 
-    Raises `CaptuneError` for a file that is no whole zip or uncompressed tar.
+    One under another ending is taken where only one can be meant; else what it may be comes
+    out, an empty list where nothing is. Raises `CaptuneError` for a file that is no whole zip or uncompressed tar.
     """
     try:
         members = _zip(archive) if archive.suffix.lower() == ".zip" else _tar(archive)
@@ -26,12 +28,23 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | None]:
             f"{archive} cannot be opened as an archive of pictures ({error}).",
             f"Expected a whole {' or '.join(ENDINGS)}; or unpack it and name the folder: --images DIR.",
         ) from None
-    alone = {PurePosixPath(name).name: name for name in members}
+    alone: dict[str, list[str]] = {}
+    for name in members:
+        alone.setdefault(PurePosixPath(name).name, []).append(name)
+    stems = by_stem(alone)
 
-    def picture(name: str) -> EmbeddedImage | None:
+    def picture(name: str) -> EmbeddedImage | list[str]:
         name = name.replace("\\", "/")
-        found = name if name in members else alone.get(PurePosixPath(name).name)
-        return EmbeddedImage(PurePosixPath(found).name, members[found], found) if found is not None else None
+        base = PurePosixPath(name).name
+        found = [name] if name in members else alone.get(base) or _other_endings(name, base)
+        if len(found) != 1:
+            return found
+        return EmbeddedImage(PurePosixPath(found[0]).name, members[found[0]], found[0])
+
+    def _other_endings(name: str, base: str) -> list[str]:
+        there = [one for other in alike(base, stems) for one in alone[other]]
+        folder = PurePosixPath(name).parent
+        return [one for one in there if PurePosixPath(one).parent == folder] or there
 
     return picture
 

@@ -93,8 +93,8 @@ def group(
         first = picture.first
         image = path_of(name)
         if image is None:
-            note(problems, first.where, f"{name} is not in {images}")
+            note(problems, first.where, path_of.reason(name))
             continue
         identity = first.id if first.id is not None and first.id not in seen else name
         seen.add(identity)
-        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where, question)
+        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where, question, name)

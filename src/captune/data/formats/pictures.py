@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
 from captune.data.formats.archive import ENDINGS, pictures_of
+from captune.data.formats.endings import Folders, several
 from captune.data.formats.places import is_image_name, listing
 from captune.data.source import EmbeddedImage
 
@@ -37,14 +38,34 @@ _PROBED = 64
 _FOLDERS = 60
 
 
-def locate(
-    names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str
-) -> Callable[[str], Path | EmbeddedImage | None]:
-    """A function from a picture's name to its path, or to the picture in an archive (None: not in it).
+class Located:
+    """Where pictures are, by the names that captions give them."""
+
+    def __init__(self, find: Callable[[str], Path | EmbeddedImage | list[str]], gone: str) -> None:
+        self._find = find
+        self._gone = gone
+        self._reasons: dict[str, str] = {}
+
+    def __call__(self, name: str) -> Path | EmbeddedImage | None:
+        """The path of a picture, or the picture in an archive; None where it is not in it, or several may be meant."""
+        found = self._find(name)
+        if not isinstance(found, list):
+            return found
+        self._reasons[name] = several(name, found) if found else f"{name} is not in {self._gone}"
+        return None
+
+    def reason(self, name: str) -> str:
+        """Why there is none."""
+        return self._reasons[name]
+
+
+def locate(names: Sequence[str], near: Sequence[Path], images: Path | None, *, file: str) -> Located:
+    """Where pictures are that a caption file names.
 
     `near` are the folders of the caption files, `images` the user's own word, `file` the
-    caption file for the message. Raises `CaptuneError` where not one of the pictures is
-    found in any of the usual places.
+    caption file for the message. A picture that is there under another ending is taken where only
+    one can be meant. Raises `CaptuneError` where not one of the pictures is found in any of the
+    usual places.
     """
     if images is not None and images.is_file() and images.suffix.lower() in ENDINGS:
         return _in_archive(names, images, file)
@@ -54,7 +75,8 @@ def locate(
         )
     places = list(_places(near, images))
     step = max(1, len(names) // _PROBED)
-    found = _hits(names[::step], places) or _hits_in_full(names, places)
+    folders = Folders()
+    found = _hits(names[::step], places) or _hits_in_full(names, places) or _hits_alike(names[::step], places, folders)
     if not found and names:
         looked = ", ".join(str(place) for place in places[:4])
         raise CaptuneError(
@@ -63,25 +85,27 @@ def locate(
             "Name the folder that holds the pictures: --images DIR.",
         )
 
-    def path_of(name: str) -> Path:
-        for place, variant in found:
-            path = os.path.join(place, variant(name))
-            if os.path.exists(path):
-                return Path(path)
-        place, variant = found[0]
-        return Path(place, variant(name))
+    def path_of(name: str) -> Path | list[str]:
+        paths = [os.path.join(place, variant(name)) for place, variant in found]
+        there = next((path for path in paths if os.path.exists(path)), None)
+        if there is not None:
+            return Path(there)
+        near_by = next((near_by for path in paths if (near_by := folders.alike(path))), [])
+        if len(near_by) > 1:
+            return near_by
+        return Path(near_by[0] if near_by else paths[0])
 
-    return path_of
+    return Located(path_of, str(images))
 
 
-def _in_archive(names: Sequence[str], archive: Path, file: str) -> Callable[[str], Path | EmbeddedImage | None]:
+def _in_archive(names: Sequence[str], archive: Path, file: str) -> Located:
     picture = pictures_of(archive)
     if names and not any(picture(name) for name in names):
         raise CaptuneError(
             f"None of the {len(names):,} pictures that {file} names is in {archive}, for example {names[0]!r}.",
             "Name the folder or archive that holds the pictures: --images DIR.",
         )
-    return picture
+    return Located(picture, str(archive))
 
 
 def _as_is(name: str) -> str:
@@ -151,6 +175,18 @@ def _hits(names: Sequence[str], places: Sequence[Path]) -> _Found:
             hits = sum(os.path.isfile(os.path.join(place, variant(name))) for name in names)
             if hits == len(names):
                 return [(place, variant)]
+            if hits:
+                counted.append((hits, place, variant))
+    counted.sort(key=lambda hit: -hit[0])
+    return [(place, variant) for _, place, variant in counted]
+
+
+def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders) -> _Found:
+    """As `_hits` for pictures under other endings than the names have."""
+    counted: list[tuple[int, Path, Callable[[str], str]]] = []
+    for place in places:
+        for variant in (_as_is, _slashes, _alone):
+            hits = sum(bool(folders.alike(os.path.join(place, variant(name)))) for name in names)
             if hits:
                 counted.append((hits, place, variant))
     counted.sort(key=lambda hit: -hit[0])
