@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import captune
+from captune.core.progress import Silent
 from captune.core.runs import Run
 
 QUICK: dict[str, Any] = {
@@ -37,3 +38,11 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)

@@ -17,14 +17,13 @@ import torch
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.progress import Silent
 from captune.core.runs import COMPLETE, Run
 from captune.data.prepared import read_split
 from captune.engine import features
 from captune.engine.pictures import read_pixels
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.models import FAMILIES
-from trained import QUICK, assert_same, train, weights
+from trained import QUICK, Heard, assert_same, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -272,14 +271,6 @@ def test_a_run_carries_the_document_frequencies_of_what_it_learned_from(finished
 
 
 # -- cached features ------------------------------------------------------------------------
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import captune
+from captune.core.config import resolve
 from captune.core.disk import DiskFull
-from captune.core.runs import Run
-from trained import assert_same, train, weights
+from captune.core.errors import UsageError
+from captune.core.options import TrainConfig
+from captune.core.runs import CONFIG, Run
+from trained import Heard, assert_same, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +51,86 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(
     captune.train(out=run.path, resume=True, environment={})
     assert_same(weights(run), weights(finished))
     assert run.history() == finished.history()
+
+
+# -- less memory, the same mathematics ------------------------------------------------------
+
+
+class Stopped(Exception):
+    """What a test ends a training with."""
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training of 8 steps that was ended behind step 4, in the middle of an epoch of 3 steps."""
+    run, validations = Run(tmp_path_factory.mktemp("begun") / "run"), iter((None, Stopped))
+
+    def end(scores: Mapping[str, float]) -> None:
+        error = next(validations)
+        if error is not None:
+            raise error
+
+    with pytest.raises(Stopped):
+        train(tiny_data, run.path, **FOURS, watch=end)
+    assert [c.step for c in run.checkpoints()] == [0, 4]
+    return run
+
+
+FOURS = {"batch_size": 4, "learning_rate": 1e-4}
+
+
+def test_a_run_goes_on_in_smaller_batches_to_the_same_weights(tiny_data: Path, begun: Run, tmp_path: Path) -> None:
+    whole = train(tiny_data, tmp_path / "whole", **FOURS)
+    heard = Heard()
+    captune.train(
+        out=begun.path, resume=True, batch_size=2, gradient_accumulation=2, gradient_checkpointing=True,
+        eval_batch_size=1, environment={}, progress=heard,
+    )  # fmt: skip
+    assert [text for text in heard.said if "batch_size 2 instead of 4, gradient_accumulation 2 instead of 1" in text]
+    first, second = weights(whole), weights(begun)
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    losses = [[line["loss"] for line in run.history() if "loss" in line] for run in (whole, begun)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    # What has changed is the run's from now on, and stands in it.
+    saved = resolve(TrainConfig, file=begun.path / CONFIG).values
+    assert (saved.train.batch_size, saved.train.gradient_accumulation, saved.eval.eval_batch_size) == (2, 2, 1)
+    (changed,) = begun.manifest()["changed"]
+    assert changed == {
+        "step": 4,
+        "batch_size": [4, 2],
+        "gradient_accumulation": [1, 2],
+        "gradient_checkpointing": [False, True],
+        "eval_batch_size": [16, 1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "hint"),
+    [
+        ({"batch_size": 1}, "1 × 1 = 1 would be others", "--batch-size 1 --gradient-accumulation 2"),
+        ({"batch_size": 4}, "4 × 1 = 4 would be others", "--batch-size 1 --gradient-accumulation 2"),
+        ({"gradient_accumulation": 2}, "2 × 2 = 4 would be others", "Give both"),
+        ({"cache_features": True}, "rounded", "Leave it out"),
+        ({"precision": "bf16"}, "other numbers", "Leave it out"),
+        ({"epochs": 9.0}, "planned length", "Leave it out"),
+    ],
+)
+def test_other_changes_are_refused_with_the_reason(
+    finished: Run, options: dict[str, Any], told: str, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=told) as caught:
+        captune.train(out=finished.path, resume=True, environment={}, **options)
+    assert hint in caught.value.hint
+
+
+def test_rewards_go_on_in_the_batches_that_they_began_with(tmp_path: Path) -> None:
+    from captune.core.config import dump
+
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    run.write_manifest({"data": "x", "model": "y", "processes": 1})
+    saved = resolve(TrainConfig, flags={"stage": "scst"}).values
+    (run.path / CONFIG).write_text(dump(saved))
+    with pytest.raises(UsageError, match="means of batches"):
+        captune.train(out=run.path, resume=True, batch_size=4, gradient_accumulation=2, environment={})

@@ -13,6 +13,9 @@ import numpy as np
 from captune.app.loading import backbone_of, load_model
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
+from captune.core.halving import Halving
+from captune.core.machine import LESS_MEMORY
+from captune.core.memory import OutOfMemory
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
 from captune.data.captioning import CaptioningModel, caption_stream, spoken
@@ -93,7 +96,15 @@ class Captioner:
         prompts: Sequence[str | None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
-        return self.model.say(seen, options, prompts=prompts)
+        found = Halving(LESS_MEMORY).results(
+            len(seen),
+            lambda start, end: self.model.say(
+                seen[start:end], options, prompts=None if prompts is None else prompts[start:end]
+            ),
+        )
+        if None in found:
+            raise OutOfMemory("There is not memory enough to caption one image.", LESS_MEMORY)
+        return [captions for captions in found if captions is not None]
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one picture piece by piece as it is written; by default without beams, which know it last.

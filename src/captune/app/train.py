@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app import train_pieces as pieces
+from captune.app.resuming import keep_changes, resolve_resumed
 from captune.app.running import settle
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
-from captune.core.config import Resolved, dump, resolve
+from captune.app.train_limits import told
+from captune.core.config import dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.imports import uncollected
@@ -29,21 +31,6 @@ from captune.metrics.document_frequencies import DocumentFrequencies
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
-
-# A resumed run may differ in these from how it began; in nothing else.
-FREE_TO_CHANGE = (
-    "loader_workers",
-    "logging_steps",
-    "keep_checkpoints",
-    "keep_epochs",
-    "early_stopping_patience",
-    "early_stopping_metric",
-    "trackers",
-    "sample_captions",
-    "device",
-    "decoder",
-    "push_to",
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ def train(
                 f"{processes.count}.",
                 "Start as many as before, or begin a new run from its best checkpoint: --model RUN --out NEW.",
             )
-        resolved = _resolve_resumed(run, config, preset, sets, environment, options)
+        resolved = resolve_resumed(run, config, preset, sets, environment, options)
     else:
         if processes.first and (Run.is_run(run.path) or (run.path.is_dir() and any(run.path.iterdir()))):
             raise CaptuneError(
@@ -105,33 +92,8 @@ def train(
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    return _train(run, Path(data), str(model), resolved.values, progress, watch, processes)
-
-
-def _resolve_resumed(
-    run: Run,
-    config: Any,
-    preset: str | None,
-    sets: Iterable[str],
-    environment: Mapping[str, str],
-    options: Mapping[str, Any],
-) -> Resolved[TrainConfig]:
-    """The run's own configuration; what is given anew must agree, but for what cannot change the weights."""
-    saved = resolve(TrainConfig, file=run.path / CONFIG)
-    given = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    changed: dict[str, Any] = {}
-    for key, source in given.sources.items():
-        section, _, name = key.partition(".")
-        new, old = getattr(getattr(given.values, section), name), getattr(getattr(saved.values, section), name)
-        if new == old:
-            continue
-        if name not in FREE_TO_CHANGE:
-            raise UsageError(
-                f"{source}: the run {run.path} began with {name} = {old}, not {new}; it must go on as it began.",
-                f"Leave it out, or start a new run with another --out. These may change: {', '.join(FREE_TO_CHANGE)}.",
-            )
-        changed[key] = new
-    return resolve(TrainConfig, file=run.path / CONFIG, flags={key.partition(".")[2]: v for key, v in changed.items()})
+    with told(run, resolved.values, "for this training"):
+        return _train(run, Path(data), str(model), resolved.values, progress, watch, processes)
 
 
 def _train(
@@ -179,6 +141,9 @@ def _train(
             ).save(run.path / DOCUMENT_FREQUENCIES)
     else:
         progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
+        said = keep_changes(run, config, checkpoint.step)
+        if said:
+            progress.say(said)
         cut_history(run, checkpoint.step)
         update_pointers(run, config.train.best_metric)
     processes.wait()  # the run folder is there
@@ -207,8 +172,10 @@ def _train(
             trainer.save_start(measure=config.train.stage == "scst")
         if checkpoint is not None:
             trainer.resume_from(checkpoint)
+        batch = f"to train with {config.train.batch_size} images and their references in a batch"
         try:
-            with recorded_ending(run, trainer, callbacks, config, progress, first=processes.first):
+            ending = recorded_ending(run, trainer, callbacks, config, progress, first=processes.first)
+            with ending, told(run, config, batch):
                 trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except KeyboardInterrupt:
             signals.received = signals.received or 2

@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is for want of memory: of a card or of the machine."""
     while error is not None:
         said = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in said for words in _WORDS):
+        if isinstance(error, (MemoryError, OutOfMemory)) or any(words in said for words in _WORDS):
             return True
         error = error.__cause__
     return False

@@ -11,6 +11,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.core.halving import Halving
+from captune.core.machine import LESS_MEMORY
+from captune.core.memory import OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
@@ -95,17 +98,19 @@ def caption_stream(
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing.
 
-    `prompts` replace the options' prompt for some keys.
+    `prompts` replace the options' prompt for some keys. A batch that has no room in memory is halved, as are those
+    after it; a picture that has none by itself yields `OutOfMemory`.
     """
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0
+    halving = Halving(LESS_MEMORY)
     for key, pixels in stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels, features=features):
         waiting.append((key, pixels))
         good += isinstance(pixels, np.ndarray)
         if good == batch_size or (good == 0 and len(waiting) >= batch_size):
-            yield from _caption_batch(model, waiting, options, prompts or {})
+            yield from _caption_batch(model, waiting, options, prompts or {}, halving)
             waiting, good = [], 0
-    yield from _caption_batch(model, waiting, options, prompts or {})
+    yield from _caption_batch(model, waiting, options, prompts or {}, halving)
 
 
 def _caption_batch(
@@ -113,12 +118,20 @@ def _caption_batch(
     batch: list[tuple[Key, np.ndarray | CaptuneError]],
     options: GenerationOptions,
     prompts: Mapping[Any, str],
+    halving: Halving,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
     asked = [prompts.get(batch[n][0], options.prompt) for n in good]
-    captions = iter(model.say(np.stack(list(good.values())), options, prompts=asked) if good else [])
+    seen = np.stack(list(good.values())) if good else np.empty(0)
+    captions = iter(
+        halving.results(len(good), lambda start, end: model.say(seen[start:end], options, prompts=asked[start:end]))
+    )
     for key, pixels in batch:
-        yield key, next(captions) if isinstance(pixels, np.ndarray) else pixels
+        if not isinstance(pixels, np.ndarray):
+            yield key, pixels
+        else:
+            found = next(captions)
+            yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY) if found is None else found
 
 
 def caption_records(
@@ -133,7 +146,7 @@ def caption_records(
 ) -> dict[str, Caption]:
     """The best caption of each record, or answer to its question, by its id.
 
-    A picture that cannot be read raises its error.
+    A picture that cannot be read raises its error, and one that has no room in memory `OutOfMemory`.
     """
     captions: dict[str, Caption] = {}
     own = model.prompt
@@ -141,6 +154,8 @@ def caption_records(
     items = ((record.id, record.image) for record in records)
     stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
     for key, found in track(stream, progress, label, len(records)):
+        if isinstance(found, OutOfMemory):
+            raise OutOfMemory(f"{key} {found.message}.", found.hint)
         if isinstance(found, CaptuneError):
             raise found
         captions[key] = found[0]

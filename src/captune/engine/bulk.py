@@ -6,7 +6,6 @@ caller's affair. Decoding, the model and writing overlap; what runs the model is
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.core.memory import is_out_of_memory
+from captune.core.halving import Halving
 from captune.core.records import Caption
 from captune.data.bulk.looks import NO_LOOK, read_looks
 from captune.data.bulk.names import looks_name
@@ -32,8 +31,7 @@ from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
 Say = Callable[[np.ndarray], list[list[Caption]]]
 _BATCHES_AHEAD = 4
 _SHARDS_TO_WRITE = 2
-# So many pictures one after another that have no room by themselves are not the pictures' fault.
-_NO_ROOM = 8
+_LESS = "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same command again."
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def caption_pieces(
         for shard, pictures in decoding.shards():
             rows: dict[int, _Row] = {}
             missing = False
-            for place, row in _captioned(_Saying(say), pictures, manner):
+            for place, row in _captioned(say, Halving(_LESS), pictures, manner):
                 _check_same(shard, place, row.row)
                 rows[place] = row
                 missing |= row.missing
@@ -118,7 +116,7 @@ class _Row:
 
 
 def _captioned(
-    saying: _Saying, pictures: Iterator[tuple[int, Picture, Decoded]], manner: Manner
+    say: Say, halving: Halving, pictures: Iterator[tuple[int, Picture, Decoded]], manner: Manner
 ) -> Iterator[tuple[int, _Row]]:
     """A row for each picture with its place, in no order."""
     waiting: list[tuple[int, Picture, Decoded]] = []
@@ -128,18 +126,20 @@ def _captioned(
             continue
         waiting.append((place, picture, decoded))
         if len(waiting) == manner.batch_size:
-            yield from _batch(saying, waiting, manner.language)
+            yield from _batch(say, halving, waiting, manner.language)
             waiting = []
     if waiting:
-        yield from _batch(saying, waiting, manner.language)
+        yield from _batch(say, halving, waiting, manner.language)
 
 
 def _batch(
-    saying: _Saying, batch: list[tuple[int, Picture, Decoded]], language: str | None
+    say: Say, halving: Halving, batch: list[tuple[int, Picture, Decoded]], language: str | None
 ) -> Iterator[tuple[int, _Row]]:
-    found = saying.say(np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None]))
+    seen = np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
+    # For the rest of the shard; the next one tries whole batches again.
+    found = halving.results(len(seen), lambda start, end: say(seen[start:end]))
     for (place, picture, decoded), captions in zip(batch, found, strict=True):
-        if not captions:
+        if captions is None:
             yield place, _Row(_failed(picture, "needs more memory than the model has left"))
             continue
         flags = tuple(flags_of(captions[0], language))
@@ -148,49 +148,6 @@ def _batch(
 
 def _failed(picture: Picture, reason: str) -> CaptionRow:
     return CaptionRow(picture.name, (), "error", reason, "", ())
-
-
-class _Saying:
-    """The model within the memory there is: a batch that has no room is halved, for the rest of the shard."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._most = sys.maxsize
-        self._refused = 0
-
-    def say(self, seen: np.ndarray) -> list[list[Caption]]:
-        """Captions of each picture; none of one that has no room by itself."""
-        found: list[list[Caption]] = []
-        while len(found) < len(seen):
-            part = seen[len(found) : len(found) + self._most]
-            captions = self._attempt(part)
-            if captions is not None:
-                self._refused = 0
-                found += captions
-            elif len(part) > 1:
-                self._most = len(part) // 2
-            else:
-                self._refused += 1
-                if self._refused == _NO_ROOM:
-                    raise CaptuneError(
-                        f"There is not memory enough to caption one picture at a time ({_NO_ROOM} were tried).",
-                        "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same "
-                        "command again.",
-                    )
-                found.append([])
-        return found
-
-    def _attempt(self, seen: np.ndarray) -> list[list[Caption]] | None:
-        try:
-            return self._say(seen)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Out here nothing holds on to what the attempt had allocated.
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return None
 
 
 def _check_same(shard: Shard, place: int, row: CaptionRow) -> None:

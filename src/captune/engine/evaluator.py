@@ -9,6 +9,9 @@ import numpy as np
 import torch
 
 from captune.core.errors import CaptuneError
+from captune.core.halving import Halving
+from captune.core.machine import LESS_MEMORY
+from captune.core.memory import OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
@@ -63,24 +66,28 @@ def likelihood_of_references(
     items = ((key, record.image) for key, record in by_id.items())
     waiting: list[tuple[ImageRecord, np.ndarray]] = []
 
-    def flush() -> None:
-        if not waiting:
-            return
+    halving = Halving(LESS_MEMORY)
+
+    def losses_of(part: list[tuple[ImageRecord, np.ndarray]]) -> list[tuple[float, int]]:
+        """Sum of losses and number of tokens of each image."""
         batch = collate(
-            [
-                (pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references])
-                for r, pixels in waiting
-            ],
+            [(pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references]) for r, pixels in part],
             backbone.pad,
         )
         on = {name: value.to(backbone.device) for name, value in batch.items()}
         with torch.inference_mode():
             memory = backbone.memory(on["seen"])
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
-        owners = np.array([place[record.id] for record, _ in waiting])[batch["owner"].numpy()]
-        image = owners[losses.caption.cpu().numpy()]
-        np.add.at(nll, image, losses.nll.double().cpu().numpy())
-        np.add.at(tokens, image, 1)
+        image = batch["owner"].numpy()[losses.caption.cpu().numpy()]
+        sums = np.bincount(image, losses.nll.double().cpu().numpy(), minlength=len(part))
+        return list(zip(sums.tolist(), np.bincount(image, minlength=len(part)).tolist(), strict=True))
+
+    def flush() -> None:
+        found = halving.results(len(waiting), lambda start, end: losses_of(waiting[start:end]))
+        for (record, _), loss in zip(waiting, found, strict=True):
+            if loss is None:
+                raise OutOfMemory(f"There is not memory enough for the references of {record.id}.", LESS_MEMORY)
+            nll[place[record.id]], tokens[place[record.id]] = loss
         waiting.clear()
 
     with _autocast(backbone, autocast):

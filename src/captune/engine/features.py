@@ -20,8 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from captune.core.disk import is_disk_full
 from captune.core.errors import CaptuneError
-from captune.core.files import cache_folder, write_json
+from captune.core.files import cache_folder, disk_error, write_json
+from captune.core.halving import Halving
+from captune.core.machine import LESS_MEMORY
+from captune.core.memory import OutOfMemory
 from captune.core.progress import SILENT, Progress, Task, track
 from captune.engine.pictures import stream_pixels
 from captune.models.backbone import Backbone
@@ -128,13 +132,19 @@ def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> lis
     """Features of each picture, in order."""
     found: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
+    halving = Halving(LESS_MEMORY)
+
+    def made(part: list[np.ndarray]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            memory = backbone.memory(torch.from_numpy(np.stack(part)))
+            return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
 
     def flush() -> None:
-        if waiting:
-            with torch.inference_mode():
-                memory = backbone.memory(torch.from_numpy(np.stack(waiting)))
-                found.extend(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
-            waiting.clear()
+        for one in halving.results(len(waiting), lambda start, end: made(waiting[start:end])):
+            if one is None:
+                raise OutOfMemory("There is not memory enough for the features of one image.", LESS_MEMORY)
+            found.append(one)
+        waiting.clear()
 
     for _, pixels in stream_pixels(((None, image) for image in images), backbone.pixels):
         if isinstance(pixels, CaptuneError):
@@ -144,6 +154,18 @@ def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> lis
             flush()
     flush()
     return found
+
+
+def _take_room(file: Path) -> None:
+    """Have the whole file on the disk: a page of a sparse one that finds the disk full ends the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(file, "r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_error(error, file) from error
+            # A file system that cannot promise room.
 
 
 def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, task: Task) -> None:
@@ -157,6 +179,7 @@ def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_
             if written is None:
                 shape = (len(names), *rows[0].shape)
                 written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)
+                _take_room(temporary)
             written[start : start + len(rows)] = rows
             task.advance(len(rows))
         assert written is not None

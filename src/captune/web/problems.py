@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from captune.core.errors import CaptuneError
+from captune.core.memory import is_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -70,6 +71,8 @@ class Problem(Exception):
         """The problem that an exception is; what nobody foresaw is 500 and says nothing of the inside."""
         if isinstance(error, Problem):
             return error
+        if is_out_of_memory(error):
+            return cls(503, "The server has not memory enough for this image now.", "Try again later, or fewer beams.")
         if isinstance(error, CaptuneError):
             return cls(422, error.message, _as_field(error.hint))
         if isinstance(error, ValidationError):

@@ -159,7 +159,8 @@ def _trained_before(cfg: Cfg) -> Result | None:
 @block("07_train", needs=["03_prepare_data"], recall=_trained_before)
 def train_model(cfg: Cfg, ctx: Ctx) -> Result:
     """`run`, `best` (its best checkpoint), `metrics` in short; a run that was stopped goes on where it was."""
-    from captune.app.train import FREE_TO_CHANGE, train
+    from captune.app.resuming import FREE_TO_CHANGE
+    from captune.app.train import train
 
     asked = settings(cfg)
     options = asked.of(TrainConfig)
@@ -292,7 +293,7 @@ def _trained(run: Path, best: Path) -> Result:
 
 def _check_same(run: Run, asked: Settings) -> None:
     """Raise `UsageError` where the run in the work folder is not the training that `cfg` asks for."""
-    from captune.app.train import FREE_TO_CHANGE
+    from captune.app.resuming import FREE_TO_CHANGE
 
     manifest = run.manifest()
     began = resolve(TrainConfig, file=run.path / CONFIG).values.model_dump()
@@ -302,7 +303,7 @@ def _check_same(run: Run, asked: Settings) -> None:
         for section, options in wanted.items()
         if section not in ("eval", "generation")  # how captions are searched and measured does not shape weights
         for name, value in options.items()
-        if name not in (*FREE_TO_CHANGE, "threads") and began[section][name] != value
+        if name not in FREE_TO_CHANGE and began[section][name] != value
         if (name, value) != ("best_metric", "auto")  # a run holds what that stood for
     ]
     if manifest["model"] != asked.model:

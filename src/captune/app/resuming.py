@@ -1,0 +1,119 @@
+"""What may change when a training goes on: what leaves its mathematics as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from captune.core.config import Resolved, dump, resolve
+from captune.core.errors import UsageError
+from captune.core.files import write_text
+from captune.core.options import TrainConfig
+from captune.core.runs import CONFIG, Run
+
+# For one session: these do not touch the weights.
+FREE_TO_CHANGE = (
+    "loader_workers",
+    "logging_steps",
+    "keep_checkpoints",
+    "keep_epochs",
+    "early_stopping_patience",
+    "early_stopping_metric",
+    "trackers",
+    "sample_captions",
+    "device",
+    "threads",
+    "decoder",
+    "push_to",
+)
+# For the rest of the run: the same sums, in parts that need less (or more) memory.
+STEP = ("batch_size", "gradient_accumulation")
+SAME_SUMS = (*STEP, "gradient_checkpointing", "eval_batch_size")
+_WHY = {
+    "precision": "It would compute in other numbers.",
+    "cache_features": "Features are kept in bf16: it would learn from rounded ones.",
+    "captions_per_image": "Steps would hold other references.",
+    **dict.fromkeys(("epochs", "max_steps", "schedule"), "The learning rate follows the planned length."),
+    **dict.fromkeys(("num_beams", "validation_images", "best_metric"), "Validations could no longer be compared."),
+}
+
+
+def resolve_resumed(
+    run: Run,
+    config: Any,
+    preset: str | None,
+    sets: Iterable[str],
+    environment: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> Resolved[TrainConfig]:
+    """The run's own configuration; what is given anew must agree, but for what cannot change the weights."""
+    saved = resolve(TrainConfig, file=run.path / CONFIG)
+    given = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    changed: dict[str, Any] = {}
+    for key, source in given.sources.items():
+        section, _, name = key.partition(".")
+        new, old = getattr(getattr(given.values, section), name), getattr(getattr(saved.values, section), name)
+        if new == old:
+            continue
+        if name not in (*FREE_TO_CHANGE, *SAME_SUMS):
+            why = f" {_WHY[name]}" if name in _WHY else ""
+            raise UsageError(
+                f"{source}: the run {run.path} began with {name} = {old}, not {new}; it must go on as it began.{why}",
+                f"Leave it out, or start a new run with another --out. These may change: {', '.join(FREE_TO_CHANGE)}; "
+                f"{', '.join(SAME_SUMS[2:])}; and {' and '.join(STEP)} together, if their product stays.",
+            )
+        changed[name] = new
+    _check_step(run, saved.values, changed)
+    return resolve(TrainConfig, file=run.path / CONFIG, flags=changed)
+
+
+def _check_step(run: Run, saved: TrainConfig, changed: Mapping[str, Any]) -> None:
+    """A step must go on to sum up the same images; raises `UsageError` with the numbers that do."""
+    learn = saved.train
+    if not any(name in changed for name in STEP):
+        return
+    if learn.stage == "scst":
+        raise UsageError(
+            f"The run {run.path} trains with rewards (scst), whose steps are means of batches: {STEP[0]} and {STEP[1]} "
+            "cannot change.",
+            "Leave them out; --gradient-checkpointing may change.",
+        )
+    batch, parts = (changed.get(name, getattr(learn, name)) for name in STEP)
+    whole = learn.batch_size * learn.gradient_accumulation
+    if batch * parts != whole:
+        fits = f"--batch-size {batch} --gradient-accumulation {whole // batch}" if whole % batch == 0 else ""
+        raise UsageError(
+            f"The run {run.path} learns from {learn.batch_size} × {learn.gradient_accumulation} = {whole} images in a "
+            f"step (batch size × gradient accumulation), and {batch} × {parts} = {batch * parts} would be others.",
+            f"Give both: {fits or equal_steps(learn.batch_size, learn.gradient_accumulation) or 'another product'}",
+        )
+
+
+def equal_steps(batch_size: int, accumulation: int) -> str:
+    """Flags for the same step in batches of half the size or less; empty for batches of one image."""
+    smaller = next((n for n in range(batch_size // 2, 0, -1) if batch_size % n == 0), 0)
+    if not smaller:
+        return ""
+    return f"--batch-size {smaller} --gradient-accumulation {accumulation * batch_size // smaller}"
+
+
+def keep_changes(run: Run, config: TrainConfig, step: int) -> str:
+    """Write into the run what changes for the rest of it, from optimizer step `step` on; returns it in words."""
+    saved = resolve(TrainConfig, file=run.path / CONFIG).values
+    changed: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
+    told = {}
+    for section, names in (("train", SAME_SUMS[:3]), ("eval", SAME_SUMS[3:])):
+        for name in names:
+            old, new = getattr(getattr(saved, section), name), getattr(getattr(config, section), name)
+            if new != old:
+                changed[section][name] = new
+                told[name] = [old, new]
+    if not told:
+        return ""
+    sections = {section: getattr(saved, section).model_copy(update=new) for section, new in changed.items()}
+    write_text(run.path / CONFIG, dump(saved.model_copy(update=sections)))
+    manifest = run.manifest()
+    run.write_manifest({**manifest, "changed": [*manifest.get("changed", []), {"step": step, **told}]})
+    words = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in told.items())
+    same = "Every step sums up the same images: the same loss (dropout, if any, draws other numbers)."
+    return f"From here on {words}. {same if any(name in told for name in STEP) else 'The loss is the same.'}"
