@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from captune.core.errors import CaptuneError
-from captune.core.logins import logged_in_to_wandb
+from captune.core.logins import logged_in_to_wandb, wandb_refusal
 from captune.core.progress import SILENT, Progress, track
 
 GIB = 1024**3
@@ -254,21 +254,11 @@ def _tracker_wandb(*, required: bool) -> Iterator[Check]:
     elif not logged_in_to_wandb():
         yield Check("wandb login", "fail" if required else "ok", "no key", "wandb login, or WANDB_MODE=offline")
     else:
-        fault = _wandb_refusal() if required else None
+        fault = wandb_refusal() if required else None
         if fault:
             yield Check("wandb login", "fail", fault, "wandb login --relogin, or WANDB_MODE=offline")
         else:
             yield Check("wandb login", "ok", "logged in" if required else "a key is there")
-
-
-def _wandb_refusal() -> str | None:
-    """Why Weights & Biases does not take the key that is there; None where it does."""
-    import wandb
-
-    try:
-        return None if wandb.login(verify=True, timeout=10) else "the key was not taken"
-    except (wandb.errors.Error, ValueError, OSError) as error:
-        return _first_line(error)
 
 
 def _model(model: str, progress: Progress) -> Check:

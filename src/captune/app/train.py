@@ -25,7 +25,6 @@ from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, POINTERS, SPLITS, Checkpoint, Run
 from captune.data.prepared import TRAIN, read_prepared, read_split
 from captune.engine.processes import Processes
-from captune.exporters.hub import check_repo
 from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.document_frequencies import DocumentFrequencies
 
@@ -113,8 +112,7 @@ def _train(
     started = time.monotonic()
     pieces.part_rates(config.train.part_learning_rates)
     pieces.check_shardable(config, processes)
-    if config.train.push_to:
-        check_repo(config.train.push_to)
+    pieces.check_trackers(config, run)
     prepared = read_prepared(data)
     training, validation_records = read_split(data, TRAIN), read_split(data, "val")
     config = pieces.settled(config, training)
@@ -203,9 +201,10 @@ class _Publisher:
         self.sent = best
         try:
             push(str(self.run.path), self.repo, progress=self.progress)
-        except CaptuneError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the training's
             later = f"captune push {self.run.path} {self.repo}"
-            self.progress.say(f"{best} was not published: {error.message} Later: {later}")
+            reason = error.message if isinstance(error, CaptuneError) else f"{type(error).__name__}: {error}"
+            self.progress.warn(f"{best} was not published: {reason} Later: {later}")
         else:
             self.progress.say(f"{best} is published as {self.repo}.")
 

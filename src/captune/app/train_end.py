@@ -28,17 +28,27 @@ def recorded_ending(
     try:
         yield
     except BaseException as error:
+        ending = _of(callbacks) or _of_error(error, trainer)
         if first:
             with suppress(CaptuneError):  # a full disk: the error that ends the training is the one to report
-                record_ending(run, _of(callbacks) or _of_error(error, trainer))
+                record_ending(run, ending)
+        _end_trackers(trainer, ending)
         raise
     state = trainer.state
     done = state.global_step >= state.max_steps
-    ending = None if done else _of(callbacks)
-    ending = ending or all_done(config, state.global_step, float(state.epoch or 0.0))
+    ending = (None if done else _of(callbacks)) or all_done(config, state.global_step, float(state.epoch or 0.0))
     if first:
         record_ending(run, ending)
         progress.say(f"Training ended: {ending.text}.")
+    _end_trackers(trainer, ending)
+
+
+def _end_trackers(trainer: CaptionTrainer, ending: Ending) -> None:
+    from captune.engine.guarded_tracker import GuardedTracker
+
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, GuardedTracker):
+            callback.end(ending, trainer.args, trainer.state, trainer.control)
 
 
 def record_ending(run: Run, ending: Ending | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captune.app.train_plan import TrainingPlan, foreseen
@@ -125,6 +126,20 @@ def check_best_metric(config: TrainConfig, progress: Progress) -> None:
         )
 
 
+def check_trackers(config: TrainConfig, run: Run) -> None:
+    """Trackers, and a repository of the Hub, that could not be used are refused before anything begins."""
+    from captune.engine.trackers import TRACKERS
+    from captune.exporters.hub import check_login, check_repo
+
+    for name in config.train.trackers:
+        # One of another package may be older than the check.
+        if name != "none" and (check := getattr(TRACKERS[name], "check", None)):
+            check(run)
+    if config.train.push_to:
+        check_repo(config.train.push_to)
+        check_login()
+
+
 def check_shardable(config: TrainConfig, processes: Processes) -> None:
     """Weights are shared out among several processes, in the number type they learn in."""
     if config.train.shard and processes.count == 1:
@@ -225,6 +240,7 @@ def trainer(
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
     from captune.engine.batches import Augmentation, Visits, make_visits
+    from captune.engine.guarded_tracker import GuardedTracker
     from captune.engine.schedule import Schedule
     from captune.engine.scst import Guard, NumberedVisits, SelfCritical, SelfCriticalTrainer
     from captune.engine.trackers import TRACKERS
@@ -252,8 +268,10 @@ def trainer(
     last = run.last()
     for name in learn.trackers:
         if name != "none" and processes.first:
-            tracker = TRACKERS[name]
-            callbacks.append(tracker(run, lambda: validation.samples, config.model_dump(), last.step if last else 0))
+            begin = partial(
+                TRACKERS[name], run, lambda: validation.samples, config.model_dump(), last.step if last else 0
+            )
+            callbacks.append(GuardedTracker(name, run, begin, progress))
     arguments = training_arguments(
         run.path,
         device=backbone.device,

@@ -18,3 +18,14 @@ def logged_in_to_wandb() -> bool:
     except (OSError, netrc.NetrcParseError):
         return False
     return any(host and known.authenticators(host) is not None for host in (*WANDB_HOSTS, own))
+
+
+def wandb_refusal() -> str | None:
+    """Why Weights & Biases does not take the key that is there; None where it does."""
+    import wandb
+
+    try:
+        return None if wandb.login(verify=True, timeout=10) else "the key was not taken"
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__

@@ -1,33 +1,33 @@
-"""Where a training's figures go besides its run folder: TensorBoard, Weights & Biases, MLflow."""
+"""Where a training's figures go besides its run folder: what trackers share, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captune.core.errors import CaptuneError
-from captune.core.files import write_text
-from captune.core.logins import logged_in_to_wandb
+from captune.core.files import read_json, write_json, write_text
 from captune.core.runs import POINTERS, Run
 from captune.core.tables import Table
 from captune.data.images import ImageError, open_image
+from captune.engine.selection import best_scores, choose
 
 SIDE = 320
+BEST = "best"
 TRACKERS = Table(
     "tracker",
     {
         "tensorboard": "captune.engine.trackers:TensorBoard",
-        "wandb": "captune.engine.trackers:WeightsAndBiases",
+        "wandb": "captune.engine.wandb_tracker:WeightsAndBiases",
         "mlflow": "captune.engine.trackers:MLflow",
     },
     group="captune.trackers",
@@ -66,13 +66,25 @@ class Sample:
 class Tracker(TrainerCallback, ABC):
     """A place for figures, sample captions and checkpoints; `settings` is the run's whole configuration.
 
-    A training that goes on continues the curves where its last checkpoint was.
+    A training that goes on continues the curves where its last checkpoint was: what was logged before
+    it stopped, as the file `LOGGED` of the run says, is not logged again. `ended` says why the training
+    ended and `success` whether it came to its end, once that is known.
     """
+
+    LOGGED: ClassVar[str] = ""
+
+    @classmethod
+    def check(cls, run: Run) -> None:
+        """Raise `CaptuneError` for what is missing before a training begins; writes nothing into `run`."""
 
     def __init__(
         self, run: Run, samples: Callable[[], Sequence[Sample]], settings: Mapping[str, Any], resumed_at: int
     ) -> None:
         self.run, self.samples, self.settings, self.resumed_at = run, samples, settings, resumed_at
+        self.ended, self.success = "", True
+        file = run.path / self.LOGGED
+        self.logged: dict[str, int] = read_json(file) if self.LOGGED and resumed_at and file.is_file() else {}
+        self.earlier = dict(self.logged)
 
     @abstractmethod
     def figures(self, values: dict[str, float], step: int) -> None:
@@ -94,17 +106,19 @@ class Tracker(TrainerCallback, ABC):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        found = {}
+        found: dict[str, float] = {}
         for name, value in (logs or {}).items():
             if value is None:
                 continue  # it was no finite number
             group, _, rest = name.partition("_")
             found[f"validation/{rest}" if group == "eval" else f"training/{name}"] = value
-        if found and state.is_world_process_zero:
+        group = "validation" if any(name.startswith("validation/") for name in found) else "training"
+        if found and state.is_world_process_zero and self._is_new(group, state.global_step):
             self.figures(found, state.global_step)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and self._is_new("samples", state.global_step):
+            self.figures(self.best_so_far(), state.global_step)
             self.sentences(self.samples(), state.global_step)
 
     def on_train_end(
@@ -114,9 +128,59 @@ class Tracker(TrainerCallback, ABC):
             there = {pointer: self.run.pointed(pointer) for pointer in POINTERS}
             self.close({pointer: self.run.checkpoints_folder / name for pointer, name in there.items() if name})
 
+    def manifest(self) -> dict[str, Any]:
+        """The run's, or nothing."""
+        return self.run.manifest() if Run.is_run(self.run.path) else {}
+
+    def rule(self) -> str:
+        """The rule behind best-metric."""
+        return str(self.settings.get("train", {}).get("best_metric") or "loss")
+
+    def best_so_far(self) -> dict[str, float]:
+        """The best of each score of the validations until now, and the step and epoch that the run's rule chooses."""
+        history = self.run.history()
+        found = {f"{BEST}/{name}": best.value for name, best in best_scores(history).items()}
+        choice = choose(history, self.rule())
+        return {**found, **({f"{BEST}/step": choice.step, f"{BEST}/epoch": choice.epoch} if choice else {})}
+
+    def facts_of(self, pointer: str, folder: Path) -> dict[str, Any]:
+        """What a best checkpoint is: where from, chosen by which rule, its scores, the data it learned from."""
+        rule = self.rule() if pointer == POINTERS[0] else "loss"
+        step = int(folder.name.rpartition("-")[2])
+        choice = choose(self.run.history(), rule, {step})
+        about = self.manifest()
+        return {
+            "from": folder.name,
+            "step": step,
+            "epoch": choice.epoch if choice else None,
+            "rule": choice.rule if choice else rule,
+            "why": choice.why if choice else "",
+            "scores": choice.scores if choice else {},
+            **{key: about.get(key) for key in ("data", "data_digest", "model", "seed")},
+        }
+
+    def _is_new(self, group: str, step: int) -> bool:
+        """Whether a step was not logged before the training stopped; then it is marked as logged."""
+        if step <= self.earlier.get(group, -1):
+            return False
+        self.logged[group] = step
+        if self.LOGGED:
+            write_json(self.run.path / self.LOGGED, self.logged)
+        return True
+
 
 class TensorBoard(Tracker):
     """Scalars, pictures and captions under `RUN/tensorboard`."""
+
+    @classmethod
+    def check(cls, run: Run) -> None:
+        """Installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+        except ImportError:
+            raise CaptuneError(
+                "--trackers tensorboard needs tensorboard.", "pip install tensorboard; or --trackers none"
+            ) from None
 
     def __init__(self, *args: Any) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -143,61 +207,6 @@ class TensorBoard(Tracker):
         self.writer.close()
 
 
-class WeightsAndBiases(Tracker):
-    """Figures, a table of pictures with captions and scores, and the two best checkpoints as artifacts.
-
-    WANDB_PROJECT and WANDB_RUN_NAME name it. Without a login everything is kept under
-    `RUN/wandb` for `wandb sync`.
-    """
-
-    ID = "wandb-run.txt"
-
-    def __init__(self, *args: Any) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise CaptuneError("--trackers wandb needs wandb.", "pip install 'captune[wandb]'") from None
-        super().__init__(*args)
-        kept = self.run.path / self.ID
-        known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else secrets.token_hex(4)
-        write_text(kept, known + "\n")
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if logged_in_to_wandb() else "offline")
-        self.wandb = wandb
-        self.session = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or "captune",
-            name=os.environ.get("WANDB_RUN_NAME") or self.run.path.resolve().name,
-            id=known,
-            resume="allow" if mode == "online" else None,
-            dir=str(self.run.path),
-            config=json.loads(json.dumps(self.settings, default=str)),
-            mode=mode,
-            reinit="finish_previous",  # a search cuts trainings short
-            settings=wandb.Settings(silent=True),
-        )
-
-    def figures(self, values: dict[str, float], step: int) -> None:
-        self.session.log({**values, "step": step})
-
-    def sentences(self, samples: Sequence[Sample], step: int) -> None:
-        names = sorted({name for sample in samples for name in sample.scores})
-        table = self.wandb.Table(columns=["picture", "name", "caption", "references", *names])
-        for sample in samples:
-            picture = sample.thumbnail()
-            shown = self.wandb.Image(picture) if picture is not None else None
-            values = (sample.scores.get(name) for name in names)
-            table.add_data(shown, sample.name, sample.caption, "\n".join(sample.references), *values)
-        self.session.log({"samples": table, "step": step})
-
-    def close(self, best: Mapping[str, Path]) -> None:
-        for pointer, folder in best.items():
-            artifact = self.wandb.Artifact(f"{self.session.id}-{pointer}", type="model", metadata={"from": folder.name})
-            for file in sorted(folder.iterdir()):
-                if file.suffix in (".json", ".safetensors", ".txt", ".model", ".jinja") and file.is_file():
-                    artifact.add_file(str(file))
-            self.session.log_artifact(artifact, aliases=[pointer])
-        self.session.finish()
-
-
 class MLflow(Tracker):
     """Figures, settings, samples and the best checkpoint's files in MLflow.
 
@@ -205,19 +214,46 @@ class MLflow(Tracker):
     """
 
     ID = "mlflow-run.txt"
+    LOGGED = "mlflow-steps.json"
 
-    def __init__(self, *args: Any) -> None:
+    @classmethod
+    def check(cls, run: Run) -> None:
+        """Installed, and a server that answers where one is named."""
         try:
             import mlflow
         except ImportError:
             raise CaptuneError("--trackers mlflow needs mlflow.", "pip install 'captune[mlflow]'") from None
-        super().__init__(*args)
+        cls._environment()
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            return
+        try:
+            mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CaptuneError(
+                f"MLflow at {uri} cannot be used: {lines[0][:300]}",
+                "Mend MLFLOW_TRACKING_URI, or unset it: then everything is kept in the run folder.",
+            ) from None
+
+    @staticmethod
+    def _environment() -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        # A server that is gone must not hold a training up for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+    def __init__(self, *args: Any) -> None:
+        import mlflow
+
+        super().__init__(*args)
+        self._environment()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (self.run.path.resolve() / "mlflow").as_uri()
         self.client = mlflow.MlflowClient(tracking_uri=uri)
         kept = self.run.path / self.ID
         if kept.is_file():
             self.id = kept.read_text(encoding="utf-8").strip()
+            self.client.update_run(self.id, status="RUNNING")
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "captune"
         known = self.client.get_experiment_by_name(name)
@@ -244,4 +280,6 @@ class MLflow(Tracker):
             for file in sorted(folder.iterdir()):
                 if file.suffix in (".json", ".safetensors", ".txt") and file.is_file():
                     self.client.log_artifact(self.id, str(file), pointer)
-        self.client.set_terminated(self.id)
+            self.client.log_dict(self.id, self.facts_of(pointer, folder), f"{pointer}/captune-choice.json")
+        self.client.set_tag(self.id, "ended", self.ended)
+        self.client.set_terminated(self.id, "FINISHED" if self.success else "FAILED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -31,6 +32,28 @@ def check_repo(repo: str) -> None:
     """Raise `UsageError` for what cannot be the name of a repository."""
     if not _REPO.fullmatch(repo):
         raise UsageError(f"'{repo}' is not a repository of the Hub.", "Give it as user/name or organisation/name.")
+
+
+def check_login(token: str | None = None) -> None:
+    """Raise `CaptuneError` where nobody is logged in to the Hub, or the Hub does not answer or take the login."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    token = token or os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN") or get_token()
+    if not token:
+        raise CaptuneError("There is no login for the Hugging Face Hub.", _LOGIN)
+    broken: Any = next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+    try:
+        HfApi(token=token).whoami()
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CaptuneError(f"The Hugging Face Hub refused the login ({status}): {lines[0]}", _LOGIN) from None
+    except (OSError, ValueError, broken) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CaptuneError(
+            f"The Hugging Face Hub cannot be reached: {lines[0]}", "Check the network, or push later: captune push."
+        ) from None
 
 
 def write_folder(model: Path, folder: Path, facts: CardFacts) -> list[str]:
