@@ -21,6 +21,7 @@ from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.files import described, write_in_place
 from captune.data.alt_text.packet import described as in_packet
 from captune.data.writers import CaptionRow, open_writer
+from captune.data.writers.existing import Existing
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -319,7 +320,7 @@ def test_in_place(photos: Path) -> None:
     broken = (photos / "c.jpg").read_bytes()
     (photos / "b.gif.xmp").write_text(PACKET)
     for _ in range(2):
-        with open_writer("xmp", in_place=True) as writer:
+        with open_writer("xmp", in_place=True, existing="replace") as writer:
             writer.write(row("photos/a.jpg", "ein Hund läuft"))
             writer.write(row("photos/b.gif"))
             writer.write(row("photos/c.jpg", None))
@@ -336,7 +337,7 @@ def test_in_place(photos: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root writes files of others")
 def test_in_place_keeps_the_owner(photos: Path) -> None:
     os.chown(photos / "a.jpg", 1234, 1234)
-    write_in_place(str(photos / "a.jpg"), "a dog")
+    write_in_place(str(photos / "a.jpg"), "a dog", Existing())
     found = (photos / "a.jpg").stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1234, 0o640)
 
@@ -344,7 +345,7 @@ def test_in_place_keeps_the_owner(photos: Path) -> None:
 def test_in_place_through_a_link(photos: Path) -> None:
     link = Path("link.jpg")
     link.symlink_to(photos / "a.jpg")
-    assert write_in_place(str(link), "a dog") is None
+    assert write_in_place(str(link), "a dog", Existing()) is None
     assert link.is_symlink()
     assert languages(opened((photos / "a.jpg").read_bytes()).info["xmp"], ALT) == {"x-default": "a dog"}
 
@@ -360,8 +361,14 @@ def test_where_alt_text_cannot_go(photos: Path) -> None:
     with open_writer("xmp", "out") as writer, pytest.raises(CaptuneError, match="no file any more"):
         writer.write(row("photos/shard.tar/a.jpg"))
     (photos / "b.gif.xmp").write_text("by hand, not XML")
-    with open_writer("xmp", in_place=True) as writer, pytest.raises(CaptuneError, match=r"b\.gif\.xmp cannot take"):
+    with open_writer("xmp", in_place=True) as writer:
         writer.write(row("photos/b.gif"))
+        writer.write(row("photos/a.jpg"))
+    assert (photos / "b.gif.xmp").read_text() == "by hand, not XML"
+    assert languages(opened((photos / "a.jpg").read_bytes()).info["xmp"], ALT) == {"x-default": "a dog"}
+    with open_writer("xmp", in_place=True, existing="replace") as writer:
+        writer.write(row("photos/b.gif"))
+    assert languages((photos / "b.gif.xmp").read_bytes(), ALT) == {"x-default": "a dog"}
 
 
 def test_pictures_that_are_no_files(tmp_path: Path) -> None:

@@ -38,6 +38,25 @@ def described(tiff: bytes, text: str, longest: int | None = None) -> bytes:
     return bytes(block)
 
 
+def description(tiff: bytes) -> str | None:
+    """The ImageDescription of a block of EXIF, None where it has none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    entry = _entry(tiff, order) if order else None
+    if order is None or entry is None:
+        return None
+    count, place = struct.unpack_from(f"{order}II", tiff, entry + 4)
+    start = entry + 8 if count <= 4 else place
+    return decoded(tiff[start : start + count].partition(b"\0")[0])
+
+
+def decoded(data: bytes) -> str:
+    """Text of a program that did not say how it is encoded."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
 def _entry(tiff: bytes, order: str) -> int | None:
     """Where the entry of the description stands in the first directory."""
     if len(tiff) < 8:

@@ -5,75 +5,151 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
 from captune.core.names import fitted
-from captune.data.alt_text import jpeg, packet, png, webp
+from captune.data.alt_text import jpeg, png, webp
 from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.packet import Mark
+from captune.data.alt_text.packet import described as in_packet
+from captune.data.alt_text.places import Places, Reading, Writing, behind, plain, stray, texts_of
+from captune.data.writers.existing import Existing
 
 
-def described(data: bytes, text: str) -> bytes:
-    """The bytes of a picture file with `text` in its metadata; all other bytes that matter are as they were.
+def described(data: bytes, text: str, mark: Mark | None = None) -> bytes:
+    """The bytes of an image file with `text` in its metadata; all other bytes that matter are as they were.
 
-    JPEG, PNG and WebP. Raises `CannotHold` for another kind, or a file whose metadata are damaged.
+    JPEG, PNG and WebP. Raises `CannotHold` for another kind, a file whose metadata are damaged, or one that has
+    a description in a place that cannot be changed.
     """
+    made = _edited(data, Writing(text, mark))
+    other: list[str] = []
+    stray(made, lambda packet: other.extend(texts_of(packet)))
+    if any(plain(one) != plain(text) for one in other):
+        raise CannotHold("it has another XMP packet in an unusual place")
+    return made
+
+
+def words_in(data: bytes, beside: bytes | None = None) -> list[str]:
+    """What a person wrote as the description of an image, from all places and a packet beside it; each text once."""
+    reading = Reading()
+    with suppress(CannotHold):  # what was found until then stands there
+        _edited(data, reading)
+    stray(data, reading.extended)
+    if beside is not None:
+        reading.extended(beside)
+    return reading.words()
+
+
+def _edited(data: bytes, places: Places) -> bytes:
     if data.startswith(b"\xff\xd8\xff"):
-        return jpeg.described(data, text)
+        return jpeg.edited(data, places)
     if data.startswith(png.SIGNATURE):
-        return png.described(data, text)
+        return png.edited(data, places)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp.described(data, text)
+        return webp.edited(data, places)
     raise CannotHold("it is neither JPEG, PNG nor WebP")
 
 
-def write_copy(source: str | bytes, target: Path, text: str) -> str | None:
-    """Write a copy of a picture, a path or its bytes, to `target` with `text` in it.
+def write_copy(source: str | bytes, target: Path, caption: str, existing: Existing) -> str | None:
+    """Write a copy of an image, a path or its bytes, to `target` with `caption` in it.
 
-    A copy of a file keeps its permissions and times. A picture that cannot hold the text is copied as
-    it is, with the text in `NAME.xmp` beside it; then the reason is returned.
+    A person's words, in the image or in a copy that is there, are treated as `existing` says. A copy of a file keeps
+    its permissions and times. An image that cannot hold the text is copied as it is, with the text in `NAME.xmp`
+    beside it; then the reason is returned.
     """
     data = source if isinstance(source, bytes) else _read(source)
     if isinstance(source, str) and target.exists() and os.path.samefile(source, target):
         raise CaptuneError(f"The copy of {source} would replace it.", "Choose another --out, or change it: --in-place")
-    try:
-        made, reason = described(data, text), None
-    except CannotHold as cannot:
-        made, reason = data, str(cannot)
-    _write(target, made, like=source if isinstance(source, str) else None, times=True)
-    if reason is not None:
-        _write_beside(target, text)
-    return reason
+    path = source if isinstance(source, str) else None
+    existing.fetch(target)
+    existing.fetch(_beside(target))
+    standing = words_in(_read(str(target)), _packet(target)) if target.is_file() else []
+    before = words_in(data, None if path is None else _packet(Path(path)))
+    words = [*standing, *(text for text in before if text not in standing)]
+    joined = _joined(words, caption, existing, target)
+    if joined is None:
+        if not target.is_file() or standing == before:
+            _write(target, data, like=path, times=True)
+        return None
+    return _put(data, target, *joined, like=path, times=True, packet=Path(path) if path else target)
 
 
-def write_in_place(path: str, text: str) -> str | None:
-    """Put `text` into a picture file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
+def write_in_place(path: str, caption: str, existing: Existing) -> str | None:
+    """Put `caption` into an image file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
 
-    Permissions stay, the time of change is now; a file that says it already is not touched.
-    Returns the reason of a file beside it. Raises `CaptuneError` for a file that may not be written.
+    A person's words in it are treated as `existing` says. Permissions stay, the time of change is now; a file that
+    has the caption already is not touched. Returns the reason of a file beside it. Raises `CaptuneError` for a file
+    that may not be written.
     """
     data = _read(path)
     if not os.access(path, os.W_OK):
         raise CaptuneError(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
-    try:
-        made = described(data, text)
-    except CannotHold as cannot:
-        _write_beside(Path(path), text)
-        return str(cannot)
-    if made != data:
-        _write(Path(path), made, like=path, times=False)
-    return None
+    joined = _joined(words_in(data, _packet(Path(path))), caption, existing, Path(path))
+    if joined is None:
+        return None
+    return _put(data, Path(path), *joined, like=path, times=False, packet=Path(path))
 
 
-def _write_beside(picture: Path, text: str) -> None:
-    """`photo.gif.xmp` for `photo.gif`; one that is there keeps its other properties."""
-    path = picture.with_name(fitted(picture.name, ".xmp"))
+def _joined(words: list[str], caption: str, existing: Existing, image: Path) -> tuple[str, Mark | None] | None:
+    """The text that is to stand, with captune's mark; None: what stands in an image or beside it stays."""
+    if existing.mode != "replace" and _is_foreign(_beside(image)):
+        existing.preserved += 1
+        return None
+    if words == [caption]:
+        return caption, None
+    texts = existing.joined(words, [caption])
+    if texts == [caption]:
+        return caption, Mark(caption)
+    if texts == words and existing.mode == "keep":
+        return None
+    mark = Mark(caption, reduce(behind, words)) if caption in texts and caption not in words else None
+    return reduce(behind, texts), mark
+
+
+def _put(
+    data: bytes, target: Path, text: str, mark: Mark | None, *, like: str | None, times: bool, packet: Path
+) -> str | None:
+    """Write an image with a text in it, or beside it in a packet that has what the one beside `packet` has."""
     try:
-        made = packet.described(path.read_bytes() if path.is_file() else None, text)
+        made, reason = described(data, text, mark), None
     except CannotHold as cannot:
-        raise CaptuneError(f"{path} cannot take the caption: {cannot}.", "Mend it or move it away.") from None
-    _write(path, made, like=None, times=False)
+        made, reason = data, str(cannot)
+    if made != data or not target.exists() or times:
+        _write(target, made, like=like, times=times)
+    if reason is not None:
+        _write_beside(target, _packet(target) or _packet(packet), text, mark)
+    return reason
+
+
+def _beside(image: Path) -> Path:
+    """`photo.gif.xmp` for `photo.gif`."""
+    return image.with_name(fitted(image.name, ".xmp"))
+
+
+def _packet(image: Path) -> bytes | None:
+    """The packet beside an image, if there is one."""
+    path = _beside(image)
+    return _read(str(path)) if path.is_file() else None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file has the name of a packet and is none that could be changed."""
+    try:
+        return path.is_file() and in_packet(_read(str(path)), "") == b""
+    except CannotHold:
+        return True
+
+
+def _write_beside(image: Path, packet: bytes | None, text: str, mark: Mark | None) -> None:
+    """Write the packet beside an image; one that is there keeps its other properties."""
+    path = _beside(image)
+    made = in_packet(None if _is_foreign(path) else packet, text, mark)
+    if made != packet or not path.is_file():
+        _write(path, made, like=None, times=False)
 
 
 def _write(path: Path, data: bytes, *, like: str | None, times: bool) -> None:

@@ -7,12 +7,13 @@ import struct
 from dataclasses import dataclass
 
 from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.exif import decoded
 
 _IIM, _DIGEST = 0x0404, 0x0425  # numbers of resources
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
 _CHARSET, _VERSION, _CAPTION = (1, 90), (2, 0), (2, 120)
 _UTF8 = b"\x1b%G"
-_LONGEST = 2000  # bytes of a caption, by the standard
+LONGEST = 2000  # bytes of a caption, by the standard
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ def described(block: bytes, text: str) -> bytes:
     return b"".join(one.written() for one in made)
 
 
+def caption(block: bytes) -> str | None:
+    """The caption in image resources, None where there is none or they are damaged."""
+    try:
+        found = [dataset for one in _resources(block) if one.number == _IIM for dataset in _datasets(one.data)[0]]
+    except CannotHold:
+        return None
+    return next((decoded(data) for key, _, data in found if key == _CAPTION), None)
+
+
 def _resources(block: bytes) -> list[_Resource]:
     found = []
     at = 0
@@ -77,7 +87,7 @@ def _with_caption(iim: bytes, text: str) -> bytes:
     if not any(key[0] == 2 for key, _, _ in others):
         others.append(_dataset(_VERSION, b"\0\x04"))
     behind = max(number for number, (key, _, _) in enumerate(others, start=1) if key[0] <= 2)
-    caption = _dataset(_CAPTION, _cut(said, _LONGEST))
+    caption = _dataset(_CAPTION, _cut(said, LONGEST))
     return b"".join(raw for _, raw, _ in [*others[:behind], caption, *others[behind:]]) + rest
 
 

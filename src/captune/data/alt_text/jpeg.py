@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from captune.data.alt_text import exif, iptc, packet
 from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.mpf import moved
+from captune.data.alt_text.places import Places
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _RESOURCES = b"Photoshop 3.0\0"
 _MPF = b"MPF\0"
 _APP0, _APP1, _APP2, _APP13, _SCAN, _END = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
@@ -28,28 +29,43 @@ class _Segment:
         return self.marker == marker and self.body.startswith(head)
 
 
-def described(data: bytes, text: str) -> bytes:
-    """The file with `text` as XMP, IPTC caption and, where it has one, EXIF description."""
+def edited(data: bytes, places: Places) -> bytes:
+    """The file with what `places` makes of its XMP packets (a first one, where it has none), IPTC and EXIF."""
     before, scan = _segments(data)
     after = [*before]
     for number, one in enumerate(after):
         if one.has(_APP1, _EXIF):
-            block = exif.described(one.body[len(_EXIF) :], text, _LONGEST - len(_EXIF))
+            block = places.exif(one.body[len(_EXIF) :], _LONGEST - len(_EXIF))
             after[number] = _made(_APP1, _EXIF + block) if _EXIF + block != one.body else one
     place = 0  # behind JFIF and EXIF, which are to come first
     while place < len(after) and (after[place].marker == _APP0 or after[place].has(_APP1, _EXIF)):
         place += 1
-    old = next((one for one in after if one.has(_APP1, _XMP)), None)
-    body = _XMP + packet.described(old.body[len(_XMP) :] if old else None, text)
-    if len(body) > _LONGEST:
-        raise CannotHold("its XMP packet has no room for more")
-    if old is None:
-        after.insert(place, _made(_APP1, body))
+    for extended in _extended(before):
+        places.extended(extended)
+    packets = [number for number, one in enumerate(after) if one.has(_APP1, _XMP)]
+    for number in packets:  # readers differ in which of several they take
+        after[number] = _packet(places.packet(after[number].body[len(_XMP) :]))
+    if not packets:
+        after.insert(place, _packet(places.packet(None)))
         place += 1
-    else:
-        after[after.index(old)] = _made(_APP1, body)
-    after = _with_caption(after, text, place)
+    after = _with_caption(after, places, place)
     return data[:2] + b"".join(one.raw for one in _in_step(before, after)) + scan
+
+
+def _packet(packet: bytes) -> _Segment:
+    if len(_XMP + packet) > _LONGEST:
+        raise CannotHold("its XMP packet has no room for more")
+    return _made(_APP1, _XMP + packet)
+
+
+def _extended(segments: list[_Segment]) -> list[bytes]:
+    """Packets too long for one segment: each part has a digest of the whole, its length, and where it belongs."""
+    found: dict[bytes, list[tuple[int, bytes]]] = {}
+    for one in segments:
+        if one.has(_APP1, _EXTENSION):
+            digest, rest = one.body[len(_EXTENSION) :][:32], one.body[len(_EXTENSION) + 36 :]
+            found.setdefault(digest, []).append((int.from_bytes(rest[:4], "big"), rest[4:]))
+    return [b"".join(part for _, part in sorted(parts)) for parts in found.values()]
 
 
 def _segments(data: bytes) -> tuple[list[_Segment], bytes]:
@@ -75,11 +91,11 @@ def _made(marker: int, body: bytes) -> _Segment:
     return _Segment(marker, struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body, body)
 
 
-def _with_caption(segments: list[_Segment], text: str, place: int) -> list[_Segment]:
+def _with_caption(segments: list[_Segment], places: Places, place: int) -> list[_Segment]:
     """The segments with the IPTC caption; resources that cannot be read stay as they are, XMP has the text."""
     old = [one for one in segments if one.has(_APP13, _RESOURCES)]
     try:
-        block = iptc.described(b"".join(one.body[len(_RESOURCES) :] for one in old), text)
+        block = places.iptc(b"".join(one.body[len(_RESOURCES) :] for one in old))
     except CannotHold:
         return segments
     if old:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
@@ -17,6 +18,9 @@ PROPERTIES = (
     ("Iptc4xmpCore", "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "AltTextAccessibility"),
     ("dc", "http://purl.org/dc/elements/1.1/", "description"),
 )
+# A text that some programs write as well: brought in step where it is there.
+_COPY = ("tiff", "http://ns.adobe.com/tiff/1.0/", "ImageDescription")
+CAPTUNE = "urn:captune:xmp:1.0/"
 _EMPTY = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
     '<rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>'
@@ -29,8 +33,27 @@ _TEXT = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13
 _ATTRIBUTE = {**_TEXT, ord('"'): "&quot;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
 
 
-def described(packet: bytes | None, text: str) -> bytes:
-    """A packet (None: a new one) with `text` as the default language of both properties, in UTF-8.
+@dataclass(frozen=True)
+class Mark:
+    """Which part of a description captune wrote: its `caption`, joined with a person's `words` where there were any."""
+
+    caption: str
+    words: str = ""
+
+
+def standing(packet: bytes) -> tuple[list[str], Mark | None]:
+    """The descriptions in a packet, as readers show them, and captune's mark; raises `CannotHold` as `described`."""
+    nodes = [
+        node for node in _parsed(packet).getElementsByTagNameNS(RDF, "Description") if isinstance(node, minidom.Element)
+    ]
+    texts = [_text(nodes, namespace, name) for _, namespace, name in (*PROPERTIES, _COPY)]
+    caption = _text(nodes, CAPTUNE, "caption")
+    mark = None if caption is None else Mark(caption, _text(nodes, CAPTUNE, "words") or "")
+    return [text for text in texts if text is not None and text.strip()], mark
+
+
+def described(packet: bytes | None, text: str, mark: Mark | None = None) -> bytes:
+    """A packet (None: a new one) with `text` as the default language of both properties, in UTF-8, and captune's mark.
 
     Other languages of them and all other properties stay. Raises `CannotHold` for a packet that is not whole.
     """
@@ -43,8 +66,10 @@ def described(packet: bytes | None, text: str) -> bytes:
     if not nodes:
         nodes = [_child(rdf, f"{rdf.prefix}:Description" if rdf.prefix else "Description", RDF)]
         nodes[0].setAttributeNS(RDF, f"{rdf.prefix}:about" if rdf.prefix else "about", "")
-    for prefix, namespace, name in PROPERTIES:
+    copy = (_COPY,) if _text(nodes, *_COPY[1:]) is not None else ()
+    for prefix, namespace, name in (*PROPERTIES, *copy):
         _set(nodes, prefix, namespace, name, _IMPOSSIBLE.sub("\ufffd", text))
+    _sign(nodes, mark)
     root = document.documentElement
     assert root is not None
     return (_BEGIN + "".join(_written(root)) + _END).encode("utf-8")
@@ -93,6 +118,40 @@ def _set(nodes: list[minidom.Element], prefix: str, namespace: str, name: str, t
         item.removeChild(item.firstChild)
     item.setAttributeNS(XML, "xml:lang", "x-default")
     item.appendChild(_document(item).createTextNode(text))
+
+
+def _sign(nodes: list[minidom.Element], mark: Mark | None) -> None:
+    """Put captune's mark in the place of an earlier one."""
+    for name in ("caption", "words"):
+        for node in nodes:
+            if node.hasAttributeNS(CAPTUNE, name):
+                node.removeAttributeNS(CAPTUNE, name)
+            for one in [one for one in _elements(node) if _is(one, CAPTUNE, name)]:
+                node.removeChild(one)
+        value = getattr(mark, name, "")
+        if value:
+            nodes[0].setAttributeNS(XMLNS, "xmlns:captune", CAPTUNE)
+            nodes[0].setAttributeNS(CAPTUNE, f"captune:{name}", _IMPOSSIBLE.sub("\ufffd", value))
+
+
+def _text(nodes: list[minidom.Element], namespace: str, name: str) -> str | None:
+    """A property as it is shown: its default language, else the first, else what stands in it."""
+    for node in nodes:
+        if node.hasAttributeNS(namespace, name):
+            return node.getAttributeNS(namespace, name)
+        for holder in (one for one in _elements(node) if _is(one, namespace, name)):
+            items = [one for one in holder.getElementsByTagNameNS(RDF, "li") if isinstance(one, minidom.Element)]
+            default = [one for one in items if one.getAttributeNS(XML, "lang").lower() == "x-default"]
+            return _content((default or items or [holder])[0])
+    return None
+
+
+def _content(node: minidom.Element) -> str:
+    return "".join(
+        child.data if isinstance(child, minidom.Text) else _content(child)
+        for child in node.childNodes
+        if isinstance(child, (minidom.Text, minidom.Element))
+    )
 
 
 def _child(parent: minidom.Element, name: str, namespace: str, *, first: bool = False) -> minidom.Element:

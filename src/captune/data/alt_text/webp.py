@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from captune.data.alt_text import exif, packet
 from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.places import Places
 
 _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
 _EXIF_HEAD = b"Exif\0\0"  # some writers put it before the block, as in JPEG
@@ -13,20 +13,17 @@ _EXIF_HEAD = b"Exif\0\0"  # some writers put it before the block, as in JPEG
 _Chunk = tuple[bytes, bytes]
 
 
-def described(data: bytes, text: str) -> bytes:
-    """The file with `text` as XMP and, where it has one, EXIF description."""
+def edited(data: bytes, places: Places) -> bytes:
+    """The file with what `places` makes of its XMP packets (a first one, where it has none) and EXIF."""
     chunks, rest = _chunks(data)
-    old = next((body for kind, body in chunks if kind == b"XMP "), None)
-    new = (b"XMP ", packet.described(old, text))
-    chunks = [(kind, _exif(body, text) if kind == b"EXIF" else body) for kind, body in chunks]
+    change = {b"XMP ": places.packet, b"EXIF": lambda body: _exif(body, places)}
+    chunks = [(kind, change[kind](body) if kind in change else body) for kind, body in chunks]
+    if not any(kind == b"XMP " for kind, _ in chunks):
+        chunks.append((b"XMP ", places.packet(None)))
     if chunks[0][0] != b"VP8X":
         chunks.insert(0, (b"VP8X", _extended(*chunks[0])))
     head = chunks[0][1]
     chunks[0] = (b"VP8X", bytes([head[0] | _HAS_XMP]) + head[1:])
-    if old is None:
-        chunks.append(new)
-    else:
-        chunks[next(n for n, (kind, _) in enumerate(chunks) if kind == b"XMP ")] = new
     body = b"".join(kind + struct.pack("<I", len(one)) + one + b"\0" * (len(one) % 2) for kind, one in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body + rest
 
@@ -60,6 +57,6 @@ def _extended(kind: bytes, body: bytes) -> bytes:
     return struct.pack("<I", flags) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
 
 
-def _exif(body: bytes, text: str) -> bytes:
+def _exif(body: bytes, places: Places) -> bytes:
     head = _EXIF_HEAD if body.startswith(_EXIF_HEAD) else b""
-    return head + exif.described(body[len(head) :], text)
+    return head + places.exif(body[len(head) :])

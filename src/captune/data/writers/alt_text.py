@@ -14,6 +14,7 @@ from captune.data.alt_text.files import write_copy, write_in_place
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
+from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.sidecar import inside
 from captune.data.writers.writer import one_line
@@ -26,19 +27,22 @@ class AltTextWriter:
     copied with a file `photo.gif.xmp` beside it, which `notes` counts.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO, *, in_place: bool = False) -> None:
+    def __init__(
+        self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: Existing | None = None
+    ) -> None:
         if in_place == (out is not None):
             which = "Pictures are either copied or changed" if in_place else "Alt text needs a place"
             raise UsageError(f"{which}.", "Give --out DIR for copies, or --in-place to change the files themselves.")
         if out is not None and out.is_file():
             raise UsageError(f"{out} is a file, copies need a folder.", "For example: --out described/")
         self.out = out
+        self.existing = existing or Existing()
         self._beside: Counter[str] = Counter()
 
     @property
     def notes(self) -> list[str]:
         """What the reader should know in the end."""
-        return [
+        return self.existing.notes + [
             f"{count} pictures have their caption in a .xmp file beside them: {reason}."
             for reason, count in sorted(self._beside.items())
         ]
@@ -57,10 +61,10 @@ class AltTextWriter:
         if self.out is None:
             if not isinstance(source, str):
                 raise CaptuneError(f"{row.image} is no file that could be changed.", "Write copies: --out DIR")
-            reason = write_in_place(source, text)
+            reason = write_in_place(source, text, self.existing)
         else:
             data = source() if callable(source) else source
-            reason = write_copy(data, self.out / _copy_name(row.image, data), text)
+            reason = write_copy(data, self.out / _copy_name(row.image, data), text, self.existing)
         if reason is not None:
             self._beside[reason] += 1
 

@@ -1,0 +1,80 @@
+"""Texts in PNG files that hold a description: XMP packets, plain descriptions, and profiles of ImageMagick."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from contextlib import suppress
+
+from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.places import Places
+
+KINDS = (b"iTXt", b"tEXt", b"zTXt")
+KEYWORD = b"XML:com.adobe.xmp\0"
+_PROFILE = b"Raw profile type "
+_XMP, _EXIF = (
+    b"http://ns.adobe.com/xap/1.0/\0",
+    b"Exif\0\0",
+)  # heads of a JPEG's segments, which some writers take along
+_LARGEST = 64 * 1024 * 1024  # bytes of a text that was compressed
+_DAMAGED = "its XMP chunk is damaged"
+
+
+def changed(kind: bytes, body: bytes, places: Places) -> tuple[bytes, bytes]:
+    """Kind and contents of a text chunk with what `places` makes of it; one about something else stays as it is."""
+    keyword, _, rest = body.partition(b"\0")
+    if body.startswith(KEYWORD):
+        packet = places.packet(_unpacked(kind, rest))
+        return b"iTXt", KEYWORD + b"\0\0\0\0" + packet
+    if keyword == b"Description":
+        old = _unpacked(kind, rest).decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+        new = places.plain(old)
+        return (kind, body) if new == old else (b"iTXt", keyword + b"\0\0\0\0\0" + new.encode("utf-8", "replace"))
+    if keyword.startswith(_PROFILE):
+        with suppress(ValueError):  # no profile as it should be: readers pass it over
+            return _profile(kind, keyword, rest, places)
+    return kind, body
+
+
+def _profile(kind: bytes, keyword: bytes, rest: bytes, places: Places) -> tuple[bytes, bytes]:
+    """A profile: its name, its length, and its bytes as hexadecimal digits."""
+    text = _unpacked(kind, rest).decode("latin-1")
+    match = re.fullmatch(r"\s*(\w+)\s+(\d+)\s+([0-9A-Fa-f\s]*)", text)
+    if match is None:
+        raise ValueError
+    old = bytes.fromhex("".join(match[3].split()))
+    new = _edited(keyword.removeprefix(_PROFILE), old, places)
+    if new == old:
+        return kind, keyword + b"\0" + rest
+    digits = "\n".join(new.hex()[at : at + 72] for at in range(0, 2 * len(new), 72))
+    return b"zTXt", keyword + b"\0\0" + zlib.compress(f"\n{match[1]}\n{len(new):8}\n{digits}\n".encode())
+
+
+def _edited(name: bytes, data: bytes, places: Places) -> bytes:
+    if data.startswith(_EXIF):
+        return _EXIF + places.exif(data[len(_EXIF) :])
+    if name == b"xmp" or data.startswith(_XMP):
+        head = _XMP if data.startswith(_XMP) else b""
+        return head + places.packet(data[len(head) :])
+    return places.iptc(data) if name in (b"iptc", b"8bim") else data
+
+
+def _unpacked(kind: bytes, rest: bytes) -> bytes:
+    """The text behind a keyword."""
+    if kind == b"tEXt":
+        return rest
+    if kind == b"iTXt":
+        parts = rest[2:].split(b"\0", 2)
+        if len(parts) != 3:
+            raise CannotHold(_DAMAGED)
+        if not rest[0]:
+            return parts[2]
+        rest = b"\0" + parts[2]
+    unpacker = zlib.decompressobj()
+    try:
+        found = unpacker.decompress(rest[1:], _LARGEST)
+    except zlib.error:
+        raise CannotHold(_DAMAGED) from None
+    if unpacker.unconsumed_tail:
+        raise CannotHold("its XMP packet is a giant")
+    return found
