@@ -55,7 +55,7 @@ def test_attention_maps_in_a_folder_are_no_captions(tmp_path: Path) -> None:
         ("c.jsonl", '{"image": "a.jpg", "caption": "x"}\n{"image"', "line 2: not valid JSON"),
         ("c.json", "[1]", "row 1: no picture and caption"),
         ("c.csv", "image,caption,confidence\na.jpg,x,high\n", "row 1: a confidence that is no number"),
-        ("c.jsonl", "\n", "holds no captions"),
+        ("c.jsonl", "\n", "is empty"),
         ("c.parquet", "no parquet", "Cannot read"),
     ],
 )

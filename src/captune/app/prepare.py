@@ -22,6 +22,7 @@ from captune.data.downloads import DOWNLOADS, download
 from captune.data.duplicates import DuplicatePair, count_by_splits, find_duplicates
 from captune.data.formats import find_format, read_source
 from captune.data.formats.official import official_split
+from captune.data.formats.rows import NothingUsable
 from captune.data.gather import gather
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, write_splits, write_table
 from captune.data.source import Problem
@@ -75,15 +76,22 @@ def prepare(
         name, why = (settings.format, "as told") if settings.format else find_format(path, images)
         _, rows = read_source(path, name, images, problems)
         one_split = settings.split == ("auto",)
-        gathered = gather(rows, stage / IMAGES, problems, one_split=one_split, progress=progress)
+        try:
+            gathered = gather(rows, stage / IMAGES, problems, one_split=one_split, progress=progress)
+        except NothingUsable as error:
+            if problems:
+                _list(problems, folder)
+                raise CaptuneError(error.message, f"All are listed in {folder / PROBLEMS}. {error.hint}") from None
+            raise
         if not gathered.records:
-            raise CaptuneError(f"{path} has no picture with a caption.", "Is this the right folder?")
+            why = f": {_rejected(gathered.rejected)}" if gathered.rejected else "."
+            raise CaptuneError(f"{path} has no picture with a caption{why}", "Is this the right folder?")
         _refuse_own_pictures(gathered.records, folder)
         seen = _see(gathered.records, settings, stage, problems, progress)
         _check(problems, len(gathered.records), len(seen.records), settings, folder)
         assigned = assign(seen.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
         pairs = _duplicates(seen, assigned.splits) if settings.duplicates else []
-        write_table(stage / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
+        _list(problems, stage)
         write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
         unassigned = len(seen.records) - len(assigned.splits)
         counts, digest = write_splits(
@@ -99,6 +107,7 @@ def prepare(
                 "bad": len(problems),
                 "merged_entries": gathered.merged,
                 "images_without_references": gathered.without_references,
+                "rejected_captions": gathered.rejected,
                 "images_in_no_split": unassigned,
                 "duplicate_pairs": len(pairs),
                 "pictures_in_folder": gathered.embedded > 0,
@@ -109,6 +118,8 @@ def prepare(
     if gathered.renamed:
         named, found, count = gathered.renamed
         notes.append(f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}.")
+    if gathered.rejected:
+        notes.append(_rejected(gathered.rejected))
     if gathered.without_references:
         notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
     if unassigned:
@@ -179,11 +190,19 @@ def _see(
     return _Seen(good, hashes[where], thumbs[where], [digests[i] for i in where])
 
 
+def _rejected(count: int) -> str:
+    return f"{count:,} captions were left out: the source marks them as rejected or ready-made."
+
+
+def _list(problems: Sequence[Problem], out: Path) -> None:
+    write_table(out / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
+
+
 def _check(problems: Sequence[Problem], total: int, good: int, settings: PrepareOptions, out: Path) -> None:
     """Stop at problems as `--on-bad` says; the whole list is written beside the message."""
     if not problems or (settings.on_bad == "skip" and good):
         return
-    write_table(out / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
+    _list(problems, out)
     lines = [f"  {problem.where}: {problem.reason}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  … and {len(problems) - _SHOWN:,} more")

@@ -12,6 +12,8 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import ScoreConfig
 from captune.core.progress import SILENT, Progress
+from captune.data.formats.rows import listed
+from captune.data.pairing import pair_images
 from captune.data.results import STDIN, Results, find_pictures, read_results
 from captune.metrics.aids import aids_of
 from captune.metrics.document_frequencies import DocumentFrequencies
@@ -67,12 +69,15 @@ def score(
         raise UsageError("Standard input can be only one of the files.", "Write one of them to a file.")
     from captune.metrics.measure import measure
 
-    truth = _joined([read_results(name, references=True) for name in wanted])
+    notes: list[str] = []
+    parts = {name: _checked(read_results(name, "references"), skip, notes) for name in dict.fromkeys(wanted)}
+    read = {name: _checked(read_results(name, "captions"), skip, notes) for name in dict.fromkeys(said)}
+    _refuse_same_texts(read, parts)
+    truth = _joined(list(parts.values()), notes)
     if save_document_frequencies is not None:
         made = DocumentFrequencies.of(truth.texts.values(), ", ".join(PurePath(name).name for name in wanted))
         made.save(save_document_frequencies)
-    notes: list[str] = []
-    fitted = {name: _fit(read_results(name), truth, skip, notes) for name in dict.fromkeys(said)}
+    fitted = {name: _fit(results, truth, skip, notes) for name, results in read.items()}
     common = set.intersection(*(set(captions) for captions, _ in fitted.values()))
     if not common:
         raise CaptuneError("No image has both a caption and references.", "Give files about the same images.")
@@ -92,6 +97,7 @@ def score(
                 progress=progress,
             )
         empty = reports[name].settings["captions"]["empty"]
+        notes += [line for line in reports[name].notes if line not in notes]
         if empty:
             notes.append(f"{name}: {empty} of {len(ids)} captions have no words; they count as 0.")
     first, *others = reports
@@ -105,10 +111,42 @@ def _names(files: Names | Sequence[Names]) -> list[str]:
     return [str(files)] if isinstance(files, str | os.PathLike) else [str(name) for name in files]
 
 
-def _joined(parts: list[Results]) -> Results:
+def _checked(found: Results, skip: bool, notes: list[str]) -> Results:
+    """What was read, if every row of it can be used, or if `skip` leaves the others out."""
+    if found.problems:
+        told = f"{found.source}: {len(found.problems):,} rows cannot be used:\n{listed(found.problems)}"
+        if not skip:
+            raise CaptuneError(told, "Mend them, or --on-mismatch skip leaves them out and says so.")
+        notes.append(f"{told}\nThey are left out.")
+    if not found.texts and not found.failed:
+        raise CaptuneError(
+            f"{found.source} holds no captions that can be used.",
+            'Expected for example [{"image_id": 1, "caption": "…"}], {"id": "…"} or image,caption in a table.',
+        )
+    return found
+
+
+def _refuse_same_texts(said: Mapping[str, Results], truth: Mapping[str, Results]) -> None:
+    """One file for both sides must hold both: the same sentences against themselves are always perfect."""
+    for name, captions in said.items():
+        references = next((part for other, part in truth.items() if _same_file(name, other)), None)
+        if references is not None and captions.texts == references.texts:
+            raise CaptuneError(
+                f"{name} is given for both sides, and holds one kind of captions only.",
+                "Give the references' file, or name its columns 'prediction' and 'reference'.",
+            )
+
+
+def _same_file(one: str, other: str) -> bool:
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
+
+
+def _joined(parts: list[Results], notes: list[str]) -> Results:
     """References of several files, added up by image."""
     first, *others = parts
     for other in others:
+        if other.numbered != first.numbered:
+            raise _only_lines(first, other)
         if other.numbered and first.numbered and len(other.texts) != len(first.texts):
             raise CaptuneError(
                 f"{first.source} has {len(first.texts)} lines and {other.source} has {len(other.texts)}.",
@@ -116,22 +154,45 @@ def _joined(parts: list[Results]) -> Results:
             )
         for key, texts in other.texts.items():
             first.texts.setdefault(key, []).extend(texts)
+        first.names = {**other.names, **first.names}
+        first.rejected = {**other.rejected, **first.rejected}
     for key, texts in list(first.texts.items()):
         # A blank line or cell is no reference, unless it is the only one.
         first.texts[key] = [text for text in texts if text.strip()] or texts[:1]
+    rejected = sum(sum(part.rejected.values()) for part in parts)
+    if rejected:
+        notes.append(f"{rejected:,} references are left out: the file marks them as rejected or ready-made.")
     return first
+
+
+def _only_lines(one: Results, other: Results) -> CaptuneError:
+    lines, named = (one, other) if one.numbered else (other, one)
+    return CaptuneError(
+        f"{named.source} ({named.format}) names its images, {lines.source} ({lines.format}) does not: one of them has "
+        "no image ids.",
+        f"Write the image before each line of {lines.source}: name<TAB>caption. Or give both as lines of plain text.",
+    )
 
 
 def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Captions and references by the same ids. What does not fit is an error, or left out and noted."""
     if said.numbered != truth.numbered:
+        raise _only_lines(said, truth)
+    if said.numbered and len(said.texts) != len(truth.texts):
         raise CaptuneError(
-            f"{said.source} ({said.format}) and {truth.source} ({truth.format}): one of them has no image ids.",
-            "Give both as lines of plain text, or both with ids.",
+            f"{said.source} has {len(said.texts)} lines and {truth.source} has {len(truth.texts)}.",
+            "Line i of both is image i: write an empty line where there is no caption.",
         )
-    groups, theirs = truth.texts, _same_images(said, truth, notes)
+    groups = truth.texts
+    theirs, how = ({}, "") if said.numbered else pair_images(said, truth)
+    if how:
+        notes.append(f"{said.source}: images were matched by {how}.")
     texts_of = {theirs.get(key, key): texts for key, texts in said.texts.items()}
     reasons = {theirs.get(key, key): reason for key, reason in said.failed.items()}
+    unfit = [key for key in texts_of if key not in groups and key in truth.rejected]
+    if unfit:
+        notes.append(f"{said.source}: left out: {len(unfit)} images all of whose references are rejected.")
+        texts_of = {key: texts for key, texts in texts_of.items() if key in groups or key not in truth.rejected}
     wrong: list[str] = []
     several = [key for key, texts in texts_of.items() if len(texts) > 1]
     if several:
@@ -154,28 +215,6 @@ def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[d
     notes += [f"{said.source}: left out: {line}." for line in wrong]
     captions = {key: texts[0] for key, texts in texts_of.items() if len(texts) == 1 and key in groups}
     return captions, {key: groups[key] for key in captions}
-
-
-def _same_images(said: Results, truth: Results, notes: list[str]) -> dict[str, str]:
-    """The references' id of each image of the captions: the same, or one whose file name matches without doubt."""
-    wanted = [*said.texts, *said.failed]
-    if truth.numbered or any(key in truth.texts for key in wanted):
-        return {}
-    for what, name in (("file name", _file), ("file name without its ending", _stem)):
-        theirs = {name(truth.names.get(key, key)): key for key in truth.texts}
-        mine = {name(said.names.get(key, key)) for key in wanted}
-        if len(theirs) == len(truth.texts) and len(mine) == len(wanted) and mine & theirs.keys():
-            notes.append(f"{said.source}: images were matched by {what}.")
-            return {key: theirs.get(name(said.names.get(key, key)), key) for key in wanted}
-    return {}
-
-
-def _file(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2]
-
-
-def _stem(name: str) -> str:
-    return PurePath(_file(name)).stem
 
 
 def _some(keys: Iterable[object]) -> str:

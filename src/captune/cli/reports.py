@@ -10,11 +10,14 @@ from captune.metrics.significance import Difference
 
 
 def print_reports(
-    reports: Mapping[str, MetricReport], comparisons: Mapping[str, Mapping[str, Difference]] | None = None
+    reports: Mapping[str, MetricReport],
+    comparisons: Mapping[str, Mapping[str, Difference]] | None = None,
+    *,
+    notes: bool = True,
 ) -> None:
     """A row for each score: every model's, then what the first has over each of the others.
 
-    In brackets stands the 95 % interval; p is that of approximate randomisation.
+    In brackets stands the 95 % interval; p is that of approximate randomisation. `notes` are those of the reports.
     """
     comparisons = comparisons or {}
     names = list(reports)
@@ -30,6 +33,9 @@ def print_reports(
     note(SCALE + (" In brackets: 95 % intervals over pictures." if first.intervals else ""))
     for name, reason in first.settings.get("left_out", {}).items():
         note(f"{name} was left out: {reason}")
+    if notes:
+        for line in dict.fromkeys(line for report in reports.values() for line in report.notes):
+            note(line)
 
 
 def _score(name: str, report: MetricReport) -> str:

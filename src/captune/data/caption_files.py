@@ -14,7 +14,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.data.bulk.names import DUPLICATES
-from captune.data.results import read_text
+from captune.data.formats.text import read_text
 from captune.data.writers.row import CaptionRow
 
 EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet: image, caption, confidence."
@@ -86,14 +86,14 @@ def _number(value: Any) -> float:
 
 def _json(path: Path) -> Iterator[Any]:
     try:
-        found = json.loads(read_text(str(path)))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise CaptuneError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", EXPECTED) from None
     yield from found if isinstance(found, list) else [found]
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(read_text(str(path)).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -102,7 +102,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _csv(path: Path) -> Iterator[Any]:
-    yield from csv.DictReader(io.StringIO(read_text(str(path)), newline=""))
+    yield from csv.DictReader(io.StringIO(read_text(path), newline=""))
 
 
 def _parquet(path: Path) -> Iterator[Any]:

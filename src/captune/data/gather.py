@@ -28,7 +28,8 @@ class Gathered:
 
     `without_references` are pictures that no sentence describes, `embedded` how many
     pictures were written to the folder of pictures, `renamed` those whose file is called otherwise than
-    the source says: the first of them, what it is called, and how many there are.
+    the source says: the first of them, what it is called, and how many there are; `rejected` counts captions
+    that the source marks as unfit.
     """
 
     records: list[ImageRecord]
@@ -36,6 +37,7 @@ class Gathered:
     without_references: int
     embedded: int
     renamed: tuple[str, str, int] | None = None
+    rejected: int = 0
 
 
 class _Entry:
@@ -65,11 +67,12 @@ def gather(
     writer = _PictureWriter(images)
     entries: dict[tuple[str, str], _Entry] = {}
     firsts: dict[str, _Entry] = {}
-    merged = 0
+    merged = rejected = 0
     renamed: tuple[str, str, int] | None = None
     with progress.task("Reading the source") as task:
         for record in records:
             task.advance()
+            rejected += record.rejected
             if (other := record.other_name) is not None:
                 first_other, count = (renamed[:2], renamed[2]) if renamed else ((record.named, other), 0)
                 renamed = (*first_other, count + 1)
@@ -98,7 +101,7 @@ def gather(
         for entry in entries.values()
         if entry.references
     ]
-    return Gathered(found, merged, len(entries) - len(found), writer.count, renamed)
+    return Gathered(found, merged, len(entries) - len(found), writer.count, renamed, rejected)
 
 
 class _PictureWriter:

@@ -1,43 +1,43 @@
-"""Captions and references that were made elsewhere, in the files people have them in.
+"""Captions and references that were made elsewhere, by image: what `captune score` makes of the rows of a file.
 
-COCO results and annotations, mappings from id to text, rows of JSON, JSONL, CSV or TSV
-(captune's own included), Flickr token files, any dataset that `captune prepare` reads, and
-plain text, where line i belongs to line i. The format is found by looking. Nothing is
-dropped silently: rows without a usable caption are listed.
+Files are read as `captune prepare` reads them. Plain text, where line i belongs to line i, is read here: only a file
+in which nothing names an image. Nothing is dropped silently.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.columns import CAPTION, CAPTIONS, IMAGE
-from captune.data.formats.text import parse_json
+from captune.data.formats import promised, read_rows, recognised
+from captune.data.formats.columns import ID, IMAGE, plain_name
+from captune.data.formats.places import is_image_name
+from captune.data.formats.rows import Row, Side
+from captune.data.formats.text import check_file, first_line, read_text
+from captune.data.patterns import is_pattern
+from captune.data.source import Problem
 
 STDIN = "-"
-ID_KEYS = ("image_id", "id", "img_id", "cocoid", "key", *IMAGE)
-TEXT_KEYS = (*CAPTION, "hypothesis", "prediction", "generated", "output", *CAPTIONS, "caption_1", "reference_1")
-_TOKEN = re.compile(r"(\S.*?)#(\d+)\t(.*)")
-_DELIMITERS = (",", "\t", ";", "|")
+_ON_STDIN = "standard input"
+_SEPARATORS = re.compile(r"[\t|;,]")
+_NUMBER_IN_FRONT = re.compile(r"\s*\d+\s*[|;,]")
+_TWO_COLUMNS = "Write image<TAB>caption on every line, or a first line such as image,caption."
 
 
 @dataclass
 class Results:
     """Texts by image id, in the order of the file, and what could not be read.
 
-    `numbered` says that ids are line numbers. `failed` are images with a row that has no
-    text (a picture that could not be captioned); `names` are file names of ids, where the
-    file gives them.
+    `numbered` says that ids are line numbers. `failed` are images without a text and why (an image that could not be
+    captioned); `names` are file names of ids, where the file gives them; `problems` are rows that cannot be used;
+    `rejected` counts texts that the file marks as unfit, by image.
     """
 
     source: str
@@ -46,191 +46,117 @@ class Results:
     numbered: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-
-    def add(self, key: Any, texts: Any, where: str) -> None:
-        """Texts of one image; raises `CaptuneError` for what is no id or no text."""
-        if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
-            raise CaptuneError(f"{where}: the image id is {key!r}.", "Expected a number or a name.")
-        found = texts if isinstance(texts, list) else [texts]
-        for text in found:
-            if isinstance(text, dict):
-                text = text.get("caption", text.get("text", text.get("raw")))
-            if not isinstance(text, str):
-                raise CaptuneError(
-                    f"{where}: the caption of image {key} is {json.dumps(text)[:60]}, not text.",
-                    "An image without a caption needs an empty string, which counts as 0.",
-                )
-            self.texts.setdefault(str(key), []).append(text)
+    problems: list[Problem] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
-def read_results(path: str, *, references: bool = False) -> Results:
-    """Read captions (or references) from a file, `-` (standard input), or a dataset's folder.
+def read_results(path: str, side: Side) -> Results:
+    """Read captions or references from a file, `-` (standard input), or a dataset's folder.
 
-    Raises `CaptuneError` with file and line for anything that cannot be read.
+    Of a file that holds both, `side` says which are meant. Raises `CaptuneError` with file and line for what cannot
+    be read.
     """
-    if path != STDIN and (Path(path).is_dir() or path.startswith("hf:") or path.endswith((".parquet", ".tar"))):
-        return _dataset(path)
-    text = read_text(path)
-    name = "standard input" if path == STDIN else path
-    if not text.strip():
-        raise CaptuneError(f"{name} is empty.", "Expected captions; write the file again.")
-    start = text.lstrip()[:1]
-    if start in ("[", "{"):
-        return _json(text, name, references)
-    lines = text.removesuffix("\n").split("\n")
-    lines = [line.removesuffix("\r") for line in lines]
-    delimiter = _delimiter(lines[0])
-    if delimiter:
-        return _table(text, delimiter, name)
-    if all(_TOKEN.fullmatch(line) for line in lines if line.strip()):
-        found = Results(name, "flickr token")
-        for number, line in enumerate(lines, start=1):
-            match = _TOKEN.fullmatch(line)
-            if match:
-                found.add(match[1], match[3], f"{name}, line {number}")
-        return found
-    found = Results(name, "text, a line for each image", numbered=True)
-    for number, line in enumerate(lines, start=1):
-        found.add(str(number), line.split("\t") if references else line, f"{name}, line {number}")
-    return found
+    if path != STDIN:
+        return _read(Path(path), path, side)
+    with tempfile.TemporaryDirectory(prefix="captune-") as folder:
+        copy = Path(folder) / _ON_STDIN
+        copy.write_bytes(sys.stdin.buffer.read())
+        try:
+            return _read(copy, _ON_STDIN, side)
+        except CaptuneError as error:
+            message, hint = (text.replace(f"{folder}{os.sep}", "") for text in (error.message, error.hint))
+            raise CaptuneError(message, hint) from None
 
 
-def read_text(path: str) -> str:
-    """A file or standard input as text; gzip and a byte order mark are undone."""
-    try:
-        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
-    except (OSError, EOFError) as error:
-        raise CaptuneError(f"Cannot read {path}: {error}.", "Check the file and its permissions.") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        hint = "Save it as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8), or give the file with the captions."
-        raise CaptuneError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8.", hint) from None
+def _read(path: Path, source: str, side: Side) -> Results:
+    format = None
+    if not str(path).startswith("hf:") and not is_pattern(str(path)) and not path.is_dir():
+        check_file(path)
+        found = recognised(path)
+        if found is None and (first_line(path) or "").startswith(("[", "{")):
+            format = "jsonl"
+        elif found is None and promised(path) is None:
+            return _lines(path, source, side)
+        elif found is not None:
+            format = found[0]
+    problems: list[Problem] = []
+    format, rows = read_rows(path, problems, side, format)
+    return _by_image(rows, source, format, problems)
 
 
-def _json(text: str, name: str, references: bool) -> Results:
-    try:
-        value = parse_json(text)
-    except json.JSONDecodeError as error:
-        if _is_json(text.strip().partition("\n")[0]):
-            return _jsonl(text, name, references)
-        raise _not_json(name, error.lineno, error) from None
-    if isinstance(value, list):
-        return _rows(
-            ((row, f"{name}, item {n}") for n, row in enumerate(value, start=1)), name, "JSON rows", references
-        )
-    if isinstance(value.get("annotations"), list):
-        rows = ((row, f"{name}, annotation {n}") for n, row in enumerate(value["annotations"], start=1))
-        found = _rows(rows, name, "COCO annotations", references)
-        for image in value.get("images", []):
-            if isinstance(image, dict) and "id" in image and "file_name" in image:
-                found.names[str(image["id"])] = str(image["file_name"])
-        return found
-    if isinstance(value.get("images"), list):
-        rows = ((row, f"{name}, image {n}") for n, row in enumerate(value["images"], start=1))
-        return _rows(rows, name, "Karpathy's JSON", references)
-    if _pair(value, references):
-        return _rows([(value, f"{name}, line 1")], name, "JSONL", references)
-    found = Results(name, "JSON by id")
-    for key, texts in value.items():
-        found.add(key, texts, name)
-    if not found.texts:
-        raise CaptuneError(f"{name} holds no captions.", 'Expected [{"image_id": 1, "caption": "…"}] or {"id": "…"}.')
-    return found
-
-
-def _is_json(line: str) -> bool:
-    try:
-        parse_json(line)
-    except json.JSONDecodeError:
-        return False
-    return True
-
-
-def _jsonl(text: str, name: str, references: bool) -> Results:
-    def rows() -> Iterator[tuple[Any, str]]:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                try:
-                    yield parse_json(line), f"{name}, line {number}"
-                except json.JSONDecodeError as error:
-                    raise _not_json(name, number, error) from None
-
-    return _rows(rows(), name, "JSONL", references)
-
-
-def _table(text: str, delimiter: str, name: str) -> Results:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = ((row, f"{name}, line {reader.line_num}") for row in reader)
-    return _rows(rows, name, "CSV" if delimiter != "\t" else "TSV", False)
-
-
-def _rows(rows: Iterable[tuple[Any, str]], name: str, format: str, references: bool) -> Results:
-    found = Results(name, format)
-    for row, where in rows:
-        if not isinstance(row, dict):
-            raise CaptuneError(
-                f"{where}: {json.dumps(row)[:60]} is no row.", 'Expected {"image_id": 1, "caption": "…"}.'
-            )
-        pair = _pair(row, references)
-        if pair is None:
-            raise CaptuneError(
-                f"{where}: no image id and caption among {', '.join(map(str, row)) or 'nothing'}.",
-                f"Known ids: {', '.join(ID_KEYS[:6])}, …; known captions: {', '.join(TEXT_KEYS[:4])}, …",
-            )
-        key, texts = pair
-        if row.get("status") == "error":
-            found.failed[str(key)] = str(row.get("error") or "failed")
+def _by_image(rows: Iterable[Row], source: str, format: str, problems: list[Problem]) -> Results:
+    found = Results(source, format, problems=problems)
+    usable: list[Row] = []
+    for row in rows:
+        if row.bad or not row.name.strip():
+            problems.append(Problem(row.where, row.bad or "no image is named"))
+        elif not row.captions and not row.rejected and not row.error:
+            problems.append(Problem(row.where, f"{row.name} has an empty list of captions"))
         else:
-            found.add(key, texts, where)
+            usable.append(row)
+    by_id = _ids_are_of_images(usable)
+    for row in usable:
+        name = row.name.strip()
+        key = row.id if by_id and row.id is not None else f"{name}: {row.question}" if row.question else name
+        if key != name:
+            found.names[key] = name
+        if row.error:
+            found.failed[key] = row.error
+        if row.rejected:
+            found.rejected[key] = found.rejected.get(key, 0) + row.rejected
+        if row.captions:
+            found.texts.setdefault(key, []).extend(row.captions)
     return found
 
 
-def _pair(row: Mapping[str, Any], references: bool) -> tuple[Any, Any] | None:
-    """The id and the text (or texts) of a row, or None where it lacks one."""
-    key = next((row[name] for name in ID_KEYS if row.get(name) not in (None, "")), None)
-    if key is None:
-        return None
-    if isinstance(row.get("models"), dict) and row["models"]:  # a picture of captune's evaluation
-        said = next(iter(row["models"].values()))
-        return key, row["references"] if references else said["caption"]
-    order = (*CAPTIONS, *TEXT_KEYS) if references else TEXT_KEYS
-    name = next((name for name in order if name in row), None)
-    if name is None:
-        return None
-    numbered = [row[n] for k in range(1, 50) if (n := f"{name.removesuffix('_1')}_{k}") in row]
-    return key, numbered if name.endswith("_1") else row[name]
+def _ids_are_of_images(rows: Sequence[Row]) -> bool:
+    """Whether ids tell images (or questions) apart; an `id` that differs in rows of one image numbers the rows."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    names: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.id is None:
+            return False
+        ids[row.name].add(row.id)
+        names[row.id].add(row.name)
+    if any(len(same) > 1 for same in names.values()):
+        return False
+    loose = any(row.loose_id and not row.question for row in rows)
+    return not (loose and any(len(same) > 1 for same in ids.values()))
 
 
-def _dataset(path: str) -> Results:
-    from captune.data.formats import read_source
-
-    format, records = read_source(path)
-    found = Results(path, format)
-    for record in records:
-        for text in record.references:
-            found.add(record.id, text, record.where or path)
+def _lines(path: Path, source: str, side: Side) -> Results:
+    """Line i as image i; of references, texts with tabs between them."""
+    lines = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+    _check_no_names(lines, source, side)
+    found = Results(source, "text, a line for each image", numbered=True)
+    for number, line in enumerate(lines, start=1):
+        found.texts[str(number)] = line.split("\t") if side == "references" else [line]
     return found
 
 
-def _delimiter(header: str) -> str | None:
-    for delimiter in _DELIMITERS:
-        names = {name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])}
-        if names.intersection(ID_KEYS) and names.intersection(TEXT_KEYS):
-            return delimiter
-    return None
-
-
-def _not_json(name: str, line: int, error: json.JSONDecodeError) -> CaptuneError:
-    return CaptuneError(
-        f"{name}, line {line}, column {error.colno}: not valid JSON ({error.msg}).",
-        "Was the file cut off? Write it again.",
-    )
+def _check_no_names(lines: Sequence[str], source: str, side: Side) -> None:
+    """Raise `CaptuneError` where lines name images in a way that is not understood: a name is no word of a caption."""
+    full = [line for line in lines if line.strip()]
+    header = [plain_name(name) for name in _SEPARATORS.split(full[0])]
+    if len(header) > 1 and any(name in (*IMAGE, *ID) for name in header) and not any(" " in name for name in header):
+        raise CaptuneError(
+            f"{source}, line 1: a header without a column of captions that is known: {full[0][:80]!r}.",
+            "Call the column 'caption' (or 'prediction', 'reference').",
+        )
+    named = [line for line in full if is_image_name(re.split(r"[\t|;, ]", line.strip(), maxsplit=1)[0].rstrip(":"))]
+    if 2 * len(named) > len(full):
+        raise CaptuneError(
+            f"{source}: lines begin with an image's name, for example {named[0][:60]!r}, but are no table.",
+            _TWO_COLUMNS,
+        )
+    if len(full) > 1 and all(map(_NUMBER_IN_FRONT.match, full)):
+        raise CaptuneError(
+            f"{source}: every line begins with a number and a separator, for example {full[0][:60]!r}.",
+            "If the number is the image's id, write a first line such as image_id,caption.",
+        )
+    tabs = next((number for number, line in enumerate(lines, start=1) if "\t" in line), None)
+    if side == "captions" and tabs is not None:
+        raise CaptuneError(f"{source}, line {tabs}: a tab in a file of one caption a line.", _TWO_COLUMNS)
 
 
 def find_pictures(folder: str | os.PathLike[str], ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:

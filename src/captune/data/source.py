@@ -29,7 +29,8 @@ class SourceRecord:
     """A picture with its references as the source states them; with a `question`, its answers.
 
     `where` says where in the source it stands ("captions.txt, line 12"), for messages, `named`
-    what it calls the picture.
+    what it calls the picture. `rejected` counts captions that the source marks as unfit; they are not among the
+    references, of which there may then be none.
     """
 
     id: str
@@ -39,6 +40,7 @@ class SourceRecord:
     where: str = ""
     question: str = ""
     named: str = ""
+    rejected: int = 0
 
     @property
     def other_name(self) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, MetricUnavailable, UsageError, did_you_mean
 from captune.core.progress import SILENT, Progress
+from captune.core.scripts import unsegmented
 from captune.metrics import METRICS
 from captune.metrics.aids import Aids
 from captune.metrics.corpus import Corpus, Measured
@@ -53,6 +54,8 @@ def measure(
         "references_per_image": {"min": int(per_image.min()), "max": int(per_image.max())},
         "captions": vocabulary(corpus),
     }
+    if counts := unsegmented(chain(corpus.hypotheses, *corpus.references)):
+        settings["unsegmented"] = counts
     scores: dict[str, float] = {}
     statistics: tuple[Statistics, ...] = ()
     by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}

@@ -39,6 +39,15 @@ class MetricReport:
     intervals: dict[str, Interval] = field(default_factory=dict)
     statistics: tuple[Statistics, ...] = field(default=(), repr=False, compare=False)
 
+    @property
+    def notes(self) -> list[str]:
+        """What makes the scores mean less than they seem to."""
+        return [
+            f"{count:,} captions and references are in {language}, without spaces between words: the scores take each "
+            "as one word, so that only equal sentences score. Put spaces between the words on both sides."
+            for language, count in self.settings.get("unsegmented", {}).items()
+        ]
+
     def difference(self, other: MetricReport) -> dict[str, float]:
         """This report's scores minus the other's, for the scores that both have."""
         return {name: value - other.scores[name] for name, value in self.scores.items() if name in other.scores}

@@ -68,6 +68,10 @@ def score_grid(facts: Facts) -> Grid:
         words.append("The best of each row is bold.")
     left_out = facts.models[0].settings.get("left_out") or {}
     words += [f"{name} was left out: {str(reason).splitlines()[0]}" for name, reason in left_out.items()]
+    words += [
+        f"{count:,} sentences are in {language} without spaces and count as one word each."
+        for language, count in (facts.models[0].settings.get("unsegmented") or {}).items()
+    ]
     caption = "Scores × 100 of " + ("all models" if len(facts.models) > 1 else facts.models[0].label)
     return Grid(caption, ("Score", *(model.label for model in facts.models)), tuple(rows), note=" ".join(words))
 

@@ -37,7 +37,7 @@ def score(
 ) -> None:
     """Measure captions that were made elsewhere against references.
 
-    COCO results and annotations, JSON by id, JSONL, CSV, TSV, Flickr token files, plain text (line i is image i).
+    Files that captune prepare reads, COCO results, JSON by id, plain text (line i is image i).
     """
     from captune.app.score import score as measure
 
@@ -56,7 +56,7 @@ def score(
     if json:
         out_json(_json(result.reports, result.comparisons, result.notes))
         return
-    print_reports(result.reports, result.comparisons)
+    print_reports(result.reports, result.comparisons, notes=False)  # they are among the result's
     if per_image:
         for name, report in result.reports.items():
             keys = list(dict.fromkeys(key for scores in report.per_image.values() for key in scores))

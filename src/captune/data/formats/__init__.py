@@ -5,6 +5,13 @@
     sniff(source, images) -> str | None    a sentence that says why the source is of this format
     read(source, *, images, problems) -> Iterator[SourceRecord]
 
+A format whose captions can be read without the images also has
+
+    rows(source, problems, side) -> Iterator[Row]
+
+which `read` makes its records of and `score` its captions and references: `side` says whose captions are meant where
+a file holds those of people and of a model.
+
 `sniff` opens at most the head of a few files. `read` yields a record for each picture
 with all its captions: the text may be held in memory, pictures never are. Rows that cannot
 be used are appended to `problems`; where that is None the first of them raises.
@@ -19,7 +26,8 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.tables import Table
 from captune.data.formats import places
-from captune.data.formats.text import check_file, first_line
+from captune.data.formats.rows import Row, Side, row_of
+from captune.data.formats.text import check_file, first_line, head
 from captune.data.patterns import is_pattern
 from captune.data.source import Problem, SourceRecord
 
@@ -49,6 +57,8 @@ _DEFAULT_RANK = 10
 _BY_SUFFIX = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".tab": "csv",
+    ".psv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "coco",
@@ -66,6 +76,11 @@ def find_format(source: str | Path, images: Path | None = None) -> tuple[str, st
     what was looked for), or where several fit and none is the more specific.
     """
     source = Path(source)
+    return recognised(source, images) or _by_suffix(source)
+
+
+def recognised(source: Path, images: Path | None = None) -> tuple[str, str] | None:
+    """As `find_format`, but None where no format fits."""
     places.forget()
     _check_exists(source)
     fitting: list[tuple[int, str, str]] = []
@@ -74,7 +89,7 @@ def find_format(source: str | Path, images: Path | None = None) -> tuple[str, st
         if why:
             fitting.append((getattr(module, "RANK", _DEFAULT_RANK), name, why))
     if not fitting:
-        return _by_suffix(source)
+        return None
     best = max(rank for rank, _, _ in fitting)
     first = [(name, why) for rank, name, why in fitting if rank == best]
     if len(first) > 1:
@@ -110,6 +125,24 @@ def read_source(
     return name, module.read(source, images=folder, problems=problems)
 
 
+def promised(path: Path) -> str | None:
+    """The format that a file's name speaks of."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((format for suffix, format in _BY_SUFFIX.items() if name.endswith(suffix)), None)
+
+
+def read_rows(
+    source: str | Path, problems: list[Problem] | None = None, side: Side = "references", format: str | None = None
+) -> tuple[str, Iterator[Row]]:
+    """The format's name and the rows of a source, whose images need not be there. Raises as `read_source`."""
+    source = Path(source)
+    name = format or find_format(source)[0]
+    module = FORMATS[name]
+    if hasattr(module, "rows"):
+        return name, module.rows(source, problems, side)
+    return name, map(row_of, module.read(source, images=None, problems=problems))
+
+
 def _check_exists(source: Path) -> None:
     if str(source).startswith("hf:") or is_pattern(str(source)):
         return
@@ -123,13 +156,14 @@ def _check_exists(source: Path) -> None:
 
 
 def _by_suffix(source: Path) -> tuple[str, str]:
-    suffix = source.suffix.lower()
     if source.is_file():
         check_file(source)
         line = first_line(source) or ""
-        if suffix in _BY_SUFFIX:
-            name = "jsonl" if suffix == ".json" and line.startswith("[") else _BY_SUFFIX[suffix]
-            return name, f"its name ends in {suffix}"
+        name = promised(source)
+        if name == "coco" and not any(key in (head(source) or "") for key in ('"images"', '"annotations"')):
+            name = "jsonl"
+        if name is not None:
+            return name, f"its name ends in {source.suffix}"
         found = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
     elif places.shards(source, (".parquet", ".pq")):
         return "parquet", "it holds Parquet files"

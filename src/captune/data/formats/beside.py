@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from captune.data.formats.cells import NotText, texts_in
 from captune.data.formats.columns import find_columns
-from captune.data.formats.split_words import split_named
 from captune.data.formats.text import LFS_POINTER, caption_text, parse_json
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -50,13 +50,18 @@ def parsed(data: bytes) -> Any:
 
 
 def from_json(value: Any) -> tuple[Sequence[str], str | None]:
-    """The captions of a JSON value (a text, a list, or an object with the usual keys) and the split it names."""
-    if isinstance(value, str):
-        return [value], None
-    if isinstance(value, list):
-        return [text for text in value if isinstance(text, str)], None
-    columns = find_columns(value, image="") if isinstance(value, dict) else None
-    if columns is None:
-        return [], None
-    said = value.get(columns.split) if columns.split else None
-    return columns.texts(value), split_named(said) if isinstance(said, str) else None
+    """The captions of a JSON value (a text, a list, or an object with the usual keys) and the split it names.
+
+    Raises `Unusable` where they are no text.
+    """
+    try:
+        if isinstance(value, str | list):
+            return texts_in(value, several=True), None
+        columns = find_columns(value, image="") if isinstance(value, dict) else None
+        if columns is None:
+            return [], None
+        if columns.unclear:
+            raise NotText(columns.unclear)
+        return columns.texts(value), columns.split_of(value)
+    except NotText as error:
+        raise Unusable(f"without a caption: {error}") from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.columns import Columns, columns_of
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files, listing
+from captune.data.formats.rows import Row, Side, note, plain_id
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import head, load_json
 from captune.data.source import Problem, SourceRecord
@@ -26,10 +28,19 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    paths = [source] if source.is_file() else _chosen(source, _files(source))
+    paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
     near = [root / name for root, path in zip(roots, paths, strict=True) for name in _picture_folders(path)]
-    return group(_all_rows(paths, problems), source, images, problems, near=[p for p in near if p.is_dir()] + roots)
+    found = _all_rows(paths, problems, "references", every=True)
+    return group(found, source, images, problems, near=[p for p in near if p.is_dir()] + roots)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return _all_rows(_paths(source), problems, side, every=False)
+
+
+def _paths(source: Path) -> list[Path]:
+    return [source] if source.is_file() else _chosen(source, _files(source))
 
 
 def _files(source: Path) -> list[Path]:
@@ -72,35 +83,79 @@ def _picture_folders(path: Path) -> list[str]:
     return [match[0], f"images/{match[0]}"] if match else []
 
 
-def _all_rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
+def _all_rows(paths: list[Path], problems: list[Problem] | None, side: Side, *, every: bool) -> Iterator[Row]:
+    """Rows of the files; with `every` an image without a caption is a problem."""
     for path in paths:
-        yield from _rows(path, split_in(path.stem), problems)
+        yield from _rows(path, split_in(path.stem), problems, side, every)
 
 
-def _rows(path: Path, split: str | None, problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(path: Path, split: str | None, problems: list[Problem] | None, side: Side, every: bool) -> Iterator[Row]:
     content = load_json(path)
-    images, annotations = (_list(path, content, key) for key in ("images", "annotations"))
+    annotations = _list(path, content, "annotations")
     if annotations and not any("caption" in entry for entry in annotations[:100] if isinstance(entry, dict)):
         raise CaptuneError(
             f"{path}: its annotations have no 'caption'.", "Is it an instances or keypoints file? Use captions_*.json."
         )
-    named = _named(path, images, problems)
+    if annotations and "images" not in content:
+        named = _named_by_annotations(annotations)
+    else:
+        named = _named(path, _list(path, content, "images"), problems)
     captions: dict[Any, list[str]] = {key: [] for key in named}
+    rejected = dict.fromkeys(named, 0)
+    key_of = _keys(named)
+    columns: dict[tuple[str, ...], Columns | None] = {}
     for position, entry in enumerate(annotations, start=1):
         where = f"{path.name}, annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
         if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
             note(problems, where, "has no 'caption'")
-        elif not isinstance(key := entry.get("image_id"), (int, str)) or key not in captions:
-            note(problems, where, f"points at image {key}, which is not in 'images'")
-        elif not entry["caption"].strip():
+        elif (key := key_of(entry.get("image_id"))) is None:
+            note(problems, where, f"points at image {entry.get('image_id')}, which is not in 'images'")
+        elif (found := columns_of(entry, columns)) is not None and found.is_rejected(entry):
+            rejected[key] += 1
+        elif not entry["caption"].strip() and side == "references":
             note(problems, where, "the caption is empty")
         else:
             captions[key].append(entry["caption"])
     for key, name in named.items():
-        if captions[key]:
-            yield Row(path, key, name, captions[key], split, str(key), "image")
-        else:
+        if captions[key] or rejected[key]:
+            yield Row(path, key, name, captions[key], split, _text(key), "image", rejected=rejected[key])
+        elif every:
             note(problems, f"{path.name}, image {key}", f"{name} has no caption")
+
+
+def _keys(named: Iterable[Any]) -> Callable[[Any], Any]:
+    """A function from an annotation's image id to the image's, or None.
+
+    Ids that are text, float or have zeros in front on one side only are the same id, as long as no two images become
+    one by it.
+    """
+    known = set(named)
+    plain: dict[str, Any] = {}
+    twice: set[str] = set()
+    for key in named:
+        number = plain_id(key) or ""
+        if number in plain:
+            twice.add(number)
+        plain[number] = key
+
+    def key_of(value: Any) -> Any:
+        number = plain_id(value)
+        if number is None:
+            return None
+        return value if value in known else plain.get(number) if number not in twice else None
+
+    return key_of
+
+
+def _text(key: Any) -> str:
+    """An id as text; 1.0, which tables make of 1, is 1."""
+    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+
+
+def _named_by_annotations(annotations: list[Any]) -> dict[Any, str]:
+    """Where a file has no 'images', their ids are their names."""
+    ids = (entry.get("image_id") for entry in annotations if isinstance(entry, dict))
+    return {_text(id): _text(id) for id in ids if plain_id(id) is not None}
 
 
 def _list(path: Path, content: Any, key: str) -> list[Any]:
@@ -119,7 +174,7 @@ def _named(path: Path, images: list[Any], problems: list[Problem] | None) -> dic
     named: dict[Any, str] = {}
     for position, entry in enumerate(images, start=1):
         where = f"{path.name}, image {position} of 'images'"
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), (int, str)):
+        if not isinstance(entry, dict) or plain_id(entry.get("id")) is None:
             note(problems, where, "has no 'id'")
             continue
         name = entry.get("file_name") or str(entry.get("coco_url") or "").rpartition("/")[2]

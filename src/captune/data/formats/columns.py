@@ -1,14 +1,15 @@
-"""Which column or key is the picture, which the captions, the split and the id: by the usual names."""
+"""Which column or key is the image, which the captions, the split and the id: by the usual names."""
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from captune.data.formats.cells import NotText, texts_in
+from captune.data.formats.rows import Row, Side
 from captune.data.formats.split_words import split_named
 
 IMAGE = (
@@ -31,20 +32,65 @@ IMAGE = (
     "photo",
 )
 ADDRESS = ("url", "image_url", "img_url", "image_link")
-CAPTION = ("caption", "text", "caption_text", "description", "comment", "sentence", "reference", "alt_text", "title")
-CAPTIONS = ("captions", "references", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
+CAPTION = (
+    "caption",
+    "text",
+    "caption_text",
+    "description",
+    "comment",
+    "sentence",
+    "alt_text",
+    "title",
+    "tokens",
+    "caption_tokens",
+    "conversations",
+    "messages",
+)
+CAPTIONS = ("captions", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
 QUESTION = ("question", "question_text")
 # Beside a question these are what captions are elsewhere.
 ANSWER = ("answer", "answer_text", "multiple_choice_answer", "label")
 ANSWERS = ("answers", "direct_answers")
 SPLIT = ("split", "subset", "partition", "set")
-ID = ("id", "image_id", "img_id", "cocoid")
-_NUMBERED = re.compile(r"(caption|text|comment|sentence|description|reference)_?(\d+)")
+# A plain `id` may number the rows, the others name the image.
+ID = ("image_id", "img_id", "imgid", "imageid", "cocoid", "image_key", "key", "__key__", "id")
+# Set by those who made the data: this caption is spam, or a ready-made sentence for an image that shows nothing.
+REJECTED = ("is_rejected", "rejected", "is_precanned", "precanned", "is_pre_canned", "pre_canned", "is_spam", "spam")
+ACCEPTED = ("is_accepted", "is_valid")
+# Where captune evaluated, the captions of every model stand in one key.
+MODELS = "models"
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_PREDICTED = _set(
+    "pred preds prediction predictions predicted hyp hyps hypo hypothesis hypotheses generated generation generations "
+    "gen candidate candidates cand cands output outputs response responses decoded"
+)
+_TRUE = _set("reference references ref refs gt gts groundtruth truth gold golden")
+_TARGET = _set("target targets answer answers")
+_WORDS = _set("caption captions text texts description descriptions sentence sentences comment comments")
+_ALONGSIDE = _WORDS | {"ground", "model", "system"}
+_PLURAL = _set(
+    "predictions preds hypotheses hyps generations candidates cands outputs responses references refs gts targets "
+    "answers captions texts descriptions sentences comments"
+)
+# Of two such columns it is open which one is meant, where they can only be told apart by guessing.
+_EQUAL = frozenset(("caption", "text", "caption_text", "description", "sentence"))
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NUMBERED = re.compile(r"(.*[a-z])_?(\d+)")
+_YES = ("1", "true", "yes", "y", "t")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names, as the source spells them, of the columns that matter."""
+    """The names, as the source spells them, of the columns that matter.
+
+    `by_id` says that no column names the image's file, so that `image` is an id. `unclear` says why the captions
+    cannot be told (two columns that could be meant; only those of the other side), "" where they can.
+    """
 
     image: str
     captions: tuple[str, ...]
@@ -53,12 +99,24 @@ class Columns:
     id: str | None
     name: str | None = None
     question: str | None = None
+    rejected: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    status: str | None = None
+    by_id: bool = False
+    unclear: str = ""
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
-        """The captions of a row: a string, a list, a list of Karpathy's sentences, or JSON of a list in a cell."""
+        """The captions of a row. Raises `NotText` with the reason where there is something else."""
         found: list[str] = []
         for column in self.captions:
-            found += _texts(row.get(column), self.several)
+            value = row.get(column)
+            try:
+                if column == MODELS and isinstance(value, Mapping) and value:
+                    value = next(iter(value.values()))
+                tokens = plain_name(column).endswith("tokens")
+                found += texts_in({"tokens": value} if tokens and value else value, several=self.several)
+            except NotText as error:
+                raise NotText(f"'{column}' {error}") from None
         return found
 
     def question_of(self, row: Mapping[str, Any]) -> str:
@@ -70,41 +128,93 @@ class Columns:
         return split_named(value) if isinstance(value, str) else None
 
     def id_of(self, row: Mapping[str, Any]) -> str | None:
-        value = row.get(self.id) if self.id else None
-        return str(value) if isinstance(value, (str, int)) and str(value) != "" else None
+        return _id(row.get(self.id)) if self.id else None
+
+    def is_rejected(self, row: Mapping[str, Any]) -> bool:
+        """Whether the source marks the captions of the row as unfit."""
+        return any(_true(row.get(name)) for name in self.rejected) or any(
+            row.get(name) not in (None, "") and not _true(row[name]) for name in self.accepted
+        )
+
+    def row(self, file: Path, line: int, entry: Mapping[str, Any], split: str | None = None, unit: str = "line") -> Row:
+        """The row that an entry states; what is wrong with it stands in its `bad`."""
+        value = entry.get(self.image)
+        name = _id(value) if self.by_id else value if isinstance(value, str) else None
+        said, question = self.split_of(entry) or split, self.question_of(entry)
+        row = Row(file, line, name or "", (), said, self.id_of(entry), unit, question)
+        if self.id is not None and plain_name(self.id) == "id" and not self.several and not self.by_id:
+            row = row._replace(loose_id=True)
+        if name is None and value is not None:
+            what = "an id" if self.by_id else "a file name"
+            return row._replace(bad=f"'{self.image}' is not {what} but {str(value)[:60]!r}")
+        if self.status is not None and entry.get(self.status) == "error":
+            return row._replace(error=str(entry.get("error") or "failed"))
+        if self.unclear:
+            return row._replace(bad=self.unclear)
+        try:
+            texts = self.texts(entry)
+        except NotText as error:
+            return row._replace(bad=str(error))
+        if self.is_rejected(entry):
+            return row._replace(rejected=max(1, len(texts)))
+        values = [entry.get(column) for column in self.captions]
+        if all(value is None or value != value for value in values):
+            return row._replace(bad=f"the caption of {name} is {'null' if values[0] is None else 'NaN'}, not text")
+        return row._replace(captions=texts)
 
 
-def find_columns(names: Iterable[str], *, image: str | None = None) -> Columns | None:
-    """The columns by name (case, spaces and hyphens do not matter), or None where one is missing.
+def plain_name(name: object) -> str:
+    """A column's name in lower case with underscores: `Image ID`, `image-id` and `imageId` are `image_id`."""
+    return re.sub(r"[\s\-.]+", "_", _CAMEL.sub("_", str(name).strip())).lower()
 
-    `image` is the column of the pictures themselves where the types tell it; a column of
-    file names then gives their `name`.
+
+def find_columns(names: Iterable[str], *, image: str | None = None, side: Side = "references") -> Columns | None:
+    """The columns by name (case, spaces and hyphens do not matter), or None where image or captions are missing.
+
+    `image` is the column of the images themselves where the types tell it; a column of
+    file names then gives their `name`. `side` says whose captions are wanted where a file has those of people and
+    those of a model.
     """
-    plain = {re.sub(r"[\s\-]+", "_", str(name).strip().lower()): str(name) for name in names}
+    plain = {plain_name(name): str(name) for name in reversed(list(names))}
+    plain = dict(reversed(plain.items()))
+    id = _first(plain, ID)
     named = _first({key: value for key, value in plain.items() if value != image}, IMAGE)
-    picture, name = (image, named) if image is not None else (named, None)
+    picture, name = (image, named) if image is not None else (named or id, None)
     if picture is None:
         return None
+    by_id = image is None and named is None
+    status = plain.get("status") if "error" in plain else None
+    flags = tuple(plain[key] for key in REJECTED if key in plain), tuple(plain[key] for key in ACCEPTED if key in plain)
+    split = _first(plain, SPLIT)
     question = _first(plain, QUESTION)
+    taken = {picture, name, split}
     if question is not None:
         answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
-        told = answers or answer
-        if told is None:
+        predicted = _texts(plain, taken, "captions") if side == "captions" else None
+        if predicted is not None and not predicted.unclear and predicted.kind == "predicted":
+            told, several = predicted.columns, predicted.several
+        elif answers or answer:
+            told, several = (str(answers or answer),), answers is not None
+        else:
             return None
-        split, id = _first(plain, SPLIT), _first(plain, ("question_id", *ID))
-        return Columns(picture, (told,), answers is not None, split, id, name, question)
-    numbered = sorted((int(match[2]), plain[name]) for name in plain if (match := _NUMBERED.fullmatch(name)))
-    many = _first(plain, CAPTIONS)
-    one = _first(plain, CAPTION)
-    if many is not None:
-        captions: tuple[str, ...] = (many,)
-    elif numbered:
-        captions = tuple(name for _, name in numbered)
-    elif one is not None:
-        captions = (one,)
-    else:
+        id = _first(plain, ("question_id", *ID))
+        return Columns(picture, told, several, split, id, name, question, *flags, status, by_id)
+    texts = _texts(plain, taken, side)
+    if texts is None:
         return None
-    return Columns(picture, captions, many is not None, _first(plain, SPLIT), _first(plain, ID), name)
+    return Columns(
+        picture, texts.columns, texts.several, split, id, name, None, *flags, status, by_id, unclear=texts.unclear
+    )
+
+
+def columns_of(
+    entry: Mapping[str, Any], known: dict[tuple[str, ...], Columns | None], side: Side = "references"
+) -> Columns | None:
+    """The columns of an object of JSON; those of equal keys are looked for once and stay in `known`."""
+    keys = tuple(entry)
+    if keys not in known:
+        known[keys] = find_columns(keys, side=side)
+    return known[keys]
 
 
 def expected() -> str:
@@ -115,30 +225,101 @@ def expected() -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Columns of captions of one kind: `true`, `predicted`, `caption` (either), `target` (either, weakly)."""
+
+    kind: str
+    columns: tuple[str, ...]
+    several: bool
+    unclear: str = ""
+
+
+def _texts(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Texts | None:
+    if side == "captions" and MODELS in plain:
+        return _Texts("predicted", (plain[MODELS],), True)
+    kinds: dict[str, dict[str, list[tuple[int | None, str]]]] = {}
+    for key, column in plain.items():
+        if column in taken:
+            continue
+        match = _NUMBERED.fullmatch(key)
+        base, number = (match[1], int(match[2])) if match else (key, None)
+        kind = _kind(base)
+        if kind is not None:
+            kinds.setdefault(kind, {}).setdefault(base, []).append((number, column))
+    order = ("true", "caption", "target") if side == "references" else ("predicted", "caption", "target")
+    kind = next((kind for kind in order if kind in kinds), None)
+    if kind is not None:
+        return _chosen(kind, kinds[kind], side)
+    for other in ("predicted", "true"):
+        if other in kinds:
+            first = next(iter(kinds[other].values()))[0][1]
+            what = "what a model wrote" if other == "predicted" else "references"
+            wanted = "a reference" if side == "references" else "what is to be scored"
+            unclear = f"'{first}' names {what}, and there is no other text; call it 'caption' to take it as {wanted}"
+            return _Texts(other, (first,), False, unclear)
+    return None
+
+
+def _kind(base: str) -> str | None:
+    words = base.split("_")
+    if base in CAPTION or base in CAPTIONS or set(words) <= _WORDS:
+        return "caption"
+    for kind, marks in (("predicted", _PREDICTED), ("true", _TRUE), ("target", _TARGET)):
+        if any(word in marks for word in words) and all(word in marks or word in _ALONGSIDE for word in words):
+            return kind
+    # `model_caption` is what a model wrote, `model` alone is its name.
+    return "predicted" if set(words) & {"model", "system"} and set(words) & _WORDS else None
+
+
+def _chosen(kind: str, found: Mapping[str, list[tuple[int | None, str]]], side: Side) -> _Texts:
+    """Of columns of one kind: lists before numbered ones before single ones for references, single ones else."""
+    single = {base: column for base, columns in found.items() for number, column in columns if number is None}
+    lists = {base: column for base, column in single.items() if base in CAPTIONS or base.split("_")[-1] in _PLURAL}
+    single = {base: column for base, column in single.items() if base not in lists}
+    numbered = {
+        base: tuple(
+            column for _, column in sorted(((-1 if number is None else number), column) for number, column in columns)
+        )
+        for base, columns in found.items()
+        if any(number is not None for number, _ in columns)
+    }
+    single, lists = _ranked(single, CAPTION), _ranked(lists, CAPTIONS)
+    ways: list[tuple[Mapping[str, tuple[str, ...]], bool]] = [
+        ({base: (column,) for base, column in lists.items()}, True),
+        (numbered, False),
+        ({base: (column,) for base, column in single.items()}, False),
+    ]
+    if side == "captions":
+        ways = [ways[2], *ways[:2]]
+    choices, several = next((bases, several) for bases, several in ways if bases)
+    first, *others = choices
+    rivals = [base for base in others if kind in ("true", "predicted") or (side == "captions" and base in _EQUAL)]
+    unclear = ""
+    if rivals:
+        names = " and ".join(f"'{choices[base][0]}'" for base in (first, rivals[0]))
+        what = "the references" if side == "references" else "the captions to score"
+        unclear = f"{names} could both be {what}: leave one of them in the file"
+    return _Texts(kind, choices[first], several, unclear)
+
+
+def _ranked(columns: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    known = {base: columns[base] for base in order if base in columns}
+    return {**known, **columns}
+
+
 def _first(plain: Mapping[str, str], wanted: Iterable[str]) -> str | None:
     return next((plain[name] for name in wanted if name in plain), None)
 
 
-def _texts(value: Any, several: bool) -> list[str]:
-    if isinstance(value, str):
-        if several and value.lstrip().startswith("["):
-            listed = _listed(value)
-            return _texts(listed, several) if listed is not None else [value]
-        return [value]
-    if isinstance(value, Mapping):
-        return _texts(next((value[key] for key in ("raw", "caption", "text", "answer") if key in value), None), False)
-    if isinstance(value, (list, tuple)):
-        return [text for item in value for text in _texts(item, False)]
-    return []
+def _id(value: Any) -> str | None:
+    """An id as it is written; a whole number that became 1.0 in a table is 1 again."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) if str(value).strip() else None
 
 
-def _listed(cell: str) -> list[Any] | None:
-    """A list written into a cell as JSON or as Python prints it, or None."""
-    try:
-        value = json.loads(cell)
-    except ValueError:
-        try:
-            value = ast.literal_eval(cell.strip())
-        except (ValueError, SyntaxError):
-            return None
-    return value if isinstance(value, list) else None
+def _true(value: Any) -> bool:
+    return value.strip().lower() in _YES if isinstance(value, str) else bool(value)

@@ -1,99 +1,185 @@
-"""CSV and TSV with a header: an image column, one or more caption columns, perhaps a split column."""
+"""CSV and TSV: an image column, one or more caption columns, perhaps a split column; without a header two columns."""
 
 from __future__ import annotations
 
-import csv
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.data.formats.columns import Columns, expected, find_columns
-from captune.data.formats.grouping import Row, group, note
-from captune.data.formats.places import caption_files
-from captune.data.formats.split_words import split_in
+from captune.data.formats.delimited import split_fields, table_rows
+from captune.data.formats.grouping import group
+from captune.data.formats.places import caption_files, is_image_name
+from captune.data.formats.rows import Row, Side, note
+from captune.data.formats.split_words import WORDS, split_in
 from captune.data.formats.table_files import choose
-from captune.data.formats.text import first_line, lines
+from captune.data.formats.text import first_line, head, lines
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
     "CSV or TSV with a header: an image column, `caption` or `caption_1` … `caption_n`, perhaps `split`; "
-    "or `question` and `answer`"
+    "or `question` and `answer`; without a header `image,caption`"
 )
 RANK = 20
 _NAMES = ("*.csv", "*.tsv", "*.tab", "*.txt")
 _DELIMITERS = (",", "\t", ";", "|")
-_LONGEST_FIELD = 200  # lines: a quote that is never closed would swallow the rest of the file
+_SHOWN = {"\t": "<TAB>"}
+# Without a header a line is an image's name and its caption, between them perhaps a comment's number or the split.
+_TWO, _NUMBERED, _SPLIT = ["image", "caption"], ["image", "number", "caption"], ["image", "split", "caption"]
+_LOOKED_AT = 50  # lines
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = _tables(source)
     if not found:
         return None
-    return f"{found[0].name} has a header with an image and a caption column"
+    headed = header_of(found[0]) is not None
+    what = "a header with an image and a caption column" if headed else "lines of an image's name and a caption"
+    return f"{found[0].name} has {what}"
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    return group(rows(choose(source, _tables(source), "CSV or TSV files"), problems), source, images, problems)
+    return group(rows(source, problems), source, images, problems)
 
 
-def rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return rows_of(choose(source, _tables(source), "CSV or TSV files"), problems, side)
+
+
+def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no column does."""
     for path in paths:
-        header = first_line(path) or ""
-        delimiter = _delimiter(header)
-        yield from _rows(path, delimiter or ",", split_in(path.stem) if len(paths) > 1 else None, problems)
+        found = header_of(path, side)
+        delimiter = found[0] if found else _headless(path) or _by_suffix(path)
+        yield from read_table(path, delimiter, problems, side, split_in(path.stem) if len(paths) > 1 else None)
+
+
+def header_of(path: Path, side: Side = "references") -> tuple[str, Columns] | None:
+    """The separator and the columns of a file with a header that is understood."""
+    line = first_line(path) or ""
+    return next(((d, columns) for d in _DELIMITERS if (columns := _columns(line, d, side))), None)
+
+
+def _ids_in_front(path: Path, delimiter: str) -> bool:
+    """Whether every line is an id (a word with a digit), the separator and more: a table without a header."""
+    if delimiter != "\t" and path.suffix.lower() not in (".csv", ".psv"):
+        return False  # "2,000 people" is a caption
+    found = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
+    return bool(found) and all(len(fields) > 1 and _is_id(fields[0].strip()) for fields in found)
+
+
+def _is_id(word: str) -> bool:
+    return any(map(str.isdigit, word)) and not any(map(str.isspace, word))
+
+
+def _head_lines(path: Path) -> list[str]:
+    return [line for line in (head(path) or "").splitlines()[:_LOOKED_AT] if line.strip()]
+
+
+def without_header(line: str) -> str | None:
+    """The separator of a line that begins with an image's file name, or None."""
+    for delimiter in _DELIMITERS:
+        fields, _ = split_fields(line, delimiter)
+        if len(fields) > 1 and is_image_name(fields[0].strip()):
+            return delimiter
+    return None
+
+
+def read_table(
+    path: Path, delimiter: str, problems: list[Problem] | None, side: Side = "references", split: str | None = None
+) -> Iterator[Row]:
+    """Rows of one file with this separator, with or without a header."""
+    source = enumerate(lines(path), start=1)
+    number, first = next(((number, line) for number, line in source if line.strip()), (1, ""))
+    columns = _columns(first.strip("\r\n"), delimiter, side)
+    names = [field.strip() for field in split_fields(first.strip("\r\n"), delimiter)[0]]
+    behind: Iterator[tuple[int, str]] = source
+    headless = columns is None
+    if columns is None:
+        if not is_image_name(names[0]) and not _ids_in_front(path, delimiter):
+            raise CaptuneError(
+                f"{path}, line {number}: expected a header with {expected()}; found {first.strip()[:80]!r}.",
+                "Add a first line such as: image,caption",
+            )
+        names = _headless_names(path, delimiter)
+        columns, behind = find_columns(names), itertools.chain([(number, first)], source)
+    assert columns is not None
+    for line, fields in table_rows(behind, delimiter, width=len(names), image=names.index(columns.image)):
+        if headless and delimiter == "\t" and len(fields) > 2 and not fields[1].strip():
+            yield Row(path, line, fields[0], (), error=" ".join(fields[2:]))  # as captune writes what failed
+            continue
+        entry = _entry(fields, names, columns, delimiter)
+        if isinstance(entry, str):
+            note(problems, f"{path.name}, line {line}", entry)
+        else:
+            yield columns.row(path, line, entry, split)
 
 
 def _tables(source: Path) -> list[Path]:
-    return caption_files(source, _NAMES, lambda path: _delimiter(first_line(path) or "") is not None)
+    return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 
 
-def _delimiter(header: str) -> str | None:
-    return next((d for d in _DELIMITERS if _columns(next(csv.reader([header], delimiter=d), []))), None)
+def _fits(path: Path, named: bool) -> bool:
+    """Whether a file is a table of captions; only one that the user named may have ids in place of file names."""
+    found = header_of(path)
+    if found is not None:
+        return named or not found[1].by_id
+    if path.suffix.lower() == ".txt" and not named:
+        return False
+    return without_header(first_line(path) or "") is not None or (named and _headless(path) is not None)
 
 
-def _columns(header: list[str]) -> Columns | None:
+def _headless(path: Path) -> str | None:
+    """The separator of a file without a header."""
+    found = without_header(first_line(path) or "")
+    return found or next((sign for sign in _DELIMITERS if _ids_in_front(path, sign)), None)
+
+
+def _by_suffix(path: Path) -> str:
+    return "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+
+
+def _columns(line: str, delimiter: str, side: Side) -> Columns | None:
+    header = [field.strip() for field in split_fields(line, delimiter)[0]]
     # A sentence is not a header, even if one of its words is "image".
-    return find_columns(header) if len(header) > 1 and len(set(header)) == len(header) else None
+    return find_columns(header, side=side) if len(header) > 1 and len(set(header)) == len(header) else None
 
 
-def _rows(path: Path, delimiter: str, split: str | None, problems: list[Problem] | None) -> Iterator[Row]:
-    # Text columns of a TSV file are rarely quoted, so that a quote there is a quote.
-    reader = csv.reader(lines(path), delimiter=delimiter, strict=False)
-    end = 0
-    header: list[str] = []
-    columns: Columns | None = None
-    try:
-        for fields in reader:
-            start, end = end + 1, reader.line_num
-            if not any(field.strip() for field in fields):
-                continue
-            if columns is None:
-                header = [field.strip() for field in fields]
-                columns = _columns(header)
-                if columns is None:
-                    raise CaptuneError(
-                        f"{path}, line {start}: expected a header with {expected()}; "
-                        f"found {delimiter.join(fields)[:80]!r}.",
-                        "Add a first line such as: image,caption",
-                    )
-                continue
-            if end - start > _LONGEST_FIELD:
-                raise CaptuneError(
-                    f"{path}, line {start}: a quote opens a field that ends only in line {end}.",
-                    'Close the quote, or write a quote inside a quoted caption twice: "".',
-                )
-            if len(fields) > len(header) and columns.captions[-1] == header[-1]:
-                # Commas of a caption that was not quoted.
-                fields = [*fields[: len(header) - 1], delimiter.join(fields[len(header) - 1 :])]
-            if len(fields) != len(header):
-                reason = f"expected {len(header)} fields ({', '.join(header[:6])}), found {len(fields)}"
-                note(problems, f"{path.name}, line {start}", f"{reason}; a caption with a '{delimiter}' needs quotes")
-                continue
-            row = dict(zip(header, fields, strict=True))
-            said, asked = columns.split_of(row) or split, columns.question_of(row)
-            yield Row(path, start, row[columns.image], columns.texts(row), said, question=asked)
-    except csv.Error as error:
-        raise CaptuneError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error}).", "Is a quote left open?"
-        ) from None
+def _headless_names(path: Path, delimiter: str) -> list[str]:
+    found = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
+    seconds = [fields[1].strip() if len(fields) > 2 else "" for fields in found]
+    if all(second.isdigit() for second in seconds):
+        return _NUMBERED
+    return _SPLIT if all(second.lower() in WORDS for second in seconds) else _TWO
+
+
+def _entry(fields: list[str], header: list[str], columns: Columns, delimiter: str) -> dict[str, Any] | str:
+    """The fields by column, or what is wrong with their number."""
+    more = len(fields) - len(header)
+    if more > 0 and len(columns.captions) == 1:
+        place = header.index(columns.captions[0])
+        joined = delimiter.join(fields[place : place + more + 1])
+        merged = dict(zip(header, [*fields[:place], joined, *fields[place + more + 1 :]], strict=True))
+        # Separators of a caption that was not quoted: what stands behind it must be what its column promises.
+        if place == len(header) - 1 or _certain(merged, header[place + 1 :], columns):
+            return merged
+    if more == 0:
+        return dict(zip(header, fields, strict=True))
+    shown = _SHOWN.get(delimiter, delimiter)
+    if len(fields) == 1:
+        what = "comma" if delimiter == "," else shown
+        return f"expected '{shown.join(header[:6])}', found no {what} in {fields[0][:60]!r}"
+    return (
+        f"expected {len(header)} fields ({', '.join(header[:6])}), found {len(fields)}; "
+        f"a caption with a '{shown}' needs quotes"
+    )
+
+
+def _certain(row: dict[str, str], behind: list[str], columns: Columns) -> bool:
+    return all(
+        (name == columns.split and row[name].strip().lower() in WORDS)
+        or (name == columns.image and is_image_name(row[name].strip()))
+        for name in behind
+    )

@@ -8,28 +8,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from captune.core.errors import CaptuneError
+from captune.data.formats.cells import NotText
 from captune.data.formats.columns import Columns
-from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
+from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.text import caption_text
 from captune.data.signatures import suffix_of
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 
 
 class Cell(NamedTuple):
-    """One row of a table: where it stands, the picture's bytes (None: none) and file name, the other columns."""
+    """One row of a table: where it stands, the picture's bytes (None: none) and file name, the other columns.
+
+    `columns` are those of the row's own shard.
+    """
 
     where: str
     data: bytes | None
     name: str
     row: Mapping[str, Any]
     split: str | None
+    columns: Columns
 
 
-def group_cells(
-    cells: Iterable[Cell], columns: Columns, problems: list[Problem] | None, source: str
-) -> Iterator[SourceRecord]:
+def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: str) -> Iterator[SourceRecord]:
     """Records of a table that is read once; one picture is in memory at a time.
 
     Rows that follow each other with equal bytes and questions are one picture: names in such tables often
@@ -40,32 +42,39 @@ def group_cells(
     first: Cell | None = None
     key = (b"", "")
     captions: list[str] = []
+    rejected = 0
     for cell in cells:
         if not cell.data:
             note(problems, cell.where, "there is no picture in this row")
             continue
-        texts = texts_of(cell, columns, problems)
+        texts = texts_of(cell, problems)
         if not texts:
             continue
-        here = digest(cell.data), columns.question_of(cell.row)
-        if first is not None and here == key:
+        unfit = cell.columns.is_rejected(cell.row)
+        here = digest(cell.data), cell.columns.question_of(cell.row)
+        if first is None or here != key:
+            if first is not None:
+                yield names.record(first, tuple(captions), rejected)
+            first, key, captions, rejected = cell, here, [], 0
+        if unfit:
+            rejected += len(texts)
+        else:
             captions += texts
-            continue
-        if first is not None:
-            yield names.record(first, columns, tuple(captions))
-        first, key, captions = cell, here, texts
     if first is None:
-        raise CaptuneError(
-            f"{source} holds no picture with a caption.", "Are the columns named as usual: image, caption?"
-        )
-    yield names.record(first, columns, tuple(captions))
+        raise NothingUsable(source, problems)
+    yield names.record(first, tuple(captions), rejected)
 
 
-def texts_of(cell: Cell, columns: Columns, problems: list[Problem] | None) -> list[str]:
+def texts_of(cell: Cell, problems: list[Problem] | None) -> list[str]:
     """The captions of a row; none is a problem."""
-    texts = [text for text in map(caption_text, columns.texts(cell.row)) if text]
+    try:
+        found = [] if cell.columns.unclear else cell.columns.texts(cell.row)
+        why = cell.columns.unclear or "the caption is empty"
+    except NotText as error:
+        found, why = [], str(error)
+    texts = [text for text in map(caption_text, found) if text]
     if not texts:
-        note(problems, cell.where, "the caption is empty")
+        note(problems, cell.where, why)
     return texts
 
 
@@ -80,7 +89,8 @@ class _Names:
         self._ids: set[str] = set()
         self._files: set[str] = set()
 
-    def record(self, cell: Cell, columns: Columns, captions: tuple[str, ...]) -> SourceRecord:
+    def record(self, cell: Cell, captions: tuple[str, ...], rejected: int) -> SourceRecord:
+        columns = cell.columns
         data = cell.data or b""
         split = columns.split_of(cell.row) or cell.split
         number = cell.where.rpartition(" ")[2]
@@ -88,7 +98,9 @@ class _Names:
         identity = _once(self._ids, columns.id_of(cell.row) or stated or f"{split or 'picture'}-{number}", data)
         name = stated if is_image_name(stated) else _file_name(stated or identity) + suffix_of(data)
         image = EmbeddedImage(_once(self._files, name, data), lambda: data)
-        return SourceRecord(identity, image, captions, split, cell.where, columns.question_of(cell.row))
+        return SourceRecord(
+            identity, image, captions, split, cell.where, columns.question_of(cell.row), rejected=rejected
+        )
 
 
 def _file_name(text: str) -> str:

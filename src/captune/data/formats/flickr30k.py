@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
+from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.text import first_line, numbered
 from captune.data.source import Problem, SourceRecord
 
@@ -29,10 +30,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
     if not found:
         raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
-    return group(_rows(found[0], problems), source, images, problems)
+    return _rows(found[0], problems)
 
 
 def _fits(path: Path) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
+from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.text import first_line, numbered
 from captune.data.source import Problem, SourceRecord
 
@@ -25,10 +26,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     path = source if source.is_file() else _token_file(source)
     if path is None:
         raise CaptuneError(f"There is no token file in {source}.", "Expected lines 'name.jpg#0<TAB>caption'.")
-    return group(_rows(path, problems), source, images, problems)
+    return _rows(path, problems)
 
 
 def _token_file(source: Path) -> Path | None:

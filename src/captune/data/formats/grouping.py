@@ -4,44 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from captune.core.errors import CaptuneError
 from captune.data.formats.pictures import locate
+from captune.data.formats.rows import NothingUsable, Row, note
 from captune.data.formats.text import caption_text
 from captune.data.source import Problem, SourceRecord
 
 
-class Row(NamedTuple):
-    """Captions of a picture as one place of a caption file states them."""
-
-    file: Path
-    line: int
-    name: str
-    captions: Sequence[str]
-    split: str | None = None
-    id: str | None = None
-    unit: str = "line"
-    question: str = ""
-
-    @property
-    def where(self) -> str:
-        return f"{self.file.name}, {self.unit} {self.line}"
-
-
 class _Picture:
-    __slots__ = ("captions", "first")
+    __slots__ = ("captions", "first", "rejected")
 
     def __init__(self, first: Row) -> None:
         self.first = first._replace(captions=())
         self.captions: list[str] = []
-
-
-def note(problems: list[Problem] | None, where: str, reason: str) -> None:
-    """Collect a bad row; without a list to collect in, the first one raises `CaptuneError`."""
-    if problems is None:
-        raise CaptuneError(f"{where}: {reason}.", "Mend the row, or prepare with --on-bad skip to leave it out.")
-    problems.append(Problem(where, reason))
+        self.rejected = 0
 
 
 def group(
@@ -63,13 +39,16 @@ def group(
             folders.setdefault(file.parent)
         name = row.name.strip()
         if not name:
-            note(problems, row.where, "no picture is named")
+            note(problems, row.where, row.bad or "no picture is named")
             continue
         if name.startswith(("http://", "https://")):
             note(problems, row.where, f"{name} is a URL: download the picture and name the file")
             continue
+        if row.bad or row.error:
+            note(problems, row.where, row.bad or f"{name} could not be captioned: {row.error}")
+            continue
         texts = [text for text in map(caption_text, row.captions) if text]
-        if not texts:
+        if not texts and not row.rejected:
             note(problems, row.where, f"the caption of {name} is empty")
             continue
         first = first_of.setdefault(name, row._replace(captions=()))
@@ -85,8 +64,9 @@ def group(
         if picture is None:
             picture = pictures[name, row.question] = _Picture(row)
         picture.captions.extend(texts)
+        picture.rejected += row.rejected
     if not pictures:
-        raise CaptuneError(f"{source} holds no caption that can be used.", "Check the file, or name its --format.")
+        raise NothingUsable(source, problems)
     path_of = locate(list(first_of), list(folders), images, file=next(iter(first_of.values())).file.name)
     seen: set[str] = set()
     for (name, question), picture in pictures.items():
@@ -97,4 +77,6 @@ def group(
             continue
         identity = first.id if first.id is not None and first.id not in seen else name
         seen.add(identity)
-        yield SourceRecord(identity, image, tuple(picture.captions), first.split, first.where, question, name)
+        yield SourceRecord(
+            identity, image, tuple(picture.captions), first.split, first.where, question, name, picture.rejected
+        )

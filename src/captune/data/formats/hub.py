@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from captune.core.errors import CaptuneError, missing_extra
 from captune.data.formats.columns import Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
-from captune.data.formats.grouping import Row, group
+from captune.data.formats.grouping import group
 from captune.data.formats.parquet import picture_of
+from captune.data.formats.rows import Row
 from captune.data.formats.split_words import split_named
 from captune.data.source import Problem, SourceRecord
 
@@ -37,7 +38,7 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
     if not embedded:
         return group(_rows(splits, columns, source), source, images, problems)
     cells = _cells(splits, columns, Path() if on_hub else source)
-    records = group_cells(cells, columns, problems, str(source))
+    records = group_cells(cells, problems, str(source))
     return explained(records, str(source)) if on_hub else records
 
 
@@ -149,13 +150,10 @@ def _cells(splits: dict[str | None, Any], columns: Columns, folder: Path) -> Ite
         for number, row in enumerate(data, start=1):
             content, name = picture_of(row[columns.image], folder)
             stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split)
+            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns)
 
 
 def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iterator[Row]:
     for split, data in splits.items():
         for number, row in enumerate(data, start=1):
-            said = columns.split_of(row) or split
-            name, asked = str(row[columns.image] or ""), columns.question_of(row)
-            where = source / (split or "data")
-            yield Row(where, number, name, columns.texts(row), said, columns.id_of(row), "row", asked)
+            yield columns.row(source / (split or "data"), number, row, split, "row")

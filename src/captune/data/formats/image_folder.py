@@ -7,8 +7,9 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.data.formats import csv_table, jsonl
-from captune.data.formats.grouping import Row, group
+from captune.data.formats.grouping import group
 from captune.data.formats.places import listing
+from captune.data.formats.rows import Row, Side
 from captune.data.formats.split_words import split_in
 from captune.data.source import Problem, SourceRecord
 
@@ -24,10 +25,15 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
     folder = source if source.is_dir() else source.parent
+    return group(rows(source, problems), source, images, problems, near=[folder])
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    folder = source if source.is_dir() else source.parent
     found = _files(folder)
     if not found:
         raise CaptuneError(f"There is no metadata.jsonl or metadata.csv in {folder}.", f"It holds: {DESCRIPTION}.")
-    return group(_rows(folder, found, problems), source, images, problems, near=[folder])
+    return _rows(folder, found, problems, side)
 
 
 def _files(source: Path) -> list[Path]:
@@ -42,11 +48,11 @@ def _files(source: Path) -> list[Path]:
     return []
 
 
-def _rows(folder: Path, paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(folder: Path, paths: list[Path], problems: list[Problem] | None, side: Side) -> Iterator[Row]:
     for path in paths:
         below = path.parent.relative_to(folder).as_posix()
         table = jsonl if path.suffix == ".jsonl" else csv_table
-        for row in table.rows([path], problems):
+        for row in table.rows_of([path], problems, side):
             # The folder belongs to the name: train/1.jpg and test/1.jpg are two pictures.
             name = row.name.strip() if below == "." else f"{below}/{row.name.strip()}"
             first = name.replace("\\", "/").split("/")[0] if "/" in name else ""

@@ -1,4 +1,4 @@
-"""JSON Lines, or a JSON list: an object with the picture and its captions in each."""
+"""JSON Lines, a JSON list of objects, or one JSON object by image: an image and its captions in each."""
 
 from __future__ import annotations
 
@@ -8,82 +8,139 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.columns import Columns, expected, find_columns
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.columns import Columns, columns_of, expected, find_columns
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files, is_image_name
+from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.table_files import choose
-from captune.data.formats.text import first_line, head, load_json, numbered, parse_json
+from captune.data.formats.text import head, load_json, numbered, parse_json
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
     "JSON Lines or a JSON list of objects: `image`, `caption` or a list `captions`/`references`, perhaps `split`; "
-    "or `question` and `answer`/`answers`"
+    "or `question` and `answer`/`answers`; or one object, captions by image"
 )
 RANK = 20
 _NAMES = ("*.jsonl", "*.ndjson", "*.json")
+# A file of one object that holds its rows in a list.
+_LISTS = ("data", "images", "annotations", "results", "predictions", "samples", "captions", "rows", "items")
+_Known = dict[tuple[str, ...], Columns | None]
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = _files(source)
-    return f"{found[0].name} holds objects with a picture and captions" if found else None
+    return f"{found[0].name} holds objects with an image and captions" if found else None
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
-    return group(rows(choose(source, _files(source), "JSON files"), problems), source, images, problems)
+    return group(rows(source, problems), source, images, problems)
 
 
-def rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return rows_of(choose(source, _files(source), "JSON files"), problems, side)
+
+
+def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no key does."""
     for path in paths:
         split = split_in(path.stem) if len(paths) > 1 else None
-        whole = (first_line(path) or "").startswith("[") or _is_map(head(path) or "")
-        yield from _whole(path, split, problems) if whole else _lines(path, split, problems)
+        read_one = _whole if _is_whole(head(path) or "") else _lines
+        yield from read_one(path, split, problems, side)
 
 
 def _files(source: Path) -> list[Path]:
-    return caption_files(source, _NAMES, _fits)
+    return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 
 
-def _fits(path: Path) -> bool:
+def _fits(path: Path, named: bool) -> bool:
+    """Whether a file has rows of captions; only one that the user named may have ids in place of file names."""
     start = (head(path) or "").lstrip()
     if start.startswith("["):
-        first = _first_object(start[1:].lstrip())
-    elif _is_map(start):
+        return _is_row(_first_value(start[1:].lstrip()), named)
+    if not start.startswith("{"):
+        return False
+    key, value = _first_pair(start)
+    inside = start[1:].partition(":")[2].lstrip()
+    if key in _LISTS and inside.startswith("["):
+        return _is_row(_first_value(inside[1:].lstrip()), named)
+    first = _first_value(start)
+    if isinstance(first, dict) and find_columns(first) is not None:
+        return _is_row(first, named)
+    return isinstance(key, str) and _is_entry(key, value, named)
+
+
+def _is_row(value: Any, named: bool) -> bool:
+    columns = find_columns(value) if isinstance(value, dict) else None
+    if columns is None:
+        return False
+    return named or not columns.by_id or is_image_name(str(value[columns.image]))
+
+
+def _is_entry(key: str, value: Any, named: bool) -> bool:
+    """Whether a key and its value are an image and its captions, as far as the head of the file shows."""
+    if is_image_name(key):
         return True
-    else:
-        try:
-            first = parse_json(start.split("\n", 1)[0])
-        except ValueError:
-            return False
-    return isinstance(first, dict) and find_columns(first) is not None
+    if isinstance(value, dict):
+        return "caption" in value or "captions" in value
+    if isinstance(value, list):
+        return named and bool(value) and isinstance(value[0], str | dict)
+    return named and isinstance(value, str)
 
 
-def _first_object(text: str) -> Any:
+def _is_whole(start: str) -> bool:
+    """Whether the file is one value of JSON, not a row on each line."""
+    first, _, more = start.strip().partition("\n")
+    if first.startswith("["):
+        return True
+    try:
+        row = parse_json(first)
+    except ValueError:
+        return first.startswith("{")
+    return not more.strip() and isinstance(row, dict) and find_columns(row) is None
+
+
+def _first_value(text: str) -> Any:
     try:
         return json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
         return None
 
 
-def _is_map(text: str) -> bool:
-    """Whether the file is one object {"picture.jpg": caption or captions, …}."""
-    text = text.lstrip()
-    key = _first_object(text[1:].lstrip()) if text.startswith("{") else None
-    return isinstance(key, str) and is_image_name(key)
+def _first_pair(text: str) -> tuple[Any, Any]:
+    """The first key of an object and its value, None where they are cut off."""
+    inside = text[1:].lstrip()
+    try:
+        key, end = json.JSONDecoder().raw_decode(inside)
+    except (ValueError, RecursionError):
+        return None, None
+    return key, _first_value(inside[end:].lstrip().removeprefix(":").lstrip())
 
 
-def _whole(path: Path, split: str | None, problems: list[Problem] | None) -> Iterator[Row]:
+def _whole(path: Path, split: str | None, problems: list[Problem] | None, side: Side) -> Iterator[Row]:
     content = load_json(path)
-    if isinstance(content, dict):
-        content = [{"image": name, "captions": captions} for name, captions in content.items()]
-    columns: dict[tuple[str, ...], Columns | None] = {}
-    for number, entry in enumerate(content, start=1):
-        yield from _row(path, number, entry, split, columns, problems, "entry")
+    if isinstance(content, dict) and find_columns(content) is None:
+        name = next((key for key in _LISTS if isinstance(content.get(key), list)), None)
+        if name is None:
+            yield from _by_image(path, content, split)
+            return
+        content = content[name]
+    known: _Known = {}
+    for number, entry in enumerate(content if isinstance(content, list) else [content], start=1):
+        yield from _row(path, number, entry, split, known, problems, "entry", side)
 
 
-def _lines(path: Path, split: str | None, problems: list[Problem] | None) -> Iterator[Row]:
-    columns: dict[tuple[str, ...], Columns | None] = {}
+def _by_image(path: Path, content: Mapping[str, Any], split: str | None) -> Iterator[Row]:
+    columns = find_columns(("image", "captions"))
+    assert columns is not None
+    for number, (name, captions) in enumerate(content.items(), start=1):
+        if isinstance(captions, Mapping) and "captions" in captions:
+            captions = captions["captions"]
+        yield columns.row(path, number, {"image": name, "captions": captions}, split, "entry")
+
+
+def _lines(path: Path, split: str | None, problems: list[Problem] | None, side: Side) -> Iterator[Row]:
+    known: _Known = {}
     for number, line in numbered(path):
         try:
             entry = parse_json(line)
@@ -95,7 +152,7 @@ def _lines(path: Path, split: str | None, problems: list[Problem] | None) -> Ite
                 ) from None
             note(problems, f"{path.name}, line {number}", f"not valid JSON ({error.msg}, column {error.colno})")
             continue
-        yield from _row(path, number, entry, split, columns, problems, "line")
+        yield from _row(path, number, entry, split, known, problems, "line", side)
 
 
 def _row(
@@ -103,24 +160,20 @@ def _row(
     number: int,
     entry: Any,
     split: str | None,
-    known: dict[tuple[str, ...], Columns | None],
+    known: _Known,
     problems: list[Problem] | None,
     unit: str,
+    side: Side,
 ) -> Iterator[Row]:
     where = f"{path.name}, {unit} {number}"
     if not isinstance(entry, Mapping):
         note(problems, where, f"expected an object, found {str(entry)[:60]!r}")
         return
     keys = tuple(entry)
-    if keys not in known:
-        known[keys] = find_columns(keys)
-    columns = known[keys]
-    if columns is None:
-        note(problems, where, f"expected {expected()}; found the keys {', '.join(keys[:8]) or 'none'}")
-        return
-    name = entry[columns.image]
-    if not isinstance(name, str):
-        note(problems, where, f"'{columns.image}' is not a file name but {str(name)[:60]!r}")
-        return
-    said, asked = columns.split_of(entry) or split, columns.question_of(entry)
-    yield Row(path, number, name, columns.texts(entry), said, columns.id_of(entry), unit, asked)
+    columns = columns_of(entry, known, side)
+    if columns is not None:
+        yield columns.row(path, number, entry, split, unit)
+    elif len(keys) == 1 and is_image_name(keys[0]):
+        yield from (row._replace(line=number, unit=unit) for row in _by_image(path, entry, split))
+    else:
+        note(problems, where, f"found the keys {', '.join(keys[:8]) or 'none'}; expected {expected()}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
+from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_named
 from captune.data.formats.table_files import choose
 from captune.data.formats.text import head, load_json
@@ -25,8 +26,12 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     path = choose(source, caption_files(source, _NAMES, fits), "Karpathy files")[0]
-    return group(_rows(path, problems), source, images, problems)
+    return _rows(path, problems)
 
 
 def entries(path: Path) -> list[Any]:

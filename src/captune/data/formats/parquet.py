@@ -9,8 +9,9 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.data.formats.columns import ADDRESS, IMAGE, Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
-from captune.data.formats.grouping import Row, group
+from captune.data.formats.grouping import group
 from captune.data.formats.places import shards
+from captune.data.formats.rows import Row, Side, row_of
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import check_file
 from captune.data.source import Problem, SourceRecord
@@ -31,7 +32,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
             found = _columns(pq.read_schema(path))
         except (OSError, pa.ArrowException):
             return None
-        return f"{path.name} has an image and a caption column" if found else None
+        # Ids in place of file names may mean anything, unless the file was named.
+        fits = found is not None and (path == source or not found[0].by_id)
+        return f"{path.name} has an image and a caption column" if fits else None
     return None
 
 
@@ -39,22 +42,34 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
     paths = _files(source)
     if not paths:
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
-    columns, embedded = _checked(paths)
-    if embedded:
-        return group_cells(_cells(paths, columns), columns, problems, str(source))
-    return group(_rows(paths, columns), source, images, problems)
+    found = _checked(paths)
+    if any(embedded for _, embedded in found.values()):
+        return group_cells(_cells(found), problems, str(source))
+    return group(_rows(found), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = _checked(_files(source), side)
+    if not any(embedded for _, embedded in found.values()):
+        yield from _rows(found)
+        return
+    # Images without a name are told apart by their bytes.
+    yield from map(row_of, group_cells(_cells(found), problems, str(source)))
 
 
 def _files(source: Path) -> list[Path]:
     return shards(source, (".parquet", ".pq"))
 
 
-def _checked(paths: list[Path]) -> tuple[Columns, bool]:
-    """The columns, and whether pictures are bytes. Raises `CaptuneError` for what is not Parquet or lacks a column."""
+def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[Columns, bool]]:
+    """The columns of each shard, and whether its images are bytes.
+
+    Raises `CaptuneError` for what is not Parquet or lacks a column, and where only some shards hold bytes.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = None
+    found: dict[Path, tuple[Columns, bool]] = {}
     for path in paths:
         check_file(path)
         try:
@@ -62,7 +77,7 @@ def _checked(paths: list[Path]) -> tuple[Columns, bool]:
         except (OSError, pa.ArrowException) as error:
             text = str(error).splitlines()[0]
             raise CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.") from None
-        columns = _columns(schema)
+        columns = _columns(schema, side)
         if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
             raise CaptuneError(
                 f"{path} names its pictures by address ({address}), and prepare fetches nothing.",
@@ -72,14 +87,20 @@ def _checked(paths: list[Path]) -> tuple[Columns, bool]:
             raise CaptuneError(
                 f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
             )
-        found = found or columns
-    assert found is not None
+        first = next(iter(found.items()), (path, columns))
+        if first[1][1] != columns[1]:
+            with_bytes, other = (first[0], path) if first[1][1] else (path, first[0])
+            raise CaptuneError(
+                f"{with_bytes.name} holds the images themselves, {other.name} their names.",
+                "Name one kind at a time: part-*.parquet, or a folder for each.",
+            )
+        found[path] = columns
     return found
 
 
-def _columns(schema: Any) -> tuple[Columns, bool] | None:
+def _columns(schema: Any, side: Side = "references") -> tuple[Columns, bool] | None:
     embedded = embedded_columns(schema)
-    columns = find_columns(schema.names, image=embedded[0] if embedded else None)
+    columns = find_columns(schema.names, image=embedded[0] if embedded else None, side=side)
     return (columns, bool(embedded)) if columns else None
 
 
@@ -114,11 +135,12 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
 
 def _wanted(columns: Columns) -> list[str]:
     named = [columns.image, *columns.captions, columns.split, columns.id, columns.name, columns.question]
+    named += [*columns.rejected, *columns.accepted, columns.status, "error" if columns.status else None]
     return list(dict.fromkeys(name for name in named if name))
 
 
-def _cells(paths: list[Path], columns: Columns) -> Iterator[Cell]:
-    for path in paths:
+def _cells(found: dict[Path, tuple[Columns, bool]]) -> Iterator[Cell]:
+    for path, (columns, _) in found.items():
         split = split_in(path.stem) or split_in(path.parent.name)
         number = 0
         for batch in _batches(path, _wanted(columns)):
@@ -126,7 +148,7 @@ def _cells(paths: list[Path], columns: Columns) -> Iterator[Cell]:
                 number += 1
                 data, name = picture_of(row[columns.image], path.parent)
                 stated = str(row.get(columns.name) or "") if columns.name else ""
-                yield Cell(f"{path.name}, row {number}", data, stated or name, row, split)
+                yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns)
 
 
 def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
@@ -141,13 +163,11 @@ def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
     return data, name
 
 
-def _rows(paths: list[Path], columns: Columns) -> Iterator[Row]:
-    for path in paths:
-        split = split_in(path.stem) if len(paths) > 1 else None
+def _rows(found: dict[Path, tuple[Columns, bool]]) -> Iterator[Row]:
+    for path, (columns, _) in found.items():
+        split = split_in(path.stem) if len(found) > 1 else None
         number = 0
         for batch in _batches(path, _wanted(columns)):
             for row in batch.to_pylist():
                 number += 1
-                name = str(row[columns.image] or "")
-                texts, said = columns.texts(row), columns.split_of(row) or split
-                yield Row(path, number, name, texts, said, columns.id_of(row), "row", columns.question_of(row))
+                yield columns.row(path, number, row, split, "row")

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.csv_table import read_table
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files, is_image_name
-from captune.data.formats.text import first_line, numbered, unquoted
+from captune.data.formats.rows import Row, Side
+from captune.data.formats.text import first_line
 from captune.data.source import Problem, SourceRecord
 
-DESCRIPTION = "text with lines `image|caption` (with or without that header) or `image<TAB>caption`"
+DESCRIPTION = (
+    "text with lines `image|caption` (with or without that header) or `image<TAB>caption`, as `captune caption` prints"
+)
 RANK = 50
 _NAMES = ("*.txt", "*.csv", "*.psv", "*.tsv")
 _HEADER = re.compile(r"image(_name|_path)?\s*\|\s*(caption|text|comment)(_text|s)?\s*", re.IGNORECASE)
@@ -25,27 +29,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
     if not found:
         raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
-    return group(_rows(found[0], problems), source, images, problems)
-
-
-def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
-    sign = _sign(first_line(path) or "") or "|"
-    for index, (number, line) in enumerate(numbered(path)):
-        if index == 0 and _HEADER.fullmatch(line.strip()):
-            continue
-        name, found, text = line.partition(sign)
-        if not found:
-            shown = "<TAB>" if sign == "\t" else sign
-            note(problems, f"{path.name}, line {number}", f"expected 'image{shown}caption', found {line[:60]!r}")
-            continue
-        inner = unquoted(text)
-        # Only what had to be quoted was quoted by a program: "Stop" may be what the sign says.
-        if inner is not None and (sign in inner or '"' in inner):
-            text = inner
-        yield Row(path, number, name, (text,))
+    return read_table(found[0], _sign(first_line(found[0]) or "") or "|", problems, side)
 
 
 def _fits(path: Path) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.data.formats import jsonl
-from captune.data.formats.grouping import Row, group
+from captune.data.formats.grouping import group
+from captune.data.formats.rows import Row, Side
 from captune.data.formats.split_words import split_named
 from captune.data.source import Problem, SourceRecord
 
@@ -21,10 +22,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     found = _files(source)
     if not found:
         raise CaptuneError(f"{source} was not made by captune prepare.", "Expected splits.json and train_split.jsonl.")
-    return group(_rows(found, problems), source, images, problems)
+    return _rows(found, problems)
 
 
 def _files(source: Path) -> list[Path]:
@@ -36,5 +41,5 @@ def _rows(paths: list[Path], problems: list[Problem] | None) -> Iterator[Row]:
         if path.stat().st_size == 0:
             continue  # a split without pictures
         split = split_named(path.name.removesuffix(_SUFFIX))
-        for row in jsonl.rows([path], problems):
+        for row in jsonl.rows_of([path], problems):
             yield row._replace(split=split)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
-from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name, listing
+from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.split_words import WORDS
 from captune.data.formats.text import caption_text
 from captune.data.source import Problem, SourceRecord
@@ -76,9 +76,9 @@ def _records(source: Path, problems: list[Problem] | None) -> Iterator[SourceRec
             if name not in beside.taken and os.path.splitext(name)[0].lower() not in _OTHERS:
                 note(problems, (relative / name).as_posix(), "there is no picture of that name beside it")
     if not found:
-        reasons = [f"{problem.where}: {problem.reason}" for problem in (problems or [])[:3]]
-        message = "\n  ".join([f"No picture in {source} has a text file beside it that can be used.", *reasons])
-        raise CaptuneError(message, "Expected dog.jpg and dog.txt.")
+        if problems:
+            raise NothingUsable(source, problems, "No picture has a text file beside it: expected dog.jpg and dog.txt.")
+        raise CaptuneError(f"No picture in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")
 
 
 class _Beside:

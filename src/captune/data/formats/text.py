@@ -1,49 +1,58 @@
-"""Text files as people really have them: with a byte order mark, CRLF, the wrong encoding, or not there at all."""
+"""Text files as people really have them: compressed, with a byte order mark, CRLF, UTF-16, or not there at all."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from captune.core.errors import CaptuneError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEAD = 65536
-_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
+_GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_BROKEN = (OSError, EOFError, zlib.error)
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file; gzip is undone."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == _GZIP
+    return io.BufferedReader(gzip.open(path)) if packed else open(path, "rb")
 
 
 def check_file(path: Path) -> None:
-    """Raise `CaptuneError` for a file that cannot hold captions: absent, empty, UTF-16, a Git LFS pointer."""
+    """Raise `CaptuneError` for a file that cannot hold captions: absent, empty, a Git LFS pointer."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(256)
+        with opened(path) as file:
+            start, more = file.read(256), file.read(1)
     except FileNotFoundError:
         raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
-    except OSError as error:
-        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from None
+    except _BROKEN as error:
+        raise _unreadable(path, error) from None
     if start.startswith(LFS_POINTER):
         raise CaptuneError(
             f"{path} is a Git LFS pointer, not the file itself.",
             "Fetch the real file: git lfs pull (in its repository).",
         )
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CaptuneError(
-            f"{path} is UTF-16, expected UTF-8.", f"Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new-{path.name}"
-        )
-    if not start.strip(b"\xef\xbb\xbf \t\r\n") and path.stat().st_size <= len(start):
+    if not start.strip(b"\xef\xbb\xbf \t\r\n") and not more:
         raise CaptuneError(f"{path} is empty.", "Expected one caption a line; download or write the file again.")
 
 
 def head(path: Path) -> str | None:
     """The first 64 KiB as text without a byte order mark, or None where they are not text."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             start = file.read(_HEAD)
-    except OSError:
+    except _BROKEN:
         return None
+    if start.startswith(_UTF16):
+        return start.decode("utf-16", errors="replace")
     if b"\0" in start or start.startswith(LFS_POINTER):
         return None
     # Reading names the byte that is not UTF-8; here the block may also end within a character.
@@ -59,15 +68,35 @@ def first_line(path: Path) -> str | None:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The file's lines with their ends, streamed. Raises `CaptuneError` as `check_file` and for what is not UTF-8."""
+    """The file's lines with their ends, streamed. Raises `CaptuneError` as `check_file` and for what is not UTF-8.
+
+    UTF-16 is read where it says so by its byte order mark.
+    """
     check_file(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield from file
-    except UnicodeDecodeError:
+        with opened(path) as file:
+            encoding = "utf-16" if file.read(2) in _UTF16 else "utf-8-sig"
+            file.seek(0)
+            with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
+                yield from text
+    except UnicodeDecodeError as error:
+        if error.encoding != "utf-8":
+            raise CaptuneError(
+                f"{path}: begins as UTF-16 and is none ({error.reason}).", "Write it again, best as UTF-8."
+            ) from None
         raise not_utf8(path) from None
-    except OSError as error:
-        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the disk and the file.") from None
+    except _BROKEN as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> CaptuneError:
+    why = getattr(error, "strerror", None) or error
+    return CaptuneError(f"Cannot read {path}: {why}.", "Check the file, its permissions and the disk.")
+
+
+def read_text(path: Path) -> str:
+    """A whole file as text. Raises as `lines`."""
+    return "".join(lines(path))
 
 
 def numbered(path: Path) -> Iterator[tuple[int, str]]:
@@ -81,7 +110,7 @@ def numbered(path: Path) -> Iterator[tuple[int, str]]:
 def not_utf8(path: Path) -> CaptuneError:
     """The error that names the first byte which is not UTF-8, and its line."""
     offset = 0
-    with open(path, "rb") as file:
+    with opened(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
@@ -104,12 +133,6 @@ def load_json(path: Path) -> Any:
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
             "Was the download cut off? Fetch or write the file again.",
         ) from None
-
-
-def unquoted(field: str) -> str | None:
-    """What a CSV field in quotes says, or None for a field that is not quoted as a whole."""
-    match = _QUOTED.fullmatch(field)
-    return match[1].replace('""', '"') if match else None
 
 
 def parse_json(text: str) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.formats.grouping import Row, group, note
+from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
+from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import head, load_json
 from captune.data.source import Problem, SourceRecord
@@ -24,15 +25,23 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 
 def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+    folders = dict.fromkeys(path.parent / _pictures(path) for path, _ in _pairs(source))
+    near = [folder for folder in folders if folder.is_dir()]
+    return group(rows(source, problems), source, images, problems, near=near)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return (row for pair in _pairs(source) for row in _rows(*pair, problems))
+
+
+def _pairs(source: Path) -> list[tuple[Path, Path]]:
     pairs = [(path, answers) for path in _questions(source) if (answers := _answers_of(path))]
     if not pairs:
         raise CaptuneError(
             f"There are no questions with answers in {source}.",
             "Expected v2_OpenEnded_mscoco_train2014_questions.json and v2_mscoco_train2014_annotations.json.",
         )
-    folders = dict.fromkeys(path.parent / _pictures(path) for path, _ in pairs)
-    near = [folder for folder in folders if folder.is_dir()]
-    return group((row for pair in pairs for row in _rows(*pair, problems)), source, images, problems, near=near)
+    return pairs
 
 
 def _questions(source: Path) -> list[Path]:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from captune.core.errors import CaptuneError
 from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
 from captune.data.formats.columns import CAPTION, CAPTIONS, find_columns
-from captune.data.formats.grouping import note
 from captune.data.formats.places import shards
+from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.tar_samples import Pair, Sample, kind_of, paired, read_pictures, scan, stem_of
 from captune.data.formats.text import caption_text, check_file
@@ -70,11 +70,7 @@ def _records(paths: list[Path], source: Path, problems: list[Problem] | None) ->
             image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
             yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {picture}")
     if not found:
-        reasons = [f"{problem.where}: {problem.reason}" for problem in (problems or [])[:3]]
-        raise CaptuneError(
-            "\n  ".join([f"{source} holds no sample with a picture and a caption.", *reasons]),
-            f"Expected: {DESCRIPTION}.",
-        )
+        raise NothingUsable(source, problems, f"Expected: {DESCRIPTION}.")
 
 
 def _shards(source: Path) -> list[Path]:
@@ -158,11 +154,18 @@ def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
         for row in value:
             columns = find_columns(row) if isinstance(row, dict) else None
             if columns is not None:
-                yield str(row.get(columns.image)), columns.texts(row)
+                yield str(row.get(columns.image)), _texts(row)
     elif isinstance(value, dict):
         inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
         for key, said in inner.items():
-            yield str(key), from_json(said)[0]
+            yield str(key), _texts(said)
+
+
+def _texts(value: Any) -> Sequence[str]:
+    try:
+        return from_json(value)[0]
+    except Unusable:
+        return ()  # as above: told where it is read
 
 
 def _names(picture: str, key: str) -> set[str]:

@@ -1,0 +1,108 @@
+"""What a caption file says in one place, before its pictures are looked for: `prepare` and `score` both read rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from captune.core.errors import CaptuneError
+from captune.data.source import EmbeddedImage, Problem, SourceRecord
+
+# Of a file that holds both: what people wrote (to train on, to score against), or what a model wrote.
+Side = Literal["references", "captions"]
+_SHOWN = 8
+
+
+class Row(NamedTuple):
+    """Captions of an image as one place of a caption file states them.
+
+    `name` is the image's file name, or its id where the file gives no name. `bad` says why the row cannot be used,
+    `error` why a model gave no caption; `rejected` counts captions that the file itself marks as unfit. With
+    `loose_id` the id may number the row and not the image.
+    """
+
+    file: Path
+    line: int | str
+    name: str
+    captions: Sequence[str]
+    split: str | None = None
+    id: str | None = None
+    unit: str = "line"
+    question: str = ""
+    bad: str = ""
+    error: str = ""
+    rejected: int = 0
+    loose_id: bool = False
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.name}, {self.unit} {self.line}"
+
+
+def row_of(record: SourceRecord) -> Row:
+    """A record as a row: its image by name alone."""
+    name = record.image.name if isinstance(record.image, EmbeddedImage) else str(record.image)
+    place, _, _ = record.where.partition(", ")
+    return Row(
+        Path(place),
+        record.where.removeprefix(place).removeprefix(", "),
+        name,
+        record.references,
+        record.split,
+        record.id,
+        "",
+        record.question,
+        rejected=record.rejected,
+    )
+
+
+def note(problems: list[Problem] | None, where: str, reason: str) -> None:
+    """Collect a bad row; without a list to collect in, the first one raises `CaptuneError`."""
+    if problems is None:
+        raise CaptuneError(f"{where}: {reason}.", "Mend the row, or prepare with --on-bad skip to leave it out.")
+    problems.append(Problem(where, reason))
+
+
+def listed(problems: Sequence[Problem]) -> str:
+    """The first reasons, a line each; equal ones stand once, with their number."""
+    alike: dict[str, list[str]] = {}
+    for problem in problems:
+        alike.setdefault(problem.reason, []).append(problem.where)
+    lines = [
+        f"  {places[0]}: {reason}" + (f" (and {len(places) - 1:,} more like it)" if len(places) > 1 else "")
+        for reason, places in list(alike.items())[:_SHOWN]
+    ]
+    if len(alike) > _SHOWN:
+        lines.append(f"  … and {sum(map(len, list(alike.values())[_SHOWN:])):,} more")
+    return "\n".join(lines)
+
+
+class NothingUsable(CaptuneError):
+    """A source without one caption that can be used; the message says why."""
+
+    def __init__(
+        self,
+        source: Path | str,
+        problems: Sequence[Problem] | None,
+        hint: str = "Mend the file, or name its --format if it is another.",
+    ) -> None:
+        why = f":\n{listed(problems)}" if problems else ": it has no rows."
+        super().__init__(f"{source} holds no caption that can be used{why}", hint)
+
+
+def plain_id(value: Any) -> str | None:
+    """An image id as text, the same for 1, 1.0, "1", "1.0" and "000001"; None for what is no id.
+
+    Of a text that is no number nothing is changed but the white space around it.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if math.isfinite(value) and value.is_integer() else None
+    text = str(value).strip()
+    number = text.removesuffix(".0")
+    if number.isascii() and number.isdigit():
+        return number.lstrip("0") or "0"
+    return text or None
