@@ -147,5 +147,5 @@ def test_a_tar_of_pictures_alone_is_no_data_set(tmp_path: Path) -> None:
     tar(tmp_path / "images.tar", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
     with pytest.raises(CaptuneError, match="No captions were recognised"):
         find_format(tmp_path)
-    with pytest.raises(CaptuneError, match="holds no caption that can be used:\n  images.tar"):
+    with pytest.raises(CaptuneError, match=r"holds no caption that can be used:\n  images.tar"):
         records(tmp_path / "images.tar")

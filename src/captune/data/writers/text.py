@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.data.results import read_text
+from captune.data.formats.text import read_text
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.standing import Values
 from captune.data.writers.writer import TextFormatWriter, one_line
@@ -49,7 +49,7 @@ class PlainTextWriter(TextFormatWriter):
 
 def _values(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a file of `TextWriter`; raises `CaptuneError` for a line that is none."""
-    for number, line in enumerate(read_text(str(path)).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, tab, rest = line.partition("\t")
         if line.strip() and not tab:
             raise CaptuneError(f"line {number} has no tab between image and caption.")
