@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import httpx
 import openai
 import pytest
 import schemathesis
+from PIL import Image
 
 import captune
 from serving import Serving, data_url, encoded, picture, running, save_tiny
@@ -64,6 +66,24 @@ def test_a_file_of_a_form_and_base64_say_the_same(client: httpx.Client, alone: d
     said = alone["base"](PICTURES[0], num_beams=2)
     assert form.json()["model"] == "base"
     assert (caption["text"], caption["confidence"]) == (said.text, pytest.approx(said.confidence, abs=1e-5))
+
+
+def test_a_photo_of_a_phone(client: httpx.Client) -> None:
+    """HEIC by each way in is read, or refused with what is missing."""
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    heif.from_pillow(Image.open(io.BytesIO(PICTURES[0])).convert("RGB")).save(file, quality=-1)
+    photo = file.getvalue()
+    ways: list[dict[str, Any]] = [
+        {"files": {"image": ("IMG_1.HEIC", photo, "image/heic")}},
+        {"json": {"image": encoded(photo)}},
+        {"json": {"image": data_url(photo).replace("image/png", "image/heic")}},
+    ]
+    answers = [client.post("/v1/caption", **way) for way in ways]
+    assert len({text for answer in answers for text in texts(answer)}) == 1
+    cut = client.post("/v1/caption", json={"image": encoded(photo[:-200])})
+    assert cut.status_code == 422
+    assert "truncated" in cut.text
 
 
 def test_captions_are_explained(client: httpx.Client, alone: dict[str, Any]) -> None:

@@ -8,13 +8,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from captune.app.prepare import prepare
 from captune.data.alt_text.files import write_in_place
+from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.images import ImageError, open_image
+from captune.data.prepared import read_split
 from captune.data.signatures import is_heif, suffix_of
 from captune.data.stored import stored
+from sources import tar, write
 
 pillow_heif = pytest.importorskip("pillow_heif")
 HEAD = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
@@ -180,3 +186,41 @@ def test_a_sequence_without_a_still_picture_says_so() -> None:
     with pytest.raises(ImageError, match="without a still picture") as caught:
         open_image(sequence)
     assert caught.value.kind == "unsupported"
+
+
+def test_in_folders_tars_and_tables(tmp_path: Path) -> None:
+    data = heic(drawn())
+    for name in ("folder/IMG_1.HEIC", "folder/deep/IMG_2.heif", "folder/IMG_3.hif"):
+        write(tmp_path / name, data)
+    tar(tmp_path / "a.tar", {"1.heic": data, "1.txt": "a white corner"})
+    pq.write_table(pa.table({"image": [{"bytes": data, "path": "1.heic"}], "caption": ["a"]}), tmp_path / "a.parquet")
+    given = [str(tmp_path / name) for name in ("folder", "a.tar", "a.parquet")]
+    sources = [picture.source for piece in find_pieces(given) for picture in read_piece(piece)]
+    assert len(sources) == 5
+    for source in sources:
+        assert isinstance(source, (str, bytes))
+        assert apart(open_image(source), drawn()) < 6
+
+
+@pytest.mark.parametrize("kind", ["sidecars", "tar", "parquet"])
+def test_prepared(kind: str, tmp_path: Path) -> None:
+    """Opened in processes of their own, as training opens them later; out of archives with their ending."""
+    files = {f"{n}.heic": heic(drawn().rotate(30 * n)) for n in range(3)}
+    source = tmp_path / "source"
+    if kind == "sidecars":
+        for name, data in files.items():
+            write(source / name, data)
+            write(source / f"{name[0]}.txt", "a white corner")
+    elif kind == "tar":
+        tar(source / "a.tar", {**files, **{f"{n}.txt": "a white corner" for n in range(3)}})
+    else:
+        write(source / "x", b"")
+        pq.write_table(
+            pa.table({"image": list(files.values()), "caption": ["a white corner"] * 3}), source / "a.parquet"
+        )
+    prepare(source, tmp_path / "out", split="1/1/1")
+    images = [record.image for split in ("train", "val", "test") for record in read_split(tmp_path / "out", split)]
+    assert len(images) == 3
+    for image in images:
+        assert Path(image).suffix == ".heic"
+        assert open_image(image).size == (96, 64)

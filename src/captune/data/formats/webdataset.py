@@ -102,7 +102,7 @@ def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[st
             continue
     for picture in left:
         gone = [pair.picture for pair in pairs if pair.picture in found]
-        went = f"; they went to {', '.join(gone)}" if gone else ""
+        went = f" went to {', '.join(gone)}" if gone else ""
         texts = ", ".join(sample.texts)
         note(problems, f"{shard}, {picture}", f"no text of sample {sample.key} names this picture ({texts}{went})")
     return found
