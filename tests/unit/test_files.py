@@ -10,6 +10,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, disk_error, read_json, write_json, write_jsonl, write_text
 from captune.core.folders import whole_folder
 from captune.core.names import LONGEST, fitted
+from captune.data.alt_text.files import write_copy
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -125,3 +126,14 @@ def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
         assert len(name.encode()) <= LONGEST
         assert name.startswith("日" * 70)
         assert name.endswith(".explained.png")
+
+
+@pytest.mark.parametrize("name", ["日" * 83 + ".jpg", "x" * 251 + ".gif"])
+def test_copies_with_alt_text_and_what_lies_beside_them_fit(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"GIF89a" if name.endswith("gif") else b"no picture")
+    for _ in range(2):  # the second takes the caption into what the first wrote
+        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog") is not None
+    copy, beside = sorted(os.listdir(tmp_path / "out"), key=lambda one: one.endswith(".xmp"))
+    assert copy == name
+    assert beside.endswith(".xmp")
+    assert "a dog" in (tmp_path / "out" / beside).read_text()

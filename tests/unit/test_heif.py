@@ -218,7 +218,7 @@ def test_prepared(kind: str, tmp_path: Path) -> None:
         pq.write_table(
             pa.table({"image": list(files.values()), "caption": ["a white corner"] * 3}), source / "a.parquet"
         )
-    prepare(source, tmp_path / "out", split="1/1/1")
+    prepare(source, tmp_path / "out")
     images = [record.image for split in ("train", "val", "test") for record in read_split(tmp_path / "out", split)]
     assert len(images) == 3
     for image in images:

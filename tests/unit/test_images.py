@@ -170,6 +170,7 @@ def test_a_picture_that_ends_in_grey_opens(progressive: bool) -> None:
         (b"%PDF-1.7\n", "unsupported", "PDF"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged", "PNG"),
         (b"\xff\xd8\xff\xe0" + bytes(30), "damaged", "JPEG"),
+        (b"\0\0\0\x10ftypmif3avif" + bytes(99), "damaged", "AVIF"),
         (bytes(range(128, 256)) * 4, "unknown", "not a picture"),
     ],
 )  # fmt: skip

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import note, out_table, show_error
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk.listing import find_pictures
 from captune.data.bulk.pieces import find_pieces, read_piece
@@ -91,3 +93,17 @@ def test_braces() -> None:
     assert expand("{a,b}-{1..2}") == ["a-1", "a-2", "b-1", "b-2"]
     assert expand("{old}") == ["{old}"]
     assert matches("nothing/*/here") == []
+
+
+def test_messages_and_tables_show_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["img[1].jpg", "[bold]x[/bold].jpg", "{old}.jpg", "[/].jpg", ":smile:.jpg", "a*b\\[c].jpg"]
+    out_table("[red]title", ["[i]name[/i]"], [[name] for name in names])
+    show_error(" ".join(names), "[dim]hint")
+    note(names[1])
+    progress = TerminalProgress()
+    progress.warn(names[1])
+    shown = capsys.readouterr()
+    for name in (*names, "[red]title", "[i]name[/i]"):
+        assert name in shown.out
+    for text in (f"error: {' '.join(names)}\n", "[dim]hint\n", f"{names[1]}\n", f"warning: {names[1]}\n"):
+        assert text in shown.err

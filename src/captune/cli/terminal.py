@@ -53,14 +53,14 @@ def out_json(value: Any) -> None:
 def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> None:
     """A table on stdout; with `numbers` all columns but the first stand to the right."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table: Table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if numbers and place else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if numbers and place else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # no markup, no :codes: of pictures
     screen = console()
     screen.soft_wrap = False
     if not screen.is_terminal:

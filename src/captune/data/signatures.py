@@ -134,6 +134,8 @@ def tell_unknown(head: bytes) -> tuple[Kind, str, str]:
         readable = False
     if readable:
         return "page", "a text saved under a picture's name", "download the picture again"
+    if _brands(head) & {b"avif", b"avis"}:
+        return "damaged", "an AVIF file with a damaged header, or of a kind that is not decoded", CONVERT
     for start, name, _ in _PICTURES:
         if head.startswith(start):
             return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", CONVERT
