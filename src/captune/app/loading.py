@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.app.running import settle
+from captune.app.running import placing_for, settle
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.imports import uncollected
@@ -35,7 +35,8 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
         from captune.engine.captioning import TorchModel
         from captune.engine.loader import load_backbone
 
-        backbone = load_backbone(name, quantize=asked.quantize)
+        placing = placing_for(name, asked, processes=processes)
+        backbone = load_backbone(name, quantize=asked.quantize, placing=placing)
         settle(backbone, asked, processes=processes)
         return TorchModel(backbone)
 

@@ -126,6 +126,7 @@ def _train(
         training,
         config,
         new=model.startswith("new:"),
+        processes=processes,
     )
     pieces.check_cacheable(backbone, config)
     processes.wait()  # all have looked at what was there

@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from captune.engine.trainer import CaptionTrainer
     from captune.engine.validation import Validation
     from captune.models.backbone import Backbone
+    from captune.models.weights import Placing
 
 
 @uncollected()
-def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig, *, new: bool) -> Backbone:
+def build_backbone(
+    model: str,
+    training: list[ImageRecord],
+    config: TrainConfig,
+    *,
+    new: bool,
+    processes: Processes | None = None,
+) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.core.model_names import is_new, is_pair
     from captune.engine.batches import clean_reference
@@ -48,21 +56,43 @@ def build_backbone(model: str, training: list[ImageRecord], config: TrainConfig,
     elif is_pair(model):
         backbone = pair_backbone(model, seed=config.train.seed, image_size=options.image_size)
     else:
-        backbone = load_backbone(model, image_size=options.image_size, quantize=config.run_on.quantize)
+        backbone = load_backbone(
+            model,
+            image_size=options.image_size,
+            quantize=config.run_on.quantize,
+            placing=_placing(model, config, processes),
+        )
     if options.train_prompt is not None:
         backbone.prompt = options.train_prompt
     if options.dropout is not None:
         backbone.set_dropout(options.dropout)
-    frozen: tuple[str, ...] = options.freeze
-    if "auto" in frozen:
-        frozen = ("none",) if new else backbone.frozen_by_default
     if options.lora is None:
-        backbone.freeze([part for part in frozen if part != "none"])
+        backbone.freeze(_frozen(type(backbone), config, new=new))
     else:
         add_lora(backbone, Lora.parse(options.lora))
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
     return backbone
+
+
+def _frozen(family: type[Backbone], config: TrainConfig, *, new: bool) -> list[str]:
+    """The parts that do not learn, with what `auto` stands for."""
+    frozen: tuple[str, ...] = config.model.freeze
+    if "auto" in frozen:
+        frozen = ("none",) if new else family.frozen_by_default
+    return [part for part in frozen if part != "none"]
+
+
+def _placing(model: str, config: TrainConfig, processes: Processes | None) -> Placing:
+    """How a model is loaded that is trained: what is frozen for good in the type to compute in, where that may be."""
+    from captune.app.running import placing_for
+    from captune.engine.loader import about
+    from captune.models.weights import FP32
+
+    if config.train.shard or config.model.lora is not None:
+        return FP32  # shares of the weights, and sums of adapters and weights, are of one type
+    frozen = _frozen(about(model).family, config, new=False)
+    return placing_for(model, config.run_on, learns=[part for part in PARTS if part not in frozen], processes=processes)
 
 
 def part_rates(pairs: Sequence[str]) -> dict[str, float]:

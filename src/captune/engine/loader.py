@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +19,42 @@ from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
+from captune.models.weights import FP32, Placing, Stored, stored_weights
 
 Loaded = TypeVar("Loaded")
 PAIR = "clip-gpt2"
 MATCHER = "matcher"
 
 
-def load_backbone(name: str, *, image_size: int | None = None, quantize: str = "none") -> Backbone:
-    """Load a captioner with fp32 weights on the CPU, in evaluation mode; quantized ones on their card.
+@dataclass(frozen=True)
+class About:
+    """What is known of a model before it is loaded: its family, the hidden size of its vision part, its files."""
 
-    Raises `CaptuneError` where the model is not there, cannot be fetched, is broken, or
-    is of no known family.
+    family: type[Backbone]
+    width: int
+    stored: Stored | None
+
+
+def about(name: str) -> About:
+    """What the files of a model say of it; raises `CaptuneError` as loading does. What is on the Hub is fetched."""
+
+    def look(source: Any, **hub: Any) -> About:
+        from transformers import AutoConfig
+
+        config: Any = AutoConfig.from_pretrained(str(source), **hub)
+        vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
+        return About(_family(source, hub), getattr(vision, "hidden_size", 0), stored_weights(source, **hub))
+
+    return load_part(look, name)
+
+
+def load_backbone(
+    name: str, *, image_size: int | None = None, quantize: str = "none", placing: Placing = FP32
+) -> Backbone:
+    """Load a captioner in evaluation mode, by default with fp32 weights on the CPU; quantized ones on their card.
+
+    `placing` is for families that are `placed`; the others load in fp32. Raises `CaptuneError`
+    where the model is not there, cannot be fetched, is broken, or is of no known family.
     """
     if is_new(name):
         raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
@@ -41,7 +67,8 @@ def load_backbone(name: str, *, image_size: int | None = None, quantize: str = "
         family = _family(source, hub)
         if bits and not family.quantizes:
             raise UsageError(f"{family.family} is not loaded in {quantize}.", "Leave out --quantize.")
-        return family.load(source, image_size=image_size, **hub, **bits)
+        placed = {"placing": placing} if family.placed else {}
+        return family.load(source, image_size=image_size, **placed, **hub, **bits)
 
     backbone = load_part(load, name)
     backbone.model.eval()

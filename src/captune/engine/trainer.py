@@ -26,6 +26,7 @@ from captune.engine.checkpoints import read_mark, rotate, update_pointers, write
 from captune.engine.processes import Processes
 from captune.engine.sharding import Shards, load_state, whole_state
 from captune.models.backbone import Backbone
+from captune.models.frozen import Shared
 from captune.models.lora import ADAPTER, load_adapter
 
 Validate = Callable[[], dict[str, float]]
@@ -251,13 +252,17 @@ class CaptionTrainer(Trainer):
 
     def _fill(self, folder: Path, optimizer: Mapping[str, Any], states: Sequence[Mapping[str, bytes]]) -> None:
         assert self.lr_scheduler is not None, "it is made with the optimizer"
-        self.backbone.save(folder)
+        self._save_model(folder)
         torch.save(optimizer, folder / OPTIMIZER_NAME)
         torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
         self._save_scaler(str(folder))
         for name, state in (pair for each in states for pair in each.items()):
             (folder / name).write_bytes(state)
         self.state.save_to_json(os.path.join(folder, "trainer_state.json"))
+
+    def _save_model(self, folder: Path) -> None:
+        last = self.run.last()
+        self.backbone.save(folder, shared=Shared(last.path if last else None))
 
     def save_start(self, *, measure: bool = False) -> None:
         """Keep the model before its first step as `checkpoint-0`, to compare with; with `measure`, validate it too.
@@ -270,7 +275,7 @@ class CaptionTrainer(Trainer):
         first = self.processes.first
         with self._whole(here=first):
             if first:
-                write_checkpoint(self.run, 0, 0.0, self.backbone.save, {"scores": self.scores})
+                write_checkpoint(self.run, 0, 0.0, self._save_model, {"scores": self.scores})
                 if measure:
                     update_pointers(self.run, self.best_metric)
         self.processes.wait()
@@ -280,12 +285,11 @@ class CaptionTrainer(Trainer):
         self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Adapters alone: without them the backbone was loaded from the checkpoint, and large weights are read once."""
+        if self.backbone.lora is None:
+            return
         with self._whole():
-            if self.backbone.lora is not None:
-                load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
-            else:
-                saved = type(self.backbone).load(resume_from_checkpoint)
-                self.backbone.model.load_state_dict(saved.model.state_dict())
+            load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
             if self.shards:
                 self.shards.take()
 

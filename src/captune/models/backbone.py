@@ -18,6 +18,7 @@ from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.core.search import asking
 from captune.models.eye import Eye
+from captune.models.frozen import Shared, save_apart
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
 from captune.models.pixels import PixelSettings
@@ -65,6 +66,10 @@ class Backbone(ABC):
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = ()
     # Whether `load` takes a quantization_config.
     quantizes: ClassVar[bool] = False
+    # Whether `load` takes a `placing` (captune.models.weights), and `_save_model` the weights to save.
+    placed: ClassVar[bool] = False
+    # Modules of each part whose weights may be of another type than those of the other parts; empty: all are alike.
+    apart: ClassVar[dict[str, tuple[str, ...]]] = {}
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
 
@@ -163,7 +168,8 @@ class Backbone(ABC):
         """Set the dropout of the text part, in its layers and in its saved configuration."""
 
     @abstractmethod
-    def _save_model(self, folder: Path) -> None: ...
+    def _save_model(self, folder: Path, **weights: Any) -> None:
+        """Write all but `captune.json`; `weights` are keywords of `save_pretrained` (families that are `placed`)."""
 
     # -- what all families share ----------------------------------------------------
 
@@ -191,15 +197,21 @@ class Backbone(ABC):
         """A seconds-fast random instance for tests."""
         return cls.new("tiny", texts)
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), processor, tokenizer and generation defaults in the Hub's layout."""
+    def save(self, folder: str | Path, *, shared: Shared | None = None) -> None:
+        """Write weights (safetensors), processor, tokenizer and generation defaults in the Hub's layout.
+
+        With `shared`, weights that do not learn are written once for all checkpoints of a run.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = {"family": self.family, "prompt": self.prompt, "generation": self.generation}
-        if self.lora is None:
-            self._save_model(folder)
+        frozen = self._frozen()
+        whole = self if self.lora is None else replace(self, model=merged(self.model), lora=None)
+        if shared is not None and self.placed and frozen:
+            save_apart(whole.model, frozen, folder, whole._save_model, shared)
         else:
-            replace(self, model=merged(self.model), lora=None)._save_model(folder)
+            whole._save_model(folder)
+        if self.lora is not None:
             save_adapter(self, folder / ADAPTER)
             card["lora"] = asdict(self.lora)
         write_json(folder / CARD, card)
@@ -207,6 +219,17 @@ class Backbone(ABC):
         mode = (folder / CARD).stat().st_mode
         for weights in folder.rglob("*.safetensors"):
             weights.chmod(mode)
+
+    def _frozen(self) -> frozenset[str]:
+        """Names of the weights, as they are saved, that do not learn and get no adapter."""
+        names = dict(self.model.named_parameters(remove_duplicate=False))
+        learning = {id(p) for p in names.values() if p.requires_grad}
+        adapted = {f"{name}.base_layer." for name, module in self.model.named_modules() if hasattr(module, "lora_A")}
+        return frozenset(
+            name
+            for name, parameter in names.items()
+            if id(parameter) not in learning and not any(name.startswith(each) for each in adapted)
+        )
 
     @staticmethod
     def read_card(folder: str | Path) -> dict[str, Any]:

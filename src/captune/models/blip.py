@@ -42,6 +42,7 @@ class Blip(Backbone):
     family: ClassVar[str] = "blip"
     kind: ClassVar[str] = "BlipForConditionalGeneration"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    placed: ClassVar[bool] = True
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip-image-captioning-base", 247_000_000, "bsd-3-clause"),
         Checkpoint("Salesforce/blip-image-captioning-large", 470_000_000, "bsd-3-clause"),
@@ -52,7 +53,7 @@ class Blip(Backbone):
         import transformers
 
         model = load_weights(getattr(transformers, cls.kind), folder, placing, **hub)
-        tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size, **hub)
+        tokenizer = load_tokenizer(folder, **hub)
         processor = load_processor(folder, **hub)
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
             _resize(model, image_size)
@@ -142,11 +143,11 @@ class Blip(Backbone):
             if isinstance(module, nn.Dropout) and not name.startswith("vision_model."):
                 module.p = probability
 
-    def _save_model(self, folder: Path) -> None:
+    def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import BlipProcessor
 
         self.set_generation_config(self.model.generation_config)
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, **weights)
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
 
 

@@ -37,6 +37,7 @@ class Blip2(Backbone):
 
     family: ClassVar[str] = "blip-2"
     sizes: ClassVar[tuple[str, ...]] = SIZES
+    placed: ClassVar[bool] = True
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip2-opt-2.7b", 3_740_000_000, "mit"),
         Checkpoint("Salesforce/blip2-flan-t5-xl", 3_940_000_000, "mit"),
@@ -45,6 +46,11 @@ class Blip2(Backbone):
     )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "text")
     quantizes: ClassVar[bool] = True
+    apart: ClassVar[dict[str, tuple[str, ...]]] = {
+        "vision": ("vision_model",),
+        "bridge": ("query_tokens", "qformer", "language_projection"),
+        "text": ("language_model",),
+    }
 
     @classmethod
     def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Blip2:
@@ -55,7 +61,7 @@ class Blip2(Backbone):
         processor = load_processor(folder, **hub)
         if image_size not in (None, PixelSettings.of(processor).size):
             raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
-        tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size, **hub)
+        tokenizer = load_tokenizer(folder, **hub)
         with_image_token(model, tokenizer)
         return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
 
@@ -129,16 +135,18 @@ class Blip2(Backbone):
         return {"vision": model.vision_model, "bridge": model.qformer, "text": model.language_model}
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        return self.model.vision_model(pixel_values).last_hidden_state
+        vision = self.model.vision_model
+        return vision(pixel_values.to(vision.dtype)).last_hidden_state
 
     def _asked(self, memory: Tensor) -> Tensor:
         """What the Q-Former makes of the memory: (pictures, queries, hidden size of the language model)."""
         queries = self.model.query_tokens.expand(memory.shape[0], -1, -1)
         seen = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
+        # The parts may be of several types: what is frozen in 16 bits, what learns in 32.
         found = self.model.qformer(
-            query_embeds=queries, encoder_hidden_states=memory, encoder_attention_mask=seen
+            query_embeds=queries, encoder_hidden_states=memory.to(queries.dtype), encoder_attention_mask=seen
         ).last_hidden_state
-        return self.model.language_projection(found.to(memory.dtype))
+        return self.model.language_projection(found.to(self.model.language_projection.weight.dtype))
 
     def _behind_picture(self, asked: Tensor, tokens: Tensor) -> Tensor:
         """Embeddings of a picture's queries and of tokens (rows, steps) behind them."""
@@ -163,8 +171,11 @@ class Blip2(Backbone):
             embeddings = self._behind_picture(asked[owner], tokens[:, :-1])
             places = torch.arange(embeddings.shape[1], device=tokens.device)
             seen = (places < asked.shape[1] + lengths[:, None] - 1).long()
-            logits = language(inputs_embeds=embeddings, attention_mask=seen, use_cache=False).logits
-            return padded_losses(logits[:, asked.shape[1] :], tokens, lengths, given, label_smoothing)
+            # Of the image's places no logits: they would be most of what a step holds.
+            logits = language(
+                inputs_embeds=embeddings, attention_mask=seen, use_cache=False, logits_to_keep=tokens.shape[1] - 1
+            ).logits
+            return padded_losses(logits, tokens, lengths, given, label_smoothing)
         before, lengths = given - 1, lengths - given + 1
         places = torch.arange(int(before.max()), device=tokens.device)
         prompts = tokens[:, 1 : int(given.max())].where(places < before[:, None], self.pad)
@@ -269,11 +280,11 @@ class Blip2(Backbone):
             elif isinstance(getattr(module, "dropout", None), float):
                 module.dropout = probability  # OPT's layers keep a number instead of a module
 
-    def _save_model(self, folder: Path) -> None:
+    def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import Blip2Processor
 
         for part in (self.model, self.model.language_model):
             self.set_generation_config(part.generation_config)
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, **weights)
         queries = self.model.config.num_query_tokens
         Blip2Processor(self.processor, self.tokenizer, num_query_tokens=queries).save_pretrained(folder)

@@ -48,6 +48,7 @@ class ClipGpt2(Backbone):
 
     family: ClassVar[str] = "clip-gpt2"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    placed: ClassVar[bool] = True
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("nlpconnect/vit-gpt2-image-captioning", 239_000_000, "apache-2.0"),
     )
@@ -59,7 +60,7 @@ class ClipGpt2(Backbone):
         from transformers import VisionEncoderDecoderModel
 
         model = load_weights(VisionEncoderDecoderModel, folder, placing, **hub)
-        tokenizer = load_tokenizer(folder, model.config.decoder.vocab_size, **hub)
+        tokenizer = load_tokenizer(folder, **hub)
         processor = load_processor(folder, **hub)
         return cls._whole(model, tokenizer, processor, image_size, cls.read_card(folder))
 
@@ -77,7 +78,7 @@ class ClipGpt2(Backbone):
         config: Any = AutoConfig.from_pretrained(text, **hub)
         config.add_cross_attention = config.is_decoder = True
         decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **hub)
-        tokenizer = load_tokenizer(text, config.vocab_size, **hub)
+        tokenizer = load_tokenizer(text, **hub)
         if tokenizer.eos_token_id is None:
             raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")
         model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
@@ -253,10 +254,10 @@ class ClipGpt2(Backbone):
             if isinstance(module, nn.Dropout):
                 module.p = probability
 
-    def _save_model(self, folder: Path) -> None:
+    def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)
         self.model.generation_config.decoder_start_token_id = self.start
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, **weights)
         self.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

@@ -41,6 +41,7 @@ class Git(Backbone):
 
     family: ClassVar[str] = "git"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    placed: ClassVar[bool] = True
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("microsoft/git-base-coco", 177_000_000, "mit"),
         Checkpoint("microsoft/git-large-coco", 394_000_000, "mit"),
@@ -56,7 +57,7 @@ class Git(Backbone):
                 f"{folder} is a GIT for films of {model.config.num_image_with_embedding} pictures.",
                 "Take one for single pictures, such as microsoft/git-base-coco.",
             )
-        tokenizer = load_tokenizer(folder, model.config.vocab_size, **hub)
+        tokenizer = load_tokenizer(folder, **hub)
         processor = load_processor(folder, **hub)
         if image_size is not None and image_size != PixelSettings.of(processor).size:
             vision = model.git.image_encoder
@@ -175,9 +176,9 @@ class Git(Backbone):
                 if isinstance(module, nn.Dropout):
                     module.p = probability
 
-    def _save_model(self, folder: Path) -> None:
+    def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import GitProcessor
 
         self.set_generation_config(self.model.generation_config)
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, **weights)
         GitProcessor(self.processor, self.tokenizer).save_pretrained(folder)

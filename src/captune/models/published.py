@@ -7,24 +7,21 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 
-# A tokenizer with fewer words than this share of a model's is not the model's; vocabularies are padded by less.
-OWN_SHARE = 0.5
 # Added to the tokenizer of a BLIP-2 that was saved before language models were told of images by a token.
 IMAGE = "<image>"
 
 
-def load_tokenizer(source: str | Path, vocabulary: int, **hub: Any) -> Any:
-    """The tokenizer of a folder or Hub id; raises `CaptuneError` where it is not that of a model of `vocabulary` words.
+def load_tokenizer(source: str | Path, **hub: Any) -> Any:
+    """The tokenizer of a folder or Hub id; raises `CaptuneError` where it has none.
 
-    `transformers` makes an empty one, without a word about it, of a folder that holds none.
+    `transformers` then makes one that knows no words, and says nothing about it.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(source), **hub)
-    if len(tokenizer) < OWN_SHARE * vocabulary:
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise CaptuneError(
-            f"{source} holds no tokenizer of its model: {len(tokenizer):,} tokens were found, and the model has "
-            f"{vocabulary:,}.",
+            f"{source} holds no tokenizer: no vocabulary was found beside the weights.",
             f"Copy the tokenizer's files of the model that it was made of; or: {convert_command(source)}",
         )
     return tokenizer

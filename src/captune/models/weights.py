@@ -48,7 +48,7 @@ def stored_weights(source: str | Path, **hub: Any) -> Stored | None:
     if not files:
         return None
     values: dict[torch.dtype, int] = {}
-    with _opened(files) as slices:
+    with opened(files) as slices:
         for one in slices.values():
             dtype = TYPES.get(one.get_dtype())
             if dtype is not None:
@@ -89,7 +89,7 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
         model, told = typed.from_pretrained(str(source), **{**options, **hub})
     else:
         config = kind.config_class.from_pretrained(str(source), **hub)
-        with _opened(weight_files(source, **hub)) as slices:
+        with opened(weight_files(source, **hub)) as slices:
             model, told = typed.from_pretrained(None, config=config, state_dict=slices, **options)
         _read_generation(model, source, hub)
     model.__class__ = kind
@@ -103,7 +103,7 @@ def _precise(kind: Any, placing: Placing) -> Any:
 
 
 @contextmanager
-def _opened(files: list[Path]) -> Iterator[dict[str, Any]]:
+def opened(files: list[Path]) -> Iterator[dict[str, Any]]:
     """Every tensor of safetensors files by name, read from the disk when it is taken."""
     from safetensors import safe_open
 

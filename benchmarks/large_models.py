@@ -1,0 +1,126 @@
+"""Memory and disk that a large model takes: captioning, training its Q-Former, and checkpoints.
+
+    python benchmarks/large_models.py [--keep FOLDER]
+
+Makes a BLIP-2 of 700 million random values in fp16, and measures processes of their own: `transformers` as it opens
+the model itself (`dtype="auto"`), `captune caption`, and `captune train` with its default of what learns. Needs 6 GB
+of memory and 6 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from machine import machine
+
+GB = 1e9
+PLAIN = """
+import sys, torch
+from PIL import Image
+from transformers import AutoImageProcessor, Blip2ForConditionalGeneration
+model = Blip2ForConditionalGeneration.from_pretrained(sys.argv[1], dtype="auto")
+pixels = AutoImageProcessor.from_pretrained(sys.argv[1], backend="pil")(Image.open(sys.argv[2]), return_tensors="pt")
+with torch.inference_mode():
+    model.generate(pixels.pixel_values.to(model.vision_model.dtype), max_new_tokens=8, num_beams=3)
+"""
+CAPTION = """
+import sys, captune
+captune.Captioner.load(sys.argv[1])(sys.argv[2], max_new_tokens=8, num_beams=3)
+"""
+TRAIN = """
+import sys, captune
+captune.train(sys.argv[3], sys.argv[1], sys.argv[4], max_steps=4, eval_steps=2, batch_size=2, validation_images=0,
+              trackers=("none",), environment={})
+"""
+PEAK = """
+import resource
+print("peak", next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")))
+"""
+
+
+def build(folder: Path, seed: int = 0) -> int:
+    """A BLIP-2 in fp16, a quarter as deep and wide as the published ones; returns its number of values."""
+    import torch
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    from captune.models.blip2 import Blip2
+    from captune.models.published import IMAGE
+    from captune.models.vocabulary import learn_tokenizer
+
+    tokenizer = learn_tokenizer(["a red circle above a blue square", "two green triangles"], 500)
+    tokenizer.add_tokens([IMAGE], special_tokens=True)
+    ids = tokenizer.get_vocab()
+    part = {"hidden_size": 1024, "num_attention_heads": 16}
+    tokens = {"bos_token_id": ids["[DEC]"], "eos_token_id": ids["[SEP]"], "pad_token_id": ids["[PAD]"]}
+    config = Blip2Config(
+        vision_config={**part, "intermediate_size": 4096, "num_hidden_layers": 22, "initializer_range": 0.02},
+        qformer_config={"encoder_hidden_size": 1024},
+        text_config={
+            "model_type": "opt", **part, "word_embed_proj_dim": 1024, "ffn_dim": 4096, "num_hidden_layers": 21,
+            "vocab_size": 50304, **tokens,
+        },
+        image_token_index=ids[IMAGE],
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float16)
+    model = Blip2ForConditionalGeneration(config).to(torch.float16)
+    Blip2.assembled(model, tokenizer, BlipImageProcessorPil(size={"height": 224, "width": 224})).save(folder)
+    return sum(p.numel() for p in model.parameters())
+
+
+def peak(code: str, *words: str) -> float:
+    """The largest resident memory, in GB, of a process that runs some lines of Python."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code + PEAK, *words], capture_output=True, text=True, check=False, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return int(done.stdout.split("peak ")[1].split()[0]) * 1024 / GB
+
+
+def used(folder: Path) -> float:
+    """Room on the disk, in GB; what several names share counts once."""
+    files = {(s.st_dev, s.st_ino): s.st_size for s in (f.stat() for f in folder.rglob("*") if f.is_file())}
+    return sum(files.values()) / GB
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="folder to leave the model and the run in")
+    asked = parser.parse_args()
+    print(machine("torch", "transformers", "captune"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.keep or Path(scratch)
+        model, data, run = folder / "model", folder / "data", folder / "run"
+        make = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import large_models\n"
+        if not model.is_dir():
+            peak(f"{make}from pathlib import Path; large_models.build(Path(sys.argv[1]))\n", str(model))
+        if not data.is_dir():
+            from captune import prepare
+            from captune.data.scenes import write_flickr8k_folder
+
+            write_flickr8k_folder(folder / "scenes", train=8, dev=4, test=4, size=64)
+            prepare(folder / "scenes", data, split="flickr8k", duplicates=False)
+        photo = str(next((folder / "scenes").rglob("*.jpg")))
+        print(f"the model's file: {used(model):.2f} GB")
+        plain = peak(PLAIN, str(model), photo)
+        ours = peak(CAPTION, str(model), photo)
+        print(f"caption, transformers dtype='auto': {plain:.2f} GB")
+        print(f"caption, captune: {ours:.2f} GB ({ours / plain:.2f} times)")
+        print(f"train the Q-Former, captune: {peak(TRAIN, str(model), photo, str(data), str(run)):.2f} GB")
+        for checkpoint in sorted(run.glob("checkpoints/checkpoint-*")):
+            files = json.loads((checkpoint / "complete.json").read_text())["files"]
+            print(f"{checkpoint.name}: {sum(files.values()) / GB:.2f} GB of files")
+        print(f"all checkpoints together: {used(run / 'checkpoints'):.2f} GB on the disk")
+
+
+if __name__ == "__main__":
+    main()
