@@ -163,3 +163,30 @@ def test_an_index_whose_file_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "one" / FROZEN).unlink()
     with pytest.raises(CaptuneError, match=FROZEN):
         captune.Captioner.load(tmp_path / "one")
+
+
+def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_path: Path) -> None:
+    from captune.core.progress import Silent
+    from captune.engine.needs import needs_of, told
+
+    made = Blip2.tiny()
+    made.freeze(["vision", "text"])
+    learning = sum(p.numel() for p in made.parts()["bridge"])
+    weights = sum(p.nbytes for p in made.model.parameters())
+    needs = needs_of(made)
+    assert (needs.weights, needs.learning, needs.first) == (weights, 12 * learning, weights + 8 * learning)
+    assert needs.disk(3) == 3 * needs.first, "a small model shares nothing"
+    assert "2 checkpoints" not in told(made, tmp_path / "run", 2)
+    assert "for 4 checkpoints" in told(made, tmp_path / "run", 2)
+    assert "for each other" in told(made, tmp_path / "run", 0)
+
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    heard = Heard()
+    train(tiny_data, "new:blip-tiny", tmp_path / "run", max_steps=1, progress=heard)
+    assert any("of memory" in line and "of disk" in line for line in heard.lines), heard.lines

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from captune.core.errors import CaptuneError
+from captune.core.exported import export_folder
 from captune.core.logins import logged_in_to_wandb, wandb_refusal
 from captune.core.progress import SILENT, Progress, track
 
@@ -278,6 +279,11 @@ def _model(model: str, progress: Progress) -> Check:
             return Check(f"model {model}", "fail", error.message, error.hint)
     loaded = captioner.model
     about = f"searched by {loaded.decoder}, {loaded.precision} on {loaded.device}"
+    about += f"; its weights take {loaded.weights / 1e9:.2f} GB"
+    if export_folder(model) is None:
+        from captune.engine.needs import told_of_default
+
+        about += f"; {told_of_default(captioner.backbone)}"
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
 
 

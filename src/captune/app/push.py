@@ -78,8 +78,18 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
 
     saved = Backbone.read_card(folder)
     run = _run_of(folder)
+    generation, prompt = dict(saved.get("generation", {})), saved.get("prompt", "")
+    encoder = not _config_of(folder).get("use_decoder_only_language_model", True)
     if run is None:
-        return CardFacts(repo, saved.get("family", ""), license=license, data_license=data_license)
+        return CardFacts(
+            repo,
+            saved.get("family", ""),
+            license=license,
+            data_license=data_license,
+            prompt=prompt,
+            generation=generation,
+            encoder=encoder,
+        )
     manifest = run.manifest()
     base = str(manifest.get("model", ""))
     measured = read_json(run.path / EVAL) if (run.path / EVAL).is_file() else {}
@@ -89,7 +99,9 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
     if not _same_checkpoint(name, run, folder):
         measured, report = {}, {}
     samples = []
+    settings: dict[str, Any] = report.get("settings", {})
     if report:
+        generation = dict(settings.get("generation", generation))
         first, records, captions = read_captions(run.path)
         samples = [(record.references[:3], captions[first][record.id].text) for record in records[:SAMPLES]]
     mark = read_json(folder / "complete.json") if (folder / "complete.json").is_file() else {}
@@ -112,8 +124,15 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
         intervals=report.get("intervals", {}),
         samples=samples,
         versions=manifest.get("versions", {}),
-        prompt=saved.get("prompt", ""),
+        prompt=generation.get("prompt") or prompt,
+        generation=generation,
+        precision=settings.get("precision", ""),
+        encoder=encoder,
     )
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
 
 
 def _run_of(folder: Path) -> Run | None:

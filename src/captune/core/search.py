@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
@@ -29,6 +30,24 @@ def settled(options: GenerationOptions) -> GenerationOptions:
     if not options.sample and options.num_captions > options.num_beams:
         return options.model_copy(update={"num_beams": options.num_captions})
     return options
+
+
+def keywords(options: GenerationOptions, temperature: float) -> dict[str, Any]:
+    """The options of a search as `transformers`' `generate` takes them."""
+    chosen: dict[str, Any] = {"do_sample": options.sample, "num_beams": options.num_beams}
+    if options.sample:
+        chosen |= {"temperature": temperature, "top_k": options.top_k, "top_p": options.top_p}
+    if options.num_beams > 1:
+        stops = {"on": True, "off": False}.get(options.early_stopping, options.early_stopping)
+        chosen |= {"length_penalty": options.length_penalty, "early_stopping": stops}
+    return {
+        "max_new_tokens": options.max_new_tokens,
+        "min_new_tokens": options.min_new_tokens or None,
+        "repetition_penalty": options.repetition_penalty,
+        "no_repeat_ngram_size": options.no_repeat_ngram_size,
+        "num_return_sequences": options.num_captions,
+        **chosen,
+    }
 
 
 def check_length(prefix: int, longest: int, options: GenerationOptions) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from captune.exporters.card_code import card_code
+
 # What a table of scores shows, in this order; × 100 but for those that have no upper end.
 SHOWN = {
     "bleu_1": "BLEU-1",
@@ -31,45 +33,6 @@ TASKS = {
         "Visual question answering",
         "A model that answers questions about pictures",
     )
-}
-
-USES = {
-    "blip": """from PIL import Image
-from transformers import BlipForConditionalGeneration, BlipProcessor
-
-processor = BlipProcessor.from_pretrained("{repo}")
-model = BlipForConditionalGeneration.from_pretrained("{repo}")
-inputs = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")
-print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
-    "blip-vqa": """from PIL import Image
-from transformers import BlipForQuestionAnswering, BlipProcessor
-
-processor = BlipProcessor.from_pretrained("{repo}")
-model = BlipForQuestionAnswering.from_pretrained("{repo}")
-inputs = processor(Image.open("photo.jpg").convert("RGB"), text="what is it?", return_tensors="pt")
-print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
-    "git": """from PIL import Image
-from transformers import AutoProcessor, GitForCausalLM
-
-processor = AutoProcessor.from_pretrained("{repo}")
-model = GitForCausalLM.from_pretrained("{repo}")
-pixels = processor(images=Image.open("photo.jpg").convert("RGB"), return_tensors="pt").pixel_values
-print(processor.decode(model.generate(pixel_values=pixels)[0], skip_special_tokens=True))""",
-    "clip-gpt2": """from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
-
-processor = AutoImageProcessor.from_pretrained("{repo}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-model = VisionEncoderDecoderModel.from_pretrained("{repo}")
-pixels = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt").pixel_values
-print(tokenizer.decode(model.generate(pixel_values=pixels)[0], skip_special_tokens=True))""",
-    "blip-2": """from PIL import Image
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
-processor = Blip2Processor.from_pretrained("{repo}")
-model = Blip2ForConditionalGeneration.from_pretrained("{repo}")
-inputs = processor(Image.open("photo.jpg").convert("RGB"), text="", return_tensors="pt")
-print(processor.decode(model.generate(**inputs)[0], skip_special_tokens=True))""",
 }
 
 
@@ -101,6 +64,11 @@ class CardFacts:
     samples: Sequence[tuple[Sequence[str], str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     prompt: str = ""
+    # Options of the search that was measured, else of the one the model was saved with.
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = ""
+    # Of a BLIP-2: whether its language model reads the prompt with an encoder.
+    encoder: bool = False
 
 
 def card(facts: CardFacts) -> str:
@@ -156,14 +124,14 @@ def _about(facts: CardFacts) -> str:
     what = TASKS.get(facts.family, CAPTIONS)[2]
     lines = [f"{what} ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
     if facts.prompt:
-        lines.append(f"It was trained behind the words “{facts.prompt}”: give them to the processor as `text`.")
+        lines.append(f"It was trained behind the words “{facts.prompt}”, which the code below gives it.")
     unknown = "not stated here; those of the base model and of the data apply"
     lines.append(f"Licence: {facts.license or unknown}. Licence of the training data: {facts.data_license or unknown}.")
     return " ".join(lines)
 
 
 def _use(facts: CardFacts) -> str:
-    plain = USES.get(facts.family, "").format(repo=facts.repo)
+    plain = card_code(facts.family, facts.repo, prompt=facts.prompt, generation=facts.generation, encoder=facts.encoder)
     shown = [f"```python\n{plain}\n```"] if plain else []
     load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
     if facts.family in TASKS:
@@ -186,10 +154,12 @@ def _measured(facts: CardFacts) -> list[str]:
         low_high = facts.intervals.get(name)
         between = " – ".join(f"{times * float(end):.1f}" for end in low_high) if low_high else ""
         rows.append(f"| {label} | {times * facts.scores[name]:.1f} | {between} |")
+    rounded = facts.precision not in ("", "fp32", "float32")
     about = f"On {facts.images:,} pictures of the split `{facts.split}`" + (f" of {facts.data}" if facts.data else "")
     return [
         "## Scores",
-        f"{about}; × 100, but for perplexity. The head of this file holds them as 0–1.",
+        f"{about}; × 100, but for perplexity. The head of this file holds them as 0–1."
+        + (f" Captioned in {facts.precision}; in fp32, as above, some captions differ." if rounded else ""),
         "\n".join(rows),
     ]
 

@@ -16,7 +16,7 @@ from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
-from captune.core.search import asking
+from captune.core.search import asking, keywords
 from captune.models.eye import Eye
 from captune.models.frozen import Shared, save_apart
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
@@ -205,7 +205,7 @@ class Backbone(ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = {"family": self.family, "prompt": self.prompt, "generation": self.generation}
-        frozen = self._frozen()
+        frozen = self.frozen_weights()
         whole = self if self.lora is None else replace(self, model=merged(self.model), lora=None)
         if shared is not None and self.placed and frozen:
             save_apart(whole.model, frozen, folder, whole._save_model, shared)
@@ -220,7 +220,7 @@ class Backbone(ABC):
         for weights in folder.rglob("*.safetensors"):
             weights.chmod(mode)
 
-    def _frozen(self) -> frozenset[str]:
+    def frozen_weights(self) -> frozenset[str]:
         """Names of the weights, as they are saved, that do not learn and get no adapter."""
         names = dict(self.model.named_parameters(remove_duplicate=False))
         learning = {id(p) for p in names.values() if p.requires_grad}
@@ -303,22 +303,7 @@ class Backbone(ABC):
 
     def asked_of_transformers(self, options: GenerationOptions, temperature: float) -> dict[str, Any]:
         """The options of a search as keywords of `generate`."""
-        chosen: dict[str, Any] = {"do_sample": options.sample, "num_beams": options.num_beams}
-        if options.sample:
-            chosen |= {"temperature": temperature, "top_k": options.top_k, "top_p": options.top_p}
-        if options.num_beams > 1:
-            stops = {"on": True, "off": False}.get(options.early_stopping, options.early_stopping)
-            chosen |= {"length_penalty": options.length_penalty, "early_stopping": stops}
-        return {
-            "eos_token_id": self.end,
-            "pad_token_id": self.pad,
-            "max_new_tokens": options.max_new_tokens,
-            "min_new_tokens": options.min_new_tokens or None,
-            "repetition_penalty": options.repetition_penalty,
-            "no_repeat_ngram_size": options.no_repeat_ngram_size,
-            "num_return_sequences": options.num_captions,
-            **chosen,
-        }
+        return {"eos_token_id": self.end, "pad_token_id": self.pad, **keywords(options, temperature)}
 
     def set_generation_config(self, config: Any) -> None:
         """Put the saved generation options where plain `transformers` reads them."""
