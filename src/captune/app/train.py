@@ -107,7 +107,7 @@ def _train(
     with uncollected():
         from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
         from captune.engine.history import History, cut_history
-        from captune.engine.needs import told
+        from captune.engine.needs import needs_told
         from captune.engine.schedule import Saved, StopSignals, Watched
 
     started = time.monotonic()
@@ -148,7 +148,7 @@ def _train(
         update_pointers(run, config.train.best_metric)
     processes.wait()  # the run folder is there
     precision = settle(backbone, config.run_on, training=True, processes=processes)
-    progress.say(told(backbone, run.path, config.train.keep_checkpoints))
+    progress.say(needs_told(backbone, run.path, config.train.keep_checkpoints))
     if not processes.first:
         processes.wait()
     cached = pieces.features(backbone, [*training, *validation_records], config, precision, progress)

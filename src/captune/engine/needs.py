@@ -53,7 +53,7 @@ def told_of_default(backbone: Backbone) -> str:
     return f"training takes about {memory} of memory besides its batches, a first checkpoint {gigabytes(needs.first)}"
 
 
-def told(backbone: Backbone, run: Path, keep: int) -> str:
+def needs_told(backbone: Backbone, run: Path, keep: int) -> str:
     """The needs of a training in a line, beside what is free; `keep` as in --keep-checkpoints."""
     needs = needs_of(backbone)
     all_of, weights, learning = map(gigabytes, (needs.weights + needs.learning, needs.weights, needs.learning))
