@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from captune.core.errors import CaptuneError
+from captune.core.records import Caption
+from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.formats import find_format
+from captune.data.writers import CaptionRow, open_writer
 from sources import jpeg, records, tar
 
 
@@ -111,6 +114,39 @@ def test_as_many_captions_as_pictures_are_no_ones(tmp_path: Path, texts: dict[st
     assert [record.references for record in found] == [("A bird",)]
     assert {problem.where for problem in problems} == {"a.tar, img.0.jpg", "a.tar, img.1.jpg"}
     assert "does not say whose is which" in problems[0].reason
+
+
+def test_keys_of_an_ordinary_json_are_no_names(tmp_path: Path) -> None:
+    row = {"image": "photos/1.jpg", "caption": "A dog", "text": "A dog"}
+    tar(tmp_path / "a.tar", {"x.image.jpg": jpeg(0), "x.mask.png": jpeg(1, "PNG"), "x.json": json.dumps(row)})
+    _, found, contents, problems = records(tmp_path)
+    assert [record.references for record in found] == [("A dog",)]
+    assert contents == [jpeg(0)]
+    assert [problem.where for problem in problems] == ["a.tar, x.mask.png"]
+
+
+def test_of_several_texts_none_is_chosen(tmp_path: Path) -> None:
+    texts = {"x.words.txt": "A dog", "x.ocr.txt": "STOP", "y.txt": "A cat", "y.ocr.txt": "GO"}
+    tar(tmp_path / "a.tar", {"x.image.jpg": jpeg(0), "y.image.jpg": jpeg(1), **texts})
+    _, found, _, problems = records(tmp_path)
+    assert [record.references for record in found] == [("A cat",)]
+    assert problems[0].where == "a.tar, x.image.jpg"
+    assert "no text of sample x names this picture (x.words.txt, x.ocr.txt)" in problems[0].reason
+
+
+def test_what_captune_wrote_is_read_back(tmp_path: Path) -> None:
+    """`--format tar` of a tar with dots in its names."""
+    tar(tmp_path / "in.tar", {"22.00.jpg": jpeg(0), "22.01.jpg": jpeg(1), "22.01.png": jpeg(2, "PNG")})
+    with open_writer("tar", tmp_path / "out") as writer:
+        (piece,) = find_pieces([str(tmp_path / "in.tar")])
+        rows = [
+            CaptionRow(picture.name, (Caption(f"caption {n}", 0.5),), "ok", None, "m")
+            for n, picture in enumerate(read_piece(piece))
+        ]
+        writer.write_piece(piece, rows)  # type: ignore[attr-defined]
+    _, found, contents, problems = records(tmp_path / "out")
+    assert [record.references for record in found] == [("caption 0",), ("caption 1",), ("caption 2",)]
+    assert (contents, problems) == ([jpeg(0), jpeg(1), jpeg(2, "PNG")], [])
 
 
 def test_a_shard_whose_texts_stand_apart_from_its_pictures(tmp_path: Path) -> None:

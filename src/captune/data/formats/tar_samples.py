@@ -58,7 +58,8 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     """The pictures of a sample with their texts, and the pictures that no text is for.
 
     A text is for the picture of the same name: `a.b.jpg` and `a.b.txt`. One without such a picture is the
-    sample's own: it goes to the picture that is left, or to the first of several.
+    sample's own: it goes to the picture that is left, or to the first of several. Of texts with different names
+    that of the sample's name is meant, else none.
     """
     by_stem: dict[str, list[str]] = {}
     for kind in TEXTS:
@@ -76,7 +77,8 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
             pairs.append(Pair(key, picture, tuple(by_stem[stem])))
         else:
             left.append(picture)
-    free = tuple(name for stem, names in by_stem.items() if stem not in taken for name in names)
+    stems = [stem for stem in by_stem if stem not in taken]
+    free = tuple(by_stem[sample.key] if sample.key in stems else by_stem[stems[0]] if len(stems) == 1 else ())
     if free and left:
         picture = left.pop(0)
         key = stem_of(picture) if any(pair.key == sample.key for pair in pairs) else sample.key

@@ -149,13 +149,13 @@ def _by_name(sample: Sample) -> dict[str, _Said]:
 
 
 def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
-    """Names and captions of pictures, as JSON may list them."""
+    """Names and captions of pictures, as JSON may list them; one with captions of its own names none."""
     if isinstance(value, list):
         for row in value:
             columns = find_columns(row) if isinstance(row, dict) else None
             if columns is not None:
                 yield str(row.get(columns.image)), _texts(row)
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and not any(map(caption_text, _texts(value))):
         inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
         for key, said in inner.items():
             yield str(key), _texts(said)
