@@ -86,7 +86,7 @@ def evaluate(
     first, *others = reports
     resamples = resolved.values.measure.resamples
     comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
-    evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder)
+    evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder, measured.shown_captions)
     if folder is not None and processes.first:
         prepared = read_prepared(data)
         write_evaluation(evaluation, folder, data=str(Path(data).resolve()), data_digest=prepared.digest, split=split)

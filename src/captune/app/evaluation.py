@@ -12,6 +12,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import read_json, write_json, write_jsonl
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL
+from captune.data.prepared import sample_records
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
 
@@ -25,7 +26,8 @@ class Evaluation:
 
     `captions` holds every model's caption of every picture by id; `comparisons` what the
     first model has over each other one, with intervals and p-values (empty without
-    resamples); `folder` the files that were written, or None.
+    resamples); `folder` the files that were written, or None; `shown_captions` how many pictures a
+    reader wants to see.
     """
 
     reports: dict[str, MetricReport]
@@ -33,6 +35,7 @@ class Evaluation:
     records: tuple[ImageRecord, ...]
     comparisons: dict[str, dict[str, Difference]]
     folder: Path | None
+    shown_captions: int = 0
 
     @property
     def model(self) -> str:
@@ -47,6 +50,15 @@ class Evaluation:
         """The first model's scores minus each other model's."""
         first = self.reports[self.model]
         return {name: first.difference(other) for name, other in self.reports.items() if name != self.model}
+
+    def relative(self) -> dict[str, dict[str, float]]:
+        """Those differences as shares of each other model's scores: 0.25 is a quarter more."""
+        first = self.reports[self.model]
+        return {name: first.relative(other) for name, other in self.reports.items() if name != self.model}
+
+    def shown(self, count: int) -> list[dict[str, Any]]:
+        """The rows of `count` pictures, chosen by a fixed seed alone."""
+        return [self.row(record) for record in sample_records(self.records, count)] if count else []
 
     def comparisons_json(self) -> dict[str, dict[str, Any]]:
         return {
@@ -79,6 +91,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **f
             "scale": SCALE,
             "models": {name: r.to_json(per_image=False) for name, r in evaluation.reports.items()},
             "differences": evaluation.differences(),
+            "relative": evaluation.relative(),
             "comparisons": evaluation.comparisons_json(),
         },
     )

@@ -137,6 +137,7 @@ class EvalOptions(Options):
     perplexity: bool = option(True, "Measure the perplexity of the references as well.")
     eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
     explain: int = option(0, "Pictures for which the report shows where the first model looked; 0: none.", ge=0, le=200)
+    shown_captions: int = option(4, "Pictures whose captions and references are printed; 0: none.", ge=0)
     draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
 
 

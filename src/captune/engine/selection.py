@@ -17,6 +17,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.tables import Table
+from captune.metrics.report import AS_GOOD_AS_ZERO
 
 Scores = Mapping[str, float]
 Rule = Callable[[Sequence[Scores]], int]
@@ -25,9 +26,6 @@ Rule = Callable[[Sequence[Scores]], int]
 WEIGHTS = {"meteor": 0.4, "cider": 0.3, "bleu_4": 0.2, "rouge_l": 0.1}
 TOLERANCE = 0.05
 FLEXIBILITY = 0.02
-# The COCO caption code puts 1e-15 in the place of a count of zero: BLEU-4 without one right sequence of
-# four words is at most the fourth root of that, 1.8e-4. It says nothing about captions.
-AS_GOOD_AS_ZERO = 2e-4
 # Sums in another order differ by about 1e-12 of their value; the smallest real change of a loss by far more.
 ROUNDING = 1e-7
 LOWER_IS_BETTER = ("loss", "perplexity")

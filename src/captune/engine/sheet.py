@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from captune.core.files import atomic_write
 from captune.data.images import open_image
 
 WRAP = 34
+LINE = 12  # points from one line to the next
+MOST_LINES = 200  # a caption of some 6,000 letters: more than that would make a figure that no one can open
 SIDE = 400  # more pixels than a picture takes on the sheet
 
 
@@ -29,9 +31,12 @@ def draw_sheet(
     from matplotlib.figure import Figure
 
     rows = -(-len(pictures) // columns)
-    deepest = max(sum(_wrapped(text).count("\n") + 1 for _, text in said) for said in captions)
-    figure = Figure(figsize=(3 * columns, (2.6 + 0.22 * deepest) * rows), dpi=110, layout="constrained")
-    for index, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    depths = [sum(len(_wrapped(f"{model}: {text}")) for model, text in each) for each in captions]
+    # A row is as high as its longest captions need.
+    heights = [2.6 + LINE * max(depths[row * columns : (row + 1) * columns]) / 72 for row in range(rows)]
+    figure = Figure(figsize=(3 * columns, sum(heights)), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+    for index, axis in enumerate(axes.flat):
         axis.axis("off")
         if index >= len(pictures):
             continue
@@ -47,9 +52,9 @@ def draw_sheet(
                 color = "tab:green" if right[index] else "tab:red"
             wrapped = _wrapped(f"{model}: {text}")
             axis.annotate(
-                wrapped,
+                "\n".join(wrapped),
                 (0.5, 0),
-                (0, -4 - 12 * line),
+                (0, -4 - LINE * line),
                 xycoords="axes fraction",
                 textcoords="offset points",
                 ha="center",
@@ -58,12 +63,31 @@ def draw_sheet(
                 color=color,
                 parse_math=False,
             )
-            line += wrapped.count("\n") + 1
+            line += len(wrapped)
     with atomic_write(path, "wb") as file, warnings.catch_warnings():
         # A character that the font lacks, such as an emoji, is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png")
 
 
-def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, WRAP, max_lines=3, placeholder=" …"))
+def _wrapped(text: str) -> list[str]:
+    """A caption as lines that fit beneath its picture; the whole of it, unless it is longer than `MOST_LINES`."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and _width(f"{lines[-1]} {word}") <= WRAP:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1]:
+            lines.append("")
+        for sign in word:  # a word that is longer than a line is broken
+            if _width(lines[-1] + sign) > WRAP:
+                lines.append("")
+            lines[-1] += sign
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes: two for a wide sign, as of Chinese or Japanese, none for a mark above another sign."""
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
+    )

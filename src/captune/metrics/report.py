@@ -10,6 +10,15 @@ from captune.metrics.statistics import Statistics
 
 # Scores that stand as they are; all others are shown × 100.
 UNSCALED = frozenset({"perplexity", "loss"})
+# The COCO caption code puts 1e-15 in the place of a count of zero: BLEU-4 without one right sequence of
+# four words is at most the fourth root of that, 1.8e-4. It says nothing about captions.
+AS_GOOD_AS_ZERO = 2e-4
+
+
+def relative_change(name: str, new: float, old: float) -> float | None:
+    """How much higher `new` is as a share of `old`: 0.25 is a quarter more. None where `old` is as good as zero."""
+    nothing = abs(old) < AS_GOOD_AS_ZERO if name not in UNSCALED else old == 0
+    return None if nothing else (new - old) / abs(old)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class MetricReport:
     def difference(self, other: MetricReport) -> dict[str, float]:
         """This report's scores minus the other's, for the scores that both have."""
         return {name: value - other.scores[name] for name, value in self.scores.items() if name in other.scores}
+
+    def relative(self, other: MetricReport) -> dict[str, float]:
+        """The same differences as shares of the other's scores, where those are not as good as zero."""
+        found = {name: relative_change(name, self.scores[name], other.scores[name]) for name in self.difference(other)}
+        return {name: share for name, share in found.items() if share is not None}
 
     def _repr_html_(self) -> str:
         """In a notebook: the scores × 100 (perplexity and loss as they are) with their 95 % intervals."""

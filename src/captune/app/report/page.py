@@ -102,7 +102,7 @@ def _differences(facts: Facts) -> str:
     grids = difference_grids(facts)
     if not grids:
         return ""
-    note = f'<p class="note">{text(TESTS_NOTE)}</p>\n' if any(len(grid.head) > 2 for grid in grids) else ""
+    note = f'<p class="note">{text(TESTS_NOTE)}</p>\n' if any(len(grid.head) > 3 for grid in grids) else ""
     return note + '<div class="tables">\n' + "\n".join(map(html_grid, grids)) + "\n</div>"
 
 

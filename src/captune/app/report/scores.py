@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from captune.metrics.report import relative_change
+
 LABELS = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",
@@ -52,6 +54,15 @@ def signed(key: str, value: float) -> str:
     """A difference in words, with its sign."""
     text = shown(key, value)
     return text if text.startswith("−") or not any(digit in text for digit in "123456789") else f"+{text}"
+
+
+def relative(key: str, new: float, old: float) -> str:
+    """A change as a share of what was before; an en dash where that is as good as zero."""
+    share = relative_change(key, new, old)
+    if share is None:
+        return "–"
+    text = f"{100 * share:+,.1f} %".replace("-", "−")
+    return text if any(digit in text for digit in "123456789") else "0.0 %"
 
 
 def p_value(p: float | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captune.app.report.facts import Facts
-from captune.app.report.scores import LIKELIHOODS, SCALE_NOTE, better, label, p_value, shown, signed
+from captune.app.report.scores import LIKELIHOODS, SCALE_NOTE, better, label, p_value, relative, shown, signed
 from captune.app.report.selection import repeated
 from captune.core.endings import ending_text
 
@@ -89,8 +89,9 @@ def difference_grids(facts: Facts) -> list[Grid]:
             if one.low is not None and one.high is not None:
                 between = f"[{signed(key, one.low)}, {signed(key, one.high)}]"
             tests = (Cell(p_value(one.p_randomisation)), Cell(p_value(one.p_bootstrap))) if sampled else ()
-            rows.append((Cell(label(key)), Cell(signed(key, one.value), between), *tests))
-        head = ("Score", "Difference", *(("p, randomisation", "p, bootstrap") if sampled else ()))
+            change = Cell(relative(key, first.scores[key], other.scores[key]))
+            rows.append((Cell(label(key)), Cell(signed(key, one.value), between), change, *tests))
+        head = ("Score", "Difference", "Relative", *(("p, randomisation", "p, bootstrap") if sampled else ()))
         plain = " (loss and perplexity as they are)" if LIKELIHOODS & set(found) else ""
         grids.append(Grid(f"{first.label} minus {other.label}, × 100{plain}", head, tuple(rows)))
     return grids

@@ -41,6 +41,7 @@ def compare(
                 "folder": result.folder and str(result.folder),
                 "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
                 "differences": result.differences(),
+                "relative": result.relative(),
                 "comparisons": result.comparisons_json(),
             }
         )

@@ -7,7 +7,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
-from captune.cli.reports import print_reports
+from captune.cli.reports import print_captions, print_reports
 from captune.cli.terminal import note, out_json
 from captune.core.options import EvaluateConfig
 
@@ -48,6 +48,7 @@ def evaluate(
     )
     if int(os.environ.get("RANK", "0")):
         return  # the first of the processes speaks for all
+    shown = result.shown(result.shown_captions)
     if json:
         out_json(
             {
@@ -55,11 +56,15 @@ def evaluate(
                 "folder": result.folder and str(result.folder),
                 "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
                 "differences": result.differences(),
+                "relative": result.relative(),
+                "captions": shown,
                 "comparisons": result.comparisons_json(),
             }
         )
         return
     print_reports(result.reports, result.comparisons)
+    if not quiet:
+        print_captions(shown, len(result.records))
     if result.folder and not quiet:
         note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
 
