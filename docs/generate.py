@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
 from captune.core.config import Leaf, leaves, presets
+from captune.core.environment import VARIABLES
 from captune.core.files import write_text
 from captune.core.options import GenerationOptions, Options
 from captune.core.verb_options import CONFIGS
@@ -146,13 +147,15 @@ def _verb(name: str, command: Any) -> str:
 
 
 def environment() -> str:
-    """Environment variables that set an option."""
-    rows = []
-    for section, groups in sections().items():
-        for leaf in leaves(CONFIGS[fullest(groups)[0]]).values():
-            if leaf.section == section and len(leaf.env) > 1:
-                rows.append((f"`{leaf.env[1]}`, `{leaf.env[0]}`", f"`{leaf.flag}`", leaf.help))
-    return table(("variable", "flag", "meaning"), rows)
+    """Every environment variable: those that set an option, then the others."""
+    found: dict[str, tuple[list[str], Leaf]] = {}
+    for verb, config in CONFIGS.items():
+        for leaf in leaves(config).values():
+            for variable in leaf.env[1:]:
+                found.setdefault(variable, ([], leaf))[0].append(verb)
+    rows = [(f"`{name}`", ", ".join(verbs), f"`{leaf.flag}`: {leaf.help}") for name, (verbs, leaf) in found.items()]
+    rows += [(f"`{one.name}`", one.read_by, one.meaning) for one in VARIABLES]
+    return table(("variable", "read by", "meaning"), rows)
 
 
 def formats() -> str:

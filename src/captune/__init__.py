@@ -15,6 +15,7 @@ Nothing heavy is imported before a verb is called.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'captune' has no attribute '{name}'")
+    from captune.core.environment import heed_hub_token
+
+    heed_hub_token(os.environ)
     home = importlib.import_module(_HOMES[name])
     return home if name == "runs" else getattr(home, name)
 

@@ -54,7 +54,7 @@ class Captioner:
         **options: Any,
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
-        config = config or resolve(CaptionConfig, flags=options)
+        config = config or resolve(CaptionConfig, environment=os.environ, flags=options)
         captioner = cls(str(model), load_model(str(model), config.values.run_on), config)
         captioner.translator(config.values)
         return captioner

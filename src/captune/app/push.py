@@ -11,6 +11,7 @@ from typing import Any
 
 from captune.app.evaluation import read_captions
 from captune.core.config import resolve
+from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.options import PushConfig
@@ -66,7 +67,9 @@ def push(
     with tempfile.TemporaryDirectory() as made:
         files = write_folder(folder, Path(made), facts)
         with progress.task(f"Uploading {len(files)} files to {repo}"):
-            token = environment.get("HF_TOKEN") or environment.get("HUGGINGFACE_TOKEN") or None
+            known = dict(environment)
+            heed_hub_token(known)
+            token = known.get("HF_TOKEN") or None
             message = f"captune: {facts.checkpoint or folder.name}"
             address = upload(Path(made), repo, private=asked.private, token=token, message=message)
     return Pushed(repo, address, "", tuple(files))

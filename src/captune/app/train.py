@@ -88,11 +88,26 @@ def train(
                 if Run.is_run(run.path)
                 else "Choose another --out.",
             )
+        data = data or environment.get("DATA_DIR")
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    with told(run, resolved.values, "for this training"):
-        return _train(run, Path(data), str(model), resolved.values, progress, watch, processes)
+    values = _with_repository(resolved.values, environment)
+    with told(run, values, "for this training"):
+        return _train(run, Path(data), str(model), values, progress, watch, processes)
+
+
+def _with_repository(values: TrainConfig, environment: Mapping[str, str]) -> TrainConfig:
+    """`push_to` auto as the repository that the environment names; raises `UsageError` where it names none."""
+    if values.train.push_to != "auto":
+        return values
+    repo = environment.get("HF_REPO_NAME", "")
+    if not repo:
+        raise UsageError(
+            "--push-to auto publishes to the repository in HF_REPO_NAME, which is not set.",
+            "Set it to user/name, or give --push-to user/name.",
+        )
+    return values.model_copy(update={"train": values.train.model_copy(update={"push_to": repo})})
 
 
 def _train(

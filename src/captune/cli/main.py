@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from captune.cli.commands import ClickException
+from captune.core.environment import heed_hub_token
 from captune.core.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -170,6 +171,7 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> NoReturn:
     """`captune` on the command line."""
     signal.signal(signal.SIGTERM, _terminate)
+    heed_hub_token(os.environ)
     sys.excepthook = _unexpected
     sys.exit(run(sys.argv[1:]))
 

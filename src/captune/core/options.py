@@ -169,7 +169,7 @@ class CaptionOptions(Options):
         "Words that captune did not write, where a caption goes (sidecars, alt text, rows of a file): keep or replace "
         "them, append or prepend the caption to them.",
     )
-    batch_size: int = option(8, "Pictures captioned at once.", ge=1)
+    batch_size: int = option(8, "Pictures captioned at once.", ge=1, env="BATCH_SIZE")
     workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)

@@ -132,7 +132,9 @@ class TrainOptions(Options):
         0.1, "Stop scst when CIDEr-D of a validation is this share below the best; 1: never.", gt=0, le=1
     )
     push_to: str | None = option(
-        None, "Repository of the Hub (user/name) that gets the best checkpoint whenever there is a better one."
+        None,
+        "Repository of the Hub (user/name) that gets the best checkpoint whenever there is a better one; auto: that of "
+        "HF_REPO_NAME.",
     )
     gradient_checkpointing: bool = option(False, "Less memory for more time.")
     shard: bool = option(False, "Share weights, gradients and optimizer state out among the processes (FSDP).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import torch
 
+from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
 from captune.core.model_names import is_new, is_pair, local_folder, new_name
@@ -117,6 +119,7 @@ def _bits(quantize: str) -> dict[str, Any]:
 def load_part(load: Callable[..., Loaded], name: str) -> Loaded:
     """What `load` makes of a folder, a run or a Hub id, with `CaptuneError` for what goes wrong on the way."""
     check_torchvision()
+    heed_hub_token(os.environ)
     folder = local_folder(name)
     source: Any = folder if folder is not None else name
     _quiet()

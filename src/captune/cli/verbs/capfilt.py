@@ -13,7 +13,9 @@ from captune.core.options import CapFiltConfig
 
 
 def capfilt(
-    data: Annotated[str, typer.Option("--data", "-d", metavar="DIR", help="Folder made by captune prepare.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the cleaned set.")],
     chosen: Chosen,
     model: Annotated[

@@ -1,0 +1,68 @@
+"""The variables of the documents work wherever they could."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import captune
+from captune.cli.main import load
+from captune.core.config import leaves, resolve
+from captune.core.environment import heed_hub_token
+from captune.core.errors import UsageError
+from captune.core.verb_options import CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("given", "token"),
+    [
+        ({"HUGGINGFACE_TOKEN": "a"}, "a"),
+        ({"HUGGINGFACE_TOKEN": "a", "HF_TOKEN": "b"}, "b"),
+        ({"HUGGINGFACE_TOKEN": "a", "HF_TOKEN": ""}, "a"),
+        ({"HUGGINGFACE_TOKEN": "a", "HUGGING_FACE_HUB_TOKEN": "c"}, None),
+        ({"HUGGINGFACE_TOKEN": " "}, None),
+        ({}, None),
+    ],
+)
+def test_a_token_by_its_other_name(given: dict[str, str], token: str | None) -> None:
+    heed_hub_token(given)
+    assert given.get("HF_TOKEN") == token
+
+
+def test_the_hubs_client_finds_it() -> None:
+    code = "import captune; captune.prepare; from huggingface_hub import get_token; print(get_token())"
+    environment = {**os.environ, "HUGGINGFACE_TOKEN": "hf_other"}
+    environment.pop("HF_TOKEN", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "hf_other\n"
+
+
+@pytest.mark.parametrize("verb", [verb for verb, config in CONFIGS.items() if "device" in leaves(config)])
+def test_the_device_of_every_verb_that_has_one(verb: str) -> None:
+    values = resolve(CONFIGS[verb], environment={"DEVICE": "cuda:3"}).values
+    assert values.run_on.device == "cuda:3"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", ["train", "tune", "caption", "video"])
+def test_the_batch_size(verb: str) -> None:
+    config = CONFIGS[verb]
+    section = leaves(config)["batch_size"].section
+    assert getattr(resolve(config, environment={"BATCH_SIZE": "3"}).values, section).batch_size == 3
+
+
+@pytest.mark.parametrize("verb", ["train", "tune", "evaluate", "capfilt"])
+def test_the_data(verb: str) -> None:
+    (data,) = (parameter for parameter in load(verb).params if parameter.name == "data")
+    assert data.envvar == "DATA_DIR"
+
+
+def test_pushing_while_it_trains_takes_the_repository_of_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="HF_REPO_NAME, which is not set"):
+        captune.train("data", "new:blip-tiny", tmp_path / "run", push_to="auto", environment={})
+    with pytest.raises(UsageError, match="'nonsense' is not a repository"):
+        captune.train("d", "new:blip-tiny", tmp_path / "run", push_to="auto", environment={"HF_REPO_NAME": "nonsense"})
+    assert not (tmp_path / "run").exists()
