@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
+from captune.core.aliases import ORIGINS
 from captune.core.config import Leaf, leaves, presets
 from captune.core.environment import VARIABLES
 from captune.core.files import write_text
@@ -158,6 +159,22 @@ def environment() -> str:
     return table(("variable", "read by", "meaning"), rows)
 
 
+def other_names() -> str:
+    """Other tools' names of options, and what is done instead of those that captune lacks."""
+    parts = []
+    for origin in ORIGINS:
+        rows = [(f"`{name}`", _here(options)) for name, options in origin.aliases.items()]
+        rows += [(f"`{name}`", f"answered: {text}") for name, text in origin.answers.items()]
+        parts.append(f"### Names of {origin.name}\n\n" + table(("name", "captune"), rows))
+    return "\n".join(parts)
+
+
+def _here(options: tuple[str, ...]) -> str:
+    flags = [f"`--{name.replace('_', '-')}`" for name in options if name not in ("work", "source")]
+    keys = [f"`{name}` in a notebook's `cfg`" for name in options if name in ("work", "source")]
+    return ", else ".join([*flags, *keys])
+
+
 def formats() -> str:
     from captune.data.formats import FORMATS
 
@@ -286,6 +303,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "options": options,
     "verbs": verbs,
     "environment": environment,
+    "other-names": other_names,
     "formats": formats,
     "writers": writers,
     "exporters": exporters,
