@@ -47,7 +47,7 @@ def convert(
     out_table("", ("", done.folder), [row for row in rows if row[1]])
     if not quiet:
         note("Whether it captions as where it was trained is shown by an image that was captioned there.")
-        next_commands(f"captune caption photo.jpg --model {done.folder}")
+        next_commands(["captune", "caption", "photo.jpg", "--model", str(done.folder)])
 
 
 def _some(names: tuple[str, ...]) -> str:
