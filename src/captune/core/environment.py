@@ -41,9 +41,12 @@ VARIABLES = (
         "WANDB_MODE", "train, tune, doctor", "online, offline or disabled; default: online where there is a login."
     ),
     Variable("WANDB_BASE_URL", "train, tune, doctor", "Address of a server of your own."),
+    Variable("WANDB_DATA_DIR", "train, tune", "Where Weights & Biases stages artifacts; default: in the run folder."),
     Variable("MLFLOW_TRACKING_URI", "train, tune, doctor", "Where MLflow writes; default: the run folder."),
     Variable("MLFLOW_EXPERIMENT_NAME", "train, tune", "Experiment of MLflow; default: captune."),
     Variable("MLFLOW_ALLOW_FILE_STORE", "train, tune", "false: MLflow refuses to write into a folder."),
+    Variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "train, tune", "How often MLflow asks a server again; default: 2."),
+    Variable("MLFLOW_HTTP_REQUEST_TIMEOUT", "train, tune", "Seconds that MLflow waits for a server; default: 20."),
     Variable("CAPTUNE_API_KEYS", "serve", "NAME=KEY,NAME=KEY: the keys that clients need."),
     Variable("CAPTUNE_CACHE", ALL, "Folder for data that captune downloads itself; default: ~/.cache/captune."),
     Variable("XDG_CACHE_HOME", ALL, "Folder of caches, where CAPTUNE_CACHE is not set."),
