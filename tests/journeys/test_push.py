@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -101,6 +102,19 @@ def cli(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_full_disk_leaves_no_half_of_a_folder(run: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(CaptuneError, match="disk is full"):
+            captune.push(str(run), "me/captioner", dry_run=True, out=tmp_path / "hub", environment={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    pushed = captune.push(str(run), "me/captioner", dry_run=True, out=tmp_path / "hub", environment={})
+    assert "model.safetensors" in pushed.files
+
+
 def test_a_run_is_pushed_with_its_card(run: Path, hub: str) -> None:
     done = cli(
         "push", str(run), "--json", "--license", "mit", "--data-license", "cc0-1.0",
@@ -190,7 +204,7 @@ def test_the_card_s_code_runs(run: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_pushed_is_said(run: Path, tmp_path: Path) -> None:
     for repo in ("", "captioner", "a/b/c", "mine/cap tioner"):
-        with pytest.raises(UsageError, match="not a repository"):
+        with pytest.raises(UsageError, match=r"not a repository|No repository"):
             captune.push(str(run), repo, environment={})
     with pytest.raises(CaptuneError, match="is not here"):
         captune.push("mine/other", "mine/captioner", environment={})

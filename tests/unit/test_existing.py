@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
@@ -194,6 +197,8 @@ def test_a_file_from_elsewhere_is_joined_or_refused(tmp_path: Path) -> None:
     for name, text in {
         "columns.csv": "image,caption,photographer\na.jpg,x,Ann\n",
         "prices.csv": "item;price\napple;3\n",
+        "header.csv": "item;price\n",
+        "words.csv": "notes about the holiday",
         "broken.json": "[{",
         "other.xml": "<captions/>",
         "lines.txt": "a line\n",
@@ -211,6 +216,13 @@ def test_a_file_from_elsewhere_is_joined_or_refused(tmp_path: Path) -> None:
         assert "another dog" in path.read_text()
 
 
+def test_a_file_without_rows_is_no_obstacle(tmp_path: Path) -> None:
+    for name, text in {"a.csv": "image,caption\n", "b.json": "[\n]\n", "c.jsonl": "\n", "d.csv": "\ufeff"}.items():
+        (tmp_path / name).write_text(text)
+        assert write(name.partition(".")[2], tmp_path / name, [row("a.jpg", "a dog")]) == []
+        assert "a dog" in (tmp_path / name).read_text()
+
+
 def test_words_are_kept_where_the_image_failed(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_text('{"image": "a.jpg", "caption": "by hand"}\n')
@@ -218,3 +230,38 @@ def test_words_are_kept_where_the_image_failed(tmp_path: Path) -> None:
         write("jsonl", path, [CaptionRow("a.jpg", (), "error", "damaged", "m")], mode)  # type: ignore[arg-type]
         assert json.loads(path.read_text())["caption"] == "by hand"
         assert json.loads(path.read_text())["confidence"] is None
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Sets how many bytes a file of this process may have, as a disk does that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "text", "txt", "xml", "sidecar", "xmp", "tar"])
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    format: str, small_files: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [f"{number}.png" for number in range(40)]
+    for number, name in enumerate(images):
+        Image.new("RGB", (8 + number, 8)).save(name)
+    rows = [row(name, f"{name}, a caption " * 3) for name in images]
+
+    def files(folder: str) -> dict[str, bytes]:
+        return {str(each.relative_to(folder)): each.read_bytes() for each in Path(folder).rglob("*") if each.is_file()}
+
+    write(format, "whole", rows)
+    for most in (0, 60, 600):
+        small_files(most)
+        with pytest.raises(CaptuneError, match=r"disk is full: cannot write .* free"):
+            write(format, f"out{most}", rows)
+        small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        left = files(f"out{most}")
+        assert not [name for name in left if name.endswith(".part")]
+        write(format, f"out{most}", rows)
+        assert {name: data for name, data in files(f"out{most}").items() if LEDGER not in name} == {
+            name: data for name, data in files("whole").items() if LEDGER not in name
+        }

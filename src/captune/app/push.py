@@ -14,6 +14,7 @@ from captune.core.config import resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
+from captune.core.folders import whole_folder
 from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run
@@ -61,9 +62,9 @@ def push(
     facts = card_facts(model, folder, repo, license=asked.license, data_license=asked.data_license)
     if dry_run:
         target = Path(out or f"{repo.rpartition('/')[2]}-hub")
-        if target.exists() and any(target.iterdir()):
-            raise CaptuneError(f"The folder {target} is not empty.", "Choose another with --out.")
-        return Pushed(repo, "", str(target), tuple(write_folder(folder, target, facts)))
+        with whole_folder(target) as stage:
+            files = write_folder(folder, stage, facts)
+        return Pushed(repo, "", str(target), tuple(files))
     with tempfile.TemporaryDirectory() as made:
         files = write_folder(folder, Path(made), facts)
         with progress.task(f"Uploading {len(files)} files to {repo}"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import write_text
+from captune.core.files import disk_error, write_text
 from captune.exporters.card import CardFacts, card
 
 # What belongs to a training, not to a model.
@@ -30,6 +30,8 @@ _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 def check_repo(repo: str) -> None:
     """Raise `UsageError` for what cannot be the name of a repository."""
+    if not repo:
+        raise UsageError("No repository of the Hub was named.", "captune push MODEL user/name, or set HF_REPO_NAME.")
     if not _REPO.fullmatch(repo):
         raise UsageError(f"'{repo}' is not a repository of the Hub.", "Give it as user/name or organisation/name.")
 
@@ -57,13 +59,18 @@ def check_login(token: str | None = None) -> None:
 
 
 def write_folder(model: Path, folder: Path, facts: CardFacts) -> list[str]:
-    """Copy a model without its training's state, write its card beside it; returns the names of all files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Copy a model without its training's state, write its card beside it; returns the names of all files.
+
+    Raises `CaptuneError` where a file cannot be copied.
+    """
     for file in sorted(model.rglob("*")):
-        inside = file.relative_to(model)
+        target = folder / file.relative_to(model)
         if file.is_file() and file.name not in LEFT_BEHIND and not file.name.startswith("rng_state"):
-            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / inside)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+            except OSError as error:
+                raise disk_error(error, target) from error
     write_text(folder / "README.md", card(facts))
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 

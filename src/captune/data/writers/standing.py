@@ -79,6 +79,12 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_empty(path: Path) -> bool:
+    """Whether a file without rows is one of captune's, or has nothing in it."""
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip()
+    return b"".join(data.split()) in (b"", b"[]") or data.startswith((b"image,caption", b"PAR1"))
+
+
 def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _Standing]:
     """The rows of a file in which a caption is not captune's."""
     hint = "Take another --out, or overwrite it: --existing replace"
@@ -86,6 +92,8 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _S
     try:
         if values is None:
             raise CaptuneError("its captions have no names.")
+        if next(values(path), None) is None and not _is_empty(path):
+            raise CaptuneError("it has no rows of captions.")
         for number, value in enumerate(values(path), start=1):
             other = [str(name) for name in value if name not in _COLUMNS] if isinstance(value, dict) else []
             if other:

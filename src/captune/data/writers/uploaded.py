@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from captune.core.files import atomic_write
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
 from captune.data.writers.existing import LEDGER, Existing
@@ -58,8 +59,8 @@ class UploadedWriter:
         found = open_store(self._parent).find(path.relative_to(self._folder).as_posix())
         self._fetched[path] = b"" if found is None else found
         if found is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(found)
+            with atomic_write(path, "wb") as file:
+                file.write(found)
 
     def _send(self) -> None:
         """Put what was written in its place, digests before what they speak of, and make room."""
