@@ -114,7 +114,7 @@ def _names(files: Names | Sequence[Names]) -> list[str]:
 def _checked(found: Results, skip: bool, notes: list[str]) -> Results:
     """What was read, if every row of it can be used, or if `skip` leaves the others out."""
     if found.problems:
-        told = f"{found.source}: {len(found.problems):,} rows cannot be used:\n{listed(found.problems)}"
+        told = f"{found.source}: rows that cannot be used, {len(found.problems):,}:\n{listed(found.problems)}"
         if not skip:
             raise CaptuneError(told, "Mend them, or --on-mismatch skip leaves them out and says so.")
         notes.append(f"{told}\nThey are left out.")

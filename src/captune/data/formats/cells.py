@@ -46,7 +46,15 @@ def texts_in(value: Any, *, several: bool) -> list[str]:
         raise NotText(f"is a list of numbers ({_shown(value)}): token ids must be decoded to text")
     if items and all(isinstance(item, Mapping) and _turn(item) for item in items):
         return [_answer(items)]
+    lists = [item for item in items if isinstance(item, list | tuple) and _are_words(item)]
+    if any(len(item) >= _FEW for item in lists):  # sentences in tokens, a short one among them too
+        items = [" ".join(item) if item in lists else item for item in items]
     return [text for item in items for text in texts_in(item, several=False)]
+
+
+def _are_words(items: Sequence[Any]) -> bool:
+    """Whether all are texts of one word in a script that puts spaces between words."""
+    return all(isinstance(item, str) and len(item.split()) == 1 and not without_spaces(item) for item in items)
 
 
 def _of_mapping(value: Mapping[str, Any]) -> list[str]:

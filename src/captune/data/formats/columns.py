@@ -254,9 +254,8 @@ def _texts(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Tex
     for other in ("predicted", "true"):
         if other in kinds:
             first = next(iter(kinds[other].values()))[0][1]
-            what = "what a model wrote" if other == "predicted" else "references"
-            wanted = "a reference" if side == "references" else "what is to be scored"
-            unclear = f"'{first}' names {what}, and there is no other text; call it 'caption' to take it as {wanted}"
+            what, side_s = ("what a model wrote", "references") if other == "predicted" else ("references", "captions")
+            unclear = f"'{first}' names {what}, and no column of {side_s} is known; call that one 'caption'"
             return _Texts(other, (first,), False, unclear)
     return None
 

@@ -101,7 +101,7 @@ def read_table(
         if not is_image_name(names[0]) and not _ids_in_front(path, delimiter):
             raise CaptuneError(
                 f"{path}, line {number}: expected a header with {expected()}; found {first.strip()[:80]!r}.",
-                "Add a first line such as: image,caption",
+                "Call the columns so, or add a first line such as: image,caption",
             )
         names = _headless_names(path, delimiter)
         columns, behind = find_columns(names), itertools.chain([(number, first)], source)

@@ -89,7 +89,12 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Path | None, *, f
         paths = [os.path.join(place, variant(name)) for place, variant in found]
         there = next((path for path in paths if os.path.exists(path)), None)
         if there is not None:
-            return Path(there)
+            stem = os.path.splitext(there)[0]
+            if is_image_name(name) or not is_image_name(there):
+                return Path(there)
+            # A bare stem: of dog.jpg and dog.png none is more likely meant.
+            same = [path for path in folders.alike(stem) if os.path.splitext(path)[0] == stem]
+            return same if len(same) > 1 else Path(there)
         near_by = next((near_by for path in paths if (near_by := folders.alike(path))), [])
         if len(near_by) > 1:
             return near_by
