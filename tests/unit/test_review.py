@@ -12,7 +12,7 @@ import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.caption_files import read_captions
+from captune.data.caption_files import read_captions, read_duplicates
 from captune.data.doubts import doubts, repeated_phrase
 from captune.data.writers import CaptionRow, open_writer
 
@@ -63,6 +63,12 @@ def test_a_file_of_something_else_says_where(tmp_path: Path, name: str, text: st
     (tmp_path / name).write_text(text)
     with pytest.raises(CaptuneError, match=said):
         read_captions(tmp_path / name)
+
+
+def test_a_job_without_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "_job").mkdir()
+    (tmp_path / "_job" / "duplicates.jsonl").touch()
+    assert read_duplicates(tmp_path) == {}
 
 
 def test_the_most_doubtful_come_first() -> None:

@@ -49,7 +49,7 @@ def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
 def read_duplicates(path: str | os.PathLike[str]) -> dict[str, str]:
     """Of the folder of a job: pictures that look like an earlier one, and which; empty of anything else."""
     listed = Path(path) / DUPLICATES
-    if not listed.is_file():
+    if not listed.is_file() or not listed.stat().st_size:  # a job without duplicates lists none
         return {}
     found: dict[str, str] = {}
     for value in _json_lines(listed):
