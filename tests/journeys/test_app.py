@@ -32,7 +32,7 @@ from noise import noise
 from translators import marian
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(
@@ -41,6 +41,10 @@ needs_browser = pytest.mark.skipif(
 WAIT = 60_000  # milliseconds
 NAMES = ("base", "tuned", "flickr8k-long", "captions-of-the-museum", "mine")
 FIRST = next(iter(samples()))
+LOOKS: dict[str, tuple[Literal["light", "dark"], int, int]] = {
+    "desktop": ("light", 1280, 800),
+    "phone": ("dark", 375, 812),
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +148,14 @@ def test_a_model_that_is_not_there_is_named_on_the_page(monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def address(models: dict[str, str], german: str) -> Iterator[str]:
+def address(models: dict[str, str], german: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [word for name, model in models.items() for word in ("--model", f"{name}={model}")]
+    broken = shutil.copytree(models["mine"], tmp_path_factory.mktemp("models") / "broken")
+    (broken / "model.safetensors").write_bytes(b"cut off")
+    named = {**models, "broken": str(broken)}
+    words = [word for name, model in named.items() for word in ("--model", f"{name}={model}")]
     server = subprocess.Popen(
         [sys.executable, "-m", "captune", "app", *words, "--port", str(port), "--device", "cpu",
          "--languages", "de", "--translator", german],
@@ -182,25 +189,25 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-LOOKS: dict[str, tuple[Literal["light", "dark"], int, int]] = {
-    "desktop": ("light", 1280, 800),
-    "phone": ("dark", 375, 812),
-}
+@pytest.fixture(scope="module")
+def looks(browser: Browser) -> dict[str, BrowserContext]:
+    """A context for each look, so that what Streamlit sends is fetched once for all tests."""
+    found = {}
+    for look, (scheme, width, height) in LOOKS.items():
+        found[look] = browser.new_context(
+            permissions=["clipboard-read", "clipboard-write"],
+            accept_downloads=True,
+            color_scheme=scheme,
+            viewport={"width": width, "height": height},
+        )
+        found[look].set_default_timeout(WAIT)
+    return found
 
 
-def visit(browser: Browser, address: str, look: str = "desktop") -> Page:
-    scheme, width, height = LOOKS[look]
-    context = browser.new_context(
-        permissions=["clipboard-read", "clipboard-write"],
-        accept_downloads=True,
-        color_scheme=scheme,
-        viewport={"width": width, "height": height},
-    )
-    context.set_default_timeout(WAIT)
+def visit(context: BrowserContext, address: str) -> Page:
     page = context.new_page()
     page.goto(address)
     button(page).wait_for()
-    page.get_by_role("tab", name="Samples").wait_for()
     return page
 
 
@@ -237,15 +244,17 @@ def serious(page: Page) -> list[tuple[str, list[str]]]:
 
     return [
         (violation["id"], [node["html"] for node in violation["nodes"]])
-        for violation in Axe().run(page).response["violations"]
+        for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         if violation["impact"] in ("critical", "serious")
     ]
 
 
 @needs_browser
 @pytest.mark.parametrize("look", LOOKS)
-def test_no_state_has_a_serious_axe_finding(address: str, browser: Browser, tmp_path: Path, look: str) -> None:
-    page, found = visit(browser, address, look), {}
+def test_no_state_has_a_serious_axe_finding(
+    address: str, looks: dict[str, BrowserContext], tmp_path: Path, look: str
+) -> None:
+    page, found = visit(looks[look], address), {}
 
     def check(state: str) -> None:
         found[state] = serious(page)
@@ -261,7 +270,15 @@ def test_no_state_has_a_serious_axe_finding(address: str, browser: Browser, tmp_
         if look == "phone":
             page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
 
+    def choose_model(name: str) -> None:
+        page.get_by_test_id("stSidebar").get_by_role("button", name=name).click()
+
     check("empty")
+    page.get_by_role("tab", name="Camera").click()
+    page.get_by_text("Switch the camera on").click()
+    page.get_by_role("button", name="Take Photo").wait_for()
+    check("camera")
+    page.get_by_text("Switch the camera on").click()
     page.get_by_role("tab", name="Samples").click()
     page.get_by_role("checkbox").first.wait_for()
     check("samples")
@@ -272,8 +289,13 @@ def test_no_state_has_a_serious_axe_finding(address: str, browser: Browser, tmp_
     check("images chosen, one of them broken")
     assert in_view(page.get_by_role("img", name="photo 2.png"))
     settings()
-    for name in NAMES[2:]:
-        page.get_by_test_id("stSidebar").get_by_role("button", name=name).click()
+    choose_model("broken")
+    page.get_by_text("broken cannot be loaded").wait_for(state="attached")
+    back()
+    check("a model that cannot be loaded")
+    settings()
+    for name in ("broken", *NAMES[2:]):
+        choose_model(name)
     page.get_by_test_id("stSidebar").get_by_text("mine: blip").wait_for()
     page.get_by_text("3 variations").click()
     page.get_by_text("Attention maps", exact=True).click()
@@ -297,12 +319,12 @@ def test_no_state_has_a_serious_axe_finding(address: str, browser: Browser, tmp_
     check("cleared")
     assert {state: findings for state, findings in found.items() if findings} == {}
     assert check_settings == []
-    page.context.close()
+    page.close()
 
 
 @needs_browser
-def test_results_by_keyboard_and_screen_reader(address: str, browser: Browser, tmp_path: Path) -> None:
-    page = visit(browser, address)
+def test_results_by_keyboard_and_screen_reader(address: str, looks: dict[str, BrowserContext], tmp_path: Path) -> None:
+    page = visit(looks["desktop"], address)
     labels = [box.get_attribute("aria-label") or box.inner_text() for box in page.get_by_role("checkbox").all()]
     assert len(set(labels)) == len(labels)
     choose(page, *photos(tmp_path))
@@ -326,12 +348,14 @@ def test_results_by_keyboard_and_screen_reader(address: str, browser: Browser, t
     caption(page, "4 captions for 2 images.")  # the same words once more
     images = page.get_by_test_id("stImage").get_by_role("img")
     assert all(images.nth(n).get_attribute("alt") for n in range(images.count()))
-    page.context.close()
+    page.close()
 
 
 @needs_browser
-def test_long_captions_and_many_models_are_readable(address: str, browser: Browser, tmp_path: Path) -> None:
-    page = visit(browser, address)
+def test_long_captions_and_many_models_are_readable(
+    address: str, looks: dict[str, BrowserContext], tmp_path: Path
+) -> None:
+    page = visit(looks["desktop"], address)
     for name in NAMES[2:]:
         page.get_by_test_id("stSidebar").get_by_role("button", name=name).click()
     page.get_by_test_id("stSidebar").get_by_text("mine: blip").wait_for()
@@ -347,12 +371,12 @@ def test_long_captions_and_many_models_are_readable(address: str, browser: Brows
         assert over is not None
         assert words["width"] >= 200
         assert words["y"] + words["height"] <= over["y"], "the button is below the words"
-    page.context.close()
+    page.close()
 
 
 @needs_browser
-def test_every_download_names_the_models(address: str, browser: Browser, tmp_path: Path) -> None:
-    page = visit(browser, address)
+def test_every_download_names_the_models(address: str, looks: dict[str, BrowserContext], tmp_path: Path) -> None:
+    page = visit(looks["desktop"], address)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     choose(page, *photos(tmp_path), tmp_path / "broken.jpg")
     caption(page, "4 captions for 2 images; 1 image could not be captioned.")
@@ -368,20 +392,19 @@ def test_every_download_names_the_models(address: str, browser: Browser, tmp_pat
     assert [(one.findtext("image"), one.get("model")) for one in ElementTree.fromstring(files["xml"])] == rows
     with zipfile.ZipFile(io.BytesIO(files["zip"])) as archive:
         assert sorted(archive.namelist()) == [f"{m}/photo {n}.txt" for m in NAMES[:2] for n in (10, 2)]
-    page.context.close()
+    page.close()
 
 
 @needs_browser
-def test_several_visitors_at_once(address: str, browser: Browser) -> None:
-    pages = [browser.new_context().new_page() for _ in range(4)]
+def test_several_visitors_at_once(address: str, looks: dict[str, BrowserContext]) -> None:
+    pages = [looks["desktop"].new_page() for _ in range(4)]
     for page in pages:
-        page.set_default_timeout(WAIT)
         page.goto(address)
-    for number, page in enumerate(pages):
+    for page, sample in zip(pages, samples(), strict=False):
         page.get_by_role("tab", name="Samples").click()
-        page.get_by_text(list(samples())[number], exact=True).click()
+        page.get_by_text(sample, exact=True).click()
     for page in pages:
         page.get_by_role("button", name="Write captions", disabled=False).click()
     for page in pages:
         page.get_by_role("status").get_by_text("2 captions for 1 image.").wait_for()
-        page.context.close()
+        page.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from captune.core.errors import UsageError
 from captune.core.records import Caption
@@ -18,7 +19,7 @@ from captune.data.writers import CaptionRow
 from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
 from captune.web.names import named
 from captune.web.samples import samples
-from captune.web.writing import Upload, in_natural_order
+from captune.web.writing import Upload, in_natural_order, named_apart, offered_endings
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -91,6 +92,23 @@ def test_models_have_names() -> None:
         named(["runs/x", "others/x"], short=True)
     with pytest.raises(UsageError, match="missing"):
         named(["=runs/x"], short=True)
+
+
+def test_images_with_one_name_are_told_apart() -> None:
+    names = ["a/photo.jpg", "photo.jpg", "photo.jpg", "photo (2).jpg", "photo.jpg"]
+    assert [upload.name for upload in named_apart([Upload(name, b"") for name in names])] == [
+        "a/photo.jpg", "photo.jpg", "photo (2).jpg", "photo (2) (2).jpg", "photo (3).jpg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", offered_endings())
+def test_the_page_offers_what_it_reads(ending: str, tmp_path: Path) -> None:
+    file, image = tmp_path / f"image.{ending}", Image.new("RGB", (64, 48), "red")
+    if ending in ("heic", "heif", "hif"):
+        pytest.importorskip("pillow_heif").from_pillow(image).save(file)
+    else:
+        image.save(file)
+    assert open_image(file.read_bytes()).size == (64, 48)
 
 
 def test_samples_are_drawn_and_described() -> None:

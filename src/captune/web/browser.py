@@ -31,7 +31,7 @@ def run_page(settings: PageSettings, options: AppOptions) -> None:
         "client_toolbarMode": "minimal",
         "client_showErrorDetails": "none",
         "theme_headingFontSizes": ["2rem", "1.5rem", "1.125rem"],
-        "theme_light_primaryColor": "#0b57d0",
+        "theme_light_primaryColor": "#0a4bb5",
         "theme_dark_primaryColor": "#8ab4f8",
     }
     bootstrap.load_config_options(flags)

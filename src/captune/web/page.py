@@ -11,12 +11,21 @@ import streamlit as st
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.data import heif
 from captune.web.components import captions_by_model, status_line, style_page
 from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
 from captune.web.samples import samples
 from captune.web.settings import PageSettings
-from captune.web.writing import Model, Result, Upload, caption_all, in_natural_order, load, thumbnail
+from captune.web.writing import (
+    Model,
+    Result,
+    Upload,
+    caption_all,
+    in_natural_order,
+    load,
+    named_apart,
+    offered_endings,
+    thumbnail,
+)
 
 HISTORY = 200
 VARIATIONS = 3
@@ -25,10 +34,6 @@ THUMBNAILS = 12
 OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.0, 2.0, 0.1)}
 LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
 TEMPERATURE = "0: the likeliest caption. Above: words are drawn by chance; below 1.0 safer, above 1.0 more varied."
-# What the file chooser offers; whatever a file is called, its contents are what counts.
-USUAL = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"]
-# What most phones write is offered only where it is read: heic is an extra.
-READ = USUAL + ["heic", "heif", "hif"] * heif.is_installed()
 ABOUT = "Captions for your images, written on this machine. No image leaves it."
 BEGIN = "Add images, take a photo, or try the samples."
 
@@ -63,7 +68,7 @@ def main() -> None:
             start = st.button("Write captions", key="start", type="primary", disabled=not ready, icon=":material/edit:")
             status = st.container()
     if start:
-        _results(_captioned(choices, uploads, progress))
+        _results(_captioned(choices, uploads, progress), anew=True)
     else:
         _results(st.session_state.results)
     _history(st.session_state.history)
@@ -78,7 +83,7 @@ def _images() -> list[Upload]:
         whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
         given = st.file_uploader(
             "Images",
-            type=READ,
+            type=offered_endings(),
             accept_multiple_files="directory" if whole else True,
             key="folder" if whole else "files",
         )
@@ -94,7 +99,7 @@ def _images() -> list[Upload]:
     with camera:
         if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a photo")):
             chosen.append(Upload("camera.jpg", shot.getvalue()))
-    return chosen
+    return named_apart(chosen)
 
 
 def _thumbnails(chosen: list[Upload]) -> None:
@@ -192,8 +197,10 @@ def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterat
     st.session_state.runs += 1
 
 
-def _results(results: Iterable[Result]) -> None:
-    heading, errors, downloads, cards = st.empty(), st.container(), st.container(), st.container()
+def _results(results: Iterable[Result], *, anew: bool = False) -> None:
+    # Emptied for new captions, so that none of the last ones stand among them.
+    heading = st.empty()
+    errors, downloads, cards = (st.empty().container() if anew else st.container() for _ in range(3))
     shown: list[Result] = []
     for number, result in enumerate(results):
         shown.append(result)

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import streamlit as st
@@ -16,6 +17,7 @@ from PIL import Image
 from captune.app.captioner import Captioner
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+from captune.data import heif
 from captune.data.images import open_image
 from captune.data.writers import CaptionRow
 from captune.web.settings import PageSettings
@@ -48,8 +50,8 @@ class Result:
 
     @property
     def alt(self) -> str:
-        """The image in words: its first caption."""
-        return next(iter(self.captions.values()))[0].text or self.name
+        """The image in words: its first caption, and its name."""
+        return f"{next(iter(self.captions.values()))[0].text} ({self.name})".strip()
 
     def rows(self, models: Sequence[str]) -> list[CaptionRow]:
         """A row for each of `models`."""
@@ -74,6 +76,30 @@ def _loaded(model: str, run_on: str) -> Model:
 def load(settings: PageSettings, name: str) -> Model:
     """One of the app's models; raises `CaptuneError` where it cannot be loaded."""
     return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
+
+
+# What the file chooser offers; whatever a file is called, its contents are what counts.
+USUAL = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+
+
+def offered_endings() -> list[str]:
+    """Endings of files that are read here; what most phones write is among them where the extra heic is installed."""
+    return [*USUAL, *("heic", "heif", "hif") * heif.is_installed()]
+
+
+def named_apart(uploads: Sequence[Upload]) -> list[Upload]:
+    """Each with a name of its own: of those with one name all but the first are numbered."""
+    used: set[str] = set()
+    found = []
+    for upload in uploads:
+        name, number = upload.name, 1
+        while name in used:
+            number += 1
+            path = PurePosixPath(upload.name)
+            name = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
+        used.add(name)
+        found.append(Upload(name, upload.data))
+    return found
 
 
 def in_natural_order(uploads: Sequence[Upload]) -> list[Upload]:

@@ -26,15 +26,13 @@ function copyButton(caption, label, status) {
   button.type = "button";
   button.setAttribute("aria-label", `Copy ${label}`);
   button.onclick = async () => {
-    const root = button.getRootNode();
-    try {
+      try {
       await copy(caption.text);
       button.textContent = "Copied";
       status.textContent = `Copied: ${caption.text}`;
     } catch {
       button.textContent = "Select it";
       status.textContent = "The browser does not allow copying; the caption is selected.";
-      root.getSelection?.() ?? getSelection();
       getSelection().selectAllChildren(button.parentElement.querySelector(".text"));
     }
     button.focus();
@@ -47,7 +45,8 @@ function copyButton(caption, label, status) {
 }
 
 function modelBlock({ model, captions }, { image, language }, status) {
-  const block = element("section", "model");
+  const block = element("div", "model");
+  block.setAttribute("role", "group");
   block.setAttribute("aria-label", `Captions of ${image} by ${model}`);
   block.append(element("h4", "name", model));
   const list = element("ul", "list");
