@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from browsing import in_view, serious
 from captune.app.captioner import Captioner
 from captune.models import FAMILIES
 from captune.web.browser import PAGE
@@ -232,21 +233,6 @@ def photos(folder: Path) -> list[Path]:
         noise((320, 240), 40, number).convert("RGB").save(folder / f"photo {number}.png")
         found.append(folder / f"photo {number}.png")
     return found
-
-
-def in_view(what: Locator) -> bool:
-    box, size = what.bounding_box(), what.page.viewport_size
-    return bool(box and size and box["y"] >= 0 and box["y"] + box["height"] <= size["height"])
-
-
-def serious(page: Page) -> list[tuple[str, list[str]]]:
-    from axe_playwright_python.sync_playwright import Axe
-
-    return [
-        (violation["id"], [node["html"] for node in violation["nodes"]])
-        for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        if violation["impact"] in ("critical", "serious")
-    ]
 
 
 @needs_browser

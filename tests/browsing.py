@@ -1,0 +1,23 @@
+"""What tests ask of a page in a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+
+def in_view(what: Locator) -> bool:
+    box, size = what.bounding_box(), what.page.viewport_size
+    return bool(box and size and box["y"] >= 0 and box["y"] + box["height"] <= size["height"])
+
+
+def serious(page: Page) -> list[tuple[str, list[str]]]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        (violation["id"], [node["html"] for node in violation["nodes"]])
+        for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        if violation["impact"] in ("critical", "serious")
+    ]
