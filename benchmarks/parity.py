@@ -1,19 +1,24 @@
 """captune's scores against pycocoevalcap's, image by image. Needs Java and `pip install 'captune[meteor]'`.
 
     python benchmarks/parity.py [--images 5000] [--strings 20000] [--seed 1]
+    python benchmarks/parity.py --mixtures 24000 [--references captions.csv]
 
-Ends with status 1 where a score or a token differs by more than what is printed as allowed.
+The second holds captions of other images, and halves of two captions joined, against the references given (default:
+Flickr8k's): any file or folder that `captune prepare` reads. Ends with status 1 where a score or a token differs by more than what is printed as allowed.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from adversarial import strings
+from captune.data.formats import read_source
+from captune.data.source import Problem
 from captune.metrics.measure import measure
 from captune.metrics.ptb_tokenizer import tokenize
 from coco_captions import coco, coco_scores, coco_tokens, flickr8k, systems
@@ -31,8 +36,12 @@ def main() -> int:
     parser.add_argument("--strings", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=10, help="Differing strings to print.")
+    parser.add_argument("--mixtures", type=int, default=0, help="Measure this many mixtures of captions instead.")
+    parser.add_argument("--references", help="Captions that mixtures are made of.")
     asked = parser.parse_args()
     print(machine("pycocoevalcap", "numpy"))
+    if asked.mixtures:
+        return mixture_parity(asked)
     references = flickr8k(asked.images)
     worst = 0.0
     rows = []
@@ -52,8 +61,7 @@ def main() -> int:
     print(f"Tokens of {len(made)} adversarial strings: {len(odd)} differ ({equal:.2f} % equal).")
     for kind, count in Counter(kind for kind, *_ in odd).most_common():
         print(f"  {count:4d} {kind}")
-    for kind, text, mine, theirs in sorted(odd, key=lambda row: len(row[1]))[: asked.show]:
-        print(f"  {kind}: {text!r}\n    captune       {mine!r}\n    pycocoevalcap {theirs!r}")
+    show(odd, asked.show)
     hypotheses, against = neighbours([text for _, text in made], {row[1] for row in odd})
     found = differences(hypotheses, against, lone_tokens)
     worst = max(worst, *found.values())
@@ -62,6 +70,29 @@ def main() -> int:
     ok = worst <= ALLOWED and not real and len(odd) <= 0.001 * len(made)
     print(f"\n{'Equal' if ok else 'NOT equal'}: largest difference {worst:.1e} (allowed {ALLOWED:.0e}).")
     return 0 if ok else 1
+
+
+def mixture_parity(asked: argparse.Namespace) -> int:
+    """Tokens and scores of mixtures, as `main` for captions."""
+    references = flickr8k() if asked.references is None else read_references(asked.references)
+    hypotheses, against = mixtures(references, asked.mixtures, asked.seed)
+    texts = dict.fromkeys([*hypotheses.values(), *(text for group in against.values() for text in group)])
+    odd = token_differences([("mixture", text) for text in texts])
+    print(f"\nTokens of {len(texts)} captions: {len(odd)} differ.")
+    show(odd, asked.show)
+    found = differences(hypotheses, against, lone_tokens)
+    print(f"\nLargest difference on {len(hypotheses)} mixtures, each with the references of an image\n")
+    print(markdown(COLUMNS, [tuple(f"{found[key]:.0e}" for key in COLUMNS)]))
+    worst = max(found.values())
+    ok = worst <= ALLOWED and not odd
+    print(f"\n{'Equal' if ok else 'NOT equal'}: largest difference {worst:.1e} (allowed {ALLOWED:.0e}).")
+    return 0 if ok else 1
+
+
+def show(odd: Sequence[tuple[str, str, str, str]], most: int) -> None:
+    """The shortest strings whose tokens differ."""
+    for kind, text, ours, theirs in sorted(odd, key=lambda row: len(row[1]))[:most]:
+        print(f"  {kind}: {text!r}\n    captune       {ours!r}\n    pycocoevalcap {theirs!r}")
 
 
 COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
@@ -88,7 +119,7 @@ def lone_tokens(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     Its tokens depend on the caption that follows ("No." before one that starts with a number), ours do not.
     """
     padded = coco_tokens(
-        {key: [part for text in group for part in (text, "the end")] for key, group in captions.items()}
+        {key: [part for text in group for part in (text, "The end")] for key, group in captions.items()}
     )
     return {key: group[::2] for key, group in padded.items()}
 
@@ -98,6 +129,37 @@ def token_differences(captions: Sequence[tuple[str, str]]) -> list[tuple[str, st
     theirs = lone_tokens({str(n): [text] for n, (_, text) in enumerate(captions)})
     pairs = ((kind, text, tokenize(text), theirs[str(n)][0]) for n, (kind, text) in enumerate(captions))
     return [row for row in pairs if row[2] != row[3]]
+
+
+def read_references(source: str) -> dict[str, list[str]]:
+    """References by image of anything that `captune prepare` reads; rows that cannot be used are left out."""
+    problems: list[Problem] = []
+    _, records = read_source(source, problems=problems)
+    found = {record.id: list(record.references) for record in records}
+    print(f"{source}: {len(found)} images, {len(problems)} rows left out.")
+    return found
+
+
+def mixtures(
+    references: Mapping[str, Sequence[str]], number: int, seed: int
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Hypotheses by name and the references that each is held against: those of an image drawn by chance.
+
+    Every second hypothesis is a caption of an image, that or another; the others begin as one and end as another.
+    """
+    chance = random.Random(seed)
+    groups = [list(group) for group in references.values()]
+    hypotheses: dict[str, str] = {}
+    against: dict[str, list[str]] = {}
+    for n in range(number):
+        first, second = (chance.choice(chance.choice(groups)).split() for _ in range(2))
+        if n % 2:
+            first, second = first[: len(first) // 2], second[len(second) // 2 :]
+            hypotheses[str(n)] = " ".join([*first, *second])
+        else:
+            hypotheses[str(n)] = " ".join(first)
+        against[str(n)] = chance.choice(groups)
+    return hypotheses, against
 
 
 def neighbours(texts: Sequence[str], left_out: set[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -28,8 +28,8 @@ def oracle() -> Any:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     def tokenised(captions: list[str]) -> list[str]:
-        # A word between two captions: the program looks ahead into the next one.
-        given = {n: [{"caption": caption}, {"caption": "zz"}] for n, caption in enumerate(captions)}
+        # A sentence begins behind each caption: the program looks ahead into the next one.
+        given = {n: [{"caption": caption}, {"caption": "The"}] for n, caption in enumerate(captions)}
         return [pair[0] for pair in PTBTokenizer().tokenize(given).values()]
 
     return tokenised

@@ -33,6 +33,8 @@ A = "['’\u0092`‘\u0091]"
 LE = rf"(?:{L}|&[aeiou](?:acute|grave|uml);)"
 WE = rf"(?:{W}|&[aeiou](?:acute|grave|uml);)"
 CLITIC = "(?:s|re|ve|ll|d|m)(?!(?-i:[A-Za-z]))"
+# What may follow in a compound: "five-o'clock", "trompe-l'oeil", "jack-o'lantern".
+PARTS = rf"(?:[-_](?:[dlo]{A}(?!{CLITIC}){L}{W}+|{W}+))*"
 
 # Abbreviations within a sentence, such as titles, and those that may end one.
 _ABBREVIATIONS = (
@@ -51,7 +53,8 @@ _FILES = (
     "bat|bmp|c|cgi|class|cpp|dll|docx?|exe|gif|gz|h|html?|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|pps?|ppt|ps|py|sql"
     "|tar|txt|wav|xml|zip"
 )
-# A period after one letter ends the sentence before these, and before a tag.
+# A period after one letter ends the sentence before these, before a tag, and where the caption ends: behind nearly
+# every caption the COCO code sees one that begins with such a word.
 _STARTERS = (
     "A|After|An|As|At|But|He|Her|Here|However|If|In|It|Many|More|Now|Once|One|Other|Our|She|Since|So|Some|Such|That"
     "|The|Their|Then|There|These|They|This|We|What|When|While|Yet|You"
@@ -76,21 +79,21 @@ _PATTERNS = {
     "filename": rf"[a-z0-9]+(?:[.,][a-z0-9]+){{0,20}}\.(?:{_FILES})(?!{W})",
     "company": r"(?-i:[A-Z]+(?:&(?:amp;)?[A-Z]+)+)",
     "acronym": rf"(?:{L}{{2,}}-)*{L}\.(?:{L}\.)+(?:-(?:(?:{L}\.)+|{W}+))*|(?:[a-z]\.)+(?:-{W}+)+",
-    "initial": rf"[a-z]\.(?!\s+(?-i:(?:{_STARTERS})(?!{W})|</?[A-Za-z][^<>]*>))",
+    "initial": rf"[a-z]\.(?!\s*$|\s+(?-i:(?:{_STARTERS})(?!{W})|</?[A-Za-z][^<>]*>))",
     "abbreviation": rf"(?:ph\.d|{_ABBREVIATIONS}|{_LAST_ABBREVIATIONS})\.|(?-i:Pty|Mfg|mfg|pty)\.",
     "capital": rf"(?-i:(?:{_CAPITAL_ABBREVIATIONS})|(?:{_CAPITAL_ABBREVIATIONS.upper()}))\.",
     "numbered": rf"(?:{_BEFORE_NUMBERS})\.(?=\s*\d)",
     "listed": rf"{W}+(?:[-_.!]{W}+)*\.(?=[,;:])",
     "dotted": rf"(?!(?:{_LAST_ABBREVIATIONS}|(?-i:{_CAPITAL_ABBREVIATIONS}))\.{L}(?!{W}|[_-]|\.{L}|'{CLITIC}))"
     rf"{LE}{WE}*(?:[.!?]{LE}{WE}*)+",
-    "apostrophe": rf"(?:(?-i:[A-HJ-MO-XZdl])|o){A}(?!{CLITIC}){L}{W}+(?:[-_]{W}+)*|n{A}{L}{{2,}}|e{A}er|c'mon|s'mores"
+    "apostrophe": rf"(?:(?-i:[A-HJ-MO-XZdl])|o){A}(?!{CLITIC}){L}{W}+{PARTS}|n{A}{L}{{2,}}|e{A}er|c'mon|s'mores"
     rf"|{L}+[aeiouy]{A}(?:[aeiou]|(?!(?:s|re|ve|ll|d|m)(?!{L}))(?-i:[A-Z])){L}*",
     "bracket": "-[lr][rcs]b-",
-    "bitten": rf"(?:d|j|l|y|ol){Q}(?!s|re|ve|ll|d|m)",
+    "bitten": rf"(?:d|j|l|y(?={Q}{L})|ol|dunkin|somethin){Q}(?!s|re|ve|ll|d|m)",
     "hyphenated": rf"{W}+(?:[.,](?!\.\.){W}*){{0,20}}(?:-{W}+)+",
-    "word": rf"{W}+(?:[-_]{W}+)*",
+    "word": rf"{W}+{PARTS}",
     "accented": rf"{LE}{WE}*",
-    "slashed": r"(?-i:[A-Za-z0-9]+(?:-[A-Za-z]+)*(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+)*){1,2})",
+    "slashed": r"(?-i:[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})",
     "number": r"[-+]?(?:\d*(?:[.,:]\d+)+|\d+)",
     "vulgar": "[¼½¾⅓⅔]",
     "tis": r"'t(?=is|was)",
