@@ -4,7 +4,8 @@
     python benchmarks/parity.py --mixtures 24000 [--references captions.csv]
 
 The second holds captions of other images, and halves of two captions joined, against the references given (default:
-Flickr8k's): any file or folder that `captune prepare` reads. Ends with status 1 where a score or a token differs by more than what is printed as allowed.
+Flickr8k's): any file or folder that `captune prepare` reads. Ends with status 1 where a score or a token differs by
+more than what is printed as allowed.
 """
 
 from __future__ import annotations
