@@ -15,7 +15,7 @@ EXPORTABLE = ("blip", "clip-gpt2", "git")
 
 def saved_model(family: str, folder: Path) -> Path:
     """A lively tiny model of a family, saved."""
-    torch.manual_seed(6)
+    torch.manual_seed(0)
     made: Backbone = FAMILIES[family].tiny()
     made.model.eval()
     with torch.no_grad():

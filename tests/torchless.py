@@ -20,7 +20,7 @@ from lively import LIVELY
 
 
 def lively(family: str) -> Backbone:
-    torch.manual_seed(6)
+    torch.manual_seed(0)
     made: Backbone = FAMILIES[family].tiny()
     made.model.eval()
     with torch.no_grad():
