@@ -13,7 +13,7 @@ import torch
 import captune
 from captune.core.config import resolve
 from captune.core.disk import DiskFull
-from captune.core.errors import UsageError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import TrainConfig
 from captune.core.runs import CONFIG, Run
 from trained import Heard, assert_same, train, weights
@@ -134,3 +134,21 @@ def test_rewards_go_on_in_the_batches_that_they_began_with(tmp_path: Path) -> No
     (run.path / CONFIG).write_text(dump(saved))
     with pytest.raises(UsageError, match="means of batches"):
         captune.train(out=run.path, resume=True, batch_size=4, gradient_accumulation=2, environment={})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "cuda:9"},
+        {"precision": "fp16", "device": "cpu"},
+        {"min_new_tokens": 9},
+        {"train_prompt": "a " * 200},
+        {"quantize": "4bit", "lora": "on"},
+        {"lora": "r=none"},
+        {"cache_features": True},
+    ],
+)
+def test_a_refused_start_leaves_no_folder(tiny_data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(CaptuneError):
+        train(tiny_data, tmp_path / "runs" / "a", **options)
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,34 @@ import pytest
 
 from captune.app.resuming import equal_steps
 from captune.app.train_limits import told
+from captune.app.train_start import Start, make_room, this_process
 from captune.core.config import resolve
 from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError
 from captune.core.halving import Halving
 from captune.core.memory import OutOfMemory
 from captune.core.options import TrainConfig
-from captune.core.runs import Run
+from captune.core.progress import SILENT
+from captune.core.runs import CONFIG, HISTORY, Run
 
 CARD = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79 GiB.")
 
 
-def after(error: Exception, **options: Any) -> CaptuneError:
+@pytest.fixture(autouse=True)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that has begun."""
+    monkeypatch.chdir(tmp_path)
+    begun = Run(Path("runs/x"))
+    begun.path.mkdir(parents=True)
+    begun.write_manifest({"data_digest": "x"})
+    (begun.path / CONFIG).write_text("")
+    return begun
+
+
+def after(error: Exception, where: str = "runs/x", **options: Any) -> CaptuneError:
     """What a training ends with in which `error` was raised."""
     config = resolve(TrainConfig, flags=options).values
-    with pytest.raises(CaptuneError) as caught, told(Run(Path("runs/x")), config, "to train"):
+    with pytest.raises(CaptuneError) as caught, told(Run(where), config, "to train"):
         raise error
     return caught.value
 
@@ -38,6 +52,8 @@ def test_the_message_names_the_same_step_in_less_memory() -> None:
     )
     assert "--cache-features" in found.hint
     assert "--captions-per-image 1" in found.hint
+    # There is no run yet to go on with.
+    assert "the same command --batch-size 4 --gradient-accumulation 2" in after(CARD, "runs/y").hint
 
 
 def test_what_is_used_already_or_changes_the_sums_is_not_named() -> None:
@@ -89,3 +105,76 @@ def test_no_room_for_any_ends_it() -> None:
     with pytest.raises(OutOfMemory, match="one image at a time") as caught:
         Halving("use less").results(100, run)
     assert caught.value.hint == "use less"
+
+
+# -- a start that is refused, and one that begins again ------------------------------------------
+
+
+def began(run: Run) -> None:
+    """What a training writes before its first step."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_manifest({"data_digest": "x", "process": this_process()})
+    (run.path / CONFIG).write_text("")
+    (run.path / "tensorboard").mkdir()
+    (run.path / "checkpoints" / "checkpoint-0").mkdir(parents=True)
+
+
+def fails(run: Run, error: Exception, *, learning: bool = False) -> None:
+    """A training that ends with `error`, perhaps after it has learned something."""
+    with Start(run, first=True) as start:
+        began(run)
+        if learning:
+            start.learning()
+        raise error
+
+
+REFUSED = CaptuneError("There is no CUDA device here.")
+
+
+@pytest.mark.parametrize("there", [None, "runs", "runs/new"])
+def test_a_refused_start_leaves_the_folders_that_were_there(tmp_path: Path, there: str | None) -> None:
+    run = Run("lots/of/folders" if there is None else "runs/new")
+    if there is not None:
+        Path(there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CaptuneError):
+        fails(run, REFUSED)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_has_learned_or_can_go_on_stays() -> None:
+    for number, error in enumerate((OutOfMemory("no"), DiskFull("no"), CaptuneError("not finite"))):
+        run = Run(f"new-{number}")
+        with pytest.raises(CaptuneError):
+            fails(run, error, learning=type(error) is CaptuneError)
+        assert Run.is_run(run.path)
+
+
+def test_a_refused_resume_takes_nothing(run: Run) -> None:
+    with pytest.raises(CaptuneError), Start(run, first=True):
+        raise REFUSED
+    assert Run.is_run(run.path)
+
+
+def test_an_untrained_folder_begins_again_and_what_is_somebodys_stays(run: Run) -> None:
+    began(run)
+    (run.path / HISTORY).write_text('{"step": 1}\n')
+    (run.path / "notes.txt").write_text("mine")
+    make_room(run, SILENT)
+    assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
+    with pytest.raises(CaptuneError, match="not empty"):  # of captune there is nothing any more
+        make_room(run, SILENT)
+
+
+def test_a_trained_folder_anothers_and_one_in_use_do_not(run: Run) -> None:
+    (run.path / "checkpoints" / "checkpoint-20").mkdir(parents=True)  # not whole, but weights may be there
+    with pytest.raises(CaptuneError, match="not empty") as caught:
+        make_room(run, SILENT)
+    assert "--resume" in caught.value.hint
+    (run.path / "checkpoints" / "checkpoint-20").rmdir()
+    run.write_manifest({"data_digest": "x", "process": {**this_process(), "number": os.getppid()}})
+    with pytest.raises(CaptuneError, match="Another process"):
+        make_room(run, SILENT)
+    run.write_manifest({"name": "some other program's"})
+    with pytest.raises(CaptuneError, match="not empty"):
+        make_room(run, SILENT)

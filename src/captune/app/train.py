@@ -16,6 +16,7 @@ from captune.app.resuming import keep_changes, resolve_resumed
 from captune.app.running import settle
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.app.train_limits import told
+from captune.app.train_start import Start, make_room, this_process
 from captune.core.config import dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_text
@@ -81,20 +82,16 @@ def train(
             )
         resolved = resolve_resumed(run, config, preset, sets, environment, options)
     else:
-        if processes.first and (Run.is_run(run.path) or (run.path.is_dir() and any(run.path.iterdir()))):
-            raise CaptuneError(
-                f"The folder {run.path} is not empty.",
-                "Go on with it by --resume, or choose another --out."
-                if Run.is_run(run.path)
-                else "Choose another --out.",
-            )
         data = data or environment.get("DATA_DIR")
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
         resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+        if processes.first:
+            make_room(run, progress)
     values = _with_repository(resolved.values, environment)
-    with told(run, values, "for this training"):
-        return _train(run, Path(data), str(model), values, progress, watch, processes)
+    # The start is told of an error before it is put into words, which tell of a folder that may be gone then.
+    with told(run, values, "for this training"), Start(run, first=processes.first) as start:
+        return _train(run, Path(data), str(model), values, progress, watch, processes, start)
 
 
 def _with_repository(values: TrainConfig, environment: Mapping[str, str]) -> TrainConfig:
@@ -118,6 +115,7 @@ def _train(
     progress: Progress,
     watch: Callable[[Mapping[str, float]], None] | None,
     processes: Processes,
+    start: Start,
 ) -> TrainResult:
     with uncollected():
         from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
@@ -189,6 +187,7 @@ def _train(
         if checkpoint is not None:
             trainer.resume_from(checkpoint)
         batch = f"to train with {config.train.batch_size} images and their references in a batch"
+        start.learning()
         try:
             ending = recorded_ending(run, trainer, callbacks, config, progress, first=processes.first)
             with ending, told(run, config, batch):
@@ -244,10 +243,10 @@ def _begin(
     from captune.engine.versions import versions
 
     parameters = list(backbone.model.parameters())
-    write_text(run.path / CONFIG, dump(config))
-    write_text(run.path / SPLITS, (data / SPLITS).read_text(encoding="utf-8"))
+    # The manifest is first: with it the folder is known to be captune's own.
     run.write_manifest(
         {
+            "process": this_process(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "model": model,
@@ -263,6 +262,8 @@ def _begin(
             "finished": False,
         }
     )
+    write_text(run.path / CONFIG, dump(config))
+    write_text(run.path / SPLITS, (data / SPLITS).read_text(encoding="utf-8"))
 
 
 def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float, processes: Processes) -> TrainResult:

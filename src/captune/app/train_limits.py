@@ -20,7 +20,7 @@ def told(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
     try:
         yield
     except (OutOfMemory, DiskFull) as error:
-        again = f"captune train --resume --out {run.path}"
+        again = _again(run)
         if again in error.hint:
             raise
         raise type(error)(error.message, f"{_equal(run, config) if isinstance(error, OutOfMemory) else ''}"
@@ -33,12 +33,17 @@ def told(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
         if "dataloader worker" in str(error).lower():
             raise CaptuneError(
                 f"A process that reads images has died: {str(error).strip().splitlines()[0]}",
-                f"Often it was memory. Go on with fewer: captune train --resume --out {run.path} --loader-workers 0",
+                f"Often it was memory. With fewer: {_again(run)} --loader-workers 0",
             ) from error
         known = machine_error(error)
         if isinstance(known, DiskFull):
-            raise DiskFull(known.message, f"Free some space, then: captune train --resume --out {run.path}") from error
+            raise DiskFull(known.message, f"Free some space, then: {_again(run)}") from error
         raise
+
+
+def _again(run: Run) -> str:
+    """The command that goes on with a run, or begins one that has no folder yet."""
+    return f"captune train --resume --out {run.path}" if Run.is_run(run.path) else "the same command"
 
 
 def _equal(run: Run, config: TrainConfig) -> str:
@@ -51,7 +56,7 @@ def _equal(run: Run, config: TrainConfig) -> str:
     if not flags:
         return ""
     each = " (or one of the two)" if len(flags) > 1 else ""
-    return f"The same loss in less memory{each}: captune train --resume --out {run.path} {' '.join(flags)}\n"
+    return f"The same loss in less memory{each}: {_again(run)} {' '.join(flags)}\n"
 
 
 def _others(config: TrainConfig) -> str:

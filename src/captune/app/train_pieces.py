@@ -37,6 +37,8 @@ def build_backbone(
 ) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.core.model_names import is_new, is_pair
+    from captune.core.search import check_length
+    from captune.core.search import settled as settled_search
     from captune.engine.batches import clean_reference
     from captune.engine.loader import load_backbone, new_backbone, pair_backbone
     from captune.models.lora import Lora, add_lora
@@ -44,6 +46,8 @@ def build_backbone(
     options = config.model
     if config.run_on.quantize != "none" and options.lora is None:
         raise UsageError("Quantized weights do not learn.", "Train adapters on them: --lora on.")
+    if new and config.run_on.quantize != "none":
+        raise UsageError("A new model has no weights to quantize.", "Leave out --quantize.")
     if is_new(model):
         texts = (
             clean_reference(text) if config.data.clean_captions else text
@@ -72,6 +76,12 @@ def build_backbone(
         add_lora(backbone, Lora.parse(options.lora))
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
+    # What no validation could search for is refused before the first step.
+    search = settled_search(GenerationOptions(**backbone.generation))
+    if not config.train.validation_images:
+        search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
+    for prompt in (backbone.prompt, search.prompt):
+        check_length(1 + len(backbone.words(prompt or "")), backbone.longest, search)
     return backbone
 
 
