@@ -109,3 +109,14 @@ def test_what_can_be_searched() -> None:
 def test_an_option_is_not_drawn_and_set_at_once(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="searched over and set at once"):
         captune.tune(tiny_data, "new:blip-tiny", tmp_path, space=["batch_size=2|4"], **ONCE)
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda:9"}, {"precision": "fp16", "device": "cpu"}, {"lora": "r=none"}])
+def test_a_search_that_cannot_begin_ends_and_leaves_nothing(
+    tiny_data: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    begin = {"trials": 20, "space": ["learning_rate=1e-6..1e-2:log"], **ONCE, **options}
+    with pytest.raises(CaptuneError) as caught:
+        captune.tune(tiny_data, "new:blip-tiny", tmp_path / "searches" / "a", **begin)
+    assert "No trial" not in caught.value.message
+    assert list(tmp_path.iterdir()) == []

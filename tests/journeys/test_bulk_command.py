@@ -75,3 +75,22 @@ def test_stopped(here: Path, number: int, code: int) -> None:
     assert 8 <= len(rows()) < 60
     assert job(inputs="lots").whole
     assert len(rows()) == 60
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "gone/model/x"],
+        ["--min-new-tokens", "50", "--max-new-tokens", "9"],
+        ["--language", "de"],
+        ["--language", "de", "--format", "csv"],
+    ],
+)
+def test_a_job_that_is_refused_leaves_nothing(here: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(here.rglob("*"))
+    out = "out/new.csv" if "csv" in words else "out/new"
+    model = [] if "--model" in words else ["--model", "model"]
+    monkeypatch.undo()  # the model is really looked for
+    monkeypatch.chdir(here)
+    assert run(["caption", "pics", "--out", out, *model, *words]) in (1, 2)
+    assert sorted(here.rglob("*")) == before

@@ -43,6 +43,8 @@ def caused(error: Exception) -> ValueError:
         RuntimeError("MPS backend out of memory (MPS allocated: 18.13 GB)"),
         RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
+        ImportError("/lib/_image.so: failed to map segment from shared object"),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
         caused(MemoryError()),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 
 from captune.app.bulk_end import Ending, count, finish, remove, write_failures
 from captune.app.bulk_ray import check_engine
+from captune.app.bulk_refused import refused_leaves_nothing
 from captune.app.bulk_report import JobReport, report_of
 from captune.app.bulk_start import Asked, Job, begun, check_same, load, part_of
 from captune.app.bulk_work import work
@@ -81,7 +82,7 @@ def caption_job(
         check_existing(ending.format, ending.out, asked.existing)
     if resolved.values.job.dry_run:
         return _dry(asked, os.fspath(out), progress)
-    with begun(asked, progress) as job:
+    with refused_leaves_nothing(asked.store, alone=asked.part == (1, 1)), begun(asked, progress) as job:
         report = _run(job, ending, os.fspath(out), started, progress)
         if asked.temporary:
             remove(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from captune.app.train import train
 from captune.core.config import find_option, leaves, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
+from captune.core.folders import missing_folders
 from captune.core.options import TuneConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import Run
@@ -25,6 +27,8 @@ STOPPED = "stopped"
 BEST = "best.json"
 # Drawn where nothing else is asked for.
 DEFAULT_SPACE = ("learning_rate=1e-5..5e-4:log", "batch_size=4|8|16", "label_smoothing=0..0.2", "warmup_ratio=0..0.2")
+# So many trials that cannot begin for the same reason end a search.
+_REFUSED = 2
 _RANGE = re.compile(r"([-+.\deE]+)\.\.([-+.\deE]+)(:log)?")
 
 
@@ -117,6 +121,8 @@ def tune(
     if clash:
         raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")
     folder = Path(out)
+    missing = missing_folders(folder)
+    new = not (folder / JOURNAL).exists()
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
@@ -132,6 +138,7 @@ def tune(
     left = asked.trials - sum(t.state.is_finished() and STOPPED not in t.user_attrs for t in study.trials)
 
     stopped: list[int] = []
+    refusals = _Refusals()
 
     def one(trial: optuna.Trial) -> float:
         drawn = {axis.name: axis.draw(trial) for axis in axes}
@@ -162,6 +169,8 @@ def tune(
                 study.enqueue_trial(trial.params)  # it is the first when the search goes on
                 raise optuna.TrialPruned(STOPPED) from None
             trial.set_user_attr("error", str(error))
+            if refusals.alike(error, begun=run.exists()):
+                study.stop()  # it is not what was drawn that cannot begin
             progress.say(f"trial {trial.number} failed: {error.message}")
             raise
         value = best_value(Run(run), asked.goal)
@@ -173,6 +182,14 @@ def tune(
     if left > 0:
         with progress.task("Trials", left) as task:
             study.optimize(one, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)])
+    if refusals.last is not None and study.trials[-1].user_attrs.get("error") == str(refusals.last):
+        if new and all(trial.state.name == "FAIL" for trial in study.trials):
+            for path in (*folder.glob(f"{JOURNAL}*"),):
+                path.unlink(missing_ok=True)
+            for made in missing:
+                with suppress(OSError):  # something else lies in it
+                    made.rmdir()
+        raise refusals.last
     if stopped:
         done = sum(trial.state.is_finished() for trial in study.trials) - 1
         raise CaptuneError(
@@ -181,6 +198,21 @@ def tune(
             code=stopped[0],
         )
     return _finished(study, folder)
+
+
+class _Refusals:
+    """Trials that could not begin, one after another, for the same reason; `last` once there are enough of them."""
+
+    def __init__(self) -> None:
+        self.last: CaptuneError | None = None
+        self._messages: list[str] = []
+
+    def alike(self, error: CaptuneError, *, begun: bool) -> bool:
+        """Note how a trial failed; whether all so far were refused alike."""
+        self._messages.append("" if begun else error.message)
+        enough = len(self._messages) >= _REFUSED and len(set(self._messages)) == 1 and not begun
+        self.last = error if enough else None
+        return enough
 
 
 class _Watch:

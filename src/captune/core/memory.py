@@ -15,7 +15,9 @@ _WORDS = (
     "bad allocation",
     "alloc_failed",  # cuBLAS, cuDNN, cuSOLVER: CUBLAS_STATUS_ALLOC_FAILED
     "cudnn_status_internal_error_host_allocation_failed",
-    "could not create a memory object",  # oneDNN, which OpenVINO uses too
+    "could not create a memory object",  # oneDNN, which torch and OpenVINO use on CPUs
+    "could not create a primitive",
+    "failed to map segment from shared object",  # a library that is loaded
 )
 
 
