@@ -80,9 +80,10 @@ def digest_of_file(path: Path) -> str:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a file without rows is one of captune's, or has nothing in it."""
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip()
-    return b"".join(data.split()) in (b"", b"[]") or data.startswith((b"image,caption", b"PAR1"))
+    """Whether a file has nothing in it but, perhaps, the head of one of captune's."""
+    with open(path, "rb") as file:
+        data = file.read(1000).removeprefix(b"\xef\xbb\xbf").strip()
+    return b"".join(data.split()) in (b"", b"[]") or (data.startswith(b"image,caption") and b"\n" not in data)
 
 
 def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _Standing]:
@@ -92,7 +93,9 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _S
     try:
         if values is None:
             raise CaptuneError("its captions have no names.")
-        if next(values(path), None) is None and not _is_empty(path):
+        if _is_empty(path):
+            return {}
+        if next(values(path), None) is None:
             raise CaptuneError("it has no rows of captions.")
         for number, value in enumerate(values(path), start=1):
             other = [str(name) for name in value if name not in _COLUMNS] if isinstance(value, dict) else []
