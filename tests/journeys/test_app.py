@@ -120,6 +120,9 @@ def test_a_temperature_above_0_samples(page: Any) -> None:
     widget(page.slider, "Temperature").set_value(2.0).run()
     assert [slider.label for slider in page.slider] == ["Longest caption", "Temperature"]
     assert write(page) != write(page)
+    widget(page.text_input, "Words to begin with").input("a red").run()
+    widget(page.checkbox, "Keep these words in the caption").check().run()
+    assert [text[:5] for text in write(page)[0]] == ["a red", "a red"]
 
 
 def test_captions_come_in_the_language_that_is_chosen(

@@ -41,7 +41,7 @@ VARIABLES = (
         "WANDB_MODE", "train, tune, doctor", "online, offline or disabled; default: online where there is a login."
     ),
     Variable("WANDB_BASE_URL", "train, tune, doctor", "Address of a server of your own."),
-    Variable("WANDB_DATA_DIR", "train, tune", "Where Weights & Biases stages artifacts; default: in the run folder."),
+    Variable("WANDB_DATA_DIR", "train, tune", "Where Weights & Biases stages artifacts; offline it is the run folder."),
     Variable("MLFLOW_TRACKING_URI", "train, tune, doctor", "Where MLflow writes; default: the run folder."),
     Variable("MLFLOW_EXPERIMENT_NAME", "train, tune", "Experiment of MLflow; default: captune."),
     Variable("MLFLOW_ALLOW_FILE_STORE", "train, tune", "false: MLflow refuses to write into a folder."),

@@ -129,9 +129,10 @@ def _settings(settings: PageSettings, problems: Any) -> Choices:
             models = {name: model for name in chosen if (model := _load(settings, name))}
         first = next(iter(models.values()), None)
         options = _search(first.captioner.options.generation if first else GenerationOptions())
-        prompt = st.text_input("Words to begin with", help=GenerationOptions.model_fields["prompt"].description)
+        prompt = st.text_input("Words to begin with", help="The caption continues these words.")
         if prompt.strip():
             options["prompt"] = prompt.strip()
+            options["prompt_in_caption"] = st.checkbox("Keep these words in the caption", key="keep prompt")
         if len(settings.languages) > 1:
             language = st.selectbox("Language", settings.languages, format_func=lambda code: code or "as the model")
             if language:
