@@ -15,6 +15,7 @@ from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.folders import whole_folder
+from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run
@@ -156,6 +157,7 @@ def _same_checkpoint(name: str, run: Run, folder: Path) -> bool:
 
 
 def _license_of(base: str) -> str:
+    base, _ = hub_name(base)
     from captune.app.models import families
 
     return next((known.license for family in families() for known in family.checkpoints if known.name == base), "")

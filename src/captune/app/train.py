@@ -240,6 +240,7 @@ def _begin(
     run: Run, data: Path, digest: str, model: str, config: TrainConfig, backbone: Backbone, processes: int
 ) -> None:
     """Write down what the run is before its first step."""
+    from captune.engine.identity import revision_of
     from captune.engine.versions import versions
 
     parameters = list(backbone.model.parameters())
@@ -250,6 +251,7 @@ def _begin(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "model": model,
+            "model_revision": revision_of(model),
             "family": backbone.family,
             "data": str(data.resolve()),
             "data_digest": digest,

@@ -15,7 +15,7 @@ from captune.core.runs import Run
 NEW = "new:"
 # What captune saves beside the weights: family, prompt, options of the search.
 CARD = "captune.json"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
 
@@ -45,8 +45,14 @@ def is_pair(name: str) -> bool:
     return "+" in name and not is_new(name) and not os.path.exists(os.path.expanduser(name))
 
 
+def hub_name(name: str) -> tuple[str, str | None]:
+    """Repository and revision (a branch, a tag, a commit) of a Hub id: `org/name@v1.0`; None where it names none."""
+    repository, at, revision = name.partition("@")
+    return (repository, revision) if at and revision else (name, None)
+
+
 def local_folder(name: str) -> Path | None:
-    """The folder that `name` stands for, or None for a Hub id.
+    """The folder that `name` stands for, or None for a Hub id, with a revision (`org/name@v1.0`) or without.
 
     `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
     @checkpoint-100) another one.

@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.exported import Exported, export_folder
 from captune.core.files import read_json
-from captune.core.model_names import CARD, local_folder
+from captune.core.model_names import CARD, hub_name, is_new, is_pair, local_folder
 
 # Weights and what they are read with; a checkpoint's optimizer and history are not the model.
 _PARTS = frozenset((".safetensors", ".bin", ".json", ".txt", ".model", ".jinja", ".onnx", ".data", ".xml"))
@@ -38,13 +38,22 @@ def identity_of(name: str) -> Identity | None:
     return Identity(_digest(_files(folder)), _generation(folder / CARD))
 
 
+def revision_of(name: str) -> str | None:
+    """The commit of a model on the Hub as it lies in the cache; None for any other model."""
+    if is_new(name) or is_pair(name) or export_folder(name) is not None or local_folder(name) is not None:
+        return None
+    found = _on_hub(name)
+    return found.digest.removeprefix("commit ") if found else None
+
+
 def _on_hub(name: str) -> Identity | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json")
+    repository, revision = hub_name(name)
+    config = try_to_load_from_cache(repository, "config.json", revision=revision)
     if not isinstance(config, str):
         return None
-    card = try_to_load_from_cache(name, CARD)
+    card = try_to_load_from_cache(repository, CARD, revision=revision)
     # The folder of a snapshot is named after its commit.
     return Identity(f"commit {Path(config).parent.name}", _generation(Path(card)) if isinstance(card, str) else {})
 

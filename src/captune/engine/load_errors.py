@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.core.model_names import hub_name
 
 _LONGEST = 120
 _OFFLINE = (
@@ -120,7 +121,7 @@ def _fetched_error(name: str, error: Exception) -> CaptuneError:
     offline = missing is None or isinstance(missing, errors.LocalEntryNotFoundError)
     return CaptuneError(
         f"The model {name} is neither a folder here nor can it be fetched from the Hugging Face Hub: {reason(error)}",
-        f"With network: hf download {name}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must not be 1; "
+        f"With network: hf download {_download(name)}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must not be 1; "
         "private models need `hf auth login`)." + (_OFFLINE if offline else ""),
     )
 
@@ -169,3 +170,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _download(name: str) -> str:
+    repository, revision = hub_name(name)
+    return repository if revision is None else f"{repository} --revision {revision}"

@@ -16,7 +16,7 @@ import torch
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
-from captune.core.model_names import is_new, is_pair, local_folder, new_name
+from captune.core.model_names import hub_name, is_new, is_pair, local_folder, new_name
 from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
@@ -121,10 +121,10 @@ def load_part(load: Callable[..., Loaded], name: str) -> Loaded:
     check_torchvision()
     heed_hub_token(os.environ)
     folder = local_folder(name)
-    source: Any = folder if folder is not None else name
+    repository, revision = hub_name(name)
+    source: Any = folder if folder is not None else repository
     _quiet()
-    # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
-    hub = {"local_files_only": True} if folder is None and not _hub_is_reachable() else {}
+    hub = _hub(revision) if folder is None else {}
     try:
         return load(source, **hub)
     except (CaptuneError, MemoryError):
@@ -151,9 +151,9 @@ def pair_backbone(name: str, *, seed: int, image_size: int | None) -> Backbone:
     _quiet()
     vision, _, text = name.partition("+")
     torch.manual_seed(seed)
-    hub = {"local_files_only": True} if not _hub_is_reachable() else {}
     try:
-        return FAMILIES[PAIR].pair(vision, text, image_size=image_size, **hub)
+        parts = [(repository, _hub(revision)) for repository, revision in map(_part_name, (vision, text))]
+        return FAMILIES[PAIR].pair(*parts, image_size=image_size)
     except (CaptuneError, MemoryError):
         raise
     except Exception as error:  # as in load_part
@@ -163,6 +163,18 @@ def pair_backbone(name: str, *, seed: int, image_size: int | None) -> Backbone:
             f"{vision} and {text} cannot be joined: {reason(error)}",
             "Give a vision model (CLIP, SigLIP, ViT, DINOv2) and a GPT-2: folders that hold them, or Hub ids.",
         ) from error
+
+
+def _part_name(name: str) -> tuple[str, str | None]:
+    """A folder as it is, a Hub id and its revision."""
+    return (name, None) if Path(name).expanduser().exists() else hub_name(name)
+
+
+def _hub(revision: str | None) -> dict[str, Any]:
+    """Keywords of `from_pretrained` for the Hub."""
+    found: dict[str, Any] = {} if revision is None else {"revision": revision}
+    # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
+    return found if _hub_is_reachable() else {**found, "local_files_only": True}
 
 
 def _hub_is_reachable() -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from captune.core.model_names import hub_name
 from captune.exporters.card_code import card_code
 
 # What a table of scores shows, in this order; × 100 but for those that have no upper end.
@@ -92,9 +93,10 @@ def card(facts: CardFacts) -> str:
 
 
 def _head(facts: CardFacts) -> str:
+    base, _ = hub_name(facts.base_model)
     known = {
         "license": facts.license,
-        "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
+        "base_model": base if base.count("/") == 1 else "",
         "library_name": "transformers",
         "pipeline_tag": TASKS.get(facts.family, CAPTIONS)[0],
         "language": facts.language,
@@ -133,6 +135,9 @@ def _about(facts: CardFacts) -> str:
 def _use(facts: CardFacts) -> str:
     plain = card_code(facts.family, facts.repo, prompt=facts.prompt, generation=facts.generation, encoder=facts.encoder)
     shown = [f"```python\n{plain}\n```"] if plain else []
+    version = facts.versions.get("transformers")
+    if shown and version:
+        shown.append(f"Written with transformers {version}; other versions may read the folder differently.")
     load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
     if facts.family in TASKS:
         load = f'captune.ask("photo.jpg", "what is it?", model="{facts.repo}")[0].answer'

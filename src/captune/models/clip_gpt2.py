@@ -23,7 +23,7 @@ from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
 from captune.models.stepper import Stepper
 from captune.models.vocabulary import learn_tokenizer
-from captune.models.weights import FP32, Placing, load_weights
+from captune.models.weights import FP32, Placing, drop_unused_quantization, load_weights
 
 SIZES = {
     "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),
@@ -65,20 +65,31 @@ class ClipGpt2(Backbone):
         return cls._whole(model, tokenizer, processor, image_size, cls.read_card(folder))
 
     @classmethod
-    def pair(cls, vision: str, text: str, *, image_size: int | None = None, **hub: Any) -> ClipGpt2:
-        """A vision checkpoint (CLIP, SigLIP, ViT, DINOv2 …) and a GPT-2, joined by new cross-attention."""
+    def pair(
+        cls,
+        vision_part: tuple[str, dict[str, Any]],
+        text_part: tuple[str, dict[str, Any]],
+        *,
+        image_size: int | None = None,
+    ) -> ClipGpt2:
+        """A vision checkpoint (CLIP, SigLIP, ViT, DINOv2 …) and a GPT-2, joined by new cross-attention.
+
+        Each is a folder or Hub id, and the keywords of `from_pretrained` for it.
+        """
         import transformers
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        seeing = AutoConfig.from_pretrained(vision, **hub).model_type
+        (vision, of_vision), (text, of_text) = vision_part, text_part
+        seeing = AutoConfig.from_pretrained(vision, **of_vision).model_type
         loader: Any = getattr(transformers, VISION_CLASSES.get(seeing, "AutoModel"))
         # ViT and DINOv2 would bring a pooler that nothing uses.
         less = {"add_pooling_layer": False} if seeing == "vit" else {}
-        encoder = loader.from_pretrained(vision, dtype=torch.float32, **less, **hub)
-        config: Any = AutoConfig.from_pretrained(text, **hub)
+        encoder = loader.from_pretrained(vision, dtype=torch.float32, **less, **of_vision)
+        config: Any = AutoConfig.from_pretrained(text, **of_text)
+        drop_unused_quantization(config, text, **of_text)
         config.add_cross_attention = config.is_decoder = True
-        decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **hub)
-        tokenizer = load_tokenizer(text, **hub)
+        decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **of_text)
+        tokenizer = load_tokenizer(text, **of_text)
         if tokenizer.eos_token_id is None:
             raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")
         model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
@@ -86,7 +97,7 @@ class ClipGpt2(Backbone):
             tokenizer.pad_token = tokenizer.eos_token
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         _set_tokens(model, start, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        processor = load_processor(vision, **hub)
+        processor = load_processor(vision, **of_vision)
         return cls._whole(model, tokenizer, processor, image_size, {})
 
     @classmethod

@@ -17,6 +17,8 @@ from captune.core.files import read_json
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 HALF = (torch.float16, torch.bfloat16)
+# Names of weights that GPTQ, AWQ and bitsandbytes pack.
+_PACKED = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_format")
 # Layers that some checkpoints leave out and no captioner uses.
 UNUSED = ("pooler",)
 
@@ -72,6 +74,20 @@ def weight_files(source: str | Path, **hub: Any) -> list[Path]:
         parts = sorted(set(read_json(Path(found)).get("weight_map", {}).values()))
         return [Path(cached_file(str(source), part, **hub) or part) for part in parts]
     return []
+
+
+def drop_unused_quantization(config: Any, source: str | Path, **hub: Any) -> None:
+    """Take a quantization out of a configuration whose weights are plain; raises `CaptuneError` where they are not."""
+    if getattr(config, "quantization_config", None) is None:
+        return
+    with opened(weight_files(source, **hub)) as slices:
+        packed = [name for name in slices if name.endswith(_PACKED)]
+    if packed:
+        raise CaptuneError(
+            f"The weights of {source} are quantized ({packed[0]}), and cannot be joined to an image encoder.",
+            "Take the model that was quantized.",
+        )
+    del config.quantization_config
 
 
 def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) -> Any:
