@@ -104,7 +104,7 @@ def test_early_stopping_watches_what_it_is_told_to_and_says_so(
     assert found["reason"] == "early-stopping"
     assert found["details"] == {"metric": "loss", "best": 3.0, "best_step": 1, "best_epoch": 1 / 6, "patience": 2}
     assert "validation loss 3" in found["text"]
-    assert "Early stopping watches the validation loss: 2 validations" in progress.lines[0]
+    assert any("Early stopping watches the validation loss: 2 validations" in line for line in progress.lines)
     assert any(line.startswith("Training ended: early stopping") for line in progress.lines)
     assert "early stopping at epoch" in show(run)
     assert json.loads((run.path / "train_metrics.json").read_text())["ended"] == found

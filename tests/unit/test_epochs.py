@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from captune.app.train_plan import TrainingPlan, foreseen
+from captune.app.train_plan import TrainingPlan, foreseen, most_checkpoints
 from captune.core.config import resolve
 from captune.core.endings import ending_reason, ending_text
 from captune.core.epochs import ChosenEpochs
@@ -95,6 +95,7 @@ def test_the_long_recipe_is_as_its_document_has_it() -> None:
     )
     assert (config.generation.min_new_tokens, config.generation.max_new_tokens) == (0, 50)
     assert foreseen(learn, found) == []
+    assert most_checkpoints(learn) == 2 + 9, "what the disk has to hold besides the best two"
 
 
 def test_an_ending_in_words_for_new_and_old_runs() -> None:

@@ -156,3 +156,11 @@ def test_a_validation_without_a_number_is_never_the_best(rule: str, nothing: Any
 def test_best_scores_are_the_earliest_of_equals() -> None:
     best = best_scores(lines({"loss": 2.0, "bleu_4": 1e-17}, {"loss": 2.0 - 1e-13, "bleu_4": 2e-17}, {"loss": None}))
     assert (best["loss"].step, best["bleu_4"].step) == (10, 10)
+
+
+@pytest.mark.parametrize("rule", ["bleu", "meteor-centric", "pareto", "weighted-composite", "multi-criteria"])
+def test_where_all_scores_are_as_good_as_zero_the_loss_decides(rule: str) -> None:
+    nothing = {"bleu_4": 3e-17, "cider": 0.0, "rouge_l": 1e-5}
+    choice = choose(lines({**nothing, "loss": 3.0}, {**nothing, "loss": 2.0}, {**nothing, "loss": 2.5}), rule)
+    assert choice is not None
+    assert (choice.rule, choice.step) == ("loss", 20)

@@ -14,7 +14,7 @@ from captune.core.endings import ending_reason, ending_text
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
-from captune.engine.selection import RULES, BestScore, best_scores, scores_of
+from captune.engine.selection import RULES, BestScore, best_scores, choose, scores_of
 
 
 @dataclass(frozen=True)
@@ -147,23 +147,21 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
 def _validated(run: Run) -> tuple[ValidatedStep, ...]:
     lines = [line for line in run.history() if scores_of(line)]
     scores = [scores_of(line) for line in lines]
-    measured = [{key.removeprefix("eval_"): value for key, value in line.items()} for line in lines]
     picks: dict[int, list[str]] = {}
-    for name, rule in RULES.items():
-        try:
-            picks.setdefault(rule(measured), []).append(name)
-        except CaptuneError:
-            continue  # a rule over something that this run did not measure picks nothing
+    for name in RULES:
+        choice = choose(lines, name)
+        if choice is not None and choice.rule == name:  # one over nothing that this run measured picks nothing
+            picks.setdefault(choice.step, []).append(name)
     kept = {checkpoint.step: checkpoint.name for checkpoint in run.checkpoints()}
     return tuple(
         ValidatedStep(
             float(line.get("epoch", 0)),
             int(line.get("step", 0)),
             values,
-            tuple(picks.get(index, ())),
+            tuple(picks.get(int(line.get("step", 0)), ())),
             kept.get(int(line.get("step", 0))),
         )
-        for index, (line, values) in enumerate(zip(lines, scores, strict=True))
+        for line, values in zip(lines, scores, strict=True)
     )
 
 

@@ -16,6 +16,7 @@ from captune.app.resuming import keep_changes, resolve_resumed
 from captune.app.running import settle
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.app.train_limits import told
+from captune.app.train_plan import most_checkpoints
 from captune.app.train_start import Start, make_room, this_process
 from captune.core.config import dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
@@ -161,7 +162,7 @@ def _train(
         update_pointers(run, config.train.best_metric)
     processes.wait()  # the run folder is there
     precision = settle(backbone, config.run_on, training=True, processes=processes)
-    progress.say(needs_told(backbone, run.path, config.train.keep_checkpoints))
+    progress.say(needs_told(backbone, run.path, most_checkpoints(config.train)))
     if not processes.first:
         processes.wait()
     cached = pieces.features(backbone, [*training, *validation_records], config, precision, progress)

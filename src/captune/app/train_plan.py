@@ -42,6 +42,12 @@ class TrainingPlan:
         return self.permanent.at(step, self.per_epoch)
 
 
+def most_checkpoints(options: TrainOptions) -> int:
+    """How many stay at once besides the best two; 0: all."""
+    chosen = ChosenEpochs.parse(options.keep_epochs).count(options.epochs)
+    return options.keep_checkpoints and options.keep_checkpoints + chosen
+
+
 def foreseen(options: TrainOptions, plan: TrainingPlan, least: int = 0, lengths: Sequence[int] = ()) -> list[str]:
     """What will not come about as the options say, each as a sentence with the way out.
 

@@ -38,6 +38,11 @@ class ChosenEpochs:
             step == _step(distance * max(1, round(step / (per_epoch * distance))), per_epoch) for distance in self.every
         )
 
+    def count(self, epochs: float) -> int:
+        """How many of them a training of `epochs` reaches."""
+        multiples = (distance * n for distance in self.every for n in range(1, int(epochs / distance) + 1))
+        return len({epoch for epoch in (*self.single, *multiples) if epoch <= epochs})
+
     def beyond(self, epochs: float) -> list[float]:
         """Those that a training of `epochs` does not reach."""
         return [epoch for epoch in (*self.single, *self.every) if epoch > epochs]

@@ -58,6 +58,7 @@ SINGLE = {
     "vqa-accuracy": "vqa_accuracy",
     "loss": "loss",
 }
+OVER_SEVERAL = ("meteor-centric", "weighted-composite", "pareto", "multi-criteria")
 IN_WORDS = {
     "meteor": "METEOR",
     "cider": "CIDEr-D",
@@ -142,7 +143,8 @@ def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
 def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Choice | None:
     """What `rule` chooses among the validations in a run's history, or among those at the `kept` steps.
 
-    The lowest loss where it finds nothing that it weighs up; None where nothing was validated.
+    The lowest loss where it finds nothing that it weighs up, or all of that is as good as zero; None where
+    nothing was validated.
     """
     lines = [line for line in history if "eval_loss" in line and (kept is None or line["step"] in kept)]
     if not lines:
@@ -151,12 +153,20 @@ def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int
         {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")} for line in lines
     ]
     try:
+        if not _says_anything(rule, scores):
+            raise CaptuneError(f"All scores that {rule} weighs up are as good as zero.")
         chosen = RULES[rule](scores)
     except CaptuneError:
         rule = "loss"
         chosen = lowest_loss(scores)
     why = (RULES[rule].__doc__ or "").strip().splitlines()[0]
     return Choice(rule, lines[chosen]["step"], float(lines[chosen].get("epoch") or 0.0), dict(scores[chosen]), why)
+
+
+def _says_anything(rule: str, scores: Sequence[Scores]) -> bool:
+    """Whether any score that a rule of captune's weighs up is above zero; one of another package is left to itself."""
+    names = [SINGLE[rule]] if rule in SINGLE else list(WEIGHTS) if rule in OVER_SEVERAL else []
+    return rule == "loss" or not names or any(without_dust(name, one.get(name)) for one in scores for name in names)
 
 
 def meteor_centric(history: Sequence[Scores]) -> int:
