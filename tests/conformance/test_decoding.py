@@ -211,3 +211,14 @@ def test_rows_of_one_picture_are_drawn_apart(backbone: Backbone, memory: torch.T
     (captions,) = generate(backbone, memory[:1], options)
     assert len({caption.text for caption in captions}) > 1
     assert generate(backbone, memory[:1], options) == [captions]
+
+
+def test_without_a_seed_every_call_draws_anew(backbone: Backbone, memory: torch.Tensor) -> None:
+    options = GenerationOptions(num_beams=1, num_captions=8, sample=True, max_new_tokens=6)
+    assert generate(backbone, memory[:1], options) != generate(backbone, memory[:1], options)
+
+
+def test_a_seed_leaves_the_source_of_chance_as_it_was(backbone: Backbone, memory: torch.Tensor) -> None:
+    before = torch.random.get_rng_state()
+    generate(backbone, memory[:1], GenerationOptions(num_beams=1, sample=True, sample_seed=1, max_new_tokens=6))
+    assert torch.equal(before, torch.random.get_rng_state())

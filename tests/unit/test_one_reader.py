@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,3 +213,19 @@ def test_embedded_images_keep_their_names(folder: Path) -> None:
     assert (record.id, record.references) == ("a.jpg", ("A.", "Aa."))
     assert read_results(str(path), "references").texts == {"a.jpg": ["A.", "Aa."]}
     assert read_results(str(path), "captions").texts == {"a.jpg": ["x"]}
+
+
+def test_letters_and_their_accents_are_composed(tmp_path: Path) -> None:
+    """Korean as macOS spells it in parts is the Korean that models write."""
+    whole = {"a.jpg": ["개가 잔디 위를 달린다."], "b.jpg": ["Ein Mädchen läuft."]}
+    parts = {name: [unicodedata.normalize("NFD", text) for text in texts] for name, texts in whole.items()}
+    file = tmp_path / "captions.csv"
+    file.write_text(table(parts, ",", "image,caption"), encoding="utf-8")
+    for name in whole:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    _, records = read_source(file)
+    assert {record.image.name: list(record.references) for record in records} == whole
+    assert read_results(str(file), side="references").texts == whole
+    lines = tmp_path / "captions.txt"
+    lines.write_text("".join(f"{text}\n" for texts in parts.values() for text in texts), encoding="utf-8")
+    assert list(read_results(str(lines)).texts.values()) == list(whole.values())

@@ -20,7 +20,7 @@ from captune.data.formats import promised, read_rows, recognised
 from captune.data.formats.columns import ID, IMAGE, plain_name
 from captune.data.formats.places import is_image_name
 from captune.data.formats.rows import Row, Side
-from captune.data.formats.text import check_file, first_line, read_text
+from captune.data.formats.text import caption_text, check_file, first_line, read_text
 from captune.data.patterns import is_pattern
 from captune.data.source import Problem
 
@@ -105,7 +105,7 @@ def _by_image(rows: Iterable[Row], source: str, format: str, problems: list[Prob
         if row.rejected:
             found.rejected[key] = found.rejected.get(key, 0) + row.rejected
         if row.captions:
-            found.texts.setdefault(key, []).extend(row.captions)
+            found.texts.setdefault(key, []).extend(map(caption_text, row.captions))
     return found
 
 
@@ -130,7 +130,8 @@ def _lines(path: Path, source: str, side: Side) -> Results:
     _check_no_names(lines, source, side)
     found = Results(source, "text, a line for each image", numbered=True)
     for number, line in enumerate(lines, start=1):
-        found.texts[str(number)] = line.split("\t") if side == "references" else [line]
+        texts = line.split("\t") if side == "references" else [line]
+        found.texts[str(number)] = list(map(caption_text, texts))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,11 +145,12 @@ def parse_json(text: str) -> Any:
 
 
 def caption_text(text: str) -> str:
-    """A caption as one line: outer white space and line breaks go, nothing else changes.
+    """A caption as one line: outer white space and line breaks go, nothing that a reader sees changes.
 
-    Halves of a character, which JSON can spell but no file can hold, become "?".
+    Letters and their accents are composed (NFC), so that equal text is equal. Halves of a character, which JSON can
+    spell but no file can hold, become "?".
     """
     text = text.strip()
     if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
     return " ".join(text.split()) if "\n" in text or "\r" in text else text

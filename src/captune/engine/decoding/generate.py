@@ -43,10 +43,11 @@ def generate(
     autocast = torch.autocast(
         memory.device.type, enabled=stepper is None and torch.is_autocast_enabled(memory.device.type)
     )
-    # Only a search that draws touches the source of chance: all threads share it.
+    # A search with a seed leaves the source of chance as it was, for all threads share it; one without draws on.
+    seeded = options.sample and options.sample_seed is not None
     cards = [memory.device] if memory.is_cuda else []
-    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=cards, enabled=options.sample):
-        if options.sample and options.sample_seed is not None:
+    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=cards, enabled=seeded):
+        if seeded:
             torch.manual_seed(options.sample_seed)
         # Rows of one search have prompts of one length; `transformers` gets the same prompt for all.
         kinds = [len(prefix) if stepper else tuple(prefix) for prefix in prefixes]
