@@ -228,4 +228,4 @@ def test_letters_and_their_accents_are_composed(tmp_path: Path) -> None:
     assert read_results(str(file), side="references").texts == whole
     lines = tmp_path / "captions.txt"
     lines.write_text("".join(f"{text}\n" for texts in parts.values() for text in texts), encoding="utf-8")
-    assert list(read_results(str(lines)).texts.values()) == list(whole.values())
+    assert list(read_results(str(lines), side="captions").texts.values()) == list(whole.values())
