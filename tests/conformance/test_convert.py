@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.model_names import local_folder
+from captune.engine.state_dicts import read_states
 from captune.models import FAMILIES
 
 
@@ -158,15 +161,40 @@ def test_what_cannot_become_a_model_is_told(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"garbage" * 40, b"version https://git-lfs.github.com/spec/v1\noid", b"PK\3\4x"]
+    "content",
+    [
+        b"",
+        b"garbage" * 40,
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        b"PK\3\4x",
+        b"\0" * 8,
+        b"\x80\x02X\xff\xff",
+        b"\x80\x02]q\x00K\x01a.",
+        b"<!DOCTYPE html><html>Sign in</html>",
+    ],
 )
 def test_what_is_no_file_of_weights_is_told(
     content: bytes, blip: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     for name in ("x.pt", "x.safetensors"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CaptuneError, match=r"x\.(pt|safetensors) is (no|a pointer)"):
+        with pytest.raises(CaptuneError, match=r"x\.(pt|safetensors) is (no|a pointer|a web page|empty)"):
             captune.convert(tmp_path / name, str(blip[0]), tmp_path / "out")
+
+
+def test_bytes_changed_anywhere_are_told(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(2), "a.bias": torch.ones(3)}, tmp_path / "x.pt")
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    drawn = random.Random(0)
+    for name in ("x.pt", "old.pt"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(150):
+            changed = bytearray(whole[: drawn.randrange(1, len(whole) + 1)])
+            for _ in range(3):
+                changed[drawn.randrange(min(len(changed), 300))] = drawn.randrange(256)
+            (tmp_path / "y.pt").write_bytes(changed)
+            with suppress(CaptuneError):  # and nothing else
+                read_states(tmp_path / "y.pt")
 
 
 def test_a_model_without_a_tokenizer_is_none_to_be_like(tmp_path: Path) -> None:

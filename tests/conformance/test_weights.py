@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -190,3 +191,38 @@ def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_pat
     heard = Heard()
     train(tiny_data, "new:blip-tiny", tmp_path / "run", max_steps=1, progress=heard)
     assert any("of memory" in line and "of disk" in line for line in heard.lines), heard.lines
+
+
+def quantized(folder: Path, kind: torch.dtype, method: str | None) -> None:
+    """Weights as an 8-bit tool leaves them, their scales left out; `method` as config.json names it."""
+    state = load_file(folder / "model.safetensors")
+    for name in [name for name, value in state.items() if value.ndim == 2][:2]:
+        scale = state[name].abs().max() / 100
+        state[name] = (state[name] / scale).to(kind)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if method:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8])
+@pytest.mark.parametrize("method", [None, "not-known"])
+def test_quantized_weights_that_nothing_reads_are_no_other_values(
+    saved: Path, kind: torch.dtype, method: str | None
+) -> None:
+    quantized(saved, kind, method)
+    for placing in (Placing(), Placing(torch.bfloat16)):
+        with pytest.raises(CaptuneError, match=r"are quantized \(.* is (F8_E4M3|I8)\)") as caught:
+            load_backbone(str(saved), placing=placing)
+        assert (method or "config.json") in caught.value.message
+        assert "the model that was quantized" in caught.value.hint
+
+
+def test_plain_weights_load_whatever_quantization_their_configuration_names(tmp_path: Path) -> None:
+    FAMILIES["blip"].tiny().save(tmp_path / "model")
+    plain = load_backbone(str(tmp_path / "model")).model.state_dict()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "not-known"}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    loaded = load_backbone(str(tmp_path / "model")).model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in plain.items())

@@ -14,6 +14,7 @@ from captune.cli.main import load
 from captune.core.config import leaves, resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import UsageError
+from captune.core.suggestions import about_variables
 from captune.core.verb_options import CONFIGS
 
 
@@ -66,3 +67,30 @@ def test_pushing_while_it_trains_takes_the_repository_of_the_environment(tmp_pat
     with pytest.raises(UsageError, match="'nonsense' is not a repository"):
         captune.train("d", "new:blip-tiny", tmp_path / "run", push_to="auto", environment={"HF_REPO_NAME": "nonsense"})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CAPTUNE_LR", "CAPTUNE_LEARNING_RATE"),
+        ("CAPTUNE_BATCHSIZE", "CAPTUNE_BATCH_SIZE"),
+        ("CAPTUNE_TRACEBAK", "CAPTUNE_TRACEBACK"),
+        ("CAPTUNE_EPOCH", "CAPTUNE_EPOCHS"),
+    ],
+)
+def test_a_misspelled_variable_is_told(name: str, meant: str) -> None:
+    assert about_variables({name: "1"}) == [f"The environment variable {name} is not read. Did you mean '{meant}'?"]
+    assert about_variables({name: ""}) == []
+
+
+def test_variables_that_are_read_or_somebodys_own_are_no_mistakes() -> None:
+    given = [
+        "CAPTUNE_EPOCHS",
+        "CAPTUNE_MODEL",
+        "CAPTUNE_PORT",
+        "CAPTUNE_CPUS",
+        "CAPTUNE_TEST_DATA",
+        "CAPTUN_LR",
+        "HOME",
+    ]
+    assert about_variables(dict.fromkeys(given, "1")) == []

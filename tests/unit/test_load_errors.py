@@ -66,6 +66,26 @@ def test_models_inside_a_folder_are_listed(tmp_path: Path) -> None:
     assert str(tmp_path / "all" / "a") in caught.value.hint
 
 
+def test_models_that_are_still_to_be_made_are_no_folders() -> None:
+    for name, told in (("new:blip-tiny", "without training"), ("a/vision+b/text", "has not learned to look")):
+        with pytest.raises(UsageError, match=told) as caught:
+            local_folder(name)
+        assert "captune train --model" in caught.value.hint
+
+
+def test_a_folder_of_nearly_that_name_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "long").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("./runs/lon", str(tmp_path / "runs" / "lnog")):
+        with pytest.raises(CaptuneError, match="There is no model folder") as caught:
+            local_folder(name)
+        assert "Did you mean" in caught.value.hint
+        assert "runs/long'?" in caught.value.hint
+    assert local_folder("runs/lon") is None  # may be a Hub id: what could not be fetched is told with the folder
+    assert load_error("runs/lon@last", None, OSError("no network")).hint.startswith("Did you mean 'runs/long'?")
+    assert load_error("org/name", None, OSError("no network")).hint.startswith("With network")
+
+
 def test_names_that_no_file_system_takes_and_addresses() -> None:
     assert local_folder("x" * 256) is None  # not a folder: the Hub says what it thinks of the name
     for name in ("a\0b", "m/gone.pth", "/" + "x" * 5000):
@@ -139,7 +159,19 @@ def test_quantized_weights_and_code_of_ones_own(tmp_path: Path, method: str | No
     error = load_error(str(made), made, ValueError("contains custom code which must be executed"))
     assert "trust_remote_code" in error.message
     error = load_error(str(made), made, AttributeError("'list' object has no attribute 'get'"))
+    assert "do not load here: one of its files does not hold what it should" in error.message
+    (made / "config.json").write_text("{}")
+    error = load_error(str(made), made, AttributeError("'list' object has no attribute 'get'"))
     assert "cannot be loaded: one of its files does not hold what it should" in error.message
+
+
+@pytest.mark.parametrize("quantization", ["fp8", {"bits": 4}, {"quant_method": "spqr"}])
+@pytest.mark.parametrize("error", [RuntimeError("GPU is required"), ValueError("no `quant_method`")])
+def test_quantized_weights_that_fail_in_another_way(tmp_path: Path, quantization: object, error: Exception) -> None:
+    made = Path(folder(tmp_path, config__json=json.dumps({"quantization_config": quantization})))
+    told = load_error(str(made), made, error)
+    assert "are quantized (" in told.message
+    assert "model that was quantized" in told.hint
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import sys
+from itertools import pairwise
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from captune.core.aliases import names_of
+from captune.core.aliases import ANSWERS, names_of, plain
 from captune.core.errors import UsageError
 from captune.core.suggestions import about_option
 
@@ -41,6 +42,7 @@ class VerbCommand(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)  # click empties the list
         try:
             return super().parse_args(ctx, args)
         except NoSuchOption as error:
@@ -50,6 +52,24 @@ class VerbCommand(TyperCommand):
             raise UsageError(
                 f"{ctx.command_path} has no option {error.option_name}.", f"{hint} Try '{ctx.command_path} --help'."
             ) from None
+        except ClickException as error:
+            error.ctx = error.ctx or ctx  # which verb's help to name
+            answer = _answer(given)
+            if answer is None:
+                raise
+            raise UsageError(message_of(error), f"{answer} Try '{ctx.command_path} --help'.") from None
+
+
+def message_of(error: Any) -> str:
+    """An error of click in words, without those of the library that checked the value."""
+    return str(error.format_message()).replace("Value error, ", "")
+
+
+def _answer(args: list[str]) -> str | None:
+    """What to do instead of another tool's name with a value that is another thing here: `--eval-strategy epoch`."""
+    pairs = [*pairwise(args), *(arg.partition("=")[::2] for arg in args)]
+    keys = (f"{plain(name)}={value}" for name, value in pairs if name.startswith("--"))
+    return next((ANSWERS[key] for key in keys if key in ANSWERS), None)
 
 
 def _spellings(name: str) -> list[str]:

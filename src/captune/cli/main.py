@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.cli.commands import ClickException
+from captune.cli.commands import ClickException, message_of
 from captune.core.environment import heed_hub_token
 from captune.core.errors import (
     EXIT_FAILURE,
@@ -26,7 +26,7 @@ from captune.core.errors import (
     needing_torch,
 )
 from captune.core.machine import machine_error
-from captune.core.suggestions import about_verb
+from captune.core.suggestions import about_variables, about_verb
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in VERBS:
+            for warning in about_variables(os.environ):
+                _note(f"warning: {warning}")
             self.commands[args[0]] = load(args[0])
         elif args and not args[0].startswith("-"):
             raise UsageError(f"No such command '{args[0]}'.", f"{about_verb(args[0], VERBS)} Try 'captune --help'.")
@@ -151,7 +153,7 @@ def run(arguments: Sequence[str]) -> int:
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
-        _error(error.format_message().replace("Value error, ", ""), f"Try '{ctx.command_path} --help'." if ctx else "")
+        _error(message_of(error), f"Try '{ctx.command_path} --help'." if ctx else "")
         return int(error.exit_code)
     except typer.Abort:
         return EXIT_INTERRUPTED

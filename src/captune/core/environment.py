@@ -15,6 +15,9 @@ class Variable:
     meaning: str
 
 
+OWN = "CAPTUNE_"
+# Read by compose.yaml, not by captune.
+OF_COMPOSE = ("CAPTUNE_BIND", "CAPTUNE_CPUS", "CAPTUNE_MODELS_DIR", "CAPTUNE_PORT", "CAPTUNE_RAM")
 ALL = "every verb"
 HUB = "every verb that reaches the Hugging Face Hub"
 VARIABLES = (

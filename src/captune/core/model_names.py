@@ -11,6 +11,7 @@ from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.exported import export_folder
 from captune.core.model_folders import file_error, folder_error, is_weights_name
 from captune.core.runs import Run
+from captune.core.suggestions import nearest, question
 
 NEW = "new:"
 # What captune saves beside the weights: family, prompt, options of the search.
@@ -55,8 +56,12 @@ def local_folder(name: str) -> Path | None:
     """The folder that `name` stands for, or None for a Hub id, with a revision (`org/name@v1.0`) or without.
 
     `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
-    @checkpoint-100) another one.
+    @checkpoint-100) another one. Raises `CaptuneError` for what is no model here, and none that the Hub may have.
     """
+    if is_new(name):
+        raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
+    if is_pair(name):
+        raise UsageError(f"{name} has not learned to look yet.", "Train it first: captune train --model VISION+TEXT.")
     if export_folder(name) is not None:
         raise CaptuneError(
             f"{name} is an export: it captions, but holds no model that could be taught, explained or pushed.",
@@ -85,5 +90,18 @@ def local_folder(name: str) -> Path | None:
     if is_weights_name(name):
         raise CaptuneError(f"There is no file {name}.", "Check the path; a model is a folder, or a Hub id.")
     if os.path.exists(path) or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
-        raise CaptuneError(f"There is no model folder {name}.", "Check the path, or give a Hub id such as org/name.")
+        meant = did_you_mean_beside(name)
+        hint = "Check the path, or give a Hub id such as org/name."
+        raise CaptuneError(f"There is no model folder {name}.", f"{meant} {hint}" if meant else hint)
     return None
+
+
+def did_you_mean_beside(name: str) -> str:
+    """'Did you mean 'runs/first'?' where a folder has a name like the one that is not there; else empty."""
+    path = Path(os.path.expanduser(name.partition("@")[0]))
+    try:
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir()]
+    except (OSError, ValueError):
+        return ""
+    near = nearest(path.name, beside)
+    return question(str(path.parent / one) for one in near) if near else ""

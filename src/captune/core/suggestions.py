@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from captune.core.aliases import ALIASES, ANSWERS, VERBS_ELSEWHERE, canonical, plain
+from captune.core.environment import OF_COMPOSE, OWN, VARIABLES
 
 # More names than this are a wall of text: only the nearest are shown then.
 LISTED = 30
@@ -96,6 +97,28 @@ def about_verb(name: str, verbs: Iterable[str]) -> str:
     verbs = list(verbs)
     here = VERBS_ELSEWHERE.get(plain(name))
     return f"captune calls it '{here}'." if here in verbs else did_you_mean(name, verbs)
+
+
+def about_variables(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with variables that look like one of captune's and are none: nothing would come of them."""
+    known = {one.name for one in VARIABLES} | set(OF_COMPOSE)
+    strange = [name for name, value in environment.items() if name.startswith(OWN) and value and name not in known]
+    if not strange:
+        return []
+    from captune.core.config import leaves
+    from captune.core.verb_options import CONFIGS
+
+    options = {name for config in CONFIGS.values() for name in leaves(config)}
+    known |= {f"{OWN}{name.upper()}" for name in options}
+    stems = {name.removeprefix(OWN).lower() for name in known if name.startswith(OWN)}
+    found = []
+    for name in sorted(set(strange) - known):
+        own = canonical(name.removeprefix(OWN), options)
+        near = [own] if own else nearest(name.removeprefix(OWN), stems)
+        if near:  # others are somebody's own
+            meant = question(f"{OWN}{one.upper()}" for one in near)
+            found.append(f"The environment variable {name} is not read. {meant}")
+    return found
 
 
 def _takers(options: Iterable[str], besides: str) -> tuple[str, list[str]] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.model_names import hub_name
+from captune.core.model_names import did_you_mean_beside, hub_name
 
 _LONGEST = 120
 _OFFLINE = (
@@ -33,17 +33,16 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
             f"Its owner can change that: chmod -R a+rX {folder}",
         )
     message = f"The model in {folder} cannot be loaded: {reason(error)}"
+    if "custom code" in str(error) or "trust_remote_code" in str(error):
+        return _own_code_error(str(folder))
     quantized = _quantized(folder)
-    if quantized and isinstance(error, ImportError):
+    if quantized:
         return CaptuneError(
-            f"The weights in {folder} are quantized ({quantized}), and loading them needs more than is here: "
-            f"{reason(error)}",
+            f"The weights in {folder} are quantized ({quantized}), and do not load here: {reason(error)}",
             "Name the model that was quantized; on an NVIDIA card --quantize 4bit makes its weights as small.",
         )
     if isinstance(error, ImportError):
         return CaptuneError(message, "Install what it needs, or choose another model.")
-    if "custom code" in str(error) or "trust_remote_code" in str(error):
-        return _own_code_error(str(folder))
     return CaptuneError(message, "Some file is missing, cut off or of another model; save or download it again.")
 
 
@@ -118,11 +117,13 @@ def _fetched_error(name: str, error: Exception) -> CaptuneError:
             "Its files are missing, cut off or of another kind of model than captune knows (captune models).",
         )
     missing = next((cause for cause in _causes(error) if isinstance(cause, errors.EntryNotFoundError)), None)
+    beside = did_you_mean_beside(name)
+    meant = f"{beside}\n" if beside else ""
     offline = missing is None or isinstance(missing, errors.LocalEntryNotFoundError)
     return CaptuneError(
         f"The model {name} is neither a folder here nor can it be fetched from the Hugging Face Hub: {reason(error)}",
-        f"With network: hf download {_download(name)}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must not be 1; "
-        "private models need `hf auth login`)." + (_OFFLINE if offline else ""),
+        f"{meant}With network: hf download {_download(name)}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must "
+        "not be 1; private models need `hf auth login`)." + (_OFFLINE if offline else ""),
     )
 
 
@@ -161,8 +162,9 @@ def _quantized(folder: Path) -> str:
     """How the weights of a folder are quantized, as its configuration says; empty where they are not."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-        return str(config.get("quant_method") or "in a way that is not named")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        named = config.get("quant_method") if isinstance(config, dict) else config
+        return str(named or "in a way that is not named") if config else ""
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

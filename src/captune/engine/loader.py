@@ -16,7 +16,7 @@ import torch
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
-from captune.core.model_names import hub_name, is_new, is_pair, local_folder, new_name
+from captune.core.model_names import hub_name, local_folder, new_name
 from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
@@ -58,11 +58,6 @@ def load_backbone(
     `placing` is for families that are `placed`; the others load in fp32. Raises `CaptuneError`
     where the model is not there, cannot be fetched, is broken, or is of no known family.
     """
-    if is_new(name):
-        raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
-    if is_pair(name):
-        raise UsageError(f"{name} has not learned to look yet.", "Train it first: captune train --model VISION+TEXT.")
-
     bits = _bits(quantize)
 
     def load(source: Any, **hub: Any) -> Backbone:

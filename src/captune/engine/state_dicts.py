@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,21 @@ _RESAVE = (
     "Where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pt'); "
     "or of the file, if you trust it: "
     "torch.save(torch.load(FILE, weights_only=False)['model_state_dict'], 'weights.pt')"
+)
+# How files of torch.save begin: an archive, or a pickle of protocol 2 or later.
+_BEGINNINGS = (b"PK", b"\x80")
+# What torch raises for bytes that are no whole file.
+_OF_BROKEN_FILES = (
+    SafetensorError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
 )
 
 
@@ -72,17 +88,31 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with open(path, "rb") as file:
-            if file.read(40).startswith(b"version https://git-lfs"):
-                raise CaptuneError(f"{path} is a pointer of Git LFS, not the file.", "Fetch it: git lfs pull")
+        _check_beginning(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise CaptuneError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from None
     except pickle.UnpicklingError as error:
         raise _unsafe(path, str(error)) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CaptuneError(f"{path} is no whole file of weights: {first}", "Copy or save it again.") from None
+    except _OF_BROKEN_FILES as error:
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # Without where in torch it was noticed, and its guesses why.
+        first = re.sub(r"^\[enforce fail.*?\] \. ", "", told).partition(". ")[0].rstrip(".")
+        raise CaptuneError(f"{path} is no whole file of weights: {first}.", "Copy or save it again.") from None
+
+
+def _check_beginning(path: Path) -> None:
+    """Raises `CaptuneError` for what begins like no file of torch.save: a page, a text, an archive of another tool."""
+    with open(path, "rb") as file:
+        head = file.read(40)
+    if head.startswith(b"version https://git-lfs"):
+        raise CaptuneError(f"{path} is a pointer of Git LFS, not the file.", "Fetch it: git lfs pull")
+    if not head:
+        raise CaptuneError(f"{path} is empty.", "Copy or save it again.")
+    if not head.startswith(_BEGINNINGS):
+        page = head.lstrip().lower().startswith((b"<!doctype", b"<html"))
+        what = "is a web page, not the file" if page else "is no file of torch.save"
+        raise CaptuneError(f"{path} {what}.", "Copy or save it again." if not page else "Download it again.")
 
 
 def _unsafe(path: Path, told: str) -> CaptuneError:

@@ -94,7 +94,8 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
     """A model of the class `kind` (of `transformers`) with the weights of a folder or Hub id.
 
     Values are read once and kept in the type of `placing` alone: where that is another than the file's, they are
-    not mapped into memory, where both would stand. Raises `CaptuneError` where weights are missing.
+    not mapped into memory, where both would stand. Raises `CaptuneError` where weights are missing or quantized in
+    a way that nothing here reads.
     """
     typed = _precise(kind, placing) if placing.precise else kind
     options: dict[str, Any] = {"dtype": placing.dtype, "output_loading_info": True}
@@ -110,6 +111,8 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
         _read_generation(model, source, hub)
     model.__class__ = kind
     _check_whole(told["missing_keys"], source)
+    if not hasattr(model, "is_quantized"):  # what a quantizer of transformers has read is right
+        _check_plain(model.config, weight_files(source, **hub), source)
     return model
 
 
@@ -147,3 +150,19 @@ def _check_whole(missing: Any, source: str | Path) -> None:
             f"{source} lacks {len(names)} of its model's weights ({shown}); they would be random.",
             "Some file is missing, cut off or of another model; save or download it again.",
         )
+
+
+def _check_plain(config: Any, files: list[Path], source: str | Path) -> None:
+    """Raises `CaptuneError` for quantized weights without what quantized them: their bare values mean nothing."""
+    with opened(files) as slices:
+        named = ((name, one.get_dtype()) for name, one in slices.items() if name.endswith((".weight", ".bias")))
+        name, dtype = next(((name, dtype) for name, dtype in named if dtype not in TYPES), ("", ""))
+    if not name:
+        return
+    quantization = getattr(config, "quantization_config", None)
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    how = f"by '{method}', which transformers does not know" if method else "and config.json does not say how"
+    raise CaptuneError(
+        f"The weights in {source} are quantized ({name} is {dtype}), {how}; they would be read as other values.",
+        "Name the model that was quantized; on an NVIDIA card --quantize 4bit makes its weights as small.",
+    )
