@@ -221,6 +221,39 @@ def test_sidecars(here: Path) -> None:
     assert Path("out/pics/003.txt").read_text() == "a picture of something that is green\n"
 
 
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_corrected_shards_are_not_thrown_away_unasked(here: Path, format: str) -> None:
+    job(format=format)
+    job(format=format, restart=True)
+    shard = Path(f"out/captions-00001.{format}")
+    shard.write_bytes(shard.read_bytes().replace(b"green", b"by hand"))
+    corrected = shard.read_bytes()
+    for _ in range(2):
+        with pytest.raises(CaptuneError, match=shard.name) as refused:
+            job(format=format, restart=True)
+        assert "--existing replace" in refused.value.hint
+        assert shard.read_bytes() == corrected
+        job(format=format, retry_failed=True)  # the rest of its rows stay, and are known as a person's
+        corrected = shard.read_bytes()
+        assert b"by hand" in corrected
+    job(format=format, restart=True, existing="replace")
+    assert b"by hand" not in shard.read_bytes()
+
+
+def test_tars_of_a_person_stay(here: Path, loaded: list[FakeCaptioner]) -> None:
+    theirs = Path("out/captions-00001.tar")
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"by hand")
+    with pytest.raises(CaptuneError, match=theirs.name) as refused:
+        job(format="tar")
+    assert "--existing replace" in refused.value.hint
+    assert theirs.read_bytes() == b"by hand"
+    assert not loaded
+    job(format="tar", existing="replace")
+    assert theirs.read_bytes() != b"by hand"
+    job(format="tar", restart=True)  # captune's own
+
+
 def test_corrected_sidecars_outlive_a_new_start(here: Path) -> None:
     job(format="sidecar")
     corrected = [Path(f"out/pics/{number:03}.txt") for number in (0, 5)]

@@ -74,9 +74,28 @@ def test_subtitles_and_tables(captune: Typed, here: Path) -> None:
     assert (here / "one.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n\n00:00:00.000 --> ")
     many = ("good.mp4", "whole.mkv")
     captune("video", *many, "--model", "model", "--format", "srt", "--out", "subtitles", *SHORT, folder=here)
-    assert sorted(path.name for path in (here / "subtitles").iterdir()) == ["good.srt", "whole.srt"]
+    assert sorted(path.name for path in (here / "subtitles").glob("*.*t")) == ["good.srt", "whole.srt"]
     wrong = captune("video", *many, "--model", "model", "--format", "srt", *SHORT, folder=here, code=2)
     assert "--out DIR" in wrong.stderr
+
+
+def test_corrected_subtitles_stay(captune: Typed, here: Path) -> None:
+    def watch(*more: str, code: int = 0) -> str:
+        return captune(
+            "video", "good.mp4", "--model", "model", "--every", "5", *SHORT, *more, folder=here, code=code
+        ).stderr
+
+    for out, path in (("mine.srt", "mine.srt"), ("mine/", "mine/good.srt")):
+        where, several = ("--format", "srt", "--out", out), out.endswith("/")
+        watch(*where)
+        watch(*where)  # captune's own are written again
+        (here / path).write_text("1\n00:00:00,000 --> 00:00:01,000\nby hand\n", encoding="utf-8")
+        assert "--existing replace" in watch(*where, code=0 if several else 1)
+        assert "by hand" in (here / path).read_text(encoding="utf-8")
+        watch(*where, "--existing", "replace")
+        assert "by hand" not in (here / path).read_text(encoding="utf-8")
+    captune("video", "gone.mp4", "--model", "model", "--out", "no.txt", *SHORT, folder=here, code=1)
+    assert not (here / "no.txt").exists()
 
 
 def test_even_intervals(captune: Typed, here: Path) -> None:

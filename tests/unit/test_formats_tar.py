@@ -46,7 +46,15 @@ def test_webdataset_shards(tmp_path: Path) -> None:
     assert contents == [jpeg(1), jpeg(2, "PNG"), jpeg(3), jpeg(5)]
     assert len({record.image.name for record in found}) == 4  # type: ignore[union-attr]
     assert [problem.where for problem in problems] == [f"train-000.tar, sample 000{n}" for n in (4, 5, 6)]
-    assert len(records(tmp_path / "{train,val}-{000..001}.tar")[1]) == 4
+    assert len(records(tmp_path / "{train,val}-{000..000}.tar")[1]) == 4
+    for pattern, said in (
+        ("{train,val}-{000..001}.tar", "2 of the 4 files .* are missing: .*train-001.tar, .*val-001.tar"),
+        ("train-{000..009}.tar", "9 of the 10 .*train-003.tar and 6 more"),
+        ("{train,test}-*.tar", r"1 of the 2 .*test-\*.tar"),
+        ("{test,dev}-{000..001}.tar", "No file matches"),
+    ):
+        with pytest.raises(CaptuneError, match=said):
+            records(tmp_path / pattern)
     assert len(records(tmp_path / "val-000.tar")[1]) == 1
 
 

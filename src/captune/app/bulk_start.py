@@ -98,6 +98,8 @@ def begun(asked: Asked, progress: Progress) -> Iterator[Job]:
         stack.enter_context(_part_lock(asked))
         options = asked.resolved.values.job
         if options.restart:
+            if asked.existing != "replace":
+                _check_written(asked.store)
             _clear(asked.store)
         names = asked.store.names()
         if not options.resume and MANIFEST in names:
@@ -112,7 +114,7 @@ def begun(asked: Asked, progress: Progress) -> Iterator[Job]:
             elif any(is_shard(name) for name in names):
                 raise CaptuneError(
                     f"{asked.store.place} holds captions, but no job that made them.",
-                    "Take another --out, or throw them away with --restart.",
+                    "Take another --out, or throw them away with --restart --existing replace.",
                 )
             with waiting(asked.store, "start", progress):
                 if MANIFEST not in asked.store.names():
@@ -233,6 +235,17 @@ def _part_lock(asked: Asked) -> Iterator[None]:
             f"Another run is at work on the job in {asked.store.place}: {held.message}",
             "Wait for it, or end it first. Parts of one job (--part 1/8, 2/8 …) may run at once.",
         ) from None
+
+
+def _check_written(store: Store) -> None:
+    """Raise `CaptuneError` where a person wrote or corrected captions that a new job would throw away."""
+    changed = store.not_written(name for name in store.names() if is_shard(name))
+    if changed:
+        several = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
+        raise CaptuneError(
+            f"{store.place} holds captions that captune did not write, or that were changed since: {several}.",
+            "Take another --out, copy them elsewhere first, or throw them away too: --restart --existing replace.",
+        )
 
 
 def _clear(store: Store) -> None:

@@ -14,6 +14,9 @@ class VideoOptions(Options):
     """How a film becomes scenes, and scenes become lines."""
 
     format: Literal["text", "json", "srt", "vtt"] = option("text", "What is written: a table, JSON, or subtitles.")
+    existing: Literal["keep", "replace"] = option(
+        "keep", "Files in --out that captune did not write, or that were corrected since: keep or replace them."
+    )
     every: float = option(0.0, "A caption every so many seconds instead of one for each scene; 0: scenes.", ge=0)
     scene_threshold: float = option(
         0.06, "How different frames of two scenes are at least; less finds more.", gt=0, lt=1

@@ -38,18 +38,22 @@ def video(
     code is 3 (1 if nothing could be captioned).
     """
     from captune.app.video import video as watch
-    from captune.core.files import write_text
     from captune.data.film_captions import FORMS, SUBTITLES, FilmCaptions
+    from captune.data.writers.existing import Existing
+    from captune.data.writers.whole_file import WholeFiles
     from captune.data.writers.writer import encodable, is_folder
 
     progress = TerminalProgress(quiet=quiet)
     told = chosen.sources
-    format = resolve(
+    options = resolve(
         VideoConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
-    ).values.video.format
+    ).values.video
+    format, files = options.format, WholeFiles(Existing(options.existing))
     out = None if out == "-" else out
     folder = Path(out) if out is not None and is_folder(Path(out)) else None
     stream, written = live_stdout(), set[str]()
+    if out is not None and (folder is None or format not in SUBTITLES):
+        files.check(Path(out) if folder is None else _place(folder, "captions", format))
 
     def put(name: str, done: list[FilmCaptions]) -> None:
         text = encodable(FORMS[format](done), "utf-8" if out else stream.encoding)
@@ -57,12 +61,13 @@ def video(
             stream.write(text)
             stream.flush()
         elif folder is None:
-            write_text(out, text)
+            files.write(Path(out), text)
         else:
             while name in written:
                 name += "-2"
             written.add(name)
-            write_text(folder / f"{name}.{'txt' if format == 'text' else format}", text)
+            if not files.write(path := _place(folder, name, format), text):
+                progress.warn(f"{path} was kept: captune did not write it, or it was changed (--existing replace).")
 
     done: list[FilmCaptions] = []
     for film in watch(
@@ -79,12 +84,17 @@ def video(
         elif format == "text" and out is None:
             note(film.film)
             put("", [film])
-    if format == "json" or (format == "text" and out is not None):
+    if format == "json" or (format == "text" and out is not None and any(film.scenes for film in done)):
         put("captions", done)
     bad = sum(film.status == "error" for film in done)
     if bad:
         progress.warn(f"{bad} of {len(done)} films could not be captioned, or not whole.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if any(film.scenes for film in done) else EXIT_FAILURE)
+
+
+def _place(folder: Path, name: str, format: str) -> Path:
+    """The file of a folder that captions go to."""
+    return folder / f"{name}.{'txt' if format == 'text' else format}"
 
 
 app = verb(video, VideoConfig, sources=("config", "sets"))

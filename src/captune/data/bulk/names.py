@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 JOB = "_job"
 MANIFEST = f"{JOB}/manifest.json"
 PIECES = f"{JOB}/pieces.jsonl"
 FAILURES = f"{JOB}/failures.jsonl"
 DUPLICATES = f"{JOB}/duplicates.jsonl"
 REPORT = f"{JOB}/report.json"
+# Digests of the files of captions that captune wrote: one that is not in it is a person's.
+WRITTEN = f"{JOB}/written"
+_RESULT = re.compile(r"captions-\d{5,}\.(jsonl|csv|parquet|tar)")
+
+
+def is_result(name: str) -> bool:
+    """Whether a file of a job's folder holds captions, by its name."""
+    return _RESULT.fullmatch(name) is not None
 
 
 def looks_name(number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
@@ -71,6 +72,9 @@ class RemoteStore:
                 if not self._at_once:
                     with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
                         self._fs.rm_file(mine)
+
+    def not_written(self, names: Iterable[str]) -> list[str]:
+        return []  # it would mean to fetch every file
 
     def delete(self, name: str) -> None:
         with explained(self._address(name)):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +14,9 @@ from typing import Protocol
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running
 from captune.core.names import fitted
-from captune.data.bulk.names import JOB
+from captune.data.bulk.names import JOB, WRITTEN, is_result
 from captune.data.bulk.remote import is_remote
+from captune.data.writers.existing import Ledger, digest, digest_of_file
 
 _PART = ".part"
 
@@ -39,6 +40,9 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
+
+    def not_written(self, names: Iterable[str]) -> list[str]:
+        """Which of these files captune did not write, or somebody changed since; none where that cannot be known."""
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold a name within a block; raises `Held` where another process holds it."""
@@ -102,6 +106,9 @@ class LocalStore:
                     file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            # A file that a person had a part in stays known as such, whatever captune changes in it.
+            if is_result(name) and not self.not_written([name]):
+                Ledger(self.folder / WRITTEN).add([digest(name, digest_of_file(temporary))])
             os.replace(temporary, target)
             _sync(target.parent)
         except OSError as error:
@@ -109,6 +116,11 @@ class LocalStore:
         finally:
             with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
                 temporary.unlink()
+
+    def not_written(self, names: Iterable[str]) -> list[str]:
+        ledger = Ledger(self.folder / WRITTEN)
+        there = [name for name in names if (self.folder / name).is_file()]
+        return [name for name in there if not ledger.has(name, digest_of_file(self.folder / name))]
 
     def delete(self, name: str) -> None:
         try:

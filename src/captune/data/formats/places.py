@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
+from captune.core.errors import UsageError
 from captune.data.patterns import expand, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
@@ -75,8 +76,7 @@ def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], 
 def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
     if is_pattern(str(source)):
-        names = [name for pattern in expand(str(source)) for name in matches(pattern)]
-        return [Path(name) for name in names if name.lower().endswith(endings)]
+        return [Path(name) for name in _all_of(str(source)) if name.lower().endswith(endings)]
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
     for folders in ([source], [source / name for name in listing(source)[1]]):
@@ -84,6 +84,21 @@ def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
         if found:
             return found
     return []
+
+
+def _all_of(pattern: str) -> list[str]:
+    """The files of a pattern; raises `UsageError` where some that its braces name are missing."""
+    found = {name: matches(name) for name in expand(pattern)}
+    missing = [name for name, files in found.items() if not files]
+    if not missing:
+        return [file for files in found.values() for file in files]
+    several = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
+    raise UsageError(
+        f"{len(missing):,} of the {len(found):,} files of {pattern} are missing: {several}."
+        if len(missing) < len(found)
+        else f"No file matches {pattern}.",
+        "Check the folder and the numbers, or name what is there with a pattern such as '*.tar'.",
+    )
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.data.caption_files import row_of
-from captune.data.writers.existing import Existing, Ledger, digest
+from captune.data.writers.existing import Existing, Ledger, digest, digest_of_file
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import one_line
 
@@ -72,11 +71,6 @@ class StandingRows:
         # A file with a person's rows in it is never captune's as a whole.
         whole = [] if self._joined else [digest(self._path.name, digest_of_file(made))]
         self._ledger.add([*self._digests, *whole])
-
-
-def digest_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_empty(path: Path) -> bool:

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from captune.core.errors import UsageError
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.bulk.names import is_result
 from captune.data.bulk.pieces import SHARD_SIZE, Piece
 from captune.data.bulk.store import open_store
 from captune.data.bulk.tar_shards import publish_tar
 from captune.data.writers.alt_text import check_source
+from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import needs_file
 
@@ -22,7 +24,8 @@ class TarWriter:
     A job keeps the samples of input tars together with all their other members. A failed picture has no `key.txt`.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
+        self.existing = existing or Existing()
         if out is None:
             raise needs_file("A tar", "captions/")
         if out.is_file() or out.suffix == ".tar":
@@ -31,7 +34,19 @@ class TarWriter:
         self._held: list[CaptionRow] = []
         self._count = 0
 
+    def check(self) -> None:
+        """Raise `CaptuneError` where a tar stands that captune did not write, before anything is captioned."""
+        if self.existing.mode == "replace":
+            return
+        tars = (name for name in self._store.names() if is_result(name) and name.endswith(".tar"))
+        if changed := self._store.not_written(tars):
+            raise CaptuneError(
+                f"{self._store.place} holds a {changed[0]} that captune did not write, or that was changed since.",
+                "Take another --out, or overwrite it: --existing replace",
+            )
+
     def __enter__(self) -> Self:
+        self.check()
         return self
 
     def write(self, row: CaptionRow) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from captune.core.files import atomic_write
+from captune.data.bulk.names import WRITTEN
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
 from captune.data.writers.existing import LEDGER, Existing
@@ -66,7 +67,7 @@ class UploadedWriter:
         """Put what was written in its place, digests before what they speak of, and make room."""
         store = open_store(self._parent)
         for path in sorted(self._folder.rglob("*"), key=lambda path: (path.name != LEDGER, path)):
-            if not path.is_file():
+            if not path.is_file() or path == self._folder / WRITTEN:
                 continue
             if self._fetched.get(path) != path.read_bytes():
                 store.publish(path.relative_to(self._folder).as_posix(), path)
