@@ -15,7 +15,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.data.bulk.manifest import Inputs, Listing, Manifest
-from captune.data.bulk.names import JOB, MANIFEST, REPORT
+from captune.data.bulk.names import JOB, MANIFEST, REPORT, WRITTEN
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
 from captune.data.bulk.store import Held, Store
@@ -251,6 +251,7 @@ def _check_written(store: Store) -> None:
 def _clear(store: Store) -> None:
     """Throw a job away: the manifest last, so that what is left is always a job."""
     names = [name for name in store.names() if is_shard(name) or name.startswith(f"{JOB}/")]
-    names = [name for name in names if not name.endswith(".lock")]
+    # The digests stay: tars that a job ended in are not thrown away with it.
+    names = [name for name in names if not name.endswith(".lock") and name != WRITTEN]
     for name in sorted(names, key=lambda name: (name == MANIFEST, name != REPORT, name)):
         store.delete(name)

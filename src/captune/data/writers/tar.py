@@ -59,7 +59,10 @@ class TarWriter:
 
     def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
         """Write a tar of a piece of the input, with a row for each of its pictures, in order."""
-        publish_tar(self._store, f"captions-{self._count:05d}.tar", rows, piece)
+        name = f"captions-{self._count:05d}.tar"
+        if self.existing.mode == "replace" and self._store.not_written([name]):
+            self._store.delete(name)  # what takes its place is captune's alone
+        publish_tar(self._store, name, rows, piece)
         self._count += 1
 
     def __exit__(
