@@ -75,7 +75,9 @@ def test_evaluation_is_that_of_one_process(runs: tuple[Run, Run], tiny_data: Pat
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize("options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst"}, {"lora": "r=2"}])
+@pytest.mark.parametrize(
+    "options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst", "scst_guard": 1}, {"lora": "r=2"}]
+)
 def test_other_ways_to_train_work_together(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
     done = captune(*flags(tiny_data, tmp_path / "run", 4, **options), processes=2)
     assert done.returncode == 0, done.stderr
