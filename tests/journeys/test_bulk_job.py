@@ -345,7 +345,7 @@ def test_a_full_disk(here: Path) -> None:
     )
     tests = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, timeout=120, check=False)
-    assert "CaptuneError: Cannot write out/_job/looks-00000.bin: File too large" in done.stderr
+    assert "DiskFull: Cannot write out/_job/looks-00000.bin: the file is larger than" in done.stderr
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1600
     assert job().whole
     assert rows() == rows("whole")

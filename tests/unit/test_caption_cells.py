@@ -53,6 +53,39 @@ def test_what_is_no_caption_says_so(value: Any, several: bool, reason: str) -> N
 
 
 @pytest.mark.parametrize(
+    "value",
+    [["red"] * 10, ["no", "dunno", "?"], '["a", "b", "c", "d"]', ["红", "红色", "蓝", "红"], [{"answer": "2"}] * 4],
+)
+@pytest.mark.parametrize("key", ["answers", "references", "direct_answers", "answer", "ground_truth", "captions"])
+def test_each_text_beside_a_question_is_an_answer(key: str, value: Any) -> None:
+    row = {"image_path": "a.jpg", "question": "what ?", key: value}
+    columns = find_columns(row)
+    assert columns is not None
+    assert (columns.captions, columns.question) == ((key,), "question")
+    assert len(columns.texts(row)) == (10 if len(value) == 10 else 3 if "dunno" in value else 4)
+
+
+def test_a_question_with_answers_of_a_model_and_of_people() -> None:
+    for names, references, captions in (
+        ("image question answer prediction", "answer", "prediction"),
+        ("image question answer references", "references", "answer"),
+        ("image question references models", "references", "models"),
+    ):
+        for side, wanted in (("references", references), ("captions", captions)):
+            columns = find_columns(names.split(), side=side)  # type: ignore[arg-type]
+            assert columns is not None
+            assert (columns.captions, columns.unclear) == ((wanted,), "")
+
+
+def test_without_its_question_a_list_of_words_stays_open() -> None:
+    row = {"image": "a.jpg", "question": None, "answers": ["a", "red", "square", "on"]}
+    columns = find_columns(row)
+    assert columns is not None
+    with pytest.raises(NotText, match="4 single words"):
+        columns.texts(row)
+
+
+@pytest.mark.parametrize(
     ("names", "references", "captions"),
     [
         ("image reference prediction", "reference", "prediction"),
@@ -85,6 +118,7 @@ def test_each_side_has_its_column(names: str, references: str, captions: str) ->
         ("image reference ground_truth", "references", "'reference' and 'ground_truth'"),
         ("image prediction", "references", "'prediction' names what a model wrote"),
         ("image reference", "captions", "'reference' names references"),
+        ("image question reference", "captions", "'reference' names references"),
     ],
 )
 def test_what_is_open_names_the_columns(names: str, side: Any, told: str) -> None:

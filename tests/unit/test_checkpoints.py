@@ -78,7 +78,7 @@ def test_the_mark_and_the_history_too(tmp_path: Path) -> None:
         write_checkpoint(run, 2, 0.5, config_of_nothing, more)
     assert "no earlier checkpoint" in caught.value.hint
     assert run.checkpoints() == []
-    with small_disk(), pytest.raises(DiskFull, match=r"history\.jsonl .*free there"):
+    with small_disk(), pytest.raises(DiskFull, match=r"history\.jsonl: .* larger than .*free there"):
         append_history(run, more)
     assert run.history() == []
 

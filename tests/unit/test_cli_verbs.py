@@ -161,9 +161,9 @@ def test_models_side_by_side(says: Says, measured: dict[str, Any]) -> None:
     code, out, err = says("evaluate", "runs/x", "--data", "d", "--against", "base", "--limit-images", "3")
     assert code == 0
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert lines["cider"] == ["50.0", "25.0", "+25.0"]
-    assert lines["bleu_4"] == ["25.0", "30.0", "-5.0"]
-    assert lines["perplexity"] == ["12.50", "20.00", "-7.50"]
+    assert lines["cider"] == ["50.0", "25.0", "+25.0", "(+100.0", "%)"]
+    assert lines["bleu_4"] == ["25.0", "30.0", "-5.0", "(-16.7", "%)"]
+    assert lines["perplexity"] == ["12.50", "20.00", "-7.50", "(-37.5", "%)"]
     assert "Scores x 100" in err
     assert (measured["split"], measured["against"], measured["limit_images"]) == ("test", ("base",), 3)
 

@@ -11,6 +11,7 @@ from captune.core.files import atomic_write, disk_error, read_json, write_json, 
 from captune.core.folders import whole_folder
 from captune.core.names import LONGEST, fitted
 from captune.data.alt_text.files import write_copy
+from captune.data.writers.existing import Existing
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
 def test_copies_with_alt_text_and_what_lies_beside_them_fit(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"GIF89a" if name.endswith("gif") else b"no picture")
     for _ in range(2):  # the second takes the caption into what the first wrote
-        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog") is not None
+        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog", Existing()) is not None
     copy, beside = sorted(os.listdir(tmp_path / "out"), key=lambda one: one.endswith(".xmp"))
     assert copy == name
     assert beside.endswith(".xmp")

@@ -20,6 +20,7 @@ from captune.data.images import ImageError, open_image
 from captune.data.prepared import read_split
 from captune.data.signatures import is_heif, suffix_of
 from captune.data.stored import stored
+from captune.data.writers.existing import Existing
 from sources import tar, write
 
 pillow_heif = pytest.importorskip("pillow_heif")
@@ -176,7 +177,7 @@ def test_it_has_its_own_ending() -> None:
 def test_a_caption_lies_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "photo.heic"
     path.write_bytes(before := heic(drawn()))
-    assert write_in_place(str(path), "a white corner") is not None
+    assert write_in_place(str(path), "a white corner", Existing()) is not None
     assert path.read_bytes() == before
     assert "a white corner" in (tmp_path / "photo.heic.xmp").read_text()
 

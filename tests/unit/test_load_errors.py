@@ -107,6 +107,10 @@ def test_new_names() -> None:
         ("new:blip-huge", "no size 'huge' of blip", "new:blip-base"),
         ("new:clip-gpt-tiny", "no new model", "Did you mean 'new:clip-gpt2-tiny'"),
         ("new:BLIP-Tiny", "no new model", "Did you mean 'new:blip-tiny'"),
+        ("new:blip2-tiny-t5", "no new model", "Did you mean 'new:blip-2-tiny-t5'"),
+        ("new:shout-tiny", "no model family 'shout'", "once that package is installed"),
+        ("new:loud-shout-tiny-t5", "no model family 'loud-shout'", "Known: blip, blip-2, clip-gpt2."),
+        ("new:shout", "no model family 'shout'", "Known: blip"),
         ("new:", "no new model", "new:blip-tiny"),
     ):
         with pytest.raises(UsageError, match=told) as caught:

@@ -12,6 +12,7 @@ import pytest
 from captune.cli.main import run
 from captune.core.disk import DiskFull, free_space, in_bytes, is_disk_full
 from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
 from captune.core.machine import machine_error
 from captune.core.memory import OutOfMemory, is_out_of_memory
 
@@ -82,6 +83,18 @@ def test_a_path_that_the_system_refuses_is_named_and_a_bug_is_not() -> None:
     assert "xxx…: File name too long" in found.message
     assert machine_error(KeyError("x")) is None
     assert machine_error(OSError("something")) is None
+
+
+def test_a_limit_on_files_is_not_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    limit, full = (disk_error(OSError(code, os.strerror(code)), path) for code in (errno.EFBIG, errno.ENOSPC))
+    assert isinstance(limit, DiskFull)
+    assert "larger than" in limit.message
+    assert "ulimit" in limit.hint
+    assert "disk is full" in full.message
+    found = machine_error(OSError(errno.EFBIG, "File too large", str(path)))
+    assert found is not None
+    assert found.message.startswith(f"Cannot write {path}: the file is larger than")
 
 
 def test_room_in_words(tmp_path: Path) -> None:

@@ -32,6 +32,19 @@ def is_disk_full(error: BaseException) -> bool:
     return any(words in said for words in _WORDS)
 
 
+def disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull:
+    """What to tell where `is_disk_full`: no room at `path`, or a file larger than may be written there."""
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return DiskFull(
+            f"Cannot write {path}: the file is larger than this user or this file system may write "
+            f"({free_space(path)}).",
+            "Raise the limit (ulimit -f), or choose a place on another file system, and run the command again.",
+        )
+    return DiskFull(
+        f"The disk is full: cannot write {path} ({free_space(path)}).", "Free some space and run the command again."
+    )
+
+
 def free_bytes(path: str | os.PathLike[str]) -> int | None:
     """Bytes that may still be written where `path` is or will be; None where that cannot be told."""
     here = Path(os.path.abspath(path))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from captune.core.disk import DiskFull, free_space, is_disk_full
+from captune.core.disk import disk_full, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.names import fitted
 
@@ -63,9 +63,7 @@ def _resolved(target: Path) -> Path:
 def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     """What a failed write means and what to do about it."""
     if is_disk_full(error):
-        return DiskFull(
-            f"The disk is full: cannot write {path} ({free_space(path)}).", "Free some space and run the command again."
-        )
+        return disk_full(error, path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CaptuneError(
             f"No permission to write {path}.", "Choose another output folder, or change its permissions."

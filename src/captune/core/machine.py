@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captune.core.disk import DiskFull, free_space, is_disk_full
+from captune.core.disk import DiskFull, disk_full, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.files import shortened
 from captune.core.memory import is_out_of_memory, memory_error
@@ -19,8 +19,10 @@ def machine_error(error: BaseException) -> CaptuneError | None:
         found: CaptuneError = memory_error(error, "for this", LESS_MEMORY)
     elif is_disk_full(error):
         name = getattr(error, "filename", None)
-        place = f": cannot write {shortened(str(name))} ({free_space(str(name))})" if name else f" ({error})"
-        found = DiskFull(f"The disk is full{place}.", "Free some space and run the command again.")
+        if name:
+            found = disk_full(error, str(name))
+        else:
+            found = DiskFull(f"The disk is full ({error}).", "Free some space and run the command again.")
     elif isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         name = shortened(str(error.filename))
         found = CaptuneError(f"{name}: {error.strerror}.", "Check that path, its permissions and the disk it is on.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
@@ -37,8 +37,21 @@ def new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
         raise UsageError(f"{name} names no size.", f"There are: {', '.join(known[asked])}.")
     if family:
         raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(name, known[family]))
+    ends = sorted({end for listed in sizes.values() for end in listed if asked.lower().endswith(f"-{end}")}, key=len)
+    given = (asked[: -len(ends[-1]) - 1] if ends else asked.rpartition("-")[0]) or asked
+    if given and not nearest(given, sizes):
+        raise no_family(given, sizes)
     names = [each for listed in known.values() for each in listed]
     raise UsageError(f"There is no new model '{name}'.", did_you_mean(name.lower(), names))
+
+
+def no_family(family: str, known: Iterable[str], whose: str = "") -> UsageError:
+    """The error for a family that nothing installed brings; `whose` is the model that needs it."""
+    needed = f", which {whose} needs" if whose else ""
+    return UsageError(
+        f"There is no model family '{family}' here{needed}.",
+        f"Known: {', '.join(sorted(known))}. A family of another package is here once that package is installed.",
+    )
 
 
 def is_pair(name: str) -> bool:

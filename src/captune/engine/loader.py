@@ -16,7 +16,7 @@ import torch
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
-from captune.core.model_names import hub_name, local_folder, new_name
+from captune.core.model_names import hub_name, local_folder, new_name, no_family
 from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
@@ -194,6 +194,8 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     from transformers import AutoConfig
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
+    if kind is not None and kind not in FAMILIES:
+        raise no_family(kind, FAMILIES, str(source))
     if kind is None:
         config = AutoConfig.from_pretrained(str(source), **hub)
         names = (*(config.architectures or ()), config.model_type)

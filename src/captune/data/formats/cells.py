@@ -22,17 +22,18 @@ class NotText(ValueError):
     """A value that holds no captions; the message goes on after the name of its column."""
 
 
-def texts_in(value: Any, *, several: bool) -> list[str]:
+def texts_in(value: Any, *, several: bool, answers: bool = False) -> list[str]:
     """The captions of a cell, none for an empty one.
 
     `several` says that its column is one of lists (`captions`). A list of single words elsewhere is one sentence's
-    tokens. Raises `NotText` for what is neither text nor list, and for a list of which it is open what it means.
+    tokens; with `answers` (to a question) every text is one answer. Raises `NotText` for what is neither text nor
+    list, and for a list of which it is open what it means.
     """
     if value is None or value != value:  # NaN, as pandas writes what is missing
         return []
     if isinstance(value, str):
         parsed = _parsed(value)
-        return [value] if parsed is None else texts_in(parsed, several=several)
+        return [value] if parsed is None else texts_in(parsed, several=several, answers=answers)
     if isinstance(value, Mapping):
         return _of_mapping(value)
     if hasattr(value, "tolist"):
@@ -41,7 +42,7 @@ def texts_in(value: Any, *, several: bool) -> list[str]:
         raise NotText(f"is {_shown(value)}, not text")
     items = [item for item in value if item is not None]
     if items and all(isinstance(item, str) for item in items):
-        return _of_strings(items, several)
+        return items if answers else _of_strings(items, several)
     if items and all(isinstance(item, int | float) for item in items):
         raise NotText(f"is a list of numbers ({_shown(value)}): token ids must be decoded to text")
     if items and all(isinstance(item, Mapping) and _turn(item) for item in items):
@@ -49,7 +50,7 @@ def texts_in(value: Any, *, several: bool) -> list[str]:
     lists = [item for item in items if isinstance(item, list | tuple) and _are_words(item)]
     if any(len(item) >= _FEW for item in lists):  # sentences in tokens, a short one among them too
         items = [" ".join(item) if item in lists else item for item in items]
-    return [text for item in items for text in texts_in(item, several=False)]
+    return [text for item in items for text in texts_in(item, several=False, answers=answers)]
 
 
 def _are_words(items: Sequence[Any]) -> bool:

@@ -108,13 +108,15 @@ class Columns:
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The captions of a row. Raises `NotText` with the reason where there is something else."""
         found: list[str] = []
+        answers = self.question_of(row) != ""
         for column in self.captions:
             value = row.get(column)
             try:
                 if column == MODELS and isinstance(value, Mapping) and value:
                     value = next(iter(value.values()))
                 tokens = plain_name(column).endswith("tokens")
-                found += texts_in({"tokens": value} if tokens and value else value, several=self.several)
+                cell = {"tokens": value} if tokens and value else value
+                found += texts_in(cell, several=self.several, answers=answers)
             except NotText as error:
                 raise NotText(f"'{column}' {error}") from None
         return found
@@ -187,23 +189,14 @@ def find_columns(names: Iterable[str], *, image: str | None = None, side: Side =
     flags = tuple(plain[key] for key in REJECTED if key in plain), tuple(plain[key] for key in ACCEPTED if key in plain)
     split = _first(plain, SPLIT)
     question = _first(plain, QUESTION)
-    taken = {picture, name, split}
-    if question is not None:
-        answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
-        predicted = _texts(plain, taken, "captions") if side == "captions" else None
-        if predicted is not None and not predicted.unclear and predicted.kind == "predicted":
-            told, several = predicted.columns, predicted.several
-        elif answers or answer:
-            told, several = (str(answers or answer),), answers is not None
-        else:
-            return None
-        id = _first(plain, ("question_id", *ID))
-        return Columns(picture, told, several, split, id, name, question, *flags, status, by_id)
-    texts = _texts(plain, taken, side)
+    taken = {picture, name, split, question}
+    texts = _texts(plain, taken, side) if question is None else _answers(plain, taken, side)
     if texts is None:
         return None
+    if question is not None:
+        id = _first(plain, ("question_id", *ID))
     return Columns(
-        picture, texts.columns, texts.several, split, id, name, None, *flags, status, by_id, unclear=texts.unclear
+        picture, texts.columns, texts.several, split, id, name, question, *flags, status, by_id, unclear=texts.unclear
     )
 
 
@@ -258,6 +251,17 @@ def _texts(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Tex
             unclear = f"'{first}' names {what}, and no column of {side_s} is known; call that one 'caption'"
             return _Texts(other, (first,), False, unclear)
     return None
+
+
+def _answers(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Texts | None:
+    """The columns of the answers to a question: those that name the wanted side before answers and captions."""
+    texts = _texts(plain, taken, side)
+    wanted = "true" if side == "references" else "predicted"
+    if texts is not None and texts.kind == wanted and not texts.unclear:
+        return texts
+    answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
+    found = answers or answer
+    return _Texts("caption", (found,), answers is not None) if found else texts
 
 
 def _kind(base: str) -> str | None:
