@@ -79,7 +79,7 @@ class GenerationOptions(Options):
     temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied; turns --sample on.", gt=0, le=10)
     top_k: int = option(50, "Draw among this many tokens; 0: all; turns --sample on.", ge=0)
     top_p: float = option(1.0, "Draw among the tokens that hold this much probability; turns --sample on.", gt=0, le=1)
-    sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0)
+    sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0, le=2**64 - 1)
     num_captions: int = option(
         1, "Captions for each picture: the best of at least as many beams, or samples.", ge=1, le=64
     )

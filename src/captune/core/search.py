@@ -10,6 +10,8 @@ from captune.core.options import GenerationOptions
 
 # Temperatures of `variations`: a safe caption, then braver ones.
 FIRST, RISE = 0.6, 0.3
+# Below this temperature nothing but the likeliest token is drawn; scores divided by less would overflow.
+LEAST = 1e-4
 # Where a prompt wants its question.
 QUESTION = "{question}"
 
@@ -27,7 +29,8 @@ def settled(options: GenerationOptions) -> GenerationOptions:
         )
     if options.variations:
         return options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
-    if not options.sample and options.num_captions > options.num_beams:
+    drawn_alone = options.sample and options.num_beams == 1  # samples of one picture know nothing of each other
+    if not drawn_alone and options.num_captions > options.num_beams:
         return options.model_copy(update={"num_beams": options.num_captions})
     return options
 
@@ -66,10 +69,10 @@ def rows_of(options: GenerationOptions) -> int:
 
 
 def temperatures(options: GenerationOptions, rows: int) -> list[float]:
-    """The temperature of each of `rows` captions of a picture."""
+    """The temperature of each of `rows` captions of a picture, none below `LEAST`."""
     if options.variations:
-        return [options.temperature * (FIRST + RISE * step) for step in range(options.variations)]
-    return [options.temperature] * rows
+        return [max(LEAST, options.temperature * (FIRST + RISE * step)) for step in range(options.variations)]
+    return [max(LEAST, options.temperature)] * rows
 
 
 def with_prompt(prompt: str, words: Sequence[int], tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
