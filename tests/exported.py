@@ -15,7 +15,7 @@ EXPORTABLE = ("blip", "clip-gpt2", "git")
 
 def saved_model(family: str, folder: Path) -> Path:
     """A lively tiny model of a family, saved."""
-    torch.manual_seed(0)
+    torch.manual_seed(10)
     made: Backbone = FAMILIES[family].tiny()
     made.model.eval()
     with torch.no_grad():

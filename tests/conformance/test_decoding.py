@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=sorted(set(LIVELY) - {"blip-2", "blip-vqa"}))
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    torch.manual_seed(3)
+    torch.manual_seed(10)
     made: Backbone = FAMILIES[request.param].tiny()
     made.model.eval()
     with torch.no_grad():

@@ -117,14 +117,14 @@ def test_capfilt_keeps_what_the_matcher_finds_true(
 ) -> None:
     captioner = tmp_path / "run"
     captune.train(
-        tiny_data, "new:blip-tiny", captioner, max_steps=30, batch_size=6, learning_rate=5e-3, validation_images=0,
+        tiny_data, "new:blip-tiny", captioner, max_steps=60, batch_size=6, learning_rate=5e-3, validation_images=0,
         trackers=("none",), environment={},
     )  # fmt: skip
     monkeypatch.setattr(
         BlipMatcher, "probability", lambda self, patches, texts: torch.tensor([float("red" in text) for text in texts])
     )
     done = captune.capfilt(
-        tiny_data, tmp_path / "clean", model=str(captioner), matcher=matcher, max_new_tokens=8, environment={}
+        tiny_data, tmp_path / "clean", model=str(captioner), matcher=matcher, max_new_tokens=2, environment={}
     )
     rows = [json.loads(line) for line in (tmp_path / "clean" / "captions.jsonl").read_text().splitlines()]
     dropped = [json.loads(line) for line in (tmp_path / "clean" / "report" / "dropped.jsonl").read_text().splitlines()]
