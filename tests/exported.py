@@ -11,11 +11,13 @@ from captune.models.backbone import Backbone
 from lively import LIVELY
 
 EXPORTABLE = ("blip", "clip-gpt2", "git")
+# Of models that end their captions, and whose best tokens are never so near each other that rounding decides.
+SEEDS = {"blip": 10, "clip-gpt2": 4, "git": 10}
 
 
 def saved_model(family: str, folder: Path) -> Path:
     """A lively tiny model of a family, saved."""
-    torch.manual_seed(10)
+    torch.manual_seed(SEEDS[family])
     made: Backbone = FAMILIES[family].tiny()
     made.model.eval()
     with torch.no_grad():
