@@ -287,6 +287,7 @@ def test_no_state_has_a_serious_axe_finding(
         choose_model(name)
     page.get_by_test_id("stSidebar").get_by_text("mine: blip").wait_for()
     page.get_by_text("3 variations").click()
+    page.wait_for_timeout(500)  # a click into a redraw can be lost
     page.get_by_text("Attention maps", exact=True).click()
     page.get_by_test_id("stSidebar").get_by_role("combobox").click()
     page.get_by_role("option", name="de", exact=True).click()
