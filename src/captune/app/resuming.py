@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from captune.core.config import Resolved, dump, resolve
@@ -65,6 +66,23 @@ def resolve_resumed(
         changed[name] = new
     _check_step(run, saved.values, changed)
     return resolve(TrainConfig, file=run.path / CONFIG, flags=changed)
+
+
+def check_same_start(run: Run, model: str, digest: str) -> None:
+    """Raises `UsageError` where a run would go on with another model or other data than it began with."""
+    manifest = run.manifest()
+    began = str(manifest.get("model", model))
+    both = Path(model).expanduser(), Path(began).expanduser()
+    if model != began and both[0].resolve() != both[1].resolve():
+        raise UsageError(
+            f"--model: the run {run.path} began with {began}, not {model}; it must go on as it began.",
+            "Leave --model out, or start a new run with another --out.",
+        )
+    if manifest.get("data_digest", digest) != digest:
+        raise UsageError(
+            f"--data: the run {run.path} began with other data than are there now (began: {manifest.get('data')}).",
+            "Name the folder with the data it began with, or start a new run with another --out.",
+        )
 
 
 def _check_step(run: Run, saved: TrainConfig, changed: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app import train_pieces as pieces
-from captune.app.resuming import keep_changes, resolve_resumed
+from captune.app.resuming import check_same_start, keep_changes, resolve_resumed
 from captune.app.running import settle
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.app.train_limits import told
@@ -135,6 +135,8 @@ def _train(
     checkpoint = last_whole(run)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
+    if checkpoint is not None:
+        check_same_start(run, model, prepared.digest)
     backbone = pieces.build_backbone(
         # Adapters go on the model that the run began with; they are loaded with the rest of the state.
         str(checkpoint.path) if checkpoint and config.model.lora is None else model,
