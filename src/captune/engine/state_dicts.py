@@ -161,7 +161,7 @@ def match(states: list[StateDict], wanted: Mapping[str, Any]) -> Matched:
         plain = {_unwrapped(name): value for name, value in state.tensors.items()}
         for taken in _prefixes(plain):
             for put in _prefixes(wanted) if not taken else [""]:
-                renamed = {put + name.removeprefix(taken): value for name, value in plain.items()}
+                renamed = {_known(put + name.removeprefix(taken), wanted): value for name, value in plain.items()}
                 count = sum(name in wanted for name in renamed)
                 if best is None or count > best.count:
                     best = Matched(state, renamed, count, taken, put)
@@ -171,6 +171,12 @@ def match(states: list[StateDict], wanted: Mapping[str, Any]) -> Matched:
 
 def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _known(name: str, wanted: Mapping[str, Any]) -> str:
+    """A name as the model has it: files say `vision_model` in a CLIP or SigLIP where `transformers` 5 does not."""
+    short = name.replace("encoder.vision_model.", "encoder.", 1)
+    return short if name not in wanted and short in wanted else name
 
 
 def _prefixes(names: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,8 @@ import yaml
 from captune.core.model_names import hub_name
 from captune.exporters.card_code import card_code
 
+# Versions of transformers with which tools/open-with opened folders of every family and found captune's captions.
+OPENED_WITH = ("4.46.3", "4.57.6", "5.23.0")
 # What a table of scores shows, in this order; × 100 but for those that have no upper end.
 SHOWN = {
     "bleu_1": "BLEU-1",
@@ -135,9 +137,10 @@ def _about(facts: CardFacts) -> str:
 def _use(facts: CardFacts) -> str:
     plain = card_code(facts.family, facts.repo, prompt=facts.prompt, generation=facts.generation, encoder=facts.encoder)
     shown = [f"```python\n{plain}\n```"] if plain else []
-    version = facts.versions.get("transformers")
-    if shown and version:
-        shown.append(f"Written with transformers {version}; other versions may read the folder differently.")
+    if shown:
+        shown.append(
+            f"Tested with transformers {', '.join(OPENED_WITH)}; other versions may read the folder differently."
+        )
     load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
     if facts.family in TASKS:
         load = f'captune.ask("photo.jpg", "what is it?", model="{facts.repo}")[0].answer'

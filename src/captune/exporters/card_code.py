@@ -93,8 +93,8 @@ print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).str
 def _blip2(repo: str, prompt: str, search: str, *, encoder: bool) -> str:
     words = f"*tokenizer({prompt!r}, add_special_tokens=False).input_ids"
     read = f"{words}, text.eos_token_id" if encoder else f"text.bos_token_id, {words}"
-    # With an encoder the first token is the one that the decoder starts from.
-    shown = "found[0, 1:]" if encoder else "found[0, given.shape[1] :]"
+    # With an encoder the first token is the one that the decoder starts from; 4.46 gives the new tokens behind one.
+    behind = "1" if encoder else "given.shape[1] if found[0, 0] == given[0, 0] else 1"
     return f"""import torch
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
@@ -111,4 +111,5 @@ found = model.generate(
     pixel_values=pixels, input_ids=given, attention_mask=torch.ones_like(given), eos_token_id=text.eos_token_id,
     pad_token_id=text.pad_token_id, {search},
 )
-print(tokenizer.decode({shown}, skip_special_tokens=True).strip())"""
+behind = {behind}
+print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""

@@ -17,6 +17,7 @@ from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.core.search import asking, keywords
+from captune.models.earlier import readable_by_earlier
 from captune.models.eye import Eye
 from captune.models.frozen import Shared, save_apart
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
@@ -211,6 +212,7 @@ class Backbone(ABC):
             save_apart(whole.model, frozen, folder, whole._save_model, shared)
         else:
             whole._save_model(folder)
+        readable_by_earlier(folder)
         if self.lora is not None:
             save_adapter(self, folder / ADAPTER)
             card["lora"] = asdict(self.lora)

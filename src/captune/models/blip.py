@@ -34,6 +34,8 @@ SIZES = {
     "base": Size(384, 16, (768, 12, 12), (768, 12, 12), 0.1),
     "large": Size(384, 16, (1024, 24, 16), (768, 12, 12), 0.1),
 }
+# The same values as the word embeddings, which 4.46 does not use for it by itself: it is saved as well, as published.
+OUTPUT = "text_decoder.cls.predictions.decoder.weight"
 
 
 class Blip(Backbone):
@@ -147,7 +149,10 @@ class Blip(Backbone):
         from transformers import BlipProcessor
 
         self.set_generation_config(self.model.generation_config)
-        self.model.save_pretrained(folder, **weights)
+        state = dict(weights.pop("state_dict", None) or self.model.state_dict())
+        if OUTPUT in state:
+            state[OUTPUT] = state[OUTPUT].clone()
+        self.model.save_pretrained(folder, state_dict=state, **weights)
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
 
 

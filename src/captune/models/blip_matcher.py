@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captune.core.errors import CaptuneError
+from captune.models.earlier import readable_by_earlier
 from captune.models.pixels import PixelSettings
 from captune.models.vocabulary import learn_tokenizer
 
@@ -72,6 +73,7 @@ class BlipMatcher:
         mean, std = list(self.pixels.mean), list(self.pixels.std)
         processor = BlipImageProcessorPil(size=side, image_mean=mean, image_std=std, resample=self.pixels.resample)
         BlipProcessor(processor, self.tokenizer).save_pretrained(folder)
+        readable_by_earlier(Path(folder))
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -268,9 +268,24 @@ class ClipGpt2(Backbone):
     def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)
         self.model.generation_config.decoder_start_token_id = self.start
-        self.model.save_pretrained(folder, **weights)
+        state = weights.pop("state_dict", None) or self.model.state_dict()
+        self.model.save_pretrained(folder, state_dict=_named(state, self.model.encoder.config), **weights)
         self.tokenizer.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def _named(state: Mapping[str, Tensor], seeing: Any) -> dict[str, Tensor]:
+    """Weights by the names that every `transformers` reads: 5.x leaves a part out of those of CLIP and SigLIP.
+
+    4.x would take them for missing, and draw others at random.
+    """
+    if seeing.model_type not in VISION_CLASSES:
+        return dict(state)
+    old, new = "encoder.", "encoder.vision_model."
+    return {
+        name.replace(old, new, 1) if name.startswith(old) and not name.startswith(new) else name: value
+        for name, value in state.items()
+    }
 
 
 def _set_tokens(model: Any, start: int, end: int, pad: int) -> None:

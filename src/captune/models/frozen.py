@@ -45,7 +45,7 @@ def save_apart(model: Any, frozen: frozenset[str], folder: Path, save: Callable[
     os.replace(folder / WEIGHTS, folder / LEARNED)
     if shared.earlier is None or not _linked(shared.earlier / FROZEN, folder / FROZEN, apart):
         scratch = folder / _SCRATCH
-        model.save_pretrained(scratch, state_dict=apart, max_shard_size=1 << 50)
+        save(scratch, state_dict=apart, max_shard_size=1 << 50)
         os.replace(scratch / WEIGHTS, folder / FROZEN)
         shutil.rmtree(scratch)
     places: dict[str, str] = {}
