@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +65,17 @@ def _linked(earlier: Path, file: Path, weights: Mapping[str, Tensor]) -> bool:
         return False
     with opened([earlier]) as found:
         there = Counter((TYPES.get(one.get_dtype()), tuple(one.get_shape())) for one in found.values())
-    if there != Counter((value.dtype, tuple(value.shape)) for value in _once(weights).values()):
+    # Tied weights are saved once, or by each of their names.
+    once, named = (_kinds(values) for values in (_once(weights).values(), weights.values()))
+    if not once <= there <= named:
         return False
     with suppress(OSError):
         os.link(earlier, file)
     return file.is_file()
+
+
+def _kinds(values: Iterable[Tensor]) -> Counter[tuple[Any, tuple[int, ...]]]:
+    return Counter((value.dtype, tuple(value.shape)) for value in values)
 
 
 def _once(weights: Mapping[str, Tensor]) -> dict[int, Tensor]:
