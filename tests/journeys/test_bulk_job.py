@@ -151,7 +151,11 @@ def test_parts_are_the_whole(here: Path) -> None:
     assert (second.pictures, second.shards, second.whole) == (8, 1, True)
     for path in Path("whole").rglob("*"):
         if path.is_file() and path.suffix != ".lock":
-            assert (Path("out") / path.relative_to("whole")).read_bytes() == path.read_bytes()
+            found, expected = (Path("out") / path.relative_to("whole")).read_bytes(), path.read_bytes()
+            # The digests of what was written stand in the order in which the shards were done.
+            assert (
+                (sorted(found.split()) == sorted(expected.split())) if path.name == "written" else (found == expected)
+            )
     with pytest.raises(UsageError, match="no such part"):
         job(part="3/2")
     with pytest.raises(UsageError, match="all parts"):

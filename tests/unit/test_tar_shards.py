@@ -83,7 +83,7 @@ def test_a_tar_into_a_store(shard: Path, tmp_path: Path) -> None:
     (piece,) = find_pieces([str(shard)])
     store = open_store(str(tmp_path / "out"))
     publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_piece(piece)], piece)
-    assert store.names() == ["captions-00000.tar"]
+    assert sorted(store.names()) == ["_job/written", "captions-00000.tar"]
     assert store.read("captions-00000.tar") == written(piece)
 
 
@@ -96,8 +96,9 @@ def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: 
     with open_writer("tar", "out") as writer:
         for name in names:
             writer.write(row(name))
-    assert sorted(path.name for path in Path("out").iterdir()) == ["captions-00000.tar", "captions-00001.tar"]
-    first, second = (contents(path.read_bytes()) for path in sorted(Path("out").iterdir()))
+    tars = sorted(path for path in Path("out").rglob("*") if path.is_file() and path.parent.name != "_job")
+    assert [path.name for path in tars] == ["captions-00000.tar", "captions-00001.tar"]
+    first, second = (contents(path.read_bytes()) for path in tars)
     assert list(first) == ["a.jpg", "a.txt", "a.json", "b.jpg", "b.txt", "b.json"]
     assert list(second) == ["bad.json"]
     (piece,) = find_pieces([str(shard)])
