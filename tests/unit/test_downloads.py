@@ -182,7 +182,7 @@ def test_wrong_content_is_refused_and_removed(server: Server, tmp_path: Path) ->
 
 
 def test_errors_of_the_server(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(CaptuneError, match=r"127\.0\.0\.1 answered 404"):
+    with pytest.raises(CaptuneError, match=r"127\.0\.0\.1 did not give .*404"):
         fetch(f"{server.url}/none.zip", tmp_path / "none.zip", pause=0)
     server.status = 503
     with pytest.raises(CaptuneError, match=r"127\.0\.0\.1 was not reached") as caught:
@@ -193,7 +193,7 @@ def test_errors_of_the_server(server: Server, tmp_path: Path) -> None:
 
 def test_no_network_names_the_host(tmp_path: Path) -> None:
     (tmp_path / "file.zip.part").write_bytes(b"12345")
-    with pytest.raises(CaptuneError, match=r"nowhere\.invalid was not reached .* 5 bytes are kept"):
+    with pytest.raises(CaptuneError, match=r"nowhere\.invalid was not reached: .* 5 bytes are kept"):
         fetch("http://nowhere.invalid/file.zip", tmp_path / "file.zip")
 
 
@@ -212,7 +212,7 @@ def test_coco_is_unpacked_part_by_part(server: Server, tmp_path: Path) -> None:
         ),
         "/zips/val2017.zip": zipped("val2017/", "val2017/1.jpg", "val2017/2.jpg"),
     }
-    with pytest.raises(CaptuneError, match=r"404 .*train2017\.zip"):
+    with pytest.raises(CaptuneError, match=r"train2017\.zip: .*404"):
         download_coco(tmp_path, host=server.url)
     server.files["/zips/train2017.zip"] = zipped("train2017/3.jpg", "../../evil.jpg")
     before = len(server.ranges)

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
+from captune.core.http import NETWORK, REDIRECTS, Network
+from captune.core.public_hosts import is_public
 from captune.web import urls
 from captune.web.problems import Problem
 
@@ -26,12 +27,12 @@ PUBLIC = ["93.184.215.14", "8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses(address: str) -> None:
-    assert not urls.is_public(address)
+    assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses(address: str) -> None:
-    assert urls.is_public(address)
+    assert is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -43,37 +44,26 @@ def test_public_addresses(address: str) -> None:
         "gopher://8.8.8.8/", "http://8.8.8.8/a b", "http://8.8.8.8/\r\nX: y", "http://" + "a" * 3000, "http://[::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "_connect", lambda *_: pytest.fail("it connected"))
+def test_addresses_that_are_refused(url: str) -> None:
+    network = Network(NETWORK.resolve, lambda *_: pytest.fail("it connected"))
     with pytest.raises(Problem) as error:
-        urls.fetch(url, most_bytes=1000, seconds=2)
+        urls.fetch(url, most_bytes=1000, seconds=2, network=network)
     assert error.value.status == 422
 
 
-def resolving(monkeypatch: pytest.MonkeyPatch, answers: Callable[[str], list[str]]) -> list[str]:
-    """Names that resolve as told; returns the names that were asked for."""
-    asked: list[str] = []
-
-    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers(host)]
-
-    monkeypatch.setattr(urls.socket, "getaddrinfo", getaddrinfo)
-    return asked
+Resolve = Callable[[str], list[str]]
 
 
-def test_one_private_answer_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, lambda host: ["8.8.8.8", "10.0.0.1"])
-    with pytest.raises(Problem, match="not a public one"):
-        urls.public_address("mixed.example", 80)
-    resolving(monkeypatch, lambda host: [])
-    with pytest.raises(Problem):
-        urls.public_address("nothing.example", 80)
+def test_one_private_answer_among_public_ones_is_enough_to_refuse() -> None:
+    for addresses in (["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], []):
+        network = Network(lambda host, port, found=addresses: found, lambda *_: pytest.fail("it connected"))
+        with pytest.raises(Problem, match=r"not a public one|not known"):
+            urls.fetch("http://mixed.example/", most_bytes=1000, seconds=2, network=network)
 
 
 @contextmanager
-def stand_in(monkeypatch: pytest.MonkeyPatch, answer: Callable[[bytes], list[bytes]]) -> Iterator[list[str]]:
-    """A server that all connections to public addresses reach; yields the addresses that were connected to."""
+def stand_in(resolve: Resolve, answer: Callable[[bytes], list[bytes]]) -> Iterator[tuple[Network, list[str]]]:
+    """A network with one server, which all connections reach; yields the addresses that were connected to, too."""
     connected: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -94,50 +84,56 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, answer: Callable[[bytes], list[byt
 
     def connect(address: str, port: int, seconds: float) -> socket.socket:
         connected.append(address)
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        connection.settimeout(seconds)
-        connection.connect(listener.getsockname())
-        return connection
+        return socket.create_connection(listener.getsockname(), seconds)
 
-    monkeypatch.setattr(urls, "_connect", connect)
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield connected
+        yield Network(lambda host, port: resolve(host), connect), connected
     finally:
         listener.close()
+
+
+def public(host: str) -> list[str]:
+    return ["8.8.8.8"]
 
 
 def ok(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-def test_a_public_picture_is_fetched_from_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = resolving(monkeypatch, lambda host: ["8.8.8.8"])
-    with stand_in(monkeypatch, lambda request: [ok(b"picture" if b"GET /a.png?x=1" in request else b"")]) as connected:
-        assert urls.fetch("http://photos.example/a.png?x=1", most_bytes=1000, seconds=5) == b"picture"
-    assert connected == ["8.8.8.8"]
+def test_a_public_picture_is_fetched_from_the_address_that_was_checked() -> None:
+    asked: list[str] = []
+
+    def resolve(host: str) -> list[str]:
+        asked.append(host)
+        return public(host)
+
+    with stand_in(resolve, lambda request: [ok(b"image" if b"GET /a.png?x=1" in request else b"")]) as (network, to):
+        url = "http://photos.example/a.png?x=1"
+        assert urls.fetch(url, most_bytes=1000, seconds=5, network=network) == b"image"
+    assert to == ["8.8.8.8"]
     assert asked == ["photos.example"]  # once: a second answer could be another one
 
 
 @pytest.mark.parametrize(
     "target", ["http://127.0.0.1/", "http://inside.example/", "file:///etc/passwd", "//10.0.0.1/", "ftp://8.8.8.8/", ""]
 )
-def test_redirects_are_checked(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_are_checked(target: str) -> None:
     known = {"photos.example": "8.8.8.8", "inside.example": "192.168.0.1"}
-    resolving(monkeypatch, lambda host: [known.get(host, host)])
     answer = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
-    with stand_in(monkeypatch, lambda _: [answer]) as connected, pytest.raises(Problem):
-        urls.fetch("http://photos.example/a.png", most_bytes=1000, seconds=5)
+    server = stand_in(lambda host: [known.get(host, host)], lambda _: [answer])
+    with server as (network, connected), pytest.raises(Problem):
+        urls.fetch("http://photos.example/a.png", most_bytes=1000, seconds=5, network=network)
     assert set(connected) == {"8.8.8.8"}
-    assert len(connected) <= urls.REDIRECTS + 1
+    assert len(connected) <= REDIRECTS + 1
 
 
-def test_a_name_that_answers_otherwise_the_second_time_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_answers_otherwise_the_second_time_does_not_matter() -> None:
     answers = iter([["8.8.8.8"], ["127.0.0.1"]])
-    resolving(monkeypatch, lambda host: next(answers))
     redirect = b"HTTP/1.1 302 Found\r\nLocation: /b.png\r\nContent-Length: 0\r\n\r\n"
-    with stand_in(monkeypatch, lambda _: [redirect]) as connected, pytest.raises(Problem, match="not a public one"):
-        urls.fetch("http://rebinding.example/a.png", most_bytes=1000, seconds=5)
+    server = stand_in(lambda host: next(answers), lambda _: [redirect])
+    with server as (network, connected), pytest.raises(Problem, match="not a public one"):
+        urls.fetch("http://rebinding.example/a.png", most_bytes=1000, seconds=5, network=network)
     assert connected == ["8.8.8.8"]
 
 
@@ -154,16 +150,14 @@ def test_a_name_that_answers_otherwise_the_second_time_does_not_matter(monkeypat
     ],
     ids=["large", "large without length", "cut off", "404", "nonsense", "nothing", "many headers"],
 )
-def test_bad_answers_are_refused(parts: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, lambda host: ["8.8.8.8"])
-    with stand_in(monkeypatch, lambda _: parts), pytest.raises(Problem):
-        urls.fetch("http://photos.example/", most_bytes=1000, seconds=5)
+def test_bad_answers_are_refused(parts: list[bytes]) -> None:
+    with stand_in(public, lambda _: parts) as (network, _), pytest.raises(Problem):
+        urls.fetch("http://photos.example/", most_bytes=1000, seconds=5, network=network)
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b"HTTP/1.1 200"])
-def test_a_slow_answer_is_cut(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, lambda host: ["8.8.8.8"])
+def test_a_slow_answer_is_cut(head: bytes) -> None:
     started = time.monotonic()
-    with stand_in(monkeypatch, lambda _: [head, *[b"x"] * 300]), pytest.raises(Problem):
-        urls.fetch("http://photos.example/", most_bytes=1000, seconds=0.5)
+    with stand_in(public, lambda _: [head, *[b"x"] * 300]) as (network, _), pytest.raises(Problem):
+        urls.fetch("http://photos.example/", most_bytes=1000, seconds=0.2, network=network)
     assert time.monotonic() - started < 2

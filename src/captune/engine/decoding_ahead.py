@@ -17,6 +17,7 @@ import numpy as np
 from captune.core.errors import CaptuneError
 from captune.data.bulk.looks import NO_LOOK
 from captune.data.bulk.pieces import Picture, Piece, read_piece
+from captune.data.bulk.remote import Fetch, Turns
 from captune.data.pixels import Square
 from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
 from captune.data.writers.row import CaptionRow
@@ -103,6 +104,7 @@ class DecodingAhead:
         self._left = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")
         self._fetchers = ThreadPoolExecutor(_FETCHED_AT_ONCE, thread_name_prefix="captune-fetch")
+        self._turns = Turns(self._processes.count)
 
     def __enter__(self) -> Self:
         self._processes.__enter__()
@@ -115,6 +117,7 @@ class DecodingAhead:
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._processes.__exit__()
         self._reader.shutdown(wait=True)
+        self._fetchers.shutdown(wait=True)
 
     def shards(self) -> Iterator[tuple[Shard, Iterator[tuple[int, Picture, Decoded]]]]:
         """Each shard with place, picture and pixels of those to caption; they are all taken before the next shard.
@@ -157,8 +160,21 @@ class DecodingAhead:
 
     def _submit(self, place: int, picture: Picture) -> None:
         source = picture.source
-        data = source if isinstance(source, (str, bytes)) else self._fetchers.submit(source)
-        self._put(_Given(place, picture, self._processes.submit(partial(self._decode, picture.name, data))))
+        if isinstance(source, (str, bytes)):
+            decoded = self._processes.submit(partial(self._decode, source))
+        else:
+            decoded = self._fetchers.submit(self._fetch, picture.name, source)
+        self._put(_Given(place, picture, decoded))
+
+    def _fetch(self, name: str, source: Callable[[], bytes]) -> Decoded:
+        """Fetch and decode: as many images wait in memory as are fetched at once; a slow one holds up no process."""
+        with self._turns.one() as grown:
+            try:
+                data = source(grown, self._left.is_set) if isinstance(source, Fetch) else source()
+            except CaptuneError as error:
+                reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
+                return Decoded(None, reason, getattr(error, "kind", "missing"))
+            return self._processes.submit(partial(self._decode, data)).result()
 
     def _put(self, item: Shard | _Given | _End | None) -> None:
         while not self._left.is_set():
@@ -168,12 +184,7 @@ class DecodingAhead:
                 continue
             return
 
-    def _decode(self, name: str, given: str | bytes | Future[bytes], ask: Ask) -> Decoded:
-        try:
-            data = given.result() if isinstance(given, Future) else given
-        except CaptuneError as error:
-            reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
-            return Decoded(None, reason, getattr(error, "kind", "missing"))
+    def _decode(self, data: str | bytes, ask: Ask) -> Decoded:
         answer = ask({"path": data}, b"") if isinstance(data, str) else ask({}, data)
         said = answer.said
         if "reason" in said:

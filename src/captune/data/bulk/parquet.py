@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captune.core.errors import CaptuneError
+from captune.core.http import WebError
 from captune.data.bulk import remote
 from captune.data.bulk.cells import is_address_column, picture_column, picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
@@ -40,7 +41,7 @@ def read(piece: Piece) -> Iterator[Picture]:
             for cells in _rows(file, row, end, [column for column in (image, name) if column]):
                 yield picture_in(f"{piece.place}#{row}", cells[image], cells.get(name or ""), piece.place)
                 row += 1
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, WebError, pa.ArrowException) as error:
             reason = f"the file cannot be read here ({_first(error)})"
             for lost in range(row, end):
                 where = f"{piece.place}#{lost}"

@@ -6,24 +6,23 @@ its configuration files, the machine's role), never from captune's options.
 
 from __future__ import annotations
 
-import http.client
 import re
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from captune.core import http
 from captune.core.errors import CaptuneError, missing_extra
 from captune.data.images import ImageError
 
 LARGEST_PICTURE = 512 * 1024 * 1024  # bytes
+SMALL_PICTURE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WEB = ("http", "https")
-_TIMEOUT = 30.0
+FETCH_SECONDS = 60.0  # for an image from the web, from the connection to the last byte
 # What the libraries behind fsspec raise besides OSError, by their modules: only one that is loaded can raise.
 _FOREIGN = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -45,6 +44,10 @@ _PACKAGES = {
 }
 
 
+Grown = Callable[[int], None]
+Stopped = Callable[[], bool]
+
+
 def is_remote(name: str) -> bool:
     """Whether a name is an address such as `s3://bucket/key` and not a path."""
     return _SCHEME.match(name) is not None
@@ -60,14 +63,39 @@ class Fetch:
 
     url: str
 
-    def __call__(self) -> bytes:
-        return fetch(self.url)
+    def __call__(self, grown: Grown = lambda count: None, stopped: Stopped = lambda: False) -> bytes:
+        """`grown` is called with the bytes that have come from the web, and may wait; `stopped` ends it."""
+        return fetch(self.url, grown, stopped)
 
 
-def fetch(url: str) -> bytes:
+class Turns:
+    """Large images from the web are in memory a few at a time: of others, only the first bytes come meanwhile."""
+
+    def __init__(self, count: int, small: int = SMALL_PICTURE) -> None:
+        self._places, self._small = threading.BoundedSemaphore(count), small
+
+    @contextmanager
+    def one(self) -> Iterator[Grown]:
+        """What a fetch calls as its image grows; one that has grown large has its turn until the block ends."""
+        large = False
+
+        def grown(count: int) -> None:
+            nonlocal large
+            if not large and count > self._small:
+                self._places.acquire()
+                large = True
+
+        try:
+            yield grown
+        finally:
+            if large:
+                self._places.release()
+
+
+def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda: False) -> bytes:
     """The bytes of a picture; raises `ImageError` with the reason."""
     try:
-        return _from_web(url) if is_web(url) else read(url)
+        return _from_web(url, grown, stopped) if is_web(url) else read(url)
     except CaptuneError as error:
         reason = error.message.removeprefix(f"{url}: ").rstrip(".")
         raise ImageError(url, reason, error.hint, kind="missing") from None
@@ -83,6 +111,12 @@ def read(url: str) -> bytes:
 @contextmanager
 def opened(url: str, *, stream: bool = False) -> Iterator[Any]:
     """A file to read and seek in, read ahead in large steps; as a `stream`, to read from its beginning alone."""
+    if is_web(url):
+        from captune.data.bulk.web_files import opened_on_web
+
+        with opened_on_web(url, stream=stream) as file:
+            yield file
+        return
     with explained(url):
         fs, path = filesystem(url)
         with fs.open(path, "rb", block_size=0 if stream else 8 * 1024 * 1024) as file:
@@ -170,7 +204,7 @@ def explained(url: str) -> Iterator[None]:
 
 def failures() -> tuple[type[Exception], ...]:
     """What file systems that are in use raise."""
-    found: list[type[Exception]] = [OSError, http.client.HTTPException]
+    found: list[type[Exception]] = [OSError]
     for module, name in _FOREIGN:
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))
@@ -200,21 +234,17 @@ def _credentials(scheme: str) -> str:
     return f"Log in as the library for {scheme}:// expects it, with an account that may do this."
 
 
-def _from_web(url: str) -> bytes:
-    plain = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters that people leave as they are
-    request = urllib.request.Request(plain, headers={"User-Agent": "captune"})
+def _from_web(url: str, grown: Grown, stopped: Stopped) -> bytes:
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            data: bytes = answer.read(LARGEST_PICTURE + 1)
-            length = answer.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        hint = "Check the address." if error.code < 500 else "Try again later."
-        raise CaptuneError(f"{url}: the server answered {error.code} ({error.reason}).", hint) from None
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise CaptuneError(f"{url}: not reached ({reason}).", "Check the address and the network.") from None
-    if len(data) > LARGEST_PICTURE:
-        raise CaptuneError(f"{url}: more than {LARGEST_PICTURE:,} bytes.", "Is it a picture?")
-    if length is not None and len(data) < int(length):
-        raise CaptuneError(f"{url}: the connection broke after {len(data):,} of {length} bytes.", "Try again.")
-    return data
+        return http.get(url, most_bytes=LARGEST_PICTURE, seconds=FETCH_SECONDS, grown=grown, stopped=stopped)
+    except http.WebError as error:
+        raise web_error(url, error) from None
+
+
+def web_error(url: str, error: http.WebError) -> CaptuneError:
+    """What a failure of a web server means, and what to do about it."""
+    if error.status is not None:
+        hint = "Check the address." if error.status < 500 else "Try again later."
+    else:
+        hint = "Is it an image?" if error.large else "Check the address and the network, or try again."
+    return CaptuneError(f"{url}: {error}.", hint)

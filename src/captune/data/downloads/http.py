@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import re
+import shutil
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.core.http import Answer, WebError, opened
 from captune.core.progress import SILENT, Progress, Task
 
-_BLOCK = 1 << 20
-# What a connection that breaks raises, on opening or in the middle.
-_BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_BLOCK = 1 << 16
+_STEP = 1 << 20  # bytes that have to come within the time, and between two failures that count as the first
+_AGAIN = (408, 416, 429)  # and what begins with 5
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
 def fetch(
@@ -31,13 +30,14 @@ def fetch(
     sha256: str | None = None,
     attempts: int = 6,
     pause: float = 1.0,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
 ) -> Path:
     """Download `url` to `target`, which appears when it is whole; until then it is `target.part`.
 
-    A broken connection is tried again up to `attempts` times without a byte in between,
-    after `pause` seconds that double each time. `size` (bytes) and `sha256` are checked
-    where given, the server's own length always. Raises `CaptuneError`.
+    A broken connection is tried again up to `attempts` times without a megabyte more than ever before in between,
+    after `pause` seconds that double each time; each megabyte has to come within `timeout` seconds. `size` (bytes) and
+    `sha256` are checked where given, the server's own length always; more than there is room for on the disk is not
+    begun. Raises `CaptuneError`.
     """
     if target.is_file() and (size is None or target.stat().st_size == size):
         return target
@@ -46,25 +46,31 @@ def fetch(
     failures = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        furthest = _length(part)
         with progress.task(f"Download {target.name}", size) as task:
-            task.advance(_length(part))
+            task.advance(furthest)
             while True:
-                before = _length(part)
                 try:
-                    total = _continue(url, part, task, timeout)
+                    total = _continue(url, part, task, timeout, size)
                     break
-                except urllib.error.HTTPError as error:
-                    failure: Exception = error
-                    if error.code < 500 and error.code not in (408, 429):
-                        raise CaptuneError(
-                            f"{host} answered {error.code} ({error.reason}) for {url}.",
-                            "Has the file moved? Download it by hand and point at its folder.",
-                        ) from None
-                except _BROKEN as error:
+                except WebError as error:
                     failure = error
-                failures = 0 if _length(part) > before else failures + 1
-                if failures >= attempts or _no_network(failure):
-                    raise _unreachable(host, url, failure, part) from None
+                if failure.large:
+                    part.unlink(missing_ok=True)
+                    raise CaptuneError(f"{host} gave {failure} for {url}.", "It was removed: is the address right?")
+                status = failure.status
+                if status is not None and status < 500 and status not in _AGAIN:
+                    raise CaptuneError(
+                        f"{host} did not give {url}: {failure}.",
+                        "Has the file moved? Download it by hand and point at its folder.",
+                    )
+                have = _length(part)
+                if have >= furthest + _STEP:
+                    failures, furthest = 0, have
+                else:
+                    failures += 1
+                if failures >= attempts or failure.absent:
+                    raise _unreachable(host, url, failure, part)
                 time.sleep(min(pause * 2 ** max(0, failures - 1), 30))
         _verify(url, part, size if size is not None else total, sha256)
         os.replace(part, target)
@@ -74,51 +80,76 @@ def fetch(
     return target
 
 
-def _continue(url: str, part: Path, task: Task, timeout: float) -> int | None:
+def _continue(url: str, part: Path, task: Task, timeout: float, size: int | None) -> int | None:
     """Fetch what is missing of `part`; returns the whole length, or None where the server does not say it."""
     have = _length(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "captune", "Accept-Encoding": "identity"})
+    headers = {}
     if have:
-        request.add_header("Range", f"bytes={have}-")
+        headers["Range"] = f"bytes={have}-"
         if _etag(part).is_file():
             # A file that changed on the server meanwhile comes from its beginning.
-            request.add_header("If-Range", _etag(part).read_text(encoding="utf-8"))
-    try:
-        answer = urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        total = _total(error.headers)
-        if total == have:
-            return total
-        part.unlink()  # longer than the file itself: it was another one
-        raise ConnectionError("the server has a shorter file") from None
-    with answer:
+            headers["If-Range"] = _etag(part).read_text(encoding="utf-8")
+    with opened(url, seconds=timeout, headers=headers) as answer:
+        if answer.status == 416 and have:
+            total = _total(answer)
+            if total == have:
+                return total
+            _forget(part, task, have)  # longer than the file itself: it was another one
+            raise WebError("the server has a shorter file", status=416)
+        answer.check(*((200, 206) if have else (200,)))
         resumed = answer.status == 206
+        if resumed and not _goes_on(answer, have):
+            _forget(part, task, have)
+            raise WebError("the server gave another part of the file than was asked for")
         start = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = _total(answer.headers) if resumed else (int(length) if length else None)
+        total = _total(answer) if resumed else answer.length
         if total is not None:
             task.total(total)
         if have and not resumed:
             task.advance(-have)
+        if size is not None and total is not None and total != size:
+            raise WebError(f"{total:,} bytes, expected {size:,}", large=True)
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and total - start > free:
+            raise CaptuneError(
+                f"{part.parent} has {free / 1e9:.1f} GB free, {url} needs {(total - start) / 1e9:.1f} GB.",
+                "Free some space or choose another folder.",
+            )
         if answer.headers.get("ETag", "").startswith('"'):
             _etag(part).write_text(answer.headers["ETag"], encoding="utf-8")
-        with open(part, "r+b" if resumed else "wb") as file:
-            file.seek(start)
-            while block := _read(answer):
-                file.write(block)
-                task.advance(len(block))
-    if total is not None and _length(part) < total:
-        raise http.client.IncompleteRead(b"", total - _length(part))
+        expected = size if total is None else total
+        # A server that does not say how much it gives may have half of the disk.
+        _receive(answer, part, task, start, expected or start + free // 2)
+        if expected is not None and _length(part) < expected:
+            raise WebError(f"the connection broke after {_length(part):,} of {expected:,} bytes")
     return total
 
 
-def _read(answer: Any) -> bytes:
-    try:
-        return answer.read(_BLOCK)
-    except OSError as error:  # the network's, not to be taken for the disk's
-        raise ConnectionError(str(error)) from error
+def _receive(answer: Answer, part: Path, task: Task, start: int, most: int) -> None:
+    """Write what comes behind the first `start` bytes of `part`, to `most` in all; raises `WebError`."""
+    step = start
+    with open(part, "r+b" if start else "wb") as file:
+        file.seek(start)
+        while block := answer.read(_BLOCK):
+            file.write(block)
+            task.advance(len(block))
+            if file.tell() > most:
+                raise WebError(f"more than {most:,} bytes", large=True)
+            if file.tell() >= step + _STEP:
+                step = file.tell()
+                answer.restart()
+
+
+def _goes_on(answer: Answer, have: int) -> bool:
+    """Whether a part of a file is the one from its byte `have` to its end."""
+    told = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return told is not None and int(told[1]) == have and int(told[2]) + 1 == int(told[3])
+
+
+def _forget(part: Path, task: Task, have: int) -> None:
+    part.unlink()
+    _etag(part).unlink(missing_ok=True)
+    task.advance(-have)
 
 
 def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
@@ -133,8 +164,8 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
         raise CaptuneError(f"What was downloaded from {url} has {wrong}.", "It was removed: run the command again.")
 
 
-def _total(headers: Any) -> int | None:
-    match = re.search(r"/(\d+)\s*$", headers.get("Content-Range", ""))
+def _total(answer: Answer) -> int | None:
+    match = re.search(r"/(\d{1,18})\s*$", answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
@@ -146,19 +177,10 @@ def _etag(part: Path) -> Path:
     return part.with_name(part.name + ".etag")
 
 
-def _no_network(error: Exception) -> bool:
-    """Whether the host's name is not known or nobody listens: trying again at once does not help."""
-    import socket
-
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return isinstance(reason, (socket.gaierror, ConnectionRefusedError))
-
-
-def _unreachable(host: str, url: str, error: Exception, part: Path) -> CaptuneError:
-    reason = getattr(error, "reason", None) or error
+def _unreachable(host: str, url: str, error: WebError, part: Path) -> CaptuneError:
     kept = f" {_length(part):,} bytes are kept and the next run goes on from there." if _length(part) else ""
     return CaptuneError(
-        f"{host} was not reached ({reason}).{kept}",
+        f"{host} was not reached: {error}.{kept}",
         f"Check the network and run the command again, or download {url} elsewhere and point at the folder: "
         "captune prepare FOLDER --out DIR",
     )
