@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.data.captioning import spoken
 from captune.engine.captioning import TorchModel, caption_pixels
@@ -161,6 +162,17 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     pieces = [list(spoken(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
+
+
+def test_a_prompt_in_the_caption_that_nobody_gave_is_refused(backbone: Backbone) -> None:
+    side = backbone.pixels.size
+    image = np.zeros((1, 3, side, side), np.uint8)
+    asked = GenerationOptions(max_new_tokens=2, prompt_in_caption=True)
+    own = replace(backbone, prompt="two dogs")
+    assert caption_pixels(own, image, asked)[0][0].text.startswith("two dogs")
+    for prompts in (None, [""]):
+        with pytest.raises(UsageError, match="no prompt"):
+            caption_pixels(replace(backbone, prompt=""), image, asked, prompts=prompts)
 
 
 def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:

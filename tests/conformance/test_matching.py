@@ -130,9 +130,9 @@ def test_capfilt_keeps_what_the_matcher_finds_true(
     dropped = [json.loads(line) for line in (tmp_path / "clean" / "report" / "dropped.jsonl").read_text().splitlines()]
     assert rows
     assert dropped
-    assert all("red" in text for row in rows for text in row["captions"])
+    assert all("red" in row["caption"] for row in rows)
     assert not any("red" in row["text"] for row in dropped)
-    assert sum(done.kept.values()) == sum(len(row["captions"]) for row in rows)
+    assert sum(done.kept.values()) == len(rows)
     assert sum(done.dropped.values()) == len(dropped)
     assert {row["from"] for row in dropped} == {"web", "written"}
     assert done.pictures + done.empty == 20

@@ -219,6 +219,11 @@ def button(page: Page) -> Locator:
     return page.get_by_role("button", name="Write captions")
 
 
+def drawn(page: Page) -> None:
+    """Wait until the page has run to its end: a click into a redraw can be lost."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+
+
 def choose(page: Page, *files: Path) -> None:
     page.locator("input[type=file]").first.set_input_files([str(file) for file in files])
     page.get_by_text(f"{len(files)} image", exact=False).first.wait_for()
@@ -287,7 +292,7 @@ def test_no_state_has_a_serious_axe_finding(
         choose_model(name)
     page.get_by_test_id("stSidebar").get_by_text("mine: blip").wait_for()
     page.get_by_text("3 variations").click()
-    page.wait_for_timeout(500)  # a click into a redraw can be lost
+    drawn(page)
     page.get_by_text("Attention maps", exact=True).click()
     page.get_by_test_id("stSidebar").get_by_role("combobox").click()
     page.get_by_role("option", name="de", exact=True).click()

@@ -96,6 +96,16 @@ def test_corrected_subtitles_stay(captune: Typed, here: Path) -> None:
         assert "by hand" not in (here / path).read_text(encoding="utf-8")
     captune("video", "gone.mp4", "--model", "model", "--out", "no.txt", *SHORT, folder=here, code=1)
     assert not (here / "no.txt").exists()
+    (here / "late.mp4").write_bytes((here / "good.mp4").read_bytes())
+    where = ("late.mp4", "--model", "model", "--every", "5", "--format", "json", "--out", "late.json", *SHORT)
+    captune("video", *where, folder=here)
+    captions = (here / "late.json").read_bytes()
+    (here / "late.mp4").write_bytes(b"")
+    assert "late.json was kept" in captune("video", *where, folder=here, code=1).stderr
+    assert (here / "late.json").read_bytes() == captions
+    (here / "late.json").unlink()
+    captune("video", *where, folder=here, code=1)
+    assert '"status": "error"' in (here / "late.json").read_text(encoding="utf-8")
 
 
 def test_even_intervals(captune: Typed, here: Path) -> None:

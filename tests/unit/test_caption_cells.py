@@ -65,6 +65,25 @@ def test_each_text_beside_a_question_is_an_answer(key: str, value: Any) -> None:
     assert len(columns.texts(row)) == (10 if len(value) == 10 else 3 if "dunno" in value else 4)
 
 
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        (3, ["3"]),
+        (3.0, ["3"]),
+        (2.5, ["2.5"]),
+        (True, ["true"]),
+        ([3, "3", False], ["3", "3", "false"]),
+        ([{"answer": 3}, {"answer": "three"}, {"answer": True}], ["3", "three", "true"]),
+        (float("nan"), []),
+    ],
+)
+def test_an_answer_that_is_a_number_is_its_text(value: Any, texts: list[str]) -> None:
+    for key in ("answer", "answers", "label"):
+        columns = find_columns({"image": "a.jpg", "question": "how many?", key: value})
+        assert columns is not None
+        assert columns.texts({"image": "a.jpg", "question": "how many?", key: value}) == texts
+
+
 def test_a_question_with_answers_of_a_model_and_of_people() -> None:
     for names, references, captions in (
         ("image question answer prediction", "answer", "prediction"),

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from captune.core.errors import CaptuneError
+from captune.core.records import ImageRecord
 from captune.data.formats import FORMATS, read_source
+from captune.data.prepared import write_splits
+from captune.data.results import read_results
 from captune.data.source import EmbeddedImage, Problem
 from sources import jpeg, records, tar, write
 
@@ -227,6 +230,26 @@ def test_prepared_folder(tmp_path: Path) -> None:
         ("id-1", "val", ("One", "Two")),
         ("id-2", "test", ("One", "Two")),
     ]
+
+
+@pytest.mark.parametrize("question", ["", "what is it?"])
+def test_prepared_references_are_read_as_they_are(tmp_path: Path, question: str) -> None:
+    words = ("dog", "puppy", "animal", "pet", "3")
+    record = ImageRecord("7", str(tmp_path / "a.jpg"), words, "val", question)
+    write(tmp_path / "a.jpg", jpeg(1))
+    write_splits(tmp_path, {"train": [], "val": [record]}, {}, {})
+    for source, split in ((tmp_path, "val"), (tmp_path / "val_split.jsonl", None)):
+        _, found, _, problems = records(source)
+        assert [(r.id, r.references, r.question, r.split) for r in found] == [("7", words, question, split)]
+        assert problems == []
+    (texts,) = read_results(str(tmp_path), "references").texts.values()
+    assert texts == list(words)
+    with pytest.raises(CaptuneError, match="holds references, not the captions"):
+        read_results(str(tmp_path), "captions")
+    write(tmp_path / "val_split.jsonl", '{"id": 1, "image_path": "a.jpg", "references": "dog"}\n')
+    (problem,) = read_results(str(tmp_path), "references").problems
+    assert str(problem.where) == "val_split.jsonl, line 1"
+    assert problem.reason == "expected an object with id, image_path and references"
 
 
 def test_every_format_describes_itself() -> None:

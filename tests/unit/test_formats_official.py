@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.formats import read_source
 from captune.data.formats.official import official_split
+from sources import jpeg, records, write
 
 FILES = {"train": "a.jpg\nb.jpg\n", "dev": "c.jpg\r\n", "test": "d.jpg"}
 
@@ -63,3 +65,19 @@ def test_an_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no official split 'karpaty'") as caught:
         official_split("karpaty", tmp_path)
     assert "Did you mean 'karpathy'" in caught.value.hint
+
+
+def test_vqa_answers_that_are_numbers(tmp_path: Path) -> None:
+    asked = [{"question_id": n, "image_id": 1, "question": f"Which {n}?"} for n in (1, 2, 3)]
+    answers: list[dict[str, Any]] = [
+        {"answers": [{"answer": 3}, {"answer": "three"}]},
+        {"multiple_choice_answer": 0},
+        {"answers": [{"x": 1}]},
+    ]
+    annotations = [{"question_id": n, **each} for n, each in enumerate(answers, start=1)]
+    write(tmp_path / "v2_mscoco_train2014_questions.json", json.dumps({"questions": asked}))
+    write(tmp_path / "v2_mscoco_train2014_annotations.json", json.dumps({"annotations": annotations}))
+    write(tmp_path / "train2014" / "COCO_train2014_000000000001.jpg", jpeg(1))
+    name, found, _, problems = records(tmp_path)
+    assert (name, [record.references for record in found]) == ("vqa", [("3", "three"), ("0",)])
+    assert any(problem.reason.startswith("'answers' is {\"x\": 1}") for problem in problems)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from captune.core.search import with_prompt
+from captune.core.errors import UsageError
+from captune.core.options import GenerationOptions
+from captune.core.search import check_prompt, with_prompt
 
 WORDS = ["a", "photo", "of", "##s", "cat", ",", "Ein", "Foto"]
 
@@ -25,3 +27,12 @@ def decode(tokens: list[int]) -> str:
 )
 def test_a_prompt_and_what_continues_it(prompt: str, words: list[int], tokens: list[int], text: str) -> None:
     assert with_prompt(prompt, words, tokens, decode) == text
+
+
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_without_a_prompt_there_is_nothing_to_begin_with(prompt: str) -> None:
+    with pytest.raises(UsageError, match="no prompt that captions could begin with") as caught:
+        check_prompt(prompt, GenerationOptions(prompt_in_caption=True))
+    assert "--prompt '" in caught.value.hint
+    check_prompt(prompt, GenerationOptions())
+    check_prompt("a photo of", GenerationOptions(prompt_in_caption=True))

@@ -95,8 +95,9 @@ def capfilt(
                         bad.write(json.dumps(row, ensure_ascii=False) + "\n")
                 if texts:
                     pictures += 1
-                    row = {"image": record.image, "captions": texts, "split": split}
-                    good.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    for text in texts:  # a row each: a list of single words could be the words of one sentence
+                        row = {"image": record.image, "caption": text, "split": split}
+                        good.write(json.dumps(row, ensure_ascii=False) + "\n")
                 else:
                     empty += 1
     made = Filtered(folder, kept, dropped, pictures, empty, failed)

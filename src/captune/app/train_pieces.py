@@ -37,7 +37,7 @@ def build_backbone(
 ) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.core.model_names import is_new, is_pair
-    from captune.core.search import check_length
+    from captune.core.search import check_length, check_prompt
     from captune.core.search import settled as settled_search
     from captune.engine.batches import clean_reference
     from captune.engine.loader import load_backbone, new_backbone, pair_backbone
@@ -80,6 +80,7 @@ def build_backbone(
     search = settled_search(GenerationOptions(**backbone.generation))
     if not config.train.validation_images:
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
+    check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)
     for prompt in (backbone.prompt, search.prompt):
         check_length(1 + len(backbone.words(prompt or "")), backbone.longest, search)
     return backbone

@@ -63,6 +63,15 @@ def check_length(prefix: int, longest: int, options: GenerationOptions) -> None:
         )
 
 
+def check_prompt(prompt: str, options: GenerationOptions) -> None:
+    """Raise `UsageError` where captions are to begin with a prompt, and neither options nor model have one."""
+    if options.prompt_in_caption and not prompt.strip():
+        raise UsageError(
+            "There is no prompt that captions could begin with: none is given, and the model has none of its own.",
+            "Give the words as well, for example --prompt 'a photo of', or turn it off: --no-prompt-in-caption.",
+        )
+
+
 def rows_of(options: GenerationOptions) -> int:
     """Captions of a picture that are written side by side."""
     return options.num_beams if options.num_beams > 1 else options.num_captions

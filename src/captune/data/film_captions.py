@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from captune.core.records import Caption
@@ -95,6 +96,15 @@ def as_table(films: list[FilmCaptions]) -> str:
 def as_json(films: list[FilmCaptions]) -> str:
     """A list of films, each with its scenes."""
     return json.dumps([film.to_json() for film in films], ensure_ascii=False, indent=2) + "\n"
+
+
+def has_scenes(path: Path) -> bool:
+    """Whether a file that `as_json` wrote holds a caption; not where it cannot be read as one."""
+    try:
+        films = json.loads(path.read_text("utf-8"))
+        return any(film["scenes"] for film in films)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def as_srt(films: list[FilmCaptions]) -> str:

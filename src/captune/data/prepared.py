@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,9 @@ def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    row = json.loads(line)
-                    image = os.path.normpath(os.path.join(base, row["image_path"]))
-                    references, question = tuple(map(str, row["references"])), str(row.get("question", ""))
-                    records.append(ImageRecord(str(row["id"]), image, references, split, question))
+                    row = row_of(json.loads(line))
+                    image = os.path.normpath(os.path.join(base, row.image))
+                    records.append(replace(row, image=image, split=split))
                 except (ValueError, KeyError, TypeError):
                     raise CaptuneError(
                         f"{path}, line {number}: expected an object with id, image_path and references.",
@@ -112,6 +111,17 @@ def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
     except FileNotFoundError:
         raise CaptuneError(f"{path} is missing.", "Prepare the data again.") from None
     return records
+
+
+def row_of(value: Any) -> ImageRecord:
+    """The record that a line of a split states, its image as it is written there.
+
+    Raises KeyError, TypeError or ValueError where the line states none.
+    """
+    if not isinstance(value["references"], list):
+        raise TypeError("references are a list")
+    references, question = tuple(map(str, value["references"])), str(value.get("question", ""))
+    return ImageRecord(str(value["id"]), os.fspath(value["image_path"]), references, "", question)
 
 
 def write_splits(

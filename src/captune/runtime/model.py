@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.core.search import check_length, settled, with_prompt
+from captune.core.search import check_length, check_prompt, settled, with_prompt
 from captune.data.pixels import Square
 from captune.data.words import Words
 from captune.runtime.arrays import Array
@@ -120,7 +120,9 @@ class ExportedModel:
         return with_prompt(words, self.words(words), tokens, self.decode)
 
     def _prefix(self, options: GenerationOptions, prompt: str | None) -> list[int]:
-        prefix = [self.exported.start, *self.words(self.prompt if prompt is None else prompt)]
+        words = self.prompt if prompt is None else prompt
+        check_prompt(words, options)
+        prefix = [self.exported.start, *self.words(words)]
         check_length(len(prefix), self.exported.longest, options)
         return prefix
 

@@ -12,7 +12,7 @@ from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.core.sampling import with_sampling
-from captune.core.search import asking
+from captune.core.search import asking, check_prompt
 from captune.core.serve_options import ServeConfig
 from captune.web.admission import Admission
 from captune.web.gate import Visit
@@ -108,7 +108,9 @@ class Service:
             options = options.model_copy(
                 update={"prompt": asking(hosted.captioner.model.prompt, question.strip(), options.prompt)}
             )
-        room = hosted.captioner.model.room(options.prompt)
+        model = hosted.captioner.model
+        check_prompt(model.prompt if options.prompt is None else options.prompt, options)
+        room = model.room(options.prompt)
         if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
             options = options.model_copy(update={"max_new_tokens": room})
         return options

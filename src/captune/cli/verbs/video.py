@@ -38,7 +38,7 @@ def video(
     code is 3 (1 if nothing could be captioned).
     """
     from captune.app.video import video as watch
-    from captune.data.film_captions import FORMS, SUBTITLES, FilmCaptions
+    from captune.data.film_captions import FORMS, SUBTITLES, FilmCaptions, has_scenes
     from captune.data.writers.existing import Existing
     from captune.data.writers.whole_file import WholeFiles
     from captune.data.writers.writer import encodable, is_folder
@@ -84,7 +84,10 @@ def video(
         elif format == "text" and out is None:
             note(film.film)
             put("", [film])
-    if format == "json" or (format == "text" and out is not None and any(film.scenes for film in done)):
+    whole = None if out is None else Path(out) if folder is None else _place(folder, "captions", format)
+    if format not in SUBTITLES and not any(film.scenes for film in done) and whole is not None and has_scenes(whole):
+        progress.warn(f"{whole} was kept: it holds captions, and no film could be captioned now.")
+    elif format == "json" or (format == "text" and whole is not None and any(film.scenes for film in done)):
         put("captions", done)
     bad = sum(film.status == "error" for film in done)
     if bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,20 +28,25 @@ def texts_in(value: Any, *, several: bool, answers: bool = False) -> list[str]:
 
     `several` says that its column is one of lists (`captions`). A list of single words elsewhere is one sentence's
     tokens; with `answers` (to a question) every text is one answer. Raises `NotText` for what is neither text nor
-    list, and for a list of which it is open what it means.
+    list, and for a list of which it is open what it means. An answer that JSON or a table has as a number or as
+    true or false is its text, as in CSV; 3.0 is 3.
     """
     if value is None or value != value:  # NaN, as pandas writes what is missing
         return []
+    if answers and (plain := _plain_value(value)) is not None:
+        return [plain]
     if isinstance(value, str):
         parsed = _parsed(value)
         return [value] if parsed is None else texts_in(parsed, several=several, answers=answers)
     if isinstance(value, Mapping):
-        return _of_mapping(value)
+        return _of_mapping(value, answers)
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple):
         raise NotText(f"is {_shown(value)}, not text")
     items = [item for item in value if item is not None]
+    if answers:
+        items = [item if (plain := _plain_value(item)) is None else plain for item in items]
     if items and all(isinstance(item, str) for item in items):
         return items if answers else _of_strings(items, several)
     if items and all(isinstance(item, int | float) for item in items):
@@ -58,10 +64,23 @@ def _are_words(items: Sequence[Any]) -> bool:
     return all(isinstance(item, str) and len(item.split()) == 1 and not without_spaces(item) for item in items)
 
 
-def _of_mapping(value: Mapping[str, Any]) -> list[str]:
+def _plain_value(value: Any) -> str | None:
+    """The text of a number or of true or false, None for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return None
+
+
+def _of_mapping(value: Mapping[str, Any], answers: bool) -> list[str]:
     for key in _TEXT_KEYS:
         if isinstance(value.get(key), str):
             return [value[key]]
+    if (answers or "answer" in value) and (plain := _plain_value(value.get("answer"))) is not None:
+        return [plain]
     tokens = value.get("tokens")
     if isinstance(tokens, list | tuple) and all(isinstance(token, str) for token in tokens):
         return [" ".join(tokens)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.data.formats.cells import NotText, texts_in
 from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
 from captune.data.formats.rows import Row, Side, note
@@ -76,10 +77,15 @@ def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) ->
             note(problems, where, f"answers question {number}, which is not in {questions.name}")
             continue
         picture, question = asked[number]
-        answers = [each.get("answer") if isinstance(each, dict) else each for each in entry.get("answers") or ()]
-        told = [text for text in answers if isinstance(text, str)] or [str(entry.get("multiple_choice_answer") or "")]
         name = picture if isinstance(picture, str) else f"COCO_{_pictures(questions)}_{picture:012d}.jpg"
-        yield Row(annotations, position, name, told, split, str(number), "annotation", question.strip())
+        row = Row(annotations, position, name, (), split, str(number), "annotation", question.strip())
+        try:
+            told = texts_in(entry.get("answers"), several=True, answers=True)
+            told = told or texts_in(entry.get("multiple_choice_answer"), several=False, answers=True)
+        except NotText as error:
+            yield row._replace(bad=f"'answers' {error}")
+            continue
+        yield row._replace(captions=told)
 
 
 def _list(path: Path, key: str) -> list[Any]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.core.search import check_length, rows_of, settled, temperatures, with_prompt
+from captune.core.search import check_length, check_prompt, rows_of, settled, temperatures, with_prompt
 from captune.engine.decoding.beams import search
 from captune.engine.decoding.penalties import Penalties
 from captune.engine.decoding.rows import Rows
@@ -66,8 +66,10 @@ def generate(
 
 
 def prefix_of(backbone: Backbone, options: GenerationOptions, prompt: str | None) -> list[int]:
-    """Start and prompt as tokens; None is the model's own prompt."""
-    prefix = [backbone.start, *backbone.words(backbone.prompt if prompt is None else prompt)]
+    """Start and prompt as tokens; None is the model's own prompt. Raises `UsageError` for what cannot be continued."""
+    words = backbone.prompt if prompt is None else prompt
+    check_prompt(words, options)
+    prefix = [backbone.start, *backbone.words(words)]
     check_length(len(prefix), backbone.longest, options)
     return prefix
 
