@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 
+def drawn(page: Page) -> None:
+    """Wait until the page has run to its end: a click into a redraw can be lost."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+
+
 def in_view(what: Locator) -> bool:
     box, size = what.bounding_box(), what.page.viewport_size
     return bool(box and size and box["y"] >= 0 and box["y"] + box["height"] <= size["height"])

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from browsing import in_view, serious
+from browsing import drawn, in_view, serious
 from captune.app.captioner import Captioner
 from captune.models import FAMILIES
 from captune.web.browser import PAGE
@@ -217,11 +217,6 @@ def visit(context: BrowserContext, address: str) -> Page:
 
 def button(page: Page) -> Locator:
     return page.get_by_role("button", name="Write captions")
-
-
-def drawn(page: Page) -> None:
-    """Wait until the page has run to its end: a click into a redraw can be lost."""
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
 
 
 def choose(page: Page, *files: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.data.bulk.pieces import find_pieces, read_piece
-from captune.data.bulk.store import Held, Store, open_store
+from captune.data.bulk.remote import filesystem
+from captune.data.bulk.remote_ledger import RemoteLedger
+from captune.data.bulk.store import Held, LocalStore, Store, check_written, open_store
 from captune.data.images import ImageError
-from captune.data.writers import CaptionRow, PieceWriter, open_writer
+from captune.data.writers import CaptionRow, PieceWriter, check_existing, open_writer
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -41,6 +43,62 @@ def test_files_by_name(store: Store, tmp_path: Path) -> None:
         store.read("a.bin")
     with store.lock("_job/lock"):
         pass
+
+
+SHARD, TAR = "captions-00000.jsonl", "captions-00001.tar"
+
+
+def test_what_somebody_else_wrote_or_changed_is_known(store: Store) -> None:
+    assert store.not_written([SHARD]) == []
+    store.publish(SHARD, b"1\n")
+    store.publish(TAR, b"2\n")
+    store.publish("_job/manifest.json", b"{}")
+    again = open_store(store.place)
+    assert again.not_written([SHARD, TAR, "captions-00009.csv"]) == []
+    by_hand(store, TAR, b"3\n")
+    by_hand(store, "captions-00002.csv", b"4\n")
+    assert again.not_written([SHARD, TAR, "captions-00002.csv"]) == [TAR, "captions-00002.csv"]
+    again.publish(TAR, b"5\n")  # what a person had a part in stays known as such
+    assert again.not_written([TAR]) == [TAR]
+    by_hand(store, SHARD, b"1\n")  # the same words
+    assert open_store(store.place).not_written([SHARD]) == []
+    with pytest.raises(CaptuneError, match=r"changed since: captions-00001\.tar\.") as caught:
+        check_written(again, [SHARD, TAR], "Take another.")
+    assert caught.value.hint == "Take another."
+    with pytest.raises(CaptuneError, match="did not write"):
+        check_existing("tar", store.place)
+    check_existing("tar", store.place, "replace")
+
+
+def test_a_job_of_an_earlier_captune_says_so(store: Store) -> None:
+    store.publish("_job/manifest.json", b"{}")
+    by_hand(store, TAR, b"1\n")
+    with pytest.raises(CaptuneError, match="begun by an earlier captune, which did not note what it wrote"):
+        check_existing("tar", store.place)
+
+
+def test_what_many_runs_noted_counts_together() -> None:
+    files: dict[str, bytes] = {}
+    for _ in range(2):
+        ledger = RemoteLedger(lambda: files.values(), files.__setitem__)
+        for number in range(1500):
+            ledger.add(f"{number:016x}")
+        ledger.later("f" * 16)
+    assert len(files) == 4
+    assert max(map(len, files.values())) == 17_000
+    seen = RemoteLedger(lambda: files.values(), files.__setitem__)
+    seen.refresh()
+    assert [seen.has(f"{number:016x}") for number in (0, 999, 1000, 1499, 1500)] == [True] * 4 + [False]
+    assert not seen.has("f" * 16)  # it saved time, no more
+
+
+def by_hand(store: Store, name: str, data: bytes) -> None:
+    """As a person writes a file, past captune."""
+    if isinstance(store, LocalStore):
+        (store.folder / name).write_bytes(data)
+    else:
+        fs, folder = filesystem(store.place)
+        fs.pipe_file(f"{folder}/{name}", data)
 
 
 def test_a_folder_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.data.bulk.manifest import Inputs, Listing, Manifest
-from captune.data.bulk.names import JOB, MANIFEST, REPORT, WRITTEN
+from captune.data.bulk.names import JOB, MANIFEST, REPORT, is_ledger
 from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
-from captune.data.bulk.store import Held, Store
+from captune.data.bulk.store import Held, Store, check_written
 from captune.data.writers.existing import Mode
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _CAPTION = ("format", "recursive", "max_pixels")
 _RUN_ON = ("precision", "quantize", "pixels", "decoder")
 _WAIT_SECONDS = 0.5
+_THROW_AWAY = "Take another --out, copy them elsewhere first, or throw them away too: --restart --existing replace."
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def begun(asked: Asked, progress: Progress) -> Iterator[Job]:
         options = asked.resolved.values.job
         if options.restart:
             if asked.existing != "replace":
-                _check_written(asked.store)
+                check_written(asked.store, filter(is_shard, asked.store.names()), _THROW_AWAY)
             _clear(asked.store)
         names = asked.store.names()
         if not options.resume and MANIFEST in names:
@@ -237,21 +238,10 @@ def _part_lock(asked: Asked) -> Iterator[None]:
         ) from None
 
 
-def _check_written(store: Store) -> None:
-    """Raise `CaptuneError` where a person wrote or corrected captions that a new job would throw away."""
-    changed = store.not_written(name for name in store.names() if is_shard(name))
-    if changed:
-        several = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
-        raise CaptuneError(
-            f"{store.place} holds captions that captune did not write, or that were changed since: {several}.",
-            "Take another --out, copy them elsewhere first, or throw them away too: --restart --existing replace.",
-        )
-
-
 def _clear(store: Store) -> None:
     """Throw a job away: the manifest last, so that what is left is always a job."""
     names = [name for name in store.names() if is_shard(name) or name.startswith(f"{JOB}/")]
     # The digests stay: tars that a job ended in are not thrown away with it.
-    names = [name for name in names if not name.endswith(".lock") and name != WRITTEN]
+    names = [name for name in names if not name.endswith(".lock") and not is_ledger(name)]
     for name in sorted(names, key=lambda name: (name == MANIFEST, name != REPORT, name)):
         store.delete(name)

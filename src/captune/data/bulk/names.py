@@ -10,7 +10,8 @@ PIECES = f"{JOB}/pieces.jsonl"
 FAILURES = f"{JOB}/failures.jsonl"
 DUPLICATES = f"{JOB}/duplicates.jsonl"
 REPORT = f"{JOB}/report.json"
-# Digests of the files of captions that captune wrote: one that is not in it is a person's.
+# Digests of the files of captions that captune wrote: one that is not in it is a person's. At an address, where no line
+# can be added to a file, each run has its own: `_job/written-…`.
 WRITTEN = f"{JOB}/written"
 _RESULT = re.compile(r"captions-\d{5,}\.(jsonl|csv|parquet|tar)")
 
@@ -18,6 +19,11 @@ _RESULT = re.compile(r"captions-\d{5,}\.(jsonl|csv|parquet|tar)")
 def is_result(name: str) -> bool:
     """Whether a file of a job's folder holds captions, by its name."""
     return _RESULT.fullmatch(name) is not None
+
+
+def is_ledger(name: str) -> bool:
+    """Whether a file of a job's folder holds digests of what captune wrote."""
+    return name == WRITTEN or name.startswith(f"{WRITTEN}-")
 
 
 def looks_name(number: int) -> str:

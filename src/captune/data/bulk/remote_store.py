@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.names import fitted
-from captune.data.bulk.names import JOB
+from captune.data.bulk.names import JOB, is_ledger, is_result
 from captune.data.bulk.remote import explained, filesystem
+from captune.data.bulk.remote_ledger import RemoteLedger, version_of
+from captune.data.writers.existing import digest, digest_of_file
+
+_BLOCK = 8 * 1024 * 1024
 
 # Object stores show an object when it is whole, never before. Elsewhere a file is moved into its place.
 _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
@@ -23,6 +29,7 @@ class RemoteStore:
     def __init__(self, out: str) -> None:
         self.place = out.rstrip("/")
         self._fs, self._folder = filesystem(self.place)
+        self._ledger = RemoteLedger(self._ledgers, self._put)
         self._at_once = out.partition("://")[0].lower() in _WHOLE_AT_ONCE
 
     def names(self) -> list[str]:
@@ -54,6 +61,47 @@ class RemoteStore:
             return data
 
     def publish(self, name: str, data: bytes | Path) -> None:
+        # A file that a person had a part in stays known as such, whatever captune changes in it.
+        ours = is_result(name) and not self.not_written([name])
+        if ours:
+            contents = digest_of_file(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+            self._ledger.add(digest(name, contents))
+        self._put(name, data)
+        if ours and (version := version_of(self._facts(name) or {})) is not None:
+            self._ledger.later(digest(name, version))
+
+    def not_written(self, names: Iterable[str]) -> list[str]:
+        there = [(name, facts) for name in names if (facts := self._facts(name)) is not None]
+        if there:
+            self._ledger.refresh()
+        return [name for name, facts in there if not self._is_ours(name, facts)]
+
+    def _is_ours(self, name: str, facts: Mapping[str, Any]) -> bool:
+        """Whether captune wrote a file; it is fetched where its listing does not tell."""
+        version = version_of(facts)
+        if version is not None and self._ledger.has(digest(name, version)):
+            return True
+        contents = hashlib.sha256()
+        with explained(self._address(name)), self._fs.open(self._path(name), "rb") as file:
+            while block := file.read(_BLOCK):
+                contents.update(block)
+        return self._ledger.has(digest(name, contents.hexdigest()))
+
+    def _facts(self, name: str) -> Mapping[str, Any] | None:
+        """What the file system tells of a file, or None where there is none."""
+        path = self._path(name)
+        self._fs.invalidate_cache(path.rpartition("/")[0])  # others write here too
+        with explained(self._address(name)):
+            try:
+                facts: Mapping[str, Any] = self._fs.info(path)
+            except FileNotFoundError:
+                return None
+            return facts if facts.get("type") == "file" else None
+
+    def _ledgers(self) -> Iterator[bytes]:
+        return (self.read(name) for name in self.names() if is_ledger(name))
+
+    def _put(self, name: str, data: bytes | Path) -> None:
         target = self._path(name)
         folder, _, base = target.rpartition("/")
         mine = f"{folder}/{fitted(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
@@ -72,9 +120,6 @@ class RemoteStore:
                 if not self._at_once:
                     with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
                         self._fs.rm_file(mine)
-
-    def not_written(self, names: Iterable[str]) -> list[str]:
-        return []  # it would mean to fetch every file
 
     def delete(self, name: str) -> None:
         with explained(self._address(name)):

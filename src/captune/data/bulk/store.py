@@ -14,7 +14,7 @@ from typing import Protocol
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running
 from captune.core.names import fitted
-from captune.data.bulk.names import JOB, WRITTEN, is_result
+from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.existing import Ledger, digest, digest_of_file
 
@@ -42,7 +42,7 @@ class Store(Protocol):
         """Remove a file, if it is there."""
 
     def not_written(self, names: Iterable[str]) -> list[str]:
-        """Which of these files captune did not write, or somebody changed since; none where that cannot be known."""
+        """Which of these files captune did not write, or somebody changed since."""
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold a name within a block; raises `Held` where another process holds it."""
@@ -50,6 +50,24 @@ class Store(Protocol):
 
 class Held(CaptuneError):
     """Another process holds the lock."""
+
+
+def check_written(store: Store, names: Iterable[str], hint: str) -> None:
+    """Raise `CaptuneError`, with `hint`, where captune did not write one of these files, or nothing tells."""
+    changed = store.not_written(names)
+    if not changed:
+        return
+    there = store.names()
+    if MANIFEST in there and not any(map(is_ledger, there)):
+        raise CaptuneError(
+            f"The job in {store.place} was begun by an earlier captune, which did not note what it wrote: whether "
+            "somebody corrected its captions since cannot be known.",
+            hint,
+        )
+    several = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
+    raise CaptuneError(
+        f"{store.place} holds captions that captune did not write, or that were changed since: {several}.", hint
+    )
 
 
 def open_store(out: str) -> Store:

@@ -73,8 +73,14 @@ def open_writer(
 
 
 def check_existing(format: str, out: str | os.PathLike[str], existing: Mode = "keep") -> None:
-    """Raise `CaptuneError` where a writer would find in the end that a file of this machine stands in its way."""
-    if not is_remote(os.fspath(out)):
+    """Raise `CaptuneError` where a writer would find in the end that what stands there is in its way."""
+    if is_remote(os.fspath(out)):
+        if format == "tar" and existing != "replace":
+            from captune.data.bulk.store import open_store
+            from captune.data.writers.tar import check_tars
+
+            check_tars(open_store(os.fspath(out)))
+    else:
         check = getattr(open_writer(format, out, existing=existing), "check", None)
         if check is not None:
             check()

@@ -73,7 +73,7 @@ class Ledger:
             data = path.read_bytes() if path.is_file() else b""
         except OSError as error:
             raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Change its permissions.") from None
-        self._known = {line for line in data.decode("ascii", "replace").split("\n") if len(line) == _DIGITS}
+        self._known = known_digests(data)
         self._cut_off = bool(data) and not data.endswith(b"\n")
 
     def has(self, name: str, text: str) -> bool:
@@ -94,6 +94,11 @@ class Ledger:
             raise disk_error(error, self._path) from error
         self._cut_off = False
         self._known.update(new)
+
+
+def known_digests(data: bytes) -> set[str]:
+    """The digests in the contents of a ledger."""
+    return {line for line in data.decode("ascii", "replace").split("\n") if len(line) == _DIGITS}
 
 
 def digest(name: str, text: str | bytes) -> str:

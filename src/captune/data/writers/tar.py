@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import UsageError
 from captune.data.bulk.names import is_result
 from captune.data.bulk.pieces import SHARD_SIZE, Piece
-from captune.data.bulk.store import open_store
+from captune.data.bulk.store import Store, check_written, open_store
 from captune.data.bulk.tar_shards import publish_tar
 from captune.data.writers.alt_text import check_source
 from captune.data.writers.existing import Existing
@@ -36,14 +36,8 @@ class TarWriter:
 
     def check(self) -> None:
         """Raise `CaptuneError` where a tar stands that captune did not write, before anything is captioned."""
-        if self.existing.mode == "replace":
-            return
-        tars = (name for name in self._store.names() if is_result(name) and name.endswith(".tar"))
-        if changed := self._store.not_written(tars):
-            raise CaptuneError(
-                f"{self._store.place} holds a {changed[0]} that captune did not write, or that was changed since.",
-                "Take another --out, or overwrite it: --existing replace",
-            )
+        if self.existing.mode != "replace":
+            check_tars(self._store)
 
     def __enter__(self) -> Self:
         self.check()
@@ -75,3 +69,9 @@ class TarWriter:
         names = tuple(row.image for row in self._held)
         self.write_piece(Piece("files", "", self._count * SHARD_SIZE, len(names), names), self._held)
         self._held = []
+
+
+def check_tars(store: Store) -> None:
+    """Raise `CaptuneError` where a tar of results stands in a store that captune did not write."""
+    tars = (name for name in store.names() if is_result(name) and name.endswith(".tar"))
+    check_written(store, tars, "Take another --out, or overwrite them: --existing replace")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from captune.core.files import atomic_write
-from captune.data.bulk.names import WRITTEN
+from captune.data.bulk.names import WRITTEN, is_result
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
 from captune.data.writers.existing import LEDGER, Existing
@@ -69,8 +69,11 @@ class UploadedWriter:
         for path in sorted(self._folder.rglob("*"), key=lambda path: (path.name != LEDGER, path)):
             if not path.is_file() or path == self._folder / WRITTEN:
                 continue
+            name = path.relative_to(self._folder).as_posix()
+            if self.existing.mode == "replace" and is_result(name) and store.not_written([name]):
+                store.delete(name)  # what takes its place is captune's alone
             if self._fetched.get(path) != path.read_bytes():
-                store.publish(path.relative_to(self._folder).as_posix(), path)
+                store.publish(name, path)
             if path.name != LEDGER:  # it grows
                 path.unlink()
 
