@@ -114,6 +114,7 @@ def _with_weights(
     """The model with the weights that were found, the names of those it has no use for, and of those it kept."""
     import torch
 
+    from captune.models.pretrained import pretrained
     from captune.models.weights import UNUSED
 
     wrong = [name for name, value in found.tensors.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -133,8 +134,8 @@ def _with_weights(
             "Name a model of the same size, image size and vocabulary with --like.",
         )
     kind = type(base.model)
-    model, told = kind.from_pretrained(
-        None, config=base.model.config, state_dict=found.tensors, dtype=dtype, output_loading_info=True
+    model, told = pretrained(
+        kind, None, config=base.model.config, state_dict=found.tensors, dtype=dtype, output_loading_info=True
     )
     missing = sorted(name for name in told["missing_keys"] if not any(word in name for word in UNUSED))
     unused = tuple(sorted(n for n in told["unexpected_keys"] if not n.endswith(MADE_ANEW)))

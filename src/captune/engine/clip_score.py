@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from captune.core.errors import CaptuneError, MetricUnavailable
+from captune.core.memory import is_out_of_memory
 from captune.core.progress import Progress, track
 from captune.data.images import open_image
+from captune.engine.load_errors import reason
 from captune.metrics.corpus import Corpus, Measured, averaged
 
 WEIGHT = 2.5
@@ -56,14 +58,17 @@ def _load(name: str, device: str) -> tuple[Any, Any, Any]:
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     from captune.models.devices import choose_device
+    from captune.models.pretrained import pretrained
 
     try:
-        model = CLIPModel.from_pretrained(name).eval().to(choose_device(device))
+        model = pretrained(CLIPModel, name).eval().to(choose_device(device))
         # Pillow's pixels are those of the paper; torchvision's, where it is installed, differ a little.
-        return model, AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name, backend="pil")
-    except (OSError, ValueError) as error:
+        return model, pretrained(AutoTokenizer, name), pretrained(AutoImageProcessor, name, backend="pil")
+    except Exception as error:  # foreign files, read by foreign code: it raises whatever it likes
+        if is_out_of_memory(error):
+            raise
         raise MetricUnavailable(
-            f"clip_score cannot load the CLIP '{name}': {str(error).splitlines()[0]}",
+            f"clip_score cannot load the CLIP '{name}': {reason(error)}",
             "Give --clip-model a folder that holds one, or a Hub name where there is a network.",
         ) from error
 

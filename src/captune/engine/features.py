@@ -107,7 +107,7 @@ def _held(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
     for listed in sorted(folder.glob("*.json")):
         try:
             digests = json.loads(listed.read_text(encoding="utf-8"))["pictures"]
-            part = np.load(listed.with_suffix(".npy"), mmap_mode="r")
+            part = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if part.dtype == np.uint16 and len(part) == len(digests):

@@ -11,6 +11,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.model_names import did_you_mean_beside, hub_name
+from captune.models.pretrained import own_code_error
 
 _LONGEST = 120
 _OFFLINE = (
@@ -34,7 +35,7 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
         )
     message = f"The model in {folder} cannot be loaded: {reason(error)}"
     if "custom code" in str(error) or "trust_remote_code" in str(error):
-        return _own_code_error(str(folder))
+        return own_code_error(str(folder))
     quantized = _quantized(folder)
     if quantized:
         return CaptuneError(
@@ -106,7 +107,7 @@ def _fetched_error(name: str, error: Exception) -> CaptuneError:
     from huggingface_hub import constants, errors
 
     if "custom code" in str(error) or "trust_remote_code" in str(error):
-        return _own_code_error(name)
+        return own_code_error(name)
     if isinstance(error, ImportError):
         return CaptuneError(
             f"The model {name} cannot be loaded: {reason(error)}", "Install what it needs, or choose another model."
@@ -124,13 +125,6 @@ def _fetched_error(name: str, error: Exception) -> CaptuneError:
         f"The model {name} is neither a folder here nor can it be fetched from the Hugging Face Hub: {reason(error)}",
         f"{meant}With network: hf download {_download(name)}  (cache: {constants.HF_HUB_CACHE}; HF_HUB_OFFLINE must "
         "not be 1; private models need `hf auth login`)." + (_OFFLINE if offline else ""),
-    )
-
-
-def _own_code_error(name: str) -> CaptuneError:
-    return CaptuneError(
-        f"{name} brings Python code of its own (trust_remote_code), which captune does not run.",
-        "Choose a model that transformers loads by itself: captune models lists the families.",
     )
 
 

@@ -21,6 +21,7 @@ from captune.engine.load_errors import load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
+from captune.models.pretrained import never_ask, pretrained
 from captune.models.weights import FP32, Placing, Stored, stored_weights
 
 Loaded = TypeVar("Loaded")
@@ -43,7 +44,7 @@ def about(name: str) -> About:
     def look(source: Any, **hub: Any) -> About:
         from transformers import AutoConfig
 
-        config: Any = AutoConfig.from_pretrained(str(source), **hub)
+        config: Any = pretrained(AutoConfig, source, **hub)
         vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
         return About(_family(source, hub), getattr(vision, "hidden_size", 0), stored_weights(source, **hub))
 
@@ -80,7 +81,7 @@ def family_of(name: str) -> str:
 
         from captune.models.blip_matcher import KIND
 
-        if KIND in (AutoConfig.from_pretrained(str(source), **hub).architectures or ()):
+        if KIND in (pretrained(AutoConfig, source, **hub).architectures or ()):
             return MATCHER
         return _family(source, hub).family
 
@@ -88,7 +89,7 @@ def family_of(name: str) -> str:
 
 
 def _bits(quantize: str) -> dict[str, Any]:
-    """What `from_pretrained` is told; raises `CaptuneError` where quantized weights cannot run."""
+    """What loading is told; raises `CaptuneError` where quantized weights cannot run."""
     if quantize == "none":
         return {}
     if not torch.cuda.is_available():
@@ -166,7 +167,7 @@ def _part_name(name: str) -> tuple[str, str | None]:
 
 
 def _hub(revision: str | None) -> dict[str, Any]:
-    """Keywords of `from_pretrained` for the Hub."""
+    """Keywords of loading for the Hub."""
     found: dict[str, Any] = {} if revision is None else {"revision": revision}
     # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
     return found if _hub_is_reachable() else {**found, "local_files_only": True}
@@ -197,7 +198,7 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     if kind is not None and kind not in FAMILIES:
         raise no_family(kind, FAMILIES, str(source))
     if kind is None:
-        config = AutoConfig.from_pretrained(str(source), **hub)
+        config = pretrained(AutoConfig, source, **hub)
         names = (*(config.architectures or ()), config.model_type)
         kind = next((KINDS[name] for name in names if name in KINDS), config.model_type)
     if kind not in FAMILIES:
@@ -206,8 +207,9 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
 
 
 def _quiet() -> None:
-    """transformers' own bars and notes do not belong between captune's."""
+    """transformers' own questions, bars and notes do not belong between captune's."""
     from transformers.utils import logging
 
+    never_ask()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

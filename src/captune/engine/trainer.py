@@ -301,8 +301,10 @@ class CaptionTrainer(Trainer):
         assert self.lr_scheduler is not None, "it is made with the optimizer"
         folder = Path(checkpoint)
         # Read from the file as it is shared out: the processes of a machine together have room for one.
-        load_state(self.optimizer, torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True))
-        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME))
+        load_state(
+            self.optimizer, torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
+        )
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
 
 
 def not_finite(run: Run, step: int, what: str) -> CaptuneError:

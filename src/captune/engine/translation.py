@@ -16,6 +16,7 @@ from captune.core.errors import CaptuneError, UsageError, did_you_mean, missing_
 from captune.core.model_names import local_folder
 from captune.core.records import Caption
 from captune.engine.loader import load_part
+from captune.models.pretrained import pretrained
 
 Key = TypeVar("Key")
 # The search is the same for every model and caption.
@@ -108,7 +109,7 @@ def translated(
 def _load(source: Any, **hub: Any) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(str(source), **hub)
+    config = pretrained(AutoConfig, source, **hub)
     if config.model_type not in ("marian", "m2m_100", "t5"):
         raise CaptuneError(
             f"{source} is a model of the kind '{config.model_type}', which does not translate captions here.",
@@ -116,10 +117,10 @@ def _load(source: Any, **hub: Any) -> tuple[Any, Any]:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **hub)
+        tokenizer = pretrained(AutoTokenizer, source, **hub)
     if "nllb" in type(tokenizer).__name__.lower():
         raise _not_free(str(source))
-    return AutoModelForSeq2SeqLM.from_pretrained(str(source), dtype=torch.float32, **hub), tokenizer
+    return pretrained(AutoModelForSeq2SeqLM, source, dtype=torch.float32, **hub), tokenizer
 
 
 def _direction(name: str, kind: str, tokenizer: Any, language: str) -> tuple[str, int | None]:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from captune.core.errors import CaptuneError
 from captune.models.earlier import readable_by_earlier
 from captune.models.pixels import PixelSettings
+from captune.models.pretrained import pretrained
 from captune.models.vocabulary import learn_tokenizer
 
 MATCHER = "Salesforce/blip-itm-base-coco"
@@ -37,15 +38,15 @@ class BlipMatcher:
         from transformers import AutoConfig, AutoTokenizer, BlipForImageTextRetrieval
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        built = AutoConfig.from_pretrained(name, **hub).architectures or []
+        built = pretrained(AutoConfig, name, **hub).architectures or []
         if KIND not in built:
             raise CaptuneError(
                 f"{name} is a {', '.join(built) or 'model of an unknown kind'}: it was not trained for this.",
                 f"Take a {KIND} such as {MATCHER}.",
             )
-        model: Any = BlipForImageTextRetrieval.from_pretrained(name, dtype=torch.float32, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-        return cls(model.eval(), tokenizer, PixelSettings.of(BlipImageProcessorPil.from_pretrained(name, **hub)))
+        model: Any = pretrained(BlipForImageTextRetrieval, name, dtype=torch.float32, **hub)
+        tokenizer = pretrained(AutoTokenizer, name, **hub)
+        return cls(model.eval(), tokenizer, PixelSettings.of(pretrained(BlipImageProcessorPil, name, **hub)))
 
     @classmethod
     def tiny(cls, texts: Iterable[str] = ("a red circle", "two dogs play")) -> BlipMatcher:

@@ -18,6 +18,7 @@ from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
+from captune.models.pretrained import pretrained
 from captune.models.published import load_processor, load_tokenizer
 from captune.models.reread import Reread, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
@@ -80,15 +81,15 @@ class ClipGpt2(Backbone):
         from transformers import AutoConfig, AutoModelForCausalLM
 
         (vision, of_vision), (text, of_text) = vision_part, text_part
-        seeing = AutoConfig.from_pretrained(vision, **of_vision).model_type
+        seeing = pretrained(AutoConfig, vision, **of_vision).model_type
         loader: Any = getattr(transformers, VISION_CLASSES.get(seeing, "AutoModel"))
         # ViT and DINOv2 would bring a pooler that nothing uses.
         less = {"add_pooling_layer": False} if seeing == "vit" else {}
-        encoder = loader.from_pretrained(vision, dtype=torch.float32, **less, **of_vision)
-        config: Any = AutoConfig.from_pretrained(text, **of_text)
+        encoder = pretrained(loader, vision, dtype=torch.float32, **less, **of_vision)
+        config: Any = pretrained(AutoConfig, text, **of_text)
         drop_unused_quantization(config, text, **of_text)
         config.add_cross_attention = config.is_decoder = True
-        decoder = AutoModelForCausalLM.from_pretrained(text, config=config, dtype=torch.float32, **of_text)
+        decoder = pretrained(AutoModelForCausalLM, text, config=config, dtype=torch.float32, **of_text)
         tokenizer = load_tokenizer(text, **of_text)
         if tokenizer.eos_token_id is None:
             raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")

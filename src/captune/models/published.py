@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.models.pretrained import pretrained
 
 # Added to the tokenizer of a BLIP-2 that was saved before language models were told of images by a token.
 IMAGE = "<image>"
@@ -18,7 +19,7 @@ def load_tokenizer(source: str | Path, **hub: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(source), **hub)
+    tokenizer = pretrained(AutoTokenizer, source, **hub)
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise CaptuneError(
             f"{source} holds no tokenizer: no vocabulary was found beside the weights.",
@@ -36,7 +37,7 @@ def load_processor(source: str | Path, **hub: Any) -> Any:
             f"{source} does not say how its images are prepared: there is no {_PROCESSORS[0]}.",
             f"Copy that file of the model that it was made of; or: {convert_command(source)}",
         )
-    return AutoImageProcessor.from_pretrained(str(source), backend="pil", **hub)
+    return pretrained(AutoImageProcessor, source, backend="pil", **hub)
 
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")

@@ -13,6 +13,7 @@ import torch
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
+from captune.models.pretrained import pretrained
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -103,11 +104,11 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
         options["device_map"] = {"": placing.device}
     stored = None if placing == FP32 else stored_weights(source, **hub)
     if "quantization_config" in hub or stored is None or stored.dtype == placing.dtype:
-        model, told = typed.from_pretrained(str(source), **{**options, **hub})
+        model, told = pretrained(typed, source, **{**options, **hub})
     else:
-        config = kind.config_class.from_pretrained(str(source), **hub)
+        config = pretrained(kind.config_class, source, **hub)
         with opened(weight_files(source, **hub)) as slices:
-            model, told = typed.from_pretrained(None, config=config, state_dict=slices, **options)
+            model, told = pretrained(typed, None, config=config, state_dict=slices, **options)
         _read_generation(model, source, hub)
     model.__class__ = kind
     _check_whole(told["missing_keys"], source)
@@ -139,7 +140,7 @@ def _read_generation(model: Any, source: str | Path, hub: dict[str, Any]) -> Non
     from transformers.utils import cached_file
 
     if cached_file(str(source), "generation_config.json", _raise_exceptions_for_missing_entries=False, **hub):
-        model.generation_config = GenerationConfig.from_pretrained(str(source), **hub)
+        model.generation_config = pretrained(GenerationConfig, source, **hub)
 
 
 def _check_whole(missing: Any, source: str | Path) -> None:

@@ -147,7 +147,7 @@ def build_index(progress: Progress = SILENT) -> Path:
 
 
 def _opened(index: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    sources, offsets, targets = (np.load(index / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+    sources, offsets, targets = (np.load(index / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
     if len(offsets) != len(sources) + 1 or offsets[-1] != len(targets):
         raise ValueError("the arrays do not belong together")
     return sources, offsets, targets
