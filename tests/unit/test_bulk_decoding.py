@@ -19,7 +19,7 @@ from captune.data.images import ImageError, open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square, to_pixels
 from captune.data.writers.row import CaptionRow
-from captune.engine import decoding_ahead
+from captune.engine import decode_worker, decoding_ahead
 from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
 from captune.engine.pictures import TorchSquare
 from jobs import SQUARE, pictures
@@ -139,7 +139,7 @@ def test_a_picture_that_kills_its_decoder_costs_one(
         "    return read(source, *settings)\n"
         "worker.read_pixels = crash\nworker.main()"
     )
-    monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", code))
+    monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
     folder = pictures(tmp_path / "pics", 20)
     found = [each for _, shard in decoded(shards_of(folder, 8), timeout=1.0) for each in shard]
     assert len(found) == 20
@@ -167,7 +167,7 @@ def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
 def test_what_breaks_off_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     shards: Callable[[], object] = lambda: iter(shards_of(pictures(tmp_path / "pics", 9), 3))
     if broken == "worker":
-        monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
+        monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
         given = shards()
     else:
 

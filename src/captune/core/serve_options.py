@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from captune.core.options import DeviceOptions, GenerationOptions, Language, Options, TranslationOptions, option
+
+# What captune opens (`captune.data.images.DECODERS`, and HEIF).
+ImageFormat = Literal[
+    "jpeg", "png", "webp", "gif", "avif", "heif", "tiff", "bmp", "jpeg2000",
+    "dib", "ppm", "ico", "icns", "psd", "qoi", "sgi", "pcx", "dds", "fits", "pcd", "tga",
+]  # fmt: skip
 
 
 class ServeOptions(Options):
@@ -24,6 +32,15 @@ class ServeOptions(Options):
     )
     max_body: float = option(20.0, "Largest body of a request, in megabytes (413).", gt=0)
     max_pixels: int = option(40_000_000, "Pictures with more pixels than this are refused (422).", ge=1)
+    formats: tuple[ImageFormat, ...] = option(
+        ("jpeg", "png", "webp", "gif", "avif", "heif", "tiff", "bmp", "jpeg2000"),
+        "Kinds of image files that are opened; others are refused (422).",
+        min_length=1,
+    )
+    workers: int = option(0, "Processes that decode pictures; 0: one for each core, 8 at most.", ge=0, le=1024)
+    decode_timeout: float = option(
+        10.0, "Seconds that a picture may take to decode; then its process is killed (422).", gt=0
+    )
     max_pictures: int = option(16, "Most pictures in one request (422).", ge=1)
     max_work: int = option(
         4096, "Largest product of beams, captions (or variations) and new tokens of a request (422).", ge=1

@@ -16,6 +16,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.data.images import ORIENTATION
+from captune.data.jpeg import has_too_many_scans
 
 HEAD = 65_536
 
@@ -33,6 +34,8 @@ def fast_levels(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray", "RGB") or width * height > max_pixels or _turned(data):
+            return None
+        if has_too_many_scans(io.BytesIO(data)):
             return None
         return simplejpeg.decode_jpeg(data, min_height=least, min_width=least)
     except (ValueError, MemoryError):

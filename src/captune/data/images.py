@@ -12,6 +12,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from captune.core.errors import CaptuneError
 from captune.data import heif
-from captune.data.jpeg import has_missing_rows
+from captune.data.jpeg import MOST_SCANS, has_missing_rows, has_too_many_scans
 from captune.data.signatures import CONVERT, HEAD_BYTES, Kind, is_heif, tell, tell_unknown
 
 # The decoders that may see a file, in the order in which they are asked. Left out on purpose:
@@ -111,17 +112,22 @@ class ImageError(CaptuneError):
 
 
 def open_image(
-    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+    formats: Sequence[str] | None = None,
 ) -> Image.Image:
     """Decode a picture, given as a path or as the bytes of a file, to an upright RGB image.
 
     EXIF orientation is applied; transparency lies on white; 16-bit and float samples are
     scaled to 8 bits; of an animation the first frame is taken; colour profiles are ignored.
-    `name` stands for bytes in messages. Raises `ImageError`; a truncated file is an error,
-    never a picture with grey parts.
+    `name` stands for bytes in messages; with `formats` (of `DECODERS`, and HEIF) no others
+    are opened. Raises `ImageError`; a truncated file is an error, never a picture with grey
+    parts.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "the picture", max_pixels)
+        return _decode(io.BytesIO(source), name or "the picture", max_pixels, formats)
     path = os.fspath(source)
     try:
         # Looked at before it is opened: opening a pipe would wait forever.
@@ -129,7 +135,7 @@ def open_image(
             what = "a folder" if os.path.isdir(path) else "not a regular file"
             raise ImageError(name or path, f"{what}, not a picture", kind="folder")
         with open(path, "rb") as file:
-            return _decode(file, name or path, max_pixels)
+            return _decode(file, name or path, max_pixels, formats)
     except FileNotFoundError:
         raise ImageError(name or path, "there is no such file", "Check the path.", kind="missing") from None
     except PermissionError:
@@ -140,7 +146,7 @@ def open_image(
         raise ImageError(name or path, f"cannot be opened ({_words(error)})", kind="missing") from None
 
 
-def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
+def _decode(file: Any, name: str, max_pixels: int, formats: Sequence[str] | None) -> Image.Image:
     head = file.read(HEAD_BYTES)
     known = tell(head)
     if known:
@@ -148,8 +154,9 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1  # the user asked for more than Pillow's own limit
     try:
-        with opened(file, head, name) as image:
+        with opened(file, head, name, formats) as image:
             _check_size(image, name, max_pixels)
+            _check_scans(image, file, name)
             with _ONE_GIANT if image.width * image.height > GIANT else nullcontext():
                 image.load()
                 _check_size(image, name, max_pixels)  # some containers tell the true size only now
@@ -174,13 +181,17 @@ def _decode(file: Any, name: str, max_pixels: int) -> Image.Image:
     return rgb
 
 
-def opened(file: IO[bytes], head: bytes, name: str = "the picture") -> Image.Image:
+def opened(
+    file: IO[bytes], head: bytes, name: str = "the picture", formats: Sequence[str] | None = None
+) -> Image.Image:
     """A picture file whose first bytes are `head`, not decoded yet, by Pillow or by what reads HEIC.
 
     Raises `ImageError` for HEIC where that is not installed, and what decoders raise.
     """
     if not is_heif(head):
-        return Image.open(file, formats=DECODERS)
+        return Image.open(file, formats=DECODERS if formats is None else [one for one in DECODERS if one in formats])
+    if formats is not None and "HEIF" not in formats:
+        raise ImageError(name, "HEIC, which is not opened here", _sentence(CONVERT), kind="unsupported")
     if not heif.is_installed():
         step = f"pip install 'captune[{heif.EXTRA}]'"
         reason = f"HEIC, which needs the package '{heif.PACKAGE}' ({step})"
@@ -195,6 +206,16 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     allowed = max_pixels // _SHARE.get(image.format or "", 1)
     if width * height > allowed:
         raise _giant(name, f"{width} × {height} pixels are more than", allowed)
+
+
+def _check_scans(image: Image.Image, file: IO[bytes], name: str) -> None:
+    if image.format not in ("JPEG", "MPO"):
+        return
+    at = file.tell()
+    if has_too_many_scans(file):
+        reason = f"a JPEG of more than {MOST_SCANS} scans, which would take minutes to decode"
+        raise ImageError(name, reason, "Save it again as an ordinary JPEG.", kind="unsupported")
+    file.seek(at)
 
 
 def _giant(name: str, words: str, allowed: int) -> ImageError:

@@ -1,13 +1,21 @@
-"""JPEG files that were cut off and closed again: decoders fill the rest with grey and say nothing."""
+"""JPEG files that decoders take too well: cut off and closed again, or with scans without end."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from typing import IO
 
 from PIL import Image, ImageChops
 
+# Programs that make progressive files write up to twenty scans; a decoder goes over the whole image for each.
+MOST_SCANS = 100
+_HEAD_BYTES = 65_536
+_START_OF_SCAN, _END = 0xDA, 0xD9
+_SEQUENTIAL = (0xC0, 0xC1)
+_ALONE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # markers that no length follows
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLER = bytes(range(1, 251)) * 16
 
@@ -34,6 +42,42 @@ def has_missing_rows(image: Image.Image, file: IO[bytes]) -> bool:
     longer = data[: end.start()] + _FILLER + data[end.start() :]
     with Image.open(io.BytesIO(longer), formats=("JPEG",)) as again:
         return ImageChops.difference(image, again).getbbox() is not None
+
+
+def has_too_many_scans(file: IO[bytes]) -> bool:
+    """Whether a JPEG has more than `MOST_SCANS` scans, told from its markers; leaves the file anywhere."""
+    file.seek(0)
+    data = file.read(_HEAD_BYTES)
+    if _has_one_scan(data):
+        return False
+    data += file.read()
+    # Nearly every file is told by a search for two bytes, which also finds what only looks like a scan.
+    if data.count(b"\xff\xda") <= MOST_SCANS:
+        return False
+    return sum(marker == _START_OF_SCAN for marker, _ in _markers(data)) > MOST_SCANS
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether a file's first bytes promise one scan for all colours: decoders refuse to read another."""
+    components = 0
+    for marker, at in _markers(data):
+        if marker in _SEQUENTIAL:
+            components = int.from_bytes(data[at + 7 : at + 8])
+        elif marker == _START_OF_SCAN:
+            return 0 < components == int.from_bytes(data[at + 2 : at + 3])
+    return False
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker of the first image, as libjpeg finds them, and where its length stands."""
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = found[1][0], found.end()
+        if marker == _END:
+            return
+        yield marker, at
+        if marker not in _ALONE:
+            at += max(2, int.from_bytes(data[at : at + 2]))
 
 
 def _scan(data: bytes) -> int:

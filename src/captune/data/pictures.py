@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import cpu_count
 from typing import Any, Protocol, TypeVar
@@ -27,8 +27,13 @@ class Features(Protocol):
     def __getitem__(self, image: str) -> np.ndarray: ...
 
 
-def read_pixels(source: Any, square: Square, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture."""
+def read_pixels(
+    source: Any, square: Square, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
+) -> np.ndarray:
+    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture.
+
+    `formats` as in `open_image`.
+    """
     if callable(source):
         source = source()
     if square.fast:
@@ -39,7 +44,7 @@ def read_pixels(source: Any, square: Square, max_pixels: int = MAX_PIXELS) -> np
     if isinstance(source, Image.Image):
         image = source if source.mode == "RGB" else source.convert("RGB")
     else:
-        image = open_image(source, max_pixels=max_pixels)
+        image = open_image(source, max_pixels=max_pixels, formats=formats)
     return to_pixels(image, square.size, square.resample, square.shorter)
 
 

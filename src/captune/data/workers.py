@@ -8,20 +8,21 @@ import os
 import queue
 import signal
 import subprocess
-import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from captune.core.errors import CaptuneError
 
 TIMEOUT_SECONDS = 60.0
 _START_SECONDS = 60.0
 _WATCH_SECONDS = 0.25
+_LONGEST_LINE = 10_000
 _KILLED = -9  # SIGKILL: what the kernel sends when memory is short
 
 Found = TypeVar("Found")
@@ -48,7 +49,7 @@ class Workers:
         self.count = count
         self._timeout = timeout
         self._lanes = [_Lane(command) for _ in range(count)]
-        self._idle: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Lane] = queue.LifoQueue()  # one that runs is asked first
         for lane in self._lanes:
             self._idle.put(lane)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="captune-worker")
@@ -57,6 +58,14 @@ class Workers:
     def __enter__(self) -> Self:
         threading.Thread(target=self._watch, name="captune-watch", daemon=True).start()
         return self
+
+    def start(self) -> Future[None]:
+        """Start one of the processes before it is asked; the future raises `CaptuneError` where none can be."""
+        return self._threads.submit(self._begin)
+
+    def is_stuck(self, seconds: float) -> bool:
+        """Whether no process can take another picture: each has worked on one for longer than `seconds`."""
+        return all(lane.works_for() > seconds for lane in self._lanes)
 
     def submit(self, task: Callable[[Ask], Found]) -> Future[Found]:
         """Run `task` in a thread with a process to ask; it may ask several times."""
@@ -78,6 +87,13 @@ class Workers:
         finally:
             self._idle.put(lane)
 
+    def _begin(self) -> None:
+        lane = self._idle.get()
+        try:
+            lane.begin()
+        finally:
+            self._idle.put(lane)
+
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_SECONDS):
             for lane in self._lanes:
@@ -94,12 +110,24 @@ class _Lane:
         self._killed_at: float | None = None
         self._stopped = False
 
+    def begin(self) -> subprocess.Popen[bytes]:
+        """The process, started where it is not."""
+        if self._process is None:
+            self._process = _start(self._command)
+        return self._process
+
+    def works_for(self) -> float:
+        """Seconds since it was asked what it has not answered yet, else 0."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
     def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Answer:
         while not self._stopped:
-            if self._process is None:
-                self._process = _start(self._command)
+            process = self.begin()
+            if self._stopped:
+                break
             since = self._since = time.monotonic()
-            answer = _exchange(self._process, question, attachment)
+            answer = _exchange(process, question, attachment)
             self._since = None
             if answer is not None:
                 return answer
@@ -170,24 +198,34 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
     }
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, env=environment
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+    complaints: deque[bytes] = deque(maxlen=1)
+    # What libraries print has to go somewhere: not to a file, whose disk may be full or not there.
+    reader = threading.Thread(target=_read_lines, args=(process.stderr, complaints), daemon=True)
+    reader.start()
+    watch = threading.Timer(_START_SECONDS, process.kill)
+    watch.start()
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    watch.cancel()
+    if not ready:
+        process.wait()
+        reader.join(1.0)
+        said = complaints[0].decode("utf-8", "replace").strip() if complaints else "it ended at once"
+        raise CaptuneError(
+            f"Cannot start a process to open pictures: {said}.",
+            "Run `captune doctor` to see what is wrong with this Python.",
         )
-        watch = threading.Timer(_START_SECONDS, process.kill)
-        watch.start()
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        watch.cancel()
-        if not ready:
-            process.wait()
-            complaints.seek(0)
-            said = complaints.read().decode("utf-8", "replace").strip().splitlines()
-            raise CaptuneError(
-                f"Cannot start a process to open pictures: {said[-1] if said else 'it ended at once'}.",
-                "Run `captune doctor` to see what is wrong with this Python.",
-            )
     return process
+
+
+def _read_lines(stream: IO[bytes], last: deque[bytes]) -> None:
+    """Read to the end; the last line that says something is left."""
+    with stream:
+        while line := stream.readline(_LONGEST_LINE):
+            if line.strip():
+                last.append(line)
 
 
 def _failed(kind: str, reason: str) -> Answer:

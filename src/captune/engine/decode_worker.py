@@ -1,7 +1,8 @@
 """A process of its own that turns pictures into a model's pixels: a decoder that crashes takes nothing else down.
 
-Started by `captune.engine.decoding_ahead` as `python -m captune.engine.decode_worker SETTINGS`, JSON. It is
-asked for the pixels of a `path`, or of the bytes that are attached, and attaches them to its answer.
+Started by `captune.data.workers` as `command` says: for a job (`captune.engine.decoding_ahead`), or for a server. It is
+asked for the pixels of a `path`, or of the bytes that are attached, and attaches them to its answer; a question may
+bring a `square` of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -21,23 +23,55 @@ from captune.data.pictures import read_pixels
 from captune.data.pixels import Square
 from captune.data.verify_worker import fingerprints
 
+WORKER = (sys.executable, "-m", "captune.engine.decode_worker")
 
-def square_of(settings: dict[str, Any]) -> Square:
-    """What a picture becomes, as `DecodingAhead` says it."""
-    module, _, name = settings["square"].partition(":")
+
+def command(
+    *,
+    max_pixels: int,
+    fingerprints: bool = False,
+    square: Square | None = None,
+    formats: Sequence[str] | None = None,
+    imports: Sequence[str] = (),
+) -> list[str]:
+    """How such a process is started.
+
+    `fingerprints` are of what the model sees, `formats` as in `open_image`. `imports` are modules that squares of
+    questions need: their memory is not the picture's.
+    """
+    settings = {
+        "square": square and described(square), "max_pixels": max_pixels, "fingerprints": fingerprints,
+        "formats": formats, "imports": imports,
+    }  # fmt: skip
+    return [*WORKER, json.dumps(settings)]
+
+
+def described(square: Square) -> dict[str, Any]:
+    """What a picture becomes, for `square_of` in another process."""
+    kind = type(square) if square.fast else Square  # only the quicker way may need torch
+    return {
+        "kind": f"{kind.__module__}:{kind.__qualname__}",
+        "size": square.size, "resample": int(square.resample), "shorter": square.shorter, "fast": square.fast,
+    }  # fmt: skip
+
+
+def square_of(said: dict[str, Any]) -> Square:
+    """The square that was `described`."""
+    module, _, name = said["kind"].partition(":")
     kind = getattr(import_module(module), name)
-    square: Square = kind(settings["size"], settings["resample"], settings["shorter"], settings["fast"])
+    square: Square = kind(said["size"], said["resample"], said["shorter"], said["fast"])
     return square
 
 
 def answer(
-    question: dict[str, Any], attachment: bytes, square: Square, settings: dict[str, Any]
+    question: dict[str, Any], attachment: bytes, square: Square | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """The pixels as bytes, with fingerprints of what the model sees if they are asked for; or kind and reason."""
     try:
-        pixels = read_pixels(question.get("path", attachment), square, settings["max_pixels"])
+        square = square or square_of(question["square"])
+        pixels = read_pixels(question.get("path", attachment), square, settings["max_pixels"], settings["formats"])
     except ImageError as error:
-        return {"kind": error.kind, "reason": error.reason}, b""
+        return {"kind": error.kind, "reason": error.reason, "hint": error.hint}, b""
     except MemoryError:
         return {"kind": "memory", "reason": "needs more memory than there is"}, b""
     seen = pixels.tobytes()
@@ -50,7 +84,9 @@ def answer(
 def main() -> None:
     """Answer until stdin ends."""
     settings = json.loads(sys.argv[1])
-    square = square_of(settings)  # torch, where it is needed: its memory is not the picture's
+    for module in settings["imports"]:
+        import_module(module)
+    square = square_of(settings["square"]) if settings["square"] else None
     answer_questions(
         lambda question, attachment: answer(question, attachment, square, settings), max_pixels=settings["max_pixels"]
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import queue
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +19,10 @@ from captune.data.bulk.remote import Fetch, Turns
 from captune.data.pixels import Square
 from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
 from captune.data.writers.row import CaptionRow
+from captune.engine.decode_worker import command
 
 # Waiting for the network takes no core.
 _FETCHED_AT_ONCE = 16
-WORKER = (sys.executable, "-m", "captune.engine.decode_worker")
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,10 @@ class DecodingAhead:
         timeout: float = TIMEOUT_SECONDS,
         stop: Callable[[], None] = lambda: None,
     ) -> None:
-        kind = type(pixels) if pixels.fast else Square  # only the quicker way may need torch
-        settings = {
-            "square": f"{kind.__module__}:{kind.__qualname__}",
-            "size": pixels.size, "resample": int(pixels.resample), "shorter": pixels.shorter, "fast": pixels.fast,
-            "max_pixels": max_pixels, "fingerprints": fingerprints,
-        }  # fmt: skip
+        started = command(square=pixels, max_pixels=max_pixels, fingerprints=fingerprints)
         self._shards, self._stop = shards, stop
         self._side = pixels.size
-        self._processes = Workers([*WORKER, json.dumps(settings)], workers or cores(), timeout=timeout)
+        self._processes = Workers(started, workers or cores(), timeout=timeout)
         self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
         self._left = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")

@@ -14,7 +14,7 @@ from captune.app.captioner import Captioner
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.core.sampling import as_given
-from captune.data.pictures import read_pixels
+from captune.data.pixels import Square
 from captune.web.batcher import Batcher
 
 if TYPE_CHECKING:
@@ -109,13 +109,14 @@ class Hosted:
         torch_model = self.model.model
         return sum(part.numel() * part.element_size() for part in (*torch_model.parameters(), *torch_model.buffers()))
 
-    def read(self, picture: bytes, max_pixels: int) -> np.ndarray:
-        """The pixels that the model sees of a file's bytes; any thread may. Raises `ImageError`."""
+    @property
+    def square(self) -> Square:
+        """What an image becomes before the model sees it."""
         if isinstance(self.model, Captioner):
-            return read_pixels(picture, self.model.model.pixels, max_pixels)
-        from captune.engine.pictures import read_pixels as read
+            return self.model.model.pixels
+        from captune.engine.pictures import square_of
 
-        return read(picture, self.model.pixels, max_pixels)
+        return square_of(self.model.pixels)
 
     async def caption(self, pixels: np.ndarray, options: GenerationOptions, language: str | None = None) -> Said:
         """Captions of a picture, perhaps translated; raises `CaptuneError` for options that do not go together."""

@@ -174,7 +174,7 @@ async def _run(
 
 async def _start(service: Service, loading: asyncio.Future[None] | None) -> None:
     try:
-        await service.shelf.start()
+        await service.start()
     except Exception as error:
         if loading is None:
             raise

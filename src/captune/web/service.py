@@ -1,4 +1,4 @@
-"""What the routes share: the models, the limits, the threads that open pictures."""
+"""What the routes share: the models, the limits, the processes that decode images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from captune.core.sampling import with_sampling
 from captune.core.search import asking, check_prompt
 from captune.core.serve_options import ServeConfig
 from captune.web.admission import Admission
+from captune.web.decoding import Decoding
 from captune.web.gate import Visit
 from captune.web.hosted import Hosted
 from captune.web.logs import tell
@@ -41,13 +42,28 @@ class Service:
         self.measures.waiting.set_function(lambda: self.admission.taken)
         self.shelf = Shelf(models, config, on_batch=self._batch, on_load=self._loaded)
         self.measures.loaded.set_function(lambda: sum(m.hosted is not None for m in self.shelf.models.values()))
-        self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-decode")
+        self.decoding = Decoding(self.options, fast=config.values.run_on.pixels == "fast")
+        self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
 
     @property
     def ready(self) -> bool:
-        return self.shelf.ready and not self.admission.draining
+        return self.status == "ready"
+
+    @property
+    def status(self) -> str:
+        """`ready`, or why no request should come now."""
+        if self.admission.draining:
+            return "stopping"
+        if not self.shelf.ready:
+            return "loading"
+        return "busy" if self.decoding.stuck else "ready"
+
+    async def start(self) -> None:
+        """Load the models and start what decodes; raises `CaptuneError` where that cannot be."""
+        await asyncio.gather(self.decoding.start(), self.shelf.start())
 
     async def close(self) -> None:
+        self.decoding.close()
         await self.shelf.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
@@ -75,8 +91,7 @@ class Service:
     async def pixels(self, picture: str | bytes, hosted: Hosted) -> np.ndarray:
         """What a model sees of a picture; raises `Problem` and `ImageError`."""
         contents = await self.contents(picture)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, hosted.read, contents, self.options.max_pixels)
+        return await self.decoding.pixels(contents, hosted.square)
 
     def search(
         self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False

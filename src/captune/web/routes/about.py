@@ -42,12 +42,11 @@ async def live() -> Health:
 
 @router.get("/health/ready", summary="Does it take requests?", responses={503: {"model": Health}})
 async def ready(request: Request) -> Any:
-    """200 once the models are loaded; 503 before, and from SIGTERM on. Needs no key."""
+    """200 once the models are loaded; 503 before, while nothing can be decoded, and from SIGTERM on. Needs no key."""
     service: Service = request.app.state.service
     if service.ready:
         return Health(status="ready")
-    status = "stopping" if service.admission.draining else "loading"
-    return JSONResponse({"status": status}, status_code=503, headers={"Retry-After": "1"})
+    return JSONResponse({"status": service.status}, status_code=503, headers={"Retry-After": "1"})
 
 
 @router.get(

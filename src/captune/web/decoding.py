@@ -1,0 +1,69 @@
+"""Images of strangers, decoded in processes that can be killed: those of a job (`captune.data.workers`)."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.serve_options import ServeOptions
+from captune.data.images import ImageError
+from captune.data.pixels import Square
+from captune.data.workers import Answer, Ask, Workers, cores
+from captune.engine.decode_worker import command, described
+from captune.web.problems import Problem
+
+# Where every process has worked on an image for so long, another image would wait as well.
+_STUCK_SECONDS = 2.0
+_MOST_PROCESSES = 8
+_SOON = {"Retry-After": "1"}
+_TORCH_SQUARE = "captune.engine.pictures"
+
+
+class Decoding:
+    """Processes that make pixels of the files that clients send; one that crashes or takes too long costs one image."""
+
+    def __init__(self, options: ServeOptions, *, fast: bool) -> None:
+        imports = [_TORCH_SQUARE] if fast and find_spec("torch") else []
+        self._workers = Workers(
+            command(max_pixels=options.max_pixels, formats=[name.upper() for name in options.formats], imports=imports),
+            options.workers or min(cores(), _MOST_PROCESSES),
+            timeout=options.decode_timeout,
+        )
+
+    async def start(self) -> None:
+        """Start the first process, the others as they are needed; raises `CaptuneError` where it cannot be."""
+        self._workers.__enter__()
+        await asyncio.wrap_future(self._workers.start())
+
+    async def pixels(self, contents: bytes, square: Square) -> np.ndarray:
+        """The pixels (3, size, size), uint8, of a file; raises `ImageError`, and `Problem` (503) where none can start.
+
+        An image that nobody waits for any more is not begun.
+        """
+        question = {"square": described(square)}
+        try:
+            answer = await asyncio.wrap_future(self._workers.submit(partial(_asked, question, contents)))
+        except (CaptuneError, OSError) as error:
+            raise Problem(503, "No image can be decoded now.", "Try again later.", headers=_SOON) from error
+        said = answer.said
+        if "reason" in said:
+            raise ImageError("the picture", said["reason"], said.get("hint", ""), kind=said["kind"])
+        return np.frombuffer(bytearray(answer.attachment), np.uint8).reshape(3, square.size, square.size)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no process can take another image."""
+        return self._workers.is_stuck(_STUCK_SECONDS)
+
+    def close(self) -> None:
+        """Kill the processes, whatever they are doing."""
+        self._workers.__exit__()
+
+
+def _asked(question: dict[str, Any], contents: bytes, ask: Ask) -> Answer:
+    return ask(question, contents)
