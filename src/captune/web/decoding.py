@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -25,12 +26,21 @@ _TORCH_SQUARE = "captune.engine.pictures"
 
 
 class Decoding:
-    """Processes that make pixels of the files that clients send; one that crashes or takes too long costs one image."""
+    """Processes that make pixels of the files that clients send; one that crashes or takes too long costs one image.
 
-    def __init__(self, options: ServeOptions, *, fast: bool) -> None:
+    They are those of `started`, where it is given, and `stuck` after `patience` seconds.
+    """
+
+    def __init__(
+        self, options: ServeOptions, *, fast: bool, started: Sequence[str] = (), patience: float = _STUCK_SECONDS
+    ) -> None:
+        self._patience = patience
         imports = [_TORCH_SQUARE] if fast and find_spec("torch") else []
         self._workers = Workers(
-            command(max_pixels=options.max_pixels, formats=[name.upper() for name in options.formats], imports=imports),
+            started
+            or command(
+                max_pixels=options.max_pixels, formats=[name.upper() for name in options.formats], imports=imports
+            ),
             options.workers or min(cores(), _MOST_PROCESSES),
             timeout=options.decode_timeout,
         )
@@ -58,7 +68,7 @@ class Decoding:
     @property
     def stuck(self) -> bool:
         """Whether no process can take another image."""
-        return self._workers.is_stuck(_STUCK_SECONDS)
+        return self._workers.is_stuck(self._patience)
 
     def close(self) -> None:
         """Kill the processes, whatever they are doing."""

@@ -1,0 +1,100 @@
+"""Images of strangers, decoded in processes: a deadline, what is refused, and when nothing can be decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captune.core.serve_options import ServeOptions
+from captune.data.images import ImageError, open_image
+from captune.data.pixels import Square, to_pixels
+from captune.web.decoding import Decoding
+from captune.web.problems import Problem
+
+# A decoder that never ends with files that begin with a tilde.
+SLOW = """
+import time
+import captune.engine.decode_worker as worker
+read = worker.read_pixels
+def slow(source, *settings):
+    while source.startswith(b"~"):
+        time.sleep(1)
+    return read(source, *settings)
+worker.read_pixels = slow
+worker.main()
+"""
+SQUARE = Square(16)
+
+
+def encoded(format: str) -> bytes:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, format)
+    return file.getvalue()
+
+
+def test_images_are_decoded_in_processes_with_a_deadline() -> None:
+    options = ServeOptions(workers=1, decode_timeout=0.3)
+    started = [sys.executable, "-c", SLOW, '{"max_pixels": 1000000, "formats": ["PNG"], "imports": [], "square": null,'
+               ' "fingerprints": false}']  # fmt: skip
+
+    async def work() -> None:
+        decoding = Decoding(options, fast=False, started=started, patience=0.1)
+        await decoding.start()
+        try:
+            good = encoded("PNG")
+            assert np.array_equal(await decoding.pixels(good, SQUARE), to_pixels(open_image(good), 16))
+            with pytest.raises(ImageError, match=r"not a picture|damaged"):
+                await decoding.pixels(encoded("GIF"), SQUARE)
+            assert not decoding.stuck
+            begun = time.monotonic()
+            endless = asyncio.ensure_future(decoding.pixels(b"~", SQUARE))
+            after = asyncio.ensure_future(decoding.pixels(good, Square(8)))
+            await asyncio.sleep(0.2)
+            assert decoding.stuck
+            with pytest.raises(ImageError, match="too long"):
+                await endless
+            assert time.monotonic() - begun < 2
+            assert (await after).shape == (3, 8, 8)
+            assert not decoding.stuck
+            left = asyncio.ensure_future(decoding.pixels(b"~", SQUARE))
+            await asyncio.sleep(0.05)
+        finally:
+            begun = time.monotonic()
+            decoding.close()
+        assert time.monotonic() - begun < 0.3  # whatever they were doing
+        with pytest.raises(ImageError):
+            await left
+
+    asyncio.run(work())
+
+
+def test_a_server_without_decoders_says_so() -> None:
+    async def work() -> None:
+        decoding = Decoding(ServeOptions(workers=1), fast=False, started=[sys.executable, "-S", "-c", "raise OSError"])
+        try:
+            with pytest.raises(Problem) as error:
+                await decoding.pixels(encoded("PNG"), SQUARE)
+            assert error.value.status == 503
+        finally:
+            decoding.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("format", ["PPM", "ICO", "SGI", "TGA", "PCX", "QOI", "DDS", "DIB"])
+def test_kinds_that_nobody_captions_are_not_opened(format: str) -> None:
+    served = [name.upper() for name in ServeOptions().formats]
+    with pytest.raises(ImageError):
+        open_image(encoded(format), formats=served)
+    open_image(encoded(format))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "JPEG2000"])
+def test_kinds_that_people_send_are_opened(format: str) -> None:
+    open_image(encoded(format), formats=[name.upper() for name in ServeOptions().formats])
