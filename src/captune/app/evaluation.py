@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, write_json, write_jsonl
+from captune.core.parsed import parse_json
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL
 from captune.data.prepared import sample_records
@@ -115,7 +115,7 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
         if not line:
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             records.append(
                 ImageRecord(row["id"], row["image"], tuple(row["references"]), question=row.get("question", ""))
             )

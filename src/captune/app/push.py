@@ -17,6 +17,7 @@ from captune.core.files import read_json
 from captune.core.folders import whole_folder
 from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
+from captune.core.parsed import parse_yaml
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run
 from captune.exporters.card import CardFacts
@@ -164,7 +165,6 @@ def _license_of(base: str) -> str:
 
 
 def _options(run: Run) -> dict[str, Any]:
-    import yaml
 
-    config = yaml.safe_load((run.path / CONFIG).read_text(encoding="utf-8"))
+    config = parse_yaml((run.path / CONFIG).read_text(encoding="utf-8"))
     return {section: config[section] for section in ("data", "model", "train", "generation") if section in config}

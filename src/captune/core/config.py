@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from captune.core.aliases import ANSWERS, canonical, plain
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import Options
+from captune.core.parsed import parse_yaml
 from captune.core.sampling import OF_SAMPLING, with_sampling
 from captune.core.suggestions import about_option
 
@@ -212,7 +213,7 @@ def _validate(config: type[Config], tree: dict[str, Any], sources: dict[str, str
 
 def _yaml(text: str, name: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(text) or {}
+        value = parse_yaml(text) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -240,7 +241,7 @@ def _pairs(tree: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _scalar(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return text
     # YAML reads 1e-4 as a word; people mean the number.

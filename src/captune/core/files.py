@@ -13,6 +13,7 @@ from typing import IO, Any
 from captune.core.disk import disk_full, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.names import fitted
+from captune.core.parsed import parse_json
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON; a file that is missing or broken raises `CaptuneError` with its line."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
     except json.JSONDecodeError as error:

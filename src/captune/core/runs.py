@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, write_json, write_text
+from captune.core.parsed import parse_json
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -62,7 +62,7 @@ class Run:
         found = []
         for mark in self.checkpoints_folder.glob(f"checkpoint-*/{COMPLETE}"):
             try:
-                said = json.loads(mark.read_text(encoding="utf-8"))
+                said = parse_json(mark.read_text(encoding="utf-8"))
                 found.append(Checkpoint(mark.parent, int(said["step"]), float(said["epoch"])))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a checkpoint whose mark cannot be read is not whole
@@ -146,7 +146,7 @@ class Run:
         lines = []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(line))
+                lines.append(parse_json(line))
             except ValueError:
                 continue
         return lines

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.core.parsed import parse_json
 from captune.core.records import Caption
 from captune.data.bulk.names import DUPLICATES
+from captune.data.formats.parquet import table_rows
 from captune.data.formats.text import read_text
+from captune.data.source import Problem
 from captune.data.writers.row import CaptionRow
 
 EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet: image, caption, confidence."
@@ -86,7 +89,7 @@ def _number(value: Any) -> float:
 
 def _json(path: Path) -> Iterator[Any]:
     try:
-        found = json.loads(read_text(path))
+        found = parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise CaptuneError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", EXPECTED) from None
     yield from found if isinstance(found, list) else [found]
@@ -96,7 +99,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield parse_json(line)
             except json.JSONDecodeError as error:
                 raise CaptuneError(f"{path}, line {number}: not valid JSON ({error.msg}).", EXPECTED) from None
 
@@ -106,13 +109,17 @@ def _csv(path: Path) -> Iterator[Any]:
 
 
 def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet
+    import pyarrow.parquet as pq
     from pyarrow.lib import ArrowException
 
     try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
+        columns = pq.read_schema(path).names
     except (OSError, ArrowException) as error:
         raise CaptuneError(f"Cannot read {path}: {error}.", EXPECTED) from None
+    problems: list[Problem] = []
+    yield from (row for _, row in table_rows(path, columns, problems))
+    if problems:
+        raise CaptuneError(f"Cannot read {problems[0].where}: {problems[0].reason}.", EXPECTED)
 
 
 READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}

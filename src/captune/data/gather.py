@@ -14,7 +14,7 @@ from captune.core.files import disk_error
 from captune.core.names import fitted
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
-from captune.data.source import EmbeddedImage, Problem, SourceRecord
+from captune.data.source import EmbeddedImage, Problem, SourceRecord, UnreadableImage
 
 # Folders of more files than this are slow to list on many file systems.
 FILES_IN_FOLDER = 10_000
@@ -77,7 +77,11 @@ def gather(
                 first_other, count = (renamed[:2], renamed[2]) if renamed else ((record.named, other), 0)
                 renamed = (*first_other, count + 1)
             if isinstance(record.image, EmbeddedImage):
-                image = writer.write(record.image, record.split or "")
+                try:
+                    image = writer.write(record.image, record.split or "")
+                except UnreadableImage as error:
+                    problems.append(Problem(record.where or record.id, str(error)))
+                    continue
             else:
                 image = os.path.abspath(record.image)
             if not _can_be_written(image):

@@ -10,7 +10,11 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from itertools import groupby
+
+from captune.data.links import Visits
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
 _SEVERAL = re.compile(r"[*?]|\[[!^][^\]]+\]|\[[^\]]*[^\[\]]-[^\]]+\]")
@@ -48,14 +52,17 @@ def expand(pattern: str) -> list[str]:
     return [pattern]
 
 
-def matches(pattern: str) -> list[str]:
+def matches(pattern: str, visits: Visits | None = None) -> list[str]:
     """The files that a pattern without braces stands for, sorted; `**` is any number of folders, none hidden."""
     start, parts = (os.sep, pattern[1:].split("/")) if pattern.startswith("/") else ("", pattern.split("/"))
-    found = _below(start, [part for part in parts if part])
+    named = [part for part in parts if part]
+    # Several ** in a row mean what one does, and would look into each folder again and again.
+    once = [part for part, several in groupby(named) for _ in (several if part != "**" else "1")]
+    found = _below(start, once, visits or Visits(pattern))
     return sorted({path for path in found if os.path.isfile(path)})
 
 
-def _below(folder: str, parts: list[str]) -> Iterator[str]:
+def _below(folder: str, parts: list[str], visits: Visits) -> Iterator[str]:
     """What the parts of a pattern stand for in a folder."""
     if not parts:
         yield folder
@@ -63,18 +70,26 @@ def _below(folder: str, parts: list[str]) -> Iterator[str]:
     first, rest = parts[0], parts[1:]
     here = os.path.join(folder, first)
     if os.path.lexists(here):
-        yield from _below(here, rest)
+        yield from _below(here, rest, visits)
     elif first == "**":
-        yield from _below(folder, rest)
+        _enter(folder, len(parts), visits)
+        yield from _below(folder, rest, visits)
         for name in _names(folder):
             if os.path.isdir(inner := os.path.join(folder, name)):
-                yield from _below(inner, parts)
+                yield from _below(inner, parts, visits)
             elif not rest:
                 yield inner
     else:
         for name in _names(folder, hidden=first.startswith(".")):
             if fnmatchcase(name, first):
-                yield from _below(os.path.join(folder, name), rest)
+                yield from _below(os.path.join(folder, name), rest, visits)
+
+
+def _enter(folder: str, left: int, visits: Visits) -> None:
+    """Count a visit for a `**` with so many parts of the pattern left."""
+    with suppress(OSError):  # no folder, or a closed one: nothing in it matches
+        found = os.stat(folder or ".")
+        visits.enter((found.st_dev, found.st_ino, left), folder or ".")
 
 
 def _names(folder: str, *, hidden: bool = False) -> list[str]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_write, read_json, write_json, write_jsonl
+from captune.core.parsed import parse_json
 from captune.core.records import ImageRecord
 
 VERSION = 1
@@ -100,7 +101,7 @@ def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    row = row_of(json.loads(line))
+                    row = row_of(parse_json(line))
                     image = os.path.normpath(os.path.join(base, row.image))
                     records.append(replace(row, image=image, split=split))
                 except (ValueError, KeyError, TypeError):

@@ -10,13 +10,17 @@ from pathlib import Path, PurePath
 from captune.data.signatures import PICTURE_SUFFIXES
 
 
+class UnreadableImage(Exception):
+    """An image in an archive that cannot be read, or is too large to be one: which, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
     """A picture that lies inside a tar shard, a Parquet file or a Hub data set.
 
-    `name` is the file name it should get; `read` returns its bytes as they were stored
-    and may only be called before the next record is asked for. Pictures with equal bytes are
-    one picture, unless the captions tell them apart by their `key`.
+    `name` is the file name it should get; `read` returns its bytes as they were stored or raises `UnreadableImage`,
+    and may only be called before the next record is asked for. Pictures with equal bytes are one picture, unless the
+    captions tell them apart by their `key`.
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 from captune.core.disk import DiskFull, free_space, in_bytes, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
+from captune.core.parsed import parse_json
 from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run
 from captune.engine.selection import choose
 
@@ -83,12 +83,12 @@ def is_whole(checkpoint: Checkpoint) -> bool:
 
 def read_mark(checkpoint: Checkpoint) -> dict[str, Any]:
     """What stands in `complete.json`: step, epoch, scores, files, and the trainer's running sums."""
-    return json.loads((checkpoint.path / COMPLETE).read_text(encoding="utf-8"))
+    return parse_json((checkpoint.path / COMPLETE).read_text(encoding="utf-8"))
 
 
 def planned_steps(checkpoint: Checkpoint) -> int:
     """How many optimizer steps the training of a checkpoint was to have in all."""
-    return int(json.loads((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+    return int(parse_json((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
 
 
 def last_whole(run: Run) -> Checkpoint | None:

@@ -7,7 +7,6 @@ pictures: the list of a part's pictures is written last, so a part without it do
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -26,6 +25,7 @@ from captune.core.files import cache_folder, disk_error, write_json
 from captune.core.halving import Halving
 from captune.core.machine import LESS_MEMORY
 from captune.core.memory import OutOfMemory
+from captune.core.parsed import parse_json
 from captune.core.progress import SILENT, Progress, Task, track
 from captune.engine.pictures import stream_pixels
 from captune.models.backbone import Backbone
@@ -106,7 +106,7 @@ def _held(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
     found: dict[str, tuple[np.ndarray, int]] = {}
     for listed in sorted(folder.glob("*.json")):
         try:
-            digests = json.loads(listed.read_text(encoding="utf-8"))["pictures"]
+            digests = parse_json(listed.read_text(encoding="utf-8"))["pictures"]
             part = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.model_names import did_you_mean_beside, hub_name
+from captune.core.parsed import parse_json
 from captune.models.pretrained import own_code_error
 
 _LONGEST = 120
@@ -155,7 +155,7 @@ def unknown_kind(name: str, kind: Any, families: Iterable[str]) -> CaptuneError:
 def _quantized(folder: Path) -> str:
     """How the weights of a folder are quantized, as its configuration says; empty where they are not."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
         named = config.get("quant_method") if isinstance(config, dict) else config
         return str(named or "in a way that is not named") if config else ""
     except (OSError, ValueError, KeyError, TypeError):

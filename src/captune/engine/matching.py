@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
 from captune.core.progress import SILENT, Progress, track
+from captune.core.unpacking import opened_arrays
 from captune.engine.pictures import stream_pixels
 from captune.models.blip_matcher import BlipMatcher
 
@@ -35,9 +38,9 @@ class Embeddings:
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
         try:
-            with np.load(path, allow_pickle=False) as kept:
+            with opened_arrays(path) as kept:
                 return cls(tuple(map(str, kept["images"])), kept["vectors"], str(kept["model"]), {})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise CaptuneError(f"{path} holds no embeddings: {error}.", "Make them with captune embed.") from None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write
+from captune.core.unpacking import opened_arrays
 from captune.metrics.ngrams import distinct_sorted, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
 
@@ -85,7 +86,7 @@ class DocumentFrequencies:
     def load(cls, path: str | os.PathLike[str]) -> DocumentFrequencies:
         """Read what `save` wrote; a file that is missing, broken or of another kind raises `CaptuneError`."""
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with opened_arrays(path) as held:
                 if "format" not in held or str(held["format"]) != FORMAT:
                     raise ValueError("another kind of file")
                 text = held["grams"].tobytes().decode()

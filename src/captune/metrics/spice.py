@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import MetricUnavailable
+from captune.core.parsed import parse_json
 from captune.metrics.corpus import Corpus, Measured, averaged
 
 JAR = "spice-1.0.jar"
@@ -55,7 +56,7 @@ def spice(corpus: Corpus) -> Measured:
             said = [line for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]
             why = next((line.strip() for line in said if "Error" in line or "Exception" in line), "no output")
             raise MetricUnavailable(f"SPICE's program ended with status {ran.returncode}: {why}", NEXT_STEP)
-        rows = json.loads(made.read_text(encoding="utf-8"))
+        rows = parse_json(made.read_text(encoding="utf-8"))
     each = {row["image_id"]: _f_score(row) for row in rows}
     missing = [image for n, image in enumerate(corpus.ids) if n not in each]
     if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from captune.app.evaluation import PER_IMAGE
 from captune.app.report.looked import Sheet, read_sheets
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
+from captune.core.parsed import parse_json
 from captune.core.runs import CONFIG, EVAL, Run
 
 # What no page can show: control characters but tab and line feed, halves of characters.
@@ -186,7 +186,7 @@ def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
         if not line.strip():
             continue
         try:
-            found.append(_picture(json.loads(line), names))
+            found.append(_picture(parse_json(line), names))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaptuneError(
                 f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
+from captune.core.parsed import MOST_NESTED
 from captune.data.alt_text.errors import CannotHold
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -82,9 +83,15 @@ def _parsed(packet: bytes | None) -> minidom.Document:
         text = packet.decode("utf-8-sig").strip("\0 \t\r\n")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # never part of XMP; could blow up in the parser
             raise CannotHold("its XMP packet declares entities")
-        return minidom.parseString(text)
+        document = minidom.parseString(text)
     except (UnicodeDecodeError, ExpatError) as error:
         raise CannotHold(f"its XMP packet is damaged ({error})") from None
+    level: list[minidom.Node] = [document]
+    for _ in range(MOST_NESTED):
+        level = [child for node in level for child in node.childNodes]
+    if level:
+        raise CannotHold("its XMP packet is nested too deeply")
+    return document
 
 
 def _set(nodes: list[minidom.Element], prefix: str, namespace: str, name: str, text: str) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk import remote
+from captune.data.links import Visits
 from captune.data.patterns import Listed, expand, has_wildcards, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
@@ -162,12 +163,14 @@ def _some(names: Iterable[str]) -> str:
     return f"{', '.join(every[:3])} and {len(every) - 3:,} more" if len(every) > 3 else ", ".join(every)
 
 
-def walk(folder: str, recursive: bool = True) -> Iterator[str]:
+def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> Iterator[str]:
     """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
 
-    Raises `CaptuneError` for a folder that may not be opened: its pictures would be missing without a word.
+    Raises `CaptuneError` for a folder that may not be opened (its pictures would be missing without a word), and for
+    links that lead into the same folders more often than `visits` allows.
     """
     above: dict[str, tuple[tuple[int, int], ...]] = {}
+    visits = visits or Visits(folder)
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
         folders.sort()
         try:
@@ -178,6 +181,7 @@ def walk(folder: str, recursive: bool = True) -> Iterator[str]:
         if trail[-1] in trail[:-1]:
             folders.clear()
             continue
+        visits.enter(trail[-1], here)
         above |= {os.path.join(here, name): trail for name in folders}
         for name in sorted(files):
             path = os.path.join(here, name)

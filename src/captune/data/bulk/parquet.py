@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
 from captune.data.images import ImageError
+from captune.data.parquet_pages import TooLarge, rows_at_once
 
 KIND = "parquet"
-_BATCH = 16  # rows: a photo may have 20 MB
+_FEW = 16  # rows that say what a column holds
 
 
 def find(place: str, shard_size: int) -> Iterator[Piece]:
@@ -38,8 +40,12 @@ def read(piece: Piece) -> Iterator[Picture]:
     with _opened(piece.place) as file:
         image, name = _columns(file, piece.place)
         try:
-            for cells in _rows(file, row, end, [column for column in (image, name) if column]):
-                yield picture_in(f"{piece.place}#{row}", cells[image], cells.get(name or ""), piece.place)
+            for cells in _rows(file, piece.place, row, end, [column for column in (image, name) if column]):
+                where = f"{piece.place}#{row}"
+                if isinstance(cells, TooLarge):
+                    yield Picture(where, Unreadable(ImageError(where, str(cells), kind="giant")))
+                else:
+                    yield picture_in(where, cells[image], cells.get(name or ""), piece.place)
                 row += 1
         except (OSError, ValueError, WebError, pa.ArrowException) as error:
             reason = f"the file cannot be read here ({_first(error)})"
@@ -60,7 +66,7 @@ def holds(place: str) -> Literal["pictures", "addresses", "none"]:
         column = picture_column(schema.names)
         if column is None:
             return "none"
-        told = is_address_column(column) or any(map(_is_address, _first_cells(file, column)))
+        told = is_address_column(column) or any(map(_is_address, _first_cells(file, place, column)))
         return "addresses" if told else "pictures"
 
 
@@ -68,18 +74,26 @@ def _is_address(cell: Any) -> bool:
     return isinstance(cell, str) and remote.is_remote(cell)
 
 
-def _first_cells(file: Any, column: str) -> list[Any]:
-    return next((batch[column].to_pylist() for batch in file.iter_batches(_BATCH, columns=[column])), [])
+def _first_cells(file: Any, place: str, column: str) -> list[Any]:
+    rows = _rows(file, place, 0, min(_FEW, file.metadata.num_rows), [column])
+    return [row[column] for row in rows if not isinstance(row, TooLarge)]
 
 
-def _rows(file: Any, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows from `start` to before `end`; groups of rows that lie outside are not read."""
+def _rows(file: Any, place: str, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any] | TooLarge]:
+    """Rows from `start` to before `end`, or why one takes too much; groups of rows that lie outside are not read."""
+    path = None if remote.is_remote(place) else Path(place)
     first = 0  # row of the group
     for number in range(file.num_row_groups):
         last = first + file.metadata.row_group(number).num_rows
         if last > start and first < end:
             at = first
-            for batch in file.iter_batches(batch_size=_BATCH, row_groups=[number], columns=columns):
+            try:
+                several = rows_at_once(path, file, number, columns)
+            except TooLarge as error:
+                yield from repeat(error, min(last, end) - max(first, start))
+                first = last
+                continue
+            for batch in file.iter_batches(batch_size=several, row_groups=[number], columns=columns):
                 if at >= end:
                     return
                 inside = batch.slice(max(0, start - at), min(len(batch), end - at) - max(0, start - at))

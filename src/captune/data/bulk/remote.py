@@ -16,9 +16,9 @@ from typing import Any
 
 from captune.core import http
 from captune.core.errors import CaptuneError, missing_extra
+from captune.core.limits import LARGEST_PICTURE
 from captune.data.images import ImageError
 
-LARGEST_PICTURE = 512 * 1024 * 1024  # bytes
 SMALL_PICTURE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WEB = ("http", "https")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from captune.core.errors import CaptuneError
+from captune.core.parsed import parse_json
 from captune.data.caption_files import row_of
 from captune.data.writers.csv import COLUMNS, line, lines
 from captune.data.writers.json import dumped
@@ -52,7 +53,7 @@ def _to_jsonl(rows: Sequence[CaptionRow]) -> bytes:
 def _from_jsonl(data: bytes, name: str) -> Iterator[CaptionRow]:
     for number, text in enumerate(data.decode().split("\n")[:-1], start=1):
         try:
-            yield row_of(json.loads(text), f"{name}, line {number}")
+            yield row_of(parse_json(text), f"{name}, line {number}")
         except json.JSONDecodeError as error:
             raise _damaged(name, f"line {number}: {error.msg}") from None
 

@@ -6,23 +6,21 @@ compressed is one piece. What cannot be read on is one row more, named as the ta
 
 from __future__ import annotations
 
-import lzma
 import os
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from captune.core.errors import CaptuneError
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.tar_headers import BROKEN, Header
 
 KIND = "tar"
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                         data = content.read()
                     yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
                     after = entry.name
-        except _BROKEN as error:
+        except BROKEN as error:
             yield CutOff(_reason(after, str(error) or type(error).__name__))
 
 
@@ -155,11 +153,11 @@ def _mode(place: str) -> Any:
     return "r|" if remote.is_web(place) else "r:"
 
 
-class _Header(tarfile.TarInfo):
+class _Header(Header):
     """A header that is none, or missing at the end of the file, is an error: tarfile takes it for the tar's end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
+from captune.core.limits import LARGEST_PICTURE
 from captune.data.formats.endings import alike, by_stem
 from captune.data.formats.places import is_image_name
-from captune.data.source import EmbeddedImage
+from captune.data.source import EmbeddedImage, UnreadableImage
+from captune.data.tar_headers import BROKEN, Header
 
 ENDINGS = (".zip", ".tar")
 
@@ -23,7 +26,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     """
     try:
         members = _zip(archive) if archive.suffix.lower() == ".zip" else _tar(archive)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, zipfile.BadZipFile, *BROKEN) as error:
         raise CaptuneError(
             f"{archive} cannot be opened as an archive of pictures ({error}).",
             f"Expected a whole {' or '.join(ENDINGS)}; or unpack it and name the folder: --images DIR.",
@@ -49,17 +52,26 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     return picture
 
 
-def _zip(path: Path) -> dict[str, Callable[[], bytes]]:
+def _zip(path: Path, largest: int = LARGEST_PICTURE) -> dict[str, Callable[[], bytes]]:
     zipped = zipfile.ZipFile(path)
 
     def reader(name: str) -> Callable[[], bytes]:
-        return lambda: zipped.read(name)
+        def read() -> bytes:
+            size = zipped.getinfo(name).file_size  # no more than that is unpacked
+            if size > largest:
+                raise UnreadableImage(f"{name} has {size:,} bytes in {path.name}, too many for a picture")
+            try:
+                return zipped.read(name)
+            except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+                raise UnreadableImage(f"{name} cannot be read from {path.name} ({error})") from None
+
+        return read
 
     return {name: reader(name) for name in zipped.namelist() if is_image_name(name) and "__MACOSX" not in name}
 
 
 def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
-    with tarfile.open(path, "r:") as archive:
+    with tarfile.open(path, "r:", tarinfo=Header) as archive:
         places = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive if m.isfile()}
 
     def reader(offset: int, size: int) -> Callable[[], bytes]:

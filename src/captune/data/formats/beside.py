@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from captune.core.parsed import parse_json
 from captune.data.formats.cells import NotText, texts_in
 from captune.data.formats.columns import find_columns
-from captune.data.formats.text import LFS_POINTER, caption_text, parse_json
+from captune.data.formats.text import LFS_POINTER, caption_text
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from captune.core.parsed import is_deep, parse_json
 from captune.core.scripts import without_spaces
 
 _TEXT_KEYS = ("raw", "caption", "text", "sentence", "answer")
@@ -128,13 +129,15 @@ def _parsed(cell: str) -> list[Any] | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         if _PRINTED.fullmatch(text):
             return [ast.literal_eval(literal) for literal in re.findall(_LITERAL, text, re.DOTALL)]
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+        if is_deep(value):
             return None
     readable = isinstance(value, list) and all(isinstance(item, str | list | dict) for item in value)
     return value if readable else None  # "[1]" may well be what a caption says

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.core.parsed import parse_json
 from captune.data.formats.columns import Columns, columns_of, expected, find_columns
 from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files, is_image_name
 from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.table_files import choose
-from captune.data.formats.text import head, load_json, numbered, parse_json
+from captune.data.formats.text import head, load_json, numbered
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.core.limits import LARGEST_PICTURE
 from captune.data.formats.columns import ADDRESS, IMAGE, Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import group
 from captune.data.formats.places import shards
-from captune.data.formats.rows import Row, Side, row_of
+from captune.data.formats.rows import Row, Side, note, row_of
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import check_file
+from captune.data.parquet_pages import TooLarge, rows_at_once
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
 RANK = 20
 # Of bytes beside the usual names of pictures: what img2dataset and others call theirs.
 _BYTES = ("bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes", "image_data", "img_data")
-_BATCH = 16  # rows: a photo may have 20 MB
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
@@ -44,17 +45,17 @@ def read(source: Path, *, images: Path | None = None, problems: list[Problem] | 
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
     found = _checked(paths)
     if any(embedded for _, embedded in found.values()):
-        return group_cells(_cells(found), problems, str(source))
-    return group(_rows(found), source, images, problems)
+        return group_cells(_cells(found, problems), problems, str(source))
+    return group(_rows(found, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     found = _checked(_files(source), side)
     if not any(embedded for _, embedded in found.values()):
-        yield from _rows(found)
+        yield from _rows(found, problems)
         return
     # Images without a name are told apart by their bytes.
-    yield from map(row_of, group_cells(_cells(found), problems, str(source)))
+    yield from map(row_of, group_cells(_cells(found, problems), problems, str(source)))
 
 
 def _files(source: Path) -> list[Path]:
@@ -119,15 +120,30 @@ def embedded_columns(schema: Any) -> list[str]:
     ]
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
+def table_rows(
+    path: Path, columns: list[str], problems: list[Problem] | None, *, largest: int = LARGEST_PICTURE
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their numbers from 1, few in memory at a time; groups of rows whose cells are too large are problems.
+
+    Raises `CaptuneError` where the file cannot be read on.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             present = [name for name in columns if name in file.schema_arrow.names]
-            for group_index in range(file.num_row_groups):
-                yield from file.iter_batches(batch_size=_BATCH, row_groups=[group_index], columns=present)
+            for index in range(file.num_row_groups):
+                first, number = number, number + file.metadata.row_group(index).num_rows
+                try:
+                    several = rows_at_once(path, file, index, present, largest=largest)
+                except TooLarge as error:
+                    note(problems, f"{path.name}, rows {first + 1} to {number}", str(error))
+                    continue
+                for batch in file.iter_batches(batch_size=several, row_groups=[index], columns=present):
+                    for first, row in enumerate(batch.to_pylist(), start=first + 1):  # noqa: B020 - goes on from there
+                        yield first, row
     except (OSError, pa.ArrowException) as error:
         text = str(error).splitlines()[0]
         raise CaptuneError(f"{path}: cannot be read on ({text}).", "Download or write it again.") from None
@@ -139,16 +155,13 @@ def _wanted(columns: Columns) -> list[str]:
     return list(dict.fromkeys(name for name in named if name))
 
 
-def _cells(found: dict[Path, tuple[Columns, bool]]) -> Iterator[Cell]:
+def _cells(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Cell]:
     for path, (columns, _) in found.items():
         split = split_in(path.stem) or split_in(path.parent.name)
-        number = 0
-        for batch in _batches(path, _wanted(columns)):
-            for row in batch.to_pylist():
-                number += 1
-                data, name = picture_of(row[columns.image], path.parent)
-                stated = str(row.get(columns.name) or "") if columns.name else ""
-                yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns)
+        for number, row in table_rows(path, _wanted(columns), problems):
+            data, name = picture_of(row[columns.image], path.parent)
+            stated = str(row.get(columns.name) or "") if columns.name else ""
+            yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns)
 
 
 def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
@@ -163,11 +176,8 @@ def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
     return data, name
 
 
-def _rows(found: dict[Path, tuple[Columns, bool]]) -> Iterator[Row]:
+def _rows(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
     for path, (columns, _) in found.items():
         split = split_in(path.stem) if len(found) > 1 else None
-        number = 0
-        for batch in _batches(path, _wanted(columns)):
-            for row in batch.to_pylist():
-                number += 1
-                yield columns.row(path, number, row, split, "row")
+        for number, row in table_rows(path, _wanted(columns), problems):
+            yield columns.row(path, number, row, split, "row")

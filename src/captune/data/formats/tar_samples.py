@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.core.limits import LARGEST_PICTURE, LARGEST_TEXT, LARGEST_TEXTS
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
 from captune.data.source import Problem
+from captune.data.tar_headers import BROKEN, Header
 
 TEXTS = ("txt", "caption", "json")
-_BROKEN = (OSError, tarfile.TarError, EOFError)
-_LARGEST_PICTURE = 512 * 1024 * 1024
-_LARGEST_TEXT = 16 * 1024 * 1024
+_BROKEN = (OSError, *BROKEN)
 
 
 @dataclass
@@ -86,15 +86,16 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     return pairs, left
 
 
-def scan(path: Path, problems: list[Problem] | None) -> list[Sample]:
+def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEXTS) -> list[Sample]:
     """The samples of a shard, without its pictures; what is damaged or too large is a problem.
 
-    Members of one key belong together wherever they stand.
+    Members of one key belong together wherever they stand. Their texts have `texts` bytes at most.
     """
     found: dict[str, Sample] = {}
     last = "none"
+    room = texts
     try:
-        with tarfile.open(path, _mode(path)) as shard:
+        with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                 name = member.name.removeprefix("./")
@@ -104,16 +105,21 @@ def scan(path: Path, problems: list[Problem] | None) -> list[Sample]:
                 folder, slash, base = name.rpartition("/")
                 last = folder + slash + base.partition(".")[0]
                 sample = found.setdefault(last, Sample(last))
-                if member.size > (_LARGEST_PICTURE if kind == "image" else _LARGEST_TEXT):
+                if member.size > (LARGEST_PICTURE if kind == "image" else LARGEST_TEXT):
                     note(problems, f"{path.name}, {name}", f"has {member.size:,} bytes, too many for its kind")
                 elif name in sample.pictures or name in sample.texts:
                     note(problems, f"{path.name}, {name}", "the name stands twice in the shard")
                 elif kind == "image":
                     sample.pictures.append(name)
+                elif member.size > room:
+                    note(
+                        problems, f"{path.name}, {name}", f"the texts before it have {texts:,} bytes: no room for more"
+                    )
                 else:
                     content = shard.extractfile(member)
                     assert content is not None
                     sample.texts[name] = content.read()
+                    room -= member.size
     except _BROKEN as error:
         note(problems, path.name, f"the shard cannot be read on after sample {last} ({error}); copy it again")
     else:
@@ -126,7 +132,7 @@ def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] |
     """Names and bytes of the wanted pictures of a shard, in its order; one that is cut off is a problem."""
     left = dict.fromkeys(wanted)
     try:
-        with tarfile.open(path, _mode(path)) as shard:
+        with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined]
                 name = member.name.removeprefix("./")

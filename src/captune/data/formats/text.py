@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import unicodedata
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
+from captune.core.parsed import parse_json
+from captune.core.unpacking import Gunzipped, most_unpacked
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEAD = 65536
@@ -24,7 +25,7 @@ def opened(path: Path) -> IO[bytes]:
     """The bytes of a file; gzip is undone."""
     with open(path, "rb") as file:
         packed = file.read(2) == _GZIP
-    return io.BufferedReader(gzip.open(path)) if packed else open(path, "rb")
+    return io.BufferedReader(Gunzipped(path, most_unpacked(path))) if packed else open(path, "rb")
 
 
 def check_file(path: Path) -> None:
@@ -134,14 +135,6 @@ def load_json(path: Path) -> Any:
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
             "Was the download cut off? Fetch or write the file again.",
         ) from None
-
-
-def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises `json.JSONDecodeError`, for lists nested a thousand deep too."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise json.JSONDecodeError("Nested too deeply", text, 0) from None
 
 
 def caption_text(text: str) -> str:

@@ -17,6 +17,7 @@ from captune.data.formats.split_words import split_in
 from captune.data.formats.tar_samples import Pair, Sample, kind_of, paired, read_pictures, scan, stem_of
 from captune.data.formats.text import caption_text, check_file
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
+from captune.data.tar_headers import BROKEN, Header
 
 DESCRIPTION = (
     "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
@@ -37,9 +38,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     if not paths:
         return None
     try:
-        with tarfile.open(paths[0]) as shard:
+        with tarfile.open(paths[0], tarinfo=Header) as shard:
             kinds = {kind_of(member.name) for member in islice(shard, 20) if member.isfile()}
-    except (OSError, tarfile.TarError, EOFError):
+    except (OSError, *BROKEN):
         return None
     return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, disk_error, write_jsonl, write_text
+from captune.core.parsed import parse_json
 from captune.core.progress import SILENT, Progress, track
 from captune.data.scenes.drawing import render_scene
 from captune.data.scenes.wording import references
@@ -104,6 +104,6 @@ def _row(name: str, scene: Scene) -> dict[str, object]:
 def _scenes(path: Path) -> Iterator[tuple[str, Scene]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
-            row = json.loads(line)
+            row = parse_json(line)
             names = tuple((str(color), str(shape)) for color, shape in row["objects"])
             yield row["image"], Scene(names, row["relation"], row["count"], row["seed"])

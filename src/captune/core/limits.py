@@ -1,0 +1,15 @@
+"""How much one thing out of a stranger's file may take: more than honest ones have, less than a machine has."""
+
+from __future__ import annotations
+
+# Bytes of one picture as it is stored: a photograph of 400 megapixels as TIFF fits.
+LARGEST_PICTURE = 512 * 1024 * 1024
+# Bytes of one text or sidecar: some million words.
+LARGEST_TEXT = 16 * 1024 * 1024
+# Bytes of all texts of a shard, which are in memory at once: those of 10,000 pictures have some 5 MB.
+LARGEST_TEXTS = 512 * 1024 * 1024
+# Bytes that cells read at once may take together, in a table that holds its pictures.
+LARGEST_BATCH = 128 * 1024 * 1024
+# Of a compressed file, beyond its first bytes: text packs 3 to 30 times; only repetition without end goes further.
+FREE_UNPACKED = 256 * 1024 * 1024
+MOST_PACKED = 200
