@@ -150,3 +150,9 @@ def test_code_beside_a_known_kind_is_left_alone(saved: dict[str, Path], tmp_path
     folder = laid(saved["blip"], tmp_path / "model", config__json=OWN)
     load_backbone(str(folder))
     assert not (folder / "ran").exists()
+
+
+def test_layers_that_no_weights_are_for(saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = laid(saved["blip"], tmp_path / "model", config__json={"text_config__num_hidden_layers": 100_000})
+    with pytest.raises(CaptuneError, match="weights of 2 layers"):
+        load_backbone(str(folder))

@@ -20,7 +20,7 @@ import yaml
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import read_json
+from captune.core.files import read_json, read_yaml
 from captune.core.options import TrainConfig
 from captune.core.parsed import MOST_NESTED, parse_json, parse_yaml
 from captune.core.unpacking import Gunzipped, most_unpacked, opened_arrays
@@ -331,3 +331,16 @@ def test_xmp_that_nests_or_declares(read: Callable[[bytes], Any]) -> None:
     for packet, why in ((deep, "nested too deeply"), (entities, "declares entities")):
         with pytest.raises(CannotHold, match=why):
             read(packet)
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes("{}".encode("utf-16"))
+    for read in (read_json, read_yaml):
+        with pytest.raises(CaptuneError, match="cannot be read"):
+            read(path)
+    with pytest.raises(UsageError, match="not UTF-8"):
+        resolve(TrainConfig, file=path)
+    path.write_text(BOMB)
+    with pytest.raises(CaptuneError, match="aliases stand for more than"):
+        read_yaml(path)

@@ -13,11 +13,10 @@ from captune.app.evaluation import read_captions
 from captune.core.config import resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError
-from captune.core.files import read_json
+from captune.core.files import read_json, read_yaml
 from captune.core.folders import whole_folder
 from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
-from captune.core.parsed import parse_yaml
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run
 from captune.exporters.card import CardFacts
@@ -165,6 +164,6 @@ def _license_of(base: str) -> str:
 
 
 def _options(run: Run) -> dict[str, Any]:
-
-    config = parse_yaml((run.path / CONFIG).read_text(encoding="utf-8"))
+    config = read_yaml(run.path / CONFIG)
+    config = config if isinstance(config, dict) else {}
     return {section: config[section] for section in ("data", "model", "train", "generation") if section in config}

@@ -8,12 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captune.core.endings import ending_reason, ending_text
 from captune.core.errors import CaptuneError
-from captune.core.files import read_json
-from captune.core.parsed import parse_yaml
+from captune.core.files import read_json, read_yaml
 from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
 from captune.engine.selection import RULES, BestScore, best_scores, choose, scores_of
 
@@ -204,12 +201,7 @@ def _summary(run: Run) -> RunSummary:
 
 
 def _config(run: Run) -> dict[str, Any]:
-    try:
-        config = parse_yaml((run.path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CaptuneError(
-            f"{run.path / CONFIG} cannot be read: {str(error).splitlines()[0]}.", "Restore it, or remove the run."
-        ) from None
+    config = read_yaml(run.path / CONFIG)
     return config if isinstance(config, dict) else {}
 
 

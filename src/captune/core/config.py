@@ -216,8 +216,8 @@ def _yaml(text: str, name: str) -> dict[str, Any]:
         value = parse_yaml(text) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{name}{line}: not valid YAML.", "Check indentation and quotes.") from None
+        line, why = (f", line {mark.line + 1}", "") if mark else ("", f" ({error})")
+        raise UsageError(f"{name}{line}: not valid YAML{why}.", "Check indentation and quotes.") from None
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected sections with options in them.", "For example: train: {epochs: 3}")
     return value
@@ -228,6 +228,8 @@ def _read(file: str | os.PathLike[str]) -> str:
         return Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"Cannot read the configuration {file}: {error.strerror}.", "Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not valid YAML (not UTF-8: {error.reason}).", "Check the path.") from None
 
 
 def _pairs(tree: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

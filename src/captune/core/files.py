@@ -10,10 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from captune.core.disk import disk_full, is_disk_full
 from captune.core.errors import CaptuneError
 from captune.core.names import fitted
-from captune.core.parsed import parse_json
+from captune.core.parsed import parse_json, parse_yaml
 
 
 @contextmanager
@@ -119,6 +121,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise CaptuneError(f"{path} cannot be read: {why}.", "Mend or rebuild the file.") from None
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read YAML of plain values; a file that is missing or broken raises `CaptuneError` with the reason."""
+    try:
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CaptuneError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}.", "Restore it, or remove the run."
         ) from None
 
 

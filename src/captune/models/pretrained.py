@@ -28,7 +28,7 @@ def pretrained(kind: Any, source: str | Path | None, **options: Any) -> Any:
     if source is None:
         return kind.from_pretrained(None, **options)
     if "Config" not in kind.__name__ and "Processor" not in kind.__name__ and "Tokenizer" not in kind.__name__:
-        _check_code(str(source), {name: options[name] for name in _OF_HUB if name in options})
+        _check_code(str(source), options)
     return kind.from_pretrained(str(source), **options)
 
 
@@ -53,10 +53,10 @@ def own_code_error(name: str, what: str = "Python code of its own (trust_remote_
 
 def _check_code(source: str, hub: dict[str, Any]) -> None:
     """Raise `CaptuneError` where a model's own files name code that `from_pretrained` of its class would run."""
-    kernel = next(_kernels(_read(source, "config.json", hub)), None)
+    kernel = next(_kernels(read_file(source, "config.json", hub)), None)
     if kernel is not None:
         raise own_code_error(source, f"native code for its attention ({kernel})")
-    adapter = _read(source, "adapter_config.json", hub)
+    adapter = read_file(source, "adapter_config.json", hub)
     module = adapter.get("megatron_core") if adapter.get("megatron_config") else None
     if module is not None:
         raise own_code_error(source, f"adapters that import a module ({module})")
@@ -74,9 +74,11 @@ def _kernels(config: Any) -> Iterator[str]:
             yield from _kernels(value)
 
 
-def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
+def read_file(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """An object of JSON in a folder or a repository of the Hub; empty where there is none."""
     from transformers.utils import cached_file
 
-    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
+    of_hub = {key: hub[key] for key in _OF_HUB if key in hub}
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **of_hub)
     values = read_json(Path(found)) if found is not None else {}
     return values if isinstance(values, dict) else {}

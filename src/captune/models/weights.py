@@ -13,13 +13,15 @@ import torch
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
-from captune.models.pretrained import pretrained
+from captune.models.pretrained import pretrained, read_file
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 HALF = (torch.float16, torch.bfloat16)
 # Names of weights that GPTQ, AWQ and bitsandbytes pack.
 _PACKED = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_format")
+# Layers that a configuration may state whatever its weights hold: some parts of it mean nothing.
+FEW_LAYERS = 100
 # Layers that some checkpoints leave out and no captioner uses.
 UNUSED = ("pooler",)
 
@@ -98,6 +100,7 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
     not mapped into memory, where both would stand. Raises `CaptuneError` where weights are missing or quantized in
     a way that nothing here reads.
     """
+    _check_layers(source, weight_files(source, **hub), hub)
     typed = _precise(kind, placing) if placing.precise else kind
     options: dict[str, Any] = {"dtype": placing.dtype, "output_loading_info": True}
     if placing.device is not None and placing.device.type != "cpu":
@@ -115,6 +118,31 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
     if not hasattr(model, "is_quantized"):  # what a quantizer of transformers has read is right
         _check_plain(model.config, weight_files(source, **hub), source)
     return model
+
+
+def _check_layers(source: str | Path, files: list[Path], hub: dict[str, Any]) -> None:
+    """Raise `CaptuneError` where config.json has far more layers than the weights: memory would be filled with chance.
+
+    It is the weights' names that count (`layer.11.`); a model that lacks a few is told so when it is whole.
+    """
+    declared = max(_layers(read_file(str(source), "config.json", hub)), default=0)
+    if declared <= FEW_LAYERS or not files:
+        return
+    with opened(files) as slices:
+        there = 1 + max((int(part) for name in slices for part in name.split(".") if part.isdecimal()), default=0)
+    if declared > FEW_LAYERS + 2 * there:
+        raise CaptuneError(
+            f"{source} has weights of {there} layers, and its config.json says {declared:,}.",
+            "Some file is of another model; save or download it again.",
+        )
+
+
+def _layers(config: Any) -> Iterator[int]:
+    """Numbers of layers that a configuration and its parts state."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, int) and key.endswith(("layers", "n_layer", "depth")):
+            yield value
+        yield from _layers(value)
 
 
 def _precise(kind: Any, placing: Placing) -> Any:
