@@ -16,9 +16,10 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.caption_files import read_captions
 from captune.data.writers import CaptionRow, open_writer
 from captune.data.writers.existing import LEDGER, Ledger, Mode, digest
+from captune.data.writers.row import row_of
+from captune.data.writers.writer import entries_of
 
 
 def row(image: str, *texts: str) -> CaptionRow:
@@ -149,12 +150,17 @@ def correct(path: Path, image: str, text: str) -> None:
 
 
 def read(path: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     if path.suffix == ".txt":
-        found: dict[str, list[str]] = {}
         for line in path.read_text().splitlines():
             found.setdefault(line.split("\t")[0], []).append(line.split("\t")[1])
         return found
-    return {each.image: [caption.text for caption in each.captions] for each in read_captions(path)}
+    values = entries_of(path.suffix[1:])
+    assert values is not None
+    for value in values(path):
+        each = row_of(value, path.name)
+        found.setdefault(each.image, []).extend(caption.text for caption in each.captions)
+    return found
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "text"])
@@ -214,6 +220,19 @@ def test_a_file_from_elsewhere_is_joined_or_refused(tmp_path: Path) -> None:
         assert "a dog" in path.read_text()
         assert write(format, path, [row("a.jpg", "another dog")]) == []
         assert "another dog" in path.read_text()
+
+
+def test_rows_corrected_in_other_programs_are_all_joined(tmp_path: Path) -> None:
+    for name, text in {
+        "semicolons.csv": "image;caption\na.jpg;by hand\nb.jpg;also, by hand\n",
+        "quote.csv": 'image,caption\na.jpg,"by hand\nb.jpg,also by hand\n',
+        "utf16.csv": "\ufeffimage\tcaption\na.jpg\tby hand\nb.jpg\talso by hand\n",
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(text.encode("utf-16-le" if name.startswith("utf16") else "utf-8"))
+        write("csv", path, [row("a.jpg", "a dog"), row("c.jpg", "a cat")])
+        assert [*read(path)] == ["a.jpg", "c.jpg", "b.jpg"]
+        assert "by hand" in read(path)["a.jpg"][0]
 
 
 def test_a_file_without_rows_is_no_obstacle(tmp_path: Path) -> None:

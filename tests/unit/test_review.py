@@ -12,8 +12,10 @@ import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+from captune.data.bulk.shards import SHARD_FORMATS, shard_name
 from captune.data.caption_files import read_captions, read_duplicates
 from captune.data.doubts import doubts, repeated_phrase
+from captune.data.results import read_results
 from captune.data.writers import CaptionRow, open_writer
 
 ROWS = [
@@ -37,10 +39,57 @@ def write(path: Path, format: str, rows: list[CaptionRow] = ROWS) -> Path:
 @pytest.mark.parametrize("name", ["c.jsonl", "c.json", "c.csv", "c.parquet", "shards"])
 def test_what_captune_caption_writes_is_read_back(tmp_path: Path, name: str) -> None:
     format = name.partition(".")[2] or "jsonl"
-    found = read_captions(write(tmp_path / name, format))
-    assert [(row.image, row.captions, row.status, row.error) for row in found] == [
-        (row.image, row.captions, row.status, row.error) for row in ROWS
+    found = {row.image: row for row in read_captions(write(tmp_path / name, format))}
+    assert [(image, row.captions[:1], row.status, row.error) for image, row in sorted(found.items())] == [
+        (row.image, row.captions[:1], row.status, row.error) for row in ROWS
     ]
+
+
+def captions_elsewhere(folder: Path, kind: str) -> Path:
+    """A dog and a cat as other programs write them."""
+    folder.mkdir()
+    if kind == "sidecars":
+        for name in ("a", "b"):
+            Image.new("RGB", (8, 8)).save(folder / f"{name}.jpg")
+            (folder / f"{name}.txt").write_text({"a": "a dog", "b": "a cat"}[name])
+        return folder
+    text = {
+        "c.csv": "file_name;prediction\na.jpg;a dog\nb.jpg;a cat\n",
+        "c.tsv": "a.jpg\ta dog\nb.jpg\ta cat\n",
+        "quote.csv": 'image,caption\na.jpg,"a dog\nb.jpg,a cat\n',
+        "coco.json": '[{"image_id": "a.jpg", "caption": "a dog"}, {"image_id": "b.jpg", "caption": "a cat"}]',
+        "map.json": '{"a.jpg": "a dog", "b.jpg": ["a cat", "a pet"]}',
+        "lines.txt": "a dog\na cat\n",
+        "utf16.jsonl": '{"img": "a.jpg", "generated": "a dog"}\n{"img": "b.jpg", "generated": "a cat"}\n',
+    }[kind]
+    (folder / kind).write_bytes(text.encode("utf-16" if kind.startswith("utf16") else "utf-8"))
+    return folder / kind
+
+
+@pytest.mark.parametrize(
+    "kind", ["c.csv", "c.tsv", "quote.csv", "coco.json", "map.json", "lines.txt", "utf16.jsonl", "sidecars"]
+)
+def test_whatever_score_reads_is_looked_through(tmp_path: Path, kind: str) -> None:
+    found = captune.review(captions_elsewhere(tmp_path / "there", kind))
+    assert [(Path(row.image).name, row.caption.lstrip('"'), row.confidence) for row in found.rows] == [
+        ("1" if kind == "lines.txt" else "a.jpg", "a dog", None),
+        ("2" if kind == "lines.txt" else "b.jpg", "a cat", None),
+    ]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+def test_all_shards_of_a_job_are_read_by_review_and_score(tmp_path: Path, format: str) -> None:
+    shards = SHARD_FORMATS[format]
+    for number in range(30):
+        row = CaptionRow(f"{number}.jpg", (Caption(f"number {number}", 0.5),), "ok", None, "", ("language",))
+        (tmp_path / shard_name(number, 30, format)).write_bytes(shards.encode([row]))
+    write(tmp_path / "captions-00000.tar.txt", "txt")
+    (tmp_path / "_job").mkdir()
+    write(tmp_path / "_job" / "failures.jsonl", "jsonl")
+    found = read_captions(tmp_path)
+    assert [row.captions[0].text for row in found] == [f"number {number}" for number in range(30)]
+    assert {(row.captions[0].confidence, row.flags) for row in found} == {(0.5, ("language",))}
+    assert len(read_results(str(tmp_path), "captions").texts) == 30
 
 
 def test_attention_maps_in_a_folder_are_no_captions(tmp_path: Path) -> None:
@@ -52,17 +101,29 @@ def test_attention_maps_in_a_folder_are_no_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("c.jsonl", '{"image": "a.jpg", "caption": "x"}\n{"image"', "line 2: not valid JSON"),
-        ("c.json", "[1]", "row 1: no picture and caption"),
-        ("c.csv", "image,caption,confidence\na.jpg,x,high\n", "row 1: a confidence that is no number"),
+        ("c.json", "[1]", "entry 1: expected an object"),
         ("c.jsonl", "\n", "is empty"),
-        ("c.parquet", "no parquet", "Cannot read"),
+        ("c.parquet", "no parquet", "not a whole Parquet file"),
     ],
 )
 def test_a_file_of_something_else_says_where(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CaptuneError, match=said):
         read_captions(tmp_path / name)
+
+
+def test_what_cannot_be_read_is_listed_first(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"image": "a.jpg", "caption": "x"}\n{"image"\n{"image": "b.jpg", "caption": 3}\n'
+    )
+    (tmp_path / "c.csv").write_text("image,caption,confidence\na.jpg,x,high\nb.jpg,y,0.5\n")
+    for name, listed in (
+        ("c.jsonl", [("c.jsonl, line 2", "not valid JSON"), ("c.jsonl, line 3", "'caption' is 3")]),
+        ("c.csv", [("a.jpg", "a confidence that is no number: 'high'")]),
+    ):
+        rows = captune.review(tmp_path / name).rows[:-1]
+        assert [row.image for row in rows] == [where for where, _ in listed]
+        assert all(reason in row.flags["failed"] for row, (_, reason) in zip(rows, listed, strict=True))
 
 
 def test_a_job_without_duplicates(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def review(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Review:
-    """The captions of a file or folder that `captune caption` wrote, the most doubtful first.
+    """The captions of a file or folder that `captune caption` wrote or `captune score` reads, the most doubtful first.
 
+    What cannot be read in it is a row with its place and the reason.
     `html` is a page to write with thumbnails. Options are those of `captune review --help`.
     """
     asked = resolve(

@@ -9,6 +9,7 @@ from pathlib import Path
 from captune.core.files import atomic_write, write_text
 from captune.core.names import fitted
 from captune.data.explained import Explained
+from captune.data.formats.places import EXPLAINED
 
 
 class ExplainedFolder:
@@ -25,7 +26,7 @@ class ExplainedFolder:
         """Write both files, for a picture of this name if it is no file; returns the sheet's path."""
         stem = Path(name or explained.image).stem or "picture"
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
-        numbers = self.folder / fitted(stem if count == 1 else f"{stem}-{count}", ".explained.json")
+        numbers = self.folder / fitted(stem if count == 1 else f"{stem}-{count}", EXPLAINED)
         sheet = numbers.with_suffix(".png")
         with atomic_write(sheet, "wb") as file:
             explained.overlay().save(file, "PNG")

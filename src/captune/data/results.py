@@ -14,12 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.data.formats import promised, read_rows, recognised
 from captune.data.formats.columns import ID, IMAGE, plain_name
 from captune.data.formats.places import is_image_name
 from captune.data.formats.rows import Row, Side
+from captune.data.formats.table_files import job_format
 from captune.data.formats.text import caption_text, check_file, first_line, read_text
 from captune.data.patterns import is_pattern
 from captune.data.source import Problem
@@ -37,7 +39,7 @@ class Results:
 
     `numbered` says that ids are line numbers. `failed` are images without a text and why (an image that could not be
     captioned); `names` are file names of ids, where the file gives them; `problems` are rows that cannot be used;
-    `rejected` counts texts that the file marks as unfit, by image.
+    `rejected` counts texts that the file marks as unfit, `beside` is what captune wrote beside the first, by image.
     """
 
     source: str
@@ -48,6 +50,7 @@ class Results:
     names: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
+    beside: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_results(path: str, side: Side) -> Results:
@@ -69,8 +72,8 @@ def read_results(path: str, side: Side) -> Results:
 
 
 def _read(path: Path, source: str, side: Side) -> Results:
-    format = None
-    if not str(path).startswith("hf:") and not is_pattern(str(path)) and not path.is_dir():
+    format = job_format(path)
+    if format is None and not str(path).startswith("hf:") and not is_pattern(str(path)) and not path.is_dir():
         check_file(path)
         found = recognised(path)
         if found is None and (first_line(path) or "").startswith(("[", "{")):
@@ -104,6 +107,8 @@ def _by_image(rows: Iterable[Row], source: str, format: str, problems: list[Prob
             found.failed[key] = row.error
         if row.rejected:
             found.rejected[key] = found.rejected.get(key, 0) + row.rejected
+        if row.beside is not None:
+            found.beside.setdefault(key, row.beside)
         if row.captions:
             found.texts.setdefault(key, []).extend(map(caption_text, row.captions))
     return found

@@ -51,9 +51,10 @@ class MetricReport:
     @property
     def notes(self) -> list[str]:
         """What makes the scores mean less than they seem to."""
+        but = " (METEOR alone takes every sign by itself)" if "meteor" in self.scores else ""
         return [
             f"{count:,} captions and references are in {language}, without spaces between words: the scores take each "
-            "as one word, so that only equal sentences score. Put spaces between the words on both sides."
+            f"as one word, so that only equal sentences score{but}. Put spaces between the words on both sides."
             for language, count in self.settings.get("unsegmented", {}).items()
         ]
 

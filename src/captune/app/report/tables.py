@@ -69,7 +69,7 @@ def score_grid(facts: Facts) -> Grid:
     left_out = facts.models[0].settings.get("left_out") or {}
     words += [f"{name} was left out: {str(reason).splitlines()[0]}" for name, reason in left_out.items()]
     words += [
-        f"{count:,} sentences are in {language} without spaces and count as one word each."
+        f"{count:,} sentences are in {language} without spaces and count as one word each, for METEOR as signs."
         for language, count in (facts.models[0].settings.get("unsegmented") or {}).items()
     ]
     caption = "Scores × 100 of " + ("all models" if len(facts.models) > 1 else facts.models[0].label)

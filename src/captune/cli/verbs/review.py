@@ -13,7 +13,7 @@ from captune.core.options import ReviewConfig
 
 def review(
     captions: Annotated[
-        str, typer.Argument(metavar="CAPTIONS", help="File or folder of captune caption: jsonl, json, csv, parquet.")
+        str, typer.Argument(metavar="CAPTIONS", help="File or folder of captions: captune's, or any that score reads.")
     ],
     chosen: Chosen,
     html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page with thumbnails.")] = None,
@@ -22,7 +22,8 @@ def review(
 ) -> None:
     """List the most doubtful captions first: failed pictures, empty captions, then the least confident.
 
-    Captions that repeat a phrase, or that stand on several pictures, are flagged.
+    What cannot be read is listed first, with its place. Captions that repeat a phrase, or that stand on several
+    pictures, are flagged.
     """
     from captune.app.review import review as look
 

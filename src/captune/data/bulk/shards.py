@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 
 from captune.core.errors import CaptuneError
 from captune.core.parsed import parse_json
-from captune.data.caption_files import row_of
 from captune.data.writers.csv import COLUMNS, line, lines
 from captune.data.writers.json import dumped
 from captune.data.writers.parquet import schema, table
-from captune.data.writers.row import CaptionRow
+from captune.data.writers.row import CaptionRow, row_of
 
 _NAME = re.compile(r"captions-(\d{5,})\.(jsonl|csv|parquet)")
 _FLAGS = "flags"

@@ -57,6 +57,8 @@ ID = ("image_id", "img_id", "imgid", "imageid", "cocoid", "image_key", "key", "_
 # Set by those who made the data: this caption is spam, or a ready-made sentence for an image that shows nothing.
 REJECTED = ("is_rejected", "rejected", "is_precanned", "precanned", "is_pre_canned", "pre_canned", "is_spam", "spam")
 ACCEPTED = ("is_accepted", "is_valid")
+# What captune itself writes beside a caption.
+BESIDE = ("confidence", "original", "flags")
 # Where captune evaluated, the captions of every model stand in one key.
 MODELS = "models"
 
@@ -104,6 +106,7 @@ class Columns:
     status: str | None = None
     by_id: bool = False
     unclear: str = ""
+    beside: tuple[str, ...] = ()
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The captions of a row. Raises `NotText` with the reason where there is something else."""
@@ -146,6 +149,8 @@ class Columns:
         row = Row(file, line, name or "", (), said, self.id_of(entry), unit, question)
         if self.id is not None and plain_name(self.id) == "id" and not self.several and not self.by_id:
             row = row._replace(loose_id=True)
+        if self.beside:
+            row = row._replace(beside={plain_name(column): entry.get(column) for column in self.beside})
         if name is None and value is not None:
             what = "an id" if self.by_id else "a file name"
             return row._replace(bad=f"'{self.image}' is not {what} but {str(value)[:60]!r}")
@@ -195,8 +200,9 @@ def find_columns(names: Iterable[str], *, image: str | None = None, side: Side =
         return None
     if question is not None:
         id = _first(plain, ("question_id", *ID))
+    beside = tuple(plain[key] for key in BESIDE if key in plain and plain[key] not in (picture, *texts.columns))
     return Columns(
-        picture, texts.columns, texts.several, split, id, name, question, *flags, status, by_id, unclear=texts.unclear
+        picture, texts.columns, texts.several, split, id, name, question, *flags, status, by_id, texts.unclear, beside
     )
 
 

@@ -117,6 +117,20 @@ def read_table(
             yield columns.row(path, line, entry, split)
 
 
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file with a header, with all their columns; raises `CaptuneError` for a row of another width."""
+    delimiter, columns = header_of(path) or (",", None)
+    source = enumerate(lines(path), start=1)
+    first = next((line for _, line in source if line.strip()), "")
+    names = [field.strip() for field in split_fields(first.strip("\r\n"), delimiter)[0]]
+    place = names.index(columns.image) if columns else 0
+    for number, fields in table_rows(source, delimiter, width=len(names), image=place):
+        entry = _entry(fields, names, columns, delimiter)
+        if isinstance(entry, str):
+            raise CaptuneError(f"{path}, line {number}: {entry}.", "Mend the line.")
+        yield entry
+
+
 def _tables(source: Path) -> list[Path]:
     return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 
@@ -155,10 +169,10 @@ def _headless_names(path: Path, delimiter: str) -> list[str]:
     return _SPLIT if all(second.lower() in WORDS for second in seconds) else _TWO
 
 
-def _entry(fields: list[str], header: list[str], columns: Columns, delimiter: str) -> dict[str, Any] | str:
+def _entry(fields: list[str], header: list[str], columns: Columns | None, delimiter: str) -> dict[str, Any] | str:
     """The fields by column, or what is wrong with their number."""
     more = len(fields) - len(header)
-    if more > 0 and len(columns.captions) == 1:
+    if more > 0 and columns is not None and len(columns.captions) == 1:
         place = header.index(columns.captions[0])
         joined = delimiter.join(fields[place : place + more + 1])
         merged = dict(zip(header, [*fields[:place], joined, *fields[place + more + 1 :]], strict=True))

@@ -15,7 +15,7 @@ class _Picture:
     __slots__ = ("captions", "first", "rejected")
 
     def __init__(self, first: Row) -> None:
-        self.first = first._replace(captions=())
+        self.first = first._replace(captions=(), beside=None)
         self.captions: list[str] = []
         self.rejected = 0
 
@@ -51,7 +51,7 @@ def group(
         if not texts and not row.rejected:
             note(problems, row.where, f"the caption of {name} is empty")
             continue
-        first = first_of.setdefault(name, row._replace(captions=()))
+        first = first_of.setdefault(name, row._replace(captions=(), beside=None))
         if row.split != first.split:
             note(
                 problems,

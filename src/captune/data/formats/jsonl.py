@@ -50,6 +50,19 @@ def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "ref
         yield from read_one(path, split, problems, side)
 
 
+def entries(path: Path) -> Iterator[Any]:
+    """The objects of one file, with all their keys; raises `CaptuneError` for what is not JSON."""
+    if _is_whole(head(path) or ""):
+        content = load_json(path)
+        yield from content if isinstance(content, list) else [content]
+        return
+    for number, line in numbered(path):
+        try:
+            yield parse_json(line)
+        except json.JSONDecodeError as error:
+            raise CaptuneError(f"{path}, line {number}: not valid JSON ({error.msg}).", "Mend the line.") from None
+
+
 def _files(source: Path) -> list[Path]:
     return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 

@@ -58,6 +58,24 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
     yield from map(row_of, group_cells(_cells(found, problems), problems, str(source)))
 
 
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file, with all their columns. Raises `CaptuneError` for what is not Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        raise not_whole(path, error) from None
+    yield from (row for _, row in table_rows(path, names, None))
+
+
+def not_whole(path: Path, error: Exception) -> CaptuneError:
+    """The error of a file that is not Parquet, or only the beginning of it."""
+    text = str(error).splitlines()[0]
+    return CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.")
+
+
 def _files(source: Path) -> list[Path]:
     return shards(source, (".parquet", ".pq"))
 
@@ -76,8 +94,7 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
         try:
             schema = pq.read_schema(path)
         except (OSError, pa.ArrowException) as error:
-            text = str(error).splitlines()[0]
-            raise CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.") from None
+            raise not_whole(path, error) from None
         columns = _columns(schema, side)
         if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
             raise CaptuneError(
@@ -151,7 +168,13 @@ def table_rows(
 
 def _wanted(columns: Columns) -> list[str]:
     named = [columns.image, *columns.captions, columns.split, columns.id, columns.name, columns.question]
-    named += [*columns.rejected, *columns.accepted, columns.status, "error" if columns.status else None]
+    named += [
+        *columns.beside,
+        *columns.rejected,
+        *columns.accepted,
+        columns.status,
+        "error" if columns.status else None,
+    ]
     return list(dict.fromkeys(name for name in named if name))
 
 

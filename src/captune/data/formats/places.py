@@ -9,10 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from captune.core.errors import UsageError
+from captune.data.bulk.names import JOB
 from captune.data.patterns import expand, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
+# The numbers of an explained caption, beside its sheet.
+EXPLAINED = ".explained.json"
 _MANY = 20
 _DEPTH = 3
 _KEPT = 10_000
@@ -37,8 +40,8 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files.
-            if entry.name.startswith((".", "__MACOSX")):
+            # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files; captune's own are no captions.
+            if entry.name.startswith((".", "__MACOSX")) or entry.name == JOB or entry.name.endswith(EXPLAINED):
                 continue
             if entry.is_dir():
                 folders.append(entry.name)

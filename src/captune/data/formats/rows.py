@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +20,8 @@ class Row(NamedTuple):
 
     `name` is the image's file name, or its id where the file gives no name. `bad` says why the row cannot be used,
     `error` why a model gave no caption; `rejected` counts captions that the file itself marks as unfit. With
-    `loose_id` the id may number the row and not the image.
+    `loose_id` the id may number the row and not the image. `beside` is what captune writes beside a caption
+    (`columns.BESIDE`), where the file has it.
     """
 
     file: Path
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     error: str = ""
     rejected: int = 0
     loose_id: bool = False
+    beside: Mapping[str, Any] | None = None
 
     @property
     def where(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from captune.core.files import disk_error
 from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import OutputFile, encodable, file_in, needs_file
+from captune.data.writers.writer import OutputFile, encodable, entries_of, file_in, needs_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,9 +37,7 @@ class ParquetWriter:
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        from captune.data.caption_files import READERS
-
-        file = self._output.open(self.path, self.existing, READERS[".parquet"], "wb")
+        file = self._output.open(self.path, self.existing, entries_of(self.suffix), "wb")
         self._parquet = pq.ParquetWriter(file, schema())
         return self
 
@@ -50,9 +48,7 @@ class ParquetWriter:
 
     def check(self) -> None:
         """Raise `CaptuneError` where a file stands that could not be joined in the end."""
-        from captune.data.caption_files import READERS
-
-        OutputFile().stand(self.path, self.existing, READERS[".parquet"])
+        OutputFile().stand(self.path, self.existing, entries_of(self.suffix))
 
     def write(self, row: CaptionRow) -> None:
         self._write(self._output.joined(row))

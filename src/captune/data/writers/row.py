@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
+from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+
+_EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet: image, caption, confidence."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +62,37 @@ def caption_json(caption: Caption) -> dict[str, Any]:
 def known(confidence: float) -> float | None:
     """A confidence, or None for a caption of a person, which has none."""
     return None if math.isnan(confidence) else confidence
+
+
+def row_of(value: Any, where: str) -> CaptionRow:
+    """The row that captune wrote as an object of JSON, a line of CSV or a row of a table.
+
+    Raises `CaptuneError` where it is none.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
+        raise CaptuneError(f"{where}: no picture and caption.", _EXPECTED)
+    flags = flags_in(value.get("flags"))
+    if value.get("status") == "error":
+        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
+    first = {"text": value["caption"], "confidence": value.get("confidence"), "original": value.get("original")}
+    try:
+        listed = list(value.get("captions") or [first])
+        if listed[0]["text"] != first["text"]:  # somebody corrected the one and not the other
+            listed[0] = first
+        captions = tuple(
+            Caption(str(one["text"] or ""), confidence_in(one["confidence"]), original=one.get("original"))
+            for one in listed
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise CaptuneError(f"{where}: a confidence that is no number.", _EXPECTED) from None
+    return CaptionRow(value["image"], captions, "ok", None, "", flags)
+
+
+def confidence_in(value: Any) -> float:
+    """A confidence as a file has it, NaN where there is none; raises ValueError or TypeError for what is no number."""
+    return float(value) if value not in (None, "") else float("nan")
+
+
+def flags_in(value: Any) -> tuple[str, ...] | None:
+    """Flags as a file has them: a list, or words with spaces between; None where nobody looked."""
+    return None if value is None else tuple(value.split() if isinstance(value, str) else value)

@@ -9,9 +9,8 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.caption_files import row_of
 from captune.data.writers.existing import Existing, Ledger, digest, digest_of_file
-from captune.data.writers.row import CaptionRow
+from captune.data.writers.row import CaptionRow, row_of
 from captune.data.writers.writer import one_line
 
 Values = Callable[[Path], Iterator[Any]]

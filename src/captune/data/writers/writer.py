@@ -61,9 +61,7 @@ class TextFormatWriter(ABC):
 
     def values(self) -> Values | None:
         """What reads the rows of such a file; None: they cannot be told apart."""
-        from captune.data.caption_files import READERS
-
-        return READERS.get(f".{self.suffix}")
+        return entries_of(self.suffix)
 
     def check(self) -> None:
         """Raise `CaptuneError` where a file stands that could not be joined in the end."""
@@ -177,6 +175,15 @@ class OutputFile:
 
 class _DiscardedError(Exception):
     """Ends the writing of a file that is not to appear."""
+
+
+def entries_of(suffix: str) -> Values | None:
+    """What reads the rows of a file of captions with all their columns, by its ending; None where it has no rows."""
+    from captune.data.formats import csv_table, jsonl, parquet
+
+    return {"jsonl": jsonl.entries, "json": jsonl.entries, "csv": csv_table.entries, "parquet": parquet.entries}.get(
+        suffix
+    )
 
 
 def is_folder(out: Path) -> bool:
