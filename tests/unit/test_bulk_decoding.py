@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,12 +19,17 @@ from captune.data.bulk.pieces import Picture, Piece, find_pieces
 from captune.data.images import ImageError, open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square, to_pixels
+from captune.data.workers import Workers
 from captune.data.writers.row import CaptionRow
 from captune.engine import decode_worker, decoding_ahead
 from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
 from captune.engine.pictures import TorchSquare
 from jobs import SQUARE, pictures
 
+SETTINGS = json.dumps(
+    {"square": "captune.data.pixels:Square", "size": 16, "resample": 3, "shorter": 0, "fast": False}
+    | {"max_pixels": 10**8, "fingerprints": False}
+)
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
@@ -146,6 +152,49 @@ def test_a_picture_that_kills_its_decoder_costs_one(
     bad = {Path(name).stem: each.reason for _, name, each in found if each.pixels is None}
     assert sorted(bad) == ["005", "006", "019"]
     assert all(words in reason for reason in bad.values())
+
+
+@pytest.mark.parametrize("when", ["start", "idle", "work"])
+def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Killed by somebody else: before it is ready, while it waits, and while it decodes what is good."""
+    once = (
+        "import os, signal, sys, threading, captune.engine.decode_worker as worker\n"
+        f"first = {str(tmp_path / 'first')!r}\n"
+        "def die():\n"
+        "    os.path.exists(first) or (open(first, 'x'), os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    place = {
+        "start": "die()\n",
+        "idle": "threading.Timer(0.05, die).start()\n",
+        "work": "read = worker.read_pixels\nworker.read_pixels = lambda *given: (die(), read(*given))[1]\n",
+    }
+    code = f"{once}{place[when]}worker.main()"
+    monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", code))
+    (path,) = pictures(tmp_path / "pics", 1).iterdir()
+    with Workers([*decoding_ahead.WORKER, SETTINGS], 1) as processes:
+        for _ in range(2):
+            assert "reason" not in processes.submit(lambda ask: ask({"path": str(path)}, b"")).result().said
+            time.sleep(0.1 * (when == "idle"))
+    assert (tmp_path / "first").exists()
+
+
+def test_a_decoder_ends_with_a_killed_parent_in_the_middle_of_a_bomb() -> None:
+    """One that lets no other thread of its process run, as many decoders do."""
+    bomb = (
+        "import re; from captune.core.parent import end_with_parent; end_with_parent(); print(1, flush=True)\n"
+        "re.match('(a+)+$', 'a' * 60 + 'b')"
+    )
+    code = (
+        f"import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', {bomb!r}])\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert parent.stdout.readline() == b"1\n"
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs([child], timeout=5)[0] or child.status() == psutil.STATUS_ZOMBIE
 
 
 def no_children() -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from captune.app.bulk_end import Ending, count, finish, remove, write_failures
+from captune.app.bulk_end import Ending, Finish, count, finish, remove, write_failures
 from captune.app.bulk_ray import check_engine
 from captune.app.bulk_refused import refused_leaves_nothing
 from captune.app.bulk_report import JobReport, report_of
@@ -84,7 +84,7 @@ def caption_job(
         return _dry(asked, os.fspath(out), progress)
     with refused_leaves_nothing(asked.store, alone=asked.part == (1, 1)), begun(asked, progress) as job:
         report = _run(job, ending, os.fspath(out), started, progress)
-        if asked.temporary:
+        if asked.temporary:  # what was made of it is on the disk, with its name
             remove(job)
     return report
 
@@ -136,9 +136,8 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
         if ending is None or job.asked.existing in ("keep", before.get("existing")):
             progress.say(f"The job in {out} is finished.")
             counted = count(job, done)
-            return report_of(job, out, counted, started, duplicates=before["duplicates"], new=_newer(job, progress))
-    counted, duplicates, preserved = finish(job, ending, progress)
-    return report_of(job, out, counted, started, captioned, duplicates, new, preserved)
+            return report_of(job, out, Finish(counted, before["duplicates"]), started, new=_newer(job, progress))
+    return report_of(job, out, finish(job, ending, progress), started, captioned, new)
 
 
 def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
@@ -198,4 +197,4 @@ def _dry(asked: Asked, out: str, progress: Progress) -> JobReport:
             listing = Listing.of(find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size))
         job, new = Job(asked, listing), 0
     done = job.done() if job.manifest else set()
-    return report_of(job, out, count(job, done), started, new=new)
+    return report_of(job, out, Finish(count(job, done)), started, new=new)

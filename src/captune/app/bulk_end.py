@@ -19,6 +19,8 @@ from captune.data.writers import PieceWriter, open_writer
 from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
+MOST_WARNINGS = 20
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -53,16 +55,24 @@ def write_failures(job: Job, progress: Progress) -> dict[int, Counted]:
         return _write_failures(job)
 
 
-def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[int, Counted], int | None, int]:
-    """List failures and, where all shards are in their place, duplicates; make what the job ends in; say it is done.
+@dataclass(frozen=True)
+class Finish:
+    """What shards hold and became: duplicates (None: not looked for), a person's captions that stayed, and images
+    whose own file could not be written."""
 
-    Returns what the shards hold, the number of duplicates, and that of a person's captions that stayed.
-    """
+    counted: dict[int, Counted]
+    duplicates: int | None = None
+    preserved: int = 0
+    unwritten: int = 0
+
+
+def finish(job: Job, ending: Ending | None, progress: Progress) -> Finish:
+    """List failures and, where all shards are in their place, duplicates; make what the job ends in; say it is done."""
     store = job.asked.store
     with waiting(store, "end", progress):
         counted = _write_failures(job)
         if len(counted) < len(job.listing):
-            return counted, None, 0
+            return Finish(counted)
         alike = None
         if not job.asked.temporary:
             with progress.task("Looking for near-duplicates"):
@@ -71,7 +81,7 @@ def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[in
                 progress.warn(f"Near-duplicates are looked for among up to {MOST_COMPARED:,} pictures; these are more.")
             else:
                 _write_alike(job, alike)
-        preserved = 0 if ending is None else _merge(job, ending, progress)
+        preserved, unwritten = (0, 0) if ending is None else _merge(job, ending, progress)
         report: dict[str, Any] = {
             "pictures": sum(each.rows for each in counted.values()),
             "failed": sum(len(each.failed) for each in counted.values()),
@@ -79,8 +89,9 @@ def finish(job: Job, ending: Ending | None, progress: Progress) -> tuple[dict[in
         }
         if ending is not None:
             report["existing"] = job.asked.existing
-        store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
-        return counted, report["duplicates"], preserved
+        if not unwritten:  # else the same command tries those again
+            store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
+        return Finish(counted, report["duplicates"], preserved, unwritten)
 
 
 def remove(job: Job) -> None:
@@ -96,8 +107,8 @@ def remove(job: Job) -> None:
         raise disk_error(error, store.place) from error
 
 
-def _merge(job: Job, ending: Ending, progress: Progress) -> int:
-    """Write what the job ends in; returns how many captions of a person stayed."""
+def _merge(job: Job, ending: Ending, progress: Progress) -> tuple[int, int]:
+    """Write what the job ends in; returns how many captions of a person stayed, and of files that were not written."""
     with (
         progress.task(f"Writing {ending.out}", job.listing.pictures()) as task,
         open_writer(ending.format, ending.out, existing=job.asked.existing) as writer,
@@ -113,7 +124,12 @@ def _merge(job: Job, ending: Ending, progress: Progress) -> int:
     for remark in getattr(writer, "notes", ()):
         progress.say(remark)
     existing: Existing | None = getattr(writer, "existing", None)
-    return 0 if existing is None else existing.preserved
+    unwritten: dict[str, str] = getattr(writer, "unwritten", {})
+    for image, reason in [*unwritten.items()][:MOST_WARNINGS]:
+        progress.warn(f"{image}: captioned, but its file was not written: {reason}")
+    if len(unwritten) > MOST_WARNINGS:
+        progress.warn(f"{len(unwritten) - MOST_WARNINGS:,} more files were not written.")
+    return 0 if existing is None else existing.preserved, len(unwritten)
 
 
 def _write_failures(job: Job) -> dict[int, Counted]:

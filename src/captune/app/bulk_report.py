@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captune.app.bulk_end import Counted
+from captune.app.bulk_end import Finish
 from captune.app.bulk_start import Job
 from captune.data.bulk.names import FAILURES
 
@@ -20,7 +19,8 @@ class JobReport:
     whole shards, `failed` those of them without a caption, which `failures` lists; `captioned` and `seconds` are of
     this run. `shards` of the part are in their place to the number of `shards_done`; `whole`: all parts are.
     `duplicates` pairs look alike (None: not looked for), `new` files have come to the inputs since the job began,
-    `preserved` captions that captune did not write stayed as they were (`existing`).
+    `preserved` captions that captune did not write stayed as they were (`existing`); the files of `unwritten` images
+    could not be written.
     """
 
     out: str
@@ -36,6 +36,7 @@ class JobReport:
     duplicates: int | None = None
     new: int = 0
     preserved: int = 0
+    unwritten: int = 0
 
     @property
     def rate(self) -> float:
@@ -46,16 +47,8 @@ class JobReport:
         return {**asdict(self), "rate": self.rate}
 
 
-def report_of(
-    job: Job,
-    out: str,
-    counted: Mapping[int, Counted],
-    started: float,
-    captioned: int = 0,
-    duplicates: int | None = None,
-    new: int = 0,
-    preserved: int = 0,
-) -> JobReport:
+def report_of(job: Job, out: str, found: Finish, started: float, captioned: int = 0, new: int = 0) -> JobReport:
+    counted = found.counted
     mine = [counted[number] for number in job.numbers if number in counted]
     failed = sum(len(each.failed) for each in mine)
     return JobReport(
@@ -69,7 +62,8 @@ def report_of(
         shards_done=len(mine),
         whole=len(counted) == len(job.listing),
         failures=f"{job.asked.store.place}/{FAILURES}" if failed and not job.asked.temporary else None,
-        duplicates=duplicates,
+        duplicates=found.duplicates,
         new=new,
-        preserved=preserved,
+        preserved=found.preserved,
+        unwritten=found.unwritten,
     )

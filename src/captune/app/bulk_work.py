@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from captune.app.bulk_end import rows_of
+from captune.app.bulk_end import MOST_WARNINGS, rows_of
 from captune.app.bulk_start import Job
 from captune.app.captioner import Captioner
 from captune.core.errors import CaptuneError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from captune.engine.decoding_ahead import Shard
 
 _PICTURES_PER_PROCESS = 16
-_WARNINGS = 20
 
 
 def work(job: Job, captioner: Captioner | None, todo: list[int], again: set[int], progress: Progress) -> int:
@@ -44,11 +43,11 @@ def work(job: Job, captioner: Captioner | None, todo: list[int], again: set[int]
         with closing(stream):
             for finished in stream:
                 captioned += finished.pictures
-                for row in finished.failed[: max(0, _WARNINGS - warned)]:
+                for row in finished.failed[: max(0, MOST_WARNINGS - warned)]:
                     progress.warn(f"{row.image}: {row.error}")
                 warned += len(finished.failed)
-    if warned > _WARNINGS:
-        progress.warn(f"{warned - _WARNINGS:,} more could not be captioned.")
+    if warned > MOST_WARNINGS:
+        progress.warn(f"{warned - MOST_WARNINGS:,} more could not be captioned.")
     return captioned
 
 

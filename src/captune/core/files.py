@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,12 @@ from captune.core.errors import CaptuneError
 from captune.core.names import fitted
 from captune.core.parsed import parse_json, parse_yaml
 
+_PART_NAME = re.compile(r"\..+\.(\d{1,10})\.part")
+
+
+class NotWritable(CaptuneError):
+    """A file that cannot be written where others perhaps can: its name or its permissions forbid it."""
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
@@ -25,6 +33,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
     `mode` is "w" (UTF-8 text) or "wb". The folder is made if it is missing. A full
     disk or a folder that may not be written raises `CaptuneError`, and what stood at
     `path` before stays. A link stays a link; a pipe or a device is written as it is.
+    What a killed process left half written of the same file is removed.
     """
     target = _resolved(Path(path))
     encoding = None if "b" in mode else "utf-8"
@@ -38,9 +47,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
                 raise
             raise disk_error(error, target) from error
         return
-    temporary = target.with_name(fitted(f".{target.name}", f".{os.getpid()}.part"))
+    temporary = _part(target, os.getpid())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
         with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
@@ -53,6 +63,44 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
     finally:
         with suppress(OSError):  # the error above, if any, is the one to tell
             temporary.unlink()
+
+
+def _part(target: Path, process: int) -> Path:
+    """What a file is called until it is whole."""
+    return target.with_name(fitted(f".{target.name}", f".{process}.part"))
+
+
+@lru_cache(maxsize=64)
+def _left_behind(folder: Path) -> dict[int, list[Path]]:
+    """Half-written files that lay in a folder when this process first wrote there, by the process that left them."""
+    found: dict[int, list[Path]] = {}
+    for entry in os.scandir(folder):
+        match = _PART_NAME.fullmatch(entry.name)
+        if match and not is_running(int(match[1])):
+            found.setdefault(int(match[1]), []).append(folder / entry.name)
+    return found
+
+
+def _sweep(target: Path) -> None:
+    left = _left_behind(target.parent)
+    for process in [*left]:
+        part = _part(target, process)
+        if part in left[process]:
+            left[process].remove(part)
+            with suppress(OSError):  # another run swept it
+                part.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk as well, before what they replace goes."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a system that does not open folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _resolved(target: Path) -> Path:
@@ -68,11 +116,12 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     if is_disk_full(error):
         return disk_full(error, path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CaptuneError(
-            f"No permission to write {path}.", "Choose another output folder, or change its permissions."
-        )
+        kind = CaptuneError if error.errno == errno.EROFS else NotWritable
+        return kind(f"No permission to write {path}.", "Choose another output folder, or change its permissions.")
     if error.errno == errno.ENAMETOOLONG:
-        return CaptuneError(f"Cannot write {shortened(path)}: the name is too long.", "Choose a shorter output path.")
+        return NotWritable(f"Cannot write {shortened(path)}: the name is too long.", "Choose a shorter output path.")
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ETXTBSY):
+        return NotWritable(f"Cannot write {path}: {error.strerror}.", "Move what is in its place, or choose another.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import AvifImagePlugin
 
+from captune.core.parent import end_with_parent
+
 # Enough for every picture within the limit of pixels, whatever its format.
 _BYTES_PER_PIXEL = 20
 _LEAST_MEMORY = 2 * 1024**3
@@ -23,6 +25,7 @@ def answer_questions(answer: Callable[[dict[str, Any], bytes], tuple[dict[str, A
     A question is a JSON object in a line, with the `bytes` of its attachment where it has one; the
     attachment follows. Answers on stdout have the same form.
     """
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _limit_memory(max_pixels)
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the processes are the parallelism

@@ -21,6 +21,8 @@ from captune.core.errors import CaptuneError
 
 TIMEOUT_SECONDS = 60.0
 _START_SECONDS = 60.0
+_STARTS = 3  # tries to start a process that is killed before it is ready
+_DEATHS = 2  # of its processes in a row that an image is taken to be the cause of
 _WATCH_SECONDS = 0.25
 _LONGEST_LINE = 10_000
 _KILLED = -9  # SIGKILL: what the kernel sends when memory is short
@@ -42,7 +44,8 @@ Ask = Callable[[dict[str, Any], bytes], Answer]
 class Workers:
     """`count` processes of one command (see `answering`), each asked one thing at a time, in a `with` block.
 
-    One that dies, or does not answer within `timeout` seconds, is answered for and replaced.
+    One that dies is replaced and asked once more, since another process may be to blame; what kills it twice, or is
+    not answered within `timeout` seconds, is answered for. The processes end with this one, however that ends.
     """
 
     def __init__(self, command: Sequence[str], count: int, *, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -122,6 +125,7 @@ class _Lane:
         return 0.0 if since is None else time.monotonic() - since
 
     def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Answer:
+        deaths = 0
         while not self._stopped:
             process = self.begin()
             if self._stopped:
@@ -134,7 +138,8 @@ class _Lane:
             code = self.end()
             if self._killed_at == since:
                 return _failed("damaged", "takes too long to open")
-            if self._killed_at is None:
+            deaths += self._killed_at is None
+            if deaths == _DEATHS:
                 return _failed("memory" if code == _KILLED else "damaged", _death(code))
             self._killed_at = None  # the kill was meant for the picture before: once more
         return _failed("damaged", "not opened")
@@ -189,7 +194,10 @@ def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attach
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A process that has said it is ready; a command of its own, so that no script is imported again."""
+    """A process that has said it is ready; a command of its own, so that no script is imported again.
+
+    One that is killed before that is started again. Raises `CaptuneError` where none becomes ready.
+    """
     package = str(Path(__file__).resolve().parents[2])
     environment = {
         **os.environ,
@@ -198,26 +206,32 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
     }
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
-    complaints: deque[bytes] = deque(maxlen=1)
-    # What libraries print has to go somewhere: not to a file, whose disk may be full or not there.
-    reader = threading.Thread(target=_read_lines, args=(process.stderr, complaints), daemon=True)
-    reader.start()
-    watch = threading.Timer(_START_SECONDS, process.kill)
-    watch.start()
-    assert process.stdout is not None
-    ready = process.stdout.readline()
-    watch.cancel()
-    if not ready:
-        process.wait()
+    for attempt in range(1, _STARTS + 1):
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+        complaints: deque[bytes] = deque(maxlen=1)
+        # What libraries print has to go somewhere: not to a file, whose disk may be full or not there.
+        reader = threading.Thread(target=_read_lines, args=(process.stderr, complaints), daemon=True)
+        reader.start()
+        watch = threading.Timer(_START_SECONDS, process.kill)
+        watch.start()
+        assert process.stdout is not None
+        assert process.stdin is not None
+        ready = process.stdout.readline()
+        watch.cancel()
+        if ready:
+            return process
+        code = process.wait()
         reader.join(1.0)
-        said = complaints[0].decode("utf-8", "replace").strip() if complaints else "it ended at once"
-        raise CaptuneError(
-            f"Cannot start a process to open pictures: {said}.",
-            "Run `captune doctor` to see what is wrong with this Python.",
-        )
-    return process
+        process.stdin.close()
+        process.stdout.close()
+        if code >= 0 or attempt == _STARTS:
+            break
+    said = complaints[0].decode("utf-8", "replace").strip() if complaints else _death(code)
+    raise CaptuneError(
+        f"Cannot start a process to open pictures: {said}.",
+        "Run `captune doctor` to see what is wrong with this Python.",
+    )
 
 
 def _read_lines(stream: IO[bytes], last: deque[bytes]) -> None:

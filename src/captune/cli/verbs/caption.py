@@ -88,11 +88,12 @@ def caption(
                     print_line(said.text)
             else:
                 writer.write(row)
-            if row.status == "ok":
+            reason = getattr(writer, "unwritten", {}).get(row.image, row.error)
+            if row.status == "ok" and reason is None:
                 good += 1
             else:
                 bad += 1
-                progress.warn(f"{row.image}: {row.error}")
+                progress.warn(f"{row.image}: {reason}")
     for remark in getattr(writer, "notes", ()):
         progress.say(remark)
     if bad:
@@ -126,6 +127,9 @@ def _job(
         if report.failures:
             progress.warn(f"Those that failed are in {report.failures}; take them again with --retry-failed.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.failed < report.done else EXIT_FAILURE)
+    if report.unwritten:
+        progress.warn(f"{report.unwritten:,} files were not written; the same command tries them again.")
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 
 
 def _counted(report: JobReport) -> str:

@@ -9,13 +9,14 @@ from functools import reduce
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write
+from captune.core.files import NotWritable, atomic_write
 from captune.core.names import fitted
 from captune.data.alt_text import jpeg, png, webp
 from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.packet import Mark
 from captune.data.alt_text.packet import described as in_packet
 from captune.data.alt_text.places import Places, Reading, Writing, behind, plain, stray, texts_of
+from captune.data.images import ImageError
 from captune.data.writers.existing import Existing
 
 
@@ -87,7 +88,7 @@ def write_in_place(path: str, caption: str, existing: Existing) -> str | None:
     """
     data = _read(path)
     if not os.access(path, os.W_OK):
-        raise CaptuneError(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
+        raise NotWritable(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
     joined = _joined(words_in(data, _packet(Path(path))), caption, existing, Path(path))
     if joined is None:
         return None
@@ -175,4 +176,5 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise CaptuneError(f"Cannot read {path} again: {error.strerror}.", "Was it moved meanwhile?") from None
+        reason = f"cannot be read again ({error.strerror})"
+        raise ImageError(path, reason, "Was it moved meanwhile?", kind="missing") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error, is_running
+from captune.core.files import disk_error, is_running, sync_folder
 from captune.core.names import fitted
 from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
@@ -128,7 +128,7 @@ class LocalStore:
             if is_result(name) and not self.not_written([name]):
                 Ledger(self.folder / WRITTEN).add([digest(name, digest_of_file(temporary))])
             os.replace(temporary, target)
-            _sync(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise disk_error(error, target) from error
         finally:
@@ -183,14 +183,3 @@ class LocalStore:
                 if owner.isdigit() and not is_running(int(owner)):
                     with contextlib.suppress(OSError):  # another run swept it
                         left.unlink()
-
-
-def _sync(folder: Path) -> None:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # a system that does not open folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

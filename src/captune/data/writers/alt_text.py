@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.names import fitted
 from captune.data.alt_text.files import write_copy, write_in_place
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.remote import Fetch, is_remote
+from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.existing import Existing
+from captune.data.writers.file_per_image import FilePerImage, Source
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.sidecar import inside
 from captune.data.writers.writer import one_line
 
 
-class AltTextWriter:
+class AltTextWriter(FilePerImage):
     """Copies of the pictures with the best caption as XMP alt text (and IPTC); `--in-place`: the files themselves.
 
     The copies lie as sidecars do; a failed picture has none. What is neither JPEG, PNG nor WebP is
@@ -35,6 +37,7 @@ class AltTextWriter:
             raise UsageError(f"{which}.", "Give --out DIR for copies, or --in-place to change the files themselves.")
         if out is not None and out.is_file():
             raise UsageError(f"{out} is a file, copies need a folder.", "For example: --out described/")
+        super().__init__()
         self.out = out
         self.existing = existing or Existing()
         self._beside: Counter[str] = Counter()
@@ -47,13 +50,7 @@ class AltTextWriter:
             for reason, count in sorted(self._beside.items())
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, row: CaptionRow, source: str | bytes | Callable[[], bytes] | None = None) -> None:
-        """Write one picture; `source` where `row.image` is not its path (inside an archive)."""
-        if not row.captions:
-            return
+    def put(self, row: CaptionRow, source: Source) -> Path:
         if source is None:
             check_source(row.image)
             source = Fetch(row.image) if is_remote(row.image) else row.image
@@ -61,35 +58,34 @@ class AltTextWriter:
         if self.out is None:
             if not isinstance(source, str):
                 raise CaptuneError(f"{row.image} is no file that could be changed.", "Write copies: --out DIR")
+            path = Path(source)
             reason = write_in_place(source, text, self.existing)
         else:
             data = source() if callable(source) else source
-            reason = write_copy(data, self.out / _copy_name(row.image, data), text, self.existing)
+            path = self.out / _copy_name(row.image, data)
+            reason = write_copy(data, path, text, self.existing)
         if reason is not None:
             self._beside[reason] += 1
+        return path
 
     def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
         """Write a piece of the input, with a row for each of its pictures, in order."""
         for row, picture in zip(rows, read_piece(piece), strict=True):
             self.write(row, picture.source)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is left to do: every file was whole when it appeared."""
-
 
 def check_source(image: str) -> None:
-    """Raise `CaptuneError` where a picture is neither a file nor an address."""
-    if not is_remote(image) and not os.path.isfile(image):
-        raise CaptuneError(
-            f"{image} is no file any more, or lies in an archive.", "Take it out first, or use --format jsonl."
-        )
+    """Raise where an image is neither a file nor an address: `ImageError` where it is gone, else `CaptuneError`."""
+    if is_remote(image) or os.path.isfile(image):
+        return
+    if any(parent.is_file() for parent in Path(image.partition("#")[0]).parents) or "#" in image:
+        raise CaptuneError(f"{image} lies in an archive.", "Take it out first, or use --format jsonl.")
+    raise ImageError(image, "is no file any more", "Was it moved meanwhile?", kind="missing")
 
 
 def _copy_name(image: str, data: str | bytes) -> Path:
     """Where a copy lies in the output folder."""
     path = inside(Path(os.path.abspath(image.partition("://")[2] if is_remote(image) else image)))
     if isinstance(data, bytes) and path.suffix.lower() not in PICTURE_SUFFIXES:
-        return path.with_name(path.name + suffix_of(data))
+        return path.with_name(fitted(path.name, suffix_of(data)))
     return path

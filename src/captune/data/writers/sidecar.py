@@ -5,18 +5,18 @@ from __future__ import annotations
 import codecs
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, disk_error
 from captune.core.names import fitted
 from captune.data.writers.existing import Existing, digest
+from captune.data.writers.file_per_image import FilePerImage, Source
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
 
 
-class SidecarWriter:
+class SidecarWriter(FilePerImage):
     """`photo.txt` beside `photo.jpg`, one caption a line; a failed image gets none.
 
     With an output folder the files go there, in the folders that the images lie in
@@ -26,6 +26,7 @@ class SidecarWriter:
     """
 
     def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
+        super().__init__()
         self.out = out
         self.existing = existing or Existing()
         self._written: dict[Path, str] = {}
@@ -42,12 +43,7 @@ class SidecarWriter:
             f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}.",
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, row: CaptionRow) -> None:
-        if not row.captions:
-            return
+    def put(self, row: CaptionRow, source: Source) -> Path:
         path = self._path(row.image)
         if path.stem not in (Path(row.image).stem, Path(row.image).name):
             self._shortened.append(path)
@@ -60,6 +56,7 @@ class SidecarWriter:
             with atomic_write(path, "wb") as file:
                 file.write(after)
         self._written[path] = os.path.abspath(row.image)
+        return path
 
     def _after(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
         """What the file is to hold; None: a person's words are to stay as they are."""
@@ -82,11 +79,6 @@ class SidecarWriter:
         else:
             text = new + standing
         return encodable(text, encoding).encode(encoding)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is left to do: every file was whole when it appeared."""
 
     def _path(self, image: str) -> Path:
         """Where the sidecar of a picture goes: no two pictures of one job share one."""

@@ -32,6 +32,11 @@ class UploadedWriter:
         """What the user should know in the end."""
         return list(getattr(self._open, "notes", ()))
 
+    @property
+    def unwritten(self) -> dict[str, str]:
+        """The reasons for images whose file could not be written."""
+        return dict(getattr(self._open, "unwritten", {}))
+
     def __enter__(self) -> Self:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="captune-")))
         is_file = bool(Path(self._out).suffix)

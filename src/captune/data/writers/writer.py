@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_checkable
 
 from captune.core.errors import UsageError
-from captune.core.files import atomic_write, disk_error
+from captune.core.files import atomic_write, disk_error, sync_folder
 from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
@@ -165,6 +165,7 @@ class OutputFile:
             if self._standing is not None:
                 self.file.flush()
                 self._standing.publishing(Path(self.file.name))
+        sync_folder(self.path.parent)
 
     def discard(self) -> None:
         # Another exception than the one that ended the block, which may be an OSError
