@@ -137,7 +137,13 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
             progress.say(f"The job in {out} is finished.")
             counted = count(job, done)
             return report_of(job, out, Finish(counted, before["duplicates"]), started, new=_newer(job, progress))
-    return report_of(job, out, finish(job, ending, progress), started, captioned, new)
+    found = finish(job, ending, progress)
+    if gone := mine - set(found.counted):
+        raise CaptuneError(
+            f"{len(gone):,} of {len(mine):,} shards are no more in {store.place}: they were removed while the job ran.",
+            "Run the same command again: it does them anew.",
+        )
+    return report_of(job, out, found, started, captioned, new)
 
 
 def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -129,6 +130,19 @@ def shortened(path: str | os.PathLike[str], most: int = 160) -> str:
     """A path as it stands in a message: of a very long one the beginning."""
     text = os.fspath(path)
     return text if len(text) <= most else f"{text[: most // 2]}…"
+
+
+class NotRegular(OSError):
+    """What is no file of bytes: a pipe, a socket, a device, a folder."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file opened to be read. Raises `OSError`, `NotRegular` where opening could wait for ever or do something."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+        raise NotRegular(errno.EINVAL, f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", os.fspath(path))
+    return open(path, "rb")
 
 
 def is_running(process: int) -> bool:

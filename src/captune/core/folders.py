@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from captune.core.errors import UsageError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, is_running
 from captune.core.names import fitted
 
@@ -61,6 +61,37 @@ def check_free(out: Path) -> None:
             raise UsageError(f"The folder {out} is not empty.", "Choose another with --out, or remove it first.")
     elif out.exists() or out.is_symlink():
         raise UsageError(f"--out {out} is a file.", "Name a folder.")
+
+
+class Anchor:
+    """Folders that something is written into: one that is removed or replaced meanwhile is an error."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, int]] = {}
+
+    @property
+    def folders(self) -> list[Path]:
+        return [*self._known]
+
+    def check(self, folder: Path) -> None:
+        """Make a folder the first time; raise `CaptuneError` where it is not that one any more."""
+        known = self._known.get(folder)
+        if known is None:
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found = os.stat(folder)
+        except FileNotFoundError:
+            raise _gone(folder) from None
+        if known is not None and known != (found.st_dev, found.st_ino):
+            raise _gone(folder)
+        self._known[folder] = found.st_dev, found.st_ino
+
+
+def _gone(folder: Path) -> CaptuneError:
+    return CaptuneError(
+        f"The output folder {folder} was removed or replaced while it was written into.",
+        "What it held is gone: run the same command again.",
+    )
 
 
 def missing_folders(out: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.data.images import ORIENTATION
 from captune.data.jpeg import has_too_many_scans
 
@@ -53,7 +54,7 @@ def check_fast() -> None:
 def _jpeg(source: Any) -> bytes | None:
     if isinstance(source, (str, os.PathLike)):
         try:
-            with open(source, "rb") as file:
+            with open_regular(source) as file:
                 if file.read(3) != b"\xff\xd8\xff":
                     return None
                 file.seek(0)

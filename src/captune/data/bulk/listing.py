@@ -185,7 +185,8 @@ def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> I
         above |= {os.path.join(here, name): trail for name in folders}
         for name in sorted(files):
             path = os.path.join(here, name)
-            if os.path.isfile(path):
+            # What is called as an image is and is none, such as a pipe or a broken link, is a row with its reason.
+            if os.path.isfile(path) or os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
                 yield path
         if not recursive:
             return

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running, sync_folder
+from captune.core.folders import Anchor
 from captune.core.names import fitted
 from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
@@ -87,6 +88,7 @@ class LocalStore:
         self.folder = Path(out)
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
         self._swept = False
+        self._anchor = Anchor()
 
     def names(self) -> list[str]:
         found = []
@@ -114,7 +116,8 @@ class LocalStore:
         target = self.folder / name
         temporary = target.with_name(fitted(f".{target.name}", f".{self._owner}{_PART}"))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            for folder in dict.fromkeys((self.folder, target.parent)):
+                self._anchor.check(folder)
             self._sweep()
             with open(temporary, "wb") as file:
                 if isinstance(data, Path):

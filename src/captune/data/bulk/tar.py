@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.formats.tar_entries import what_instead
 from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES
 from captune.data.tar_headers import BROKEN, Header
@@ -25,12 +27,16 @@ KIND = "tar"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar: where its header begins, and its bytes unless only headers are read."""
+    """A file in a tar: where its header begins, and its bytes unless only headers are read.
+
+    `other` says what is there instead where it has no bytes of its own.
+    """
 
     name: str
     offset: int
     data: bytes | None
     size: int
+    other: str = ""
 
     @property
     def key(self) -> str:
@@ -89,7 +95,7 @@ def read(piece: Piece) -> Iterator[Picture]:
             error = ImageError(name, member.reason, "Copy or download it again.", kind="truncated")
             yield Picture(name, Unreadable(error))
         elif name:
-            yield Picture(name, member.data if member.data is not None else Unreadable(_giant(name, member.size)))
+            yield Picture(name, member.data if member.data is not None else Unreadable(_lost(name, member)))
 
 
 def named(piece: Piece) -> Iterator[tuple[str, Member | CutOff]]:
@@ -131,7 +137,10 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                 for entry in tar:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                     base = entry.name.rpartition("/")[2]
-                    if not entry.isfile() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
+                    if entry.isdir() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
+                        continue
+                    if not entry.isfile():
+                        yield Member(entry.name.removeprefix("./"), entry.offset, None, 0, what_instead(entry))
                         continue
                     if mode == "r:" and entry.offset_data + entry.size > whole:
                         raise tarfile.ReadError(f"its data ends within {entry.name}")
@@ -171,8 +180,10 @@ def _reason(after: str, why: str) -> str:
     return f"this tar cannot be read on {where} ({why}); what followed is missing"
 
 
-def _giant(name: str, size: int) -> ImageError:
-    return ImageError(name, f"has {size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
+def _lost(name: str, member: Member) -> ImageError:
+    if member.other:
+        return ImageError(name, member.other, "Unpack the tar and caption the folder.", kind="missing")
+    return ImageError(name, f"has {member.size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
 
 
 def _is_seekable(place: str) -> bool:
@@ -192,7 +203,7 @@ def _opened(place: str) -> Iterator[Any]:
             yield file
         return
     try:
-        with open(place, "rb") as file:
+        with open_regular(place) as file:
             yield file
     except FileNotFoundError:
         raise CaptuneError(f"There is no file {place}.", "Check the path.") from None

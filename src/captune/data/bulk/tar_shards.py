@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
-from captune.core.names import fitted
+from captune.core.names import LONGEST, fitted
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
@@ -28,6 +29,7 @@ from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
 
 _ADDED = ("txt", "json")
+_LONGEST_ADDED = ".original.json"
 
 
 def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None:
@@ -90,10 +92,19 @@ def _contents(piece: Piece) -> Iterator[tuple[str, str, bytes | None]]:
         if isinstance(member, CutOff):
             yield name, "cut-off.tar", None
         elif name:
-            yield name, member.name, member.data
+            yield name, _short(member.name), member.data
         elif member.data is not None:
-            stem, _, suffix = member.name.rpartition(".")
-            yield "", f"{stem}.original.{suffix}" if suffix in _ADDED else member.name, member.data
+            stem, _, suffix = _short(member.name).rpartition(".")
+            yield "", f"{stem}.original.{suffix}" if suffix in _ADDED else f"{stem}.{suffix}", member.data
+
+
+def _short(name: str) -> str:
+    """A member's name, shorter where what is added to its sample could not be unpacked; alike within a sample."""
+    folder, slash, base = name.rpartition("/")
+    key, dot, suffix = base.partition(".")
+    if len(os.fsencode(key + _LONGEST_ADDED)) <= LONGEST:
+        return name
+    return folder + slash + fitted(key, _LONGEST_ADDED).removesuffix(_LONGEST_ADDED) + dot + suffix
 
 
 def _keys(stem: str, file_name: str, piece: Piece) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.core.limits import LARGEST_PICTURE
 from captune.data.formats.endings import alike, by_stem
 from captune.data.formats.places import is_image_name
@@ -25,6 +26,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     out, an empty list where nothing is. Raises `CaptuneError` for a file that is no whole zip or uncompressed tar.
     """
     try:
+        open_regular(archive).close()
         members = _zip(archive) if archive.suffix.lower() == ".zip" else _tar(archive)
     except (OSError, zipfile.BadZipFile, *BROKEN) as error:
         raise CaptuneError(
@@ -72,7 +74,10 @@ def _zip(path: Path, largest: int = LARGEST_PICTURE) -> dict[str, Callable[[], b
 
 def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
     with tarfile.open(path, "r:", tarinfo=Header) as archive:
-        places = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive if m.isfile()}
+        entries = {m.name.removeprefix("./"): m for m in archive}
+    # A hard link has its bytes where it leads to.
+    files = {name: entries.get(m.linkname.removeprefix("./"), m) if m.islnk() else m for name, m in entries.items()}
+    places = {name: (m.offset_data, m.size) for name, m in files.items() if m.isfile()}
 
     def reader(offset: int, size: int) -> Callable[[], bytes]:
         def read() -> bytes:

@@ -45,6 +45,8 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
+            elif not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
+                continue  # a pipe, a socket, a device: no caption is in it
             elif not is_image_name(entry.name) and (len(files) < _KEPT or entry.name.endswith((".tar", ".parquet"))):
                 files.append(entry.name)
     return tuple(sorted(files)), tuple(sorted(folders))

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
 from captune.data.formats.places import is_image_name, listing
 from captune.data.formats.rows import NothingUsable, note
@@ -128,7 +129,8 @@ def _missing(picture: Path) -> str:
 def _captions(path: Path) -> tuple[str, ...]:
     """The captions in a file; raises `Unusable` where there are none that can be read."""
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
         if not path.name.lower().endswith(_JSON):
             return caption_lines(data)
         captions = tuple(caption for caption in map(caption_text, from_json(parsed(data))[0]) if caption)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.core.files import open_regular
 from captune.core.limits import LARGEST_PICTURE, LARGEST_TEXT, LARGEST_TEXTS
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
+from captune.data.formats.tar_entries import what_instead
 from captune.data.source import Problem
 from captune.data.tar_headers import BROKEN, Header
 
@@ -99,8 +101,13 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEX
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
                 name = member.name.removeprefix("./")
-                kind = kind_of(name) if member.isfile() else ""
+                kind = "" if member.isdir() else kind_of(name)
                 if not kind:
+                    continue
+                if not member.isfile():
+                    note(
+                        problems, f"{path.name}, {name}", f"{what_instead(member)}; unpack the tar and name the folder"
+                    )
                     continue
                 folder, slash, base = name.rpartition("/")
                 last = folder + slash + base.partition(".")[0]
@@ -152,7 +159,7 @@ def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] |
 
 def _mode(path: Path) -> Any:
     """A plain tar is read with seeking, so that names cost little; a compressed one as a stream."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return "r:" if file.read(262)[257:] == b"ustar" else "r|*"
 
 

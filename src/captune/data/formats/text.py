@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.core.parsed import parse_json
 from captune.core.unpacking import Gunzipped, most_unpacked
 
@@ -23,9 +24,9 @@ _BROKEN = (OSError, EOFError, zlib.error)
 
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file; gzip is undone."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         packed = file.read(2) == _GZIP
-    return io.BufferedReader(Gunzipped(path, most_unpacked(path))) if packed else open(path, "rb")
+    return io.BufferedReader(Gunzipped(path, most_unpacked(path))) if packed else open_regular(path)
 
 
 def check_file(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
 from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
 from captune.data.formats.columns import CAPTION, CAPTIONS, find_columns
 from captune.data.formats.places import shards
@@ -38,7 +39,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     if not paths:
         return None
     try:
-        with tarfile.open(paths[0], tarinfo=Header) as shard:
+        with open_regular(paths[0]) as file, tarfile.open(fileobj=file, tarinfo=Header) as shard:
             kinds = {kind_of(member.name) for member in islice(shard, 20) if member.isfile()}
     except (OSError, *BROKEN):
         return None

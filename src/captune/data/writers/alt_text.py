@@ -78,7 +78,8 @@ def check_source(image: str) -> None:
     """Raise where an image is neither a file nor an address: `ImageError` where it is gone, else `CaptuneError`."""
     if is_remote(image) or os.path.isfile(image):
         return
-    if any(parent.is_file() for parent in Path(image.partition("#")[0]).parents) or "#" in image:
+    table, row, _ = image.rpartition("#")
+    if any(parent.is_file() for parent in Path(image).parents) or (row and os.path.isfile(table)):
         raise CaptuneError(f"{image} lies in an archive.", "Take it out first, or use --format jsonl.")
     raise ImageError(image, "is no file any more", "Was it moved meanwhile?", kind="missing")
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from captune.core.files import NotWritable, sync_folder
+from captune.core.folders import Anchor
 from captune.data.images import ImageError
 from captune.data.writers.row import CaptionRow
 
@@ -20,7 +21,7 @@ class FilePerImage(ABC):
 
     def __init__(self) -> None:
         self.unwritten: dict[str, str] = {}
-        self._folders: set[Path] = set()
+        self._folders = Anchor()
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +35,7 @@ class FilePerImage(ABC):
         except (NotWritable, ImageError) as error:
             self.unwritten[row.image] = getattr(error, "reason", "") or error.message
         else:
-            self._folders.add(path.parent)
+            self._folders.check(path.parent)
 
     @abstractmethod
     def put(self, row: CaptionRow, source: Source) -> Path:
@@ -44,6 +45,10 @@ class FilePerImage(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Every file was whole when it appeared; here their names are put on the disk, with those of new folders."""
-        above = {parent for folder in self._folders for parent in list(folder.parents)[:3]}
-        for folder in sorted(self._folders | above):
-            sync_folder(folder)
+        folders = self._folders.folders
+        if kind is None:
+            for folder in folders:
+                self._folders.check(folder)
+        above = {parent for folder in folders for parent in [*folder.parents][:3]}
+        for each in sorted({*folders, *above}):
+            sync_folder(each)

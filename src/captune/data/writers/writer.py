@@ -165,7 +165,8 @@ class OutputFile:
             if self._standing is not None:
                 self.file.flush()
                 self._standing.publishing(Path(self.file.name))
-        sync_folder(self.path.parent)
+        if self._standing is not None:
+            sync_folder(self.path.parent)
 
     def discard(self) -> None:
         # Another exception than the one that ended the block, which may be an OSError
