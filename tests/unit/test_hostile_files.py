@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
+import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captune.app.review import review
+from captune.cli.terminal import out_json, print_all_names
 from captune.core.errors import CaptuneError
-from captune.core.files import NotRegular, atomic_write, open_regular
+from captune.core.files import NotRegular, atomic_write, open_regular, read_json, write_json
 from captune.core.records import Caption
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
 from captune.data.bulk.store import LocalStore
@@ -215,3 +219,21 @@ def test_a_folder_of_sidecars_that_is_removed_meanwhile_is_an_error(tmp_path: Pa
     write(lambda: None)
     with pytest.raises(CaptuneError, match="was removed or replaced"):
         write(lambda: shutil.rmtree(tmp_path / "out"))
+
+
+def test_names_that_are_not_utf8_are_printed_and_reviewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.fsdecode(b"a\xff.jpg")
+    with open_writer("jsonl", tmp_path / "captions.jsonl") as writer:
+        writer.write(row(name))
+        writer.write(row("b.jpg"))
+    found = review(tmp_path / "captions.jsonl", html=tmp_path / "page.html", flagged=False)
+    assert name in [each.image for each in found.rows]
+    assert (tmp_path / "page.html").read_text(encoding="utf-8")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_all_names()
+    out_json(found.to_json())
+    stream.seek(0)
+    assert name in [each["image"] for each in json.loads(stream.read())["rows"]]
+    write_json(tmp_path / "names.json", {"image": name})
+    assert read_json(tmp_path / "names.json") == {"image": name}

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from captune.cli.commands import ClickException, message_of
+from captune.cli.terminal import print_all_names
 from captune.core.environment import heed_hub_token
 from captune.core.errors import (
     EXIT_FAILURE,
@@ -174,6 +175,7 @@ def main() -> NoReturn:
     """`captune` on the command line."""
     signal.signal(signal.SIGTERM, _terminate)
     heed_hub_token(os.environ)
+    print_all_names()
     sys.excepthook = _unexpected
     sys.exit(run(sys.argv[1:]))
 

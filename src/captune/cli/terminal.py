@@ -40,6 +40,12 @@ def note(text: str) -> None:
     console(stderr=True).print(Text(text))
 
 
+def print_all_names() -> None:
+    """Have file names that are not UTF-8 printed as escapes, which JSON reads back, where they would be an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_line(text: str) -> None:
     """A line of data on stdout."""
     sys.stdout.write(text + "\n")

@@ -31,17 +31,17 @@ class NotWritable(CaptuneError):
 def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only when the block ends without an error.
 
-    `mode` is "w" (UTF-8 text) or "wb". The folder is made if it is missing. A full
-    disk or a folder that may not be written raises `CaptuneError`, and what stood at
-    `path` before stays. A link stays a link; a pipe or a device is written as it is.
+    `mode` is "w" (UTF-8 text; bytes of file names that are no UTF-8 become escapes, which JSON reads back) or "wb".
+    The folder is made if it is missing. A full disk or a folder that may not be written raises `CaptuneError`, and
+    what stood at `path` before stays. A link stays a link; a pipe or a device is written as it is.
     What a killed process left half written of the same file is removed.
     """
     target = _resolved(Path(path))
-    encoding = None if "b" in mode else "utf-8"
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
     if target.exists() and not (target.is_file() or target.is_dir()):
         # A file renamed into the place of /dev/stdout or /dev/null would break the machine.
         try:
-            with open(target, mode, encoding=encoding, newline=newline) as file:
+            with open(target, mode, encoding=encoding, errors=errors, newline=newline) as file:
                 yield file
         except OSError as error:
             if error.filename not in (None, str(target)):
@@ -52,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        with open(temporary, mode, encoding=encoding, newline=newline) as file:
+        with open(temporary, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
