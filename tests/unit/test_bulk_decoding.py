@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -26,10 +25,6 @@ from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
 from captune.engine.pictures import TorchSquare
 from jobs import SQUARE, pictures
 
-SETTINGS = json.dumps(
-    {"square": "captune.data.pixels:Square", "size": 16, "resample": 3, "shorter": 0, "fast": False}
-    | {"max_pixels": 10**8, "fingerprints": False}
-)
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
@@ -169,9 +164,9 @@ def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: py
         "work": "read = worker.read_pixels\nworker.read_pixels = lambda *given: (die(), read(*given))[1]\n",
     }
     code = f"{once}{place[when]}worker.main()"
-    monkeypatch.setattr(decoding_ahead, "WORKER", (sys.executable, "-c", code))
+    monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
     (path,) = pictures(tmp_path / "pics", 1).iterdir()
-    with Workers([*decoding_ahead.WORKER, SETTINGS], 1) as processes:
+    with Workers(decode_worker.command(square=SQUARE, max_pixels=10**8, fingerprints=False), 1) as processes:
         for _ in range(2):
             assert "reason" not in processes.submit(lambda ask: ask({"path": str(path)}, b"")).result().said
             time.sleep(0.1 * (when == "idle"))
