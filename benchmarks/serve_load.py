@@ -29,7 +29,7 @@ def pictures(count: int, side: int) -> list[bytes]:
 
 def request(body: bytes) -> bytes:
     """A whole request for /v1/caption."""
-    head = "POST /v1/caption HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -80,7 +80,7 @@ def test_places_are_bounded_and_given_back() -> None:
     assert (admission.taken, admission.held) == (0, 0)
     admission.draining = True
     with pytest.raises(Problem) as error:
-        admission.take()
+        admission.check()
     assert error.value.status == 503
 
 

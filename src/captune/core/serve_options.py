@@ -50,6 +50,16 @@ class ServeOptions(Options):
         None, "File with a NAME=KEY on each line, besides those in CAPTUNE_API_KEYS (NAME=KEY,...)."
     )
     cors: tuple[str, ...] = option((), "Origins whose pages may call the server, such as https://example.com; *: any.")
+    hosts: tuple[str, ...] = option(
+        (), "Names, besides localhost, that a server without keys may be called by over a loopback address (421)."
+    )
+    client_connections: int = option(
+        256, "Most open connections of a client's address, except those of proxies that are trusted (429).", ge=1
+    )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        "Addresses and networks of proxies whose X-Forwarded-For names the client, such as 10.0.0.0/8; *: any.",
+    )
     allow_urls: bool = option(False, "Fetch pictures that requests name by http(s) addresses, public ones only.")
     languages: tuple[Language, ...] = option(
         (), "Languages, besides --language, that requests may ask for: de, fr, es … A model for each is loaded then."

@@ -9,23 +9,25 @@ from captune.web.problems import Problem
 
 
 class Admission:
-    """`places` for pictures, taken from the first byte of a request to its answer; no more than `most_bytes` held."""
+    """`places` for pictures, taken from the end of a request's body to its answer; no more than `most_bytes` held."""
 
     def __init__(self, places: int, most_bytes: int) -> None:
         self.places, self.most_bytes = places, most_bytes
         self.taken = self.held = 0
+        self.arriving = 0  # requests whose bodies are on their way
         self.draining = False
         self._seconds = 1.0
         self._empty = asyncio.Event()
 
-    def take(self, pictures: int = 1) -> None:
-        """Take places; raises `Problem`: 429 where there are not as many, 503 where the server is about to stop."""
+    def check(self) -> None:
+        """Before a body is read; raises `Problem`: 429 where there is no place, 503 where the server will stop."""
         if self.draining:
             raise Problem(503, "The server is stopping.", "Try another one.", headers={"Retry-After": "1"})
-        self.more(pictures)
+        if self.taken >= self.places:
+            raise self._busy("Too many pictures are waiting.")
 
-    def more(self, pictures: int) -> None:
-        """Take places for more pictures of a request that is in; raises `Problem` (429)."""
+    def take(self, pictures: int = 1) -> None:
+        """Take places for pictures of a request that has arrived; raises `Problem` (429)."""
         if self.taken + pictures > self.places:
             raise self._busy("Too many pictures are waiting.")
         self.taken += pictures
@@ -42,12 +44,12 @@ class Admission:
         self.held -= size
         if pictures:
             self._seconds += 0.1 * (seconds - self._seconds)
-        if not self.taken:
+        if not self.taken and not self.arriving:
             self._empty.set()
 
     async def empty(self) -> None:
         """Wait until nobody is in."""
-        while self.taken:
+        while self.taken or self.arriving:
             self._empty.clear()
             await self._empty.wait()
 

@@ -11,6 +11,8 @@ from captune.core.options import MOST_NEW_TOKENS, GenerationOptions
 from captune.core.sampling import OF_SAMPLING
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
+# Characters of a prompt, a question or a text.
+MOST_WORDS = 4000
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
 
 
@@ -87,7 +89,9 @@ class AskRequest(_Searched):
     """A question about a picture."""
 
     image: Picture
-    question: str = Field(description="The question.", min_length=1, max_length=4000, examples=["What colour is it?"])
+    question: str = Field(
+        description="The question.", min_length=1, max_length=MOST_WORDS, examples=["What colour is it?"]
+    )
 
 
 class MatchRequest(BaseModel):
@@ -96,7 +100,9 @@ class MatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: Picture
-    texts: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(min_length=1, max_length=64)]
+    texts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MOST_WORDS)]], Field(min_length=1, max_length=64)
+    ]
     model: Model = None
 
 
@@ -110,7 +116,7 @@ class Part(BaseModel):
     """A part of a message: words or a picture."""
 
     type: Literal["text", "image_url"]
-    text: str | None = Field(None, max_length=4000)
+    text: str | None = Field(None, max_length=MOST_WORDS)
     image_url: ImageUrl | None = None
 
 
@@ -118,7 +124,7 @@ class Message(BaseModel):
     """A message of a chat."""
 
     role: str = Field(max_length=50)
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=1000)] | None = None
 
 
 class StreamOptions(BaseModel):

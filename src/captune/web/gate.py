@@ -1,4 +1,4 @@
-"""What every request passes: a name, its key, a place, its body within limits, a deadline, a line in the log."""
+"""What every request passes: a name, its key, its route, its body within limits, a place, a deadline, a log line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import Headers
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from captune.core.serve_options import ServeOptions
 from captune.web.admission import Admission
-from captune.web.keys import Keys, Rate
+from captune.web.bodies import check_type
+from captune.web.clients import Clients, is_local_name, is_loopback, neighbourhood
+from captune.web.connection import LIMITED
+from captune.web.keys import Guesses, Keys, Rate
 from captune.web.logs import tell
 from captune.web.measures import Measures
 from captune.web.problems import Problem
@@ -26,6 +30,8 @@ ANYONE = "anyone"
 GONE = 499  # nginx's word for a client that left before its answer
 # What is read of a body that is refused, so that its client gets to read the answer.
 _DISCARD_SECONDS, _DISCARD_BODIES = 2.0, 4
+# A body has this long to arrive, and longer by what has come at so many bytes a second: drops are not enough.
+_BODY_SECONDS, _BODY_RATE = 10.0, 10_000
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -37,12 +43,15 @@ class _Left(Exception):
 class Visit:
     """A request on its way: what the log says of it, and what is given back at its end (`stack`).
 
-    `heard`: its body has arrived; `begun`, `ended`: so has its answer. `held` are the bytes of the body.
+    `heard`: its body has arrived; `begun`, `ended`: so has its answer. `held` are the bytes of the body, and `body`
+    is itself, until a route has read it. `client` is an address.
     """
 
     id: str
     deadline: float
+    client: str | None = None
     key: str = ANYONE
+    body: bytearray = field(default_factory=bytearray)
     model: str | None = None
     pictures: int = 0
     held: int = 0
@@ -61,7 +70,8 @@ class Gate:
         self, app: ASGIApp, *, options: ServeOptions, keys: Keys, admission: Admission, measures: Measures
     ) -> None:
         self.app, self.options, self.keys, self.admission, self.measures = app, options, keys, admission, measures
-        self.rate = Rate(options.rate)
+        self.rate, self.guesses = Rate(options.rate), Guesses()
+        self.clients = Clients(options.forwarded_allow_ips)
         self.most = int(options.max_body * 1e6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,12 +84,15 @@ class Gate:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         visit = Visit(given if _ID.fullmatch(given) else uuid4().hex, time.monotonic() + self.options.timeout)
+        visit.client = self.clients.of(scope, headers)
+        visit.heard = not _has_body(headers)
         scope["captune.visit"] = visit
 
         async def telling(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.begun, visit.status = True, message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", visit.id.encode())]
+                close = [] if visit.heard else [(b"connection", b"close")]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", visit.id.encode()), *close]
             elif not message.get("more_body"):
                 visit.ended = True
             await send(message)
@@ -104,17 +117,20 @@ class Gate:
             await problem.response(visit.id)(scope, receive, send)
 
     async def _pass(self, scope: Scope, headers: Headers, visit: Visit, receive: Receive, send: Send) -> None:
-        body = b""
         try:
             if scope["path"] not in OPEN:
-                self._let_in(headers, visit)
-            if scope["method"] == "POST":
+                self._let_in(scope, headers, visit)
+            if scope["method"] == "POST" and _is_routed(scope):
+                check_type(headers)
+                self.admission.check()
+                await self._body(headers, visit, receive)
                 self.admission.take()
                 visit.pictures = 1
-                body = await self._body(headers, visit, receive)
+            elif not visit.heard:
+                await self._discard(headers, receive)
         except Problem:
             if not visit.heard:
-                await _discard(receive, self.most * _DISCARD_BODIES)
+                await self._discard(headers, receive)
             raise
         gone = asyncio.Event()
         told = False
@@ -123,7 +139,7 @@ class Gate:
             nonlocal told
             if not told:
                 told = True
-                return {"type": "http.request", "body": body, "more_body": False}
+                return {"type": "http.request", "body": b"", "more_body": False}  # routes read the visit's
             await gone.wait()
             return {"type": "http.disconnect"}
 
@@ -145,17 +161,20 @@ class Gate:
             with suppress(asyncio.CancelledError, Exception):
                 await work
 
-    def _let_in(self, headers: Headers, visit: Visit) -> None:
+    def _let_in(self, scope: Scope, headers: Headers, visit: Visit) -> None:
+        limited = scope.get("state", {}).get(LIMITED)
+        if limited is not None:
+            raise Problem(limited, "Too many connections are open.", "Close some.", headers={"Retry-After": "1"})
         if self.keys:
-            name = self.keys.name_of(headers.get("authorization", ""))
-            if name is None:
+            self._know(headers, visit)
+        elif is_loopback((scope.get("server") or [None])[0]):
+            host = headers.get("host", "")
+            if not is_local_name(host, self.options.hosts):
                 raise Problem(
-                    401,
-                    "A key is missing, or is not known.",
-                    "Send it as: Authorization: Bearer KEY",
-                    headers={"WWW-Authenticate": "Bearer"},
+                    421,
+                    f"A server without keys is not called {host[:200]}.",
+                    "Call it localhost or by its address, or start it with --hosts and this name, or with keys.",
                 )
-            visit.key = name
         seconds = self.rate.wait(visit.key)
         if seconds:
             raise Problem(
@@ -165,29 +184,67 @@ class Gate:
                 headers={"Retry-After": str(seconds)},
             )
 
-    async def _body(self, headers: Headers, visit: Visit, receive: Receive) -> bytes:
+    def _know(self, headers: Headers, visit: Visit) -> None:
+        """Find the name of a request's key; raises `Problem`: 401, or 429 where too many wrong ones came."""
+        given = headers.get("authorization", "")
+        name = self.keys.name_of(given)
+        seconds = self.guesses.wait(neighbourhood(visit.client), name) if given else 0
+        if seconds:
+            raise Problem(
+                429,
+                "Too many wrong keys came from this address.",
+                f"Try again in {seconds} s.",
+                headers={"Retry-After": str(seconds)},
+            )
+        if name is None:
+            raise Problem(
+                401,
+                "A key is missing, or is not known.",
+                "Send it as: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        visit.key = name
+
+    async def _body(self, headers: Headers, visit: Visit, receive: Receive) -> None:
+        """Fill the visit's body; raises `Problem` (408, 413, 429) and `_Left`."""
         said = headers.get("content-length", "")
-        if said.isdecimal() and int(said) > self.most:
+        if said.isdecimal() and (len(said) > 18 or int(said) > self.most):
             raise self._too_large()
-        parts = bytearray()
+        began = time.monotonic()
+        self.admission.arriving += 1
         try:
-            async with asyncio.timeout(self.options.timeout):
-                while True:
+            visit.heard = False
+            while not visit.heard:
+                allowed = min(self.options.timeout, _BODY_SECONDS + visit.held / _BODY_RATE)
+                async with asyncio.timeout(began + allowed - time.monotonic()):
                     message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Left
-                    part, visit.heard = message.get("body", b""), not message.get("more_body")
-                    if len(parts) + len(part) > self.most:
-                        raise self._too_large()
-                    self.admission.hold(len(part))
-                    visit.held += len(part)
-                    parts += part
-                    if visit.heard:
-                        return bytes(parts)
+                if message["type"] == "http.disconnect":
+                    raise _Left
+                part, visit.heard = message.get("body", b""), not message.get("more_body")
+                if visit.held + len(part) > self.most:
+                    raise self._too_large()
+                self.admission.hold(len(part))
+                visit.held += len(part)
+                visit.body += part
         except TimeoutError:
             raise Problem(
-                408, f"The body did not arrive within {self.options.timeout:g} s.", "Send it again."
+                408, f"The body did not arrive within {time.monotonic() - began:.0f} s.", "Send it again."
             ) from None
+        finally:
+            self.admission.arriving -= 1
+
+    async def _discard(self, headers: Headers, receive: Receive) -> None:
+        """Read on, to the end of a body that nobody wants, or for a while; not one that waits for a 100 first."""
+        if headers.get("expect", "").lower() == "100-continue":
+            return
+        most = self.most * _DISCARD_BODIES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while most > 0:
+                    message = await receive()
+                    most -= len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body"):
+                        return
 
     def _too_large(self) -> Problem:
         return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller picture.")
@@ -201,7 +258,7 @@ class Gate:
             "request",
             request_id=visit.id,
             key=visit.key if self.keys else None,
-            client=(scope.get("client") or [None])[0],
+            client=visit.client,
             method=scope["method"],
             path=scope["path"],
             status=visit.status,
@@ -217,12 +274,10 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _discard(receive: Receive, most: int) -> None:
-    """Read on, to the end of a body that nobody wants, or for a while."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            while most > 0:
-                message = await receive()
-                most -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    return
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _is_routed(scope: Scope) -> bool:
+    """Whether the application has a route for the path and the method: it answers 404 and 405 without a body."""
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)

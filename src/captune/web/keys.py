@@ -12,6 +12,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError, UsageError
 
 VARIABLE = "CAPTUNE_API_KEYS"
+_MOST_NAMES = 10_000
 
 
 def read_keys(environment: Mapping[str, str], file: str | None) -> dict[str, str]:
@@ -66,21 +67,51 @@ def _digest(key: str) -> bytes:
 
 
 class Rate:
-    """A bucket for each name that fills by `per_minute` and holds a quarter of that, one at least."""
+    """A bucket for each name that fills by `per_minute` and holds a quarter of that, one at least.
+
+    The names that came last are kept, so that strangers cannot fill the memory with theirs.
+    """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._each, self._most, self._clock = per_minute / 60, max(1.0, per_minute / 4), clock
         self._left: dict[str, tuple[float, float]] = {}
 
-    def wait(self, name: str) -> int:
-        """Take one; 0, or the whole seconds until there is one again."""
+    def wait(self, name: str, *, take: bool = True) -> int:
+        """Take one, or only look; 0, or the whole seconds until there is one again."""
         if not self._each:
             return 0
         now = self._clock()
-        left, since = self._left.get(name, (self._most, now))
+        left, since = self._left.pop(name, (self._most, now))
         left = min(self._most, left + (now - since) * self._each)
-        if left < 1:
-            self._left[name] = (left, now)
-            return max(1, math.ceil((1 - left) / self._each))
-        self._left[name] = (left - 1, now)
+        empty = left < 1
+        self._left[name] = (left - (take and not empty), now)
+        if len(self._left) > _MOST_NAMES:
+            del self._left[next(iter(self._left))]
+        return max(1, math.ceil((1 - left) / self._each)) if empty else 0
+
+
+class Guesses:
+    """Wrong keys are slowed: ten at once and 40 a minute of a client, 300 and 1200 a minute of all.
+
+    Above that no key is tried, right or wrong, so that an answer tells nothing; but a client that has had
+    a right one before is served on, whoever guesses behind the same address.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._of_client, self._of_all = Rate(40, clock), Rate(1200, clock)
+        self._known: dict[tuple[str, str], None] = {}
+
+    def wait(self, client: str, name: str | None) -> int:
+        """Count a key that was sent, of the name that it has (None: wrong); 0, or the seconds until it is tried."""
+        if name is not None and (client, name) in self._known:
+            return 0
+        wrong = name is None
+        seconds = self._of_client.wait(client, take=False) or self._of_all.wait("", take=wrong)
+        if seconds:
+            return seconds
+        self._of_client.wait(client, take=wrong)
+        if name is not None:
+            self._known[client, name] = None
+            if len(self._known) > _MOST_NAMES:
+                del self._known[next(iter(self._known))]
         return 0

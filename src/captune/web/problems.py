@@ -17,6 +17,9 @@ from captune.core.errors import CaptuneError
 from captune.core.memory import is_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20
+# What a client sent may be in a name or a message: an answer is not as long as its request.
+_MOST_LETTERS = 300
 
 
 class ProblemBody(BaseModel):
@@ -28,7 +31,10 @@ class ProblemBody(BaseModel):
     detail: str = Field(description="What is wrong.", examples=["the picture: truncated"])
     hint: str | None = Field(None, description="What to do next.", examples=["Download or copy it again."])
     request_id: str | None = Field(None, description="The request's X-Request-ID, as in the server's log.")
-    errors: list[dict[str, str]] | None = Field(None, description="Fields that are wrong: `field`, `message`.")
+    errors: list[dict[str, str]] | None = Field(
+        None, description=f"Fields that are wrong, the first {MOST_ERRORS} of them: `field`, `message`."
+    )
+    error_count: int | None = Field(None, description="How many fields are wrong, where `errors` has not all.")
 
 
 class Problem(Exception):
@@ -46,6 +52,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.detail, self.hint = status, detail, hint
         self.headers, self.errors = dict(headers or {}), list(errors)
+        self.error_count: int | None = None
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
         """The members of the problem that say something."""
@@ -57,6 +64,7 @@ class Problem(Exception):
             "hint": self.hint or None,
             "request_id": request_id,
             "errors": self.errors or None,
+            "error_count": self.error_count,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -76,7 +84,7 @@ class Problem(Exception):
         if isinstance(error, CaptuneError):
             return cls(422, error.message, _as_field(error.hint))
         if isinstance(error, ValidationError):
-            return cls.of_fields(error.errors(include_url=False, include_context=False))
+            return cls.of_fields(error.errors(include_url=False, include_context=False, include_input=False))
         return cls(500, "Something unexpected went wrong.", "The server's log has the request_id.")
 
     @classmethod
@@ -84,13 +92,22 @@ class Problem(Exception):
         """The problem of values that a declaration does not allow; what was sent is not repeated."""
         errors = [
             {
-                "field": ".".join(str(part) for part in one["loc"] if part != "body"),
-                "message": str(one["msg"]).removeprefix("Value error, "),
+                "field": _cut(".".join(str(part)[:_MOST_LETTERS] for part in one["loc"] if part != "body")),
+                "message": _cut(str(one["msg"]).removeprefix("Value error, ")),
             }
-            for one in found
+            for one in found[:MOST_ERRORS]
         ]
         first = errors[0]
-        return cls(422, f"{first['field']}: {first['message']}" if first["field"] else first["message"], errors=errors)
+        detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        if len(found) <= MOST_ERRORS:
+            return cls(422, detail, errors=errors)
+        problem = cls(422, f"{detail} ({len(found):,} fields are wrong)", errors=errors)
+        problem.error_count = len(found)
+        return problem
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
 
 
 def _as_field(hint: str) -> str:

@@ -26,7 +26,9 @@ except ImportError as error:
     raise missing_extra(error.name or "fastapi", "serve", "captune serve") from None
 
 from captune import __version__
+from captune.web.clients import Clients
 from captune.web.connection import Connection
+from captune.web.connections import Connections
 from captune.web.gate import OPEN, Gate
 from captune.web.keys import VARIABLE, Keys, read_keys
 from captune.web.listening import listen
@@ -78,6 +80,7 @@ def create_app(
         app.include_router(routes.router)
     install(app)
     app.state.service = service = Service(models, config)
+    app.state.connections = Connections(options.client_connections, Clients(options.forwarded_allow_ips))
     app.add_middleware(
         Gate, options=options, keys=Keys(keys or {}), admission=service.admission, measures=service.measures
     )
@@ -150,10 +153,12 @@ async def _run(
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # the gate does it, for the log
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
-            backlog=2048,
+            # So many are accepted before those that give way have: more could take the last descriptor.
+            backlog=16,
         ),
         app.state.service,
         options.drain,
@@ -192,6 +197,11 @@ class _Server(uvicorn.Server):
         self.whole = True
         self._service, self._seconds = service, seconds
         self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(2048)  # those that wait in the kernel cost no descriptor
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -44,6 +44,8 @@ class Service:
         self.measures.loaded.set_function(lambda: sum(m.hosted is not None for m in self.shelf.models.values()))
         self.decoding = Decoding(self.options, fast=config.values.run_on.pixels == "fast")
         self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
+        # Two bodies are read at once: while it is read, one costs up to three times its size.
+        self.readers = ThreadPoolExecutor(2, thread_name_prefix="captune-body")
 
     @property
     def ready(self) -> bool:
@@ -66,6 +68,7 @@ class Service:
         self.decoding.close()
         await self.shelf.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+        self.readers.shutdown(wait=False, cancel_futures=True)
 
     async def model(self, name: str | None, task: str, visit: Visit) -> tuple[Served, Hosted]:
         """The model for a task, loaded until the visit ends; raises `Problem`."""

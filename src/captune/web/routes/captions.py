@@ -76,7 +76,7 @@ async def captions(request: Request) -> BatchAnswer:
         raise Problem(422, f"{count} pictures; {service.options.max_pictures} are allowed.", "Send fewer at once.")
     if count > service.admission.places:
         raise Problem(422, f"{count} pictures; there are {service.admission.places} places.", "Send fewer at once.")
-    service.admission.more(count - 1)
+    service.admission.take(count - 1)
     visit.pictures = count
     served, hosted = await service.model(asked.model, "caption", visit)
     options, language = service.search(hosted, asked.given()), service.language(asked.language)

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from captune.core.options import GenerationOptions
 from captune.web.answers import WORK_PROBLEMS, ChatAnswer, ChatMessage, Choice, Usage
-from captune.web.asked import PIXEL, ChatRequest
+from captune.web.asked import MOST_WORDS, PIXEL, ChatRequest
 from captune.web.bodies import read_body
 from captune.web.problems import Problem
 from captune.web.routes.captions import state
@@ -86,7 +86,14 @@ def looked_at(asked: ChatRequest) -> tuple[str | bytes, str]:
             f"The last message of the user has {len(pictures) or 'no'} pictures.",
             'One is needed: {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}',
         )
-    return pictures[0], " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
+    words = " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
+    if len(words) > MOST_WORDS:
+        raise Problem(
+            422,
+            f"The last message of the user has {len(words):,} characters of text; {MOST_WORDS:,} are allowed.",
+            "It is the prompt of the model: a question, or the words that the caption continues.",
+        )
+    return pictures[0], words
 
 
 def _ended(tokens: int, options: GenerationOptions) -> Any:

@@ -1,0 +1,114 @@
+"""The connections that are open: how many, of whom, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from captune.web.clients import Clients, neighbourhood
+
+if TYPE_CHECKING:
+    from captune.web.connection import Connection
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Seconds. All count total time: a byte now and then does not wind one up.
+
+    `head`: until a request's line and headers are there; `write`: until a client that stopped reading has read on;
+    `rest`: of a body that comes after its answer; `linger`: until a closed connection has sent what it has.
+    """
+
+    head: float = 20.0
+    write: float = 20.0
+    rest: float = 2.0
+    linger: float = 5.0
+    sweep: float = 1.0
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """Open files that the process may have, and how many of them are left to health and to its own work."""
+
+    most: int
+    reserve: int
+
+    @classmethod
+    def of_process(cls) -> Descriptors | None:
+        """None where the system does not limit them (Windows)."""
+        try:
+            import resource
+        except ImportError:
+            return None
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return None if most == resource.RLIM_INFINITY else cls(most, min(64, most // 4))
+
+
+class Connections:
+    """Those of one server; a connection enters, and leaves at its end.
+
+    Above `each` connections of a client, and where descriptors run short, the one that has waited longest for a
+    request gives way. Where none waits, a new one is `limited`: it is told about health and nothing else.
+    """
+
+    def __init__(
+        self,
+        each: int,
+        clients: Clients,
+        *,
+        clocks: Clocks | None = None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
+        self.clocks = clocks or Clocks()
+        self._each, self._clients = each, clients
+        self._descriptors = descriptors or Descriptors.of_process()
+        # By client, the oldest first.
+        self._open: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def enter(self, connection: Connection, descriptor: int) -> int | None:
+        """The status that requests other than health get, None where all are served."""
+        client = neighbourhood(connection.address)
+        own = self._open[client]
+        own[connection] = None
+        if self._sweep is None:
+            self._sweep = connection.loop.call_later(self.clocks.sweep, self._swept, connection.loop)
+        if len(own) > self._each and not self._clients.is_proxy(connection.address) and not _give_way(own, connection):
+            return 429
+        if self._descriptors is None or descriptor < self._descriptors.most - self._descriptors.reserve:
+            return None
+        crowds = sorted(self._open.values(), key=len, reverse=True)
+        if any(_give_way(crowd, connection) for crowd in crowds):
+            return None
+        if descriptor >= self._descriptors.most - self._descriptors.reserve // 2:
+            connection.transport.abort()
+        return 503
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection."""
+        client = neighbourhood(connection.address)
+        self._open[client].pop(connection, None)
+        if not self._open[client]:
+            del self._open[client]
+
+    def _swept(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweep = None
+        now = time.monotonic()
+        for crowd in list(self._open.values()):
+            for connection in list(crowd):
+                connection.check(now)
+        if self._open:
+            self._sweep = loop.call_later(self.clocks.sweep, self._swept, loop)
+
+
+def _give_way(crowd: dict[Connection, None], newcomer: Connection) -> bool:
+    """Whether one of a client's connections waited for a request; it is closed."""
+    for connection in crowd:
+        if connection is not newcomer and connection.waits and not connection.left:
+            connection.left = True
+            connection.transport.abort()
+            return True
+    return False
