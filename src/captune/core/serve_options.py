@@ -41,7 +41,7 @@ class ServeOptions(Options):
     decode_timeout: float = option(
         10.0, "Seconds that a picture may take to decode; then its process is killed (422).", gt=0
     )
-    max_pictures: int = option(16, "Most pictures in one request (422).", ge=1)
+    max_pictures: int = option(16, "Most pictures in one request (422).", ge=1, le=1000)
     max_work: int = option(
         4096, "Largest product of beams, captions (or variations) and new tokens of a request (422).", ge=1
     )

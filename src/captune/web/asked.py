@@ -124,7 +124,7 @@ class Message(BaseModel):
     """A message of a chat."""
 
     role: str = Field(max_length=50)
-    content: str | Annotated[list[Part], Field(max_length=1000)] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
 
 
 class StreamOptions(BaseModel):

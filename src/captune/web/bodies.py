@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
@@ -18,6 +18,8 @@ Asked = TypeVar("Asked", bound=BaseModel)
 MULTIPART = "multipart/form-data"
 # Smaller bodies are read at once: a change of threads costs more.
 _SMALL = 4_000
+MOST_ITEMS = 1_000
+_LONGEST_NAME = 200
 
 
 def check_type(headers: Headers) -> None:
@@ -53,10 +55,27 @@ def _read(body: bytearray, headers: Headers, kind: type[Asked]) -> Asked:
         said = read_json(body)
         if not isinstance(said, dict):
             raise Problem(422, "The body is not a JSON object.", 'For example: {"image": "<base64>"}')
+        _check_shape(said)
     try:
         return kind.model_validate(said)
     except ValidationError as error:  # here and not in the event loop: there may be thousands of errors
         raise Problem.of(error) from None
+
+
+def _check_shape(said: dict[str, Any]) -> None:
+    """Before each item may have an error of its own; raises `Problem` (422) for long lists, objects and names."""
+    open_ones: list[Any] = [said]
+    while open_ones:
+        one = open_ones.pop()
+        if len(one) > MOST_ITEMS:
+            what = "An object" if isinstance(one, dict) else "A list"
+            raise Problem(422, f"{what} has {len(one):,} items; {MOST_ITEMS:,} are allowed.", "Send fewer at once.")
+        if isinstance(one, dict):
+            for name in one:
+                if len(name) > _LONGEST_NAME:
+                    raise Problem(422, f"{name[:_LONGEST_NAME]}…: no field has a name as long.")
+        items = one.values() if isinstance(one, dict) else one
+        open_ones += [item for item in items if isinstance(item, (dict, list))]
 
 
 def _media_type(headers: Headers) -> str:

@@ -79,12 +79,12 @@ class Problem(Exception):
         """The problem that an exception is; what nobody foresaw is 500 and says nothing of the inside."""
         if isinstance(error, Problem):
             return error
+        if isinstance(error, ValidationError):  # first: as a text it is longer than what was sent
+            return cls.of_fields(error.errors(include_url=False, include_context=False, include_input=False))
         if is_out_of_memory(error):
             return cls(503, "The server has not memory enough for this image now.", "Try again later, or fewer beams.")
         if isinstance(error, CaptuneError):
             return cls(422, error.message, _as_field(error.hint))
-        if isinstance(error, ValidationError):
-            return cls.of_fields(error.errors(include_url=False, include_context=False, include_input=False))
         return cls(500, "Something unexpected went wrong.", "The server's log has the request_id.")
 
     @classmethod
