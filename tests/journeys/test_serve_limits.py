@@ -221,10 +221,9 @@ def test_a_client_that_leaves_frees_its_place(model: str, door: threading.Event)
         assert 'captune_batch_pictures_count{model="m"} 2.0' in batches  # the second was never worked on
 
 
-def test_half_a_body_and_half_a_head_do_not_stay(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_DISCARD_SECONDS", 0.1)
+def test_half_a_body_and_half_a_head_do_not_stay(model: str) -> None:
     with running({"m": model}, timeout=0.5, max_queue=2) as serving:
-        serving.app.state.connections.clocks = Clocks(head=0.3, sweep=0.1)
+        serving.app.state.connections.clocks = Clocks(head=0.3, rest=0.1, sweep=0.1)
         head = b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += b"Content-Length: 100\r\n\r\n"
         lines = [socket.create_connection(("127.0.0.1", serving.port), timeout=10) for _ in range(4)]

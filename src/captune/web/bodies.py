@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from captune.web.forms import read_form
+from captune.web.freed import give_back
 from captune.web.json_bodies import read_json
 from captune.web.problems import Problem
 
@@ -39,15 +40,22 @@ async def read_body(request: Request, kind: type[Asked]) -> Asked:
     check_type(request.headers)
     body = request.scope["captune.visit"].body
     read = partial(_read, body, request.headers, kind)
-    try:
-        if len(body) <= _SMALL:
-            return read()
-        return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
-    finally:
-        body.clear()
+    if len(body) <= _SMALL:
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
 
 
 def _read(body: bytearray, headers: Headers, kind: type[Asked]) -> Asked:
+    size = len(body)
+    give_back(size)
+    try:
+        return _said(body, headers, kind)
+    finally:
+        body.clear()
+        give_back(size)
+
+
+def _said(body: bytearray, headers: Headers, kind: type[Asked]) -> Asked:
     if _media_type(headers) == MULTIPART:
         lists = [name for name, field in kind.model_fields.items() if get_origin(field.annotation) is list]
         said = read_form(body, headers["content-type"], lists)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 class Clocks:
     """Seconds. All count total time: a byte now and then does not wind one up.
 
-    `head`: until a request's line and headers are there; `write`: until a client that stopped reading has read on;
-    `rest`: of a body that comes after its answer; `linger`: until a closed connection has sent what it has.
+    `head`: until a request's line and headers are there; `body`: until its body is, and longer by what has come at
+    `body_rate` bytes a second; `rest`: of a body that is refused, so that its client gets to read the answer;
+    `write`: until a client that stopped reading has read on; `linger`: until a closed connection has sent what it has.
     """
 
     head: float = 20.0
+    body: float = 10.0
+    body_rate: float = 10_000
     write: float = 20.0
     rest: float = 2.0
     linger: float = 5.0

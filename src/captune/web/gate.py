@@ -20,6 +20,7 @@ from captune.web.admission import Admission
 from captune.web.bodies import check_type
 from captune.web.clients import Clients, is_local_name, is_loopback, neighbourhood
 from captune.web.connection import LIMITED
+from captune.web.connections import Clocks
 from captune.web.keys import Guesses, Keys, Rate
 from captune.web.logs import tell
 from captune.web.measures import Measures
@@ -28,10 +29,8 @@ from captune.web.problems import Problem
 OPEN = frozenset(("/health/live", "/health/ready"))
 ANYONE = "anyone"
 GONE = 499  # nginx's word for a client that left before its answer
-# What is read of a body that is refused, so that its client gets to read the answer.
-_DISCARD_SECONDS, _DISCARD_BODIES = 2.0, 4
-# A body has this long to arrive, and longer by what has come at so many bytes a second: drops are not enough.
-_BODY_SECONDS, _BODY_RATE = 10.0, 10_000
+# What is read of a body that is refused, in largest ones.
+_DISCARD_BODIES = 4
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -117,20 +116,21 @@ class Gate:
             await problem.response(visit.id)(scope, receive, send)
 
     async def _pass(self, scope: Scope, headers: Headers, visit: Visit, receive: Receive, send: Send) -> None:
+        clocks: Clocks = scope["app"].state.connections.clocks
         try:
             if scope["path"] not in OPEN:
                 self._let_in(scope, headers, visit)
             if scope["method"] == "POST" and _is_routed(scope):
                 check_type(headers)
                 self.admission.check()
-                await self._body(headers, visit, receive)
+                await self._body(clocks, headers, visit, receive)
                 self.admission.take()
                 visit.pictures = 1
             elif not visit.heard:
-                await self._discard(headers, receive)
+                await self._discard(clocks, headers, receive)
         except Problem:
             if not visit.heard:
-                await self._discard(headers, receive)
+                await self._discard(clocks, headers, receive)
             raise
         gone = asyncio.Event()
         told = False
@@ -205,7 +205,7 @@ class Gate:
             )
         visit.key = name
 
-    async def _body(self, headers: Headers, visit: Visit, receive: Receive) -> None:
+    async def _body(self, clocks: Clocks, headers: Headers, visit: Visit, receive: Receive) -> None:
         """Fill the visit's body; raises `Problem` (408, 413, 429) and `_Left`."""
         said = headers.get("content-length", "")
         if said.isdecimal() and (len(said) > 18 or int(said) > self.most):
@@ -215,7 +215,7 @@ class Gate:
         try:
             visit.heard = False
             while not visit.heard:
-                allowed = min(self.options.timeout, _BODY_SECONDS + visit.held / _BODY_RATE)
+                allowed = min(self.options.timeout, clocks.body + visit.held / clocks.body_rate)
                 async with asyncio.timeout(began + allowed - time.monotonic()):
                     message = await receive()
                 if message["type"] == "http.disconnect":
@@ -233,13 +233,13 @@ class Gate:
         finally:
             self.admission.arriving -= 1
 
-    async def _discard(self, headers: Headers, receive: Receive) -> None:
+    async def _discard(self, clocks: Clocks, headers: Headers, receive: Receive) -> None:
         """Read on, to the end of a body that nobody wants, or for a while; not one that waits for a 100 first."""
         if headers.get("expect", "").lower() == "100-continue":
             return
         most = self.most * _DISCARD_BODIES
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DISCARD_SECONDS):
+            async with asyncio.timeout(clocks.rest):
                 while most > 0:
                     message = await receive()
                     most -= len(message.get("body", b""))

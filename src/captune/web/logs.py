@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from captune.web.log_limits import Limit
+
 LOG = logging.getLogger("captune.web")
 
 
@@ -28,10 +30,11 @@ class JsonLines(logging.Formatter):
 
 
 def write_logs() -> None:
-    """Send captune's and uvicorn's lines to stderr."""
+    """Send the lines of captune, uvicorn and asyncio to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("captune.web", logging.INFO), ("uvicorn", logging.WARNING)):
+    handler.addFilter(Limit())
+    for name, level in (("captune.web", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)

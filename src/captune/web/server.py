@@ -158,7 +158,7 @@ async def _run(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
             # So many are accepted before those that give way have: more could take the last descriptor.
-            backlog=16,
+            backlog=4,
         ),
         app.state.service,
         options.drain,
