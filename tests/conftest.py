@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Only the tests that need torch load it; with `--no-torch` they are skipped."""
     on_torch_import(skip=config.getoption("--no-torch"))
+    os.fsync = lambda file: None  # nothing of a test has to outlive a power cut
 
 
 def pytest_collection_finish() -> None:
@@ -68,6 +70,28 @@ def hub() -> Path:
 
 
 @pytest.fixture(scope="session")
+def pages_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a cache of the Hub that holds tiny models by the names that pages use."""
+    from doc_desk import fill_hub
+
+    home = tmp_path_factory.mktemp("hub")
+    fill_hub(home / "hub")
+    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def warm(pages_hub: dict[str, str]) -> Iterator[str]:
+    """The address of a process that has imported torch, for `typed` and `copies`."""
+    from typed import warm_process
+
+    if sys.platform != "linux":
+        pytest.skip("runs copies of a process that has imported torch: safe on Linux only")
+    # Not in pytest's folder: the name of a socket is short.
+    with TemporaryDirectory(prefix="captune-") as folder, warm_process(Path(folder), pages_hub) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder of 20 coloured squares with one to three references each (12 train, 4 val, 4 test)."""
     import captune
@@ -87,6 +111,20 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "captions.txt").write_text("\n".join(lines) + "\n")
     captune.prepare(folder, folder / "data", split="60/20/20", seed=1, duplicates=False)
     return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports of a model that was exported before, by whichever test, take its ONNX graphs from then."""
+    from captune.exporters import onnx
+    from exported import traced_once
+
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "traced"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "write_graph", traced_once(folder, onnx.write_graph))
+        yield
 
 
 @pytest.fixture(scope="session")

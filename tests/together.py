@@ -1,4 +1,4 @@
-"""Starting captune as a user does: alone, or as several processes by torch's launcher."""
+"""Trainings as command lines, and captune as two processes of torch's launcher."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 PORT = 29_500 + os.getpid() % 1000
 
 
-def captune(*args: str, processes: int = 1, **environment: str) -> subprocess.CompletedProcess[str]:
-    return start("-m", "captune", *args, processes=processes, **environment)
-
-
-def start(*words: str, processes: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A script or a module with its arguments."""
-    launcher = [sys.executable] if processes == 1 else [*LAUNCHER, str(PORT)]
-    around = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*launcher, *words], capture_output=True, text=True, env=around, check=False, timeout=300)
+def launched(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command line run by two processes that torch's launcher starts; `copies.run` does it faster."""
+    command = [*LAUNCHER, str(PORT), "-m", "captune", *words]
+    around = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=around, check=False, timeout=300)
 
 
 def flags(data: Path, out: Path, batch: int, **more: Any) -> list[str]:

@@ -4,8 +4,9 @@
 
 A command line of the docs costs a third of a second this way instead of three. A request is a line of
 JSON with the files for stdout and stderr (for a command: stdin first) beside it. The answer to a
-command is its process id, then its exit code, or nothing where it crashed. Other requests are answered
-by an empty line, and each line of code that follows by its traceback, empty where there is none.
+command, or to a script with its words, is its process id, then its exit code, or nothing where it was
+killed. Other requests are answered by an empty line, and each line of code that follows by its
+traceback, empty where there is none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -33,6 +35,7 @@ BEFOREHAND = (
 def main(address: str) -> None:
     for name in BEFOREHAND:
         importlib.import_module(name)
+    os.fsync = lambda file: None  # nothing of a test has to outlive a power cut
     gc.freeze()  # a copy that looked through all this for garbage would first have to copy its memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that end leave nothing behind
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -58,6 +61,7 @@ def main(address: str) -> None:
 def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]) -> NoReturn:
     """In the copy: become what was asked for, and never return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     os.setsid()
     for number, file in enumerate(files, 3 - len(files)):
         os.dup2(file, number)
@@ -67,22 +71,31 @@ def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]
     os.environ.update(request["environment"])
     if "words" in request:
         connection.sendall(b"%d\n" % os.getpid())
-        code = _command(request["words"])
-        connection.sendall(b"%d\n" % code)
+        code = 70  # of what is raised and not told
+        try:
+            code = _run(request["words"], request.get("script"))
+        finally:
+            connection.sendall(b"%d\n" % code)
     else:
         _python(connection)
     sys.exit()
 
 
-def _command(words: list[str]) -> int:
+def _run(words: list[str], script: str | None) -> int:
     from captune.cli.main import main as captune
 
-    sys.argv = ["captune", *words]
+    sys.argv = [script or "captune", *words]
     try:
-        captune()
+        if script is None:
+            captune()
+        else:
+            sys.path.insert(0, str(Path(script).parent))
+            runpy.run_path(script, run_name="__main__")
     except SystemExit as ended:
-        sys.stdout.flush()
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    finally:
+        sys.stdout.flush()
+    return 0
 
 
 class _Session(InteractiveInterpreter):

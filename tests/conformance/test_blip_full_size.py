@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,10 +43,11 @@ def pixels() -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "plain"),
+    ("prompt", "options", "plain"),
     [
-        ({"num_beams": 1, "max_new_tokens": 12}, {"num_beams": 1, "do_sample": False, "max_new_tokens": 12}),
+        ([], {"num_beams": 1, "max_new_tokens": 12}, {"num_beams": 1, "do_sample": False, "max_new_tokens": 12}),
         (
+            [1037, 3861, 1997],
             {"num_beams": 5, "no_repeat_ngram_size": 2, "repetition_penalty": 1.05, "max_new_tokens": 12},
             {
                 "num_beams": 5,
@@ -57,11 +59,10 @@ def pixels() -> torch.Tensor:
             },
         ),
     ],
-    ids=["greedy", "five beams with penalties"],
+    ids=["greedy", "five beams with penalties behind a prompt"],
 )
-@pytest.mark.parametrize("prompt", [[], [1037, 3861, 1997]], ids=["no prompt", "prompt"])
 def test_captions_equal_plain_generate(
-    blip: Blip, pixels: torch.Tensor, options: dict, plain: dict, prompt: list[int]
+    blip: Blip, pixels: torch.Tensor, prompt: list[int], options: dict, plain: dict
 ) -> None:
     with torch.inference_mode():
         before = torch.tensor([[blip.start, *prompt]] * len(pixels))
@@ -78,21 +79,21 @@ def test_captions_equal_plain_generate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("per_picture", [[1] * 8, [8], [3, 1, 4]], ids=["8 pictures", "8 captions", "ragged"])
+@pytest.mark.parametrize("per_picture", [[1] * 3, [4], [2, 1, 3]], ids=["3 pictures", "4 captions", "ragged"])
 def test_gradients_equal_plain_forward(blip: Blip, per_picture: list[int]) -> None:
     generator = torch.Generator().manual_seed(2)
-    pictures = torch.randint(0, 256, (len(per_picture), 3, 384, 384), dtype=torch.uint8, generator=generator)
     captions = [
         [Encoded((30522, *torch.randint(1000, 30000, (5 + (i + j) % 6,), generator=generator).tolist(), 102), 1)
          for j in range(count)]
         for i, count in enumerate(per_picture)
     ]  # fmt: skip
-    batch = collate(list(zip(pictures.numpy(), captions, strict=True)))
+    # What the vision part says is the test above's; here anything will do.
+    memory = torch.randn(len(per_picture), 577, 768, generator=generator)
+    batch = collate([(np.zeros((3, 1, 1), np.uint8), each) for each in captions])
     model = blip.model
     model.zero_grad(set_to_none=True)
-    blip.freeze(["vision"])  # its layers are transformers' own; the tiny model's test covers them
+    blip.freeze(["vision"])
 
-    memory = blip.memory(batch["seen"])
     losses = blip.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from captune.engine import features
 from captune.engine.pictures import read_pixels
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.models import FAMILIES
+from copies import Copy
 from trained import QUICK, Heard, assert_same, train, weights
 
 
@@ -98,62 +95,47 @@ def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> Non
 
 AUGMENTED = {"crop": 0.3, "flip": True, "color_jitter": 0.2, "dropout": 0.1}
 STOPPED = {**AUGMENTED, "max_steps": 24, "eval_steps": 5, "logging_steps": 1}
-SCRIPT = """
-import json, sys
-import captune
-options = json.loads(sys.argv[1])
-from captune.core.errors import CaptuneError
-try:
-    captune.train(environment={}, **options)
-except CaptuneError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.code)
-"""
 
 
-def start(data: Path, out: Path, **changed: Any) -> subprocess.Popen[bytes]:
-    return started({"data": str(data), "model": "new:blip-tiny", "out": str(out), **QUICK, **changed})
+def start(warm: str, out: Path, **changed: Any) -> Copy:
+    options = {"model": "new:blip-tiny", "out": out, "device": "cpu", **QUICK, **changed}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return Copy(warm, ["train", *(word for word in words if word != "True")])
 
 
-def started(options: dict[str, Any]) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(options)], env=environment, stderr=subprocess.PIPE
-    )
-
-
-def wait_for_step(run: Run, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_step(run: Run, step: int, process: Copy) -> None:
     deadline = time.monotonic() + 90
     while not any(line.get("step", 0) >= step for line in run.history()):
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert process.poll() is None, process.stderr
         assert time.monotonic() < deadline, "the training did not get that far"
         time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def undisturbed(warm: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training that nothing stops."""
     run = Run(tmp_path_factory.mktemp("undisturbed") / "run")
-    assert start(tiny_data, run.path, **STOPPED).wait(timeout=120) == 0
+    whole = start(warm, run.path, data=tiny_data, **STOPPED)
+    assert whole.wait() == 0, whole.stderr
     return run
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_stopped_run_resumes_bit_for_bit(
-    tiny_data: Path, undisturbed: Run, tmp_path: Path, workers: int, number: int
+    warm: str, tiny_data: Path, undisturbed: Run, tmp_path: Path, workers: int, number: int
 ) -> None:
     # Trainings of their own processes: loader workers are forks, and other tests leave threads in this one.
     run, whole = Run(tmp_path / "stopped"), undisturbed
-    process = start(tiny_data, run.path, **STOPPED, loader_workers=workers)
+    process = start(warm, run.path, data=tiny_data, **STOPPED, loader_workers=workers)
     wait_for_step(run, 7, process)
     process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert process.wait() == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     stopped_at = run.last()
     assert stopped_at is not None
     assert 0 < stopped_at.step < 24
-    assert started({"out": str(run.path), "resume": True}).wait(timeout=120) == 0
+    resumed = Copy(warm, ["train", "--resume", "--out", str(run.path)])
+    assert resumed.wait() == 0, resumed.stderr
     assert_same(weights(run), weights(whole))
     assert run.history() == whole.history()
     assert all(run.pointed(name) == whole.pointed(name) for name in ("best-loss", "best-metric"))

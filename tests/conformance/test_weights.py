@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,22 @@ from captune.models.weights import Placing, stored_weights
 PRECISE = ("language_projection", "qformer", "query_tokens")
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny model of a family, made and saved once."""
+    home = tmp_path_factory.mktemp("models")
+
+    @cache
+    def made(family: str) -> Path:
+        FAMILIES[family].tiny().save(home / family)
+        return home / family
+
+    return made
+
+
 @pytest.fixture(params=sorted(FAMILIES))
-def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    FAMILIES[request.param].tiny().save(tmp_path / "model")
-    return tmp_path / "model"
+def saved(request: pytest.FixtureRequest, models: Callable[[str], Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models(request.param), tmp_path / "model"))
 
 
 def to_half(folder: Path) -> None:
@@ -205,8 +219,7 @@ def quantized(folder: Path, kind: torch.dtype, method: str | None) -> None:
         (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8])
-@pytest.mark.parametrize("method", [None, "not-known"])
+@pytest.mark.parametrize(("kind", "method"), [(torch.float8_e4m3fn, None), (torch.int8, "not-known")])
 def test_quantized_weights_that_nothing_reads_are_no_other_values(
     saved: Path, kind: torch.dtype, method: str | None
 ) -> None:

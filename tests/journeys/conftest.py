@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from captune.app.captioner import Captioner
-from doc_desk import fill_hub
 from jobs import FakeCaptioner, fake_loading, model_folder, pictures
-from typed import Typed, warm_process
+from typed import Typed
 
 
 @pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("hub")
-    fill_hub(home / "hub")
-    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="session")
-def warm(hub: dict[str, str]) -> Iterator[str]:
-    # Not in pytest's folder: the name of a socket is short.
-    with TemporaryDirectory(prefix="captune-") as folder, warm_process(Path(folder), hub) as address:
-        yield address
+def hub(pages_hub: dict[str, str]) -> dict[str, str]:
+    return pages_hub
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 import captune
 from captune.app.bulk_report import JobReport
 from captune.app.captioner import Captioner
+from copies import Copy
 from jobs import fake_loading, model_folder, pictures
 
 BAD = (3, 17)
@@ -39,11 +37,10 @@ def job(here: Path, out: str, **options: Any) -> JobReport:
     return captune.caption_job(here / "pics", here / out, model=str(here / "model"), **{**OPTIONS, **options})
 
 
-def kill(here: Path, step: int, out: str, **options: Any) -> int:
+def kill(warm: str, here: Path, step: int, out: str, **options: Any) -> int:
     given = [f"{name}={value}" for name, value in {"model": here / "model", **OPTIONS, **options}.items()]
     script = Path(__file__).parent.parent / "jobs.py"
-    command = [sys.executable, str(script), str(step), str(here / "pics"), str(here / out), *given]
-    return subprocess.run(command, check=False, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+    return Copy(warm, [str(step), str(here / "pics"), str(here / out), *given], script).wait()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -56,30 +53,30 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
-def test_every_step(here: Path, format: str) -> None:
+def test_every_step(warm: str, here: Path, format: str) -> None:
     report = job(here, f"whole-{format}", format=format)
     assert (report.pictures, report.done, report.failed, report.shards_done) == (20, 20, len(BAD), 3)
     expected = contents(here / f"whole-{format}")
     steps = 11  # list, manifest, look and shard three times, failures, duplicates, report
     for step in range(steps) if format == "jsonl" else (3, 7):
         out = f"killed-{format}-{step}"
-        assert kill(here, step, out, format=format) == -signal.SIGKILL
+        assert kill(warm, here, step, out, format=format) == -signal.SIGKILL
         assert contents(here / out).keys() != expected.keys()
         again = job(here, out, format=format)
         assert again.whole
         assert contents(here / out) == expected
-    assert kill(here, steps, f"never-{format}", format=format) == 0
+    assert kill(warm, here, steps, f"never-{format}", format=format) == 0
 
 
-def test_killed_again_and_again(here: Path) -> None:
+def test_killed_again_and_again(warm: str, here: Path) -> None:
     for _ in range(8):
-        kill(here, 2, "often")  # each run gets at most one shard further
+        kill(warm, here, 2, "often")  # each run gets at most one shard further
     job(here, "often")
     assert contents(here / "often") == contents(here / "whole-jsonl")
 
 
-def test_what_stands_in_the_folder_after_a_kill_is_whole(here: Path) -> None:
-    kill(here, 5, "part")
+def test_what_stands_in_the_folder_after_a_kill_is_whole(warm: str, here: Path) -> None:
+    kill(warm, here, 5, "part")
     shards = sorted((here / "part").glob("captions-*"))
     assert [shard.name for shard in shards] == ["captions-00000.jsonl"]
     assert [json.loads(line)["image"] for line in shards[0].read_text().splitlines()] == [
@@ -90,7 +87,7 @@ def test_what_stands_in_the_folder_after_a_kill_is_whole(here: Path) -> None:
     assert not list((here / "part").rglob("*.part"))
 
 
-def test_a_retry_that_is_killed(here: Path, tmp_path: Path) -> None:
+def test_a_retry_that_is_killed(warm: str, here: Path, tmp_path: Path) -> None:
     pictures(tmp_path / "pics", 20, BAD)
     model_folder(tmp_path / "model")
     job(tmp_path, "one")
@@ -100,15 +97,15 @@ def test_a_retry_that_is_killed(here: Path, tmp_path: Path) -> None:
     done = job(tmp_path, "one", retry_failed=True)
     assert (done.failed, done.captioned) == (0, 2)
     for step in range(4):
-        assert kill(tmp_path, step, "two", retry_failed=True) == -signal.SIGKILL
+        assert kill(warm, tmp_path, step, "two", retry_failed=True) == -signal.SIGKILL
     job(tmp_path, "two", retry_failed=True)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 6])
-def test_a_file_made_by_a_job_that_was_killed(here: Path, step: int) -> None:
+def test_a_file_made_by_a_job_that_was_killed(warm: str, here: Path, step: int) -> None:
     out = f"file-{step}.csv"
-    code = kill(here, step, out, format="csv")
+    code = kill(warm, here, step, out, format="csv")
     assert code == -signal.SIGKILL
     assert not (here / out).exists()
     job(here, out, format="csv")

@@ -18,16 +18,17 @@ from torch.utils.data import Sampler
 from captune.core.runs import Run
 from captune.engine.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
-from together import LAUNCHER, PORT, captune, flags
+from copies import run as captune
+from together import LAUNCHER, PORT, flags, launched
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+def runs(warm: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """12 pictures, 8 a step: the last step of an epoch has 4, and nothing for the second process."""
     folder = tmp_path_factory.mktemp("processes")
-    alone = captune(*flags(tiny_data, folder / "one", 8))
+    alone = captune(warm, *flags(tiny_data, folder / "one", 8))
     assert alone.returncode == 0, alone.stderr
-    together = captune(*flags(tiny_data, folder / "two", 4), processes=2)
+    together = launched(*flags(tiny_data, folder / "two", 4))
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("validation of") == 1, "one process speaks"
     return Run(folder / "one"), Run(folder / "two")
@@ -45,25 +46,25 @@ def test_losses_scores_and_weights_are_those_of_one_process(runs: tuple[Run, Run
     assert (one.manifest()["processes"], two.manifest()["processes"]) == (1, 2)
 
 
-def test_a_run_of_two_resumes_exactly_and_only_with_two(runs: tuple[Run, Run], tmp_path: Path) -> None:
+def test_a_run_of_two_resumes_exactly_and_only_with_two(warm: str, runs: tuple[Run, Run], tmp_path: Path) -> None:
     _, two = runs
     stopped = Run(tmp_path / "stopped")
     shutil.copytree(two.path, stopped.path, symlinks=True)
     shutil.rmtree(stopped.last().path)
-    refused = captune("train", "--resume", "--out", str(stopped.path))
+    refused = captune(warm, "train", "--resume", "--out", str(stopped.path))
     assert refused.returncode == 2
     assert "began with 2 processes" in refused.stderr
-    done = captune("train", "--resume", "--out", str(stopped.path), "--device", "cpu", processes=2)
+    done = captune(warm, "train", "--resume", "--out", str(stopped.path), "--device", "cpu", processes=2)
     assert done.returncode == 0, done.stderr
     first, second = (FAMILIES["blip"].load(run.checkpoint("last").path).model.state_dict() for run in (two, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_evaluation_is_that_of_one_process(runs: tuple[Run, Run], tiny_data: Path, tmp_path: Path) -> None:
+def test_evaluation_is_that_of_one_process(warm: str, runs: tuple[Run, Run], tiny_data: Path, tmp_path: Path) -> None:
     words = ["evaluate", str(runs[0].path), "--data", str(tiny_data), "--split", "train", "--metrics", "bleu,cider",
              "--resamples", "20", "--no-draw-report", "--device", "cpu", "--json"]  # fmt: skip
-    alone = captune(*words, "--out", str(tmp_path / "one"))
-    together = captune(*words, "--out", str(tmp_path / "two"), processes=2)
+    alone = captune(warm, *words, "--out", str(tmp_path / "one"))
+    together = captune(warm, *words, "--out", str(tmp_path / "two"), processes=2)
     assert together.returncode == 0, together.stderr
     one, two = (next(iter(json.loads(done.stdout)["models"].values())) for done in (alone, together))
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
@@ -78,8 +79,8 @@ def test_evaluation_is_that_of_one_process(runs: tuple[Run, Run], tiny_data: Pat
 @pytest.mark.parametrize(
     "options", [{"cache_features": None, "freeze": "vision"}, {"stage": "scst", "scst_guard": 1}, {"lora": "r=2"}]
 )
-def test_other_ways_to_train_work_together(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
-    done = captune(*flags(tiny_data, tmp_path / "run", 4, **options), processes=2)
+def test_other_ways_to_train_work_together(warm: str, options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
+    done = captune(warm, *flags(tiny_data, tmp_path / "run", 4, **options), processes=2)
     assert done.returncode == 0, done.stderr
     assert Run(tmp_path / "run").last().step == 5
 

@@ -15,7 +15,8 @@ from captune.core.errors import CaptuneError
 from captune.core.runs import Run
 from captune.engine.processes import Processes
 from captune.models import FAMILIES
-from together import captune, flags, start
+from copies import run as captune
+from together import flags
 
 GENTLE = {"learning_rate": 1e-3, "precision": "fp32"}
 
@@ -26,12 +27,12 @@ def state(run: Run, file: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+def runs(warm: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """12 pictures, 8 a step: the last step of an epoch has 4, and nothing for the second process."""
     folder = tmp_path_factory.mktemp("sharding")
-    alone = captune(*flags(tiny_data, folder / "one", 8, **GENTLE))
+    alone = captune(warm, *flags(tiny_data, folder / "one", 8, **GENTLE))
     assert alone.returncode == 0, alone.stderr
-    together = captune(*flags(tiny_data, folder / "two", 4, shard=None, **GENTLE), processes=2)
+    together = captune(warm, *flags(tiny_data, folder / "two", 4, shard=None, **GENTLE), processes=2)
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("validation of") == 1, "one process speaks"
     return Run(folder / "one"), Run(folder / "two")
@@ -67,11 +68,13 @@ def test_checkpoints_are_those_of_one_process(runs: tuple[Run, Run]) -> None:
     assert all(torch.equal(plain[name], value) for name, value in ours.items())
 
 
-def resumed(run: Run, folder: Path, *more: str) -> tuple[Run, Any]:
+def resumed(warm: str, run: Run, folder: Path, *more: str) -> tuple[Run, Any]:
     stopped = Run(folder / "stopped")
     shutil.copytree(run.path, stopped.path, symlinks=True)
     shutil.rmtree(stopped.last().path)
-    return stopped, captune("train", "--resume", "--out", str(stopped.path), "--device", "cpu", *more, processes=2)
+    return stopped, captune(
+        warm, "train", "--resume", "--out", str(stopped.path), "--device", "cpu", *more, processes=2
+    )
 
 
 def assert_same_end(one: Run, two: Run) -> None:
@@ -82,14 +85,14 @@ def assert_same_end(one: Run, two: Run) -> None:
         assert all(torch.equal(mine[number][name], value) for name, value in values.items())
 
 
-def test_a_run_resumes_exactly(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    stopped, done = resumed(runs[1], tmp_path)
+def test_a_run_resumes_exactly(warm: str, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    stopped, done = resumed(warm, runs[1], tmp_path)
     assert done.returncode == 0, done.stderr
     assert_same_end(stopped, runs[1])
 
 
-def test_a_run_goes_on_as_it_began(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    _, done = resumed(runs[1], tmp_path, "--no-shard")
+def test_a_run_goes_on_as_it_began(warm: str, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    _, done = resumed(warm, runs[1], tmp_path, "--no-shard")
     assert done.returncode != 0
     assert "began with shard = True, not False" in done.stderr
 
@@ -102,28 +105,30 @@ def test_a_run_goes_on_as_it_began(runs: tuple[Run, Run], tmp_path: Path) -> Non
     ],
     ids=["lora", "scst"],
 )
-def test_other_ways_to_train_work_in_shards(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
+def test_other_ways_to_train_work_in_shards(
+    warm: str, options: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
     """As accelerate's launcher asks for it."""
     words = flags(tiny_data, tmp_path / "run", 4, max_steps=3, **GENTLE, **options)
-    done = captune(*words, processes=2, ACCELERATE_USE_FSDP="true", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
+    done = captune(warm, *words, processes=2, ACCELERATE_USE_FSDP="true", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     assert done.returncode == 0, done.stderr
     run = Run(tmp_path / "run")
     assert run.last().step == 3
     assert yaml.safe_load((run.path / "config.yaml").read_text())["train"]["shard"] is True
     if "lora" in options:  # adapters are loaded another way than weights
-        stopped, done = resumed(run, tmp_path)
+        stopped, done = resumed(warm, run, tmp_path)
         assert done.returncode == 0, done.stderr
         assert_same_end(stopped, run)
 
 
-def test_every_family_learns_in_shards() -> None:
-    done = start(str(Path(__file__).parent.parent / "shards.py"))
+def test_every_family_learns_in_shards(warm: str) -> None:
+    done = captune(warm, script=Path(__file__).parent.parent / "shards.py", processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learns in shards") == 2 * (len(FAMILIES) + 1)
 
 
-def test_one_process_has_nothing_to_share(tiny_data: Path, tmp_path: Path) -> None:
-    done = captune(*flags(tiny_data, tmp_path / "run", 4, shard=None))
+def test_one_process_has_nothing_to_share(warm: str, tiny_data: Path, tmp_path: Path) -> None:
+    done = captune(warm, *flags(tiny_data, tmp_path / "run", 4, shard=None))
     assert done.returncode == 2
     assert "there is one" in done.stderr
     assert "torchrun" in done.stderr
