@@ -31,6 +31,7 @@ from exported import EXPORTABLE, saved_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.usefixtures("traced_once")
 PICTURES = 60
 TEXTS = ["a red circle", "a man on a bike .", "the dogs' bike isn't red", "a man's dog , asleep"]
 SEARCHES: dict[str, dict[str, Any]] = {

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,12 +25,14 @@ from captune.exporters import described, onnx
 from captune.exporters.graphs import graphs_of
 from captune.models import FAMILIES
 from captune.runtime.sessions import open_session
+from copies import Copy
 from exported import saved_model
 from noise import noise
 from vision_parts import joined
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.fixture(scope="module")
@@ -192,23 +191,22 @@ def test_the_table_and_the_sizes_are_printed(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_stop_in_the_middle_leaves_no_folder(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_in_the_middle_leaves_no_folder(warm: str, model: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "made" / "x"
-    words = [sys.executable, "-m", "captune", "export", str(model), "--out", str(out), "--quiet"]
-    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    process = Copy(warm, ["export", str(model), "--out", str(out), "--quiet"])
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("made/.x.*.part/*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], said
+    code = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert process.wait() == code, process.stderr
     assert not out.exists()
     if number == signal.SIGKILL:  # what it left is hidden, and the next export clears it away
         assert [path.name.startswith(".x.") for path in (tmp_path / "made").iterdir()] == [True]
         captune.export(model, out, check_images=1)
         assert [path.name for path in (tmp_path / "made").iterdir()] == ["x"]
     else:
-        assert "Nothing was written." in said
+        assert "Nothing was written." in process.stderr
         assert not (tmp_path / "made").exists()
 
 

@@ -22,6 +22,7 @@ from noise import noise
 from serving import encoded, picture, running
 from torchless import export_tiny
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 PICTURES = [picture(seed) for seed in range(8)]
 
 

@@ -11,7 +11,7 @@ from exported import EXPORTABLE, saved_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("traced_once")]
 
 
 @pytest.mark.parametrize("family", EXPORTABLE)
