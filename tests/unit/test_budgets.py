@@ -9,6 +9,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from captune.core.parsed import MOST_NESTED, parse_json, parse_yaml
 from captune.core.unpacking import Gunzipped, most_unpacked, opened_arrays
 from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.packet import described, standing
+from captune.data.bulk import datasets as bulk_datasets
 from captune.data.bulk import parquet as bulk_parquet
 from captune.data.bulk.listing import walk
 from captune.data.bulk.tar import CutOff, members
 from captune.data.caption_files import read_captions
-from captune.data.formats import archive, csv_table, jsonl, parquet, tar_samples
+from captune.data.formats import archive, csv_table, hub, jsonl, parquet, tar_samples
 from captune.data.formats.cells import texts_in
 from captune.data.formats.text import load_json
 from captune.data.links import Visits
@@ -344,3 +346,51 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     path.write_text(BOMB)
     with pytest.raises(CaptuneError, match="aliases stand for more than"):
         read_yaml(path)
+
+
+def test_saved_data_sets_whose_cells_lie_outside_their_file(tmp_path: Path) -> None:
+    import datasets
+
+    captions = [f"caption number {number}" for number in range(6)]
+    datasets.Dataset.from_dict({"image_path": ["a.jpg"] * 6, "caption": captions}).save_to_disk(str(tmp_path / "x"))
+    (path,) = (tmp_path / "x").glob("*.arrow")
+    offsets = np.arange(0, 7 * 16, 16, dtype="<i4")
+    lying = offsets.copy()
+    lying[3] = 1 << 30
+    data = path.read_bytes()
+    assert offsets.tobytes() in data
+    path.write_bytes(data.replace(offsets.tobytes(), lying.tobytes()))
+    with pytest.raises(CaptuneError, match="the data set is damaged"):
+        list(hub.read(tmp_path / "x"))
+    (piece,) = bulk_datasets.find(str(tmp_path / "x"), 100)
+    with pytest.raises(CaptuneError, match="the data set is damaged"):
+        list(bulk_datasets.read(piece))
+
+
+def test_texts_of_a_table_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    table = pa.table({"image": ["a.jpg", "b.jpg", "c.jpg"], "caption": ["one", "two", "three"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"\x03\0\0\0two", b"\x03\0\0\0\xff\xff\xff"))
+    problems: list[Problem] = []
+    rows = list(parquet.table_rows(path, ["image", "caption"], problems))
+    assert [(number, row["caption"]) for number, row in rows] == [(1, "one"), (3, "three")]
+    assert [(problem.where, problem.reason) for problem in problems] == [
+        ("x.parquet, row 2", "a text in it is not UTF-8")
+    ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_anywhere_in_a_table_is_told(seed: int, tmp_path: Path) -> None:
+    """pyarrow ends the process over some footers and hands out texts that are none: neither may be met."""
+    path = parquet_file(tmp_path / "x.parquet", compression="zstd")
+    rng = np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), 3):
+        data[at] = rng.integers(0, 256)
+    path.write_bytes(bytes(data))
+    with suppress(CaptuneError):
+        list(parquet.read(path, problems=[]))
+    with suppress(CaptuneError):
+        for piece in bulk_parquet.find(str(path), 100):
+            list(bulk_parquet.read(piece))

@@ -1,13 +1,14 @@
 """How large the cells of a Parquet file are, from the headers of its pages: before pyarrow makes room for them.
 
-The file's footer says as well, but nothing holds it to the truth; pyarrow goes by the pages. Their headers are
-Thrift's compact protocol (apache/parquet-format, `PageHeader`).
+The file's footer says as well, but nothing holds it to the truth; pyarrow goes by the pages. Their headers, and the
+footer that says where they lie, are Thrift's compact protocol (apache/parquet-format, `PageHeader`, `FileMetaData`).
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,26 @@ _AT_ONCE = 16  # rows: a photo may have 20 MB
 _VALUES_A_ROW, _VALUES = 1_000, 100_000
 # Fields of PageHeader and of what it holds.
 _UNPACKED, _PACKED, _HEADERS, _COUNT = 2, 3, (5, 7, 8), 1
-_DEEPEST = 4
+# Of FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
+_GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
+_PATH, _PACKED_CHUNK, _STARTS = 3, 7, (9, 11)
+_END = 8  # bytes behind the footer: its length, and PAR1
+_DEEPEST = 12
+_LONGEST_NAME = 4096  # bytes: longer ones are least and greatest values of columns
+_WRONG = (IndexError, KeyError, TypeError, ValueError, AttributeError)
+_DAMAGED = "the file cannot be read here (what it says of its columns is damaged)"
 
 
 class TooLarge(Exception):
     """A group of rows that would take more memory than any picture needs, or whose size cannot be told: why."""
+
+
+class _Chunk(NamedTuple):
+    """A column of a group of rows: its name, its first byte in the file, and how many it has there."""
+
+    name: str
+    start: int
+    packed: int
 
 
 class _Page(NamedTuple):
@@ -42,47 +58,75 @@ def rows_at_once(
     """How many rows of a group may be read at once, at most 16; raises `TooLarge` where one cell may be too large.
 
     `file` is a `pyarrow.parquet.ParquetFile`, `path` its file on this machine: None for one elsewhere, of which only
-    the footer is read.
+    the mean size of its rows is known.
     """
-    about = file.metadata.row_group(group)
+    rows = file.metadata.row_group(group).num_rows
     biggest = 1
-    for number in range(about.num_columns):
-        chunk = about.column(number)
-        name = chunk.path_in_schema
-        if not any(name == column or name.startswith(f"{column}.") for column in columns):
-            continue
-        if path is None:
-            biggest = max(biggest, chunk.total_uncompressed_size // max(1, chunk.num_values))
-            continue
-        pages = list(_pages(path, chunk))
-        biggest = max(biggest, *(page.unpacked for page in pages), 1)
-        values = sum(page.values for page in pages)
-        if file.schema.column(number).max_repetition_level and values > _VALUES + _VALUES_A_ROW * about.num_rows:
-            raise TooLarge(f"the file holds {values:,} values in {about.num_rows:,} rows of '{name}' here")
+    if path is None:
+        biggest += file.metadata.row_group(group).total_byte_size // max(1, rows)
+    else:
+        lists = {
+            file.schema.column(n).path for n in range(len(file.schema)) if file.schema.column(n).max_repetition_level
+        }
+        for chunk in _chunks(path, group):
+            if not any(chunk.name == column or chunk.name.startswith(f"{column}.") for column in columns):
+                continue
+            pages = list(_pages(path, chunk))
+            biggest = max(biggest, *(page.unpacked for page in pages), 1)
+            values = sum(page.values for page in pages)
+            if chunk.name in lists and values > _VALUES + _VALUES_A_ROW * rows:
+                raise TooLarge(f"the file holds {values:,} values in {rows:,} rows of '{chunk.name}' here")
     if biggest > largest:
         raise TooLarge(f"the file holds cells of up to {biggest:,} bytes here; a picture has {largest:,} at most")
     return max(1, min(_AT_ONCE, batch // biggest))
 
 
-def _pages(path: Path, chunk: Any) -> Iterator[_Page]:
-    starts = [at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at]
+def _chunks(path: Path, group: int) -> list[_Chunk]:
+    found = path.stat()
+    groups = _footer(path, found.st_mtime_ns, found.st_size)
+    if group >= len(groups):
+        raise TooLarge(_DAMAGED)
+    return groups[group]
+
+
+@lru_cache(maxsize=4)
+def _footer(path: Path, changed: int, size: int) -> list[list[_Chunk]]:
+    """The columns of each group of rows. Read here, since pyarrow ends the process over some that are damaged."""
+    with open(path, "rb") as file:
+        file.seek(max(0, size - _END))
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - _END - length))
+        data = file.read(length)
+    try:
+        return [[_chunk(one[_ABOUT]) for one in group[_COLUMNS]] for group in _Header(data, 0).struct()[_GROUPS]]
+    except _WRONG:
+        raise TooLarge(_DAMAGED) from None
+
+
+def _chunk(about: dict[int, Any]) -> _Chunk:
+    starts = [about[field] for field in _STARTS if about.get(field)]
+    name = b".".join(about[_PATH]).decode("utf-8", "replace")
+    return _Chunk(name, min(starts, default=0), about[_PACKED_CHUNK])
+
+
+def _pages(path: Path, chunk: _Chunk) -> Iterator[_Page]:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = _Header(data, min(starts, default=0))
-        end = min(header.at + chunk.total_compressed_size, len(data))
+        header = _Header(data, chunk.start)
+        end = min(chunk.start + chunk.packed, len(data))
         try:
             while header.at < end:
                 fields = header.struct()
                 inner: dict[int, Any] = next((fields[one] for one in _HEADERS if one in fields), {})
                 yield _Page(int(fields[_UNPACKED]), int(inner.get(_COUNT, 0)))
                 header.at += max(0, int(fields[_PACKED]))
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise TooLarge("the file cannot be read here (the header of a page is damaged)") from None
+        except _WRONG:
+            raise TooLarge(_DAMAGED) from None
 
 
 class _Header:
-    """Reads a struct of Thrift's compact protocol at a place of some bytes, and moves behind it."""
+    """Reads structs of Thrift's compact protocol from a place of some bytes on."""
 
-    def __init__(self, data: mmap.mmap, at: int) -> None:
+    def __init__(self, data: mmap.mmap | bytes, at: int) -> None:
         self.data, self.at = data, at
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
@@ -103,12 +147,22 @@ class _Header:
             return self._signed()
         if kind == 12:
             return self.struct(depth + 1)
+        if kind in (9, 10):  # lists and sets
+            return self._list(depth)
         sizes = {3: 1, 7: 8}  # a byte, a double
         if kind not in sizes and kind != 8:
-            raise ValueError("no such field in a page's header")
-        size = sizes[kind] if kind in sizes else self._varint()  # 8: bytes, such as the least value of a page
+            raise ValueError("no such field")
+        size = sizes[kind] if kind in sizes else self._varint()  # 8: bytes, such as a name
         self.at += size
-        return None
+        return bytes(self.data[self.at - size : self.at]) if size <= _LONGEST_NAME else None
+
+    def _list(self, depth: int) -> list[Any]:
+        head = self._byte()
+        count = head >> 4 if head >> 4 < 15 else self._varint()
+        if count > len(self.data) - self.at:
+            raise ValueError("a list longer than its file")
+        kind = 3 if head & 15 in (1, 2) else head & 15  # truth values have a byte each here
+        return [self._value(kind, depth) for _ in range(count)]
 
     def _byte(self) -> int:
         found = self.data[self.at]

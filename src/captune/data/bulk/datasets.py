@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.data.bulk.cells import picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece
-from captune.data.formats.hub import column_names, explained, saved_splits, streamed_splits
+from captune.data.formats.hub import column_names, explained, saved_splits, streamed_splits, validated
 
 KIND = "datasets"
 _HUB = "hf:"
@@ -43,7 +43,7 @@ def read(piece: Piece) -> Iterator[Picture]:
         prefix, first, folder = f"{where}#{piece.start}-", 0, ""
     else:
         assert piece.count is not None
-        rows = iter(data.select(range(piece.start, piece.start + piece.count)))
+        rows = iter(validated(data.select(range(piece.start, piece.start + piece.count)), piece.place))
         prefix, first, folder = f"{where}#", piece.start, f"{piece.place}/"
     for number, row in enumerate(rows, start=first):
         yield picture_in(f"{prefix}{number}", row[image], row.get(name) if name else None, folder)

@@ -51,7 +51,7 @@ def _import() -> Any:
 
 
 def _from_disk(source: Path) -> dict[str | None, Any]:
-    return {split_named(name): data for name, data in saved_splits(source).items()}
+    return {split_named(name): validated(data, str(source)) for name, data in saved_splits(source).items()}
 
 
 def saved_splits(source: Path) -> dict[str, Any]:
@@ -115,6 +115,22 @@ def _unreachable(repository: str, error: Exception) -> CaptuneError:
 
 def _first(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def validated(data: Any, source: str) -> Any:
+    """A saved data set, once its offsets are known to point into its own file: reading others ends the process.
+
+    Raises `CaptuneError` where they do not.
+    """
+    import pyarrow as pa
+
+    try:
+        data.data.table.validate(full=True)
+    except pa.ArrowException as error:
+        raise CaptuneError(
+            f"{source}: the data set is damaged ({_first(error)}).", "Copy or save it again, with save_to_disk."
+        ) from None
+    return data
 
 
 def _undecoded(data: Any, datasets: Any) -> Any:

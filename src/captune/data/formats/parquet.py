@@ -31,7 +31,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     for path in _files(source)[:1]:
         try:
             found = _columns(pq.read_schema(path))
-        except (OSError, pa.ArrowException):
+        except (OSError, UnicodeDecodeError, pa.ArrowException):
             return None
         # Ids in place of file names may mean anything, unless the file was named.
         fits = found is not None and (path == source or not found[0].by_id)
@@ -93,7 +93,7 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
         check_file(path)
         try:
             schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise not_whole(path, error) from None
         columns = _columns(schema, side)
         if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
@@ -159,11 +159,31 @@ def table_rows(
                     note(problems, f"{path.name}, rows {first + 1} to {number}", str(error))
                     continue
                 for batch in file.iter_batches(batch_size=several, row_groups=[index], columns=present):
-                    for first, row in enumerate(batch.to_pylist(), start=first + 1):  # noqa: B020 - goes on from there
-                        yield first, row
-    except (OSError, pa.ArrowException) as error:
+                    for row in plain_rows(batch):
+                        first += 1
+                        if row is None:
+                            note(problems, f"{path.name}, row {first}", "a text in it is not UTF-8")
+                        else:
+                            yield first, row
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         text = str(error).splitlines()[0]
         raise CaptuneError(f"{path}: cannot be read on ({text}).", "Download or write it again.") from None
+
+
+def plain_rows(batch: Any) -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch as Python's values; None for one with a text that is not UTF-8."""
+    try:
+        whole = batch.to_pylist()
+    except UnicodeDecodeError:
+        whole = None
+    if whole is not None:
+        yield from whole
+        return
+    for number in range(len(batch)):
+        try:
+            yield batch.slice(number, 1).to_pylist()[0]
+        except UnicodeDecodeError:
+            yield None
 
 
 def _wanted(columns: Columns) -> list[str]:
