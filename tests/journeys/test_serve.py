@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -193,7 +194,13 @@ def test_models_options_health_and_the_page(client: httpx.Client, models: dict[s
     assert client.get("/v1/options").json()["properties"]["num_beams"]["maximum"] == 64
     assert client.get("/health/live").json() == {"status": "ok"}
     assert client.get("/health/ready").json() == {"status": "ready"}
-    assert client.get("/docs").status_code == 200
+    page = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) == 3
+    assert "//" not in page.replace("</script>", "").replace("// ", "")
+    for file in files:
+        assert client.get(file).status_code == 200, file
+    assert client.get("/docs/files/../server.py").status_code == 404
     schema = client.get("/openapi.json").json()
     assert "/v1/captions:batch" in schema["paths"]
     assert "example" in schema["paths"]["/v1/caption"]["post"]["requestBody"]["content"]["application/json"]

@@ -185,3 +185,15 @@ def test_log_lines_are_json() -> None:
     line = JsonLines().format(record)
     assert "\n" not in line
     assert json.loads(line)["status"] == 200
+
+
+@pytest.mark.parametrize("given", [1e-38, 5e-324, -0.0, 0, 1e308, float("inf"), float("nan"), "1e-38", 10**400])
+def test_a_repetition_penalty_that_no_score_can_be_divided_by_is_refused(given: float | str) -> None:
+    with pytest.raises((ValidationError, UsageError)):
+        CaptionRequest.model_validate({"image": "AA", "repetition_penalty": given})
+
+
+@pytest.mark.parametrize("given", [2**64, 10**400, -1, 1e308, float("inf"), "18446744073709551616"])
+def test_a_seed_that_no_generator_takes_is_refused(given: object) -> None:
+    with pytest.raises((ValidationError, UsageError)):
+        CaptionRequest.model_validate({"image": "AA", "sample_seed": given})

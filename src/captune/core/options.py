@@ -66,7 +66,7 @@ class GenerationOptions(Options):
     max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=MOST_NEW_TOKENS)
     min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=MOST_NEW_TOKENS)
     length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
-    repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", gt=0, le=10)
+    repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", ge=0.01, le=10)
     no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
     early_stopping: EarlyStopping = option(
         "off",

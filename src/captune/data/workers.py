@@ -76,12 +76,16 @@ class Workers:
 
     def __exit__(self, *exc: object) -> None:
         """End the processes; what they were doing is dropped."""
-        for lane in self._lanes:
-            lane.stop()
+        self.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._closed.set()
         for lane in self._lanes:
             lane.end()
+
+    def kill(self) -> None:
+        """Kill the processes and start no others; nothing is waited for."""
+        for lane in self._lanes:
+            lane.stop()
 
     def _run(self, task: Callable[[Ask], Found]) -> Found:
         lane = self._idle.get()

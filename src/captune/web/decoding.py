@@ -70,6 +70,10 @@ class Decoding:
         """Whether no process can take another image."""
         return self._workers.is_stuck(self._patience)
 
+    def kill(self) -> None:
+        """Kill the processes without waiting; no others are started."""
+        self._workers.kill()
+
     def close(self) -> None:
         """Kill the processes, whatever they are doing."""
         self._workers.__exit__()

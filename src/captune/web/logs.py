@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
 import time
 from typing import Any
 
 from captune.web.log_limits import Limit
 
+# Lines that wait for a reader of the log; more are counted and left out.
+_MOST_LINES = 10_000
+_END_SECONDS = 1.0
 LOG = logging.getLogger("captune.web")
 
 
@@ -29,13 +35,69 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
+class Lines(logging.Handler):
+    """Writes records to a file descriptor in a thread of its own: a reader that stalls holds nobody up.
+
+    Up to `most` lines wait; how many others are left out is a line as soon as there is room.
+    """
+
+    def __init__(self, descriptor: int, *, most: int = _MOST_LINES) -> None:
+        super().__init__()
+        self.setFormatter(JsonLines())
+        self._descriptor = descriptor
+        self._lines: queue.Queue[bytes | None] = queue.Queue(most)
+        self._left_out = 0
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._left_out:
+                self._lines.put_nowait(self._line(_left_out(self._left_out)))
+                self._left_out = 0
+            self._lines.put_nowait(self._line(record))
+        except queue.Full:
+            self._left_out += 1
+
+    def close(self) -> None:
+        """Wait a moment for the lines to be written."""
+        super().close()
+        try:
+            self._lines.put(None, timeout=_END_SECONDS)
+        except queue.Full:
+            return
+        self._writer.join(_END_SECONDS)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode("ascii", "backslashreplace") + b"\n"
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            rest = memoryview(line)
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except OSError:  # a reader that has gone, a full disk: there is nowhere to say it
+                    break
+
+
+def _left_out(lines: int) -> logging.LogRecord:
+    said = {"name": LOG.name, "levelname": "WARNING", "msg": "log lines left out", "fields": {"lines": lines}}
+    return logging.makeLogRecord(said)
+
+
 def write_logs() -> None:
     """Send the lines of captune, uvicorn and asyncio to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    try:
+        handler: logging.Handler = Lines(sys.stderr.fileno())
+    except (OSError, ValueError):  # a notebook's stderr is no file
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines())
     handler.addFilter(Limit())
     for name, level in (("captune.web", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
+        for earlier in logger.handlers:
+            earlier.close()
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
 

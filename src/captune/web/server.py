@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
-import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.serve_options import ServeConfig
 
 try:
+    import fastapi_offline  # noqa: F401
     import prometheus_client  # noqa: F401
     import python_multipart  # noqa: F401
     import uvicorn
@@ -26,9 +28,11 @@ except ImportError as error:
     raise missing_extra(error.name or "fastapi", "serve", "captune serve") from None
 
 from captune import __version__
+from captune.web import explore
 from captune.web.clients import Clients
 from captune.web.connection import Connection
 from captune.web.connections import Connections
+from captune.web.ending import Ending, wait_for_threads
 from captune.web.gate import OPEN, Gate
 from captune.web.keys import VARIABLE, Keys, read_keys
 from captune.web.listening import listen
@@ -39,6 +43,8 @@ from captune.web.routes import about, captions, chat
 from captune.web.routes.documented import components
 from captune.web.service import Service
 
+# What the end may take beyond `--drain`, and after everything accepted was answered.
+_GRACE_SECONDS, _END_SECONDS = 0.5, 3.0
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -75,7 +81,10 @@ def create_app(
         description="Captions for pictures. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
         lifespan=life,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
+    explore.add_to(app)
     for routes in (captions, chat, about):
         app.include_router(routes.router)
     install(app)
@@ -125,13 +134,23 @@ def serve(
     def greet() -> None:
         progress.say(f"Serving {', '.join(served)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
 
+    def end(code: int) -> None:
+        if code:  # in a thread: whoever reads stderr may stall
+            words = "Requests were cut off: they took longer than --drain allows."
+            said = threading.Thread(target=progress.warn, args=[words], daemon=True)
+            said.start()
+            said.join(_GRACE_SECONDS / 2)
+        os._exit(code)
+
+    ending = Ending(end)
     try:
-        if not asyncio.run(_run(served, resolved, keys, listener, greet)):
+        if not asyncio.run(_run(served, resolved, keys, listener, greet, ending)):
             # A batch cannot be stopped in its middle, and its thread would keep the process.
-            progress.warn("Requests were cut off: they took longer than --drain allows.")
-            sys.stderr.flush()
-            os._exit(EXIT_TERMINATED)
+            logging.shutdown()
+            end(EXIT_TERMINATED)
+        wait_for_threads()
     finally:
+        ending.cancel()
         listener.close()
 
 
@@ -141,6 +160,7 @@ async def _run(
     keys: Mapping[str, str],
     listener: socket.socket,
     greet: Any,
+    ending: Ending,
 ) -> bool:
     """Whether all accepted requests were answered. Health is answered while models are loaded."""
     options = config.values.serve
@@ -162,6 +182,7 @@ async def _run(
         ),
         app.state.service,
         options.drain,
+        ending,
     )
 
     def loaded(done: asyncio.Future[None]) -> None:
@@ -192,10 +213,10 @@ async def _start(service: Service, loading: asyncio.Future[None] | None) -> None
 class _Server(uvicorn.Server):
     """uvicorn, told to stop in steps: no longer ready, everything accepted answered, then closed."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, seconds: float, ending: Ending) -> None:
         super().__init__(config)
         self.whole = True
-        self._service, self._seconds = service, seconds
+        self._service, self._seconds, self._ending = service, seconds, ending
         self._drain: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -219,10 +240,17 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         if self._drain is None:
+            self._ending.within(self._seconds + _GRACE_SECONDS, self._cut_off)
             self._drain = asyncio.ensure_future(self._drained())
         else:  # asked twice
             self.whole = self._service.admission.taken == 0
+            self._ending.within(_GRACE_SECONDS, self._cut_off)
             self.should_exit = True
+
+    def _cut_off(self) -> int:
+        """Leave nothing behind; returns the code that the process ends with."""
+        self._service.decoding.kill()
+        return 0 if self.whole and self._service.admission.taken == 0 else EXIT_TERMINATED
 
     async def _drained(self) -> None:
         admission = self._service.admission
@@ -233,6 +261,8 @@ class _Server(uvicorn.Server):
                 await admission.empty()
         except TimeoutError:
             self.whole = False
+        else:
+            self._ending.within(_END_SECONDS, self._cut_off)
         self.should_exit = True
 
 

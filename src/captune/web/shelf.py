@@ -7,7 +7,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,18 @@ from captune.core.serve_options import ServeConfig
 from captune.web.hosted import Hosted
 from captune.web.problems import Problem
 
+# A model in memory has at least so long a turn before it takes no more requests for another model's sake, or as long
+# as its loading took; shares of the time-out bound that, and how long requests for it have to wait then.
+_TURN_SECONDS, _TURN_SHARE, _CLAIM_SHARE = 1.0, 1 / 8, 1 / 4
 MATCHER, ANSWERER = "matcher", "blip-vqa"
 
 
 @dataclass
 class Served:
-    """A model by the name that clients use; `hosted` while it is loaded, `users` requests at work with it."""
+    """A model by the name that clients use; `hosted` while it is loaded, `users` requests at work with it.
+
+    `used` and `loaded` are times of `time.monotonic`, `loading` the seconds that loading it took.
+    """
 
     name: str
     source: str
@@ -35,12 +41,15 @@ class Served:
     users: int = 0
     weights: int = 0
     used: float = 0.0
+    loaded: float = 0.0
+    loading: float = 0.0
 
 
 class Shelf:
     """Models by name. `lease` one for as long as it is used: until then it is not given up.
 
-    `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens.
+    `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens; `load` makes a model of what is
+    served (None: as captune loads models).
     """
 
     def __init__(
@@ -50,6 +59,7 @@ class Shelf:
         *,
         on_batch: Callable[[str, int], None] = lambda name, size: None,
         on_load: Callable[[str, float], None] = lambda name, seconds: None,
+        load: Callable[[Served], Any] | None = None,
     ) -> None:
         self.models = {name: Served(name, source) for name, source in models.items()}
         self.ready = False
@@ -58,6 +68,10 @@ class Shelf:
         self._loading = asyncio.Lock()
         self._told = asyncio.Event()
         self._released = asyncio.Event()
+        # Not set while another model waits for the room of those in use.
+        self._open = asyncio.Event()
+        self._open.set()
+        self._load_model = load or self._loaded
 
     async def start(self) -> None:
         """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
@@ -103,7 +117,9 @@ class Shelf:
 
     @asynccontextmanager
     async def lease(self, model: Served) -> AsyncIterator[Hosted]:
-        """A loaded model that stays loaded inside the block; waits for room. Raises `Problem` (503)."""
+        """A loaded model that stays loaded inside the block; waits for room, and its turn. Raises `Problem` (503)."""
+        while model.hosted is not None and not self._open.is_set():
+            await self._open.wait()
         if model.hosted is None:
             async with self._loading:
                 if model.hosted is None:
@@ -132,22 +148,44 @@ class Shelf:
         return sum(model.weights for model in self.models.values() if model.hosted)
 
     async def _make_room(self, wanted: Served) -> None:
-        """Give up models that nobody uses, the longest unused first, until `wanted` fits; waits where all are used."""
+        """Give up models that nobody uses, the longest unused first, until `wanted` fits.
+
+        Where all are used it waits: for the end of a turn, then while they take no more requests. Those have to wait
+        for a while only; then it is the turn of the others once more.
+        """
         if not self._limit:
             return
         if wanted.weights > self._limit:
             raise Problem(503, f"The model '{wanted.name}' does not fit into the server's memory.", "Raise --memory.")
-        while self._held + wanted.weights > self._limit:
-            self._released.clear()
-            idle = [model for model in self.models.values() if model.hosted and not model.users]
-            if idle:
-                await self._drop(min(idle, key=lambda model: model.used))
-            else:
-                await self._released.wait()
+        turn, claim = self._turn(), self._serve.timeout * _CLAIM_SHARE
+        since = min((model.loaded for model in self.models.values() if model.hosted), default=0.0)
+        since = max(since, time.monotonic() - turn)
+        try:
+            while self._held + wanted.weights > self._limit:
+                idle = [model for model in self.models.values() if model.hosted and not model.users]
+                if idle:
+                    await self._drop(min(idle, key=lambda model: model.used))
+                    continue
+                self._released.clear()
+                at = (time.monotonic() - since) % (turn + claim)
+                if at < turn:
+                    self._open.set()
+                else:
+                    self._open.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout((turn if at < turn else turn + claim) - at):
+                        await self._released.wait()
+        finally:
+            self._open.set()
+
+    def _turn(self) -> float:
+        """Seconds that models in memory take requests for, though another one waits."""
+        took = max((model.loading for model in self.models.values() if model.hosted), default=0.0)
+        return min(max(_TURN_SECONDS, took), self._serve.timeout * _TURN_SHARE)
 
     async def _load(self, model: Served) -> None:
         started = time.perf_counter()
-        loaded = await asyncio.to_thread(self._loaded, model)
+        loaded = await asyncio.to_thread(self._load_model, model)
         hosted = Hosted(
             loaded,
             max_batch=self._serve.max_batch,
@@ -157,7 +195,8 @@ class Shelf:
             watched=lambda size: self._on_batch(model.name, size),
         )
         model.hosted, model.weights, model.used = hosted, hosted.weights, time.monotonic()
-        self._on_load(model.name, time.perf_counter() - started)
+        model.loaded, model.loading = model.used, time.perf_counter() - started
+        self._on_load(model.name, model.loading)
 
     def _loaded(self, model: Served) -> Any:
         run_on = self._config.values.run_on
