@@ -17,7 +17,7 @@ from lively import LIVELY
 
 pytestmark = pytest.mark.real
 pytest.importorskip("av")
-SIZE, RATE, SCENES = (320, 240), 24, 20
+SIZE, RATE, SCENES = (320, 240), 24, 10
 
 
 def filmed(photo: Image.Image, seconds: float, chance: random.Random) -> list[Image.Image]:
@@ -45,7 +45,7 @@ def test_each_scene_is_found_and_captioned(name: str, codec: str, seed: int, tes
         pytest.skip(f"this PyAV cannot encode {codec}")
     chance = random.Random(seed)
     photos = chance.sample(sorted((test_data / "flickr8k" / "original").glob("*.jpg")), SCENES)
-    lengths = [round(chance.uniform(1.5, 5) * RATE) / RATE for _ in photos]
+    lengths = [round(chance.uniform(1.5, 3) * RATE) / RATE for _ in photos]
     opened = (Image.open(photo).convert("RGB") for photo in photos)
     frames = (f for photo, length in zip(opened, lengths, strict=True) for f in filmed(photo, length, chance))
     path = write_film(tmp_path / name, frames, codec=codec, rate=RATE)
