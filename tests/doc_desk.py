@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from captune.data.inside import MARK, mark_written
 from serving import save_tiny
 
 HUB = {
@@ -37,6 +38,8 @@ class Desk:
         if source.is_dir():
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target, symlinks=True)
+            for mark in target.rglob(MARK):  # as if it had been made there
+                mark_written(mark.parent, json.loads(mark.read_text("utf-8")))
         else:
             shutil.copy(source, target)
 

@@ -14,6 +14,7 @@ import pytest
 
 import captune
 from captune.core.files import read_json, write_json
+from captune.data.inside import MARK, mark_written
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "flickr8k.ipynb"
 TINY: dict[str, Any] = {
@@ -42,7 +43,10 @@ def ctx(work: Path) -> dict[str, Any]:
 @pytest.fixture
 def copy(ctx: dict[str, Any], work: Path, tmp_path: Path) -> Path:
     """The folder of the blocks, for a test that changes it."""
-    return Path(shutil.copytree(work, tmp_path / "work"))
+    there = Path(shutil.copytree(work, tmp_path / "work"))
+    for mark in there.rglob(MARK):  # as if it had been made there
+        mark_written(mark.parent, read_json(mark))
+    return there
 
 
 def test_the_notebook_is_committed_without_outputs() -> None:

@@ -21,6 +21,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk.listing import find_pictures, is_picture_file
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
 from captune.data.images import ImageError
+from captune.data.inside import STEP
 
 
 def jpeg(shade: int) -> bytes:
@@ -242,7 +243,7 @@ def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pq.write_table(pa.table({"Image Path": ["beside.jpg", "here.jpg", "gone.jpg", ""]}), "tables/b.parquet")
     assert [source for _, source in found("tables/b.parquet")[0]] == [
         "tables/beside.jpg",
-        "here.jpg",
+        f"here.jpg lies outside of tables: {STEP}",
         "tables/gone.jpg",
         "there is no picture in this row",
     ]

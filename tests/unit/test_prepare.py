@@ -22,6 +22,7 @@ from captune.app.prepare import prepare
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import ImageRecord
 from captune.data.gather import gather, safe_name
+from captune.data.inside import MARK
 from captune.data.prepared import read_prepared, read_split, write_splits
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 from captune.data.staging import staged
@@ -54,7 +55,11 @@ def source(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MARK  # it tells this folder from its copies
+    }
 
 
 def test_a_folder_becomes_splits_that_others_can_read(source: Path, tmp_path: Path) -> None:
@@ -63,6 +68,7 @@ def test_a_folder_becomes_splits_that_others_can_read(source: Path, tmp_path: Pa
     assert result.format == "kaggle"
     assert {name: count.images for name, count in result.splits.items()} == {"train": 16, "val": 2, "test": 2}
     assert sorted(p.name for p in out.iterdir()) == [
+        MARK,
         "duplicates.csv", "problems.csv", "splits.json", "test.csv", "test_split.jsonl", "train.csv",
         "train_split.jsonl", "val.csv", "val_split.jsonl",
     ]  # fmt: skip
@@ -277,7 +283,7 @@ def test_a_signal_during_the_exchange_waits(source: Path, tmp_path: Path, monkey
         prepare(source, out, split="50/50")
     monkeypatch.undo()
     assert sorted(read_prepared(out).splits) == ["train", "val"]
-    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert not list(out.glob(".preparing*"))
 
 
 def test_a_failing_exchange_is_undone(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +322,7 @@ def test_a_killed_prepare_leaves_the_old_folder_and_can_be_repeated(source: Path
     after = {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".preparing")}
     assert after == before
     prepare(source, out, seed=3)
-    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert not list(out.glob(".preparing*"))
 
 
 def test_duplicates_across_splits_are_listed(source: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
+from captune.data.csv_cells import unguarded_row
 from captune.data.writers import WRITERS, CaptionRow, open_writer
 from captune.data.writers.existing import LEDGER
 
@@ -79,7 +80,7 @@ def read_json(text: str) -> list[CaptionRow]:
 
 def read_csv(text: str) -> list[CaptionRow]:
     found: dict[str, CaptionRow] = {}
-    for row in csv.DictReader(io.StringIO(text, newline="")):
+    for row in map(unguarded_row, csv.DictReader(io.StringIO(text, newline=""))):
         before = found[row["image"]].captions if row["image"] in found else ()
         new = (Caption(row["caption"], float(row["confidence"])),) if row["confidence"] else ()
         found[row["image"]] = CaptionRow(row["image"], before + new, row["status"], row["error"] or None, "m")  # type: ignore[arg-type]

@@ -22,10 +22,10 @@ from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress
 from captune.data.bulk.manifest import Listing, Manifest
 from captune.data.bulk.names import MANIFEST, REPORT
-from captune.data.bulk.pieces import find_pieces
 from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
 from captune.data.bulk.store import open_store
+from captune.data.patterns import Listed
 from captune.data.writers import WRITERS, check_existing
 from captune.data.writers.writer import file_in, is_folder
 
@@ -77,7 +77,9 @@ def caption_job(
     environment = os.environ if environment is None else environment
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    asked, ending = _asked(tuple(os.fspath(item) for item in given), os.fspath(out), model or DEFAULT_MODEL, resolved)
+    # What comes out of a list stays told apart from what the user named.
+    names = tuple(item if isinstance(item, Listed) else os.fspath(item) for item in given)
+    asked, ending = _asked(names, os.fspath(out), model or DEFAULT_MODEL, resolved)
     if ending is not None:
         check_existing(ending.format, ending.out, asked.existing)
     if resolved.values.job.dry_run:
@@ -175,8 +177,7 @@ def _newer(job: Job, progress: Progress) -> int:
             raise
         return 0
     with progress.task("Looking for new pictures"):
-        found = find_pieces(asked.given, recursive=asked.resolved.values.caption.recursive, shard_size=asked.shard_size)
-        new, both = job.listing.newer(found)
+        new, both = job.listing.newer(asked.pieces())
     if not both and not asked.inputs.named:
         raise CaptuneError(
             f"{asked.store.place} holds another job: none of these pictures is in it.", "Take another --out for them."
@@ -199,8 +200,7 @@ def _dry(asked: Asked, out: str, progress: Progress) -> JobReport:
     else:
         asked.inputs.check_there("Check the path.")
         with progress.task("Listing the pictures"):
-            recursive = asked.resolved.values.caption.recursive
-            listing = Listing.of(find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size))
+            listing = Listing.of(asked.pieces())
         job, new = Job(asked, listing), 0
     done = job.done() if job.manifest else set()
     return report_of(job, out, Finish(count(job, done)), started, new=new)

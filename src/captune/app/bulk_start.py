@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.data.bulk.manifest import Inputs, Listing, Manifest
 from captune.data.bulk.names import JOB, MANIFEST, REPORT, is_ledger
-from captune.data.bulk.pieces import find_pieces
+from captune.data.bulk.pieces import Piece, find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
 from captune.data.bulk.store import Held, Store, check_written
 from captune.data.writers.existing import Mode
@@ -54,6 +54,18 @@ class Asked:
     def existing(self) -> Mode:
         """What becomes of a person's words where captions go."""
         return self.resolved.values.caption.existing
+
+    def pieces(self, warn: Callable[[str], None] | None = None) -> Iterator[Piece]:
+        """The pieces of the inputs as they are now; see `find_pieces`."""
+        values = self.resolved.values
+        return find_pieces(
+            self.given,
+            recursive=values.caption.recursive,
+            shard_size=self.shard_size,
+            warn=warn,
+            images=values.tables.images,
+            allow_outside=values.tables.allow_outside,
+        )
 
     @property
     def shard_size(self) -> int:
@@ -151,6 +163,7 @@ def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | 
     found |= {f"generation.{name}": value for name, value in values.generation.model_dump().items()}
     found |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
     found |= {f"run_on.{name}": getattr(values.run_on, name) for name in _RUN_ON}
+    found |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
     size = "job.shard_size"
     found[size] = asked.shard_size if then is None or size in asked.resolved.sources else then.get(size)
     if then is None:
@@ -185,9 +198,7 @@ def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
 def _start(asked: Asked, progress: Progress) -> Captioner | None:
     identity, captioner = _identified(asked, None, progress)
     with progress.task("Listing the pictures"):
-        recursive = asked.resolved.values.caption.recursive
-        pieces = find_pieces(asked.given, recursive=recursive, shard_size=asked.shard_size, warn=progress.warn)
-        listing = Listing.of(pieces)
+        listing = Listing.of(asked.pieces(progress.warn))
         listing.write(asked.store)
     Manifest(
         captune=__version__,

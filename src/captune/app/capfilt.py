@@ -20,13 +20,14 @@ from captune.core.files import atomic_write, write_json
 from captune.core.options import DEFAULT_MODEL, CapFiltConfig, CaptionConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
+from captune.data.inside import CLEANED, mark_written
 from captune.data.prepared import read_prepared, read_split
 
 if TYPE_CHECKING:
     from captune.models.blip_matcher import BlipMatcher
 
 # What went lies aside, where `captune prepare` does not take it for more captions.
-RECORDS, DROPPED, REPORT = "captions.jsonl", "report/dropped.jsonl", "report/report.json"
+RECORDS, DROPPED, REPORT = CLEANED, "report/dropped.jsonl", "report/report.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def capfilt(
         raise CaptuneError(f"The folder {folder} is not empty.", "Choose another --out.")
     asked = resolve(CapFiltConfig, environment=environment, flags=options).values
     prepared = read_prepared(data)
-    by_split = {name: read_split(data, name) for name in prepared.splits}
+    by_split = {name: read_split(data, name, allow_outside=asked.tables.allow_outside) for name in prepared.splits}
     # What is not given is as the captioner was saved, as in `captune caption`.
     said = {name: value for name, value in options.items() if name in leaves(CaptionConfig)}
     config = resolve(CaptionConfig, environment=environment, flags=said)
@@ -100,6 +101,7 @@ def capfilt(
                         good.write(json.dumps(row, ensure_ascii=False) + "\n")
                 else:
                     empty += 1
+    mark_written(folder, [RECORDS])
     made = Filtered(folder, kept, dropped, pictures, empty, failed)
     write_json(
         folder / REPORT,

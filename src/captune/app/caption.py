@@ -37,7 +37,16 @@ def caption(
     environment = os.environ if environment is None else environment
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    pieces = list(find_pieces(given, recursive=resolved.values.caption.recursive, warn=progress.warn))
+    tables = resolved.values.tables
+    pieces = list(
+        find_pieces(
+            given,
+            recursive=resolved.values.caption.recursive,
+            warn=progress.warn,
+            images=tables.images,
+            allow_outside=tables.allow_outside,
+        )
+    )
     return _rows(pieces, model or DEFAULT_MODEL, resolved, explain, progress)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captune.app.evaluation import Evaluation, read_captions, write_evaluation
+from captune.app.evaluation import PER_IMAGE, Evaluation, read_captions, write_evaluation
 from captune.app.report import write_report
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.options import CompareConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
+from captune.data.inside import written_here
 from captune.metrics.aids import aids_of
 from captune.metrics.significance import compare as compare_reports
 
@@ -70,7 +71,7 @@ def compare(
     }
     evaluation = Evaluation(reports, captions, records, comparisons, Path(out) if out else None)
     if out is not None:
-        write_evaluation(evaluation, out)
+        write_evaluation(evaluation, out, own=all(written_here(run, [PER_IMAGE]) for run in runs))
         write_report(out, progress=progress)
     return evaluation
 

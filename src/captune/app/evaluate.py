@@ -58,7 +58,8 @@ def evaluate(
 
     metric_names(resolved.values.measure.metrics)
     measured = resolved.values.eval
-    records = [record for record in read_split(data, split) if record.references]
+    outside = resolved.values.tables.allow_outside
+    records = [record for record in read_split(data, split, allow_outside=outside) if record.references]
     if not records:
         raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
     records = sample_records(records, measured.limit_images)
@@ -72,7 +73,7 @@ def evaluate(
         resolved.values.measure,
         pictures={record.id: record.image for record in records},
         device=resolved.values.run_on.device,
-        training=_training(data, split),
+        training=_training(data, split, outside),
     )
     metrics = metrics_for(any(record.question for record in records), resolved.values.measure.metrics)
     reports: dict[str, MetricReport] = {}
@@ -98,11 +99,12 @@ def evaluate(
     return evaluation
 
 
-def _training(data: str | os.PathLike[str], split: str) -> frozenset[str] | None:
+def _training(data: str | os.PathLike[str], split: str, allow_outside: bool) -> frozenset[str] | None:
     """The references of the training split as tokens, where there is one beside the measured split."""
     if split == TRAIN or TRAIN not in read_prepared(data).splits:
         return None
-    return frozenset(tokenize(text) for record in read_split(data, TRAIN) for text in record.references)
+    records = read_split(data, TRAIN, allow_outside=allow_outside)
+    return frozenset(tokenize(text) for record in records for text in record.references)
 
 
 def _expanded(model: str | os.PathLike[str]) -> list[str]:

@@ -12,6 +12,7 @@ from captune.core.files import read_json, write_json, write_jsonl
 from captune.core.parsed import parse_json
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL
+from captune.data.inside import mark_written
 from captune.data.prepared import sample_records
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
@@ -78,8 +79,8 @@ class Evaluation:
         return {"id": record.id, "image": record.image, **asked, **told}
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **facts: Any) -> None:
-    """Write both files; `facts` (data, split, …) stand beside the scores."""
+def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, own: bool = True, **facts: Any) -> None:
+    """Write both files; `facts` (data, split, …) stand beside the scores. Not `own`: the records are from elsewhere."""
     first = evaluation.reports[evaluation.model]
     write_json(
         Path(folder) / EVAL,
@@ -96,6 +97,8 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], **f
         },
     )
     write_jsonl(Path(folder) / PER_IMAGE, map(evaluation.row, evaluation.records))
+    if own:
+        mark_written(folder, [PER_IMAGE])
 
 
 def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecord, ...], dict[str, dict[str, Caption]]]:

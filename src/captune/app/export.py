@@ -75,13 +75,14 @@ def export(
     a prepared folder, both are measured on the references of its `split` as well.
     """
     environment = os.environ if environment is None else environment
-    asked = resolve(ExportConfig, environment=environment, flags=options).values.export
+    values = resolve(ExportConfig, environment=environment, flags=options).values
+    asked, outside = values.export, values.tables.allow_outside
     target = EXPORTERS[asked.to]
     target.check_installed()
     if asked.calibrate_on is not None and not asked.int8:
         raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
     check_free(Path(out).expanduser())
-    records = () if data is None else _records(data, split, asked.limit_images)
+    records = () if data is None else _records(data, split, asked.limit_images, outside)
     import torch
 
     from captune.engine.loader import load_backbone
@@ -93,7 +94,7 @@ def export(
         backbone = load_backbone(str(model))
         graphs = graphs_of(backbone)
     pixels, source = _check_pictures(backbone, asked, records, progress)
-    calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, progress)
+    calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, outside, progress)
     precision = "int8" if asked.int8 else "fp32"
     facts = describe(backbone, graphs, model=str(model), target=asked.to, precision=precision, opset=target.OPSET)
     with whole_folder(out) as stage:
@@ -128,8 +129,8 @@ def export(
     return report
 
 
-def _records(data: str | os.PathLike[str], split: str, limit: int) -> Sequence[ImageRecord]:
-    records = [record for record in read_split(data, split) if record.references]
+def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside: bool) -> Sequence[ImageRecord]:
+    records = [record for record in read_split(data, split, allow_outside=allow_outside) if record.references]
     if not records:
         raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
     return _spread(records, limit) if limit else records
@@ -152,11 +153,11 @@ def _check_pictures(
     return _read("check", backbone, paths, asked.check_images, source, progress), source
 
 
-def _calibration(backbone: Backbone, asked: ExportOptions, progress: Progress) -> list[np.ndarray]:
+def _calibration(backbone: Backbone, asked: ExportOptions, allow_outside: bool, progress: Progress) -> list[np.ndarray]:
     """Pixels (3, size, size) of the pictures that activations are measured on."""
     source = str(asked.calibrate_on)
     if (Path(source).expanduser() / SPLITS).is_file():
-        paths = [record.image for record in read_split(source, TRAIN)]
+        paths = [record.image for record in read_split(source, TRAIN, allow_outside=allow_outside)]
     else:
         paths = find_pictures([source])
     return _read("calibration", backbone, paths, asked.calibrate_images, source, progress)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import EmbedConfig, MatchConfig, WhereOptions
+from captune.core.options import EmbedConfig, MatchConfig, TableOptions, WhereOptions
 from captune.core.progress import SILENT, Progress
 from captune.data.bulk.listing import find_pictures
+from captune.data.inside import Images, mark_written, written_here
 
 if TYPE_CHECKING:
     from captune.engine.matching import Embeddings, Match
@@ -63,6 +64,12 @@ def match(
         embedded = Embeddings.load(str(kept[0]))
         if embedded.model != name:
             raise CaptuneError(f"{kept[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}.")
+        embedded = inside(embedded, str(kept[0]), asked.tables)
+        if not embedded.images:
+            raise CaptuneError(
+                f"{kept[0]} names no picture that may be read.", next(iter(embedded.failed.values()), "")
+            )
+        failed |= embedded.failed
         if find == "all":
             return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
     else:
@@ -101,7 +108,20 @@ def embed(
     if not found.images:
         raise CaptuneError("None of the pictures could be read.", next(iter(found.failed.values()), ""))
     found.save(str(out))
+    mark_written(Path(out).parent, [Path(out).name])
     return found
+
+
+def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
+    """Without the pictures that the file names outside of its folder, or of the one that was named."""
+    folder, name = os.path.split(file)
+    own = written_here(folder, [name])  # by `embed`, on this machine
+    images = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own)
+    boundary = images.boundary(folder)
+    kept = [index for index, name in enumerate(embedded.images) if boundary.holds(name)]
+    failed = {name: boundary.reason(name) for name in embedded.images if not boundary.holds(name)}
+    names = tuple(embedded.images[index] for index in kept)
+    return replace(embedded, images=names, vectors=embedded.vectors[kept], failed={**embedded.failed, **failed})
 
 
 def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:

@@ -62,19 +62,20 @@ def prepare(
 
     `source` is a folder or file, `flickr8k`, `flickr30k` or `coco` (downloaded where no folder
     of that name exists), or `hf:org/name`. `options` are those of `captune prepare`: format,
-    split, seed, on_bad, images, max_pixels, duplicates, workers. Raises `CaptuneError` for a
+    split, seed, on_bad, images, max_pixels, duplicates, workers, allow_outside. Raises `CaptuneError` for a
     source that cannot be used and, with on_bad="fail", for the first bad picture or row.
     An `out` that was prepared before is replaced once everything is done.
     """
     started = time.monotonic()
-    settings = resolve(PrepareConfig, flags=options, environment=os.environ).values.prepare
+    config = resolve(PrepareConfig, flags=options, environment=os.environ).values
+    settings = config.prepare
     folder = Path(out)
     problems: list[Problem] = []
     with staged(folder) as stage:
         path = _find(os.fspath(source), folder, progress)
         images = Path(settings.images) if settings.images is not None else None
         name, why = (settings.format, "as told") if settings.format else find_format(path, images)
-        _, rows = read_source(path, name, images, problems)
+        _, rows = read_source(path, name, images, problems, allow_outside=config.tables.allow_outside)
         one_split = settings.split == ("auto",)
         try:
             gathered = gather(rows, stage / IMAGES, problems, one_split=one_split, progress=progress)

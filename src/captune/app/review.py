@@ -15,6 +15,7 @@ from captune.core.options import ReviewConfig
 from captune.core.progress import SILENT, Progress
 from captune.data.caption_files import read_captions, read_duplicates
 from captune.data.doubts import Doubt, doubts
+from captune.data.inside import Boundary, Images
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Review:
         """In a notebook: the list with thumbnails of pictures that lie where the file says."""
         from captune.app.review_page import listed
 
-        return listed(self, Path())
+        return listed(self, Path(), Boundary([os.curdir]))
 
 
 def review(
@@ -48,9 +49,10 @@ def review(
     What cannot be read in it is a row with its place and the reason.
     `html` is a page to write with thumbnails. Options are those of `captune review --help`.
     """
-    asked = resolve(
+    resolved = resolve(
         ReviewConfig, environment=os.environ if environment is None else environment, flags=options
-    ).values.review
+    ).values
+    asked = resolved.review
     with progress.task("Reading the captions"):
         found = doubts(read_captions(captions), same=asked.same, duplicates=read_duplicates(captions))
     counts = Counter(flag for doubt in found for flag in doubt.flags)
@@ -59,7 +61,12 @@ def review(
     if html is not None:
         from captune.app.review_page import page
 
-        folder = Path(captions)
+        folder = Path(captions) if os.path.isdir(captions) else Path(captions).parent
+        images = Images(Path(resolved.tables.images) if resolved.tables.images else None, resolved.tables.allow_outside)
+        boundary = images.boundary(folder)
+        refused = [row.image for row in chosen.rows if os.path.isfile(row.image) and not boundary.holds(row.image)]
+        if refused:
+            progress.warn(f"{len(refused):,} pictures are not shown: {boundary.reason(refused[0])}.")
         with progress.task("Thumbnails"):
-            write_text(html, page(chosen, Path(captions).name, folder if folder.is_dir() else folder.parent))
+            write_text(html, page(chosen, Path(captions).name, images.folder or folder, boundary))
     return chosen

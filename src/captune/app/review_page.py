@@ -12,6 +12,7 @@ from captune.app.report.thumbnails import thumbnail
 if TYPE_CHECKING:
     from captune.app.review import Review
     from captune.data.doubts import Doubt
+    from captune.data.inside import Boundary
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -48,23 +49,23 @@ STYLE = """<style>
 </style>"""
 
 
-def page(review: Review, name: str, folder: Path) -> str:
-    """The whole page; pictures are looked for from here and from `folder`."""
-    return PAGE.substitute(title=text(f"Captions to review: {name}"), list=listed(review, folder))
+def page(review: Review, name: str, folder: Path, boundary: Boundary) -> str:
+    """The whole page; pictures are looked for from here and from `folder`, inside of `boundary`."""
+    return PAGE.substitute(title=text(f"Captions to review: {name}"), list=listed(review, folder, boundary))
 
 
-def listed(review: Review, folder: Path) -> str:
+def listed(review: Review, folder: Path, boundary: Boundary) -> str:
     """The list with its style, to stand in any page."""
     flags = ", ".join(f"{flag}: {count:,}" for flag, count in review.flags.items())
     summary = f"{len(review.rows):,} of {review.pictures:,} pictures, the most doubtful first." + (
         f" Flags among all: {flags}." if flags else ""
     )
-    rows = "\n".join(f"<li>{_row(row, folder)}</li>" for row in review.rows)
+    rows = "\n".join(f"<li>{_row(row, folder, boundary)}</li>" for row in review.rows)
     return f'{STYLE}\n<p>{text(summary)}</p>\n<ol class="captune-review">\n{rows}\n</ol>'
 
 
-def _row(row: Doubt, folder: Path) -> str:
-    small = thumbnail(row.image, folder)
+def _row(row: Doubt, folder: Path, boundary: Boundary) -> str:
+    small = thumbnail(row.image, folder, boundary)
     picture = f'<img src="{small}" alt="{text(row.caption or row.image)}">' if small else '<div class="none"></div>'
     flags = "".join(f'<span class="flag">{text(flag)}: {text(note)}</span>' for flag, note in row.flags.items())
     sure = "" if row.confidence is None else f"{row.confidence:.2f}"

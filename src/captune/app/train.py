@@ -129,7 +129,9 @@ def _train(
     pieces.check_shardable(config, processes)
     pieces.check_trackers(config, run)
     prepared = read_prepared(data)
-    training, validation_records = read_split(data, TRAIN), read_split(data, "val")
+    training, validation_records = (
+        read_split(data, split, allow_outside=config.tables.allow_outside) for split in (TRAIN, "val")
+    )
     config = pieces.settled(config, training)
     pieces.check_best_metric(config, progress)
     checkpoint = last_whole(run)

@@ -39,6 +39,7 @@ PANELS = {
     "app": "Page",
     "tune": "Search",
     "serve": "Serving",
+    "tables": "What tables and lists may name",
 }
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 SOURCES = ("config", "preset", "sets")

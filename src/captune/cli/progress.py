@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
+from captune.core.printable import printable
 from captune.core.progress import Task
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class TerminalProgress:
         from rich.text import Text
 
         # A running bar draws its lines through its own console, which is this one.
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(printable(text), style=style))
 
     @contextmanager
     def _bar(self, label: str, total: float | None, done: float) -> Iterator[Task]:
@@ -81,7 +82,7 @@ class TerminalProgress:
                 self._bars.start()
             self._open += 1
             bars = self._bars
-            bar = bars.add_task(label, total=total, completed=int(done), note="")
+            bar = bars.add_task(printable(label), total=total, completed=int(done), note="")
         try:
             yield _Bar(bars, bar)
         finally:
@@ -125,7 +126,7 @@ class _Bar:
         self._bars.advance(self._bar, steps)
 
     def note(self, text: str) -> None:
-        self._bars.update(self._bar, note=text)
+        self._bars.update(self._bar, note=printable(text))
 
     def total(self, steps: float) -> None:
         self._bars.update(self._bar, total=steps)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from captune.core.printable import plain_json, printable
+
 SCALE = "Scores x 100; loss and perplexity as they are."
 
 if TYPE_CHECKING:
@@ -28,16 +30,16 @@ def show_error(message: str, hint: str = "") -> None:
     from rich.text import Text
 
     screen = console(stderr=True)
-    screen.print(Text.assemble(("error: ", "bold red"), message))
+    screen.print(Text.assemble(("error: ", "bold red"), printable(message)))
     if hint:
-        screen.print(Text(hint))
+        screen.print(Text(printable(hint)))
 
 
 def note(text: str) -> None:
     """A line that is no data, on stderr."""
     from rich.text import Text
 
-    console(stderr=True).print(Text(text))
+    console(stderr=True).print(Text(printable(text)))
 
 
 def print_all_names() -> None:
@@ -48,12 +50,13 @@ def print_all_names() -> None:
 
 def print_line(text: str) -> None:
     """A line of data on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + "\n")
 
 
 def out_json(value: Any) -> None:
     """A value as JSON on stdout, scores as they are (0-1)."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str)
+    sys.stdout.write(plain_json(text) + "\n")
 
 
 def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> None:
@@ -66,7 +69,7 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if numbers and place else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # no markup, no :codes: of pictures
+        table.add_row(*(Text(printable(str(cell))) for cell in row))  # no markup, no :codes: of pictures
     screen = console()
     screen.soft_wrap = False
     if not screen.is_terminal:
@@ -85,6 +88,9 @@ class _LiveStdout(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)

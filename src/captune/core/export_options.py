@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from captune.core.option import Options, option
+from captune.core.option import Options, OutsideOptions, option
 
 
 class ExportOptions(Options):
@@ -31,3 +31,4 @@ class ExportConfig(Options):
     """Everything `captune export` takes."""
 
     export: ExportOptions = Field(default_factory=ExportOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)

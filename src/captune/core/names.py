@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 
 LONGEST = 255
 _DIGEST = 12
+
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def below(name: str) -> str:
+    """The name of a file in an archive as one below the folder that it is unpacked into: no `..`, no root, no drive.
+
+    Names without such parts stay as they are, but for `./` in front.
+    """
+    parts = re.split(r"[\\/]", name)
+    if name.startswith(("/", "\\")) or os.pardir in parts or _DRIVE.match(name):
+        parts = [part for part in parts if part not in ("", os.curdir, os.pardir) and not _DRIVE.fullmatch(part)]
+        return "/".join(_DRIVE.sub("", part) for part in parts) or "unnamed"
+    return name.removeprefix("./")
 
 
 def fitted(stem: str, ending: str = "", longest: int = LONGEST) -> str:

@@ -17,3 +17,20 @@ class Options(BaseModel):
     """A frozen group of options; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class OutsideOptions(Options):
+    """Which files of this machine tables and lists may name."""
+
+    allow_outside: bool = option(
+        False,
+        "Take images that a table or a list names outside of its folder (or of --images). Only for tables you trust.",
+    )
+
+
+class TableOptions(OutsideOptions):
+    """The same where images are looked for from a folder."""
+
+    images: str | None = option(
+        None, "Folder that tables and lists may name images in; default: the table's own, of a list the working folder."
+    )

@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from captune.core.job_options import JobOptions as JobOptions
 from captune.core.option import Options as Options
+from captune.core.option import OutsideOptions as OutsideOptions
+from captune.core.option import TableOptions as TableOptions
 from captune.core.option import option
 from captune.core.training_options import PARTS as PARTS
 from captune.core.training_options import DataOptions as DataOptions
@@ -197,6 +199,7 @@ class TrainConfig(Options):
     eval: EvalOptions = Field(default_factory=EvalOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
 
 
 class TuneOptions(Options):
@@ -222,6 +225,7 @@ class EvaluateConfig(Options):
     measure: MeasureOptions = Field(default_factory=MeasureOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
 
 
 class ScoreOptions(Options):
@@ -237,6 +241,7 @@ class ScoreConfig(Options):
 
     score: ScoreOptions = Field(default_factory=ScoreOptions)
     measure: MeasureOptions = Field(default_factory=MeasureOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
 
 
 class CompareConfig(Options):
@@ -249,6 +254,7 @@ class ReportConfig(Options):
     """Everything `captune report` takes."""
 
     report: ReportOptions = Field(default_factory=ReportOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
 
 
 class CaptionConfig(Options):
@@ -259,6 +265,7 @@ class CaptionConfig(Options):
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     translation: TranslationOptions = Field(default_factory=TranslationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
 
 
 class MatchOptions(Options):
@@ -276,6 +283,7 @@ class MatchConfig(Options):
 
     match: MatchOptions = Field(default_factory=MatchOptions)
     run_on: WhereOptions = Field(default_factory=WhereOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
 
 
 class EmbedConfig(Options):
@@ -303,6 +311,7 @@ class ReviewConfig(Options):
     """Everything `captune review` takes."""
 
     review: ReviewOptions = Field(default_factory=ReviewOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
 
 
 class AskConfig(Options):
@@ -345,6 +354,7 @@ class CapFiltConfig(Options):
     capfilt: CapFiltOptions = Field(default_factory=CapFiltOptions)
     generation: GenerationOptions = Field(default_factory=GenerationOptions)
     run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
 
 
 class PushConfig(Options):
@@ -357,3 +367,4 @@ class PrepareConfig(Options):
     """Everything `captune prepare` takes."""
 
     prepare: PrepareOptions = Field(default_factory=PrepareOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)

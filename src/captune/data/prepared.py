@@ -6,7 +6,9 @@
     problems.csv, duplicates.csv       what was left out, which pictures are near-copies
     images/                            pictures that came out of archives
 
-An `image_path` is relative to the folder where the picture lies inside it, else absolute.
+An `image_path` is relative to the folder where the picture lies inside it, else absolute. The latter counts where
+`captune prepare` wrote the folder on this machine (`.written-here` has the inode numbers of its files, which nobody
+who sends a folder can know), else only with `--allow-outside`.
 `splits.json` is written last and removed first: a folder without it is not prepared.
 """
 
@@ -27,9 +29,12 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_write, read_json, write_json, write_jsonl
 from captune.core.parsed import parse_json
 from captune.core.records import ImageRecord
+from captune.data.csv_cells import guarded
+from captune.data.inside import Boundary, mark_written, shown, written_here
 
 VERSION = 1
 SPLITS = "splits.json"
+_SPLIT = "_split.jsonl"
 PROBLEMS = "problems.csv"
 DUPLICATES = "duplicates.csv"
 IMAGES = "images"
@@ -84,11 +89,11 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
     return PreparedData(path, counts, digest, summary)
 
 
-def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
+def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: bool = False) -> list[ImageRecord]:
     """The pictures of a split, in their order, with absolute paths.
 
-    Raises `CaptuneError` for a folder that is not prepared or a broken line, `UsageError`
-    for a split that is not there.
+    Raises `CaptuneError` for a folder that is not prepared, a broken line, or a picture outside of the folder that was
+    not prepared on this machine (unless `allow_outside`), `UsageError` for a split that is not there.
     """
     data = read_prepared(folder)
     if split not in data.splits:
@@ -96,14 +101,17 @@ def read_split(folder: str | os.PathLike[str], split: str) -> list[ImageRecord]:
         raise UsageError(f"{data.folder} has no split '{split}'.", f"It has: {known}.")
     path = data.folder / f"{split}_split.jsonl"
     base = os.path.abspath(data.folder)
+    boundary = Boundary([base], anywhere=allow_outside or splits_written_here(data.folder))
     records = []
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     row = row_of(parse_json(line))
-                    image = os.path.normpath(os.path.join(base, row.image))
-                    records.append(replace(row, image=image, split=split))
+                    image = os.path.join(base, row.image)
+                    if not boundary.holds(image):
+                        raise _outside(path, number, boundary, row.image)
+                    records.append(replace(row, image=os.path.normpath(image), split=split))
                 except (ValueError, KeyError, TypeError):
                     raise CaptuneError(
                         f"{path}, line {number}: expected an object with id, image_path and references.",
@@ -123,6 +131,19 @@ def row_of(value: Any) -> ImageRecord:
         raise TypeError("references are a list")
     references, question = tuple(map(str, value["references"])), str(value.get("question", ""))
     return ImageRecord(str(value["id"]), os.fspath(value["image_path"]), references, "", question)
+
+
+def splits_written_here(folder: Path) -> bool:
+    """Whether `captune prepare` wrote the splits of a folder where they lie, and nobody sent or copied them."""
+    names = [path.name for path in folder.glob(f"*{_SPLIT}")]
+    return bool(names) and written_here(folder, names)
+
+
+def _outside(path: Path, number: int, boundary: Boundary, name: str) -> CaptuneError:
+    return CaptuneError(
+        f"{path}, line {number}: {shown(name)} lies outside of {boundary.folders[0]}, which was not prepared here.",
+        "A folder from elsewhere names images inside of it alone: prepare it again, or trust it with --allow-outside.",
+    )
 
 
 def write_splits(
@@ -163,6 +184,7 @@ def write_splits(
             line = [name, record.id, list(record.references), contents.get(record.id, ""), *_asked(record).values()]
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
         counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
+    mark_written(folder, [f"{name}{_SPLIT}" for name in splits])
     write_json(
         folder / SPLITS,
         {
@@ -180,11 +202,11 @@ def _asked(record: ImageRecord) -> dict[str, str]:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A CSV file with quotes where they are needed, UTF-8, lines ending in a line feed."""
+    """A CSV file with quotes where they are needed and no formulas, UTF-8, lines ending in a line feed."""
     with atomic_write(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def _relative(image: str, base: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, read_json
 from captune.core.folders import another_running, missing_folders
+from captune.data.inside import MARK
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
 _STAGE = ".preparing-"
@@ -69,7 +70,7 @@ def _old_names(out: Path) -> list[str]:
     if is_prepared(out):
         summary = read_json(out / SPLITS)
         splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
-        names = [SPLITS, *(n for s in splits for n in (f"{s}.csv", f"{s}_split.jsonl")), PROBLEMS, DUPLICATES]
+        names = [SPLITS, MARK, *(n for s in splits for n in (f"{s}.csv", f"{s}_split.jsonl")), PROBLEMS, DUPLICATES]
         if isinstance(summary, dict) and summary.get("pictures_in_folder"):
             names.append(IMAGES)
         return [name for name in names if name in there]

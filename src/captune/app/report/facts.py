@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import read_json
 from captune.core.parsed import parse_json
 from captune.core.runs import CONFIG, EVAL, Run
+from captune.data.inside import Boundary, written_here
 
 # What no page can show: control characters but tab and line feed, halves of characters.
 UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -84,6 +86,13 @@ class Facts:
     manifest: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     sheets: tuple[Sheet, ...] = ()
+    allow_outside: bool = False
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """Which pictures are shown: any where captune wrote the evaluation here, else those inside of the folder."""
+        anywhere = self.allow_outside or written_here(self.folder, [PER_IMAGE])
+        return Boundary([self.folder], anywhere=anywhere)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -104,7 +113,7 @@ class Facts:
         return sum(len(picture.references) for picture in self.pictures)
 
 
-def read_facts(folder: str | os.PathLike[str]) -> Facts:
+def read_facts(folder: str | os.PathLike[str], *, allow_outside: bool = False) -> Facts:
     """Read an evaluation folder. Raises `CaptuneError` that names the file and line that is missing or broken."""
     path = Path(folder)
     if not (path / EVAL).is_file():
@@ -135,6 +144,7 @@ def read_facts(folder: str | os.PathLike[str]) -> Facts:
         manifest=Run(path).manifest() if is_run else {},
         config=showable((path / CONFIG).read_text(encoding="utf-8")) if is_run else "",
         sheets=read_sheets(path),
+        allow_outside=allow_outside,
     )
 
 

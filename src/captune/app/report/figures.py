@@ -50,7 +50,7 @@ def _by_lot(facts: Facts) -> list[tuple[Picture, Path]]:
     found: list[tuple[Picture, Path]] = []
     for index in np.random.default_rng(SEED).permutation(len(facts.pictures)):
         picture = facts.pictures[index]
-        path = located(picture.image, facts.folder)
+        path = located(picture.image, facts.folder, facts.boundary)
         if path is None:
             continue
         try:

@@ -31,6 +31,7 @@ def write_report(
     title: str | None = None,
     thumbnails: int = THUMBNAILS,
     figures: bool = True,
+    allow_outside: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
     """Write the report of an evaluation and return the page's path.
@@ -40,18 +41,27 @@ def write_report(
     `out` is no place for several files (`/dev/stdout`), the page alone is written. Up to `thumbnails`
     pictures every row of the page shows its picture (about 6 kB each); of more, only the
     best and worst do; 0 shows none. `figures` draws `scores.png`, `captions.png` and
-    `test_results.png` as well. Raises `CaptuneError` where the folder holds no evaluation.
+    `test_results.png` as well. Pictures that an evaluation from elsewhere names outside of its folder are not shown
+    unless `allow_outside`. Raises `CaptuneError` where the folder holds no evaluation.
     """
     if out and Path(out).suffix.lower() == MARKDOWN:
         raise UsageError(f"--out {out}: expected the name of the HTML page.", "The Markdown is written beside it.")
-    facts = read_facts(folder)
+    facts = read_facts(folder, allow_outside=allow_outside)
+    refused = sum(bool(one.image) and not facts.boundary.holds(one.image) for one in facts.pictures)
+    if refused:
+        progress.warn(
+            f"{refused:,} pictures lie outside of {folder}, which was not written here, and are not shown: "
+            "--allow-outside shows them."
+        )
     target = Path(out) if out else Path(folder)
     target = target / REPORT if target.is_dir() else target
     heading = title or default_title(facts)
     chosen = {one.id: one for gallery in galleries(facts) for one in gallery.pictures}
     if thumbnails >= len(facts.pictures):
         chosen = {one.id: one for one in facts.pictures}
-    uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), facts.folder, progress=progress)
+    uris = make_thumbnails(
+        tuple(chosen.values()) if thumbnails else (), facts.folder, facts.boundary, progress=progress
+    )
     write_text(target, page(facts, heading, uris, limit=thumbnails))
     if target.exists() and not target.is_file():
         return target
@@ -81,6 +91,7 @@ def report(
         title=chosen.title,
         thumbnails=chosen.thumbnails,
         figures=chosen.figures,
+        allow_outside=resolved.values.tables.allow_outside,
         progress=progress,
     )
 

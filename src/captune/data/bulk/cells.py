@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captune.core.errors import CaptuneError
@@ -12,6 +12,7 @@ from captune.data.bulk.pieces import Picture, Unreadable
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.formats.columns import ADDRESS, IMAGE
 from captune.data.images import ImageError
+from captune.data.inside import ANYWHERE, Images, Refused, is_open_address, local_path
 
 
 def picture_columns(names: Iterable[str], embedded: Sequence[str], place: str) -> tuple[str, str | None]:
@@ -43,11 +44,36 @@ def _plain(name: str) -> str:
     return str(name).strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def picture_in(where: str, cell: Any, stated: Any, table: str) -> Picture:
-    """The picture of a row: named `where`, and its own file name behind it if it has one.
+class Table:
+    """A table with its pictures: where it lies (None: a data set of the Hub), and where the files may that it names.
 
-    Paths are looked for from the table's folder, then from the working folder.
+    Paths are looked for from the folder of images if one was named, from the table's folder, then from the working
+    folder. What they may name is told by `inside`, as in `Piece`.
     """
+
+    def __init__(self, place: str | None, inside: str) -> None:
+        self.place = None if place is None else local_path(place)
+        images = Images(Path(inside) if inside not in ("", ANYWHERE) else None, inside == ANYWHERE)
+        own = [] if self.place is None or is_remote(self.place) else [os.path.dirname(self.place)]
+        self._boundary = images.boundary(*own)
+        self._bases = [*([inside] if images.folder else []), *own, ""]
+
+    def source(self, name: str, path: str) -> str | Fetch | Unreadable:
+        """What gives the bytes of the picture that a row names; where that may not be named, it raises the reason."""
+        remote = f"{self.place.rpartition('/')[0]}/{path}" if self.place and is_remote(self.place) else None
+        address = path if is_remote(path) and local_path(path) == path else remote
+        if address is not None and (self._boundary.anywhere or _is_open(address)):
+            return Fetch(address)
+        found = None if address is not None else self._boundary.find(local_path(path), self._bases)
+        return found if found is not None else Unreadable(Refused(name, self._boundary.reason(path)))
+
+
+def _is_open(address: str) -> bool:
+    return is_open_address(address) and os.pardir not in address.split("/")
+
+
+def picture_in(where: str, cell: Any, stated: Any, table: Table) -> Picture:
+    """The picture of a row: named `where`, and its own file name behind it if it has one."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell if isinstance(cell, bytes) else None
     path = cell.get("path") if isinstance(cell, dict) else cell if isinstance(cell, str) else None
     own = path or (stated if isinstance(stated, str) else None)
@@ -56,9 +82,4 @@ def picture_in(where: str, cell: Any, stated: Any, table: str) -> Picture:
         return Picture(name, content)
     if not path:
         return Picture(name, Unreadable(ImageError(name, "there is no picture in this row", kind="missing")))
-    if is_remote(path):
-        return Picture(name, Fetch(path))
-    if is_remote(table):
-        return Picture(name, Fetch(f"{table.rpartition('/')[0]}/{path}"))
-    beside = os.path.join(os.path.dirname(table), path)
-    return Picture(name, beside if os.path.exists(beside) or not os.path.exists(path) else path)
+    return Picture(name, table.source(name, path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.data.bulk.cells import picture_columns, picture_in
+from captune.data.bulk.cells import Table, picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece
 from captune.data.formats.hub import column_names, explained, saved_splits, streamed_splits, validated
 
@@ -40,13 +40,14 @@ def read(piece: Piece) -> Iterator[Picture]:
     where = "/".join(filter(None, (base, split)))
     if on_hub:
         rows = explained(iter(data.shard(data.num_shards, piece.start)), piece.place)
-        prefix, first, folder = f"{where}#{piece.start}-", 0, ""
+        prefix, first = f"{where}#{piece.start}-", 0
     else:
         assert piece.count is not None
         rows = iter(validated(data.select(range(piece.start, piece.start + piece.count)), piece.place))
-        prefix, first, folder = f"{where}#", piece.start, f"{piece.place}/"
+        prefix, first = f"{where}#", piece.start
+    table = Table(None if on_hub else f"{piece.place}/", piece.inside)
     for number, row in enumerate(rows, start=first):
-        yield picture_in(f"{prefix}{number}", row[image], row.get(name) if name else None, folder)
+        yield picture_in(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
 
 
 def _splits(place: str) -> dict[str, Any]:

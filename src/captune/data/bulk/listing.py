@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk import remote
+from captune.data.inside import ANYWHERE, Boundary, is_open_address, shown
 from captune.data.links import Visits
 from captune.data.patterns import Listed, expand, has_wildcards, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
@@ -34,21 +36,26 @@ def find_places(
     what: str = "pictures",
     archives: bool = True,
     warn: Callable[[str], None] | None = None,
+    listed: str = ANYWHERE,
 ) -> Iterator[Place]:
     """Kind and name of each picture file and archive that the inputs name: each once, in order.
 
     Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
     `suffixes`) are taken; where it has none, its archives, but no table of addresses: nothing is
     fetched that was not named. A file that is named outright is taken whatever its name. `warn` is told
-    what was left alone. Raises `UsageError` where nothing is found.
+    what was left alone. Of what a list names outside of the folder `listed` nothing is opened; it comes out as a file.
+    Raises `UsageError` where nothing is found.
     """
-    given = [os.fspath(item) for item in inputs]
+    given = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
     if not given:
         raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
     several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
     seen: set[str] = set()
     for item in given:
-        for kind, place in _opened(item, recursive, _Wanted(suffixes, what, archives, warn or _unheard)):
+        wanted = _Wanted(suffixes, what, archives, warn or _unheard)
+        for kind, place in (
+            _of_list(item, recursive, wanted, listed) if isinstance(item, Listed) else _opened(item, recursive, wanted)
+        ):
             if several:
                 if place in seen:
                     continue
@@ -80,6 +87,30 @@ class _Wanted:
 
 def _unheard(text: str) -> None:
     return None
+
+
+def check_listed(names: Sequence[str], folder: str) -> None:
+    """Raise `UsageError` where a list names no file inside of `folder`: most likely it is the user's own."""
+    boundary = Boundary([folder], anywhere=folder == ANYWHERE)
+    if names and not any(map(partial(_may_be_listed, boundary), names)):
+        raise UsageError(
+            f"The list names no file inside of {folder}: {shown(names[0])} first.",
+            "Name the folder of its files with --images DIR, or take them all the same: --allow-outside",
+        )
+
+
+def _of_list(item: str, recursive: bool, wanted: _Wanted, folder: str) -> Iterator[Place]:
+    boundary = Boundary([folder], anywhere=folder == ANYWHERE)
+    if _may_be_listed(boundary, item):
+        yield from ((kind, Listed(place)) for kind, place in _opened(item, recursive, wanted))
+    else:
+        yield FILES, item
+
+
+def _may_be_listed(boundary: Boundary, name: str) -> bool:
+    if name.startswith(_ON_HUB) or remote.is_remote(name):
+        return boundary.anywhere or name.startswith(_ON_HUB) or is_open_address(name)
+    return boundary.holds(name)
 
 
 def _opened(item: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
@@ -195,7 +226,7 @@ def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> I
 def _closed(error: OSError) -> NoReturn:
     raise CaptuneError(
         f"Cannot look into the folder {error.filename}: {error.strerror}.",
-        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption -",
+        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption - --images FOLDER",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from captune.core.errors import CaptuneError
 from captune.core.http import WebError
 from captune.data.bulk import remote
-from captune.data.bulk.cells import is_address_column, picture_column, picture_columns, picture_in
+from captune.data.bulk.cells import Table, is_address_column, picture_column, picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
@@ -37,6 +37,7 @@ def read(piece: Piece) -> Iterator[Picture]:
 
     assert piece.count is not None
     row, end = piece.start, piece.start + piece.count
+    table = Table(piece.place, piece.inside)
     with _opened(piece.place) as file:
         image, name = _columns(file, piece.place)
         try:
@@ -45,7 +46,7 @@ def read(piece: Piece) -> Iterator[Picture]:
                 if isinstance(cells, TooLarge):
                     yield Picture(where, Unreadable(ImageError(where, str(cells), kind="giant")))
                 else:
-                    yield picture_in(where, cells[image], cells.get(name or ""), piece.place)
+                    yield picture_in(where, cells[image], cells.get(name or ""), table)
                 row += 1
         except (OSError, ValueError, WebError, pa.ArrowException) as error:
             reason = f"the file cannot be read here ({_first(error)})"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from captune.core.errors import CaptuneError
 from captune.core.parsed import parse_json
+from captune.data.csv_cells import unguarded_row
 from captune.data.writers.csv import COLUMNS, line, lines
 from captune.data.writers.json import dumped
 from captune.data.writers.parquet import schema, table
@@ -63,7 +64,8 @@ def _to_csv(rows: Sequence[CaptionRow]) -> bytes:
 
 def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
     held: CaptionRow | None = None
-    for number, value in enumerate(csv.DictReader(io.StringIO(data.decode(), newline="")), start=1):
+    table = csv.DictReader(io.StringIO(data.decode(), newline=""))
+    for number, value in enumerate(map(unguarded_row, table), start=1):
         row = row_of(value, f"{name}, row {number}")
         if held is not None and held.image == row.image:  # several captions of one picture stand below each other
             held = replace(held, captions=held.captions + row.captions)

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
+from captune.core.names import below
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.tar_entries import what_instead
@@ -149,7 +150,7 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
                         content = tar.extractfile(entry)
                         assert content is not None
                         data = content.read()
-                    yield Member(entry.name.removeprefix("./"), entry.offset, data, entry.size)
+                    yield Member(below(entry.name), entry.offset, data, entry.size)
                     after = entry.name
         except BROKEN as error:
             yield CutOff(_reason(after, str(error) or type(error).__name__))

@@ -52,7 +52,7 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
             stem, dot, suffix = file_name.rpartition(".")
             key = next(key for key in _keys(stem, file_name, piece) if key not in taken)
             taken |= {key, file_name}
-            if data is not None:
+            if data is not None and row.status == "ok":  # what is no picture may be anything: it is not passed on
                 _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
             if row.captions:
                 lines = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)

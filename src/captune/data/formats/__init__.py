@@ -3,7 +3,7 @@
     DESCRIPTION: str                       one line for the docs
     RANK: int                              of two formats that both fit, the higher is taken (default 10)
     sniff(source, images) -> str | None    a sentence that says why the source is of this format
-    read(source, *, images, problems) -> Iterator[SourceRecord]
+    read(source, *, images, problems) -> Iterator[SourceRecord]     images: Images | None, see `data.inside`
 
 A format whose captions can be read without the images also has
 
@@ -28,6 +28,7 @@ from captune.core.tables import Table
 from captune.data.formats import places
 from captune.data.formats.rows import Row, Side, row_of
 from captune.data.formats.text import check_file, first_line, head
+from captune.data.inside import BESIDE, CLEANED, Images, written_here
 from captune.data.patterns import is_pattern
 from captune.data.source import Problem, SourceRecord
 
@@ -106,11 +107,14 @@ def read_source(
     format: str | None = None,
     images: str | Path | None = None,
     problems: list[Problem] | None = None,
+    *,
+    allow_outside: bool = False,
 ) -> tuple[str, Iterator[SourceRecord]]:
     """The format's name and the records of a source: a file, a folder, shards, or `hf:org/name`.
 
     Rows that cannot be used are appended to `problems`; without that list the first raises
-    `CaptuneError`. Pictures inside archives may be read only before the next record.
+    `CaptuneError`. Pictures inside archives may be read only before the next record. Files that the source names
+    outside of the folder `images` (None: of its own) are problems unless `allow_outside`.
     """
     source = Path(source)
     folder = Path(images) if images is not None else None
@@ -122,7 +126,10 @@ def read_source(
         module = FORMATS[name]  # an unknown name is the first thing to say
         _check_exists(source)
     module = FORMATS[name]
-    return name, module.read(source, images=folder, problems=problems)
+    # What captune cleaned here names images by their absolute paths.
+    own = written_here(source.parent, [source.name]) if source.is_file() else written_here(source, [CLEANED])
+    where = Images(folder, allow_outside or own)
+    return name, module.read(source, images=None if where == BESIDE else where, problems=problems)
 
 
 def promised(path: Path) -> str | None:

@@ -14,6 +14,7 @@ from captune.data.formats.places import caption_files, listing
 from captune.data.formats.rows import Row, Side, note, plain_id
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import head, load_json
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "COCO's `annotations.json` or `captions_*.json`, or the folder with `annotations/` and `train2017/`"
@@ -27,12 +28,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has COCO's 'images' and 'annotations'" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
     near = [root / name for root, path in zip(roots, paths, strict=True) for name in _picture_folders(path)]
     found = _all_rows(paths, problems, "references", every=True)
-    return group(found, source, images, problems, near=[p for p in near if p.is_dir()] + roots)
+    return group(found, source, images, problems, near=[folder for folder in near if folder.is_dir()])
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.data.csv_cells import OF_CAPTUNE, unguarded
 from captune.data.formats.columns import Columns, expected, find_columns
 from captune.data.formats.delimited import split_fields, table_rows
 from captune.data.formats.grouping import group
@@ -16,6 +17,7 @@ from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import WORDS, split_in
 from captune.data.formats.table_files import choose
 from captune.data.formats.text import first_line, head, lines
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
@@ -40,7 +42,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has {what}"
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 
@@ -106,7 +110,10 @@ def read_table(
         names = _headless_names(path, delimiter)
         columns, behind = find_columns(names), itertools.chain([(number, first)], source)
     assert columns is not None
+    own = _of_captune(path, names)
     for line, fields in table_rows(behind, delimiter, width=len(names), image=names.index(columns.image)):
+        if own:
+            fields = list(map(unguarded, fields))
         if headless and delimiter == "\t" and len(fields) > 2 and not fields[1].strip():
             yield Row(path, line, fields[0], (), error=" ".join(fields[2:]))  # as captune writes what failed
             continue
@@ -124,11 +131,18 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     first = next((line for _, line in source if line.strip()), "")
     names = [field.strip() for field in split_fields(first.strip("\r\n"), delimiter)[0]]
     place = names.index(columns.image) if columns else 0
+    own = _of_captune(path, names)
     for number, fields in table_rows(source, delimiter, width=len(names), image=place):
-        entry = _entry(fields, names, columns, delimiter)
+        entry = _entry(list(map(unguarded, fields)) if own else fields, names, columns, delimiter)
         if isinstance(entry, str):
             raise CaptuneError(f"{path}, line {number}: {entry}.", "Mend the line.")
         yield entry
+
+
+def _of_captune(path: Path, names: list[str]) -> bool:
+    """Whether captune wrote the file: then cells that a spreadsheet would run have an apostrophe before them."""
+    prepared = names[0] == "image_path" and (path.parent / "splits.json").is_file()
+    return prepared or tuple(names[: len(OF_CAPTUNE)]) == OF_CAPTUNE
 
 
 def _tables(source: Path) -> list[Path]:

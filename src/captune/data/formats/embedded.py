@@ -20,7 +20,7 @@ from captune.data.source import EmbeddedImage, Problem, SourceRecord
 class Cell(NamedTuple):
     """One row of a table: where it stands, the picture's bytes (None: none) and file name, the other columns.
 
-    `columns` are those of the row's own shard.
+    `columns` are those of the row's own shard, `bad` says why there are no bytes where that is known.
     """
 
     where: str
@@ -29,6 +29,7 @@ class Cell(NamedTuple):
     row: Mapping[str, Any]
     split: str | None
     columns: Columns
+    bad: str = ""
 
 
 def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: str) -> Iterator[SourceRecord]:
@@ -45,7 +46,7 @@ def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: s
     rejected = 0
     for cell in cells:
         if not cell.data:
-            note(problems, cell.where, "there is no picture in this row")
+            note(problems, cell.where, cell.bad or "there is no picture in this row")
             continue
         texts = texts_of(cell, problems)
         if not texts:

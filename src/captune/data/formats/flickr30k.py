@@ -11,6 +11,7 @@ from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
 from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.text import first_line, numbered
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Flickr30k's `results.csv`: `image_name| comment_number| comment`"
@@ -29,7 +30,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 

@@ -11,6 +11,7 @@ from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files
 from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.text import first_line, numbered
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Flickr8k's and Flickr30k's `token` files: `name.jpg#0<TAB>caption`"
@@ -25,7 +26,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{path.name} has lines 'name.jpg#0<TAB>caption'" if path else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from captune.data.formats.pictures import locate
 from captune.data.formats.rows import NothingUsable, Row, note
 from captune.data.formats.text import caption_text
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 
@@ -21,7 +22,12 @@ class _Picture:
 
 
 def group(
-    rows: Iterable[Row], source: Path, images: Path | None, problems: list[Problem] | None, *, near: Sequence[Path] = ()
+    rows: Iterable[Row],
+    source: Path,
+    images: Images | None,
+    problems: list[Problem] | None,
+    *,
+    near: Sequence[Path] = (),
 ) -> Iterator[SourceRecord]:
     """Records in the order in which their pictures are first named.
 
@@ -32,6 +38,8 @@ def group(
     pictures: dict[tuple[str, str], _Picture] = {}
     first_of: dict[str, Row] = {}
     folders: dict[Path, None] = dict.fromkeys(near)
+    if source.is_dir():
+        folders.setdefault(source)
     file: Path | None = None
     for row in rows:
         if row.file is not file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from captune.data.formats.grouping import group
 from captune.data.formats.parquet import picture_of
 from captune.data.formats.rows import Row
 from captune.data.formats.split_words import split_named
+from captune.data.inside import BESIDE, Boundary, Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` from the Hub"
@@ -31,13 +32,17 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     on_hub = str(source).startswith(_SCHEME)
     splits = _from_hub(str(source).removeprefix(_SCHEME)) if on_hub else _from_disk(source)
     columns, embedded = _columns(next(iter(splits.values())), source)
     if not embedded:
         return group(_rows(splits, columns, source), source, images, problems)
-    cells = _cells(splits, columns, Path() if on_hub else source)
+    images = images or BESIDE
+    bases = [*filter(None, [images.folder]), *([] if on_hub else [source])]  # a data set of the Hub names no file here
+    cells = _cells(splits, columns, images.boundary(*bases), bases)
     records = group_cells(cells, problems, str(source))
     return explained(records, str(source)) if on_hub else records
 
@@ -161,12 +166,14 @@ def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
     return columns, bool(pictures)
 
 
-def _cells(splits: dict[str | None, Any], columns: Columns, folder: Path) -> Iterator[Cell]:
+def _cells(
+    splits: dict[str | None, Any], columns: Columns, boundary: Boundary, bases: Sequence[Path]
+) -> Iterator[Cell]:
     for split, data in splits.items():
         for number, row in enumerate(data, start=1):
-            content, name = picture_of(row[columns.image], folder)
+            content, name, bad = picture_of(row[columns.image], boundary, bases or [Path()])
             stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns)
+            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns, bad)
 
 
 def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iterator[Row]:

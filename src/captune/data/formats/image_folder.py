@@ -11,6 +11,7 @@ from captune.data.formats.grouping import group
 from captune.data.formats.places import listing
 from captune.data.formats.rows import Row, Side
 from captune.data.formats.split_words import split_in
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "image folder with `metadata.jsonl` or `metadata.csv` (`file_name`, `text`), also in `train/`, `test/` …"
@@ -23,7 +24,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].relative_to(source)} describes the pictures beside it" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     folder = source if source.is_dir() else source.parent
     return group(rows(source, problems), source, images, problems, near=[folder])
 

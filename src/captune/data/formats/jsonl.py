@@ -16,6 +16,7 @@ from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.table_files import choose
 from captune.data.formats.text import head, load_json, numbered
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
@@ -34,7 +35,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} holds objects with an image and captions" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 

@@ -13,6 +13,7 @@ from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_named
 from captune.data.formats.table_files import choose
 from captune.data.formats.text import head, load_json
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
@@ -25,7 +26,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 

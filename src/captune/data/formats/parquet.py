@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from captune.data.formats.places import shards
 from captune.data.formats.rows import Row, Side, note, row_of
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import check_file
+from captune.data.inside import BESIDE, Boundary, Images, local_path
 from captune.data.parquet_pages import TooLarge, rows_at_once
 from captune.data.source import Problem, SourceRecord
 
@@ -39,13 +41,15 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     paths = _files(source)
     if not paths:
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
     found = _checked(paths)
     if any(embedded for _, embedded in found.values()):
-        return group_cells(_cells(found, problems), problems, str(source))
+        return group_cells(_cells(found, source, images or BESIDE, problems), problems, str(source))
     return group(_rows(found, problems), source, images, problems)
 
 
@@ -55,7 +59,7 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
         yield from _rows(found, problems)
         return
     # Images without a name are told apart by their bytes.
-    yield from map(row_of, group_cells(_cells(found, problems), problems, str(source)))
+    yield from map(row_of, group_cells(_cells(found, source, BESIDE, problems), problems, str(source)))
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -198,25 +202,36 @@ def _wanted(columns: Columns) -> list[str]:
     return list(dict.fromkeys(name for name in named if name))
 
 
-def _cells(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Cell]:
+def _cells(
+    found: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
+) -> Iterator[Cell]:
+    boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in found)]))
     for path, (columns, _) in found.items():
         split = split_in(path.stem) or split_in(path.parent.name)
+        bases = [*([images.folder] if images.folder else ()), path.parent]
         for number, row in table_rows(path, _wanted(columns), problems):
-            data, name = picture_of(row[columns.image], path.parent)
+            data, name, bad = picture_of(row[columns.image], boundary, bases)
             stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns)
+            yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
 
 
-def picture_of(value: Any, folder: Path) -> tuple[bytes | None, str]:
-    """Bytes and name of a cell: bytes, or {"bytes", "path"} of which one may be missing."""
+def picture_of(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[bytes | None, str, str]:
+    """Bytes and name of a cell, and why there are no bytes: bytes, or {"bytes", "path"} of which one may be missing."""
     if isinstance(value, bytes):
-        return value, ""
+        return value, "", ""
     if not isinstance(value, dict):
-        return None, ""
+        return None, "", ""
     data, name = value.get("bytes"), value.get("path") or ""
-    if data is None and name and (folder / name).is_file():
-        data = (folder / name).read_bytes()
-    return data, name
+    if data is None and isinstance(name, str) and name:
+        path = boundary.find(local_path(name), bases)
+        if path is None:
+            return None, name, boundary.reason(name)
+        if os.path.isfile(path):
+            try:
+                data = Path(path).read_bytes()
+            except OSError as error:
+                return None, name, f"{name} cannot be read ({error.strerror})"
+    return data, name, ""
 
 
 def _rows(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from captune.data.formats.grouping import group
 from captune.data.formats.places import caption_files, is_image_name
 from captune.data.formats.rows import Row, Side
 from captune.data.formats.text import first_line
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
@@ -28,7 +29,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has lines 'image|caption'" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     return group(rows(source, problems), source, images, problems)
 
 

@@ -10,7 +10,8 @@ from captune.data.formats.grouping import group
 from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_named
 from captune.data.formats.text import numbered, parse_json
-from captune.data.prepared import SPLITS, row_of
+from captune.data.inside import Images
+from captune.data.prepared import SPLITS, row_of, splits_written_here
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "a folder made by `captune prepare`, to split it anew, or a `*_split.jsonl` in it"
@@ -22,7 +23,11 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{SPLITS} and *{_SUFFIX}: made by captune prepare" if _files(source) else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    if images is None and splits_written_here(source if source.is_dir() else source.parent):
+        images = Images(allow_outside=True)
     return group(rows(source, problems), source, images, problems)
 
 

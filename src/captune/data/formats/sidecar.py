@@ -14,6 +14,7 @@ from captune.data.formats.places import is_image_name, listing
 from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.split_words import WORDS
 from captune.data.formats.text import caption_text
+from captune.data.inside import Boundary, Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = (
@@ -46,13 +47,16 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     if not source.is_dir():
         raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds pictures and text files.")
-    return _records(source, problems)
+    boundary = Boundary([source], anywhere=images is not None and images.allow_outside)
+    return _records(source, boundary, problems)
 
 
-def _records(source: Path, problems: list[Problem] | None) -> Iterator[SourceRecord]:
+def _records(source: Path, boundary: Boundary, problems: list[Problem] | None) -> Iterator[SourceRecord]:
     found = False
     for folder, names in _walk(source):
         relative = folder.relative_to(source)
@@ -67,6 +71,9 @@ def _records(source: Path, problems: list[Problem] | None) -> Iterator[SourceRec
                 text = beside.of(name)
                 if text is None:
                     raise Unusable(_missing(folder / name))
+                outside = next((link for link in (name, text) if not boundary.holds(folder / link)), None)
+                if outside is not None:
+                    raise Unusable(boundary.reason(outside))
                 captions = _captions(folder / text)
             except Unusable as error:
                 note(problems, where, str(error))

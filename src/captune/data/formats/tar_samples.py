@@ -13,6 +13,7 @@ from typing import Any
 
 from captune.core.files import open_regular
 from captune.core.limits import LARGEST_PICTURE, LARGEST_TEXT, LARGEST_TEXTS
+from captune.core.names import below
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
 from captune.data.formats.tar_entries import what_instead
@@ -100,7 +101,7 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEX
         with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                name = member.name.removeprefix("./")
+                name = below(member.name)
                 kind = "" if member.isdir() else kind_of(name)
                 if not kind:
                     continue
@@ -142,7 +143,7 @@ def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] |
         with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./")
+                name = below(member.name)
                 if not member.isfile() or name not in left:
                     continue
                 content = shard.extractfile(member)

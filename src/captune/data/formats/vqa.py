@@ -14,6 +14,7 @@ from captune.data.formats.places import caption_files
 from captune.data.formats.rows import Row, Side, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import head, load_json
+from captune.data.inside import Images
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "VQA's `*_questions.json` with the `*_annotations.json` that answer them, beside `train2014/` …"
@@ -25,7 +26,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{found[0].name} has VQA's questions, and its annotations are there" if found else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     folders = dict.fromkeys(path.parent / _pictures(path) for path, _ in _pairs(source))
     near = [folder for folder in folders if folder.is_dir()]
     return group(rows(source, problems), source, images, problems, near=near)

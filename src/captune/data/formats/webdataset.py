@@ -17,6 +17,7 @@ from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.split_words import split_in
 from captune.data.formats.tar_samples import Pair, Sample, kind_of, paired, read_pictures, scan, stem_of
 from captune.data.formats.text import caption_text, check_file
+from captune.data.inside import Images
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 from captune.data.tar_headers import BROKEN, Header
 
@@ -46,7 +47,9 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
 
 
-def read(source: Path, *, images: Path | None = None, problems: list[Problem] | None = None) -> Iterator[SourceRecord]:
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
     paths = _shards(source)
     if not paths:
         raise CaptuneError(

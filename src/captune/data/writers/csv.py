@@ -6,16 +6,17 @@ import csv
 import io
 from collections.abc import Iterable
 
+from captune.data.csv_cells import OF_CAPTUNE, guarded
 from captune.data.writers.row import CaptionRow, known
 from captune.data.writers.writer import TextFormatWriter
 
-COLUMNS = ("image", "caption", "confidence", "status", "error")
+COLUMNS = OF_CAPTUNE
 
 
 class CsvWriter(TextFormatWriter):
-    """A line for each caption with a header; commas, quotes and line breaks are quoted, nothing else is changed.
+    """A line for each caption with a header; what a spreadsheet would run (`=…`, `-…`) has an apostrophe before it.
 
-    A failed picture has one line without caption and confidence.
+    Commas, quotes and line breaks are quoted. A failed picture has one line without caption and confidence.
     """
 
     suffix = "csv"
@@ -29,10 +30,11 @@ class CsvWriter(TextFormatWriter):
 
 def lines(row: CaptionRow) -> str:
     """The lines of a row; where somebody looked for flags they stand behind, with spaces between."""
-    behind = (row.status, row.error) if row.flags is None else (row.status, row.error, " ".join(row.flags))
+    image, error = guarded(row.image), guarded(row.error or "")
+    behind = (row.status, error) if row.flags is None else (row.status, error, " ".join(row.flags))
     if not row.captions:
-        return line((row.image, None, None, *behind))
-    return "".join(line((row.image, c.text, _shown(c.confidence), *behind)) for c in row.captions)
+        return line((image, None, None, *behind))
+    return "".join(line((image, guarded(c.text), _shown(c.confidence), *behind)) for c in row.captions)
 
 
 def _shown(confidence: float) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from captune.core.printable import plain_json
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import TextFormatWriter
 
@@ -34,7 +35,7 @@ class JsonLinesWriter(TextFormatWriter):
 
 def dumped(row: CaptionRow, encoding: str = "utf-8") -> str:
     """JSON in the characters of the output; escapes where it lacks one, so that nothing is lost."""
-    text = json.dumps(row.to_json(), ensure_ascii=False)
+    text = plain_json(json.dumps(row.to_json(), ensure_ascii=False))
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
+from captune.core.printable import escape
 from captune.data.formats.text import read_text
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.standing import Values
 from captune.data.writers.writer import TextFormatWriter, one_line
 
-_ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_ESCAPED = re.compile(r"\\(?:([\\tnr])|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 
 _MARKS = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 
@@ -20,7 +23,7 @@ _MARKS = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 class TextWriter(TextFormatWriter):
     """`image<TAB>caption`, a line for each caption; a failed picture has `image<TAB><TAB>error`.
 
-    Line breaks and tabs become spaces in captions and escapes (`\\n`) in file names.
+    Line breaks and tabs become spaces in captions and escapes (`\\n`) in file names, as do other control characters.
     """
 
     def values(self) -> Values:
@@ -28,7 +31,7 @@ class TextWriter(TextFormatWriter):
 
     def row(self, row: CaptionRow) -> str:
         # A backslash stays as it is unless something was escaped beside it.
-        name = row.image.translate(_ESCAPES) if any(mark in row.image for mark in "\t\n\r") else row.image
+        name = _escaped(row.image) if _CONTROLS.search(row.image) else row.image
         if row.status == "error":
             return f"{name}\t\t{one_line(row.error or '')}\n"
         return "".join(f"{name}\t{one_line(caption.text)}\n" for caption in row.captions)
@@ -61,5 +64,9 @@ def _values(path: Path) -> Iterator[dict[str, str]]:
 
 def _unescaped(name: str) -> str:
     """A name in which line breaks and tabs were escaped; others had their backslashes as they are."""
-    plain = re.sub(r"\\([\\tnr])", lambda found: _MARKS[found[1]], name)
-    return plain if any(mark in plain for mark in "\t\n\r") else name
+    plain = _ESCAPED.sub(lambda found: _MARKS[found[1]] if found[1] else chr(int(found[2] or found[3], 16)), name)
+    return plain if _CONTROLS.search(plain) else name
+
+
+def _escaped(name: str) -> str:
+    return re.sub(f"{_CONTROLS.pattern}|\\\\", lambda found: _SHORT.get(found[0]) or escape(found[0]), name)

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_check
 
 from captune.core.errors import UsageError
 from captune.core.files import atomic_write, disk_error, sync_folder
+from captune.core.printable import printable, without_controls
 from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
@@ -116,6 +117,7 @@ class TextFormatWriter(ABC):
         if self.path:
             self._output.write(self.encodable(text))
         elif text:
+            text = printable(text) if self.stream.isatty() else text
             self.stream.write(self.encodable(text))
             self.stream.flush()
 
@@ -208,8 +210,8 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
 
 
 def one_line(text: str) -> str:
-    """A caption without line breaks and tabs."""
-    return " ".join(text.split())
+    """A caption without line breaks, tabs and control characters."""
+    return without_controls(text)
 
 
 def needs_file(format: str, example: str) -> UsageError:
