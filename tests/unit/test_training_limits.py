@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from captune.app.resuming import equal_steps
 from captune.app.train_limits import told
-from captune.app.train_start import Start, make_room, this_process
+from captune.app.train_start import Start, make_room, reserved
 from captune.core.config import resolve
 from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError
@@ -19,7 +18,7 @@ from captune.core.halving import Halving
 from captune.core.memory import OutOfMemory
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT
-from captune.core.runs import CONFIG, HISTORY, Run
+from captune.core.runs import CONFIG, HISTORY, MANIFEST, Run
 
 CARD = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79 GiB.")
 
@@ -113,7 +112,7 @@ def test_no_room_for_any_ends_it() -> None:
 def began(run: Run) -> None:
     """What a training writes before its first step."""
     run.path.mkdir(parents=True, exist_ok=True)
-    run.write_manifest({"data_digest": "x", "process": this_process()})
+    run.write_manifest({"data_digest": "x"})
     (run.path / CONFIG).write_text("")
     (run.path / "tensorboard").mkdir()
     (run.path / "checkpoints" / "checkpoint-0").mkdir(parents=True)
@@ -121,7 +120,7 @@ def began(run: Run) -> None:
 
 def fails(run: Run, error: Exception, *, learning: bool = False) -> None:
     """A training that ends with `error`, perhaps after it has learned something."""
-    with Start(run, first=True) as start:
+    with reserved(run, SILENT, first=True), Start(run, first=True) as start:
         began(run)
         if learning:
             start.learning()
@@ -166,15 +165,32 @@ def test_an_untrained_folder_begins_again_and_what_is_somebodys_stays(run: Run) 
         make_room(run, SILENT)
 
 
-def test_a_trained_folder_anothers_and_one_in_use_do_not(run: Run) -> None:
+@pytest.mark.parametrize("written", [(), (MANIFEST,), (MANIFEST, CONFIG), (f".{MANIFEST}.7.part", ".lock")])
+def test_a_start_that_was_killed_between_any_two_files_begins_again(tmp_path: Path, written: tuple[str, ...]) -> None:
+    run = Run(tmp_path / "new")
+    run.path.mkdir()
+    for name in written:
+        (run.path / name).write_text('{"data_digest": "x"}' if name == MANIFEST else "")
+    with reserved(run, SILENT, first=True):
+        make_room(run, SILENT)
+        assert [path.name for path in run.path.iterdir()] == [".lock"]
+
+
+def test_room_is_made_from_the_manifest_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    began(run)
+    removed: list[str] = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: (removed.append(path.name), unlink(path, **how))[1])
+    make_room(run, SILENT)
+    assert removed[-1] == MANIFEST
+
+
+def test_a_trained_folder_and_anothers_do_not(run: Run) -> None:
     (run.path / "checkpoints" / "checkpoint-20").mkdir(parents=True)  # not whole, but weights may be there
     with pytest.raises(CaptuneError, match="not empty") as caught:
         make_room(run, SILENT)
     assert "--resume" in caught.value.hint
     (run.path / "checkpoints" / "checkpoint-20").rmdir()
-    run.write_manifest({"data_digest": "x", "process": {**this_process(), "number": os.getppid()}})
-    with pytest.raises(CaptuneError, match="Another process"):
-        make_room(run, SILENT)
     run.write_manifest({"name": "some other program's"})
     with pytest.raises(CaptuneError, match="not empty"):
         make_room(run, SILENT)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from captune.app.provenance import keep_session
 from captune.core.config import Resolved, dump, resolve
-from captune.core.errors import UsageError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.options import TrainConfig
-from captune.core.runs import CONFIG, Run
+from captune.core.progress import Progress
+from captune.core.runs import CONFIG, HISTORY, MANIFEST, Checkpoint, Run
 
 # For one session: these do not touch the weights.
 FREE_TO_CHANGE = (
@@ -49,6 +50,7 @@ def resolve_resumed(
 ) -> Resolved[TrainConfig]:
     """The run's own configuration; what is given anew must agree, but for what cannot change the weights."""
     saved = resolve(TrainConfig, file=run.path / CONFIG)
+    check_unedited(run, saved.values)
     given = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     changed: dict[str, Any] = {}
     for key, source in given.sources.items():
@@ -68,21 +70,81 @@ def resolve_resumed(
     return resolve(TrainConfig, file=run.path / CONFIG, flags=changed)
 
 
-def check_same_start(run: Run, model: str, digest: str) -> None:
-    """Raises `UsageError` where a run would go on with another model or other data than it began with."""
-    manifest = run.manifest()
-    began = str(manifest.get("model", model))
-    both = Path(model).expanduser(), Path(began).expanduser()
-    if model != began and both[0].resolve() != both[1].resolve():
-        raise UsageError(
-            f"--model: the run {run.path} began with {began}, not {model}; it must go on as it began.",
-            "Leave --model out, or start a new run with another --out.",
+def is_begun(run: Run) -> bool:
+    """Whether a training began in the folder, be it that it was killed before all of its first files were there."""
+    return Run.is_run(run.path) or (run.path / MANIFEST).is_file()
+
+
+def not_begun(run: Run) -> UsageError:
+    """The error for `--resume` where there is nothing to go on with."""
+    missing = [name for name in (MANIFEST, CONFIG) if not (run.path / name).is_file()]
+    why = f"it has no {' and no '.join(missing)}" if run.path.is_dir() else "there is no such folder"
+    return UsageError(
+        f"{run.path} is not a run: {why}.",
+        "Check --out (captune runs list FOLDER shows the runs in a folder), or begin one: --data DIR --model MODEL.",
+    )
+
+
+def restored(run: Run, progress: Progress) -> bool:
+    """Whether there is a run to go on with; a `config.yaml` that is missing is written again from the manifest."""
+    if Run.is_run(run.path) or not is_begun(run):
+        return Run.is_run(run.path)
+    began = run.manifest().get("options")
+    if not isinstance(began, dict):
+        return False
+    write_text(run.path / CONFIG, dump(TrainConfig.model_validate(began)))
+    progress.say(f"{run.path / CONFIG} is missing: the options are those in {MANIFEST}.")
+    return True
+
+
+def check_trained(run: Run, checkpoint: Checkpoint | None, damaged: Mapping[str, str]) -> None:
+    """Raises `CaptuneError` where a run has trained and none of its checkpoints is whole."""
+    lost = [what for name, what in damaged.items() if not name.endswith("-0")]
+    if lost and (checkpoint is None or checkpoint.step == 0):
+        raise CaptuneError(
+            f"No checkpoint of {run.path} is whole: {'; '.join(lost)}.",
+            "Restore one from a copy, or start a new run with another --out.",
         )
-    if manifest.get("data_digest", digest) != digest:
-        raise UsageError(
-            f"--data: the run {run.path} began with other data than are there now (began: {manifest.get('data')}).",
-            "Name the folder with the data it began with, or start a new run with another --out.",
-        )
+
+
+def go_on(
+    run: Run,
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    damaged: Mapping[str, str],
+    progress: Progress,
+) -> None:
+    """Have the run folder stand where the checkpoint stood, and write down and tell what is otherwise now."""
+    from captune.engine.checkpoints import DAMAGED, mark_of, set_aside, update_pointers
+    from captune.engine.history import cut_history, history_digest
+
+    for name, what in damaged.items():
+        progress.warn(f"{name} is damaged and is set aside as {DAMAGED}{name}: {what}.")
+    set_aside(run, damaged)
+    progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
+    keep_session(run, checkpoint.step, data, damaged, progress)
+    said = keep_changes(run, config, checkpoint.step)
+    if said:
+        progress.say(said)
+    cut_history(run, checkpoint.step)
+    if mark_of(checkpoint).get("history") not in (None, history_digest(run)):
+        progress.warn(f"{run.path / HISTORY} is not as it was at {checkpoint.name}: its figures were changed or lost.")
+    update_pointers(run, config.train.best_metric)
+
+
+def check_unedited(run: Run, saved: TrainConfig) -> None:
+    """Raises `UsageError` where `config.yaml` no longer says what the run began with."""
+    began = run.manifest().get("options", {})
+    for section, options in saved.model_dump(mode="json").items():
+        for name, value in options.items():
+            before = began.get(section, {}).get(name, value)
+            if before != value and name not in (*FREE_TO_CHANGE, *SAME_SUMS):
+                raise UsageError(
+                    f"{run.path / CONFIG} says {section}.{name} = {value}, and the run began with {before}; "
+                    "it must go on as it began.",
+                    "Put it back, or start a new run with another --out: options may change with --resume, not there.",
+                )
 
 
 def _check_step(run: Run, saved: TrainConfig, changed: Mapping[str, Any]) -> None:

@@ -181,8 +181,6 @@ def _summary_or_problem(run: Run) -> RunSummary:
 
 def _summary(run: Run) -> RunSummary:
     manifest, history = run.manifest(), run.history()
-    if not isinstance(manifest, dict):
-        raise CaptuneError(f"{run.path}: manifest.json does not hold an object.", "Restore it, or remove the run.")
     pointed = {pointer: run.pointed(pointer) for pointer in POINTERS}
     return RunSummary(
         path=str(run.path),

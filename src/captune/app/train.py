@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app import train_pieces as pieces
-from captune.app.resuming import check_same_start, keep_changes, resolve_resumed
+from captune.app.provenance import check_same_data, check_same_model, data_facts, model_facts
+from captune.app.resuming import check_trained, go_on, is_begun, not_begun, resolve_resumed, restored
 from captune.app.running import settle
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.app.train_limits import told
 from captune.app.train_plan import most_checkpoints
-from captune.app.train_start import Start, make_room, this_process
+from captune.app.train_start import Start, forget_start, make_room, reserved
 from captune.core.config import dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_text
@@ -25,7 +26,7 @@ from captune.core.imports import uncollected
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, POINTERS, SPLITS, Checkpoint, Run
-from captune.data.prepared import TRAIN, read_prepared, read_split
+from captune.data.prepared import TRAIN, PreparedData, read_prepared, read_split
 from captune.engine.processes import Processes
 from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.document_frequencies import DocumentFrequencies
@@ -72,27 +73,42 @@ def train(
     environment = os.environ if environment is None else environment
     processes = Processes.join(options.get("device"))
     progress = progress if processes.first else SILENT
-    if processes.share(resume and Run.is_run(run.path)):
-        manifest = run.manifest()
-        data, model = data or manifest["data"], model or manifest["model"]
-        if manifest.get("processes", 1) != processes.count:
-            raise UsageError(
-                f"The run {run.path} began with {manifest.get('processes', 1)} processes and cannot go on exactly with "
-                f"{processes.count}.",
-                "Start as many as before, or begin a new run from its best checkpoint: --model RUN --out NEW.",
+    data = data or (None if resume and Run.is_run(run.path) else environment.get("DATA_DIR"))
+    if resume and not is_begun(run) and not (data and model):
+        raise not_begun(run)
+    with reserved(run, progress, first=processes.first):
+        if processes.share(resume and processes.first and restored(run, progress)):
+            manifest = run.manifest()
+            data, model = data or manifest.get("data"), model or manifest.get("model")
+            _check_processes(run, manifest, processes)
+            resolved = resolve_resumed(run, config, preset, sets, environment, options)
+        else:
+            if resume and not (data and model):
+                raise not_begun(run)
+            if resume:
+                progress.say(f"There is no run in {run.path} yet: it begins.")
+            resolved = resolve(
+                TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets
             )
-        resolved = resolve_resumed(run, config, preset, sets, environment, options)
-    else:
-        data = data or environment.get("DATA_DIR")
+            if data and model and processes.first:
+                make_room(run, progress)
+            processes.wait()  # the others find the room made
         if not data or not model:
             raise UsageError("Training needs --data and --model.", "For example: --data data --model new:blip-small")
-        resolved = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-        if processes.first:
-            make_room(run, progress)
-    values = _with_repository(resolved.values, environment)
-    # The start is told of an error before it is put into words, which tell of a folder that may be gone then.
-    with told(run, values, "for this training"), Start(run, first=processes.first) as start:
-        return _train(run, Path(data), str(model), values, progress, watch, processes, start)
+        values = _with_repository(resolved.values, environment)
+        # The start is told of an error before it is put into words, which tell of a folder that may be gone then.
+        with told(run, values, "for this training"), Start(run, first=processes.first) as start:
+            return _train(run, Path(data), str(model), values, progress, watch, processes, start)
+
+
+def _check_processes(run: Run, manifest: Mapping[str, Any], processes: Processes) -> None:
+    """Raises `UsageError` where a run would go on with another number of processes."""
+    began = manifest.get("processes", 1)
+    if began != processes.count:
+        raise UsageError(
+            f"The run {run.path} began with {began} processes and cannot go on exactly with {processes.count}.",
+            "Start as many as before, or begin a new run from its best checkpoint: --model RUN --out NEW.",
+        )
 
 
 def _with_repository(values: TrainConfig, environment: Mapping[str, str]) -> TrainConfig:
@@ -119,8 +135,8 @@ def _train(
     start: Start,
 ) -> TrainResult:
     with uncollected():
-        from captune.engine.checkpoints import last_whole, planned_steps, update_pointers
-        from captune.engine.history import History, cut_history
+        from captune.engine.checkpoints import last_whole, planned_steps
+        from captune.engine.history import History
         from captune.engine.needs import needs_told
         from captune.engine.schedule import Saved, StopSignals, Watched
 
@@ -129,16 +145,20 @@ def _train(
     pieces.check_shardable(config, processes)
     pieces.check_trackers(config, run)
     prepared = read_prepared(data)
-    training, validation_records = (
-        read_split(data, split, allow_outside=config.tables.allow_outside) for split in (TRAIN, "val")
-    )
+    outside = config.tables.allow_outside
+    splits = {name: read_split(data, name, allow_outside=outside) for name in (TRAIN, "val")}
+    training, validation_records = splits.values()
     config = pieces.settled(config, training)
     pieces.check_best_metric(config, progress)
-    checkpoint = last_whole(run)
+    checkpoint, damaged = last_whole(run)
+    if Run.is_run(run.path):
+        check_same_model(run, model, config)
+        facts = check_same_data(run, prepared, splits, progress)
+        check_trained(run, checkpoint, damaged)
+    else:
+        facts = data_facts(prepared, splits)
     if checkpoint is not None and checkpoint.step == 0:
         checkpoint = None  # the untrained start holds no state to resume from; begin again
-    if checkpoint is not None:
-        check_same_start(run, model, prepared.digest)
     backbone = pieces.build_backbone(
         # Adapters go on the model that the run began with; they are loaded with the rest of the state.
         str(checkpoint.path) if checkpoint and config.model.lora is None else model,
@@ -152,18 +172,13 @@ def _train(
     if not processes.first:
         pass
     elif checkpoint is None:
-        _begin(run, data, prepared.digest, model, config, backbone, processes.count)
+        _begin(run, prepared, {**model_facts(model, config), **facts}, config, backbone, processes.count)
         with progress.task("Counting the words of the references"):
             DocumentFrequencies.of(
                 (record.references for record in training), f"training references of {data.name}"
             ).save(run.path / DOCUMENT_FREQUENCIES)
     else:
-        progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
-        said = keep_changes(run, config, checkpoint.step)
-        if said:
-            progress.say(said)
-        cut_history(run, checkpoint.step)
-        update_pointers(run, config.train.best_metric)
+        go_on(run, checkpoint, config, facts, damaged, progress)
     processes.wait()  # the run folder is there
     precision = settle(backbone, config.run_on, training=True, processes=processes)
     progress.say(needs_told(backbone, run.path, most_checkpoints(config.train)))
@@ -203,7 +218,7 @@ def _train(
             history.close()
     if signals.received is not None and trainer.state.global_step < trainer.state.max_steps:
         raise _stopped(run, signals.received)
-    reached = last_whole(run)
+    reached = run.last()
     assert reached is not None, "a training that ends has written its last checkpoint"
     return _finish(run, reached, config, time.monotonic() - started, processes)
 
@@ -242,24 +257,25 @@ def _stopped(run: Run, signal_number: int) -> CaptuneError:
 
 
 def _begin(
-    run: Run, data: Path, digest: str, model: str, config: TrainConfig, backbone: Backbone, processes: int
+    run: Run,
+    data: PreparedData,
+    facts: Mapping[str, Any],
+    config: TrainConfig,
+    backbone: Backbone,
+    processes: int,
 ) -> None:
     """Write down what the run is before its first step."""
-    from captune.engine.identity import revision_of
     from captune.engine.versions import versions
 
+    forget_start(run)
     parameters = list(backbone.model.parameters())
-    # The manifest is first: with it the folder is known to be captune's own.
+    # The manifest is first and holds the options too: with it the folder is known to be captune's own, and goes on.
     run.write_manifest(
         {
-            "process": this_process(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
-            "model": model,
-            "model_revision": revision_of(model),
+            **facts,
             "family": backbone.family,
-            "data": str(data.resolve()),
-            "data_digest": digest,
             "seed": config.train.seed,
             "processes": processes,
             "parameters": sum(p.numel() for p in parameters),
@@ -267,10 +283,11 @@ def _begin(
             "parts": {name: sum(p.numel() for p in part) for name, part in backbone.parts().items()},
             "versions": versions(),
             "finished": False,
+            "options": config.model_dump(mode="json"),
         }
     )
     write_text(run.path / CONFIG, dump(config))
-    write_text(run.path / SPLITS, (data / SPLITS).read_text(encoding="utf-8"))
+    write_text(run.path / SPLITS, (data.folder / SPLITS).read_text(encoding="utf-8"))
 
 
 def _finish(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float, processes: Processes) -> TrainResult:

@@ -84,7 +84,7 @@ def _of_error(error: BaseException, trainer: CaptionTrainer) -> Ending:
 
 def sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> None:
     """Write `train_metrics.json` and the drawn losses, and mark the run finished."""
-    from captune.engine.checkpoints import read_mark
+    from captune.engine.checkpoints import mark_of
     from captune.engine.figures import draw_losses
     from captune.engine.selection import RULES, choose
 
@@ -104,7 +104,7 @@ def sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -
         "selection": {rule: asdict(choice) for rule in RULES if (choice := choose(history, rule)) is not None},
         "best_checkpoint": best.name,
         "best_epoch": best.epoch,
-        **{f"eval_{name}": value for name, value in read_mark(best)["scores"].items()},
+        **{f"eval_{name}": value for name, value in mark_of(best)["scores"].items()},
     }
     write_json(run.path / TRAIN_METRICS, metrics)
     draw_losses(history, run.path / "loss.png")

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
-from contextlib import suppress
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError
-from captune.core.files import is_running, read_json
+from captune.core.files import read_json
 from captune.core.folders import missing_folders
+from captune.core.locks import Lock
 from captune.core.memory import OutOfMemory
 from captune.core.progress import Progress
-from captune.core.runs import CONFIG, HISTORY, MANIFEST, POINTERS, SPLITS, TRAIN_METRICS, Run
+from captune.core.runs import CONFIG, HISTORY, LOCK, MANIFEST, POINTERS, SPLITS, TRAIN_METRICS, Run
 from captune.metrics.document_frequencies import FILE as DOCUMENT_FREQUENCIES
 
-# What a training writes; everything else in its folder is somebody's.
+# What a training writes; everything else in its folder is somebody's. The manifest is removed last: a folder that has
+# it is known to be a training's, and can begin again.
 _OWN = (
-    *(CONFIG, MANIFEST, SPLITS, HISTORY, TRAIN_METRICS, DOCUMENT_FREQUENCIES, *POINTERS),
+    *(CONFIG, SPLITS, HISTORY, TRAIN_METRICS, DOCUMENT_FREQUENCIES, *POINTERS),
     *("loss.png", "checkpoints", "tensorboard", "wandb", "wandb-run.txt", "wandb-steps.json"),
-    *("mlflow", "mlflow-run.txt", "mlflow-steps.json"),
+    *("mlflow", "mlflow-run.txt", "mlflow-steps.json", MANIFEST),
 )
-_TRAINED = re.compile(r"checkpoint-0*[1-9]\d*")
+_TRAINED = re.compile(r"(damaged-)?checkpoint-0*[1-9]\d*")
+_PART = re.compile(rf"\.({'|'.join(map(re.escape, _OWN))})\.\d+\.part")
 
 
-def this_process() -> dict[str, Any]:
-    """What a manifest holds of the process that trains."""
-    return {"host": socket.gethostname(), "number": os.getpid()}
+@contextmanager
+def reserved(run: Run, progress: Progress, *, first: bool) -> Iterator[None]:
+    """Around a training, in its `first` process: no other trains into the folder, and no empty one is left.
+
+    Raises `CaptuneError` where another training holds the run.
+    """
+    missing = missing_folders(run.path)
+    try:
+        with run.lock() if first else nullcontext(Lock(works=True)) as lock:
+            if not lock.works:
+                progress.warn(f"The file system of {run.path} has no locks: start no second training into it.")
+            elif lock.left_by and not lock.left_by.endswith(f" on {socket.gethostname()}"):
+                progress.warn(
+                    f"A training in {run.path} ({lock.left_by}) was killed, or still runs there: locks of some network "
+                    "file systems do not reach other hosts."
+                )
+            yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # it holds something, or was never made
+                folder.rmdir()
 
 
 def make_room(run: Run, progress: Progress) -> None:
@@ -39,22 +59,22 @@ def make_room(run: Run, progress: Progress) -> None:
 
     Of a training that never came to a checkpoint, captune's own files make room; what else lies there stays.
     """
-    if not (run.path.is_dir() and any(run.path.iterdir())):
+    there = [path.name for path in run.path.iterdir()] if run.path.is_dir() else []
+    if not [name for name in there if name != LOCK and not _PART.fullmatch(name)]:
+        _clear(run.path)
         return
     if not _is_untrained(run.path):
         raise CaptuneError(
             f"The folder {run.path} is not empty.",
             "Go on with it by --resume, or choose another --out." if Run.is_run(run.path) else "Choose another --out.",
         )
-    process = read_json(run.path / MANIFEST).get("process", {})
-    number = process.get("number", 0)
-    if process.get("host") == socket.gethostname() and number != os.getpid() and is_running(number):
-        raise CaptuneError(
-            f"Another process ({number}) trains in {run.path}, and has no checkpoint yet.",
-            "Let it go on, or end it; or choose another --out.",
-        )
     progress.say(f"Nothing was trained yet in {run.path}: it begins again.")
     _clear(run.path)
+
+
+def forget_start(run: Run) -> None:
+    """Remove what a training left that came to no checkpoint, but what says how it began."""
+    _clear(run.path, stays=(CONFIG, MANIFEST))
 
 
 class Start:
@@ -65,7 +85,6 @@ class Start:
 
     def __init__(self, run: Run, *, first: bool) -> None:
         self._run = run
-        self._missing = missing_folders(run.path)
         self._kept = not first or (run.path / MANIFEST).exists()
 
     def learning(self) -> None:
@@ -80,11 +99,7 @@ class Start:
     ) -> None:
         if error is None or self._kept or isinstance(error, (OutOfMemory, DiskFull)):
             return
-        if self._run.path.is_dir():
-            _clear(self._run.path)
-        for folder in self._missing:
-            with suppress(OSError):  # it holds something, or was never made
-                folder.rmdir()
+        _clear(self._run.path)
 
 
 def _is_untrained(folder: Path) -> bool:
@@ -94,16 +109,19 @@ def _is_untrained(folder: Path) -> bool:
         return False
     try:
         return "data_digest" in read_json(folder / MANIFEST)
-    except CaptuneError:
+    except (CaptuneError, TypeError):
         return False
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, stays: Container[str] = ()) -> None:
+    for part in folder.glob(".*.part"):
+        if _PART.fullmatch(part.name):
+            part.unlink(missing_ok=True)
     for name in _OWN:
         path = folder / name
+        if name in stays:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, write_json, write_text
+from captune.core.locks import Lock, Locked, lock_file
 from captune.core.parsed import parse_json
+from captune.core.sealed import find_damage, is_sealed
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -21,6 +24,9 @@ EVAL = "eval_bleu.json"
 SPLITS = "splits.json"
 COMPLETE = "complete.json"
 POINTERS = ("best-metric", "best-loss")
+LOCK = ".lock"
+# What a checkpoint holds beside the model.
+_TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "rng_state")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,32 @@ class Checkpoint:
     @property
     def name(self) -> str:
         return self.path.name
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """A checkpoint's `complete.json` (step, epoch, scores, files); None where it is missing or damaged."""
+    try:
+        mark = parse_json((folder / COMPLETE).read_bytes())
+        return mark if is_sealed(mark) and int(mark["step"]) >= 0 and float(mark["epoch"]) >= 0 else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def checkpoint_damage(folder: Path, *, model_only: bool = False, sizes_only: bool = False) -> str:
+    """The first file of a checkpoint that is not what was written, with what is wrong; empty where all are.
+
+    `model_only` leaves out what only a training goes on with; `sizes_only` reads no file. A folder without a mark
+    knows nothing of its files, and one of an earlier version only their sizes.
+    """
+    if not (folder / COMPLETE).is_file():
+        return ""
+    mark = read_mark(folder)
+    if mark is None:
+        return f"{folder / COMPLETE} is not what was written"
+    names: Iterable[str] = mark.get("files", {})
+    if model_only:
+        names = [name for name in names if not name.startswith(_TRAINING_STATE)]
+    return find_damage(folder, mark, names, sizes_only=sizes_only)
 
 
 class Run:
@@ -53,6 +85,18 @@ class Run:
         # os.path also answers for names that no file system takes.
         return os.path.isfile(Path(path) / MANIFEST) and os.path.isfile(Path(path) / CONFIG)
 
+    @contextmanager
+    def lock(self) -> Iterator[Lock]:
+        """Hold the run within the block: nothing else trains into it; raises `CaptuneError` where another does."""
+        try:
+            with lock_file(self.path / LOCK) as lock:
+                yield lock
+        except Locked as error:
+            raise CaptuneError(
+                f"Another training{f' ({error.owner})' if error.owner else ''} writes to {self.path}.",
+                "Let it go on, or end it; or choose another --out.",
+            ) from None
+
     @property
     def checkpoints_folder(self) -> Path:
         return self.path / "checkpoints"
@@ -60,12 +104,10 @@ class Run:
     def checkpoints(self) -> list[Checkpoint]:
         """Whole checkpoints, oldest first."""
         found = []
-        for mark in self.checkpoints_folder.glob(f"checkpoint-*/{COMPLETE}"):
-            try:
-                said = parse_json(mark.read_text(encoding="utf-8"))
-                found.append(Checkpoint(mark.parent, int(said["step"]), float(said["epoch"])))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # a checkpoint whose mark cannot be read is not whole
+        for path in self.checkpoints_folder.glob(f"checkpoint-*/{COMPLETE}"):
+            mark = read_mark(path.parent)
+            if mark is not None:
+                found.append(Checkpoint(path.parent, int(mark["step"]), float(mark["epoch"])))
         return sorted(found, key=lambda c: c.step)
 
     def last(self) -> Checkpoint | None:
@@ -133,22 +175,28 @@ class Run:
         raise CaptuneError(f"The run {self.path} has no checkpoint '{which}'.", f"It has: {', '.join(names)}.")
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / MANIFEST)
+        """What the run is; raises `CaptuneError` where `manifest.json` is missing, broken or no object."""
+        found = read_json(self.path / MANIFEST)
+        if not isinstance(found, dict):
+            raise CaptuneError(f"{self.path / MANIFEST} does not hold an object.", "Restore it, or remove the run.")
+        return found
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.path / MANIFEST, manifest)
 
     def history(self) -> list[dict[str, Any]]:
-        """Lines of `history.jsonl`; a line that was cut off by a kill is left out."""
+        """Lines of `history.jsonl`; one that was cut off by a kill, or is no object, is left out."""
         path = self.path / HISTORY
         if not path.is_file():
             return []
         lines = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().split(b"\n"):
             try:
-                lines.append(parse_json(line))
+                value = parse_json(line)
             except ValueError:
                 continue
+            if isinstance(value, dict) and isinstance(value.get("step", 0), int):
+                lines.append(value)
         return lines
 
 

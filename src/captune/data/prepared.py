@@ -31,6 +31,7 @@ from captune.core.parsed import parse_json
 from captune.core.records import ImageRecord
 from captune.data.csv_cells import guarded
 from captune.data.inside import Boundary, mark_written, shown, written_here
+from captune.data.fingerprints import contents_digest
 
 VERSION = 1
 SPLITS = "splits.json"
@@ -103,6 +104,7 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
     base = os.path.abspath(data.folder)
     boundary = Boundary([base], anywhere=allow_outside or splits_written_here(data.folder))
     records = []
+    again = f"Prepare the data again: captune prepare {data.summary.get('source', 'SOURCE')} --out {data.folder}"
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -112,13 +114,26 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
                     if not boundary.holds(image):
                         raise _outside(path, number, boundary, row.image)
                     records.append(replace(row, image=os.path.normpath(image), split=split))
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise CaptuneError(
-                        f"{path}, line {number}: expected an object with id, image_path and references.",
-                        "Prepare the data again.",
+                        f"{path}, line {number}: expected an object with id, image_path and references (a list of "
+                        "texts).",
+                        again,
                     ) from None
     except FileNotFoundError:
-        raise CaptuneError(f"{path} is missing.", "Prepare the data again.") from None
+        raise CaptuneError(f"{path} is missing.", again) from None
+    except UnicodeDecodeError:
+        raise CaptuneError(f"{path} is not UTF-8 text: it is damaged, or something else wrote it.", again) from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check its permissions and the disk.") from None
+    expected = data.splits[split]
+    found = SplitCount(len({record.image for record in records}), sum(len(record.references) for record in records))
+    if found != expected:
+        raise CaptuneError(
+            f"{path} has {found.images:,} images with {found.references:,} references, and {data.folder / SPLITS} "
+            f"counts {expected.images:,} with {expected.references:,}: it was cut off or edited.",
+            f"{again} (edit the source rather than what was prepared).",
+        )
     return records
 
 
@@ -161,7 +176,7 @@ def write_splits(
     """
     base = Path(os.path.abspath(base or folder))
     digest = hashlib.sha256()
-    counts = {}
+    counts, images = {}, {}
     for name in sorted(splits, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n)):
         records = splits[name]
         paths = [_relative(record.image, base) for record in records]
@@ -183,6 +198,7 @@ def write_splits(
         for record in records:
             line = [name, record.id, list(record.references), contents.get(record.id, ""), *_asked(record).values()]
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        images[name] = contents_digest(contents.get(record.id, "") for record in records)
         counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
     mark_written(folder, [f"{name}{_SPLIT}" for name in splits])
     write_json(
@@ -191,6 +207,7 @@ def write_splits(
             "version": VERSION,
             **facts,
             "splits": {n: {"rows": c.references, "unique_images": c.images} for n, c in counts.items()},
+            "image_digests": images,
             "digest": f"sha256:{digest.hexdigest()}",
         },
     )

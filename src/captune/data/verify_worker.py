@@ -5,13 +5,13 @@ Started by `captune.data.verify` as `python -m captune.data.verify_worker MAX_PI
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from typing import Any
 
 from PIL import Image
 
 from captune.data.answering import answer_questions
+from captune.data.fingerprints import file_content
 from captune.data.images import ImageError, open_image
 
 THUMB = 8
@@ -21,8 +21,7 @@ def look(path: str, max_pixels: int) -> dict[str, Any]:
     """What verifying wants to know of a picture: size, hashes, digest of its bytes; or kind and reason."""
     try:
         image = open_image(path, max_pixels=max_pixels)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digest = file_content(path)
     except ImageError as error:
         return {"kind": error.kind, "reason": error.reason, "hint": error.hint}
     except OSError as error:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from captune.core.disk import DiskFull, free_space, in_bytes, is_disk_full
 from captune.core.errors import CaptuneError
-from captune.core.files import write_json
+from captune.core.files import sync_folder, write_json
 from captune.core.parsed import parse_json
-from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run
+from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run, checkpoint_damage, read_mark
+from captune.core.sealed import contents_of, linked_digests, sealed
 from captune.engine.selection import choose
 
 STAGING = ".incoming"
+DAMAGED = "damaged-"
 
 
 def write_checkpoint(
@@ -31,13 +33,17 @@ def write_checkpoint(
     try:
         staging.mkdir(parents=True)
         fill(staging)
-        sizes = {str(f.relative_to(staging)): f.stat().st_size for f in sorted(staging.rglob("*")) if f.is_file()}
-        for name in sizes:
+        last = run.last()
+        # Frozen weights are one file with many names: it is read once in a training.
+        contents = contents_of(staging, linked_digests(last.path, mark_of(last)) if last else {})
+        for name in contents["files"]:
             _sync(staging / name)
-        write_json(staging / COMPLETE, {"step": step, "epoch": epoch, **extra, "files": sizes})
-        shutil.rmtree(target, ignore_errors=True)
+        write_json(staging / COMPLETE, sealed({"step": step, "epoch": epoch, **extra, **contents}))
+        for folder in {staging, *(path for path in staging.rglob("*") if path.is_dir())}:
+            sync_folder(folder)
+        _remove(target)
         os.replace(staging, target)
-        _sync(run.checkpoints_folder)
+        sync_folder(run.checkpoints_folder)
     except Exception as error:  # what writes weights and tokenizers raises errors of its own
         if not isinstance(error, OSError) and not is_disk_full(error) and not isinstance(error, DiskFull):
             raise
@@ -53,7 +59,7 @@ def _not_written(run: Run, step: int, error: BaseException, staging: Path) -> Ca
     # Not every writer leaves the file that it could not finish.
     reached = f", at or after {max(files, key=lambda path: path.stat().st_mtime_ns).name}" if files else ""
     last = run.last()
-    needed = sum(read_mark(last).get("files", {}).values()) if last and last.step else 0
+    needed = sum(mark_of(last).get("files", {}).values()) if last and last.step else 0
     room = f"{free_space(run.path)}{f', and the one before has {in_bytes(needed)}' if needed else ''}"
     stays = f"{last.path} is whole" if last else "there is no earlier checkpoint"
     full = is_disk_full(error) or isinstance(error, DiskFull)
@@ -72,18 +78,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def is_whole(checkpoint: Checkpoint) -> bool:
-    """Whether every file has the size that was written down."""
-    sizes = read_mark(checkpoint).get("files", {})
-    return bool(sizes) and all(
-        (checkpoint.path / name).is_file() and (checkpoint.path / name).stat().st_size == size
-        for name, size in sizes.items()
-    )
-
-
-def read_mark(checkpoint: Checkpoint) -> dict[str, Any]:
+def mark_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What stands in `complete.json`: step, epoch, scores, files, and the trainer's running sums."""
-    return parse_json((checkpoint.path / COMPLETE).read_text(encoding="utf-8"))
+    mark = read_mark(checkpoint.path)
+    if mark is None:
+        raise CaptuneError(
+            f"{checkpoint.path / COMPLETE} is missing or damaged.", "Name another checkpoint, or restore the folder."
+        )
+    return mark
 
 
 def planned_steps(checkpoint: Checkpoint) -> int:
@@ -91,9 +93,45 @@ def planned_steps(checkpoint: Checkpoint) -> int:
     return int(parse_json((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
 
 
-def last_whole(run: Run) -> Checkpoint | None:
-    """The newest checkpoint whose files are all there."""
-    return next((c for c in reversed(run.checkpoints()) if is_whole(c)), None)
+def last_whole(run: Run) -> tuple[Checkpoint | None, dict[str, str]]:
+    """The newest checkpoint whose files are all as they were written, and newer folders with what is wrong there.
+
+    Reads every file of the checkpoints that it looks at.
+    """
+    damaged: dict[str, str] = {}
+    for folder in sorted(_folders(run), key=_step, reverse=True):
+        mark = read_mark(folder)
+        problem = f"{folder / COMPLETE} is missing or damaged" if mark is None else checkpoint_damage(folder)
+        if mark is not None and not mark.get("files"):
+            problem = f"{folder / COMPLETE} names no files"
+        if mark is not None and not problem:
+            return Checkpoint(folder, int(mark["step"]), float(mark["epoch"])), damaged
+        damaged[folder.name] = problem
+    return None, damaged
+
+
+def set_aside(run: Run, damaged: Iterable[str]) -> None:
+    """Rename damaged checkpoints, so that the training that goes on neither counts nor deletes them."""
+    for name in damaged:
+        target = run.checkpoints_folder / f"{DAMAGED}{name}"
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(run.checkpoints_folder / name, target)
+    sync_folder(run.checkpoints_folder)
+
+
+def _folders(run: Run) -> list[Path]:
+    return [path for path in run.checkpoints_folder.glob("checkpoint-*") if path.is_dir() and _step(path) >= 0]
+
+
+def _step(folder: Path) -> int:
+    digits = folder.name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; its mark goes first: a half-deleted folder must not count as whole."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def update_pointers(run: Run, rule: str) -> None:
@@ -119,6 +157,7 @@ def rotate(run: Run, keep: int, stays: Callable[[int], bool]) -> None:
     named = {run.pointed(pointer) for pointer in POINTERS}
     for checkpoint in run.checkpoints()[:-keep]:
         if checkpoint.name not in named and checkpoint.step > 0 and not stays(checkpoint.step):
-            # The mark goes first: a half-deleted folder must not count as whole.
-            (checkpoint.path / COMPLETE).unlink()
-            shutil.rmtree(checkpoint.path, ignore_errors=True)
+            _remove(checkpoint.path)
+    for folder in _folders(run):
+        if not (folder / COMPLETE).exists():  # a kill came between its mark and its files
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -38,6 +39,11 @@ def cut_history(run: Run, step: int) -> None:
     """Forget lines behind `step`, so that a resumed run writes them anew."""
     kept = [line for line in run.history() if line.get("step", 0) <= step]
     write_text(run.path / HISTORY, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def history_digest(run: Run) -> str:
+    """A digest of all lines of the history."""
+    return hashlib.sha256(json.dumps(run.history()).encode()).hexdigest()
 
 
 class History(TrainerCallback):

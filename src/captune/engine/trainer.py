@@ -22,7 +22,8 @@ from captune.core.errors import CaptuneError
 from captune.core.options import PARTS
 from captune.core.runs import Checkpoint, Run
 from captune.engine.batches import Collate, EpochOrder, Visits, supervised_tokens, training_loader
-from captune.engine.checkpoints import read_mark, rotate, update_pointers, write_checkpoint
+from captune.engine.checkpoints import mark_of, rotate, update_pointers, write_checkpoint
+from captune.engine.history import history_digest
 from captune.engine.processes import Processes
 from captune.engine.sharding import Shards, load_state, whole_state
 from captune.models.backbone import Backbone
@@ -231,7 +232,7 @@ class CaptionTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._collect()
         step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
-        extra = {"scores": self.scores, "sums": self.sums}
+        extra = {"scores": self.scores, "sums": self.sums, "history": history_digest(self.run)}
         states = self.processes.gather(self._random_state())
         first = self.processes.first
         assert self.optimizer is not None, "what is saved has been trained"
@@ -282,7 +283,7 @@ class CaptionTrainer(Trainer):
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
         """Take the running sums of the log from a checkpoint; weights follow in `train`."""
-        self.sums = {name: float(value) for name, value in read_mark(checkpoint).get("sums", self.sums).items()}
+        self.sums = {name: float(value) for name, value in mark_of(checkpoint).get("sums", self.sums).items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Adapters alone: without them the backbone was loaded from the checkpoint, and large weights are read once."""
