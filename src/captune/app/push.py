@@ -18,7 +18,8 @@ from captune.core.folders import whole_folder
 from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
-from captune.core.runs import CONFIG, EVAL, Run
+from captune.core.runs import CONFIG, EVAL, Run, checkpoint_damage
+from captune.engine.load_errors import damaged_error
 from captune.exporters.card import CardFacts
 from captune.exporters.hub import check_repo, upload, write_folder
 
@@ -60,6 +61,9 @@ def push(
     folder = local_folder(model)
     if folder is None:
         raise CaptuneError(f"{model} is not here.", "Give a run, a checkpoint of a run, or a folder with a model.")
+    damage = checkpoint_damage(folder, model_only=True)
+    if damage:
+        raise damaged_error(model, damage)
     facts = card_facts(model, folder, repo, license=asked.license, data_license=asked.data_license)
     if dry_run:
         target = Path(out or f"{repo.rpartition('/')[2]}-hub")

@@ -11,7 +11,7 @@ from typing import Any
 from captune.core.endings import ending_reason, ending_text
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_yaml
-from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, find_runs
+from captune.core.runs import CONFIG, EVAL, POINTERS, TRAIN_METRICS, Run, checkpoint_damage, find_runs
 from captune.engine.selection import RULES, BestScore, best_scores, choose, scores_of
 
 
@@ -21,6 +21,7 @@ class RunSummary:
 
     `best` is by score name without `eval_`, `size` in bytes, `problem` empty for a sound run.
     `ended` says why the training ended, in a sentence, `reason` in a few words (empty where no end is recorded).
+    `damaged` says of checkpoints whose files are missing or of another size what is wrong; no file is read for it.
     """
 
     path: str
@@ -36,6 +37,7 @@ class RunSummary:
     problem: str = ""
     ended: str = ""
     reason: str = ""
+    damaged: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -181,20 +183,26 @@ def _summary_or_problem(run: Run) -> RunSummary:
 
 def _summary(run: Run) -> RunSummary:
     manifest, history = run.manifest(), run.history()
+    # A training that was stopped may have saved more steps than it logged.
+    checkpoints = run.checkpoints()
+    damaged = {c.name: checkpoint_damage(c.path, sizes_only=True) for c in checkpoints}
+    epochs = [float(line["epoch"]) for line in history if "epoch" in line] + [c.epoch for c in checkpoints]
+    steps = [int(line["step"]) for line in history if "step" in line] + [c.step for c in checkpoints]
     pointed = {pointer: run.pointed(pointer) for pointer in POINTERS}
     return RunSummary(
         path=str(run.path),
         created=str(manifest.get("created", "")),
         model=str(manifest.get("model", "")),
         finished=bool(manifest.get("finished", False)),
-        epochs=max((float(line["epoch"]) for line in history if "epoch" in line), default=0.0),
-        steps=max((int(line["step"]) for line in history if "step" in line), default=0),
+        epochs=max(epochs, default=0.0),
+        steps=max(steps, default=0),
         best=best_scores(history),
-        checkpoints=tuple(c.name for c in run.checkpoints()),
+        checkpoints=tuple(c.name for c in checkpoints),
         pointers={pointer: name for pointer, name in pointed.items() if name},
         size=_size(run.path),
         ended=ending_text(manifest),
         reason=ending_reason(manifest),
+        damaged={name: what for name, what in damaged.items() if what},
     )
 
 

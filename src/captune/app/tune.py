@@ -17,12 +17,11 @@ from captune.core.files import write_json
 from captune.core.folders import missing_folders
 from captune.core.options import TuneConfig
 from captune.core.progress import SILENT, Progress
-from captune.core.runs import Run
+from captune.core.runs import SEARCH_JOURNAL, Run
 
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL = "study.journal"
 STOPPED = "stopped"
 BEST = "best.json"
 # Drawn where nothing else is asked for.
@@ -122,12 +121,12 @@ def tune(
         raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")
     folder = Path(out)
     missing = missing_folders(folder)
-    new = not (folder / JOURNAL).exists()
+    new = not (folder / SEARCH_JOURNAL).exists()
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name="captune",
-        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+        storage=JournalStorage(JournalFileBackend(str(folder / SEARCH_JOURNAL))),
         direction="minimize" if asked.goal == "loss" else "maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=asked.random_trials) if asked.prune else None,
         load_if_exists=True,
@@ -184,7 +183,7 @@ def tune(
             study.optimize(one, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)])
     if refusals.last is not None and study.trials[-1].user_attrs.get("error") == str(refusals.last):
         if new and all(trial.state.name == "FAIL" for trial in study.trials):
-            for path in (*folder.glob(f"{JOURNAL}*"),):
+            for path in (*folder.glob(f"{SEARCH_JOURNAL}*"),):
                 path.unlink(missing_ok=True)
             for made in missing:
                 with suppress(OSError):  # something else lies in it

@@ -185,8 +185,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from None
     except UnicodeDecodeError:
         raise CaptuneError(f"{path}: not UTF-8 text.", "Mend or rebuild the file.") from None
-    except RecursionError:
-        raise CaptuneError(f"{path}: nested too deeply to be read.", "Mend or rebuild the file.") from None
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file."

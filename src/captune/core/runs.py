@@ -25,6 +25,8 @@ SPLITS = "splits.json"
 COMPLETE = "complete.json"
 POINTERS = ("best-metric", "best-loss")
 LOCK = ".lock"
+# Beside the runs of a search: what it has drawn so far.
+SEARCH_JOURNAL = "study.journal"
 # What a checkpoint holds beside the model.
 _TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "rng_state")
 
@@ -45,9 +47,9 @@ class Checkpoint:
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """A checkpoint's `complete.json` (step, epoch, scores, files); None where it is missing or damaged."""
     try:
-        mark = parse_json((folder / COMPLETE).read_bytes())
+        mark = parse_json((folder / COMPLETE).read_text(encoding="utf-8"))
         return mark if is_sealed(mark) and int(mark["step"]) >= 0 and float(mark["epoch"]) >= 0 else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -192,7 +194,7 @@ class Run:
         lines = []
         for line in path.read_bytes().split(b"\n"):
             try:
-                value = parse_json(line)
+                value = parse_json(line.decode("utf-8"))
             except ValueError:
                 continue
             if isinstance(value, dict) and isinstance(value.get("step", 0), int):

@@ -30,8 +30,8 @@ from captune.core.files import atomic_write, read_json, write_json, write_jsonl
 from captune.core.parsed import parse_json
 from captune.core.records import ImageRecord
 from captune.data.csv_cells import guarded
-from captune.data.inside import Boundary, mark_written, shown, written_here
 from captune.data.fingerprints import contents_digest
+from captune.data.inside import Boundary, mark_written, shown, written_here
 
 VERSION = 1
 SPLITS = "splits.json"

@@ -198,17 +198,47 @@ def training_loader(
     together: Collate | None = None,
     processes: Processes = ALONE,
 ) -> DataLoader:
-    """Batches of visits; no global random state is touched, in any number of workers."""
+    """Batches of visits; no global random state is touched, in any number of workers.
+
+    A batch with an image that cannot be read is the `CaptuneError` that says so: raised in a worker, it would reach
+    the training as a text without its hint.
+    """
     return DataLoader(
-        visits,
+        _Carried(visits),
         batch_sampler=SharedBatches(order, batch_size, processes.rank, processes.count),
-        collate_fn=together or _Collate(pad),
+        collate_fn=_OrError(together or _Collate(pad)),
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(order.seed),
         multiprocessing_context="fork" if workers else None,
     )
+
+
+class _Carried(Dataset[Any]):
+    """Items of a data set, or the error in an item's place."""
+
+    def __init__(self, items: Visits) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.items[index]
+        except CaptuneError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class _OrError:
+    """A batch of items, or the first error among them."""
+
+    collate: Collate
+
+    def __call__(self, items: Sequence[Any]) -> dict[str, Tensor] | CaptuneError:
+        return next((item for item in items if isinstance(item, CaptuneError)), None) or self.collate(items)
 
 
 @dataclass(frozen=True)

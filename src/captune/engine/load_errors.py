@@ -11,6 +11,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.model_names import did_you_mean_beside, hub_name
 from captune.core.parsed import parse_json
+from captune.core.runs import Run
 from captune.models.pretrained import own_code_error
 
 _LONGEST = 120
@@ -160,6 +161,17 @@ def _quantized(folder: Path) -> str:
         return str(named or "in a way that is not named") if config else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def damaged_error(name: str, what: str) -> CaptuneError:
+    """The error for a checkpoint that is no longer what was written; `what` names the file."""
+    base = name.partition("@")[0]
+    return CaptuneError(
+        f"{name} is damaged: {what}.",
+        f"Use another checkpoint ({base}@last, @checkpoint-N: captune runs show {base}), or restore it from a copy."
+        if Run.is_run(base)
+        else "Use another checkpoint, or restore it from a copy.",
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,8 @@ from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
 from captune.core.model_names import hub_name, local_folder, new_name, no_family
-from captune.engine.load_errors import load_error, reason, unknown_kind
+from captune.core.runs import checkpoint_damage
+from captune.engine.load_errors import damaged_error, load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.environment import check_torchvision
@@ -57,7 +60,8 @@ def load_backbone(
     """Load a captioner in evaluation mode, by default with fp32 weights on the CPU; quantized ones on their card.
 
     `placing` is for families that are `placed`; the others load in fp32. Raises `CaptuneError`
-    where the model is not there, cannot be fetched, is broken, or is of no known family.
+    where the model is not there, cannot be fetched, is broken, is of no known family, or is a checkpoint of which a
+    file is no longer what was written.
     """
     bits = _bits(quantize)
 
@@ -68,9 +72,32 @@ def load_backbone(
         placed = {"placing": placing} if family.placed else {}
         return family.load(source, image_size=image_size, **placed, **hub, **bits)
 
-    backbone = load_part(load, name)
+    with undamaged(name):
+        backbone = load_part(load, name)
     backbone.model.eval()
     return backbone
+
+
+@contextmanager
+def undamaged(name: str) -> Iterator[None]:
+    """Around the loading of a model: of a checkpoint its files are compared meanwhile with what was written.
+
+    Raises `CaptuneError` that names the file, also instead of what a damaged file makes the loading raise.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        damage = pool.submit(checkpoint_damage, folder, model_only=True)
+        try:
+            yield
+        except Exception as error:
+            if damage.result():
+                raise damaged_error(name, damage.result()) from error
+            raise
+        if damage.result():
+            raise damaged_error(name, damage.result())
 
 
 def family_of(name: str) -> str:

@@ -153,6 +153,9 @@ class CaptionTrainer(Trainer):
     # -- loss --------------------------------------------------------------------------
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        for batch in batch_samples:
+            if isinstance(batch, CaptuneError):
+                raise batch
         if not batch_samples:
             return None
         count = torch.tensor(sum(supervised_tokens(batch) for batch in batch_samples), device=device)

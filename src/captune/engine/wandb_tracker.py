@@ -15,7 +15,7 @@ from typing import Any
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.logins import logged_in_to_wandb, wandb_refusal
-from captune.core.runs import Run
+from captune.core.runs import SEARCH_JOURNAL, Run
 from captune.engine.selection import LOWER_IS_BETTER
 from captune.engine.trackers import BEST, Sample, Tracker
 
@@ -74,7 +74,7 @@ class WeightsAndBiases(Tracker):
             settings.finish_timeout = MOST_SECONDS_AT_THE_END
         self.session: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "captune",
-            name=os.environ.get("WANDB_RUN_NAME") or self.run.path.resolve().name,
+            name=_name(self.run.path.resolve()),
             id=known,
             resume=None if self.offline else "allow",
             dir=str(self.run.path),
@@ -157,6 +157,14 @@ def _log_movable(log: Callable[..., Any], root: Path, artifact: Any, **how: Any)
         if entry.local_path and Path(entry.local_path).is_relative_to(root):
             entry.local_path = str(Path(entry.local_path).relative_to(root))
     return log(artifact, **how)
+
+
+def _name(run: Path) -> str:
+    """The name of a run there; the trials of a search, which lie beside its journal, have names of their own."""
+    given = os.environ.get("WANDB_RUN_NAME")
+    if not given:
+        return run.name
+    return f"{given}-{run.name}" if (run.parent / SEARCH_JOURNAL).exists() else given
 
 
 def _mode() -> str:

@@ -21,7 +21,6 @@ from captune.app.report.tables import (
 # What Markdown or the HTML inside it would take for its own.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 SHOWN = 5
-LONGEST = 240
 
 
 def markdown(facts: Facts, title: str) -> str:
@@ -73,16 +72,12 @@ def _gallery_table(facts: Facts, gallery: Gallery) -> str:
 
 def _caption(one: Picture, place: int, key: str) -> str:
     caption = one.captions[place]
-    words = "–" if caption is None else _short(caption) or "(empty)"
+    words = "–" if caption is None else plain(caption) or "(empty)"
     return f"{words} ({plain(shown(key, one.scores[place].get(key)))})"
 
 
 def _reference(one: Picture) -> str:
-    return _short(one.references[0]) if one.references else "–"
-
-
-def _short(words: str) -> str:
-    return plain(words if len(words) <= LONGEST else words[: LONGEST - 2] + " …")
+    return plain(one.references[0]) if one.references else "–"
 
 
 def _table(head: list[str], rows: list[list[str]], *, numbers: bool = False) -> str:

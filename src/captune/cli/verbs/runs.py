@@ -73,6 +73,8 @@ def show(
     }
     for name, value in facts.items():
         print_line(f"{name:<12} {_flat(value)}")
+    for name, what in summary.damaged.items():
+        note(f"{name} is damaged: {what}.")
     if detail.validations:
         names = list(dict.fromkeys(key for line in detail.validations for key in line if key.startswith("eval_")))
         names = [name for name in names if name.removeprefix("eval_") in summary.best]

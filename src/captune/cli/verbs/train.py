@@ -10,6 +10,7 @@ from captune.cli.printed_config import print_resolved
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
 from captune.core.options import TrainConfig
+from captune.core.runs import Run
 
 
 def train(
@@ -63,7 +64,8 @@ def train(
     out_table(f"{result.run}: validation of {result.best.name}", ("", "best"), rows, numbers=True)
     if not quiet:
         note(SCALE)
-        _advise(str(result.run), data or "DATA", model or "", answers="vqa_accuracy" in scores)
+        began = {"data": data, "model": model} if data and model else Run(result.run).manifest()
+        _advise(str(result.run), str(began["data"]), str(began["model"]), answers="vqa_accuracy" in scores)
 
 
 def _advise(run: str, data: str, model: str, *, answers: bool) -> None:
