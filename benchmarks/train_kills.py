@@ -22,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from captune.core.runs import Run, checkpoint_damage
+from captune.core.runs import COMPLETE, Run, checkpoint_damage
 from captune.data.scenes import write_flickr8k_folder
 from machine import machine
 
@@ -112,9 +113,22 @@ def difference(alone: Run, killed: Run) -> str:
             return checkpoint_damage(checkpoint.path)
         for file in sorted(path for path in checkpoint.path.rglob("*") if path.is_file()):
             name = file.relative_to(alone.path)
-            if file.read_bytes() != (killed.path / name).read_bytes():
+            if stated(file) != stated(killed.path / name):
                 return str(name)
     return ""
+
+
+def stated(file: Path) -> Any:
+    """What a checkpoint's file says: its bytes; of a configuration all but the number type of the weights, which is
+    written once they were loaded from a file; of the mark what it holds beside digests of the others.
+    """
+    if file.name == "config.json":
+        lines = file.read_text().splitlines()
+        return [line for line in lines if '"dtype"' not in line]
+    if file.name == COMPLETE:
+        mark = json.loads(file.read_bytes())
+        return {name: mark[name] for name in ("step", "epoch", "scores", "sums", "history")}
+    return file.read_bytes()
 
 
 def kill_trainings(commands: Commands, stage: str, kills: int, steps: int) -> None:
