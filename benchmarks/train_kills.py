@@ -127,7 +127,7 @@ def stated(file: Path) -> Any:
         return [line for line in lines if '"dtype"' not in line]
     if file.name == COMPLETE:
         mark = json.loads(file.read_bytes())
-        return {name: mark[name] for name in ("step", "epoch", "scores", "sums", "history")}
+        return {name: mark.get(name) for name in ("step", "epoch", "scores", "sums", "history")}
     return file.read_bytes()
 
 
