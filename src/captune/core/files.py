@@ -181,10 +181,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
-    except OSError as error:
-        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from None
-    except UnicodeDecodeError:
-        raise CaptuneError(f"{path}: not UTF-8 text.", "Mend or rebuild the file.") from None
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file."
