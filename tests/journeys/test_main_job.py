@@ -72,7 +72,9 @@ def test_one_bad_picture_costs_only_itself(captune: Typed, folder: Path) -> None
     bad = folder / "bad.jpg"
     bad.write_text("<html>404</html>")
     listed = "\n".join([_pictures(folder)[0], str(bad), _pictures(folder)[1], "missing.jpg"]) + "\n"
-    done = captune("caption", "-", "--model", "runs/a", "--format", "jsonl", folder=folder, code=3, stdin=listed)
+    # The list names pictures by their whole paths, outside of the working folder.
+    command = ("caption", "-", "--model", "runs/a", "--format", "jsonl", "--allow-outside")
+    done = captune(*command, folder=folder, code=3, stdin=listed)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["status"] for row in rows] == ["ok", "error", "ok", "error"]
     assert rows[0]["caption"] is not None

@@ -162,11 +162,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def both(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def both(path: Path, images: Path | None = None) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """What `prepare` and `score` read, by the image's file name, as captions of one line."""
     problems: list[Problem] = []
     prepared = {
-        Path(record.image).name: list(record.references) for record in read_source(path, None, None, problems)[1]
+        Path(record.image).name: list(record.references) for record in read_source(path, None, images, problems)[1]
     }
     found = read_results(str(path), "references")
     assert (problems, found.problems) == ([], [])
@@ -192,7 +192,7 @@ def test_parquet_shards_with_columns_of_their_own(folder: Path) -> None:
     pq.write_table(pa.table({"image": ["a.jpg"], "caption": ["A."]}), shards / "part-0.parquet")
     pq.write_table(pa.table({"file_name": ["b.jpg"], "text": [["B.", "Bb."]]}), shards / "part-1.parquet")
     pq.write_table(pa.table({"image": ["c.jpg"], "ground_truth": ["C."], "output": ["x"]}), shards / "part-2.parquet")
-    prepared, scored = both(shards)
+    prepared, scored = both(shards, folder)
     assert prepared == scored == {"a.jpg": ["A."], "b.jpg": ["B.", "Bb."], "c.jpg": ["C."]}
     assert read_results(str(shards / "part-2.parquet"), "captions").texts == {"c.jpg": ["x"]}
 
