@@ -179,7 +179,7 @@ def test_prepare_lists_what_is_odd_and_keeps_the_rest(
     with open(tmp_path / "captions.jsonl", "w", encoding="utf-8") as file:
         for path in paths:
             file.write(json.dumps({"image": str(path), "caption": f"a picture of {path.parent.name}"}) + "\n")
-    result = prepare(tmp_path / "captions.jsonl", tmp_path / "out", on_bad="skip")
+    result = prepare(tmp_path / "captions.jsonl", tmp_path / "out", on_bad="skip", allow_outside=True)
     good = {record.image for split in ("train", "val", "test") for record in read_split(tmp_path / "out", split)}
     assert good == {str(odd / name) for name, said in opened.items() if said[0] == "ok"}
     assert len(result.problems) == len(paths) - len(good)
