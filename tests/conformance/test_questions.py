@@ -171,7 +171,8 @@ def test_prepared_questions_are_read_back(data: Path, tmp_path: Path, kind: str)
             for r in records
         ]
         pq.write_table(pa.Table.from_pylist(rows), source)
-    captune.prepare(source, tmp_path / "again", duplicates=False)
+    # Its photos lie beside neither; of what captune wrote here itself that is known.
+    captune.prepare(source, tmp_path / "again", duplicates=False, allow_outside=kind == "jsonl")
     again = [r for split in ("train", "val", "test") for r in read_split(tmp_path / "again", split)]
     wanted = {(Path(r.image).read_bytes(), r.question, r.references) for r in records}
     found = {(Path(r.image).read_bytes(), r.question, r.references) for r in again}

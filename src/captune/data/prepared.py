@@ -200,7 +200,7 @@ def write_splits(
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
         images[name] = contents_digest(contents.get(record.id, "") for record in records)
         counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
-    mark_written(folder, [f"{name}{_SPLIT}" for name in splits])
+    mark_written(folder, [f"{name}{end}" for name in splits for end in (_SPLIT, ".csv")])
     write_json(
         folder / SPLITS,
         {

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import disk_error, read_json
+from captune.core.files import disk_error, read_json, write_json
 from captune.core.folders import another_running, missing_folders
 from captune.data.inside import MARK
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
 _STAGE = ".preparing-"
+# In the stage: what `out` held before, and which names are being exchanged.
+_OLD, _EXCHANGE = ".old", ".exchange"
 
 
 @contextmanager
@@ -41,7 +43,8 @@ def staged(out: Path) -> Iterator[Path]:
         with _signals_held_back():
             _exchange(stage, out, old)
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if not (stage / _EXCHANGE).exists():  # else the next start undoes what could not be undone now
+            shutil.rmtree(stage, ignore_errors=True)
         for folder in missing:
             with suppress(OSError):  # it holds something: then it stays
                 folder.rmdir()
@@ -65,8 +68,9 @@ def _old_names(out: Path) -> list[str]:
     for name in [name for name in there if name.startswith(_STAGE)]:
         if another_running(name.removeprefix(_STAGE)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
-        there.remove(name)
+        _undo(out / name, out)
         shutil.rmtree(out / name, ignore_errors=True)
+        there = sorted(entry.name for entry in out.iterdir())
     if is_prepared(out):
         summary = read_json(out / SPLITS)
         splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
@@ -85,22 +89,35 @@ def _old_names(out: Path) -> list[str]:
 
 def _exchange(stage: Path, out: Path, old: list[str]) -> None:
     new = sorted((entry.name for entry in stage.iterdir()), key=lambda name: name == SPLITS)
-    attic = stage / ".old"
-    attic.mkdir()
-    moves: list[tuple[Path, Path]] = [(out / name, attic / name) for name in old]
-    moves += [(stage / name, out / name) for name in new]
     blocked = [name for name in new if name not in old and (out / name).exists()]
     if blocked:
         raise UsageError(f"--out {out} holds a {blocked[0]} that captune did not write.", "Name a new folder.")
-    done: list[tuple[Path, Path]] = []
+    write_json(stage / _EXCHANGE, {"old": old, "new": new})
+    (stage / _OLD).mkdir()
     try:
-        for source, target in moves:
-            os.rename(source, target)
-            done.append((source, target))
+        for name in old:
+            os.rename(out / name, stage / _OLD / name)
+        for name in new:
+            os.rename(stage / name, out / name)
     except OSError as error:
-        for source, target in reversed(done):
-            os.rename(target, source)
+        _undo(stage, out)
         raise disk_error(error, out) from error
+    (stage / _EXCHANGE).unlink()
+
+
+def _undo(stage: Path, out: Path) -> None:
+    """Take back an exchange that did not come to its end, after a kill as well; after a kill in here too."""
+    if not (stage / _EXCHANGE).is_file():
+        return
+    names = read_json(stage / _EXCHANGE)
+    if any((stage / name).exists() for name in names["new"]):  # else all of the new is in its place
+        for name in names["new"]:
+            if not (stage / name).exists() and (name not in names["old"] or (stage / _OLD / name).exists()):
+                os.rename(out / name, stage / name)
+        for name in names["old"]:
+            if (stage / _OLD / name).exists():
+                os.rename(stage / _OLD / name, out / name)
+    (stage / _EXCHANGE).unlink()
 
 
 @contextmanager
