@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import ImageRecord
 from captune.data.gather import gather, safe_name
 from captune.data.inside import MARK
-from captune.data.prepared import SPLITS, read_prepared, read_split, write_splits
+from captune.data.prepared import read_prepared, read_split, write_splits
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 from captune.data.staging import staged
 
@@ -302,51 +301,6 @@ def test_a_failing_exchange_is_undone(source: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(CaptuneError, match="disk is full"):
         prepare(source, out, seed=9)
     assert contents(out) == before
-
-
-class Killed(BaseException):
-    """What nothing catches."""
-
-
-def test_an_exchange_that_is_killed_anywhere_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename, old = os.rename, {SPLITS: b"old", "train.csv": b"old", "val.csv": b"old"}
-
-    def fill(folder: Path, data: bytes, names: Iterable[str]) -> None:
-        for name in names:
-            (folder / name).write_bytes(data if name != SPLITS else b'{"splits": {"train": {}, "val": {}, "test": {}}}')
-
-    def killed_at(last: int) -> bool:
-        """An exchange, and the start after it, end before their renames number `last`; whether one of them did."""
-        out, count = tmp_path / f"out-{last}", iter(range(1000))
-        out.mkdir()
-        fill(out, b"old", old)
-        before = contents(out)
-
-        def counted(a: Path, b: Path) -> None:
-            if next(count) == last:
-                raise Killed
-            rename(a, b)
-
-        monkeypatch.setattr(os, "rename", counted)
-        done = False
-        try:
-            with staged(out) as stage:
-                fill(stage, b"new", [SPLITS, "test.csv", "train.csv"])
-                new = contents(stage)
-            done = True
-        except Killed:
-            next(out.glob(".preparing-*")).rename(out / ".preparing-999999999")
-        for kill in (0, 1, 2, 1000):  # the starts after it are killed as well, but for the last
-            count = iter(range(last - kill, 1000))
-            monkeypatch.setattr(os, "rename", counted)
-            with suppress(Killed, ZeroDivisionError), staged(out):
-                raise ZeroDivisionError
-            monkeypatch.undo()
-        assert not list(out.glob(".preparing-*"))
-        assert contents(out) == (new if done else before)
-        return not done
-
-    assert [killed_at(last) for last in range(7)] == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
