@@ -44,8 +44,11 @@ print("peak", next(int(l.split()[1]) for l in open("/proc/self/status") if l.sta
 """
 
 
-def build(folder: Path, seed: int = 0) -> int:
-    """A BLIP-2 in fp16, a quarter as deep and wide as the published ones; returns its number of values."""
+def build(folder: Path, texts: list[str], seed: int = 0) -> int:
+    """A BLIP-2 in fp16, a quarter as deep and wide as the published ones; returns its number of values.
+
+    The words of `texts` are tokens, as common words are in a published model: how long captions are decides the memory.
+    """
     import torch
     from transformers import Blip2Config, Blip2ForConditionalGeneration
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -54,7 +57,7 @@ def build(folder: Path, seed: int = 0) -> int:
     from captune.models.published import IMAGE
     from captune.models.vocabulary import learn_tokenizer
 
-    tokenizer = learn_tokenizer(["a red circle above a blue square", "two green triangles"], 500)
+    tokenizer = learn_tokenizer(texts * 2, 500)  # twice: what stands once is not joined to a token
     tokenizer.add_tokens([IMAGE], special_tokens=True)
     ids = tokenizer.get_vocab()
     part = {"hidden_size": 1024, "num_attention_heads": 16}
@@ -101,14 +104,19 @@ def main() -> None:
         folder = asked.keep or Path(scratch)
         model, data, run = folder / "model", folder / "data", folder / "run"
         make = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import large_models\n"
-        if not model.is_dir():
-            peak(f"{make}from pathlib import Path; large_models.build(Path(sys.argv[1]))\n", str(model))
         if not data.is_dir():
             from captune import prepare
             from captune.data.scenes import write_flickr8k_folder
 
             write_flickr8k_folder(folder / "scenes", train=8, dev=4, test=4, size=64)
             prepare(folder / "scenes", data, split="flickr8k", duplicates=False)
+        if not model.is_dir():
+            texts = [line.partition(",")[2] for line in (folder / "scenes/captions.txt").read_text().splitlines()[1:]]
+            peak(
+                f"{make}from pathlib import Path; large_models.build(Path(sys.argv[1]), sys.argv[2:])\n",
+                str(model),
+                *texts,
+            )
         photo = str(next((folder / "scenes").rglob("*.jpg")))
         print(f"the model's file: {used(model):.2f} GB")
         plain = peak(PLAIN, str(model), photo)

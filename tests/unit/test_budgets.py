@@ -182,7 +182,7 @@ def test_zips_of_pictures(tmp_path: Path) -> None:
     assert found["a.jpg"]() == b"jpg"
     with pytest.raises(UnreadableImage, match="too many for a picture"):
         found["b.jpg"]()
-    data = path.read_bytes().replace(b"jpg\x4b", b"jpg\x4b")
+    data = path.read_bytes()
     path.write_bytes(data[:30] + bytes(8) + data[38:])
     broken = archive.pictures_of(path)("a.jpg")
     assert isinstance(broken, EmbeddedImage)

@@ -160,7 +160,8 @@ def table_rows(
                 try:
                     several = rows_at_once(path, file, index, present, largest=largest)
                 except TooLarge as error:
-                    note(problems, f"{path.name}, rows {first + 1} to {number}", str(error))
+                    rows = f"row {number}" if number == first + 1 else f"rows {first + 1} to {number}"
+                    note(problems, f"{path.name}, {rows}", str(error))
                     continue
                 for batch in file.iter_batches(batch_size=several, row_groups=[index], columns=present):
                     for row in plain_rows(batch):
