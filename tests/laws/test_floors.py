@@ -87,6 +87,7 @@ def test_committed_text_speaks_of_the_project_alone() -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_without_torch_the_tests_that_import_it_are_skipped() -> None:
     program = """
 import pytest, sys

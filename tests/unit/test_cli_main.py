@@ -174,6 +174,7 @@ def test_no_colour_in_a_pipe_or_with_no_color(start: Start) -> None:
     assert "\x1b" not in process.communicate(timeout=20)[1]
 
 
+@pytest.mark.slow
 def test_completion_knows_verbs_and_options() -> None:
     def complete(words: str) -> str:
         count = len(words.split(" ")) - 1

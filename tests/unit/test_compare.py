@@ -66,6 +66,7 @@ def test_one_folder_stands_for_all_its_models_the_first_first(evaluated: Evaluat
     assert list(found.reports) == ["tuned", "base"]
 
 
+@pytest.mark.slow
 def test_what_is_written_can_be_compared_again(evaluated: Evaluated, tmp_path: Path) -> None:
     good, poor = evaluated("good", good=GOOD), evaluated("poor", poor=POOR)
     first = compare([good, poor], out=tmp_path / "out", resamples=100)

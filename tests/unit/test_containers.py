@@ -161,6 +161,7 @@ def answering(status: int) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_health_is_one_service_that_answers(capsys: pytest.CaptureFixture[str]) -> None:
     health = script("deploy/health.py")
     with answering(200) as well, answering(503) as ill:

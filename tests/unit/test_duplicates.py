@@ -35,6 +35,7 @@ def found(pairs: list[DuplicatePair]) -> set[tuple[str, str]]:
     return {(pair.a, pair.b) for pair in pairs}
 
 
+@pytest.mark.slow
 def test_copies_and_near_copies_across_splits(tmp_path: Path) -> None:
     for number in range(30):
         scene(number).save(tmp_path / f"s{number:02}.png")
@@ -102,6 +103,7 @@ def test_every_distance_up_to_two_bits_and_no_more(flips: tuple[int, ...], near:
     assert [(pair.b, pair.distance) for pair in pairs] == ([("499", len(flips))] if near else [])
 
 
+@pytest.mark.slow
 def test_a_crowd_in_one_bucket_is_searched() -> None:
     rng = np.random.default_rng(1)
     count = 3000

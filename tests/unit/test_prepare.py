@@ -303,6 +303,7 @@ def test_a_failing_exchange_is_undone(source: Path, tmp_path: Path, monkeypatch:
     assert contents(out) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_prepare_leaves_the_old_folder_and_can_be_repeated(source: Path, tmp_path: Path, number: int) -> None:
     out = tmp_path / "out"

@@ -259,6 +259,7 @@ def test_galleries_are_the_extremes(evaluated: Write) -> None:
     assert all(lead > 0 for lead in ahead)
 
 
+@pytest.mark.slow
 def test_many_pictures_have_few_thumbnails(evaluated: Write) -> None:
     folder = evaluated(("runs/mine",), count=20)
     few = json.loads(read(draw(folder, thumbnails=19)).data)["pictures"]
@@ -267,6 +268,7 @@ def test_many_pictures_have_few_thumbnails(evaluated: Write) -> None:
     assert none.all("img") == []
 
 
+@pytest.mark.slow
 def test_files_beside_the_page(evaluated: Write, tmp_path: Path) -> None:
     folder = evaluated()
     page = captune.report(folder, out=tmp_path / "site" / "mine.html", title="A title")

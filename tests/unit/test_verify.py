@@ -32,6 +32,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", code))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "words"),
     [

@@ -38,6 +38,7 @@ def encoded(format: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_images_are_decoded_in_processes_with_a_deadline() -> None:
     options = ServeOptions(workers=1, decode_timeout=0.3)
     started = [sys.executable, "-c", SLOW, '{"max_pixels": 1000000, "formats": ["PNG"], "imports": [], "square": null,'

@@ -28,6 +28,7 @@ def test_the_last_time_counts() -> None:
     assert ended == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocked", [True, False])
 def test_drain_ends_when_it_says(blocked: bool) -> None:
     ended: list[float] = []

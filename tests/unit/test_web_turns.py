@@ -52,6 +52,7 @@ async def used(models: Shelf, name: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rivals", [1, 16])
 def test_clients_of_one_model_do_not_keep_another_out(rivals: int) -> None:
     async def work() -> tuple[int, int]:
@@ -76,6 +77,7 @@ def test_clients_of_one_model_do_not_keep_another_out(rivals: int) -> None:
     assert first >= 3 * rivals
 
 
+@pytest.mark.slow
 def test_a_long_request_keeps_its_model_open_to_others_now_and_then() -> None:
     async def work() -> float:
         models = shelf("a", "b", timeout=0.4)
