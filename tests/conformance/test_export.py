@@ -163,6 +163,13 @@ def test_the_report_says_what_was_compared(case: Case) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted([*case.report.files, "export_report.json"])
 
 
+def test_graphs_hold_no_paths_of_the_machine_that_wrote_them(case: Case) -> None:
+    for file in (*Path(case.report.folder).glob("*.onnx"), *Path(case.report.folder).glob("*.xml")):
+        content = file.read_bytes()
+        assert b"site-packages" not in content
+        assert b".py" not in content
+
+
 def test_the_facts_are_the_models(case: Case) -> None:
     backbone, facts = case.backbone, case.facts
     assert (facts.start, facts.end, facts.pad) == (backbone.start, backbone.end, backbone.pad)

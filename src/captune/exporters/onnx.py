@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ DESCRIPTION = "ONNX files for onnxruntime: captions on any CPU without torch."
 OPSET = 20
 # Protocol buffers end at 2 GB: larger weights lie in a file beside the graph.
 LARGEST = 1_900_000_000
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 def check_installed() -> None:
@@ -87,8 +89,15 @@ def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
             "Update torch and onnxscript, or choose a model with another vision part.",
         ) from error
     assert program is not None, "the dynamo exporter returns a program"
+    _without_paths(program.model.graph)
     size = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
     program.save(str(path), external_data=size > largest)
+
+
+def _without_paths(graph: Any) -> None:
+    """Take the stack traces out: they hold the paths of this machine, and are most of a small file."""
+    for node in graph.all_nodes():
+        node.metadata_props.pop(STACK_TRACE, None)
 
 
 @contextmanager
