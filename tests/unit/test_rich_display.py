@@ -24,8 +24,9 @@ def explained(words: int = 3, size: tuple[int, int] = (90, 60), text: str = "wor
         0.5,
         tuple(Word(text, 0.5, 0.9) for _ in range(words)),
         maps,
-        Image.new("RGB", size),
+        size,
         (0, 0, *size),
+        picture=Image.new("RGB", size),
     )
 
 

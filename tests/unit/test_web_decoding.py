@@ -14,6 +14,7 @@ from PIL import Image
 from captune.core.serve_options import ServeOptions
 from captune.data.images import ImageError, open_image
 from captune.data.pixels import Square, to_pixels
+from captune.engine.decode_worker import answer
 from captune.web.decoding import Decoding
 from captune.web.problems import Problem
 
@@ -73,6 +74,18 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
             await left
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_decoder_tells_the_size_of_the_upright_image_where_it_is_wanted(fast: bool) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(
+        file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    )
+    settings = {"max_pixels": 10_000, "formats": ["JPEG"], "fingerprints": False}
+    for question, said in (({"size": True}, {"size": (48, 64)}), ({}, {})):
+        assert answer(question, file.getvalue(), Square(8, fast=fast), settings) == (said, bytes(3 * 8 * 8))
+    assert answer({"size": True}, encoded("PNG"), Square(8, fast=fast), settings)[0]["kind"] == "damaged"
 
 
 def test_a_server_without_decoders_says_so() -> None:

@@ -23,12 +23,13 @@ from captune.data.pictures import read_pixels
 
 if TYPE_CHECKING:
     from captune.core.options import GenerationOptions
-    from captune.data.explained import Explained
+    from captune.data.explained import CaptionMaps, Explained
     from captune.engine.inspecting import Inspection
     from captune.engine.translation import Translator
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
+_EXPLAINING = "Telling where a model looked"
 
 
 class Captioner:
@@ -124,22 +125,27 @@ class Captioner:
         The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
         for every word (BLIP-2). Of a translated caption the words are those that the model said.
         """
-        backbone = backbone_of(self.model, self.name, "Telling where a model looked")
+        backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.engine.explaining import explain
 
         values = resolve(CaptionConfig, flags=options, base=self.options).values
-        if isinstance(caption, str):
-            caption = Caption(caption, 0.0)
-        elif caption is not None and caption.original is not None:
-            caption = replace(caption, text=caption.original, original=None)
         return explain(
             backbone,
             image,
             values.generation,
-            caption=caption,
+            caption=Caption(caption, 0.0) if isinstance(caption, str) else _own(caption),
             max_pixels=values.caption.max_pixels,
             model=self.name,
         )
+
+    def explain_pixels(
+        self, seen: np.ndarray, size: tuple[int, int], caption: Caption, options: GenerationOptions
+    ) -> CaptionMaps:
+        """As `explain`, of what `read` made of an upright image of a size (width, height); opens no file."""
+        backbone = backbone_of(self.model, self.name, _EXPLAINING)
+        from captune.engine.explaining import explain_pixels
+
+        return explain_pixels(backbone, seen, size, options, caption=_own(caption), model=self.name)
 
     def inspect(self, image: Any, **options: Any) -> Inspection:
         """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
@@ -204,3 +210,10 @@ class Captioner:
                 self._translators[name] = load_translator(name, language, self.model.device)
         found = self._translators[name]
         return found if found.language == language else found.into(language)
+
+
+def _own(caption: Caption | None) -> Caption | None:
+    """A caption in the words that the model wrote, where it is translated."""
+    if caption is None or caption.original is None:
+        return caption
+    return replace(caption, text=caption.original, original=None)

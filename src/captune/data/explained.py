@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,11 +42,11 @@ class Word:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class CaptionMaps:
     """A caption with a heat map for each of its words.
 
     `maps` (words, rows, columns), float32, sum to 1 each. Their rows and columns divide `box` (left, top, right,
-    bottom), in pixels of `picture`, which is upright RGB: models that cut a square out see a part of it alone.
+    bottom), in pixels of the upright image of `size` (width, height): models that cut a square out see a part alone.
     """
 
     image: str
@@ -54,26 +54,20 @@ class Explained:
     confidence: float
     words: tuple[Word, ...]
     maps: np.ndarray
-    picture: Image.Image
+    size: tuple[int, int]
     box: Box
     model: str = ""
     about: str = ABOUT
 
-    def overlay(self, word: int | None = None) -> Image.Image:
-        """The picture once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
-        from captune.data.overlay import over_picture, sheet
-
-        return sheet(self) if word is None else over_picture(self, word)
-
     def to_json(self) -> dict[str, Any]:
-        """All but the pictures; maps are rounded to 6 digits."""
+        """All in plain values; maps are rounded to 6 digits."""
         return {
             "image": self.image,
             "caption": self.caption,
             "confidence": self.confidence,
             "model": self.model,
             "about": self.about,
-            "size": list(self.picture.size),
+            "size": list(self.size),
             "box": [round(side, 2) for side in self.box],
             "grid": list(self.maps.shape[1:]),
             "words": [
@@ -87,6 +81,19 @@ class Explained:
                 for word, map_ in zip(self.words, self.maps, strict=True)
             ],
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Explained(CaptionMaps):
+    """A caption with a heat map for each of its words, over `picture`: the upright image, RGB."""
+
+    picture: Image.Image = field(kw_only=True)
+
+    def overlay(self, word: int | None = None) -> Image.Image:
+        """The picture once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
+        from captune.data.overlay import over_picture, sheet
+
+        return sheet(self) if word is None else over_picture(self, word)
 
     def _repr_html_(self) -> str:
         """In a notebook: the sheet."""

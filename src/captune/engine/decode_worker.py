@@ -2,7 +2,7 @@
 
 Started by `captune.data.workers` as `command` says: for a job (`captune.engine.decoding_ahead`), or for a server. It is
 asked for the pixels of a `path`, or of the bytes that are attached, and attaches them to its answer; a question may
-bring a `square` of its own.
+bring a `square` of its own, and ask for the `size` of the upright image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from captune.data.answering import answer_questions
-from captune.data.images import ImageError
+from captune.data.images import ImageError, open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square
 from captune.data.verify_worker import fingerprints
@@ -67,18 +67,23 @@ def answer(
     question: dict[str, Any], attachment: bytes, square: Square | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """The pixels as bytes, with fingerprints of what the model sees if they are asked for; or kind and reason."""
+    source, found = question.get("path", attachment), {}
     try:
         square = square or square_of(question["square"])
-        pixels = read_pixels(question.get("path", attachment), square, settings["max_pixels"], settings["formats"])
+        if question.get("size"):
+            image = open_image(source, max_pixels=settings["max_pixels"], formats=settings["formats"])
+            found["size"] = image.size
+            source = source if square.fast else image
+        pixels = read_pixels(source, square, settings["max_pixels"], settings["formats"])
     except ImageError as error:
         return {"kind": error.kind, "reason": error.reason, "hint": error.hint}, b""
     except MemoryError:
         return {"kind": "memory", "reason": "needs more memory than there is"}, b""
     seen = pixels.tobytes()
     if not settings["fingerprints"]:
-        return {}, seen
+        return found, seen
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return {**fingerprints(picture), "digest": hashlib.blake2b(seen, digest_size=16).hexdigest()}, seen
+    return {**found, **fingerprints(picture), "digest": hashlib.blake2b(seen, digest_size=16).hexdigest()}, seen
 
 
 def main() -> None:

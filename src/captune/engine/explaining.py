@@ -13,7 +13,7 @@ from PIL import Image
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.explained import ABOUT, Explained, Word
+from captune.data.explained import CaptionMaps, Explained, Word
 from captune.data.images import MAX_PIXELS, open_image
 from captune.data.pixels import seen_box
 from captune.engine.captioning import caption_pixels
@@ -39,7 +39,24 @@ def explain(
     """
     settings = backbone.pixels
     picture = upright(source, max_pixels)
-    seen = read_pixels(source if settings.fast else picture, settings, max_pixels)[None]
+    seen = read_pixels(source if settings.fast else picture, settings, max_pixels)
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    found = explain_pixels(backbone, seen, picture.size, options, caption=caption, image=name, model=model)
+    return Explained(**vars(found), picture=picture)
+
+
+def explain_pixels(
+    backbone: Backbone,
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    options: GenerationOptions,
+    *,
+    caption: Caption | None = None,
+    image: str = "",
+    model: str = "",
+) -> CaptionMaps:
+    """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
+    settings, seen = backbone.pixels, pixels[None]
     if caption is None:
         caption = caption_pixels(backbone, seen, options)[0][0]
     with torch.inference_mode():
@@ -67,16 +84,15 @@ def explain(
             )
         )
         maps.append((mass / mass.sum()).cpu().numpy())
-    return Explained(
-        image=os.fspath(source) if isinstance(source, (str, os.PathLike)) else "",
+    return CaptionMaps(
+        image=image,
         caption=caption.text,
         confidence=caption.confidence if caption.tokens else _confidence([step.probability for step in steps]),
         words=tuple(words),
         maps=np.stack(maps).astype(np.float32) if maps else np.zeros((0, *looked.shape[1:]), np.float32),
-        picture=picture,
-        box=seen_box(picture.size, settings.size, settings.shorter),
+        size=size,
+        box=seen_box(size, settings.size, settings.shorter),
         model=model,
-        about=ABOUT,
     )
 
 

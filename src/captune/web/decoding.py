@@ -55,7 +55,16 @@ class Decoding:
 
         An image that nobody waits for any more is not begun.
         """
-        question = {"square": described(square)}
+        return (await self._decoded(contents, square))[0]
+
+    async def pixels_and_size(self, contents: bytes, square: Square) -> tuple[np.ndarray, tuple[int, int]]:
+        """As `pixels`, with the size (width, height) of the upright image."""
+        pixels, said = await self._decoded(contents, square, size=True)
+        width, height = said["size"]
+        return pixels, (width, height)
+
+    async def _decoded(self, contents: bytes, square: Square, **more: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        question = {"square": described(square), **more}
         try:
             answer = await asyncio.wrap_future(self._workers.submit(partial(_asked, question, contents)))
         except (CaptuneError, OSError) as error:
@@ -63,7 +72,8 @@ class Decoding:
         said = answer.said
         if "reason" in said:
             raise ImageError("the picture", said["reason"], said.get("hint", ""), kind=said["kind"])
-        return np.frombuffer(bytearray(answer.attachment), np.uint8).reshape(3, square.size, square.size)
+        pixels = np.frombuffer(bytearray(answer.attachment), np.uint8)
+        return pixels.reshape(3, square.size, square.size), said
 
     @property
     def stuck(self) -> bool:

@@ -53,10 +53,11 @@ class _Pairs:
 
 
 @dataclass(frozen=True)
-class _Riddle:
-    """A picture's file, and captions of it that are to be explained."""
+class _ToExplain:
+    """Pixels (3, size, size), the size (width, height) of their upright image, and captions to explain."""
 
-    picture: bytes
+    pixels: np.ndarray
+    size: tuple[int, int]
     captions: Sequence[Caption]
     options: GenerationOptions
 
@@ -125,13 +126,13 @@ class Hosted:
         return await self.batcher.submit(key, _Wish(pixels, options.prompt))
 
     async def explain(
-        self, picture: bytes, captions: Sequence[Caption], options: GenerationOptions
+        self, pixels: np.ndarray, size: tuple[int, int], captions: Sequence[Caption], options: GenerationOptions
     ) -> list[dict[str, Any]]:
-        """Where the model looked for each word of captions of a picture that it has read.
+        """Where the model looked for each word of captions of pixels, whose upright image has a size (width, height).
 
         Raises `CaptuneError` for a model that cannot say.
         """
-        return await self.batcher.submit(object(), _Riddle(picture, captions, options))
+        return await self.batcher.submit(object(), _ToExplain(pixels, size, captions, options))
 
     async def match(self, pixels: np.ndarray, texts: Sequence[str]) -> list[Match]:
         """How well each text fits a picture."""
@@ -176,7 +177,7 @@ class Hosted:
         if isinstance(items[0], _Speech):
             self._speak(items[0])
             return [None]
-        if isinstance(items[0], _Riddle):
+        if isinstance(items[0], _ToExplain):
             return [self._explain(items[0])]
         seen = np.stack([item.pixels for item in items])
         if isinstance(items[0], _Pairs):
@@ -210,9 +211,9 @@ class Hosted:
             for repeated in [before if options.prompt_in_caption else 0]
         ]
 
-    def _explain(self, riddle: _Riddle) -> list[dict[str, Any]]:
-        options = as_given(riddle.options)
-        return [self.captioner.explain(riddle.picture, caption, **options).to_json() for caption in riddle.captions]
+    def _explain(self, wanted: _ToExplain) -> list[dict[str, Any]]:
+        explain = self.captioner.explain_pixels
+        return [explain(wanted.pixels, wanted.size, one, wanted.options).to_json() for one in wanted.captions]
 
     def _speak(self, speech: _Speech) -> None:
         options = speech.options

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -255,6 +256,7 @@ class _Server(uvicorn.Server):
     async def _drained(self) -> None:
         admission = self._service.admission
         admission.draining = True
+        begun = time.monotonic()
         tell("stopping", pictures=admission.taken)
         try:
             async with asyncio.timeout(self._seconds):
@@ -262,7 +264,8 @@ class _Server(uvicorn.Server):
         except TimeoutError:
             self.whole = False
         else:
-            self._ending.within(_END_SECONDS, self._cut_off)
+            left = begun + self._seconds - time.monotonic()
+            self._ending.within(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._cut_off)
         self.should_exit = True
 
 

@@ -93,8 +93,16 @@ class Service:
 
     async def pixels(self, picture: str | bytes, hosted: Hosted) -> np.ndarray:
         """What a model sees of a picture; raises `Problem` and `ImageError`."""
+        return (await self.pixels_and_size(picture, hosted, size=False))[0]
+
+    async def pixels_and_size(
+        self, picture: str | bytes, hosted: Hosted, *, size: bool
+    ) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """As `pixels`, with the `size` (width, height) of the upright image where it is wanted."""
         contents = await self.contents(picture)
-        return await self.decoding.pixels(contents, hosted.square)
+        if size:
+            return await self.decoding.pixels_and_size(contents, hosted.square)
+        return await self.decoding.pixels(contents, hosted.square), None
 
     def search(
         self, hosted: Hosted, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 
 from captune.cli.flags import Chosen, Models, Quiet, verb
@@ -27,6 +28,9 @@ def serve(
         **chosen.sources,
         **chosen.flags,
     )
+    # All is closed. With torch loaded, the interpreter's own end takes seconds, which --drain does not allow for.
+    logging.shutdown()
+    os._exit(0)
 
 
 app = verb(serve, ServeConfig, sources=("config", "sets"))

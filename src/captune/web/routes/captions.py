@@ -47,12 +47,12 @@ async def caption(request: Request) -> CaptionAnswer:
     asked = await read_body(request, CaptionRequest)
     served, hosted = await service.model(asked.model, "caption", visit)
     options = service.search(hosted, asked.given())
-    picture = await service.contents(asked.image)
     language = service.language(asked.language)
-    found = await hosted.caption(await service.pixels(picture, hosted), options, language)
+    pixels, size = await service.pixels_and_size(asked.image, hosted, size=asked.explain)
+    found = await hosted.caption(pixels, options, language)
     captions = said(found.captions)
-    if asked.explain:
-        told = await hosted.explain(picture, found.captions, options)
+    if size is not None:
+        told = await hosted.explain(pixels, size, found.captions, options)
         captions = [
             one.model_copy(update={"explained": Explanation.model_validate(maps)})
             for one, maps in zip(captions, told, strict=True)
