@@ -18,9 +18,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 import torch
 
@@ -46,7 +48,7 @@ def main() -> None:
     asked = bench.begin()
     seconds = min(asked.seconds, 5.0) if asked.quick else asked.seconds
     with tempfile.TemporaryDirectory() as kept:
-        folders = {size: _save(Path(kept), size) for size in dict.fromkeys(("tiny", *asked.sizes))}
+        folders = {size: save(Path(kept), size) for size in dict.fromkeys(("tiny", *asked.sizes))}
         _loads(folders["tiny"], asked.clients, seconds, min(asked.threads))
         for threads in asked.threads:
             for size in asked.sizes:
@@ -55,7 +57,7 @@ def main() -> None:
     bench.end()
 
 
-def _save(kept: Path, size: str) -> str:
+def save(kept: Path, size: str) -> str:
     """A model on disk whose captions depend on the picture."""
     from captune.models.blip import Blip
 
@@ -70,29 +72,36 @@ def _save(kept: Path, size: str) -> str:
 
 
 @contextmanager
-def _served(*command: str, threads: int) -> Iterator[tuple[int, int]]:
-    """A server as a process of its own: its process id and its port."""
-    with _free() as port:
+def served(
+    *command: str,
+    threads: int,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    log: int | IO[bytes] = subprocess.DEVNULL,
+    before: Callable[[], None] | None = None,
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server as a process of its own, and its port; `before` is called in it, `log` gets its stderr."""
+    with free() as port:
         process = subprocess.Popen(
             [sys.executable, *(part.format(port=port) for part in command)],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **environment},
+            stderr=log,
+            preexec_fn=before,
         )
         try:
             for _ in range(600):
                 try:
-                    _get(port, "/health/ready")
+                    get(port, "/health/ready")
                     break
                 except OSError:
                     time.sleep(0.1)
-            yield process.pid, port
+            yield process, port
         finally:
             process.terminate()
             process.wait(30)
 
 
 @contextmanager
-def _free() -> Iterator[int]:
+def free() -> Iterator[int]:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -100,7 +109,7 @@ def _free() -> Iterator[int]:
     yield port
 
 
-def _get(port: int, path: str) -> str:
+def get(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         return answer.read().decode()
 
@@ -119,7 +128,8 @@ def _loads(folder: str, clients: int, seconds: float, threads: int) -> None:
     right = [[caption.text for caption in alone.captions(photo, **OPTIONS)] for photo in photos]
     asked = [asking(photo, OPTIONS) for photo in photos]
     print(f"{len({tuple(said) for said in right})} different captions of {len(photos)} pictures; {threads} threads")
-    with _served(*_captune(folder, "--max-batch", "16"), threads=threads) as (process, port):
+    with served(*_captune(folder, "--max-batch", "16"), threads=threads) as (server, port):
+        process = server.pid
         asyncio.run(
             load(port, clients, min(5.0, seconds), asked, right, rough=True)
         )  # everything once, before counting
@@ -130,7 +140,7 @@ def _loads(folder: str, clients: int, seconds: float, threads: int) -> None:
             _show(f"{clients} clients, {name}, {seconds:g} s", seen, seconds)
             after = _held(process)
             print(f"  server: {before[0]:.0f} MB, {before[1]} open files before; {after[0]:.0f} MB, {after[1]} after")
-        _batches(_get(port, "/metrics"))
+        _batches(get(port, "/metrics"))
 
 
 def _show(name: str, seen: Seen, seconds: float) -> None:
@@ -168,7 +178,7 @@ def _both(folder: str, threads: int, repeats: int, seconds: float) -> Paired:
     sides: tuple[list[float], list[float]] = ([], [])
     naive = (__file__, "--naive", folder, "{port}")
     for side, command in zip(sides, (naive, _captune(folder, "--max-batch", "16")), strict=True):
-        with _served(*command, threads=threads) as (_, port):
+        with served(*command, threads=threads) as (_, port):
             asyncio.run(load(port, 32, 2.0, asked, None, rough=False))
             for _ in range(repeats):
                 seen = asyncio.run(load(port, 32, seconds, asked, None, rough=False))

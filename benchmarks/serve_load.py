@@ -9,8 +9,9 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -27,9 +28,15 @@ def pictures(count: int, side: int) -> list[bytes]:
     return found
 
 
-def request(body: bytes) -> bytes:
-    """A whole request for /v1/caption."""
-    head = "POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+def request(
+    body: bytes,
+    path: str = "/v1/caption",
+    content: str = "application/json",
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """A whole request, with `more` headers."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in more.items())
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -51,16 +58,17 @@ class Seen:
 
 
 class Line:
-    """One connection that is kept open."""
+    """One connection that is kept open, from an address of this machine where one is given."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, address: str | None = None) -> None:
+        self.port, self.address = port, address
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def send(self, data: bytes) -> None:
         if self.writer is None or self.writer.is_closing():
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+            local = (self.address, 0) if self.address else None
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=local)
         self.writer.write(data)
         await self.writer.drain()
 
@@ -68,15 +76,36 @@ class Line:
         assert self.reader is not None
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("transfer-encoding") == "chunked":
+            body = b"".join([chunk async for chunk in self._chunks(self.reader)])
+        else:
+            body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         if headers.get("connection") == "close":
             self.close()
         return int(head[0].split()[1]), headers, body
+
+    async def exchange(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        """An answer; a connection that was closed while nothing was asked is opened once more, as clients do."""
+        again = self.writer is not None
+        try:
+            await self.send(data)
+            return await self.answer()
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            self.close()
+            if not again or getattr(error, "partial", b""):
+                raise
+        await self.send(data)
+        return await self.answer()
 
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
         self.writer = None
+
+    async def _chunks(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        while size := int(await reader.readline(), 16):
+            yield (await reader.readexactly(size + 2))[:-2]
+        await reader.readline()
 
 
 async def load(

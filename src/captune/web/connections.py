@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,12 +34,29 @@ class Clocks:
     sweep: float = 1.0
 
 
+def _open_files() -> int:
+    """Descriptors of this process; 0 where the system does not list them."""
+    try:
+        return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
+    except OSError:
+        return 0
+
+
 @dataclass(frozen=True)
 class Descriptors:
-    """Open files that the process may have, and how many of them are left to health and to its own work."""
+    """Open files that the process may have, and how many of them are left to health and to its own work.
+
+    `used` counts those that are open.
+    """
 
     most: int
     reserve: int
+    used: Callable[[], int] = _open_files
+
+    @property
+    def not_reserved(self) -> int:
+        """So many are given to connections, and to what is open beside them."""
+        return self.most - self.reserve
 
     @classmethod
     def of_process(cls) -> Descriptors | None:
@@ -70,6 +89,8 @@ class Connections:
         self._descriptors = descriptors or Descriptors.of_process()
         # By client, the oldest first.
         self._open: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
+        # Of connections, and of everything else that the process has open.
+        self._count = self._others = 0
         self._sweep: asyncio.TimerHandle | None = None
 
     def enter(self, connection: Connection, descriptor: int) -> int | None:
@@ -77,14 +98,16 @@ class Connections:
         client = neighbourhood(connection.address)
         own = self._open[client]
         own[connection] = None
+        self._count += 1
         if self._sweep is None:
+            self._count_others()
             self._sweep = connection.loop.call_later(self.clocks.sweep, self._swept, connection.loop)
         if len(own) > self._each and not self._clients.is_proxy(connection.address) and not _give_way(own, connection):
             return 429
-        if self._descriptors is None or descriptor < self._descriptors.most - self._descriptors.reserve:
+        # A new connection gets the lowest free number: the number alone does not tell how many there are.
+        if self._descriptors is None or max(descriptor, self._count + self._others) < self._descriptors.not_reserved:
             return None
-        crowds = sorted(self._open.values(), key=len, reverse=True)
-        if any(_give_way(crowd, connection) for crowd in crowds):
+        if self._make_room(connection):
             return None
         if descriptor >= self._descriptors.most - self._descriptors.reserve // 2:
             connection.transport.abort()
@@ -93,7 +116,9 @@ class Connections:
     def leave(self, connection: Connection) -> None:
         """Forget a connection."""
         client = neighbourhood(connection.address)
-        self._open[client].pop(connection, None)
+        if connection in self._open[client]:
+            del self._open[client][connection]
+            self._count -= 1
         if not self._open[client]:
             del self._open[client]
 
@@ -103,11 +128,25 @@ class Connections:
         for crowd in list(self._open.values()):
             for connection in list(crowd):
                 connection.check(now)
+        if self._descriptors is not None and 2 * (self._count + self._others) > self._descriptors.most:
+            self._count_others()
+            for _ in range(self._count + self._others - self._descriptors.not_reserved):
+                if not self._make_room():
+                    break
         if self._open:
             self._sweep = loop.call_later(self.clocks.sweep, self._swept, loop)
 
+    def _count_others(self) -> None:
+        if self._descriptors is not None:
+            self._others = max(0, self._descriptors.used() - self._count)
 
-def _give_way(crowd: dict[Connection, None], newcomer: Connection) -> bool:
+    def _make_room(self, newcomer: Connection | None = None) -> bool:
+        """Close a connection that waits for a request, of the client that has most; False where none waits."""
+        crowds = sorted(self._open.values(), key=len, reverse=True)
+        return any(_give_way(crowd, newcomer) for crowd in crowds)
+
+
+def _give_way(crowd: dict[Connection, None], newcomer: Connection | None) -> bool:
     """Whether one of a client's connections waited for a request; it is closed."""
     for connection in crowd:
         if connection is not newcomer and connection.waits and not connection.left:

@@ -137,8 +137,7 @@ def serve(
 
     def end(code: int) -> None:
         if code:  # in a thread: whoever reads stderr may stall
-            words = "Requests were cut off: they took longer than --drain allows."
-            said = threading.Thread(target=progress.warn, args=[words], daemon=True)
+            said = threading.Thread(target=_tell_of_the_end, daemon=True)
             said.start()
             said.join(_GRACE_SECONDS / 2)
         os._exit(code)
@@ -147,12 +146,16 @@ def serve(
     try:
         if not asyncio.run(_run(served, resolved, keys, listener, greet, ending)):
             # A batch cannot be stopped in its middle, and its thread would keep the process.
-            logging.shutdown()
             end(EXIT_TERMINATED)
         wait_for_threads()
     finally:
         ending.cancel()
         listener.close()
+
+
+def _tell_of_the_end() -> None:
+    tell("requests cut off", level=logging.WARNING, hint="They took longer than --drain allows.")
+    logging.shutdown()
 
 
 async def _run(

@@ -1,0 +1,467 @@
+"""Attacks on a running `captune serve`, each at a rate of its own, from addresses that are not the honest clients'.
+
+    python benchmarks/soak_attacks.py --port 8000 --key KEY [--seconds 60] [--only slow-jpeg,bomb] [--list]
+
+`soak.py` starts it beside honest clients. It is one process with one event loop; bodies are made before the first
+attack. Attacks come a bounded number of times a minute and wait for one another of their kind, so that the work they
+cause is the server's, not the attacker's: what is measured is whether the server lets one body, image or connection
+stand for all of its time, not whether two cores can serve a crowd without limit. Prints JSON: for each attack how
+often each answer came, and the longest time in seconds that `/health/live` took meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import gzip
+import io
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from serve_load import BOMB, GARBAGE, pictures, request
+
+PATIENCE = 90.0
+# Addresses of loopback that are nobody's proxy: as strangers have them.
+STRANGERS = tuple(f"127.0.0.{number}" for number in range(11, 19))
+URLS = (
+    *("http://127.0.0.1:{port}/metrics", "http://2130706433:{port}/", "http://0x7f.1:{port}/", "http://[::1]:{port}/"),
+    *("http://[::ffff:127.0.0.1]:{port}/", "http://0:{port}/", "http://169.254.169.254/latest/meta-data/"),
+    *("http://127.1:{port}/", "http://0177.0.0.1:{port}/", "http://localhost:{port}/", "http://10.0.0.1/a.png"),
+    *("HTTP://127.0.0.1:{port}\\@example.com/", "http://user:pass@127.0.0.1:{port}/", "http://127.0.0.1:{port}/%0d%0a"),
+    *("http://[fe80::1%25lo]/", "http://①②⑦.⓪.⓪.①:{port}/", "http:///etc/passwd", "http://127.0.0.1:99999/"),
+)
+VALUES: tuple[dict[str, Any], ...] = (
+    *({"sample": True, "temperature": value} for value in (1e-38, 1e308, 0, -1, "hot", 1e-300)),
+    *({"sample": True, "sample_seed": value} for value in (2**64, 2**63, -1, 1.5, 10**400)),
+    *({"num_beams": value} for value in (0, -3, 2**31, 10**30, "3; drop")),
+    *({"max_new_tokens": value} for value in (0, 10**9, 4096)),
+    *({"sample": True, "top_p": value} for value in (0, 1e-45, 5)),
+    *({"num_captions": 64, "num_beams": 64, "max_new_tokens": 512}, {"repetition_penalty": 1e-40}),
+    *({"prompt": "a" * 3_999}, {"prompt": "\x00\ud83d"}, {"model": "../../etc/passwd"}, {"language": "xx"}),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The server, and a key that it knows."""
+
+    port: int
+    key: str
+
+    @property
+    def known(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+# Does one attack and returns a word for what came of it.
+Attack = Callable[[Target, random.Random], Awaitable[str]]
+
+
+class Line:
+    """A connection from one of the strangers' addresses."""
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self._port, self._source = port, chance.choice(STRANGERS)
+
+    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, self._writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(self._source, 0), limit=1 << 20
+        )
+        return reader, self._writer
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+
+
+async def sent(target: Target, chance: random.Random, data: bytes) -> str:
+    """The status that some bytes are answered with; `closed` where there is none."""
+    async with Line(target.port, chance) as (reader, writer):
+        writer.write(data)
+        try:
+            return (await reader.readline()).decode("latin-1").split(" ")[1]
+        except IndexError:
+            return "closed"
+
+
+def once(*requests: Callable[[Target], bytes]) -> Attack:
+    """An attack that sends one of these requests, in turn."""
+    turn = iter(range(10**9))
+
+    async def attack(target: Target, chance: random.Random) -> str:
+        return await sent(target, chance, requests[next(turn) % len(requests)](target))
+
+    return attack
+
+
+def keyed(body: bytes, path: str = "/v1/caption", content: str = "application/json", **more: str) -> Any:
+    return lambda target: request(body, path, content, {**target.known, **more})
+
+
+def image(contents: bytes, **options: Any) -> Any:
+    return keyed(captioned(contents, **options))
+
+
+def captioned(contents: bytes, **options: Any) -> bytes:
+    return json.dumps({"image": base64.b64encode(contents).decode(), **options}).encode()
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+def form(parts: Sequence[bytes]) -> bytes:
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+
+
+def bodies() -> Iterator[tuple[str, float, Attack]]:
+    """Large bodies: of wrong values, of text, of many parts, deep, packed, cut off."""
+    zeros = {size: b'{"images":[' + b"0," * (size // 2) + b"0]}" for size in (2_000_000, 18_800_000)}
+    yield "wrong values", 6, once(*(keyed(body, "/v1/captions:batch") for body in zeros.values()))
+    picture = base64.b64encode(pictures(1, 32)[0]).decode()
+    chat = [
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": text},
+                        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+                    ],
+                }
+            ]
+        }
+        for text in ("word " * 3_800_000, "💥" * 4_000_000, "\n" * 9_000_000)
+    ]
+    yield "long prompts", 6, once(*(keyed(json.dumps(each).encode(), "/v1/chat/completions") for each in chat))
+    field = b'Content-Disposition: form-data; name="%b"\r\n\r\n%b'
+    forms = (
+        form([field % (b"n%d" % number, b"1") for number in range(100_000)]),
+        form([field % (b"prompt", b"a" * 15_000_000)]),
+        form([b"X: " + b"y" * 100_000 + b"\r\n\r\n"]),
+        form([field % (b"num_beams", b"1")] * 900),
+        form([b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + b"\x89PNG" * 3_000_000])[:-9],
+    )
+    kind = "multipart/form-data; boundary=x"
+    yield "forms", 12, once(*(keyed(each, "/v1/caption", kind) for each in forms))
+    deep = (
+        b'{"image":' + b"[" * 1_000_000,
+        b'{"image":' + b'{"a":' * 500_000 + b"1" + b"}" * 500_001,
+        b"{" + b",".join(b'"k%d":1' % number for number in range(200_000)) + b"}",
+        b'{"image":"' + b"\\u0041" * 2_000_000 + b'"}',
+        b'{"image":"' + b"\\" * 5_000_001 + b'"}',
+        b'{"images":["' + b'","'.join([b"AAAA"] * 1001) + b'"]}',
+    )
+    yield "odd JSON", 20, once(*map(keyed, deep))
+    packed = gzip.compress(bytes(10_000_000))
+    yield (
+        "packed or of wrong types",
+        20,
+        once(
+            keyed(packed, **{"Content-Encoding": "gzip"}),
+            keyed(b"<a/>", content="application/xml"),
+            keyed(b"{}", content="multipart/form-data"),
+            keyed(b"\xff\xfe", content="application/json; charset=utf-16"),
+        ),
+    )
+    yield "garbage", 30, once(*(lambda target, whole=whole: with_key(whole, target) for whole in GARBAGE))
+
+
+def with_key(whole: bytes, target: Target) -> bytes:
+    """A request of `serve_load` with a key."""
+    line, rest = whole.split(b"\r\n", 1)
+    return line + f"\r\nAuthorization: Bearer {target.key}\r\n".encode() + rest
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
+
+
+def scans(side: int, count: int) -> bytes:
+    """A progressive JPEG with its last scan again and again: a decoder goes over the whole image for each."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 200)).save(file, "JPEG", progressive=True, quality=30)
+    data = file.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - data.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def slow_jpeg() -> bytes:
+    """As many pixels and scans as the server's defaults allow: seconds of decoding."""
+    return scans(6300, 99)
+
+
+def saved(kind: str, side: int, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (side, side)).save(file, kind)
+    return file.getvalue()
+
+
+def fits() -> bytes:
+    """A packed FITS that says it has 9,000 × 9,000 pixels, and has."""
+    cards = ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 9000", "NAXIS2  = 9000", "END")
+    return gzip.compress("".join(card.ljust(80) for card in cards).ljust(2880).encode() + bytes(81_000_000))
+
+
+def images() -> Iterator[tuple[str, float, Attack]]:
+    """Files that take long, or much, to decode."""
+    yield "slow JPEG", 4, once(image(slow_jpeg()))
+    yield "JPEG of 14,000 scans", 12, once(image(scans(640, 14_000)))
+    yield "bombs", 20, once(lambda target: with_key(BOMB, target), image(fits()), image(saved("TIFF", 8000, "1")))
+    allowed = [saved("PNG", 6000, "L"), saved("WEBP", 4000), saved("GIF", 6000, "P"), saved("AVIF", 3000)]
+    yield "large images", 6, once(*map(image, allowed))
+    files = [pictures(1, 64)[0], *(saved(kind, 64) for kind in ("JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"))]
+    cut = [file[: len(file) * share // 8] for file in files for share in (1, 4, 7)]
+    flipped = [file[:40] + bytes(byte ^ 0x55 for byte in file[40:48]) + file[48:] for file in files]
+    yield "cut and damaged images", 60, once(*map(image, [*cut, *flipped]))
+    many = json.dumps({"images": [base64.b64encode(file).decode() for file in [*cut, *flipped][:16]]}).encode()
+    yield "batches of damaged images", 6, once(keyed(many, "/v1/captions:batch"))
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def dripping(head: Callable[[Target], bytes], drop: bytes, pause: float) -> Attack:
+    """A head, or a part of it, then a few bytes now and then until the server closes."""
+
+    async def attack(target: Target, chance: random.Random) -> str:
+        async with Line(target.port, chance) as (reader, writer):
+            started = time.monotonic()
+            writer.write(head(target))
+            answer = asyncio.ensure_future(reader.readline())
+            while not answer.done():
+                writer.write(drop)
+                await asyncio.wait([answer], timeout=pause)
+            status = answer.result().decode("latin-1").split(" ")[1:2]
+            return f"{'-'.join(status) or 'closed'} within {10 * (1 + int((time.monotonic() - started) / 10))} s"
+
+    return attack
+
+
+def crowd(count: int, seconds: float, first: bytes) -> Attack:
+    """So many connections at once that say hardly anything."""
+
+    async def one(target: Target, chance: random.Random) -> str:
+        async with Line(target.port, chance) as (reader, writer):
+            writer.write(first)
+            try:
+                async with asyncio.timeout(seconds):
+                    return (await reader.readline()).decode("latin-1").split(" ")[1]
+            except IndexError:
+                return "closed"
+            except TimeoutError:
+                return "open"
+
+    async def attack(target: Target, chance: random.Random) -> str:
+        found = await asyncio.gather(*(one(target, chance) for _ in range(count)), return_exceptions=True)
+        words = Counter(each if isinstance(each, str) else type(each).__name__ for each in found)
+        return " ".join(f"most {word}" for word, _ in words.most_common(1))
+
+    return attack
+
+
+def stalled(what: Callable[[Target], bytes], times: int) -> Attack:
+    """Many requests on one connection whose answers are not read."""
+
+    async def attack(target: Target, chance: random.Random) -> str:
+        async with Line(target.port, chance) as (reader, writer):
+            reader._limit = 1024  # type: ignore[attr-defined]  # asyncio stops reading at twice that
+            try:
+                async with asyncio.timeout(60):
+                    for _ in range(times):
+                        writer.write(what(target))
+                        await writer.drain()
+                    while not reader.at_eof():
+                        await asyncio.sleep(1)
+                        if writer.transport.is_closing():
+                            break
+            except TimeoutError:
+                return "open after 60 s"
+            return "closed"
+
+    return attack
+
+
+def leaving(target_body: Callable[[Target], bytes], share: float) -> Attack:
+    """A part of a request, or the whole of it, and gone."""
+
+    async def attack(target: Target, chance: random.Random) -> str:
+        data = target_body(target)
+        async with Line(target.port, chance) as (_, writer):
+            writer.write(data[: int(share * len(data))])
+            await asyncio.sleep(chance.random() * 0.2)
+        return "left"
+
+    return attack
+
+
+def stream(contents: bytes) -> bytes:
+    url = f"data:image/png;base64,{base64.b64encode(contents).decode()}"
+    message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    return json.dumps({"stream": True, "max_tokens": 512, "messages": [message]}).encode()
+
+
+def connections() -> Iterator[tuple[str, float, Attack]]:
+    """Heads and bodies that dawdle, readers that stall, crowds, clients that leave."""
+    half = b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\n"
+    yield "heads that dawdle", 60, dripping(lambda target: half, b"X-A: b\r\n", 1.0)
+    slow = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\nContent-Type: application/json\r\n"
+
+    def head(path: str, target: Target | None) -> bytes:
+        key = f"Authorization: Bearer {target.key}\r\n" if target else ""
+        return (slow.format(path) + key + "\r\n").encode()
+
+    yield "bodies that dawdle, with a key", 60, dripping(lambda target: head("/v1/caption", target), b" ", 0.5)
+    yield "bodies that dawdle, without", 60, dripping(lambda target: head("/v1/caption", None), b" ", 0.5)
+    yield "bodies to /health/live", 30, dripping(lambda target: head("/health/live", None), b" ", 0.5)
+    yield "20 MB without a key", 12, once(lambda target: head("/v1/caption", None) + bytes(20_000_000))
+    yield "crowds of connections", 2, crowd(300, 15, b"")
+    yield "crowds of half heads", 1, crowd(300, 15, half)
+    page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n"
+    yield "readers that stall", 20, stalled(lambda target: page % target.key.encode(), 200)
+    photo = pictures(1, 64)[0]
+    streaming = keyed(stream(photo), "/v1/chat/completions")
+    yield "stalled streams", 20, stalled(streaming, 20)
+    plain = image(photo)
+    for name, share in (("leaving in the middle", 0.5), ("leaving before the answer", 1.0)):
+        yield name, 60, leaving(plain, share)
+    yield "leaving streams", 30, leaving(streaming, 1.0)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+def requests() -> Iterator[tuple[str, float, Attack]]:
+    """Keys, addresses, options and requests that are wrong."""
+    photo = pictures(1, 48)[0]
+    body = captioned(photo)
+    yield "no key", 120, once(lambda target: request(body))
+    guesses = iter(range(10**9))
+    yield "wrong keys", 600, once(lambda target: request(body, more={"Authorization": f"Bearer {next(guesses)}"}))
+    yield "options out of range", 60, once(*(image(photo, **each) for each in VALUES))
+    odd = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"null", b"[]", b'"1"')
+    numbers = [body[:-1] + b',"sample":true,"temperature":' + each + b"}" for each in odd]
+    yield "numbers that are none", 30, once(*map(keyed, numbers))
+    yield (
+        "addresses within",
+        60,
+        once(
+            *(
+                lambda target, url=url: request(
+                    json.dumps({"image": url.format(port=target.port)}).encode(), more=target.known
+                )
+                for url in URLS
+            )
+        ),
+    )
+    raw = (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        b"POST /v1/ask HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /",
+        b"POST /v1/caption HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/caption HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nabcde",
+        b"POST /v1/caption HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 20_000,
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % number for number in range(5_000)) + b"\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"DELETE /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: \x1b[31m\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(64),
+    )
+    yield "bytes that are no request", 60, once(*(lambda target, data=data: data for data in raw))
+
+
+def attacks() -> dict[str, tuple[float, Attack]]:
+    """By name: how often a minute, and what is done."""
+    found = {}
+    for kind in (bodies, images, connections, requests):
+        found.update({name: (rate, attack) for name, rate, attack in kind()})
+    return found
+
+
+# -- all at once -------------------------------------------------------------------------------------------------------
+
+# Of those that take their time so many are under way at most, of others one at a time.
+_AT_ONCE = {"dawdle": 40, "stall": 20, "slow JPEG": 2, "bodies to": 20}
+
+
+async def repeat(name: str, rate: float, attack: Attack, target: Target, end: float, seen: Counter[str]) -> None:
+    """An attack `rate` times a minute, none of which starts while too many of its kind are under way."""
+    chance = random.Random(name)
+    most = next((number for part, number in _AT_ONCE.items() if part in name), 1)
+    places = asyncio.Semaphore(most)
+    running: set[asyncio.Task[None]] = set()
+
+    async def one() -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                seen[await attack(target, chance)] += 1
+        except TimeoutError:
+            seen[f"nothing within {PATIENCE:g} s"] += 1
+        except (OSError, asyncio.IncompleteReadError, ValueError) as error:  # closed while it was being written to
+            seen[type(error).__name__] += 1
+        finally:
+            places.release()
+
+    await asyncio.sleep(chance.random() * min(10.0, 60 / rate))
+    due = time.monotonic()
+    while time.monotonic() < end:
+        await places.acquire()
+        task = asyncio.create_task(one())
+        running.add(task)
+        task.add_done_callback(running.discard)
+        due = max(due + 60 / rate, time.monotonic())
+        await asyncio.sleep(min(due, end) - time.monotonic())
+    for task in list(running):
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def longest_silence(target: Target, end: float) -> float:
+    """The longest time that /health/live took, tried twice a second."""
+    longest = 0.0
+    while time.monotonic() < end:
+        started = time.monotonic()
+        status = await sent(target, random.Random(0), b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        longest = max(longest, time.monotonic() - started if status == "200" else PATIENCE)
+        await asyncio.sleep(0.5)
+    return longest
+
+
+async def attacked(target: Target, seconds: float, chosen: dict[str, tuple[float, Attack]]) -> dict[str, Any]:
+    """All of them at once; how often each answer came."""
+    end = time.monotonic() + seconds
+    seen: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    silence, *_ = await asyncio.gather(
+        longest_silence(target, end),
+        *(repeat(name, rate, attack, target, end, seen[name]) for name, (rate, attack) in chosen.items()),
+    )
+    return {"attacks": seen, "silence": silence}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--key", default="", help="A key that the server knows.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--only", help="Names of attacks with commas between them.")
+    parser.add_argument("--list", action="store_true", help="Name the attacks and how often a minute they come.")
+    asked = parser.parse_args()
+    found = attacks()
+    if asked.list:
+        print("\n".join(f"{rate:4g} a minute: {name}" for name, (rate, _) in found.items()))
+        return
+    os.nice(5)  # attackers have machines of their own; this one is lent to the server and its honest clients
+    chosen = {name: found[name] for name in (asked.only.split(",") if asked.only else found)}
+    print("ready", flush=True)
+    print(json.dumps(asyncio.run(attacked(Target(asked.port, asked.key), asked.seconds, chosen))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
