@@ -50,7 +50,7 @@ import psutil
 from bench_serve import save, served
 from machine import machine, markdown
 from serve_load import Line
-from soak_attacks import Target, image, slow_jpeg
+from soak_bodies import Target, image, slow_jpeg
 from soak_clients import Honest, Question, ask_all, questions
 
 DRAIN, DESCRIPTORS, MOST_BYTES = 5.0, 512, 4e9

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import captune
 from serve_load import Line, Seen, pictures, request
-from soak_attacks import stream
+from soak_bodies import stream
 
 OPTIONS = {"num_beams": 3, "max_new_tokens": 20}
 
