@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from captune.app.captioner import Captioner
 from captune.core.config import leaves, resolve
@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 RECORDS, DROPPED, REPORT = CLEANED, "report/dropped.jsonl", "report/report.json"
 
 
-@dataclass(frozen=True)
+def _no_texts() -> dict[str, int]:
+    return {"web": 0, "written": 0}
+
+
+@dataclass
 class Filtered:
     """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and pictures left without."""
 
     folder: Path
-    kept: dict[str, int]
-    dropped: dict[str, int]
-    pictures: int
-    empty: int
     failed: dict[str, str]
+    kept: dict[str, int] = field(default_factory=_no_texts)
+    dropped: dict[str, int] = field(default_factory=_no_texts)
+    pictures: int = 0
+    empty: int = 0
 
 
 def capfilt(
@@ -78,31 +82,14 @@ def capfilt(
         judge = load_part(BlipMatcher.load, matcher or MATCHER)
         judge.model.to(choose_device(asked.run_on.device))
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
-    kept, dropped = {"web": 0, "written": 0}, {"web": 0, "written": 0}
-    empty = pictures = 0
+    made = Filtered(folder, failed)
     (folder / "report").mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / RECORDS) as good, atomic_write(folder / DROPPED) as bad:
         for split, records in by_split.items():
             there = [record for record in records if record.image not in failed]
-            for record, chances in _judged(judge, there, written, progress, split):
-                texts = []
-                for text, kind, chance in chances:
-                    if chance >= asked.capfilt.keep_above:
-                        texts.append(text)
-                        kept[kind] += 1
-                    else:
-                        dropped[kind] += 1
-                        row = {"image": record.image, "text": text, "from": kind, "match": round(chance, 4)}
-                        bad.write(json.dumps(row, ensure_ascii=False) + "\n")
-                if texts:
-                    pictures += 1
-                    for text in texts:  # a row each: a list of single words could be the words of one sentence
-                        row = {"image": record.image, "caption": text, "split": split}
-                        good.write(json.dumps(row, ensure_ascii=False) + "\n")
-                else:
-                    empty += 1
+            for record, texts in _judged(judge, there, written, progress, split):
+                _write(replace(record, split=split), texts, asked.capfilt.keep_above, made, good, bad)
     mark_written(folder, [RECORDS])
-    made = Filtered(folder, kept, dropped, pictures, empty, failed)
     write_json(
         folder / REPORT,
         {
@@ -111,14 +98,39 @@ def capfilt(
             "matcher": matcher or MATCHER,
             "keep_above": asked.capfilt.keep_above,
             "generation": captioner.options.generation.model_dump(),
-            "kept": kept,
-            "dropped": dropped,
-            "pictures": pictures,
-            "pictures_without_text": empty,
+            "kept": made.kept,
+            "dropped": made.dropped,
+            "pictures": made.pictures,
+            "pictures_without_text": made.empty,
             "failed": failed,
         },
     )
     return made
+
+
+def _write(
+    record: ImageRecord,
+    texts: Sequence[tuple[str, str, float]],
+    keep_above: float,
+    made: Filtered,
+    good: IO[Any],
+    bad: IO[Any],
+) -> None:
+    """Write each text of an image (text, where it comes from, probability) where it belongs, and count it."""
+    fitting = []
+    for text, kind, chance in texts:
+        if chance >= keep_above:
+            fitting.append(text)
+            made.kept[kind] += 1
+        else:
+            made.dropped[kind] += 1
+            row = {"image": record.image, "text": text, "from": kind, "match": round(chance, 4)}
+            bad.write(json.dumps(row, ensure_ascii=False) + "\n")
+    made.pictures += bool(fitting)
+    made.empty += not fitting
+    for text in fitting:  # a row each: a list of single words could be the words of one sentence
+        row = {"image": record.image, "caption": text, "split": record.split}
+        good.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _written(

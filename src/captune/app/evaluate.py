@@ -58,22 +58,13 @@ def evaluate(
 
     metric_names(resolved.values.measure.metrics)
     measured = resolved.values.eval
-    outside = resolved.values.tables.allow_outside
-    records = [record for record in read_split(data, split, allow_outside=outside) if record.references]
-    if not records:
-        raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
-    records = sample_records(records, measured.limit_images)
-    if measured.limit_references:
-        records = [replace(r, references=r.references[: measured.limit_references]) for r in records]
-    names = [
-        *_expanded(model),
-        *(n for a in ([against] if isinstance(against, str) else against) for n in _expanded(a)),
-    ]
+    records = _records(data, split, resolved.values)
+    models = [model, *([against] if isinstance(against, str) else against)]
     aids = aids_of(
         resolved.values.measure,
         pictures={record.id: record.image for record in records},
         device=resolved.values.run_on.device,
-        training=_training(data, split, outside),
+        training=_training(data, split, resolved.values.tables.allow_outside),
     )
     metrics = metrics_for(any(record.question for record in records), resolved.values.measure.metrics)
     reports: dict[str, MetricReport] = {}
@@ -81,7 +72,7 @@ def evaluate(
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     if folder is not None and processes.first:
         forget_sheets(folder)
-    for name in dict.fromkeys(str(n) for n in names):
+    for name in dict.fromkeys(name for each in models for name in _expanded(each)):
         sheets = None if reports else folder
         reports[name], captions[name] = _measure(name, records, resolved, metrics, aids, sheets, progress, processes)
     first, *others = reports
@@ -97,6 +88,19 @@ def evaluate(
             write_report(folder, progress=progress)
     processes.wait()
     return evaluation
+
+
+def _records(data: str | os.PathLike[str], split: str, values: EvaluateConfig) -> list[ImageRecord]:
+    """What is measured on: images of a split that have references."""
+    records = [
+        record for record in read_split(data, split, allow_outside=values.tables.allow_outside) if record.references
+    ]
+    if not records:
+        raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
+    records = sample_records(records, values.eval.limit_images)
+    if values.eval.limit_references:
+        records = [replace(each, references=each.references[: values.eval.limit_references]) for each in records]
+    return records
 
 
 def _training(data: str | os.PathLike[str], split: str, allow_outside: bool) -> frozenset[str] | None:

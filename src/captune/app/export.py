@@ -26,6 +26,7 @@ from captune.exporters import EXPORTERS
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
+    from captune.runtime import ExportedModel
 
 SCENES = "drawn scenes"
 SCENES_SEED = 7
@@ -74,13 +75,11 @@ def export(
     export captions as the model does, in 8 bits often enough; else `CaptuneError` says what differs. With `data`,
     a prepared folder, both are measured on the references of its `split` as well.
     """
-    environment = os.environ if environment is None else environment
-    values = resolve(ExportConfig, environment=environment, flags=options).values
+    values = resolve(ExportConfig, environment=os.environ if environment is None else environment, flags=options).values
     asked, outside = values.export, values.tables.allow_outside
     target = EXPORTERS[asked.to]
     target.check_installed()
-    if asked.calibrate_on is not None and not asked.int8:
-        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
+    _check_options(asked)
     check_free(Path(out).expanduser())
     records = () if data is None else _records(data, split, asked.limit_images, outside)
     import torch
@@ -102,16 +101,9 @@ def export(
         target.write(graphs, stage, int8=asked.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
-        found = check(backbone, written, pixels, source=source, progress=progress)
-        if asked.int8:
-            refuse_few(found, asked.least_identical)
-        else:
-            refuse_other(found)
-        measured = None
-        if records:
-            measured = score(
-                backbone, written, records, data=str(data), split=split, resamples=asked.resamples, progress=progress
-            )
+        found = _checked(backbone, written, pixels, source, asked, progress)
+        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": asked.resamples}
+        measured = score(backbone, written, records, progress=progress, **compared) if records else None
         replace(facts, check=asdict(found)).write(stage)
         report = ExportReport(
             folder=str(out),
@@ -127,6 +119,23 @@ def export(
         )
         write_json(stage / EXPORT_REPORT, report.to_json())
     return report
+
+
+def _check_options(asked: ExportOptions) -> None:
+    if asked.calibrate_on is not None and not asked.int8:
+        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
+
+
+def _checked(
+    backbone: Backbone, written: ExportedModel, pixels: Any, source: str, asked: ExportOptions, progress: Progress
+) -> Check:
+    """How the export compares with its model; `CaptuneError` where it says something else (in 8 bits: too often)."""
+    found = check(backbone, written, pixels, source=source, progress=progress)
+    if asked.int8:
+        refuse_few(found, asked.least_identical)
+    else:
+        refuse_other(found)
+    return found
 
 
 def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside: bool) -> Sequence[ImageRecord]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from captune.data.duplicates import DuplicatePair, count_by_splits, find_duplica
 from captune.data.formats import find_format, read_source
 from captune.data.formats.official import official_split
 from captune.data.formats.rows import NothingUsable
-from captune.data.gather import gather
+from captune.data.gather import Gathered, gather
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, write_splits, write_table
 from captune.data.source import Problem
 from captune.data.splits import assign
@@ -76,17 +77,9 @@ def prepare(
         images = Path(settings.images) if settings.images is not None else None
         name, why = (settings.format, "as told") if settings.format else find_format(path, images)
         _, rows = read_source(path, name, images, problems, allow_outside=config.tables.allow_outside)
-        one_split = settings.split == ("auto",)
-        try:
-            gathered = gather(rows, stage / IMAGES, problems, one_split=one_split, progress=progress)
-        except NothingUsable as error:
-            if problems:
-                _list(problems, folder)
-                raise CaptuneError(error.message, f"All are listed in {folder / PROBLEMS}. {error.hint}") from None
-            raise
-        if not gathered.records:
-            why = f": {_rejected(gathered.rejected)}" if gathered.rejected else "."
-            raise CaptuneError(f"{path} has no picture with a caption{why}", "Is this the right folder?")
+        with _listing(problems, folder):
+            gathered = gather(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
+        _refuse_nothing(gathered, path)
         _refuse_own_pictures(gathered.records, folder)
         seen = _see(gathered.records, settings, stage, problems, progress)
         _check(problems, len(gathered.records), len(seen.records), settings, folder)
@@ -115,18 +108,7 @@ def prepare(
             },
             base=folder,
         )
-    notes = [*assigned.notes]
-    if gathered.renamed:
-        named, found, count = gathered.renamed
-        notes.append(f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}.")
-    if gathered.rejected:
-        notes.append(_rejected(gathered.rejected))
-    if gathered.without_references:
-        notes.append(f"{gathered.without_references:,} pictures without a caption were left out.")
-    if unassigned:
-        notes.append(f"{unassigned:,} pictures are in no split.")
-    for names, count in count_by_splits(pairs).items():
-        notes.append(f"{count:,} pairs of near-duplicates between {names}, see {folder / DUPLICATES}.")
+    notes = [*assigned.notes, *_notes(gathered, unassigned, pairs, folder)]
     seconds = time.monotonic() - started
     asked = sum(bool(record.question) for record in seen.records)
     return PrepareResult(
@@ -150,6 +132,12 @@ def _find(source: str, out: Path, progress: Progress) -> str:
     if os.path.abspath(source) == os.path.abspath(out):
         raise UsageError(f"--out {out} is where {source} itself is kept.", f"For example: --out {source}-prepared")
     return str(download(source, Path(source), progress))
+
+
+def _refuse_nothing(gathered: Gathered, path: str) -> None:
+    if not gathered.records:
+        reason = f": {_rejected(gathered.rejected)}" if gathered.rejected else "."
+        raise CaptuneError(f"{path} has no picture with a caption{reason}", "Is this the right folder?")
 
 
 def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:
@@ -189,6 +177,33 @@ def _see(
     good = [record for record in records if record.image in place]
     where = [place[record.image] for record in good]
     return _Seen(good, hashes[where], thumbs[where], [digests[i] for i in where])
+
+
+@contextmanager
+def _listing(problems: Sequence[Problem], out: Path) -> Iterator[None]:
+    """A source of which nothing can be used leaves the list of its problems."""
+    try:
+        yield
+    except NothingUsable as error:
+        if not problems:
+            raise
+        _list(problems, out)
+        raise CaptuneError(error.message, f"All are listed in {out / PROBLEMS}. {error.hint}") from None
+
+
+def _notes(gathered: Gathered, unassigned: int, pairs: Sequence[DuplicatePair], out: Path) -> Iterator[str]:
+    """What a user should know of what was read and split."""
+    if gathered.renamed:
+        named, found, count = gathered.renamed
+        yield f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}."
+    if gathered.rejected:
+        yield _rejected(gathered.rejected)
+    if gathered.without_references:
+        yield f"{gathered.without_references:,} pictures without a caption were left out."
+    if unassigned:
+        yield f"{unassigned:,} pictures are in no split."
+    for names, count in count_by_splits(pairs).items():
+        yield f"{count:,} pairs of near-duplicates between {names}, see {out / DUPLICATES}."
 
 
 def _rejected(count: int) -> str:

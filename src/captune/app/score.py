@@ -87,18 +87,11 @@ def score(
     reports = {}
     for name, (captions, groups) in fitted.items():
         ids = sorted(common) if len(fitted) > 1 else list(captions)
+        pair = {key: captions[key] for key in ids}, {key: groups[key] for key in ids}
         with progress.task(f"Measuring {name}"):
-            reports[name] = measure(
-                {key: captions[key] for key in ids},
-                {key: groups[key] for key in ids},
-                chosen.metrics,
-                aids,
-                chosen.resamples,
-                progress=progress,
-            )
-        empty = reports[name].settings["captions"]["empty"]
+            reports[name] = measure(*pair, chosen.metrics, aids, chosen.resamples, progress=progress)
         notes += [line for line in reports[name].notes if line not in notes]
-        if empty:
+        if empty := reports[name].settings["captions"]["empty"]:
             notes.append(f"{name}: {empty} of {len(ids)} captions have no words; they count as 0.")
     first, *others = reports
     comparisons = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from captune.core.config import find_option, leaves, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
 from captune.core.folders import missing_folders
-from captune.core.options import TuneConfig
+from captune.core.options import TuneConfig, TuneOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import SEARCH_JOURNAL, Run
 
@@ -104,17 +105,10 @@ def tune(
     ends it with what is finished. Raises `CaptuneError` where Optuna is not installed or no
     trial has succeeded.
     """
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise CaptuneError("captune tune needs optuna.", "pip install 'captune[tune]'") from None
     environment = os.environ if environment is None else environment
     axes = [Axis.parse(text) for text in (tuple(space) or DEFAULT_SPACE)]
     sets = tuple(sets)
     resolved = resolve(TuneConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    asked = resolved.values.tune
     fixed = {name: value for name, value in options.items() if leaves(TuneConfig)[name].section != "tune"}
     clash = [axis.name for axis in axes if axis.name in fixed]
     if clash:
@@ -122,81 +116,127 @@ def tune(
     folder = Path(out)
     missing = missing_folders(folder)
     new = not (folder / SEARCH_JOURNAL).exists()
+    study = _open_study(folder, resolved.values.tune)
+    training = partial(
+        train,
+        data,
+        model,
+        config=config,
+        preset=preset,
+        sets=[text for text in sets if not text.startswith("tune.")],
+        progress=progress,
+        environment=environment,
+        **fixed,
+    )
+    trials = _Trials(study, folder, axes, resolved.values.tune, training, progress)
+    trials.run()
+    if trials.refusals.last is not None and study.trials[-1].user_attrs.get("error") == str(trials.refusals.last):
+        if new and all(trial.state.name == "FAIL" for trial in study.trials):
+            _remove(folder, missing)
+        raise trials.refusals.last
+    if trials.stopped is not None:
+        done = sum(trial.state.is_finished() for trial in study.trials) - 1
+        raise CaptuneError(
+            f"Stopped by a signal. {done} trials are finished in {folder}.",
+            "The same command goes on with the search.",
+            code=trials.stopped,
+        )
+    return _finished(study, folder)
+
+
+def _open_study(folder: Path, options: TuneOptions) -> optuna.Study:
+    """The search that lies in a folder, or a new one."""
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise CaptuneError("captune tune needs optuna.", "pip install 'captune[tune]'") from None
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name="captune",
         storage=JournalStorage(JournalFileBackend(str(folder / SEARCH_JOURNAL))),
-        direction="minimize" if asked.goal == "loss" else "maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=asked.random_trials) if asked.prune else None,
+        direction="minimize" if options.goal == "loss" else "maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=options.random_trials) if options.prune else None,
         load_if_exists=True,
     )
     # A search that goes on must not draw again what it drew before.
-    seed = asked.search_seed + len(study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=asked.random_trials)
-    left = asked.trials - sum(t.state.is_finished() and STOPPED not in t.user_attrs for t in study.trials)
+    seed = options.search_seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=options.random_trials)
+    return study
 
-    stopped: list[int] = []
-    refusals = _Refusals()
 
-    def one(trial: optuna.Trial) -> float:
-        drawn = {axis.name: axis.draw(trial) for axis in axes}
-        run = folder / f"trial-{trial.number:03}"
+def _remove(folder: Path, missing: Iterable[Path]) -> None:
+    """Take away what a search that could not begin has made."""
+    for path in folder.glob(f"{SEARCH_JOURNAL}*"):
+        path.unlink(missing_ok=True)
+    for made in missing:
+        with suppress(OSError):  # something else lies in it
+            made.rmdir()
+
+
+class _Trials:
+    """Trainings with drawn options; `stopped` is the exit code of the signal that ended them."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        folder: Path,
+        axes: Sequence[Axis],
+        options: TuneOptions,
+        training: Callable[..., Any],
+        progress: Progress,
+    ) -> None:
+        self.study, self.folder, self.axes, self.options = study, folder, axes, options
+        self.training, self.progress = training, progress
+        self.refusals = _Refusals()
+        self.stopped: int | None = None
+
+    def run(self) -> None:
+        """Train until as many trials are finished as were wished for."""
+        done = sum(t.state.is_finished() and STOPPED not in t.user_attrs for t in self.study.trials)
+        left = self.options.trials - done
+        if left <= 0:
+            return
+        with self.progress.task("Trials", left) as task:
+            self.study.optimize(
+                self._trial, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)]
+            )
+
+    def _trial(self, trial: optuna.Trial) -> float:
+        drawn = {axis.name: axis.draw(trial) for axis in self.axes}
+        run, goal = self.folder / f"trial-{trial.number:03}", self.options.goal
         trial.set_user_attr("run", run.name)
-        said = (
+        shown = (
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in drawn.items()
         )
-        progress.say(f"trial {trial.number}: {', '.join(said)}")
+        self.progress.say(f"trial {trial.number}: {', '.join(shown)}")
         try:
-            train(
-                data,
-                model,
-                run,
-                config=config,
-                preset=preset,
-                sets=[text for text in sets if not text.startswith("tune.")],
-                progress=progress,
-                environment=environment,
-                watch=_Watch(trial, asked.goal, prune=asked.prune),
-                **{**fixed, **drawn},
-            )
+            self.training(out=run, watch=_Watch(trial, goal, prune=self.options.prune), **drawn)
         except CaptuneError as error:
-            if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-                study.stop()
-                stopped.append(error.code)
-                trial.set_user_attr(STOPPED, True)
-                study.enqueue_trial(trial.params)  # it is the first when the search goes on
-                raise optuna.TrialPruned(STOPPED) from None
-            trial.set_user_attr("error", str(error))
-            if refusals.alike(error, begun=run.exists()):
-                study.stop()  # it is not what was drawn that cannot begin
-            progress.say(f"trial {trial.number} failed: {error.message}")
+            self._failed(trial, error, begun=run.exists())
             raise
-        value = best_value(Run(run), asked.goal)
+        value = best_value(Run(run), goal)
         if value is None:
-            raise CaptuneError(f"Trial {trial.number} measured no {asked.goal}.", "Choose another --goal.")
-        progress.say(f"trial {trial.number}: {asked.goal} {value:.4f}")
+            raise CaptuneError(f"Trial {trial.number} measured no {goal}.", "Choose another --goal.")
+        self.progress.say(f"trial {trial.number}: {goal} {value:.4f}")
         return value
 
-    if left > 0:
-        with progress.task("Trials", left) as task:
-            study.optimize(one, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)])
-    if refusals.last is not None and study.trials[-1].user_attrs.get("error") == str(refusals.last):
-        if new and all(trial.state.name == "FAIL" for trial in study.trials):
-            for path in (*folder.glob(f"{SEARCH_JOURNAL}*"),):
-                path.unlink(missing_ok=True)
-            for made in missing:
-                with suppress(OSError):  # something else lies in it
-                    made.rmdir()
-        raise refusals.last
-    if stopped:
-        done = sum(trial.state.is_finished() for trial in study.trials) - 1
-        raise CaptuneError(
-            f"Stopped by a signal. {done} trials are finished in {folder}.",
-            "The same command goes on with the search.",
-            code=stopped[0],
-        )
-    return _finished(study, folder)
+    def _failed(self, trial: optuna.Trial, error: CaptuneError, *, begun: bool) -> None:
+        """Note why a trial failed, and end the search where the others would fail as well."""
+        import optuna
+
+        if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+            self.study.stop()
+            self.stopped = error.code
+            trial.set_user_attr(STOPPED, True)
+            self.study.enqueue_trial(trial.params)  # it is the first when the search goes on
+            raise optuna.TrialPruned(STOPPED) from None
+        trial.set_user_attr("error", str(error))
+        if self.refusals.alike(error, begun=begun):
+            self.study.stop()  # it is not what was drawn that cannot begin
+        self.progress.say(f"trial {trial.number} failed: {error.message}")
 
 
 class _Refusals:

@@ -126,9 +126,7 @@ def resolve(
         levels[leaf.key] = level
 
     if preset is not None:
-        if preset not in presets():
-            raise UsageError(f"There is no preset '{preset}'.", did_you_mean(preset, presets()))
-        for key, value in _pairs(_yaml(files("captune.core.presets").joinpath(f"{preset}.yaml").read_text(), preset)):
+        for key, value in _pairs(_preset(preset)):
             if key.partition(".")[0] in config.model_fields:
                 put(key, value, f"preset {preset}", 0)
     if file is not None:
@@ -151,6 +149,12 @@ def resolve(
     if "sample" in known:
         _turn_sampling_on(tree.setdefault(known["sample"].section, {}), sources, levels, known["sample"].section)
     return Resolved(_validate(config, tree, sources, known), sources)
+
+
+def _preset(name: str) -> Any:
+    if name not in presets():
+        raise UsageError(f"There is no preset '{name}'.", did_you_mean(name, presets()))
+    return _yaml(files("captune.core.presets").joinpath(f"{name}.yaml").read_text(), name)
 
 
 def _turn_sampling_on(values: dict[str, Any], sources: dict[str, str], levels: dict[str, int], section: str) -> None:

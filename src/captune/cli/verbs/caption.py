@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +12,12 @@ from captune.cli.progress import TerminalProgress, duration, rate
 from captune.cli.terminal import live_stdout, note, out_json, print_line
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.options import CaptionConfig, JobOptions
+from captune.core.options import CaptionConfig, CaptionOptions, JobOptions
 from captune.data.patterns import Listed
 
 if TYPE_CHECKING:
     from captune.app.bulk_report import JobReport
+    from captune.data.writers.row import CaptionRow
 
 
 def caption(
@@ -48,8 +49,7 @@ def caption(
     a job: after a stop at any moment the same command goes on.
     """
     from captune.app.bulk import is_job
-    from captune.app.caption import caption as say
-    from captune.data.writers import open_writer
+    from captune.app.caption import caption as caption_images
 
     progress = TerminalProgress(quiet=quiet)
     told = chosen.sources
@@ -60,15 +60,8 @@ def caption(
     if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
         _job(inputs, out, model, chosen, progress, dry=resolved.values.job.dry_run, json=json)
         return
-    asked = ["--json"] * json + [
-        f"--{name.replace('_', '-')}" for name in JobOptions.model_fields if name in chosen.flags
-    ]
-    if asked:
-        raise UsageError(
-            f"{asked[0]} is for jobs: many pictures into a folder or a file, without --explain.",
-            "For example: captune caption photos/ --format jsonl --out captions/; captions as JSON: --format json",
-        )
-    rows = say(
+    _refuse_job_options(chosen, json=json)
+    rows = caption_images(
         list(_named(inputs)),
         model=model,
         explain=explain,
@@ -77,15 +70,24 @@ def caption(
         **told,
         **chosen.flags,
     )
+    _write(rows, out, options, progress, bare=_one_picture(inputs))
+
+
+def _write(
+    rows: Iterable[CaptionRow], out: str | None, options: CaptionOptions, progress: TerminalProgress, *, bare: bool
+) -> None:
+    """Write rows as they come, and name those that failed; `bare`: captions without a name before them, on stdout."""
+    from captune.data.writers import open_writer
+
     good = bad = 0
-    bare = options.format == "text" and out in (None, "-") and _one_picture(inputs)
+    bare = bare and options.format == "text" and out in (None, "-")
     with open_writer(
         options.format, out, live_stdout(), in_place=options.in_place, existing=options.existing
     ) as writer:
         for row in rows:
             if bare:
-                for said in row.captions:
-                    print_line(said.text)
+                for each in row.captions:
+                    print_line(each.text)
             else:
                 writer.write(row)
             reason = getattr(writer, "unwritten", {}).get(row.image, row.error)
@@ -99,6 +101,15 @@ def caption(
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
+
+
+def _refuse_job_options(chosen: Chosen, *, json: bool) -> None:
+    flags = [f"--{name.replace('_', '-')}" for name in JobOptions.model_fields if name in chosen.flags]
+    if json or flags:
+        raise UsageError(
+            f"{'--json' if json else flags[0]} is for jobs: many pictures into a folder or a file, without --explain.",
+            "For example: captune caption photos/ --format jsonl --out captions/; captions as JSON: --format json",
+        )
 
 
 def _job(

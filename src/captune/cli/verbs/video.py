@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,10 @@ from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, note
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.film_options import VideoConfig
+from captune.core.film_options import VideoConfig, VideoOptions
+
+if TYPE_CHECKING:
+    from captune.data.film_captions import FilmCaptions
 
 
 def video(
@@ -37,67 +40,90 @@ def video(
     A film that cannot be read, or not whole, does not stop the others: its reason is shown, and the exit
     code is 3 (1 if nothing could be captioned).
     """
-    from captune.app.video import video as watch
-    from captune.data.film_captions import FORMS, SUBTITLES, FilmCaptions, has_scenes
-    from captune.data.writers.existing import Existing
-    from captune.data.writers.whole_file import WholeFiles
-    from captune.data.writers.writer import encodable, is_folder
+    from captune.app.video import video as caption_films
 
     progress = TerminalProgress(quiet=quiet)
-    told = chosen.sources
+    sources = chosen.sources
     options = resolve(
-        VideoConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
+        VideoConfig, file=sources["config"], environment=os.environ, flags=chosen.flags, sets=sources["sets"]
     ).values.video
-    format, files = options.format, WholeFiles(Existing(options.existing))
-    out = None if out == "-" else out
-    folder = Path(out) if out is not None and is_folder(Path(out)) else None
-    stream, written = live_stdout(), set[str]()
-    if out is not None and (folder is None or format not in SUBTITLES):
-        files.check(Path(out) if folder is None else _place(folder, "captions", format))
-
-    def put(name: str, done: list[FilmCaptions]) -> None:
-        text = encodable(FORMS[format](done), "utf-8" if out else stream.encoding)
-        if out is None:
-            stream.write(text)
-            stream.flush()
-        elif folder is None:
-            files.write(Path(out), text)
-        else:
-            while name in written:
-                name += "-2"
-            written.add(name)
-            if not files.write(path := _place(folder, name, format), text):
-                progress.warn(f"{path} was kept: captune did not write it, or it was changed (--existing replace).")
-
+    output = _Output(out, options, progress)
     done: list[FilmCaptions] = []
-    for film in watch(
-        films, model=model, frames=frames, progress=progress, environment=os.environ, **told, **chosen.flags
+    for film in caption_films(
+        films, model=model, frames=frames, progress=progress, environment=os.environ, **sources, **chosen.flags
     ):
         done.append(film)
         if film.error:
             progress.warn(f"{film.film}: {film.error}")
-        if format in SUBTITLES:
-            if folder is None and len(done) > 1:
-                raise UsageError(f"A {format} file holds one film.", "Give a folder for several: --out DIR")
-            if film.scenes:
-                put(Path(film.film).stem, [film])
-        elif format == "text" and out is None:
-            note(film.film)
-            put("", [film])
-    whole = None if out is None else Path(out) if folder is None else _place(folder, "captions", format)
-    if format not in SUBTITLES and not any(film.scenes for film in done) and whole is not None and has_scenes(whole):
-        progress.warn(f"{whole} was kept: it holds captions, and no film could be captioned now.")
-    elif format == "json" or (format == "text" and whole is not None and any(film.scenes for film in done)):
-        put("captions", done)
+        output.add(film, count=len(done))
+    output.end(done)
     bad = sum(film.status == "error" for film in done)
     if bad:
         progress.warn(f"{bad} of {len(done)} films could not be captioned, or not whole.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if any(film.scenes for film in done) else EXIT_FAILURE)
 
 
-def _place(folder: Path, name: str, format: str) -> Path:
-    """The file of a folder that captions go to."""
-    return folder / f"{name}.{'txt' if format == 'text' else format}"
+class _Output:
+    """Where captions of films go: stdout, one file, or a file for each film in a folder."""
+
+    def __init__(self, out: str | None, options: VideoOptions, progress: TerminalProgress) -> None:
+        from captune.data.film_captions import SUBTITLES
+        from captune.data.writers.existing import Existing
+        from captune.data.writers.whole_file import WholeFiles
+        from captune.data.writers.writer import is_folder
+
+        self.format, self.progress = options.format, progress
+        self.path = None if out is None or out == "-" else Path(out)
+        self.in_folder = self.path is not None and is_folder(self.path)
+        self.subtitles = self.format in SUBTITLES
+        self.files, self.stream = WholeFiles(Existing(options.existing)), live_stdout()
+        self._names: set[str] = set()
+        if self.path is not None and not (self.in_folder and self.subtitles):
+            self.files.check(self._file("captions"))
+
+    def add(self, film: FilmCaptions, *, count: int) -> None:
+        """Write the film, the `count`th, if it need not wait for the others."""
+        if self.subtitles:
+            if not self.in_folder and count > 1:
+                raise UsageError(f"A {self.format} file holds one film.", "Give a folder for several: --out DIR")
+            if film.scenes:
+                self._write(Path(film.film).stem, [film])
+        elif self.format == "text" and self.path is None:
+            note(film.film)
+            self._write("", [film])
+
+    def end(self, films: list[FilmCaptions]) -> None:
+        """Write what is one file of all films; captions that are there stay where no film could be captioned."""
+        from captune.data.film_captions import has_scenes
+
+        captioned = any(film.scenes for film in films)
+        if self.subtitles:
+            return
+        if not captioned and self.path is not None and has_scenes(whole := self._file("captions")):
+            self.progress.warn(f"{whole} was kept: it holds captions, and no film could be captioned now.")
+        elif self.format == "json" or (self.path is not None and captioned):
+            self._write("captions", films)
+
+    def _write(self, name: str, films: list[FilmCaptions]) -> None:
+        from captune.data.film_captions import FORMS
+        from captune.data.writers.writer import encodable
+
+        text = encodable(FORMS[self.format](films), "utf-8" if self.path else self.stream.encoding)
+        if self.path is None:
+            self.stream.write(text)
+            self.stream.flush()
+            return
+        while self.in_folder and name in self._names:
+            name += "-2"
+        self._names.add(name)
+        file = self._file(name)
+        if not self.files.write(file, text) and self.in_folder:
+            self.progress.warn(f"{file} was kept: captune did not write it, or it was changed (--existing replace).")
+
+    def _file(self, name: str) -> Path:
+        assert self.path is not None, "captions go to stdout"
+        suffix = "txt" if self.format == "text" else self.format
+        return self.path / f"{name}.{suffix}" if self.in_folder else self.path
 
 
 app = verb(video, VideoConfig, sources=("config", "sets"))

@@ -46,28 +46,12 @@ def group(
             file = row.file
             folders.setdefault(file.parent)
         name = row.name.strip()
-        if not name:
-            note(problems, row.where, row.bad or "no picture is named")
-            continue
-        if name.startswith(("http://", "https://")):
-            note(problems, row.where, f"{name} is a URL: download the picture and name the file")
-            continue
-        if row.bad or row.error:
-            note(problems, row.where, row.bad or f"{name} could not be captioned: {row.error}")
-            continue
         texts = [text for text in map(caption_text, row.captions) if text]
-        if not texts and not row.rejected:
-            note(problems, row.where, f"the caption of {name} is empty")
+        reason = _unusable(row, name, texts, first_of.get(name))
+        if reason:
+            note(problems, row.where, reason)
             continue
-        first = first_of.setdefault(name, row._replace(captions=(), beside=None))
-        if row.split != first.split:
-            note(
-                problems,
-                row.where,
-                f"{name} stands in split {row.split or 'none'} here and in {first.split or 'none'} before "
-                f"({first.where})",
-            )
-            continue
+        first_of.setdefault(name, row._replace(captions=(), beside=None))
         picture = pictures.get((name, row.question))
         if picture is None:
             picture = pictures[name, row.question] = _Picture(row)
@@ -88,3 +72,19 @@ def group(
         yield SourceRecord(
             identity, image, tuple(picture.captions), first.split, first.where, question, name, picture.rejected
         )
+
+
+def _unusable(row: Row, name: str, texts: Sequence[str], first: Row | None) -> str | None:
+    """Why a row gives no caption; `first` is the row that named the image first."""
+    if not name:
+        return row.bad or "no picture is named"
+    if name.startswith(("http://", "https://")):
+        return f"{name} is a URL: download the picture and name the file"
+    if row.bad or row.error:
+        return row.bad or f"{name} could not be captioned: {row.error}"
+    if not texts and not row.rejected:
+        return f"the caption of {name} is empty"
+    if first is not None and row.split != first.split:
+        here, before = row.split or "none", first.split or "none"
+        return f"{name} stands in split {here} here and in {before} before ({first.where})"
+    return None

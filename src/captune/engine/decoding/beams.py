@@ -53,10 +53,7 @@ def search(
         score, place = _likeliest(totals, 2 * beams, chance is not None)
         parent, token = place // log_probs.shape[-1], place % log_probs.shape[-1]
         next_ = running.taken(parent)
-        next_.tokens[:, :, prompts.shape[1] + new] = token
-        next_.score = score
-        next_.log_prob = next_.log_prob + log_probs.flatten(1).gather(1, place)
-        next_.length = next_.length + 1
+        next_.add(token, prompts.shape[1] + new, score, log_probs.flatten(1).gather(1, place))
         ends = (token == end) | (new + 1 == most)
 
         going = next_.chosen(score + ends * NEVER, beams)
@@ -67,19 +64,22 @@ def search(
         fitness = score / (new + 1) ** length_penalty
         full = has_ended.all(1, keepdim=True) & hasty
         next_.score = fitness + (full | ~open_ | ~stops) * NEVER
-        both, here = ended.beside(next_), torch.cat([has_ended, stops], 1)
-        ended, kept = both.chosen(both.score, beams)
-        has_ended = here.gather(1, kept)
+        ended, best = (both := ended.beside(next_)).chosen(both.score, beams)
+        has_ended = torch.cat([has_ended, stops], 1).gather(1, best)
 
         longest = most if early_stopping == "never" and length_penalty > 0 else new + 1
-        reachable = running.score[:, :1] / longest**length_penalty
-        worst = torch.where(has_ended, ended.score.amin(1, keepdim=True), NEVER)
-        open_ = open_ & (reachable > worst).any(1, keepdim=True)
+        open_ = open_ & _can_improve(running.score[:, :1] / longest**length_penalty, ended.score, has_ended)
         if bool(ends.all() | ~open_.any() | (has_ended.all() & hasty)):
             break
         rows.advance(running.tokens[:, :, prompts.shape[1] + new], chosen_parent)
     tokens = ended.tokens[:, :wanted, prompts.shape[1] :]
     return Written(tokens, ended.length[:, :wanted], ended.log_prob[:, :wanted])
+
+
+def _can_improve(reachable: Tensor, scores: Tensor, has_ended: Tensor) -> Tensor:
+    """Whether a score (pictures, 1) that may still come is above one of the captions that have ended (pictures, n)."""
+    worst = torch.where(has_ended, scores.amin(1, keepdim=True), NEVER)
+    return (reachable > worst).any(1, keepdim=True)
 
 
 def _likeliest(totals: Tensor, count: int, by_chance: bool) -> tuple[Tensor, Tensor]:
@@ -108,6 +108,11 @@ class _Beams:
         """Those at `place` (pictures, n)."""
         wide = place[:, :, None].expand(-1, -1, self.tokens.shape[2])
         return _Beams(self.tokens.gather(1, wide), *(x.gather(1, place) for x in self._numbers()))
+
+    def add(self, token: Tensor, place: int, score: Tensor, log_prob: Tensor) -> None:
+        """Write a token of each caption at `place`; `score` is new, `log_prob` is the token's."""
+        self.tokens[:, :, place] = token
+        self.score, self.log_prob, self.length = score, self.log_prob + log_prob, self.length + 1
 
     def chosen(self, by: Tensor, count: int) -> tuple[_Beams, Tensor]:
         """The best `count` by a score (pictures, n), which becomes theirs, and where they were."""
