@@ -263,3 +263,18 @@ def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) ->
         gradients.append(torch.cat([p.grad.flatten() for p in backbone.model.parameters() if p.grad is not None]))
         backbone.model.zero_grad()
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("backbone", ["blip-2", "git", "clip-gpt2"], indirect=True)  # BLIP's text part is captune's
+def test_logits_are_written_of_hidden_states_in_one_piece(backbone: Backbone) -> None:
+    # torch copies the weights of a linear layer once for every row of a view in bf16.
+    pieces = []
+    backbone.model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: pieces.append(inputs[0].is_contiguous()))
+    batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
+    losses(backbone, batch)
+    trained = len(pieces)
+    backbone.own_decoder = False
+    generate(backbone, backbone.memory(batch["seen"]), GenerationOptions(num_beams=2, max_new_tokens=3))
+    assert trained
+    assert len(pieces) > trained
+    assert all(pieces)

@@ -17,6 +17,7 @@ from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.core.search import asking, keywords
+from captune.models.dense import contiguous_head
 from captune.models.earlier import readable_by_earlier
 from captune.models.eye import Eye
 from captune.models.frozen import Shared, save_apart
@@ -184,6 +185,7 @@ class Backbone(ABC):
                 "The model has no tokenizer: there is no tokenizer.json (or vocabulary) beside its weights.",
                 "Save or download the model again, its tokenizer with it.",
             )
+        contiguous_head(model)
         return cls(
             model,
             tokenizer,

@@ -19,6 +19,21 @@ GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 ACTIVATIONS = frozenset((*GELU, "quick_gelu", "relu", ""))
 
 
+def contiguous_head(model: Any) -> None:
+    """Have the layer that writes a model's logits read its input in one piece, whoever calls it.
+
+    `transformers` gives it the last places of every row as a view (`logits_to_keep`). For a view of 16-bit numbers
+    torch copies the weights, vocabulary × width, once for every row on a CPU: gigabytes, and fifty times the time.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if isinstance(head, nn.Module):
+        head.register_forward_pre_hook(_in_one_piece)
+
+
+def _in_one_piece(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in inputs)
+
+
 class Dense:
     """One or more linear layers over the same input as one, with an activation behind it if asked.
 
