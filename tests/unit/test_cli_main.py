@@ -154,10 +154,12 @@ def test_a_reader_that_leaves_is_no_error(start: Start, body: str) -> None:
 
 
 def test_the_unexpected_is_short_and_tells_how_to_see_more(start: Start) -> None:
-    process = start("raise KeyError('weights')")
+    thread = "import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()"
+    process = start(f"{thread}; raise KeyError('weights')")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err.splitlines()[0] == "error: Something unexpected went wrong: KeyError: 'weights'"
+    assert err.splitlines()[0] == "A background thread failed: ZeroDivisionError: division by zero"
+    assert err.splitlines()[1] == "error: Something unexpected went wrong: KeyError: 'weights'"
     assert "CAPTUNE_TRACEBACK=1" in err
     assert "Traceback" not in err
 

@@ -75,7 +75,7 @@ def test_equal_steps(batch: int, parts: int, flags: tuple[int, int]) -> None:
 def test_room_and_readers() -> None:
     found = after(DiskFull("The disk is full: cannot write x.", "Free some space and run the command again."))
     assert isinstance(found, DiskFull)
-    assert "captune train --resume --out runs/x" in found.hint
+    assert found.hint == "Free some space, then: captune train --resume --out runs/x"
     assert "--resume" in after(OSError(errno.ENOSPC, "No space left on device", "f")).hint
     found = after(RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."))
     assert "--resume --out runs/x --loader-workers 0" in found.hint

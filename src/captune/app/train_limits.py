@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,8 +24,9 @@ def told(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
         again = _again(run)
         if again in error.hint:
             raise
-        raise type(error)(error.message, f"{_equal(run, config) if isinstance(error, OutOfMemory) else ''}"
-                          f"{error.hint.replace('run the command again', again)}") from error  # fmt: skip
+        hint = re.sub(r",? and run the command again\.", f", then: {again}", error.hint)
+        less = _equal(run, config) if isinstance(error, OutOfMemory) else ""
+        raise type(error)(error.message, less + hint) from error
     except CaptuneError:
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
@@ -177,6 +178,7 @@ def main() -> NoReturn:
     heed_hub_token(os.environ)
     print_all_names()
     sys.excepthook = _unexpected
+    threading.excepthook = _unexpected_in_thread
     sys.exit(run(sys.argv[1:]))
 
 
@@ -220,6 +222,14 @@ def _error(message: str, hint: str) -> None:
     from captune.cli.terminal import show_error
 
     show_error(message, hint)
+
+
+def _unexpected_in_thread(what: threading.ExceptHookArgs) -> None:
+    """A library's thread that fails (a tracker's on a full disk): who waits for it has the error to report."""
+    if os.environ.get("CAPTUNE_TRACEBACK"):
+        threading.__excepthook__(what)
+    elif what.exc_type is not SystemExit:
+        _note(f"A background thread failed: {what.exc_type.__name__}: {what.exc_value}")
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
