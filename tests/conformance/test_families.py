@@ -269,7 +269,9 @@ def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) ->
 def test_logits_are_written_of_hidden_states_in_one_piece(backbone: Backbone) -> None:
     # torch copies the weights of a linear layer once for every row of a view in bf16.
     pieces = []
-    backbone.model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: pieces.append(inputs[0].is_contiguous()))
+    backbone.model.get_output_embeddings().register_forward_pre_hook(
+        lambda layer, inputs: pieces.append(inputs[0].is_contiguous())
+    )
     batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
     losses(backbone, batch)
     trained = len(pieces)

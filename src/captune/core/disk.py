@@ -16,6 +16,7 @@ _WORDS = (
     *(os.strerror(number).lower() for number in _FULL),
     "inline_container",
     "pytorchstreamwriter",
+    "iostream error",  # what it writes of a small file at its end
 )
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
