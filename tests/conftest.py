@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+ROOMS = ("journeys", "conformance", "real", "laws", "unit")  # with the longest tests first
 # METEOR's index is built once for all tests and all runs of them, and not in the user's own cache.
 os.environ.setdefault("CAPTUNE_CACHE", str(REPOSITORY / ".pytest_cache" / "captune"))
 
@@ -31,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Only the tests that need torch load it; with `--no-torch` they are skipped."""
     on_torch_import(skip=config.getoption("--no-torch"))
     os.fsync = lambda file: None  # nothing of a test has to outlive a power cut
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that runs this in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms with long tests come first, Ray's before all: at the end no worker waits for another's long test."""
+    items.sort(key=lambda item: (ROOMS.index(item.path.parent.name), item.path.stem != "test_ray"))
 
 
 def pytest_collection_finish() -> None:

@@ -32,6 +32,14 @@ class Copy:
             socket.send_fds(self._answers, [json.dumps(request).encode() + b"\n"], files)
             self.pid = int(self._line())
 
+    def until_it_prints(self, timeout: float = 60) -> None:
+        """Wait until something stands on stdout."""
+        end = time.monotonic() + timeout
+        while not os.fstat(self._printed[0]).st_size:
+            assert self.poll() is None, self.stderr
+            assert time.monotonic() < end, "nothing is printed"
+            time.sleep(0.01)
+
     def poll(self) -> int | None:
         if self.returncode is not None:
             return self.returncode

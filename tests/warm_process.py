@@ -69,9 +69,11 @@ def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    importlib.reload(sys.modules["huggingface_hub.constants"])  # it reads the environment once
     if "words" in request:
         connection.sendall(b"%d\n" % os.getpid())
         code = 70  # of what is raised and not told
+        _tell_exits(connection)
         try:
             code = _run(request["words"], request.get("script"))
         finally:
@@ -79,6 +81,18 @@ def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]
     else:
         _python(connection)
     sys.exit()
+
+
+def _tell_exits(connection: socket.socket) -> None:
+    """Of this process, where it ends at once with `os._exit`: processes that it forks tell nobody."""
+    here, leave = os.getpid(), os._exit
+
+    def told(code: int) -> NoReturn:
+        if os.getpid() == here:
+            connection.sendall(b"%d\n" % code)
+        leave(code)
+
+    os._exit = told
 
 
 def _run(words: list[str], script: str | None) -> int:

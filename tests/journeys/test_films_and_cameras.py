@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from captune.models.blip import Blip
+from copies import Copy
 from films import drawn, shot, write_film, write_sound
 from lively import LIVELY
 from typed import Typed
@@ -132,7 +130,7 @@ def test_a_film_as_a_webcam(captune: Typed, here: Path) -> None:
     assert "There is no camera" in captune("webcam", "--camera", "63", "--model", "model", folder=here, code=1).stderr
 
 
-def test_ctrl_c_ends_a_webcam_in_order(here: Path) -> None:
+def test_ctrl_c_ends_a_webcam_in_order(here: Path, warm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
     program = (
         "import captune.data.camera as c, itertools, time\n"
@@ -145,13 +143,10 @@ def test_ctrl_c_ends_a_webcam_in_order(here: Path) -> None:
         "c.Camera.pictures = pictures\n"
         "from captune.cli.main import main; main()"
     )
-    running = subprocess.Popen(
-        [sys.executable, "-c", program, "webcam", "--model", "model", *SHORT], cwd=here, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert running.stdout
-    assert running.stdout.readline()
+    (tmp_path / "webcam.py").write_text(program)
+    monkeypatch.chdir(here)
+    running = Copy(warm, ["webcam", "--model", "model", *SHORT], tmp_path / "webcam.py")
+    running.until_it_prints()
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 0, err
-    assert out.splitlines()[-1] == "released"
+    assert running.wait(60) == 0, running.stderr
+    assert running.stdout.splitlines()[-1] == "released"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import resource
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ import pytest
 import yaml
 
 import captune
+import copies
 from captune.core.errors import CaptuneError, UsageError
 
 
@@ -95,11 +95,9 @@ def hub() -> Iterator[str]:
     server.shutdown()
 
 
-def cli(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    mine = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "captune", *args], capture_output=True, text=True, env=mine, check=False
-    )
+@pytest.fixture
+def cli(warm: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    return partial(copies.run, warm, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1")
 
 
 def test_a_full_disk_leaves_no_half_of_a_folder(run: Path, tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_a_full_disk_leaves_no_half_of_a_folder(run: Path, tmp_path: Path) -> No
     assert "model.safetensors" in pushed.files
 
 
-def test_a_run_is_pushed_with_its_card(run: Path, hub: str) -> None:
+def test_a_run_is_pushed_with_its_card(cli: Any, run: Path, hub: str) -> None:
     done = cli(
         "push", str(run), "--json", "--license", "mit", "--data-license", "cc0-1.0",
         HF_ENDPOINT=hub, HF_TOKEN="hf_right", HF_REPO_NAME="mine/captioner", HF_PRIVATE="true",
@@ -129,7 +127,7 @@ def test_a_run_is_pushed_with_its_card(run: Path, hub: str) -> None:
     assert not {"optimizer.pt", "complete.json", "trainer_state.json"} & set(files)
 
 
-def test_a_training_publishes_what_is_best(tiny_data: Path, hub: str, tmp_path: Path) -> None:
+def test_a_training_publishes_what_is_best(cli: Any, tiny_data: Path, hub: str, tmp_path: Path) -> None:
     words = [
         "train", "--data", str(tiny_data), "--model", "new:blip-tiny", "--out", str(tmp_path / "run"),
         "--max-steps", "4", "--eval-steps", "2", "--batch-size", "6", "--trackers", "none", "--validation-images", "0",
@@ -146,7 +144,7 @@ def test_a_training_publishes_what_is_best(tiny_data: Path, hub: str, tmp_path: 
     assert "was not published" in done.stderr
 
 
-def test_a_wrong_token_says_how_to_log_in(run: Path, hub: str) -> None:
+def test_a_wrong_token_says_how_to_log_in(cli: Any, run: Path, hub: str) -> None:
     done = cli("push", str(run), "mine/captioner", HF_ENDPOINT=hub, HF_TOKEN="hf_wrong")
     assert done.returncode == 1
     assert "hf auth login" in done.stderr
@@ -154,7 +152,7 @@ def test_a_wrong_token_says_how_to_log_in(run: Path, hub: str) -> None:
     assert "hf_wrong" not in done.stderr
 
 
-def test_without_a_network_nothing_is_lost(run: Path) -> None:
+def test_without_a_network_nothing_is_lost(cli: Any, run: Path) -> None:
     done = cli("push", str(run), "mine/captioner", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_right")
     assert done.returncode == 1
     assert "could not be uploaded" in done.stderr
@@ -190,15 +188,16 @@ def test_a_dry_run_leaves_a_folder_that_plain_transformers_loads(run: Path, whic
     assert captioner.backbone.prompt == "there is"
 
 
-def test_the_card_s_code_runs(run: Path, tmp_path: Path) -> None:
+def test_the_card_s_code_runs(warm: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     done = captune.push(str(run), "mine/captioner", dry_run=True, out=tmp_path / "hub", environment={})
     text = (tmp_path / "hub" / "README.md").read_text()
     Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
     for block in text.split("```python\n")[1:]:
-        code = block.split("```")[0].replace("mine/captioner", done.folder)
-        said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        (tmp_path / "code.py").write_text(block.split("```")[0].replace("mine/captioner", done.folder))
+        said = copies.run(warm, script=tmp_path / "code.py")
         assert said.returncode == 0, said.stderr
 
 

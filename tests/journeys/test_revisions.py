@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import copies
 from captune.core.model_names import hub_name, local_folder
 from serving import picture, save_tiny
 
@@ -29,7 +27,7 @@ print(json.dumps(said))
 """
 
 
-def test_a_revision_is_the_model_of_that_revision(tmp_path: Path) -> None:
+def test_a_revision_is_the_model_of_that_revision(warm: str, tmp_path: Path) -> None:
     kept = tmp_path / "hub" / "models--org--captioner"
     for number, name in enumerate(("main", "v1.0")):
         save_tiny(kept / "snapshots" / f"commit-{name}", seed=number)
@@ -38,11 +36,11 @@ def test_a_revision_is_the_model_of_that_revision(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture(1))
     names = ["org/captioner", "org/captioner@main", "org/captioner@v1.0", "org/captioner@v2.0"]
     folders = [str(kept / "snapshots" / f"commit-{name}") for name in ("main", "v1.0")]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "a.png"), *names, *folders],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    script = tmp_path / "revisions.py"
+    script.write_text(SCRIPT)
+    done = copies.run(
+        warm, str(tmp_path / "a.png"), *names, *folders, script=script, HF_HUB_CACHE=str(tmp_path / "hub")
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     main, older = (said[folder][0] for folder in folders)

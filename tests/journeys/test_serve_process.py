@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.progress import Silent
 from captune.web.server import serve
+from copies import Copy
 from serving import encoded, picture, save_tiny
 
 
@@ -33,41 +31,46 @@ def free_port() -> int:
         return port
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "captune", "serve", "--device", "cpu", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+class Starts:
+    """`captune serve` with these arguments and environment."""
+
+    def __init__(self, warm: str) -> None:
+        self.warm = warm
+
+    def __call__(self, *arguments: str, **environment: str) -> Copy:
+        return Copy(self.warm, ["serve", "--device", "cpu", *arguments], **environment)
+
+
+@pytest.fixture
+def start(warm: str) -> Starts:
+    return Starts(warm)
 
 
 @contextmanager
-def ready(port: int, *arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def ready(start: Starts, port: int, *arguments: str, **environment: str) -> Iterator[tuple[Copy, httpx.Client]]:
     process = start("--port", str(port), *arguments, **environment)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
             end = time.monotonic() + 60
             while True:
-                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert process.poll() is None, process.stderr
                 assert time.monotonic() < end
                 try:
                     if client.get("/health/ready").status_code == 200:
                         break
                 except httpx.TransportError:
                     pass
-                time.sleep(0.1)
+                time.sleep(0.02)
             yield process, client
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
-def test_sigterm_answers_what_was_accepted_and_nothing_more(model: str) -> None:
+def test_sigterm_answers_what_was_accepted_and_nothing_more(start: Starts, model: str) -> None:
     port = free_port()
     found: list[int | str] = []
-    with ready(port, "--model", f"tiny={model}", "--max-batch", "4", "--max-queue", "64") as (process, client):
+    with ready(start, port, "--model", f"tiny={model}", "--max-batch", "4", "--max-queue", "64") as (process, client):
         right = client.post("/v1/caption", json={"image": encoded(picture(1)), "max_new_tokens": 40}).json()
         stop = threading.Event()
 
@@ -109,13 +112,12 @@ def test_sigterm_answers_what_was_accepted_and_nothing_more(model: str) -> None:
         assert set(found) <= {200, 503, "closed"}, set(found)
         assert set(states) <= {200, 503}
         assert 200 not in states[1:]
-        assert process.stderr
-        log = process.stderr.read()
+        log = process.stderr
         assert '"event": "stopping"' in log
         assert "Serving tiny at http://127.0.0.1:" in log
 
 
-def test_requests_that_come_before_the_model_wait_for_it(model: str, tmp_path: Path) -> None:
+def test_requests_that_come_before_the_model_wait_for_it(start: Starts, model: str, tmp_path: Path) -> None:
     port = free_port()
     matcher = save_tiny(tmp_path / "matcher", "matcher")
     process = start("--port", str(port), "--model", f"tiny={model}", "--model", f"matcher={matcher}")
@@ -137,14 +139,14 @@ def test_requests_that_come_before_the_model_wait_for_it(model: str, tmp_path: P
             each.join(60)
         assert {route: answer.status_code for route, answer in answers.items()} == {"caption": 200, "match": 200}
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
-def test_a_drain_has_an_end(model: str) -> None:
+def test_a_drain_has_an_end(start: Starts, model: str) -> None:
     port = free_port()
     slow = ["--drain", "0.3", "--max-batch", "1", "--max-work", "100000", "--max-pictures", "64"]
-    with ready(port, "--model", model, *slow) as (process, _):
+    with ready(start, port, "--model", model, *slow) as (process, _):
 
         def ask() -> None:
             with httpx.Client(timeout=30, trust_env=False) as mine:
@@ -161,37 +163,33 @@ def test_a_drain_has_an_end(model: str) -> None:
         asking.join(20)
         assert time.monotonic() - started < 10
         assert process.returncode == 143
-        assert process.stderr
-        assert "longer than --drain allows" in process.stderr.read()
+        assert "longer than --drain allows" in process.stderr
 
 
-def test_a_port_that_is_taken(model: str) -> None:
+def test_a_port_that_is_taken(start: Starts, model: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = start("--model", model, "--port", str(taken.getsockname()[1]))
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Address already in use" in said
-    assert "--port 8001" in said
+        assert process.wait(60) == 1
+    assert "Address already in use" in process.stderr
+    assert "--port 8001" in process.stderr
 
 
-def test_what_cannot_be_served_ends_with_its_reason(tmp_path: Path) -> None:
+def test_what_cannot_be_served_ends_with_its_reason(start: Starts, tmp_path: Path) -> None:
     process = start("--model", str(tmp_path / "nothing"), "--port", "0")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "There is no model folder" in said
-    assert "Traceback" not in said
+    assert process.wait(60) == 1
+    assert "There is no model folder" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
-def test_keys_come_from_the_environment(model: str) -> None:
+def test_keys_come_from_the_environment(start: Starts, model: str) -> None:
     port = free_port()
-    with ready(port, "--model", model, CAPTUNE_API_KEYS="me=secret-of-mine") as (process, client):
+    with ready(start, port, "--model", model, CAPTUNE_API_KEYS="me=secret-of-mine") as (process, client):
         assert client.get("/v1/models").status_code == 401
         assert client.get("/v1/models", headers={"Authorization": "Bearer secret-of-mine"}).status_code == 200
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == 0
-        assert "secret-of-mine" not in said
-        assert '"key": "me"' in said
+        assert process.wait(20) == 0
+        assert "secret-of-mine" not in process.stderr
+        assert '"key": "me"' in process.stderr
 
 
 class Noted(Silent):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import copies
+
 FAMILY = '''
 """A BLIP that shouts."""
 from captune.models.blip import Blip
@@ -65,36 +67,42 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(site)}
 
 
-def captune(environment: dict[str, str], *args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "captune", *args], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# Command lines, one after the other; between what they print stands an empty line.
+TYPED = """
+import json, sys
+from captune.cli.main import main
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    print()
+"""
 
 
 def test_it_is_listed_trained_and_captions(environment: dict[str, str], tiny_data: Path, tmp_path: Path) -> None:
-    listed = {row["name"]: row for row in json.loads(captune(environment, "models", "--json"))}
+    run = str(tmp_path / "run")
+    train = [
+        "train", "--data", str(tiny_data), "--model", "new:shout-tiny", "--out", run, "--max-steps", "2",
+        "--batch-size", "6", "--validation-images", "0", "--trackers", "none", "--quiet",
+    ]  # fmt: skip
+    image = str(next((tiny_data.parent / "Images").iterdir()))
+    lines = [["models", "--json"], train, ["caption", image, "--model", run, "--format", "jsonl"]]
+    done = subprocess.run(
+        [sys.executable, "-c", TYPED, json.dumps(lines)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    models, *_, rows = done.stdout.strip().split("\n\n")
+    listed = {row["name"]: row for row in json.loads(models)}
     assert listed["shout"]["new"] == ["new:shout-tiny"]
     assert listed["shout"]["origin"] == "captune_shout"
-    run = str(tmp_path / "run")
-    captune(
-        environment, "train", "--data", str(tiny_data), "--model", "new:shout-tiny", "--out", run, "--max-steps", "2",
-        "--batch-size", "6", "--validation-images", "0", "--trackers", "none", "--quiet",
-    )  # fmt: skip
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["family"] == "shout"
-    picture = str(next((tiny_data.parent / "Images").iterdir()))
-    rows = captune(environment, "caption", picture, "--model", run, "--format", "jsonl")
     assert json.loads(rows)["status"] == "ok"
 
 
-def test_without_the_package_its_runs_say_what_is_missing(
-    environment: dict[str, str], tiny_data: Path, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "captune", "train", "--data", str(tiny_data), "--model", "new:shout-tiny",
-         "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_without_the_package_its_runs_say_what_is_missing(warm: str, tiny_data: Path, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    done = copies.run(warm, "train", "--data", str(tiny_data), "--model", "new:shout-tiny", "--out", run)
     assert done.returncode == 2
     assert "There is no model family 'shout" in done.stderr

@@ -15,7 +15,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captune.core.errors import CaptuneError
@@ -225,7 +225,7 @@ class CaptionTrainer(Trainer):
         self.scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
         self.log({f"eval_{name}": value for name, value in self.scores.items()})  # type: ignore[misc]
         logs = {f"eval_{name}": value for name, value in scores.items()}
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
     def _whole(self, *, here: bool = True) -> AbstractContextManager[None]:

@@ -89,7 +89,7 @@ class WeightsAndBiases(Tracker):
         if self.offline:
             # The session makes the artifact of a table itself, with absolute paths: they are mended where it logs it.
             movable = partial(_log_movable, self.session.log_artifact, self.run.path.resolve())
-            self.session.log_artifact = movable  # type: ignore[method-assign]
+            self.session.log_artifact = movable
         self.session.define_metric("step", hidden=True)
         self.session.define_metric("epoch", hidden=True)
         for group in ("training", "validation", BEST):

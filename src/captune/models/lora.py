@@ -123,7 +123,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
 
     state = load_file(folder / "adapter_model.safetensors")
     state = {name.removeprefix("base_model.model."): value for name, value in state.items()}
-    wrong: Any = set_peft_model_state_dict(backbone.model, state).unexpected_keys  # type: ignore[attr-defined]
+    wrong: Any = set_peft_model_state_dict(backbone.model, state).unexpected_keys
     if wrong:
         raise CaptuneError(f"The adapters in {folder} are of another model: {wrong[0]}.", "Use those of this run.")
     backbone.forget()
