@@ -1,22 +1,14 @@
-"""Trainings as command lines, and captune as two processes of torch's launcher."""
+"""Trainings as command lines, and the launcher of torch that starts captune as two processes."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 PORT = 29_500 + os.getpid() % 1000
-
-
-def launched(*words: str) -> subprocess.CompletedProcess[str]:
-    """A command line run by two processes that torch's launcher starts; `copies.run` does it faster."""
-    command = [*LAUNCHER, str(PORT), "-m", "captune", *words]
-    around = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=around, check=False, timeout=300)
 
 
 def flags(data: Path, out: Path, batch: int, **more: Any) -> list[str]:

@@ -19,7 +19,7 @@ from captune.core.runs import Run
 from captune.engine.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
 from copies import run as captune
-from together import LAUNCHER, PORT, flags, launched
+from together import LAUNCHER, PORT, flags
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def runs(warm: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("processes")
     alone = captune(warm, *flags(tiny_data, folder / "one", 8))
     assert alone.returncode == 0, alone.stderr
-    together = launched(*flags(tiny_data, folder / "two", 4))
+    together = captune(warm, *flags(tiny_data, folder / "two", 4), processes=2)
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("validation of") == 1, "one process speaks"
     return Run(folder / "one"), Run(folder / "two")
