@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import captune
 from captune.core.config import resolve
 from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import TrainConfig
+from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, Run
+from captune.engine.batches import Augmentation, EpochOrder, Visits, make_visits, training_loader
+from captune.models.blip import Blip
 from trained import Heard, assert_same, train, weights
 
 
@@ -51,6 +55,21 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_says_so(
     captune.train(out=run.path, resume=True, environment={})
     assert_same(weights(run), weights(finished))
     assert run.history() == finished.history()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_vanishes_is_named_from_loader_workers_too(tmp_path: Path, workers: int) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "there.png")
+    backbone = Blip.tiny()
+    records = [
+        ImageRecord(name, str(tmp_path / name), ("a red circle",), "train") for name in ("there.png", "gone.png")
+    ]
+    visits = Visits(make_visits(records, backbone, longest=9), backbone.pixels, Augmentation())
+    batches = list(training_loader(visits, EpochOrder(2, 1), 1, workers, backbone.pad))
+    (error,) = (batch for batch in batches if isinstance(batch, CaptuneError))
+    assert "gone.png" in error.message
+    assert "--on-bad skip" in error.hint
+    assert [batch["owner"].tolist() for batch in batches if not isinstance(batch, CaptuneError)] == [[0]]
 
 
 # -- less memory, the same mathematics ------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captune.app.provenance import check_same_data, check_same_model, data_facts, keep_session, model_facts
-from captune.app.resuming import check_trained, check_unedited, is_begun, not_begun, restored
+from captune.app.resuming import check_trained, check_unedited, is_begun, not_begun, resolve_resumed, restored
 from captune.core.config import dump, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_json
@@ -170,8 +170,9 @@ def test_a_damaged_split_is_named_with_the_next_step(tmp_path: Path, content: by
 def test_a_damaged_summary_is_named(tmp_path: Path, content: bytes) -> None:
     data = prepared(tmp_path / "data")
     (data.folder / SPLITS).write_bytes(content)
-    with pytest.raises(CaptuneError, match=SPLITS):
+    with pytest.raises(CaptuneError, match=SPLITS) as caught:
         read_prepared(data.folder)
+    assert caught.value.hint.startswith("Run: captune prepare SOURCE --out")
 
 
 # -- versions and options ---------------------------------------------------------------------------
@@ -221,3 +222,23 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(tmp_path: 
         check_trained(Run(tmp_path), None, {"checkpoint-4": "optimizer.pt is missing"})
     assert "copy" in caught.value.hint
     check_trained(Run(tmp_path), None, {"checkpoint-0": "x"})
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    check_trained(run, None, {})
+    run.point("best-loss", "checkpoint-0")
+    check_trained(run, None, {})
+    run.point("best-loss", "checkpoint-4")
+    with pytest.raises(CaptuneError, match="checkpoint-4 is missing"):
+        check_trained(run, None, {})
+
+
+@pytest.mark.parametrize("content", ["a: 1\n", "a: [", b"\xff\xfea\0", b"a: \0"])
+def test_damaged_options_of_a_run_are_taken_from_the_manifest(tmp_path: Path, content: str | bytes) -> None:
+    run = Run(tmp_path)
+    (tmp_path / CONFIG).write_bytes(content.encode() if isinstance(content, str) else content)
+    run.write_manifest({"options": PLAIN.model_dump(mode="json")})
+    with pytest.raises(UsageError, match=CONFIG) as caught:
+        resolve_resumed(run, None, None, (), {}, {})
+    assert caught.value.hint.startswith(f"Remove it: captune train --resume --out {tmp_path} ")

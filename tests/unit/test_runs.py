@@ -144,3 +144,25 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         compare_runs([])
     with pytest.raises(CaptuneError, match="There is no folder"):
         list_runs(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data", 3),
+        ("model", None),
+        ("processes", "two"),
+        ("changed", "x"),
+        ("versions", None),
+        ("ended", "yes"),
+        ("options", [1]),
+        ("options", {"train": 1}),
+        ("data_splits", {"train": None}),
+    ],
+)
+def test_a_manifest_of_another_form_is_named(tmp_path: Path, name: str, value: object) -> None:
+    run = Run(tmp_path)
+    run.write_manifest({"data": "x", name: value})
+    with pytest.raises(CaptuneError, match=f"'{name}' is not what captune writes") as caught:
+        run.manifest()
+    assert "checkpoint-STEP" in caught.value.hint

@@ -11,7 +11,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.options import TrainConfig
 from captune.core.progress import Progress
-from captune.core.runs import CONFIG, HISTORY, MANIFEST, Checkpoint, Run
+from captune.core.runs import CONFIG, HISTORY, MANIFEST, POINTERS, Checkpoint, Run
 
 # For one session: these do not touch the weights.
 FREE_TO_CHANGE = (
@@ -49,7 +49,12 @@ def resolve_resumed(
     options: Mapping[str, Any],
 ) -> Resolved[TrainConfig]:
     """The run's own configuration; what is given anew must agree, but for what cannot change the weights."""
-    saved = resolve(TrainConfig, file=run.path / CONFIG)
+    try:
+        saved = resolve(TrainConfig, file=run.path / CONFIG)
+    except UsageError as error:
+        raise UsageError(
+            error.message, f"Remove it: captune train --resume --out {run.path} then has the options of {MANIFEST}."
+        ) from None
     check_unedited(run, saved.values)
     given = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     changed: dict[str, Any] = {}
@@ -100,6 +105,10 @@ def restored(run: Run, progress: Progress) -> bool:
 def check_trained(run: Run, checkpoint: Checkpoint | None, damaged: Mapping[str, str]) -> None:
     """Raises `CaptuneError` where a run has trained and none of its checkpoints is whole."""
     lost = [what for name, what in damaged.items() if not name.endswith("-0")]
+    if not damaged:
+        # A kill before the first checkpoint leaves none either, but nothing that names one.
+        named = {name for pointer in POINTERS if (name := run.pointed(pointer)) and not name.endswith("-0")}
+        lost = [f"{run.checkpoints_folder / name} is missing" for name in sorted(named)]
     if lost and (checkpoint is None or checkpoint.step == 0):
         raise CaptuneError(
             f"No checkpoint of {run.path} is whole: {'; '.join(lost)}.",

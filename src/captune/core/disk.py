@@ -48,19 +48,34 @@ def disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull:
 
 def free_bytes(path: str | os.PathLike[str]) -> int | None:
     """Bytes that may still be written where `path` is or will be; None where that cannot be told."""
+    try:
+        return shutil.disk_usage(_existing(path)).free
+    except OSError:
+        return None
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """The nearest folder that is there already."""
     here = Path(os.path.abspath(path))
     while not here.exists() and here != here.parent:
         here = here.parent
-    try:
-        return shutil.disk_usage(here).free
-    except OSError:
-        return None
+    return here
 
 
 def free_space(path: str | os.PathLike[str]) -> str:
     """The room at `path` in words: "1.2 MB free there"."""
     free = free_bytes(path)
+    if free and not _takes_files(path):
+        return "it has as many files as it takes: no inode is free"
     return "free space unknown" if free is None else f"{in_bytes(free)} free there"
+
+
+def _takes_files(path: str | os.PathLike[str]) -> bool:
+    """Whether the file system has room for one more name; True where it does not count them."""
+    if not hasattr(os, "statvfs"):
+        return True
+    state = os.statvfs(_existing(path))
+    return state.f_files == 0 or state.f_favail > 0
 
 
 def in_bytes(count: int) -> str:

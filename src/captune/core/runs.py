@@ -27,6 +27,14 @@ POINTERS = ("best-metric", "best-loss")
 LOCK = ".lock"
 # Beside the runs of a search: what it has drawn so far.
 SEARCH_JOURNAL = "study.journal"
+# Entries of a manifest that others than its writer read; those of `_NESTED` hold objects alone.
+_KINDS = {
+    **dict.fromkeys(("data", "model"), str),
+    "processes": int,
+    "changed": list,
+    **dict.fromkeys(("options", "versions", "data_splits", "ended"), dict),
+}
+_NESTED = ("options", "data_splits")
 # What a checkpoint holds beside the model.
 _TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "rng_state")
 
@@ -177,10 +185,22 @@ class Run:
         raise CaptuneError(f"The run {self.path} has no checkpoint '{which}'.", f"It has: {', '.join(names)}.")
 
     def manifest(self) -> dict[str, Any]:
-        """What the run is; raises `CaptuneError` where `manifest.json` is missing, broken or no object."""
-        found = read_json(self.path / MANIFEST)
+        """What the run is; raises `CaptuneError` where `manifest.json` is missing, broken or of another form."""
+        path = self.path / MANIFEST
+        hint = f"Restore it from a copy. The models stay usable without it: {self.checkpoints_folder}/checkpoint-STEP"
+        try:
+            found = read_json(path)
+        except CaptuneError as error:
+            raise CaptuneError(error.message, hint) from None
         if not isinstance(found, dict):
-            raise CaptuneError(f"{self.path / MANIFEST} does not hold an object.", "Restore it, or remove the run.")
+            raise CaptuneError(f"{path} does not hold an object.", hint)
+        for name, kind in _KINDS.items():
+            value = found.get(name)
+            whole = name not in found or isinstance(value, kind)
+            if whole and name in _NESTED and value is not None:
+                whole = all(isinstance(each, dict) for each in value.values())
+            if not whole:
+                raise CaptuneError(f"{path}: '{name}' is not what captune writes there.", hint)
         return found
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:

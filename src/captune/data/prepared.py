@@ -70,7 +70,11 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
         else:
             said, step = "does not exist", f"captune prepare SOURCE --out {path}"
         raise CaptuneError(f"The data folder {path} {said} (there is no {path / SPLITS}).", f"Run: {step}")
-    summary = read_json(path / SPLITS)
+    again = f"Run: captune prepare SOURCE --out {path}"
+    try:
+        summary = read_json(path / SPLITS)
+    except CaptuneError as error:
+        raise CaptuneError(error.message, again) from None
     try:
         version = int(summary["version"])
         counts = {
@@ -79,9 +83,7 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
         }
         digest = str(summary["digest"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise CaptuneError(
-            f"{path / SPLITS} was not written by `captune prepare`.", f"Run: captune prepare SOURCE --out {path}"
-        ) from None
+        raise CaptuneError(f"{path / SPLITS} was not written by `captune prepare`.", again) from None
     if version != VERSION:
         raise CaptuneError(
             f"{path} was prepared by another version of captune (layout {version}, this one reads {VERSION}).",
