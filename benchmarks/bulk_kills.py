@@ -1,31 +1,35 @@
-"""A job that is killed 20 times, against one that was left alone: every file of the job has to be the same.
+"""Jobs that are killed, against those that were left alone: every file of a job has to be the same.
 
-    python benchmarks/bulk_kills.py [--pictures 2000] [--kills 20] [--model runs/x]
-                                    [--format jsonl|tar|sidecar|xmp] [--existing keep|replace|…] [--in-place]
+    python benchmarks/bulk_kills.py [--pictures 200] [--kills 4] [--cases jsonl,csv,…] [--model runs/x]
 
-Photos of Flickr8k (128 px) and the odd files of $CAPTUNE_TEST_DATA, or drawn scenes where it is not there,
-are captioned by `captune caption --format jsonl` (or another); with `--in-place` copies of them change. Without a
-model of one's own it is a tiny BLIP of random weights.
-The process gets SIGKILL at random moments between its start and the time the whole takes alone; the same command
-goes on, until the kills are used up; a job that is done before begins anew in another folder.
+Photos of Flickr8k (128 px) and the odd files of $CAPTUNE_TEST_DATA, or drawn scenes where it is not there, are
+captioned into each format, from each kind of source, and over what a person wrote. Without a model of one's own it is a
+tiny BLIP of random weights. How a job is killed is told in `killing.py`; the same command goes on with it. Of the case
+`decoders` it is not the job that is killed but one of its decoders: the job has to go on by itself. `--cases jsonl
+--pictures 2000 --kills 20` is one long job, killed often.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
+import io
+import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
-import time
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from captune.data.scenes import write_flickr8k_folder
 from captune.data.signatures import PICTURE_SUFFIXES
 from coco_captions import DATA
+from killing import Case, Killing
 from machine import machine
 
 
@@ -42,10 +46,11 @@ def pictures(folder: Path, count: int) -> None:
                 path.unlink()
         return
     odd = [path for path in sorted((DATA / "odd").rglob("*")) if path.is_file() and path.suffix not in (".md", ".txt")]
-    for number, path in enumerate(odd[:count]):
+    odd = odd[: count // 2]
+    for number, path in enumerate(odd):
         ending = path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".jpg"
         shutil.copyfile(path, folder / f"{number * 7919 % 1000:03}-{number:03}{ending}")  # among the photos
-    left = count - min(count, len(odd))
+    left = count - len(odd)
     with tarfile.open(archive) as photos:
         for member in photos:
             data = photos.extractfile(member) if member.isfile() and left else None
@@ -55,6 +60,7 @@ def pictures(folder: Path, count: int) -> None:
 
 
 def tiny(folder: Path) -> Path:
+    """A tiny BLIP of random weights, the same each time."""
     import torch
 
     from captune.models.blip import Blip
@@ -64,91 +70,102 @@ def tiny(folder: Path) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    # What captune wrote has its digest noted before it appears: a kill may leave digests of what never came.
-    own = (".captune-written", "written")
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock" and path.name not in own)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def as_tar(folder: Path, tar: Path) -> Path:
+    with tarfile.open(tar, "w") as archive:
+        for path in files(folder):
+            archive.add(path, path.name)
+            entry = tarfile.TarInfo(f"{path.stem}.cls")
+            entry.size = 1
+            archive.addfile(entry, io.BytesIO(b"7"))
+    return tar
+
+
+def as_table(folder: Path, table: Path) -> Path:
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in files(folder)]
+    pq.write_table(pa.table({"image": rows}), table, row_group_size=16)
+    return table
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files over HTTP, without a log."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        return None
+
+
+def served(folder: Path, count: int) -> list[str]:
+    """Addresses of the first pictures of a folder, from a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return [f"http://127.0.0.1:{server.server_port}/{path.relative_to(folder)}" for path in files(folder)[:count]]
+
+
+def cases(folder: Path, model: str, shard_size: int) -> list[Case]:
+    """A job into each format, from each kind of source, and over what a person wrote."""
+    given = str(folder / "pictures")
+    tar, table = (str(folder / name) for name in ("pictures.tar", "pictures.parquet"))
+
+    def job(name: str, format: str, out: str, *inputs: str, options: tuple[str, ...] = (), **more: Any) -> Case:
+        command = ("caption", *(inputs or (given,)), "--model", model, "--format", format, "--out", out, "--quiet")
+        return Case(name, (*command, "--shard-size", str(shard_size), *options), **more)
+
+    def words(work: Path) -> None:
+        """A person's sidecars where captune's go."""
+        for path in files(folder / "pictures")[::3]:
+            sidecar = (work / "here" / "out" / path.relative_to("/")).with_suffix(".txt")
+            sidecar.parent.mkdir(parents=True, exist_ok=True)
+            sidecar.write_text("a person's words\n")
+
+    def copies(work: Path) -> None:
+        shutil.copytree(folder / "pictures", work / "here" / "photos")
+
+    def rows(work: Path) -> None:
+        """A table with a row that a person wrote."""
+        (work / "here" / "out.csv").write_text(f"image,caption\n{files(folder / 'pictures')[0]},a person's words\n")
+
+    in_place = ("caption", "photos", "--model", model, "--format", "xmp", "--in-place", "--quiet", "--existing")
+    return [
+        *(job(format, format, "out") for format in ("jsonl", "csv", "parquet", "sidecar", "tar", "xmp")),
+        *(job(f"one {format}", format, f"out.{format}") for format in ("csv", "json", "xml", "parquet")),
+        job("sidecar append", "sidecar", "out", options=("--existing", "append"), lay=words),
+        job("csv prepend", "csv", "out.csv", options=("--existing", "prepend"), lay=rows),
+        Case("in place", (*in_place, "keep"), lay=copies),
+        Case("in place replace", (*in_place, "replace"), lay=copies),
+        job("tar to tar", "tar", "out", tar),
+        job("tar to jsonl", "jsonl", "out", tar),
+        job("table to parquet", "parquet", "out", table),
+        job("web to jsonl", "jsonl", "out", *served(folder / "pictures", 60)),
+        job("web to xmp", "xmp", "out", *served(folder / "pictures", 60)),
+        job("decoders", "jsonl", "out", decoders=True),
+        job("ray", "jsonl", "out", options=("--engine", "ray")),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--shard-size", type=int, default=100)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=4, help="of each case")
+    parser.add_argument("--cases", default="")
+    parser.add_argument("--shard-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model")
-    parser.add_argument("--format", default="jsonl", choices=("jsonl", "tar", "sidecar", "xmp"))
-    parser.add_argument("--existing", default="keep", choices=("keep", "replace", "append", "prepend"))
-    parser.add_argument("--in-place", action="store_true")
-    asked = parser.parse_args()
-    chance = random.Random(asked.seed)
-    print(machine("captune", "torch", "pillow"))
+    chosen = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    print(machine("captune", "torch", "pillow"), flush=True)
     with tempfile.TemporaryDirectory(prefix="captune-kills-") as name:
-        here = Path(name)
-        pictures(here / "pictures", asked.pictures)
-        model = asked.model or str(tiny(here / "model"))
-
-        def command(out: str) -> list[str]:
-            verb = [
-                sys.executable,
-                "-m",
-                "captune",
-                "caption",
-                "--model",
-                model,
-                "--quiet",
-                "--existing",
-                asked.existing,
-            ]
-            if asked.in_place:
-                if not (here / out).exists():
-                    shutil.copytree(here / "pictures", here / out)
-                return [*verb, "--format", "xmp", "--in-place", str(here / out)]
-            told = ("--format", asked.format, "--out", str(here / out), "--shard-size", str(asked.shard_size))
-            return [*verb, str(here / "pictures"), *told]
-
-        def run(out: str) -> float:
-            started = time.monotonic()
-            subprocess.run(command(out), stderr=subprocess.DEVNULL, check=False)
-            return time.monotonic() - started
-
-        seconds = run("alone")
-        expected = contents(here / "alone")
-        report = json.loads(expected.get("_job/report.json", b'{"pictures": "all", "failed": "some"}'))
-        print(f"alone: {report['pictures']} pictures, {report['failed']} failed, {seconds:.0f} s\n")
-        print(
-            "| kill | job | after | shards whole before it | half-written files |\n| ---: | ---: | ---: | ---: | ---: |"
-        )
-        jobs, kills = 1, 0
-        while kills < asked.kills:
-            out = here / f"killed-{jobs}"
-            process = subprocess.Popen(command(out.name), stderr=subprocess.DEVNULL)
-            after = chance.uniform(0, seconds)
-            try:
-                process.wait(after)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-                whole, half = len(list(out.glob("captions-*"))), len(list(out.rglob(".*.part")))
-                print(f"| {kills} | {jobs} | {after:.1f} s | {whole} | {half} |", flush=True)
-            else:
-                check(out, expected)
-                jobs += 1
-        if (here / f"killed-{jobs}").exists():
-            run(f"killed-{jobs}")
-            check(here / f"killed-{jobs}", expected)
-        print(f"\n{kills} kills in {jobs} jobs: every file equals that of the job left alone")
-
-
-def check(out: Path, expected: dict[str, bytes]) -> None:
-    """Stop where a job has other files than it should, or a picture not once."""
-    found = contents(out)
-    rows = [json.loads(line)["image"] for path in sorted(out.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    if different or len(rows) != len(set(rows)):
-        sys.exit(f"{out.name} differs from the job left alone in {', '.join(different)}; {len(rows)} rows")
+        folder = Path(name)
+        pictures(folder / "pictures", chosen.pictures)
+        as_tar(folder / "pictures", folder / "pictures.tar")
+        as_table(folder / "pictures", folder / "pictures.parquet")
+        killing = Killing(folder, chosen.seed)
+        for case in cases(folder, chosen.model or str(tiny(folder / "model")), chosen.shard_size):
+            if case.name in chosen.cases.split(",") if chosen.cases else case.name != "ray":
+                killing.kill(case, chosen.kills)
+    print(killing.ending())
 
 
 if __name__ == "__main__":

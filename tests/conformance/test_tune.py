@@ -13,6 +13,8 @@ from captune.app import tune as room
 from captune.app.tune import Axis
 from captune.core.errors import EXIT_INTERRUPTED, CaptuneError, UsageError
 from captune.core.files import read_json
+from captune.core.locks import lock_file
+from captune.core.runs import Run
 
 pytest.importorskip("optuna")
 ONCE: dict[str, Any] = {
@@ -48,25 +50,55 @@ def test_a_search_finds_its_best_and_goes_on(tiny_data: Path, tmp_path: Path) ->
     assert f"captions_per_image: {kept['options']['captions_per_image']}" in config
 
 
-def test_a_stopped_search_goes_on_with_what_was_stopped_and_draws_nothing_twice(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, drawn = room.train, []
+def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = [(0, 1), (1, 0), (1, 2)]  # trial and validation
+    begun: list[tuple[str, bool]] = []
 
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        drawn.append(kwargs["learning_rate"])
-        if len(drawn) == 2:
-            raise CaptuneError("Stopped by a signal.", "", code=EXIT_INTERRUPTED)
-        return plain(*args, **kwargs)
+    def trained(data: Any, model: Any, out: Path, *, watch: Any, resume: bool, **options: Any) -> None:
+        """Four validations, of which those are there already that an earlier call made; a stop leaves them."""
+        out.mkdir(parents=True, exist_ok=True)
+        begun.append((out.name, resume))
+        number = int(out.name.removeprefix("trial-"))
+        for step in range(len(Run(out).history()), 4):
+            loss = abs(options["learning_rate"] - 1e-3) / (step + options["batch_size"])
+            with open(out / "history.jsonl", "a") as file:
+                file.write(json.dumps({"step": step, "eval_loss": loss}) + "\n")
+            watch({"loss": loss})
+            if out.parent.name == "stopped" and stops and stops[0] == (number, step):
+                stops.pop(0)
+                raise CaptuneError("Stopped by a signal.", "", code=EXIT_INTERRUPTED)
 
-    monkeypatch.setattr(room, "train", interrupted)
-    asked = {"space": ["learning_rate=1e-6..1e-2:log"], "trials": 3, "prune": False, **ONCE}
-    with pytest.raises(CaptuneError, match="1 trials are finished"):
-        captune.tune(tiny_data, "new:blip-tiny", tmp_path, **asked)
-    done = captune.tune(tiny_data, "new:blip-tiny", tmp_path, **asked)
-    assert done.states == {"complete": 3, "stopped": 1}
-    assert drawn[2] == drawn[1]
-    assert len(set(drawn)) == 3
+    monkeypatch.setattr(room, "train", trained)
+    asked = {
+        "space": ["learning_rate=1e-6..1e-2:log", "batch_size=4..8"],
+        "trials": 5,
+        "goal": "loss",
+        "environment": {},
+    }
+    asked |= {"random_trials": 2}
+    alone = captune.tune("data", "model", tmp_path / "alone", **asked)
+    for _ in (1, 2, 3):
+        with pytest.raises(CaptuneError, match=r"\d trials are finished"):
+            captune.tune("data", "model", tmp_path / "stopped", **asked)
+        (tmp_path / "stopped" / "study.journal.lock").symlink_to("study.journal")  # as a kill leaves them
+        with open(tmp_path / "stopped" / "study.journal", "a") as journal:
+            journal.write('{"op_code":')
+    done = captune.tune("data", "model", tmp_path / "stopped", **asked)
+    assert (done.value, done.options, done.states) == (alone.value, alone.options, alone.states)
+    assert sum(done.states.values()) == 5
+    names = [[path.name for path in sorted((tmp_path / name).iterdir())] for name in ("alone", "stopped")]
+    assert names[0] == names[1]
+    histories = [
+        [(tmp_path / name / f"trial-00{n}" / "history.jsonl").read_text() for n in range(5)]
+        for name in ("alone", "stopped")
+    ]
+    assert histories[0] == histories[1]
+    assert begun.count(("trial-001", True)) == 2
+
+
+def test_two_searches_do_not_share_a_folder(tiny_data: Path, tmp_path: Path) -> None:
+    with lock_file(tmp_path / ".lock"), pytest.raises(CaptuneError, match="Another search"):
+        captune.tune(tiny_data, "new:blip-tiny", tmp_path, space=["seed=1..9"], trials=1, **ONCE)
 
 
 def test_a_failed_trial_does_not_end_the_search(

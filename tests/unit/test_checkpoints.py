@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from captune.app.resuming import go_on
+from captune.core.config import dump, resolve
 from captune.core.disk import DiskFull
-from captune.core.files import write_json
-from captune.core.runs import Run, checkpoint_damage
+from captune.core.files import write_json, write_text
+from captune.core.options import TrainConfig
+from captune.core.progress import SILENT
+from captune.core.runs import CONFIG, Run, checkpoint_damage
 from captune.engine.checkpoints import last_whole, rotate, set_aside, write_checkpoint
 from captune.engine.history import append_history, cut_history, history_digest
 
@@ -189,6 +193,16 @@ def test_half_deleted_checkpoints_are_swept(run: Run) -> None:
     (run.checkpoints_folder / "checkpoint-4" / "complete.json").unlink()
     rotate(run, 1, lambda step: False)
     assert [path.name for path in run.checkpoints_folder.iterdir()] == ["checkpoint-8"]
+
+
+def test_what_a_kill_left_to_delete_goes_as_the_training_goes_on(run: Run) -> None:
+    config = resolve(TrainConfig, flags={"keep_checkpoints": 1}).values
+    write_text(run.path / CONFIG, dump(config))
+    run.write_manifest({"data": "data", "options": config.model_dump(mode="json")})
+    checkpoint = run.last()
+    assert checkpoint is not None
+    go_on(run, checkpoint, config, {"data": "data"}, {}, SILENT)
+    assert [path.name for path in run.checkpoints_folder.iterdir()] == [checkpoint.name]
 
 
 def test_a_damaged_history_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -215,6 +215,8 @@ def test_coco_is_unpacked_part_by_part(server: Server, tmp_path: Path) -> None:
     with pytest.raises(CaptuneError, match=r"train2017\.zip: .*404"):
         download_coco(tmp_path, host=server.url)
     server.files["/zips/train2017.zip"] = zipped("train2017/3.jpg", "../../evil.jpg")
+    for left in ("val2017.zip", "val2017.zip.part", "val2017.zip.part.etag"):
+        (tmp_path / left).write_bytes(b"of a run that was killed when it had been unpacked")
     before = len(server.ranges)
     assert download_coco(tmp_path, host=server.url) == tmp_path
     assert len(server.ranges) == before + 1
@@ -228,6 +230,13 @@ def test_coco_is_unpacked_part_by_part(server: Server, tmp_path: Path) -> None:
         "val2017/1.jpg",
         "val2017/2.jpg",
     ]
+
+
+def test_a_download_that_was_killed_before_anything_came_begins(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "..unfinished-download.99999999.part").write_text("half")
+    with pytest.raises(CaptuneError, match="404"):
+        download_coco(tmp_path, host=server.url)
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished-download"]
 
 
 def test_a_damaged_zip_is_removed(server: Server, tmp_path: Path) -> None:
@@ -294,7 +303,12 @@ def test_kaggle_download_gets_the_official_lists(
     bars = Bars()
     assert download("flickr8k", tmp_path / "to", bars) == tmp_path
     assert "official Flickr8k split were not fetched" in bars.warnings[0]
+    server.files["/text.zip"] = b"damaged"
+    download("flickr8k", tmp_path / "to", Bars())
+    half = tmp_path / ".Flickr8k_text.99999999.part"  # of a run that was killed while it unpacked
+    half.mkdir()
     server.files["/text.zip"] = zipped("Flickr_8k.trainImages.txt", "Flickr8k.token.txt", content=b"a.jpg\n")
     download("flickr8k", tmp_path / "to", bars)
     assert [path.name for path in (tmp_path / "Flickr8k_text").iterdir()] == ["Flickr_8k.trainImages.txt"]
     assert len(bars.warnings) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["Flickr8k_text"]

@@ -47,6 +47,13 @@ def test_a_copy_that_followed_links_keeps_its_pointers(tmp_path: Path) -> None:
     assert [c.name for c in copy.checkpoints()] == ["checkpoint-40", "checkpoint-60"]
 
 
+def test_a_pointer_that_a_kill_left_half_made_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".best-loss.99999999.part").symlink_to("checkpoints/checkpoint-60")
+    run = make_run(tmp_path)
+    assert run.pointed("best-loss") == "checkpoint-40"
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
 def test_a_run_in_one_row(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     (summary,) = list_runs(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run, checkpoint_damage
+from captune.core.scratch import scratch_folder
 from captune.engine.load_errors import damaged_error
 from captune.exporters.card import CardFacts
 from captune.exporters.hub import check_repo, upload, write_folder
@@ -70,14 +70,14 @@ def push(
         with whole_folder(target) as stage:
             files = write_folder(folder, stage, facts)
         return Pushed(repo, "", str(target), tuple(files))
-    with tempfile.TemporaryDirectory() as made:
-        files = write_folder(folder, Path(made), facts)
+    with scratch_folder() as made:
+        files = write_folder(folder, made, facts)
         with progress.task(f"Uploading {len(files)} files to {repo}"):
             known = dict(environment)
             heed_hub_token(known)
             token = known.get("HF_TOKEN") or None
             message = f"captune: {facts.checkpoint or folder.name}"
-            address = upload(Path(made), repo, private=asked.private, token=token, message=message)
+            address = upload(made, repo, private=asked.private, token=token, message=message)
     return Pushed(repo, address, "", tuple(files))
 
 

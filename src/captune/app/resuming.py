@@ -7,6 +7,7 @@ from typing import Any
 
 from captune.app.provenance import keep_session
 from captune.core.config import Resolved, dump, resolve
+from captune.core.epochs import ChosenEpochs
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.options import TrainConfig
@@ -125,7 +126,7 @@ def go_on(
     progress: Progress,
 ) -> None:
     """Have the run folder stand where the checkpoint stood, and write down and tell what is otherwise now."""
-    from captune.engine.checkpoints import DAMAGED, mark_of, set_aside, update_pointers
+    from captune.engine.checkpoints import DAMAGED, mark_of, rotate, set_aside, update_pointers
     from captune.engine.history import cut_history, history_digest
 
     for name, what in damaged.items():
@@ -140,6 +141,10 @@ def go_on(
     if mark_of(checkpoint).get("history") not in (None, history_digest(run)):
         progress.warn(f"{run.path / HISTORY} is not as it was at {checkpoint.name}: its figures were changed or lost.")
     update_pointers(run, config.train.best_metric)
+    permanent = ChosenEpochs.parse(config.train.keep_epochs)
+    per_epoch = max(1, round(checkpoint.step / checkpoint.epoch))
+    # A kill may have come between the last checkpoint and this.
+    rotate(run, config.train.keep_checkpoints, lambda step: permanent.at(step, per_epoch))
 
 
 def check_unedited(run: Run, saved: TrainConfig) -> None:

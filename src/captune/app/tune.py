@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.app.train import train
+from captune.app.tune_study import next_trial, opened, seed_for
 from captune.core.config import find_option, leaves, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
@@ -23,7 +24,6 @@ from captune.core.runs import SEARCH_JOURNAL, Run
 if TYPE_CHECKING:
     import optuna
 
-STOPPED = "stopped"
 BEST = "best.json"
 # Drawn where nothing else is asked for.
 DEFAULT_SPACE = ("learning_rate=1e-5..5e-4:log", "batch_size=4|8|16", "label_smoothing=0..0.2", "warmup_ratio=0..0.2")
@@ -116,7 +116,7 @@ def tune(
     folder = Path(out)
     missing = missing_folders(folder)
     new = not (folder / SEARCH_JOURNAL).exists()
-    study = _open_study(folder, resolved.values.tune)
+    asked = resolved.values.tune
     training = partial(
         train,
         data,
@@ -128,43 +128,17 @@ def tune(
         environment=environment,
         **fixed,
     )
-    trials = _Trials(study, folder, axes, resolved.values.tune, training, progress)
-    trials.run()
-    if trials.refusals.last is not None and study.trials[-1].user_attrs.get("error") == str(trials.refusals.last):
-        if new and all(trial.state.name == "FAIL" for trial in study.trials):
-            _remove(folder, missing)
-        raise trials.refusals.last
-    if trials.stopped is not None:
-        done = sum(trial.state.is_finished() for trial in study.trials) - 1
-        raise CaptuneError(
-            f"Stopped by a signal. {done} trials are finished in {folder}.",
-            "The same command goes on with the search.",
-            code=trials.stopped,
-        )
-    return _finished(study, folder)
-
-
-def _open_study(folder: Path, options: TuneOptions) -> optuna.Study:
-    """The search that lies in a folder, or a new one."""
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise CaptuneError("captune tune needs optuna.", "pip install 'captune[tune]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name="captune",
-        storage=JournalStorage(JournalFileBackend(str(folder / SEARCH_JOURNAL))),
-        direction="minimize" if options.goal == "loss" else "maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=options.random_trials) if options.prune else None,
-        load_if_exists=True,
-    )
-    # A search that goes on must not draw again what it drew before.
-    seed = options.search_seed + len(study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=options.random_trials)
-    return study
+    refusals = _Refusals()
+    smallest = asked.goal == "loss"
+    with opened(folder, smallest=smallest, prune=asked.prune, random_trials=asked.random_trials) as study:
+        trials = _Trials(study, folder, axes, asked, training, progress, refusals)
+        trials.run()
+        only_refused = new and all(trial.state.name == "FAIL" for trial in study.trials)
+        if refusals.last is None:
+            return _finished(study, folder)
+    if only_refused:
+        _remove(folder, missing)
+    raise refusals.last
 
 
 def _remove(folder: Path, missing: Iterable[Path]) -> None:
@@ -177,7 +151,7 @@ def _remove(folder: Path, missing: Iterable[Path]) -> None:
 
 
 class _Trials:
-    """Trainings with drawn options; `stopped` is the exit code of the signal that ended them."""
+    """Trainings with drawn options, one after another."""
 
     def __init__(
         self,
@@ -187,56 +161,75 @@ class _Trials:
         options: TuneOptions,
         training: Callable[..., Any],
         progress: Progress,
+        refusals: _Refusals,
     ) -> None:
         self.study, self.folder, self.axes, self.options = study, folder, axes, options
-        self.training, self.progress = training, progress
-        self.refusals = _Refusals()
-        self.stopped: int | None = None
+        self.training, self.progress, self.refusals = training, progress, refusals
 
     def run(self) -> None:
-        """Train until as many trials are finished as were wished for."""
-        done = sum(t.state.is_finished() and STOPPED not in t.user_attrs for t in self.study.trials)
-        left = self.options.trials - done
-        if left <= 0:
-            return
-        with self.progress.task("Trials", left) as task:
-            self.study.optimize(
-                self._trial, n_trials=left, catch=(CaptuneError,), callbacks=[lambda *_: task.advance(1)]
-            )
+        """Train until as many trials are finished as the options say, or all are refused alike."""
+        left = self.options.trials - sum(trial.state.is_finished() for trial in self.study.trials)
+        with self.progress.task("Trials", max(left, 0)) as task:
+            while left > 0 and self.refusals.last is None:
+                trial, stopped = next_trial(self.study)
+                self._try(trial, stopped=stopped)
+                left -= 1
+                task.advance(1)
 
-    def _trial(self, trial: optuna.Trial) -> float:
-        drawn = {axis.name: axis.draw(trial) for axis in self.axes}
-        run, goal = self.folder / f"trial-{trial.number:03}", self.options.goal
-        trial.set_user_attr("run", run.name)
-        shown = (
+    def _try(self, trial: optuna.Trial, *, stopped: bool) -> None:
+        """Bring a trial to its end. Raises `CaptuneError` after a signal: then the trial goes on with the next search."""
+        import optuna
+
+        try:
+            self.study.tell(trial, self._train(trial, stopped=stopped))
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except CaptuneError as error:
+            if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+                done = sum(each.state.is_finished() for each in self.study.trials)
+                raise CaptuneError(
+                    f"Stopped by a signal. {done} trials are finished in {self.folder}.",
+                    "The same command goes on with the search.",
+                    code=error.code,
+                ) from None
+            trial.set_user_attr("error", str(error))
+            self.refusals.note(error, begun=(self.folder / _name(trial)).exists())
+            self.progress.say(f"trial {trial.number} failed: {error.message}")
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def _train(self, trial: optuna.Trial, *, stopped: bool) -> float:
+        """The value that a trial reaches, which goes on where it was stopped."""
+        drawn = self._draw(trial)
+        run, goal = Run(self.folder / _name(trial)), self.options.goal
+        trial.set_user_attr("run", run.path.name)
+        shown = ", ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in drawn.items()
         )
-        self.progress.say(f"trial {trial.number}: {', '.join(shown)}")
-        try:
-            self.training(out=run, watch=_Watch(trial, goal, prune=self.options.prune), **drawn)
-        except CaptuneError as error:
-            self._failed(trial, error, begun=run.exists())
-            raise
-        value = best_value(Run(run), goal)
+        self.progress.say(f"trial {trial.number}{' goes on' if stopped else ''}: {shown}")
+        watch = _Watch(trial, run, goal, prune=self.options.prune)
+        self.training(out=run.path, resume=stopped, watch=watch, **drawn)
+        value = best_value(run, goal)
         if value is None:
             raise CaptuneError(f"Trial {trial.number} measured no {goal}.", "Choose another --goal.")
         self.progress.say(f"trial {trial.number}: {goal} {value:.4f}")
         return value
 
-    def _failed(self, trial: optuna.Trial, error: CaptuneError, *, begun: bool) -> None:
-        """Note why a trial failed, and end the search where the others would fail as well."""
+    def _draw(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The options of a trial: those that it has already, others by seeds of their own."""
         import optuna
 
-        if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-            self.study.stop()
-            self.stopped = error.code
-            trial.set_user_attr(STOPPED, True)
-            self.study.enqueue_trial(trial.params)  # it is the first when the search goes on
-            raise optuna.TrialPruned(STOPPED) from None
-        trial.set_user_attr("error", str(error))
-        if self.refusals.alike(error, begun=begun):
-            self.study.stop()  # it is not what was drawn that cannot begin
-        self.progress.say(f"trial {trial.number} failed: {error.message}")
+        drawn = {}
+        for place, axis in enumerate(self.axes):
+            self.study.sampler = optuna.samplers.TPESampler(
+                seed=seed_for(self.options.search_seed, trial.number, place),
+                n_startup_trials=self.options.random_trials,
+            )
+            drawn[axis.name] = axis.draw(trial)
+        return drawn
+
+
+def _name(trial: optuna.Trial) -> str:
+    return f"trial-{trial.number:03}"
 
 
 class _Refusals:
@@ -246,28 +239,30 @@ class _Refusals:
         self.last: CaptuneError | None = None
         self._messages: list[str] = []
 
-    def alike(self, error: CaptuneError, *, begun: bool) -> bool:
-        """Note how a trial failed; whether all so far were refused alike."""
+    def note(self, error: CaptuneError, *, begun: bool) -> None:
+        """Note how a trial failed: what was drawn is not to blame where all were refused alike."""
         self._messages.append("" if begun else error.message)
         enough = len(self._messages) >= _REFUSED and len(set(self._messages)) == 1 and not begun
         self.last = error if enough else None
-        return enough
 
 
 class _Watch:
     """Tells a trial of every validation, and ends a training whose trial is not worth going on with."""
 
-    def __init__(self, trial: optuna.Trial, goal: str, *, prune: bool) -> None:
-        self.trial, self.goal, self.prune, self.steps = trial, goal, prune, 0
+    def __init__(self, trial: optuna.Trial, run: Run, goal: str, *, prune: bool) -> None:
+        self.trial, self.run, self.goal, self.prune = trial, run, goal, prune
 
     def __call__(self, scores: Mapping[str, float]) -> None:
         import optuna
 
-        if self.goal in scores:
-            self.trial.report(float(scores[self.goal]), self.steps)
-            self.steps += 1
-            if self.prune and self.trial.should_prune():
-                raise optuna.TrialPruned(f"poor after {self.steps} validations")
+        if self.goal not in scores:
+            return
+        # Counted in the history, which goes on with a training that was stopped.
+        steps = sum(f"eval_{self.goal}" in line for line in self.run.history()) - 1
+        if steps not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
+            self.trial.report(float(scores[self.goal]), steps)
+        if self.prune and self.trial.should_prune():
+            raise optuna.TrialPruned(f"poor after {steps + 1} validations")
 
 
 def best_value(run: Run, goal: str) -> float | None:
@@ -284,7 +279,7 @@ def _finished(study: optuna.Study, folder: Path) -> Tuned:
 
     states: dict[str, int] = {}
     for trial in study.trials:
-        state = STOPPED if STOPPED in trial.user_attrs else trial.state.name.lower()
+        state = trial.state.name.lower()
         states[state] = states.get(state, 0) + 1
     done = [trial for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
     if not done:

@@ -48,10 +48,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
                 raise
             raise disk_error(error, target) from error
         return
-    temporary = _part(target, os.getpid())
+    temporary = part_of(target, os.getpid())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        sweep(target)
         with open(temporary, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
@@ -66,7 +66,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
             temporary.unlink()
 
 
-def _part(target: Path, process: int) -> Path:
+def part_of(target: Path, process: int) -> Path:
     """What a file is called until it is whole."""
     return target.with_name(fitted(f".{target.name}", f".{process}.part"))
 
@@ -82,10 +82,11 @@ def _left_behind(folder: Path) -> dict[int, list[Path]]:
     return found
 
 
-def _sweep(target: Path) -> None:
+def sweep(target: Path) -> None:
+    """Remove what killed processes left half written of a file."""
     left = _left_behind(target.parent)
     for process in [*left]:
-        part = _part(target, process)
+        part = part_of(target, process)
         if part in left[process]:
             left[process].remove(part)
             with suppress(OSError):  # another run swept it

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
+from captune.core.scratch import scratch_folder
 from captune.data.formats import promised, read_rows, recognised
 from captune.data.formats.columns import ID, IMAGE, plain_name
 from captune.data.formats.places import is_image_name
@@ -61,8 +61,8 @@ def read_results(path: str, side: Side) -> Results:
     """
     if path != STDIN:
         return _read(Path(path), path, side)
-    with tempfile.TemporaryDirectory(prefix="captune-") as folder:
-        copy = Path(folder) / _ON_STDIN
+    with scratch_folder() as folder:
+        copy = folder / _ON_STDIN
         copy.write_bytes(sys.stdin.buffer.read())
         try:
             return _read(copy, _ON_STDIN, side)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captune.core.errors import CaptuneError
+from captune.core.parent import end_with_parent
 from captune.core.records import ImageRecord
 from captune.data.augment import augment
 from captune.data.images import ImageError, open_image
@@ -212,7 +213,13 @@ def training_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(order.seed),
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_end_with_training,
     )
+
+
+def _end_with_training(number: int) -> None:
+    """Have a loader worker end with a training that is killed, also in the middle of an image."""
+    end_with_parent()
 
 
 class _Carried(Dataset[Any]):

@@ -27,6 +27,7 @@ from captune.core.machine import LESS_MEMORY
 from captune.core.memory import OutOfMemory
 from captune.core.parsed import parse_json
 from captune.core.progress import SILENT, Progress, Task, track
+from captune.core.scratch import scratch_folder
 from captune.engine.pictures import stream_pixels
 from captune.models.backbone import Backbone
 
@@ -170,10 +171,10 @@ def _take_room(file: Path) -> None:
 
 def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, task: Task) -> None:
     """A part with the features of some pictures, given by digest; whole or not there."""
-    name = f"{time.time_ns()}-{os.getpid()}"
-    temporary, names = folder / f".{name}.part", list(images.values())
+    name, names = f"{time.time_ns()}-{os.getpid()}", list(images.values())
     written: np.memmap | None = None
-    try:
+    with scratch_folder(folder) as made:
+        temporary = made / "part.npy"
         for start in range(0, len(names), batch_size):
             rows = _features(backbone, names[start : start + batch_size], batch_size)
             if written is None:
@@ -185,7 +186,6 @@ def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_
         assert written is not None
         written.flush()
         del written
+        # The list first: without its features it counts for nothing, and it is small.
+        write_json(folder / f"{name}.json", {"pictures": list(images)})
         os.replace(temporary, folder / f"{name}.npy")
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_json(folder / f"{name}.json", {"pictures": list(images)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -21,6 +20,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from captune.core.errors import CaptuneError
 from captune.core.options import PARTS
 from captune.core.runs import Checkpoint, Run
+from captune.core.scratch import scratch_folder
 from captune.engine.batches import Collate, EpochOrder, Visits, supervised_tokens, training_loader
 from captune.engine.checkpoints import mark_of, rotate, update_pointers, write_checkpoint
 from captune.engine.history import history_digest
@@ -250,9 +250,9 @@ class CaptionTrainer(Trainer):
 
     def _random_state(self) -> dict[str, bytes]:
         """What the library would write of this process's random state, by the name of the file."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._save_rng_state(folder)
-            return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+        with scratch_folder() as folder:
+            self._save_rng_state(str(folder))
+            return {file.name: file.read_bytes() for file in folder.iterdir()}
 
     def _fill(self, folder: Path, optimizer: Mapping[str, Any], states: Sequence[Mapping[str, bytes]]) -> None:
         assert self.lr_scheduler is not None, "it is made with the optimizer"

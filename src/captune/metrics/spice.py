@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from captune.core.errors import MetricUnavailable
 from captune.core.parsed import parse_json
+from captune.core.scratch import scratch_folder
 from captune.metrics.corpus import Corpus, Measured, averaged
 
 JAR = "spice-1.0.jar"
@@ -45,8 +45,8 @@ def spice(corpus: Corpus) -> Measured:
         {"image_id": n, "test": caption, "refs": list(references)}
         for n, (caption, references) in enumerate(zip(corpus.hypotheses, corpus.references, strict=True))
     ]
-    with tempfile.TemporaryDirectory(prefix="captune-spice-") as work, corpus.progress.task("SPICE"):
-        given, made = Path(work, "in.json"), Path(work, "out.json")
+    with scratch_folder() as work, corpus.progress.task("SPICE"):
+        given, made = work / "in.json", work / "out.json"
         given.write_text(json.dumps(entries), encoding="utf-8")
         opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED] if _is_modular(java) else []
         program = ["-cp", os.pathsep.join(map(str, jars)), _main_class(jars[0])]

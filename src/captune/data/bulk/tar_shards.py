@@ -19,6 +19,7 @@ from typing import IO, Any
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
 from captune.core.names import LONGEST, fitted
+from captune.core.scratch import scratch_folder
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
@@ -63,10 +64,10 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
 def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], piece: Piece) -> None:
     """Put such a tar into a store, at once or not at all; it is written to a temporary file first."""
     try:
-        with tempfile.NamedTemporaryFile(prefix="captune-", suffix=".tar") as file:
-            write_tar(rows, piece, file)
-            file.flush()
-            store.publish(name, Path(file.name))
+        with scratch_folder() as folder:
+            with open(folder / "shard.tar", "wb") as file:
+                write_tar(rows, piece, file)
+            store.publish(name, folder / "shard.tar")
     except OSError as error:
         raise disk_error(error, tempfile.gettempdir()) from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, write_text
 from captune.core.progress import SILENT, Progress
-from captune.data.downloads.http import fetch
+from captune.data.downloads.http import fetch, forget
 
 # Plain http: the server's certificate is for another name. Each zip's own checksums guard the content.
 _UNFINISHED = ".unfinished-download"
@@ -39,15 +39,16 @@ def download_coco(
 ) -> Path:
     """Bring the pictures and captions into `folder`; a folder that is no unfinished download is taken as it is."""
     unfinished = folder / _UNFINISHED
-    if folder.is_dir() and any(folder.iterdir()) and not unfinished.exists():
+    # A kill may have come before even that was written.
+    there = folder.is_dir() and [path for path in folder.iterdir() if not path.name.startswith(f".{_UNFINISHED}.")]
+    if there and not unfinished.exists():
         return folder
     write_text(unfinished, "captune goes on with this download when it is asked for coco again.\n")
     for archive in archives:
-        if (folder / archive.folder).is_dir():
-            continue
-        file = fetch(f"{host}/{archive.path}", folder / Path(archive.path).name, progress=progress)
-        _unpack(file, folder, archive, progress)
-        file.unlink()
+        file = folder / Path(archive.path).name
+        if not (folder / archive.folder).is_dir():
+            _unpack(fetch(f"{host}/{archive.path}", file, progress=progress), folder, archive, progress)
+        forget(file)  # also that of a run that was killed when it had been unpacked
     unfinished.unlink()
     return folder
 

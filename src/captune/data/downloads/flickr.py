@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, missing_extra
+from captune.core.folders import whole_folder
 from captune.core.progress import SILENT, Progress
-from captune.data.downloads.http import fetch
+from captune.data.downloads.http import fetch, forget
 
 FLICKR = {"flickr8k": "adityajn105/flickr8k", "flickr30k": "hsankesara/flickr-image-dataset"}
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -67,21 +68,21 @@ def _credentials(name: str, reason: str, otherwise: str) -> CaptuneError:
 
 def _add_split_lists(folder: Path, progress: Progress) -> None:
     """Put `Flickr_8k.{train,dev,test}Images.txt` beside the captions; without them only `--split flickr8k` is lost."""
-    target = folder / "Flickr8k_text"
+    target, archive = folder / "Flickr8k_text", folder / "Flickr8k_text.zip"
     if target.is_dir():
+        forget(archive)
         return
-    archive = folder / "Flickr8k_text.zip"
     try:
         fetch(SPLIT_LISTS, archive, progress=progress, attempts=2)
-        with zipfile.ZipFile(archive) as zipped:
-            wanted = [name for name in zipped.namelist() if Path(name).name.startswith("Flickr_8k.")]
-            target.mkdir()
-            for name in wanted:
-                with zipped.open(name) as source, open(target / Path(name).name, "wb") as file:
-                    shutil.copyfileobj(source, file)
-        archive.unlink()
+        with zipfile.ZipFile(archive) as zipped, whole_folder(target) as lists:
+            for name in zipped.namelist():
+                if Path(name).name.startswith("Flickr_8k."):
+                    with zipped.open(name) as source, open(lists / Path(name).name, "wb") as file:
+                        shutil.copyfileobj(source, file)
+        forget(archive)
     except (CaptuneError, OSError, zipfile.BadZipFile) as error:
-        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, zipfile.BadZipFile):
+            forget(archive)  # else it would be found damaged each time
         progress.warn(f"The lists of the official Flickr8k split were not fetched ({_first(error)}).")
 
 

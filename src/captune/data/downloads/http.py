@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, write_text
 from captune.core.http import Answer, WebError, opened
 from captune.core.progress import SILENT, Progress, Task
 
@@ -39,9 +39,10 @@ def fetch(
     `sha256` are checked where given, the server's own length always; more than there is room for on the disk is not
     begun. Raises `CaptuneError`.
     """
-    if target.is_file() and (size is None or target.stat().st_size == size):
-        return target
     part = target.with_name(target.name + ".part")
+    if target.is_file() and (size is None or target.stat().st_size == size):
+        _etag(part).unlink(missing_ok=True)  # of a run that was killed when all was there
+        return target
     host = urlsplit(url).hostname or url
     failures = 0
     try:
@@ -115,8 +116,11 @@ def _continue(url: str, part: Path, task: Task, timeout: float, size: int | None
                 f"{part.parent} has {free / 1e9:.1f} GB free, {url} needs {(total - start) / 1e9:.1f} GB.",
                 "Free some space or choose another folder.",
             )
-        if answer.headers.get("ETag", "").startswith('"'):
-            _etag(part).write_text(answer.headers["ETag"], encoding="utf-8")
+        if not resumed:
+            part.unlink(missing_ok=True)  # before the tag of what comes now: it is not of what was there
+            _etag(part).unlink(missing_ok=True)
+            if answer.headers.get("ETag", "").startswith('"'):
+                write_text(_etag(part), answer.headers["ETag"])
         expected = size if total is None else total
         # A server that does not say how much it gives may have half of the disk.
         _receive(answer, part, task, start, expected or start + free // 2)
@@ -167,6 +171,13 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
 def _total(answer: Answer) -> int | None:
     match = re.search(r"/(\d{1,18})\s*$", answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
+
+
+def forget(target: Path) -> None:
+    """Remove what `fetch` left of a file that is not needed any more, whole or not."""
+    part = target.with_name(target.name + ".part")
+    for path in (target, part, _etag(part)):
+        path.unlink(missing_ok=True)
 
 
 def _length(part: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from captune.core.files import atomic_write
+from captune.core.scratch import scratch_folder
 from captune.data.bulk.names import WRITTEN, is_result
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import open_store
@@ -38,7 +38,7 @@ class UploadedWriter:
         return dict(getattr(self._open, "unwritten", {}))
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="captune-")))
+        self._folder = self._stack.enter_context(scratch_folder())
         is_file = bool(Path(self._out).suffix)
         self._parent = self._out.rpartition("/")[0] if is_file else self._out
         open_store(self._parent).names()  # a place that cannot be reached is told before the work

@@ -11,7 +11,6 @@ import gzip
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +23,7 @@ import numpy as np
 from captune.core.errors import CaptuneError
 from captune.core.files import cache_folder, disk_error
 from captune.core.progress import SILENT, Progress
+from captune.core.scratch import scratch_folder
 from captune.metrics.meteor.data import PARAPHRASES, folder
 
 LONGEST = 7
@@ -135,10 +135,10 @@ def build_index(progress: Progress = SILENT) -> Path:
             shutil.rmtree(index, ignore_errors=True)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix="building-", ignore_cleanup_errors=True) as made:
-            _build(table, size, Path(made), progress)
+        with scratch_folder(home) as made:
+            _build(table, size, made, progress)
             if not index.is_dir():
-                Path(made).rename(index)
+                made.rename(index)
     except OSError as error:
         if index.is_dir():  # another process was faster
             return index
