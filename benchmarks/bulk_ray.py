@@ -18,12 +18,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from bulk_kills import check, contents, pictures, tiny
+from bulk_kills import pictures, tiny
+from killing import contents, difference
 from machine import machine, markdown
 from ray_nodes import add_node, cluster
+
+
+def check(out: Path, expected: dict[str, Any]) -> None:
+    """Stop where a job has other files than it should."""
+    wanted, found = (
+        {name: data for name, data in each.items() if not name.endswith(".lock")} for each in (expected, contents(out))
+    )
+    different = difference(wanted, found)
+    if different:
+        sys.exit(f"{out.name} differs from the job left alone in {different}")
 
 
 def main() -> None:

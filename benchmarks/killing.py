@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -82,7 +83,9 @@ class Killing:
         alone = here / "alone"
         case.lay(_made(alone))
         started = time.monotonic()
-        changes = self._run(alone, case.command, float("inf"), None)[1]
+        _, changes, failed = self._run(alone, case.command, float("inf"), None)
+        if failed:
+            sys.exit(f"{case.name}, left alone: {failed}")
         seconds = time.monotonic() - started
         print(f"{case.name}: {seconds:.0f} s alone, {changes} changes of its folder", flush=True)
         expected, attempts, count, different = case.state(alone), 0, 0, 0
@@ -104,7 +107,7 @@ class Killing:
                           f"{'at a file' if change else f'after {after:.1f} s'}", flush=True)  # fmt: skip
                 if not dead or case.decoders or (case.whole and (work / "here" / case.whole).exists()):
                     break
-            found = found or _difference(expected, case.state(work)) or _left_over(work, alone)
+            found = found or difference(expected, case.state(work)) or _left_over(work, alone)
             if found:
                 different += 1
                 print(f"  {case.name}: {work.name} differs: {found}", flush=True)
@@ -148,17 +151,18 @@ class Killing:
                 if not dead and (time.monotonic() - started > after or (change is not None and changes >= change)):
                     victim = self._decoder(mark, process.pid) if decoders else process.pid
                     if victim:
-                        os.kill(victim, 9)
+                        os.kill(victim, signal.SIGKILL)
                         dead = True
                 time.sleep(0.003)
             errors.write(process.stderr.read() or b"")
             process.stderr.close()
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace")
+        dead = dead and (decoders or process.returncode == -signal.SIGKILL)  # it may have been done just before
         outliving = _outliving(mark)
         if outliving:
             return dead, changes, f"processes that outlive it: {outliving}"
-        if process.returncode not in ((-9,) if dead and not decoders else (0, 3)):
+        if process.returncode not in ((-signal.SIGKILL,) if dead and not decoders else (0, 3)):
             return dead, changes, f"captune {' '.join(command)}: exit code {process.returncode}\n{said[-2000:]}"
         return dead, changes, ""
 
@@ -178,7 +182,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(os.path.join(root, name) for root, *both in os.walk(folder) for names in both for name in names)
 
 
-def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+def difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    """The first things that are otherwise than expected; empty where nothing is."""
     different = [
         f"{name} ({'missing' if name not in found else 'left over' if name not in expected else 'other content'})"
         for name in sorted({*expected, *found})
@@ -213,7 +218,7 @@ def _outliving(mark: str) -> list[int]:
     while (left := _processes(mark)) and time.monotonic() < until:
         time.sleep(0.05)
     for pid in left:
-        os.kill(pid, 9)
+        os.kill(pid, signal.SIGKILL)
     return left
 
 

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
 }
 SCRATCH: dict[str, Any] = {"model": "new:blip-tiny", "vocab-size": 100}
 LEARNING = {"learning-rate": 1e-3}
-SCST = {"stage": "scst", "best-metric": "cider", "scst-samples": 2, "scst-guard": 0}
+SCST = {"stage": "scst", "best-metric": "cider", "scst-samples": 2, "scst-guard": 1}
 SEARCH = {"search": "learning_rate=1e-4..1e-2:log", "trials": 3, "goal": "loss", "max-steps": 4, "random-trials": 2}
 # What tells when or how long; everything else has to be the same.
 TIMES = ("train_runtime", "created", "command")
