@@ -46,7 +46,7 @@ def pictures(folder: Path, count: int) -> None:
                 path.unlink()
         return
     odd = [path for path in sorted((DATA / "odd").rglob("*")) if path.is_file() and path.suffix not in (".md", ".txt")]
-    odd = odd[: count // 2]
+    odd = odd[: count // 10]
     for number, path in enumerate(odd):
         ending = path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".jpg"
         shutil.copyfile(path, folder / f"{number * 7919 % 1000:03}-{number:03}{ending}")  # among the photos

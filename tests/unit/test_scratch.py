@@ -44,9 +44,8 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_pat
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), scratch_folder(tmp_path) as made:
-        (made / "folder").mkdir()
-        raise ValueError("stop")
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path) as made:
+        (made / "folder").write_text(str(1 // 0))
     assert list(tmp_path.iterdir()) == []
 
 
