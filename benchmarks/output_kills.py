@@ -121,7 +121,12 @@ def cases(folder: Path) -> list[Case]:
             state=states,
         ),
         Case("embed", ("embed", photos, "--model", str(folder / "matcher"), "--out", "photos.npz"), state=states),
-        Case("evaluate", ("evaluate", "run", "--data", data, "--explain", "2", "--quiet"), lay=trained, state=states),
+        Case(
+            "evaluate",
+            ("evaluate", "run", "--data", data, "--metrics", "bleu,cider", "--explain", "2", "--quiet"),
+            lay=trained,
+            state=states,
+        ),
         Case("score", ("score", "-H", rates, "-R", rates, "--save-document-frequencies", "df.npz"), state=states),
     ]
 
