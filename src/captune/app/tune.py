@@ -177,7 +177,7 @@ class _Trials:
                 task.advance(1)
 
     def _try(self, trial: optuna.Trial, *, stopped: bool) -> None:
-        """Bring a trial to its end. Raises `CaptuneError` after a signal: then the trial goes on with the next search."""
+        """Bring a trial to its end; raises `CaptuneError` after a signal: then it goes on with the next search."""
         import optuna
 
         try:
