@@ -18,7 +18,9 @@ class Copy:
     `stdout` and `stderr` are there when it has ended.
     """
 
-    def __init__(self, warm: str, words: list[str], script: Path | None = None, **environment: str) -> None:
+    def __init__(
+        self, warm: str, words: list[str], script: Path | None = None, folder: Path | None = None, **environment: str
+    ) -> None:
         self.returncode: int | None = None
         self.stdout = self.stderr = ""
         self._printed = [os.memfd_create(name) for name in ("stdout", "stderr")]
@@ -26,7 +28,12 @@ class Copy:
         self._answers.settimeout(60)
         self._answers.connect(warm)
         around = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment}
-        request = {"words": words, "folder": os.getcwd(), "environment": around, "script": script and str(script)}
+        request = {
+            "words": words,
+            "folder": str(folder or os.getcwd()),
+            "environment": around,
+            "script": script and str(script),
+        }
         with open(os.devnull) as nothing:
             files = [nothing.fileno(), *self._printed]
             socket.send_fds(self._answers, [json.dumps(request).encode() + b"\n"], files)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from copies import Copy
 
 OBJECT_STORE = 80 * 1024 * 1024
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
@@ -39,24 +39,17 @@ def add_node(made: Any) -> Any:
     return made.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "captune", "caption", *map(str, words)]
-
-
-def start(*words: object, folder: Path, **environment: str) -> subprocess.Popen[str]:
+def start(warm: str, *words: object, folder: Path) -> Copy:
     """`captune caption …` under way."""
-    around = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    around.pop("RAY_ADDRESS", None)
-    return subprocess.Popen(
-        command(*words), cwd=folder, env=around, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    os.environ.pop("RAY_ADDRESS", None)  # of the cluster
+    return Copy(warm, ["caption", *map(str, words)], folder=folder)
 
 
-def end(job: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+def end(job: Copy, code: int = 0) -> tuple[str, str]:
     """What a job said on stdout and stderr, when it has ended with this code."""
-    out, said = job.communicate(timeout=240)
-    assert job.returncode == code, f"{job.returncode}\n{out}\n{said}"
-    return out, said
+    job.wait(240)
+    assert job.returncode == code, f"{job.returncode}\n{job.stdout}\n{job.stderr}"
+    return job.stdout, job.stderr
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:

@@ -29,7 +29,7 @@ SOME_FAILED = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(warm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, pictures of which two are broken, and what one machine says of them."""
     here = tmp_path_factory.mktemp("ray")
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture.save(here / "pics" / f"{number:04}.png")
     for number in BAD:
         (here / "pics" / f"{number:04}.png").write_bytes(b"\x89PNG, and nothing more")
-    end(start(*OPTIONS, "--out", "alone", folder=here), SOME_FAILED)
+    end(start(warm, *OPTIONS, "--out", "alone", folder=here), SOME_FAILED)
     return here
 
 
@@ -54,12 +54,12 @@ def ray_cluster() -> Iterator[Any]:
         yield made
 
 
-def on_ray(made: Any, folder: Path, out: str, *more: object) -> Any:
-    return start(*OPTIONS, "--out", out, "--engine", "ray", "--ray-address", made.address, *more, folder=folder)
+def on_ray(warm: str, made: Any, folder: Path, out: str, *more: object) -> Any:
+    return start(warm, *OPTIONS, "--out", out, "--engine", "ray", "--ray-address", made.address, *more, folder=folder)
 
 
-def test_a_killed_worker_a_killed_node_and_one_that_joins(folder: Path, ray_cluster: Any) -> None:
-    job = on_ray(ray_cluster, folder, "ray")
+def test_a_killed_worker_a_killed_node_and_one_that_joins(warm: str, folder: Path, ray_cluster: Any) -> None:
+    job = on_ray(warm, ray_cluster, folder, "ray")
     first = until(lambda: at_work(ray_cluster), "a worker at work")[0]
     first.suspend()  # it keeps its shards, so that the job cannot end before its node does
     second = until(lambda: [worker for worker in at_work(ray_cluster) if worker != first], "another one")[0]
@@ -78,27 +78,27 @@ def test_a_killed_worker_a_killed_node_and_one_that_joins(folder: Path, ray_clus
     until(lambda: not workers(ray_cluster), "the end of the workers")
 
 
-def test_what_ray_began_is_ended_by_this_process(folder: Path, ray_cluster: Any) -> None:
-    job = on_ray(ray_cluster, folder, "begun")
+def test_what_ray_began_is_ended_by_this_process(warm: str, folder: Path, ray_cluster: Any) -> None:
+    job = on_ray(warm, ray_cluster, folder, "begun", "--ray-workers", 1)
     until(lambda: at_work(ray_cluster), "a worker at work")[0].suspend()
     job.send_signal(signal.SIGINT)
     _, said = end(job, 130)
     assert "the same command goes on" in said
     until(lambda: not workers(ray_cluster), "the end of the workers")
     assert len(shards(folder / "begun")) < len(shards(folder / "alone"))
-    end(start(*OPTIONS, "--out", "begun", folder=folder), SOME_FAILED)
+    end(start(warm, *OPTIONS, "--out", "begun", folder=folder), SOME_FAILED)
     assert shards(folder / "begun") == shards(folder / "alone")
 
 
-def test_what_this_process_began_is_ended_by_ray(folder: Path, ray_cluster: Any) -> None:
-    end(start(*OPTIONS, "--out", "half", "--part", "1/2", folder=folder), SOME_FAILED)
-    out, _ = end(on_ray(ray_cluster, folder, "half"), SOME_FAILED)
+def test_what_this_process_began_is_ended_by_ray(warm: str, folder: Path, ray_cluster: Any) -> None:
+    end(start(warm, *OPTIONS, "--out", "half", "--part", "1/2", folder=folder), SOME_FAILED)
+    out, _ = end(on_ray(warm, ray_cluster, folder, "half", "--ray-workers", 1), SOME_FAILED)
     assert json.loads(out)["captioned"] < PICTURES
     assert shards(folder / "half") == shards(folder / "alone")
     before = {path: path.read_bytes() for path in (folder / "pics" / f"{number:04}.png" for number in BAD)}
     for path in before:
         path.write_bytes((folder / "pics" / "0001.png").read_bytes())
-    out, _ = end(on_ray(ray_cluster, folder, "half", "--retry-failed"))
+    out, _ = end(on_ray(warm, ray_cluster, folder, "half", "--retry-failed", "--ray-workers", 1))
     for path, data in before.items():
         path.write_bytes(data)
     report = json.loads(out)
@@ -125,17 +125,17 @@ def test_a_picture_that_ends_every_worker(tmp_path: Path, ray_cluster: Any, dead
     assert "after 3 workers" in said["error"]
 
 
-def test_a_model_that_no_node_can_load(folder: Path, ray_cluster: Any) -> None:
+def test_a_model_that_no_node_can_load(warm: str, folder: Path, ray_cluster: Any) -> None:
     shutil.copytree(folder / "model", folder / "cut")
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     words = [*OPTIONS, "--out", "never", "--engine", "ray", "--ray-address", ray_cluster.address, "--model", "cut"]
-    _, said = end(start(*words, folder=folder), 1)
+    _, said = end(start(warm, *words, folder=folder), 1)
     assert "cannot be loaded" in said
     assert said.count("is left out") == len(ray_cluster.worker_nodes)
 
 
-def test_no_node_with_room(folder: Path, ray_cluster: Any) -> None:
-    _, said = end(on_ray(ray_cluster, folder, "none", "--cpus-per-worker", 50, "--ray-wait", 1), 1)
+def test_no_node_with_room(warm: str, folder: Path, ray_cluster: Any) -> None:
+    _, said = end(on_ray(warm, ray_cluster, folder, "none", "--cpus-per-worker", 50, "--ray-wait", 1), 1)
     assert "has room for a worker" in said
     assert "Nothing is lost" in said
