@@ -20,7 +20,7 @@ SIGTERM ends the server within `--drain` and a second; none of its processes is 
 Memory is sampled every second after the first ten minutes, or after half the time where that is less. Images and
 bodies come and go, so the slope (Theil-Sen: the median of the slopes between all pairs) is that of the least of each
 30 seconds. The attackers are one process that gives way to others, since they would have machines of their own, and
-their rates are bounded (`soak_attacks.py --list`): on few cores a flood of work costs honest clients their share of
+their rates are bounded (`soak_attacks.py --list`; what each side took of the processors is printed): on few cores a flood of work costs honest clients their share of
 the processors, whatever the server does. On a machine that does other work the ratio of the percentiles tells little.
 """
 
@@ -39,7 +39,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -87,6 +87,14 @@ class Watch:
         """Processes that were the server's and still run."""
         return [each.pid for each in self.family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
+    def processor(self) -> list[float]:
+        """Seconds of processors so far: of the server, its decoders, attackers that have ended, honest clients."""
+        times = self._server.cpu_times()
+        children = [each for each in self.family if each != self._server and each.is_running()]
+        decoders = times.children_user + times.children_system + sum(map(_seconds, children))
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return [times.user + times.system, decoders, ended.ru_utime + ended.ru_stime, time.process_time()]
+
     def _poll(self) -> None:
         while not self._over.wait(1.0):
             try:
@@ -106,6 +114,14 @@ def _bytes(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def _seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def slope(samples: Sequence[tuple[float, int]], window: float) -> float:
@@ -141,10 +157,14 @@ class Report:
             print("  ", complaint)
 
 
-def show(name: str, seen: Honest) -> None:
+def show(name: str, seen: Honest, seconds: float, processor: Sequence[float]) -> None:
+    """What honest clients saw, and whose work the processors did meanwhile."""
     times = ", ".join(f"p{share:g} {1000 * seen.quantile(share / 100):.0f} ms" for share in (50, 95, 99.9))
     longest = max(seen.seconds, default=float("nan"))
-    print(f"{name}: {len(seen.seconds)} answers, {times}, longest {longest:.1f} s; {dict(seen.statuses)}", flush=True)
+    print(f"{name}: {len(seen.seconds)} answers, {times}, longest {longest:.1f} s; {dict(seen.statuses)}")
+    names = ("server", "decoders", "attackers", "honest clients")
+    shares = (f"{name} {each / seconds:.2f}" for name, each in zip(names, processor, strict=True))
+    print(f"  processors at work: {', '.join(shares)}", flush=True)
 
 
 def main() -> None:
@@ -179,8 +199,16 @@ def soak(asked: argparse.Namespace, model: str, photos: list[Question], log: Pat
     command = ("-m", "captune", "serve", "--model", model, "--port", "{port}", *flags)
     seconds = 60 * asked.minutes
 
-    def alone(port: int, length: float) -> Honest:
-        return asyncio.run(ask_all(port, asked.clients, photos, length, asked.pause))
+    def alone(name: str, length: float) -> Honest:
+        return measured(name, ask_all(port, asked.clients, photos, length, asked.pause))[0]
+
+    def measured(name: str, phase: Coroutine[Any, Any, Any]) -> tuple[Honest, Any]:
+        begun, before = watch.now(), watch.processor()
+        found = asyncio.run(phase)
+        seen, rest = found if isinstance(found, tuple) else (found, None)
+        used = [b - a for a, b in zip(before, watch.processor(), strict=True)]
+        show(name, seen, watch.now() - begun, used)
+        return seen, rest
 
     with (
         log.open("wb") as stderr,
@@ -193,22 +221,19 @@ def soak(asked: argparse.Namespace, model: str, photos: list[Question], log: Pat
         ) as (server, port),
     ):
         watch = Watch(server.pid)
-        alone(port, 5)  # everything once, before counting
+        alone("everything once, before counting", 5)
         begun = watch.now()
-        idle = alone(port, min(60.0, max(15.0, seconds / 10)))
-        show("alone", idle)
+        idle = alone("alone", min(60.0, max(15.0, seconds / 10)))
         before = max(sample[3] for sample in watch.since(begun))
         begun = watch.now()
-        seen, strangers = asyncio.run(attacked(port, seconds, asked, photos))
-        show("attacked", seen)
+        seen, strangers = measured("attacked", attacked(port, seconds, asked, photos))
         samples = watch.since(begun + min(600.0, seconds / 2))
         tell(strangers)
         silence = strangers["silence"]
         report.add("/health/live: longest time", f"{silence:.1f} s", f"{SILENCE:g} s", silence <= SILENCE)
         time.sleep(SETTLE_SECONDS)
         begun = watch.now()
-        again = alone(port, 15)
-        show("alone again", again)
+        alone("alone again", 15)
         report.honest(seen)
         ratio = seen.quantile(0.95) / idle.quantile(0.95)
         report.add(
@@ -241,9 +266,11 @@ async def attacked(
         async with asyncio.timeout(120):
             return seen, json.loads(await attackers.stdout.readline())
     finally:
-        if attackers.returncode is None:
+        try:
+            await asyncio.wait_for(attackers.wait(), 10)
+        except TimeoutError:
             attackers.kill()
-        await attackers.wait()
+            await attackers.wait()
 
 
 def tell(strangers: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import random
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +38,23 @@ Attack = Callable[[Target, random.Random], Awaitable[str]]
 
 
 class Line:
-    """A connection from one of the strangers' addresses."""
+    """A connection from one of the strangers' addresses; with `narrow` little is received that is not read."""
 
-    def __init__(self, port: int, chance: random.Random) -> None:
-        self._port, self._source = port, chance.choice(STRANGERS)
+    def __init__(self, port: int, chance: random.Random, *, narrow: bool = False) -> None:
+        self._port, self._source, self._narrow = port, chance.choice(STRANGERS), narrow
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, self._writer = await asyncio.open_connection(
-            "127.0.0.1", self._port, local_addr=(self._source, 0), limit=1 << 20
-        )
+        line = socket.socket()
+        try:
+            if self._narrow:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.setblocking(False)
+            line.bind((self._source, 0))
+            await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", self._port))
+            reader, self._writer = await asyncio.open_connection(sock=line, limit=1024 if self._narrow else 1 << 20)
+        except BaseException:
+            line.close()
+            raise
         return reader, self._writer
 
     async def __aexit__(self, *_: object) -> None:

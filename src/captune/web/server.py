@@ -45,7 +45,7 @@ from captune.web.routes.documented import components
 from captune.web.service import Service
 
 # What the end may take beyond `--drain`, and after everything accepted was answered.
-_GRACE_SECONDS, _END_SECONDS = 0.5, 3.0
+_GRACE_SECONDS, _END_SECONDS = 0.3, 3.0
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
