@@ -20,8 +20,10 @@ SIGTERM ends the server within `--drain` and a second; none of its processes is 
 Memory is sampled every second after the first ten minutes, or after half the time where that is less. Images and
 bodies come and go, so the slope (Theil-Sen: the median of the slopes between all pairs) is that of the least of each
 30 seconds. The attackers are one process that gives way to others, since they would have machines of their own, and
-their rates are bounded (`soak_attacks.py --list`; what each side took of the processors is printed): on few cores a flood of work costs honest clients their share of
-the processors, whatever the server does. On a machine that does other work the ratio of the percentiles tells little.
+their rates are bounded (`soak_attacks.py --list`): on few cores a flood of work costs honest clients their share of
+the processors, whatever the server does. What each side took of them is printed. Pairs of slow
+images, which on two cores are all that the server decodes until their deadline, come every two minutes; the longest
+time of an honest answer shows them. On a machine that does other work the ratio of the percentiles tells little.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def attacks() -> dict[str, tuple[float, Attack]]:
 # -- all at once -------------------------------------------------------------------------------------------------------
 
 # Of those that take their time so many are under way at most, of others one at a time.
-_AT_ONCE = {"dawdle": 40, "stall": 20, "slow JPEG": 2, "bodies to": 20}
+_AT_ONCE = {"dawdle": 40, "stall": 20, "bodies to": 20}
 
 
 async def repeat(name: str, rate: float, attack: Attack, target: Target, end: float, seen: Counter[str]) -> None:

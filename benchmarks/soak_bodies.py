@@ -81,6 +81,15 @@ def once(*requests: Callable[[Target], bytes]) -> Attack:
     return attack
 
 
+def twice(attack: Attack) -> Attack:
+    """The same attack two times at once."""
+
+    async def both(target: Target, chance: random.Random) -> str:
+        return " and ".join(await asyncio.gather(attack(target, chance), attack(target, chance)))
+
+    return both
+
+
 def keyed(body: bytes, path: str = "/v1/caption", content: str = "application/json", **more: str) -> Any:
     return lambda target: request(body, path, content, {**target.known, **more})
 
@@ -190,7 +199,9 @@ def fits() -> bytes:
 
 def images() -> Iterator[tuple[str, float, Attack]]:
     """Files that take long, or much, to decode."""
-    yield "slow JPEG", 4, once(image(slow_jpeg()))
+    slow = once(image(slow_jpeg()))
+    yield "slow JPEG", 4, slow
+    yield "two slow JPEGs", 0.5, twice(slow)
     yield "JPEG of 14,000 scans", 12, once(image(scans(640, 14_000)))
     yield "bombs", 20, once(lambda target: with_key(BOMB, target), image(fits()), image(saved("TIFF", 8000, "1")))
     allowed = [saved("PNG", 6000, "L"), saved("WEBP", 4000), saved("GIF", 6000, "P"), saved("AVIF", 3000)]
