@@ -131,12 +131,28 @@ def test_a_client_has_so_many_connections() -> None:
 
 def test_health_is_answered_where_descriptors_run_short() -> None:
     # Numbers of descriptors are reused, and here lie among those of the clients: they are counted, not compared.
-    few = Descriptors(most=10_040, reserve=20, used=lambda: 10_000)
-    with attacked(connections=Connections(1000, Clients(()), descriptors=few)) as server:
-        waiting = [server.connect() for _ in range(60)]
-        assert server.live() == 200
-        server.until(lambda: sum(map(len, server.app.state.connections._open.values())) <= 20)
-        for line in waiting:
+    few, clocks = Descriptors(most=10_016, reserve=8, used=lambda: 10_000), Clocks(moment=0.02)
+    with attacked(connections=Connections(1000, Clients(()), descriptors=few, clocks=clocks)) as server:
+        own = server.connect("127.0.0.2")
+        open_ones = server.app.state.connections._open
+        lines = [own]
+        for _ in range(60):  # more than the process has, again and again
+            lines.append(server.connect())
+            assert server.live() == 200
+            assert sum(map(len, open_ones.values())) <= 8 + 5
+        time.sleep(2 * clocks.moment)
+        busy = []
+        for n in range(1, 8):
+            busy.append(server.connect())
+            busy[-1].sendall(head("/v1/caption", content_length="9000"))
+            server.until(lambda n=n: server.admission.arriving == n)
+        time.sleep(2 * clocks.moment)
+        for _ in range(20):  # all are worked on: health, and nothing else
+            assert server.live() == 200
+        assert server.send(head("/v1/models", "GET")).startswith(b"HTTP/1.1 503 ")
+        own.sendall(head("/v1/models", "GET"))  # whoever has few connections does not give way to who has many
+        assert read_all(own).startswith(b"HTTP/1.1 200 ")
+        for line in lines + busy:
             line.close()
 
 

@@ -25,6 +25,7 @@ class Connection(H11Protocol):
         self.crowd: Connections = config.app.state.connections
         self.address: str | None = None
         self.left = False
+        self.made = 0.0
         self._head: asyncio.TimerHandle | None = None
         self._head_seconds = self.crowd.clocks.head
         # Since when: writing is stopped, the rest of a body comes that nobody reads, the connection is being closed.
@@ -38,6 +39,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.address = self.client[0] if self.client else None
+        self.made = time.monotonic()
         status = self.crowd.enter(self, transport.get_extra_info("socket").fileno())
         if status is not None:
             self.app_state = {**self.app_state, LIMITED: status}

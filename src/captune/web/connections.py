@@ -22,7 +22,8 @@ class Clocks:
 
     `head`: until a request's line and headers are there; `body`: until its body is, and longer by what has come at
     `body_rate` bytes a second; `rest`: of a body that is refused, so that its client gets to read the answer;
-    `write`: until a client that stopped reading has read on; `linger`: until a closed connection has sent what it has.
+    `write`: until a client that stopped reading has read on; `linger`: until a closed connection has sent what it has;
+    `moment`: that a new connection has for its request before it gives way to others.
     """
 
     head: float = 20.0
@@ -32,6 +33,7 @@ class Clocks:
     rest: float = 2.0
     linger: float = 5.0
     sweep: float = 1.0
+    moment: float = 0.1
 
 
 def _open_files() -> int:
@@ -73,7 +75,8 @@ class Connections:
     """Those of one server; a connection enters, and leaves at its end.
 
     Above `each` connections of a client, and where descriptors run short, the one that has waited longest for a
-    request gives way. Where none waits, a new one is `limited`: it is told about health and nothing else.
+    request gives way: one of the client's own, or of one that has as many. Where none has waited for a moment, a new
+    one is `limited`: it is told about health and nothing else.
     """
 
     def __init__(
@@ -95,21 +98,22 @@ class Connections:
 
     def enter(self, connection: Connection, descriptor: int) -> int | None:
         """The status that requests other than health get, None where all are served."""
-        client = neighbourhood(connection.address)
-        own = self._open[client]
+        now = time.monotonic()
+        own = self._open[neighbourhood(connection.address)]
         own[connection] = None
         self._count += 1
         if self._sweep is None:
             self._count_others()
             self._sweep = connection.loop.call_later(self.clocks.sweep, self._swept, connection.loop)
-        if len(own) > self._each and not self._clients.is_proxy(connection.address) and not _give_way(own, connection):
+        before = now - self.clocks.moment
+        if len(own) > self._each and not self._clients.is_proxy(connection.address) and not _give_way(own, before):
             return 429
         # A new connection gets the lowest free number: the number alone does not tell how many there are.
-        if self._descriptors is None or max(descriptor, self._count + self._others) < self._descriptors.not_reserved:
+        used = max(descriptor, self._count + self._others)
+        if self._descriptors is None or used < self._descriptors.not_reserved or self._make_room(before, len(own)):
             return None
-        if self._make_room(connection):
-            return None
-        if descriptor >= self._descriptors.most - self._descriptors.reserve // 2:
+        if used >= self._descriptors.most - self._descriptors.reserve // 2 and not self._make_room(now, len(own)):
+            connection.left = True
             connection.transport.abort()
         return 503
 
@@ -131,7 +135,7 @@ class Connections:
         if self._descriptors is not None and 2 * (self._count + self._others) > self._descriptors.most:
             self._count_others()
             for _ in range(self._count + self._others - self._descriptors.not_reserved):
-                if not self._make_room():
+                if not self._make_room(now):
                     break
         if self._open:
             self._sweep = loop.call_later(self.clocks.sweep, self._swept, loop)
@@ -140,16 +144,21 @@ class Connections:
         if self._descriptors is not None:
             self._others = max(0, self._descriptors.used() - self._count)
 
-    def _make_room(self, newcomer: Connection | None = None) -> bool:
-        """Close a connection that waits for a request, of the client that has most; False where none waits."""
-        crowds = sorted(self._open.values(), key=len, reverse=True)
-        return any(_give_way(crowd, newcomer) for crowd in crowds)
+    def _make_room(self, before: float, least: int = 1) -> bool:
+        """Close a connection that was made before some time and waits for a request; False where none does.
+
+        It is one of the client that has most, and at `least` so many.
+        """
+        crowds = sorted((crowd for crowd in self._open.values() if len(crowd) >= least), key=len, reverse=True)
+        return any(_give_way(crowd, before) for crowd in crowds)
 
 
-def _give_way(crowd: dict[Connection, None], newcomer: Connection | None) -> bool:
-    """Whether one of a client's connections waited for a request; it is closed."""
+def _give_way(crowd: dict[Connection, None], before: float) -> bool:
+    """Whether one of a client's connections, made before some time, waited for a request; it is closed."""
     for connection in crowd:
-        if connection is not newcomer and connection.waits and not connection.left:
+        if connection.made >= before:
+            return False
+        if connection.waits and not connection.left:
             connection.left = True
             connection.transport.abort()
             return True

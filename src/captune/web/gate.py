@@ -128,8 +128,8 @@ class Gate:
                 visit.pictures = 1
             elif not visit.heard:
                 await self._discard(clocks, headers, receive)
-        except Problem:
-            if not visit.heard:
+        except Problem as problem:
+            if not visit.heard and problem.status != 503:  # short of descriptors, or stopping
                 await self._discard(clocks, headers, receive)
             raise
         gone = asyncio.Event()
