@@ -109,6 +109,14 @@ def test_forms_are_read_in_memory_and_bounded() -> None:
     assert refused(b"", "multipart/form-data").status == 400
 
 
+def test_uploads_need_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    many = form(*[(b'name="images"; filename="a"', b"x" * 100_000)] * 17)
+    with attacked(max_body=3.0) as server:
+        status, said = server.ask("/v1/captions:batch", many, content_type=FORM)
+    assert (status, said["detail"]) == (422, "17 pictures; 16 are allowed.")
+
+
 def test_the_words_of_a_chat_are_counted_together() -> None:
     picture = {"type": "image_url", "image_url": {"url": "YWJj"}}
 
