@@ -11,6 +11,7 @@ import pytest
 import captune
 from captune.app import tune as room
 from captune.app.tune import Axis
+from captune.core.disk import DiskFull
 from captune.core.errors import EXIT_INTERRUPTED, CaptuneError, UsageError
 from captune.core.files import read_json
 from captune.core.locks import lock_file
@@ -99,6 +100,21 @@ def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: 
 def test_two_searches_do_not_share_a_folder(tiny_data: Path, tmp_path: Path) -> None:
     with lock_file(tmp_path / ".lock"), pytest.raises(CaptuneError, match="Another search"):
         captune.tune(tiny_data, "new:blip-tiny", tmp_path, space=["seed=1..9"], trials=1, **ONCE)
+
+
+def test_a_full_disk_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        drawn.append(kwargs["learning_rate"])
+        raise DiskFull("The disk is full.")
+
+    monkeypatch.setattr(room, "train", full)
+    for _ in range(2):
+        with pytest.raises(DiskFull, match=r"The disk is full\. 0 trials are finished") as caught:
+            captune.tune("data", "new:blip-tiny", tmp_path, space=["learning_rate=1e-6..1e-2:log"], trials=1, **ONCE)
+        assert "same command goes on" in caught.value.hint
+    assert drawn[0] == drawn[1]
 
 
 def test_a_failed_trial_does_not_end_the_search(

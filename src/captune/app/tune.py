@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from captune.app.train import train
 from captune.app.tune_study import next_trial, opened, seed_for
 from captune.core.config import find_option, leaves, resolve
+from captune.core.disk import DiskFull
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
 from captune.core.folders import missing_folders
@@ -177,7 +178,7 @@ class _Trials:
                 task.advance(1)
 
     def _try(self, trial: optuna.Trial, *, stopped: bool) -> None:
-        """Bring a trial to its end; raises `CaptuneError` after a signal: then it goes on with the next search."""
+        """Bring a trial to its end; raises `CaptuneError` on a signal or a full disk: the next search goes on with it."""
         import optuna
 
         try:
@@ -185,11 +186,12 @@ class _Trials:
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         except CaptuneError as error:
-            if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+            full = isinstance(error, DiskFull)  # of the machine, not of what was drawn
+            if full or error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 done = sum(each.state.is_finished() for each in self.study.trials)
-                raise CaptuneError(
-                    f"Stopped by a signal. {done} trials are finished in {self.folder}.",
-                    "The same command goes on with the search.",
+                raise type(error)(
+                    f"{error.message if full else 'Stopped by a signal.'} {done} trials are finished in {self.folder}.",
+                    f"{'Free some space: the' if full else 'The'} same command goes on with the search.",
                     code=error.code,
                 ) from None
             trial.set_user_attr("error", str(error))
