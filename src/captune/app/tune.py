@@ -178,7 +178,7 @@ class _Trials:
                 task.advance(1)
 
     def _try(self, trial: optuna.Trial, *, stopped: bool) -> None:
-        """Bring a trial to its end; raises `CaptuneError` on a signal or a full disk: the next search goes on with it."""
+        """Bring a trial to its end; raises `CaptuneError` on a signal or a full disk: the next search goes on."""
         import optuna
 
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _WORDS = (
     "pytorchstreamwriter",
     "iostream error",  # what it writes of a small file at its end
 )
+_CUT = re.compile(r"\d requested and \d+ written")  # numpy's words
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -30,7 +32,7 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     said = str(error).lower()
-    return any(words in said for words in _WORDS)
+    return any(words in said for words in _WORDS) or _CUT.search(said) is not None
 
 
 def disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull:
