@@ -113,7 +113,10 @@ def save_adapter(backbone: Backbone, folder: Path) -> None:
     state = get_peft_model_state_dict(backbone.model)
     state = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    next(iter(backbone.model.peft_config.values())).save_pretrained(str(folder))
+    config = copy.copy(next(iter(backbone.model.peft_config.values())))
+    if isinstance(config.target_modules, set):  # whose order is another in each process
+        config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
 
 
 def load_adapter(backbone: Backbone, folder: Path) -> None:
