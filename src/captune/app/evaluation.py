@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files import read_json, write_json, write_jsonl
+from captune.core.files import read_json, read_text, write_json, write_jsonl
 from captune.core.parsed import parse_json
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL
-from captune.data.inside import mark_written
+from captune.data.inside import mark_written, shown
 from captune.data.prepared import sample_records
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
@@ -114,22 +114,44 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
         )
     records: list[ImageRecord] = []
     captions: dict[str, dict[str, Caption]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line:
             continue
         try:
             row = parse_json(line)
-            records.append(
-                ImageRecord(row["id"], row["image"], tuple(row["references"]), question=row.get("question", ""))
-            )
+            records.append(_record(row))
             for name, said in row["models"].items():
-                captions.setdefault(name, {})[row["id"]] = Caption(said["caption"], said["confidence"])
+                captions.setdefault(name, {})[row["id"]] = Caption(_text(said["caption"]), float(said["confidence"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaptuneError(
                 f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
                 f"Evaluate again: captune evaluate {folder} --data DIR",
             ) from None
-    model = read_json(Path(folder) / EVAL).get("model", next(iter(captions), ""))
+    return _first_model(folder, records, captions), tuple(records), captions
+
+
+def _record(row: Any) -> ImageRecord:
+    references = tuple(map(_text, row["references"]))
+    return ImageRecord(_text(row["id"]), _text(row["image"]), references, question=_text(row.get("question", "")))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(repr(value))} is no text")
+    return value
+
+
+def _first_model(
+    folder: str | os.PathLike[str], records: list[ImageRecord], captions: dict[str, dict[str, Caption]]
+) -> str:
+    """The model that was evaluated first; raises `CaptuneError` where not every model has a caption of every image."""
+    found = read_json(Path(folder) / EVAL)
+    model = found.get("model", next(iter(captions), "")) if isinstance(found, dict) else None
     if model not in captions:
         raise CaptuneError(f"{folder}: {PER_IMAGE} holds no captions of {model!r}.", "Evaluate again.")
-    return model, tuple(records), captions
+    ids = {record.id for record in records}
+    fewer = next((name for name, texts in captions.items() if texts.keys() != ids), None)
+    if fewer is not None or len(ids) < len(records):
+        said = f"not every image has a caption of {fewer}" if fewer is not None else "an image stands in it twice"
+        raise CaptuneError(f"{folder}: {PER_IMAGE} is not whole: {said}.", "Evaluate again.")
+    return str(model)

@@ -179,13 +179,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON; a file that is missing or broken raises `CaptuneError` with its line."""
     try:
-        return parse_json(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
+        return parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", "Mend or rebuild the file."
         ) from None
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read UTF-8; a file that is missing, or is none, raises `CaptuneError` with the reason."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
         raise CaptuneError(f"{path} cannot be read: {why}.", "Mend or rebuild the file.") from None

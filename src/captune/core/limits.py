@@ -13,3 +13,11 @@ LARGEST_BATCH = 128 * 1024 * 1024
 # Of a compressed file, beyond its first bytes: text packs 3 to 30 times; only repetition without end goes further.
 FREE_UNPACKED = 256 * 1024 * 1024
 MOST_PACKED = 200
+# Rows of a table: so many besides, and a few for each of its bytes; rows that differ have bytes of their own.
+FREE_ROWS = 100_000
+ROWS_A_BYTE = 4
+
+
+def most_rows(size: int) -> int:
+    """Rows that a table whose files have `size` bytes may say it has."""
+    return FREE_ROWS + ROWS_A_BYTE * size

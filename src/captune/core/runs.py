@@ -218,9 +218,13 @@ class Run:
                 value = parse_json(line.decode("utf-8"))
             except ValueError:
                 continue
-            if isinstance(value, dict) and isinstance(value.get("step", 0), int):
+            if isinstance(value, dict) and isinstance(value.get("step", 0), int) and _is_number(value.get("epoch", 0)):
                 lines.append(value)
         return lines
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e9
 
 
 def find_runs(folder: str | os.PathLike[str]) -> Iterator[Run]:

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,15 +55,18 @@ def opened_arrays(path: str | os.PathLike[str], *, limit: int | None = None) -> 
     (by default what files of its size unpack to); `OSError`, `zipfile.BadZipFile` as reading does.
     """
     most = most_unpacked(path) if limit is None else limit
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(info.file_size for info in archive.infolist())
-        if unpacked > most:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {most:,} of such files")
-        for info in archive.infolist():
-            with archive.open(info) as member:
-                _check_shape(member, info)
-    with np.load(path, allow_pickle=False) as arrays:
-        yield arrays
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+            if unpacked > most:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {most:,} of such files")
+            for info in archive.infolist():
+                with archive.open(info) as member:
+                    _check_shape(member, info)
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (zlib.error, RuntimeError) as error:  # damaged; locked, or in a way that zipfile does not know
+        raise ValueError(str(error)) from None
 
 
 def _check_shape(member: Any, info: zipfile.ZipInfo) -> None:

@@ -24,5 +24,5 @@ class Visits:
         if self._again > self._most:
             raise CaptuneError(
                 f"Links in {self._start} lead into the same folders more than {self._most:,} times (at {name}).",
-                "Remove links, or name the folders: find FOLDER -name '*.jpg' | captune caption -",
+                "Remove links, or name the folders: find FOLDER -name '*.jpg' | captune caption - --images FOLDER",
             )

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captune.core.limits import LARGEST_BATCH, LARGEST_PICTURE
+from captune.core.limits import LARGEST_BATCH, LARGEST_PICTURE, most_rows
 
 _AT_ONCE = 16  # rows: a photo may have 20 MB
 # Values of a column of lists: so many a row, and so many besides.
@@ -44,6 +44,12 @@ class _Chunk(NamedTuple):
 class _Page(NamedTuple):
     unpacked: int
     values: int
+
+
+def check_rows(file: Any, size: int) -> None:
+    """Raise `ValueError` where a Parquet file (of pyarrow) of `size` bytes says it has more rows than those hold."""
+    if file.metadata.num_rows > most_rows(size):
+        raise ValueError(f"it says it has {file.metadata.num_rows:,} rows in {size:,} bytes")
 
 
 def rows_at_once(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +38,11 @@ class Embeddings:
     def load(cls, path: str | Path) -> Embeddings:
         try:
             with opened_arrays(path) as kept:
-                return cls(tuple(map(str, kept["images"])), kept["vectors"], str(kept["model"]), {})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                images, vectors = tuple(map(str, kept["images"])), kept["vectors"]
+                if vectors.ndim != 2 or len(images) != len(vectors) or vectors.dtype.kind != "f":
+                    raise ValueError(f"vectors of shape {vectors.shape} ({vectors.dtype}) for {len(images):,} images")
+                return cls(images, vectors, str(kept["model"]), {})
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CaptuneError(f"{path} holds no embeddings: {error}.", "Make them with captune embed.") from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from captune.app.evaluation import PER_IMAGE
 from captune.app.report.looked import Sheet, read_sheets
 from captune.core.errors import CaptuneError
-from captune.core.files import read_json
+from captune.core.files import read_json, read_text
 from captune.core.parsed import parse_json
 from captune.core.runs import CONFIG, EVAL, Run
 from captune.data.inside import Boundary, written_here
@@ -142,7 +142,7 @@ def read_facts(folder: str | os.PathLike[str], *, allow_outside: bool = False) -
         evaluation={key: value for key, value in evaluation.items() if key not in ("models", "comparisons")},
         history=tuple(line for line in Run(path).history() if isinstance(line, dict)),
         manifest=Run(path).manifest() if is_run else {},
-        config=showable((path / CONFIG).read_text(encoding="utf-8")) if is_run else "",
+        config=_config(path / CONFIG) if is_run else "",
         sheets=read_sheets(path),
         allow_outside=allow_outside,
     )
@@ -161,6 +161,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def showable(text: str) -> str:
     """Text without what HTML and Markdown cannot hold; a sign stands in its place."""
     return UNSHOWABLE.sub("\ufffd", text)
+
+
+def _config(path: Path) -> str:
+    """The options of a run, as they stand; none where the file is a link that leads out of the run."""
+    return showable(read_text(path)) if Boundary([path.parent]).holds(path) else ""
 
 
 def _model(name: str, label: str, found: Mapping[str, Any]) -> Model:
@@ -192,7 +197,7 @@ def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
         )
     found = []
     # Not splitlines(): a caption may hold U+2028.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -13,6 +13,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import atomic_write, read_json, write_json
 from captune.core.progress import Progress, track
 from captune.core.records import Caption, ImageRecord
+from captune.data.inside import Boundary
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
@@ -69,9 +70,18 @@ def forget_sheets(folder: Path) -> None:
 
 
 def read_sheets(folder: Path) -> tuple[Sheet, ...]:
-    """What `draw_sheets` left in a folder; nothing where it was not asked for."""
+    """What `draw_sheets` left in a folder; nothing where it was not asked for, or for files elsewhere."""
     index = folder / FOLDER / INDEX
     if not index.is_file():
         return ()
-    rows = [Sheet(row["id"], row["caption"], folder / FOLDER / row["file"]) for row in read_json(index)]
-    return tuple(sheet for sheet in rows if sheet.file.is_file())
+    boundary = Boundary([folder / FOLDER])  # the page takes their bytes as they are
+    try:
+        rows = [
+            Sheet(str(row["id"]), str(row["caption"]), folder / FOLDER / str(row["file"])) for row in read_json(index)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CaptuneError(
+            f"{index} is not the list of an evaluation's sheets ({type(error).__name__}: {error}).",
+            f"Evaluate again, or remove the folder {FOLDER}.",
+        ) from None
+    return tuple(sheet for sheet in rows if sheet.file.is_file() and boundary.holds(sheet.file))

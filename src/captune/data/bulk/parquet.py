@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import repeat
@@ -16,7 +17,7 @@ from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
 from captune.data.images import ImageError
-from captune.data.parquet_pages import TooLarge, rows_at_once
+from captune.data.parquet_pages import TooLarge, check_rows, rows_at_once
 
 KIND = "parquet"
 _FEW = 16  # rows that say what a column holds
@@ -120,6 +121,7 @@ def _opened(place: str) -> Iterator[Any]:
     with nullcontext(place) if local else remote.opened(place) as source:
         try:
             file = pq.ParquetFile(source, memory_map=local, pre_buffer=False)
+            check_rows(file, os.path.getsize(place) if local else source.seek(0, os.SEEK_END))
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a server that gives whole files alone
             raise CaptuneError(
                 f"{place}: not a whole Parquet file ({_first(error)}).", "Download or write it again."

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from captune.core.errors import CaptuneError, missing_extra
+from captune.core.limits import most_rows
 from captune.data.formats.columns import Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import group
 from captune.data.formats.parquet import picture_of
 from captune.data.formats.rows import Row
+from captune.data.formats.saved_sets import DICT, INFO, STATE, check_saved
 from captune.data.formats.split_words import split_named
 from captune.data.inside import BESIDE, Boundary, Images
 from captune.data.source import Problem, SourceRecord
@@ -25,9 +28,9 @@ T = TypeVar("T")
 def sniff(source: Path, images: Path | None = None) -> str | None:
     if str(source).startswith(_SCHEME):
         return f"'{source}' names a data set on the Hub"
-    if (source / "dataset_dict.json").is_file():
+    if (source / DICT).is_file():
         return "dataset_dict.json: saved by datasets, one folder for each split"
-    if (source / "state.json").is_file() and (source / "dataset_info.json").is_file():
+    if (source / STATE).is_file() and (source / INFO).is_file():
         return "state.json and dataset_info.json: saved by datasets"
     return None
 
@@ -62,14 +65,21 @@ def _from_disk(source: Path) -> dict[str | None, Any]:
 def saved_splits(source: Path) -> dict[str, Any]:
     """Saved data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
     datasets = _import()
+    check_saved(source)
     try:
         loaded = datasets.load_from_disk(str(source))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
         raise CaptuneError(
             f"{source}: not a whole data set folder ({_first(error)}).", "Save it again with save_to_disk."
         ) from None
-    named = loaded.items() if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
-    return {name: _undecoded(data, datasets) for name, data in named}
+    named = list(loaded.items()) if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
+    for _, data in named:
+        if len(data) > most_rows(sum(os.path.getsize(file["filename"]) for file in data.cache_files)):
+            raise CaptuneError(
+                f"{source} says it has {len(data):,} rows, far more than its files hold.", "Save it again."
+            )
+    # As they are stored: what a saved set says of its format may hide columns, or make tensors of them.
+    return {name: _undecoded(data.with_format(None), datasets) for name, data in named}
 
 
 def _from_hub(name: str) -> dict[str | None, Any]:

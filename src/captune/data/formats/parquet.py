@@ -17,7 +17,7 @@ from captune.data.formats.rows import Row, Side, note, row_of
 from captune.data.formats.split_words import split_in
 from captune.data.formats.text import check_file
 from captune.data.inside import BESIDE, Boundary, Images, local_path
-from captune.data.parquet_pages import TooLarge, rows_at_once
+from captune.data.parquet_pages import TooLarge, check_rows, rows_at_once
 from captune.data.source import Problem, SourceRecord
 
 DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
@@ -154,6 +154,7 @@ def table_rows(
     number = 0
     try:
         with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            check_rows(file, path.stat().st_size)
             present = [name for name in columns if name in file.schema_arrow.names]
             for index in range(file.num_row_groups):
                 first, number = number, number + file.metadata.row_group(index).num_rows
@@ -170,7 +171,7 @@ def table_rows(
                             note(problems, f"{path.name}, row {first}", "a text in it is not UTF-8")
                         else:
                             yield first, row
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         text = str(error).splitlines()[0]
         raise CaptuneError(f"{path}: cannot be read on ({text}).", "Download or write it again.") from None
 
@@ -229,6 +230,8 @@ def picture_of(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[b
             return None, name, boundary.reason(name)
         if os.path.isfile(path):
             try:
+                if (size := os.path.getsize(path)) > LARGEST_PICTURE:
+                    return None, name, f"{name} has {size:,} bytes, too many for a picture"
                 data = Path(path).read_bytes()
             except OSError as error:
                 return None, name, f"{name} cannot be read ({error.strerror})"
