@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from captune.core.errors import CaptuneError
+from captune.core.locks import Locked
 from captune.core.records import Caption
 from captune.data.bulk.manifest import Inputs, Listing
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.shards import SHARD_FORMATS, shard_name, shard_numbers
-from captune.data.bulk.store import Held, open_store
+from captune.data.bulk.store import open_store
 from captune.data.doubts import flags_of
 from captune.data.languages import strange
 from captune.data.writers.row import CaptionRow
@@ -105,7 +106,7 @@ def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
 def test_a_lock_is_held_once(tmp_path: Path) -> None:
     one, other = open_store(str(tmp_path)), open_store(str(tmp_path))
     with one.lock("x"):
-        with pytest.raises(Held), other.lock("x"):
+        with pytest.raises(Locked), other.lock("x"):
             raise AssertionError("held twice")
         with other.lock("y"):
             pass

@@ -1,4 +1,4 @@
-"""Tables of strangers that say they hold more than they do, or name files elsewhere: saved data sets and Parquet."""
+"""Sources of strangers that say they hold more than they do, or name files elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.data.bulk import datasets as bulk_datasets
 from captune.data.bulk import parquet as bulk_parquet
 from captune.data.formats import hub, parquet, read_source
 from captune.data.formats.saved_sets import check_saved
+from captune.data.source import Problem
 
 ARROW = "data-00000-of-00001.arrow"
 
@@ -120,3 +122,15 @@ def test_more_rows_than_the_bytes_of_a_table_can_hold(tmp_path: Path, saved: Pat
     (saved / "dataset_info.json").write_text("{}")
     with pytest.raises(CaptuneError, match="says it has 10,000,000 rows"):
         list(read_source(saved)[1])
+
+
+def test_pipes_and_sockets_beside_captions_are_told(tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a cat\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    (tmp_path / "more").mkdir()
+    for name in ("captions.csv", "more/x.tar"):
+        os.mkfifo(tmp_path / name)
+    problems: list[Problem] = []
+    assert [record.references for record in read_source(tmp_path, problems=problems)[1]] == [("a cat",)]
+    assert [one.where for one in problems] == ["captions.csv", "more/x.tar"]
+    assert all("not opened" in one.reason for one in problems)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from captune.core.errors import CaptuneError
+from captune.core.locks import Locked
 from captune.core.records import Caption
 from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.bulk.remote import filesystem
 from captune.data.bulk.remote_ledger import RemoteLedger
-from captune.data.bulk.store import Held, LocalStore, Store, check_written, open_store
+from captune.data.bulk.store import LocalStore, Store, check_written, open_store
 from captune.data.images import ImageError
 from captune.data.writers import CaptionRow, PieceWriter, check_existing, open_writer
 
@@ -108,7 +109,7 @@ def test_a_folder_leaves_nothing_half_written(tmp_path: Path) -> None:
         store.publish("a", tmp_path / "gone")
     assert store.read("a") == b"1"
     assert os.listdir(tmp_path / "out") == ["a"]
-    with store.lock("lock"), pytest.raises(Held), open_store(str(tmp_path / "out")).lock("lock"):
+    with store.lock("lock"), pytest.raises(Locked), open_store(str(tmp_path / "out")).lock("lock"):
         pytest.fail("both hold it")
 
 

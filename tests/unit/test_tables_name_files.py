@@ -104,7 +104,7 @@ def test_a_list_names_files_in_the_working_folder_alone(place: Path) -> None:
             source()  # type: ignore[operator]
     with pytest.raises(UsageError, match=r"names no file inside of .*own.*good.jpg") as caught:
         list(find_pieces([other]))
-    assert "--images DIR" in caught.value.hint
+    assert f"captune caption - --images {place / 'sent'}" in caught.value.hint
     assert "--allow-outside" in caught.value.hint
     assert sources(find_pieces([other], images="../sent")) == {str(other): str(other)}
     assert sources(find_pieces([other], allow_outside=True)) == {str(other): str(other)}

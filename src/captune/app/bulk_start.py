@@ -12,13 +12,14 @@ from captune import __version__
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved, leaves
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.locks import Locked
 from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.data.bulk.manifest import Inputs, Listing, Manifest
 from captune.data.bulk.names import JOB, MANIFEST, REPORT, is_ledger
 from captune.data.bulk.pieces import Piece, find_pieces
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
-from captune.data.bulk.store import Held, Store, check_written
+from captune.data.bulk.store import Store, check_written
 from captune.data.writers.existing import Mode
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
             try:
                 stack.enter_context(store.lock(f"{JOB}/{name}.lock"))
                 break
-            except Held:
+            except Locked:
                 if not told:
                     progress.say("Waiting for another part of the job.")
                 told = True
@@ -242,7 +243,7 @@ def _part_lock(asked: Asked) -> Iterator[None]:
                     with asked.store.lock(name):
                         pass
             yield
-    except Held as held:
+    except Locked as held:
         raise CaptuneError(
             f"Another run is at work on the job in {asked.store.place}: {held.message}",
             "Wait for it, or end it first. Parts of one job (--part 1/8, 2/8 …) may run at once.",

@@ -93,10 +93,19 @@ def check_listed(names: Sequence[str], folder: str) -> None:
     """Raise `UsageError` where a list names no file inside of `folder`: most likely it is the user's own."""
     boundary = Boundary([folder], anywhere=folder == ANYWHERE)
     if names and not any(map(partial(_may_be_listed, boundary), names)):
-        raise UsageError(
-            f"The list names no file inside of {folder}: {shown(names[0])} first.",
-            "Name the folder of its files with --images DIR, or take them all the same: --allow-outside",
-        )
+        raise UsageError(f"The list names no file inside of {folder}: {shown(names[0])} first.", _own_list(names))
+
+
+def _own_list(names: Sequence[str]) -> str:
+    """What to type where a list is one's own: the folder of the files that it names."""
+    there = [os.path.dirname(os.path.abspath(name)) for name in names if os.path.exists(name)]
+    folder = os.path.commonpath(there) if there else os.sep
+    if folder == os.sep:
+        return "Name the folder of its files with --images DIR, or take them all the same: --allow-outside"
+    return (
+        f"If the list is your own, name the folder of its files: captune caption - --images {shlex.quote(folder)}\n"
+        "Or take whatever it names: captune caption - --allow-outside"
+    )
 
 
 def _of_list(item: str, recursive: bool, wanted: _Wanted, folder: str) -> Iterator[Place]:

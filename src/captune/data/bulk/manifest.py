@@ -16,7 +16,7 @@ from captune.data.bulk.listing import ARCHIVES, FILES
 from captune.data.bulk.names import MANIFEST, PIECES
 from captune.data.bulk.pieces import Piece
 from captune.data.bulk.store import Store
-from captune.data.patterns import is_pattern
+from captune.data.patterns import Listed, is_pattern
 from captune.data.signatures import PICTURE_SUFFIXES
 
 _VERSION = 1
@@ -36,7 +36,7 @@ class Inputs:
 
     @classmethod
     def of(cls, given: Sequence[str]) -> Inputs:
-        named = tuple(item for item in given if not is_picture(item))
+        named = tuple(item for item in given if not is_picture(item) and not _is_missing(item))
         depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
         return cls(named, len(given) - len(named), os.getcwd() if depends else None)
 
@@ -170,6 +170,12 @@ def _places(pieces: Iterable[Piece]) -> Iterator[str]:
             yield from piece.names
         else:
             yield f"{piece.kind}:{piece.place}"
+
+
+def _is_missing(item: str) -> bool:
+    """Whether a name out of a list leads to nothing here: a picture's, most likely, and a row with that reason."""
+    archive = item.lower().endswith(tuple(ARCHIVES)) or "://" in item or item.startswith("hf:")
+    return isinstance(item, Listed) and not archive and not os.path.lexists(item)
 
 
 def is_picture(item: str) -> bool:

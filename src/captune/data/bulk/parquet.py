@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -118,7 +118,8 @@ def _opened(place: str) -> Iterator[Any]:
     local = not remote.is_remote(place)
     if local:
         check_file(Path(place))
-    with nullcontext(place) if local else remote.opened(place) as source:
+    opening: AbstractContextManager[Any] = nullcontext(place) if local else remote.opened(place)
+    with opening as source:
         try:
             file = pq.ParquetFile(source, memory_map=local, pre_buffer=False)
             check_rows(file, os.path.getsize(place) if local else source.seek(0, os.SEEK_END))

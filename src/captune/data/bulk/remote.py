@@ -95,17 +95,40 @@ class Turns:
 def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda: False) -> bytes:
     """The bytes of a picture; raises `ImageError` with the reason."""
     try:
-        return _from_web(url, grown, stopped) if is_web(url) else read(url)
+        return _from_web(url, grown, stopped) if is_web(url) else read(url, grown)
     except CaptuneError as error:
         reason = error.message.removeprefix(f"{url}: ").rstrip(".")
         raise ImageError(url, reason, error.hint, kind="missing") from None
 
 
-def read(url: str) -> bytes:
-    """The whole of a file."""
+def read(
+    url: str, grown: Grown = lambda count: None, *, most: int = LARGEST_PICTURE, small: int = SMALL_PICTURE
+) -> bytes:
+    """The bytes of a picture in a store, whatever size the store says it has; `grown` is called as by `Fetch`.
+
+    A large one is read in two parts, the second of which may have to wait.
+    """
     with explained(url):
-        data: bytes = filesystem(url)[0].cat_file(url)
-        return data
+        fs, path = filesystem(url)
+        data: bytes = _first_part(fs, path, small + 1)
+        if len(data) <= small:
+            return data
+        grown(len(data))
+        # From one byte before its end: a store has no part that begins behind an object.
+        data = data[:small] + fs.cat_file(path, start=small, end=most + 1)
+    if len(data) > most:
+        raise CaptuneError(f"{url}: more than {most:,} bytes.", "Is it an image?")
+    return data
+
+
+def _first_part(fs: Any, path: str, count: int) -> bytes:
+    try:
+        data: bytes = fs.cat_file(path, start=0, end=count)
+    except OSError:
+        if fs.info(path).get("size") != 0:
+            raise
+        return b""  # no part of an empty object can be asked for
+    return data
 
 
 @contextmanager

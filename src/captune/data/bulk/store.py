@@ -14,6 +14,7 @@ from typing import Protocol
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running, sync_folder
 from captune.core.folders import Anchor
+from captune.core.locks import lock_file
 from captune.core.names import fitted
 from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
@@ -46,11 +47,7 @@ class Store(Protocol):
         """Which of these files captune did not write, or somebody changed since."""
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Hold a name within a block; raises `Held` where another process holds it."""
-
-
-class Held(CaptuneError):
-    """Another process holds the lock."""
+        """Hold a name within a block; raises `Locked` where another process holds it."""
 
 
 def check_written(store: Store, names: Iterable[str], hint: str) -> None:
@@ -151,28 +148,8 @@ class LocalStore:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        try:
-            import fcntl
-        except ImportError:  # Windows: nothing keeps two runs apart but their user
+        with lock_file(self.folder / name):
             yield
-            return
-        path = self.folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise disk_error(error, path) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Held(f"Another run holds {path}.", "Wait for it, or end it first.") from None
-            except OSError:  # a file system without locks: nothing keeps two runs apart but their user
-                yield
-            else:
-                yield
-        finally:
-            os.close(handle)
 
     def _sweep(self) -> None:
         """Remove what killed runs on this machine left half written."""

@@ -129,6 +129,10 @@ def read_source(
     # What captune cleaned here names images by their absolute paths.
     own = written_here(source.parent, [source.name]) if source.is_file() else written_here(source, [CLEANED])
     where = Images(folder, allow_outside or own)
+    if problems is not None and source.is_dir():
+        problems += [
+            Problem(one, "a pipe, a socket or a device, which is not opened") for one in places.unopened(source)
+        ]
     return name, module.read(source, images=None if where == BESIDE else where, problems=problems)
 
 

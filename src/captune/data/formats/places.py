@@ -28,16 +28,27 @@ def is_image_name(name: str) -> bool:
 
 def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files that are no pictures (at most 10,000), and of the folders; hidden ones left out."""
+    return _listed(folder)[:2]
+
+
+def unopened(source: Path) -> list[str]:
+    """Pipes, sockets and devices in a folder and in those just below it, by their paths: none is opened."""
+    below = [source, *(source / name for name in listing(source)[1])]
+    return [str((folder / name).relative_to(source)) for folder in below for name in _listed(folder)[2]]
+
+
+def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     try:
         return _listing(str(folder), folder.stat().st_mtime_ns)
     except OSError:
-        return (), ()
+        return (), (), ()
 
 
 @lru_cache(maxsize=256)
-def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     files: list[str] = []
     folders: list[str] = []
+    others: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files; captune's own are no captions.
@@ -46,10 +57,11 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
             if entry.is_dir():
                 folders.append(entry.name)
             elif not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
-                continue  # a pipe, a socket, a device: no caption is in it
+                if not is_image_name(entry.name):  # of images their rows tell
+                    others.append(entry.name)
             elif not is_image_name(entry.name) and (len(files) < _KEPT or entry.name.endswith((".tar", ".parquet"))):
                 files.append(entry.name)
-    return tuple(sorted(files)), tuple(sorted(folders))
+    return tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(others))
 
 
 def forget() -> None:

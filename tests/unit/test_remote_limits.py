@@ -1,0 +1,61 @@
+"""What is read of an object in a store, and what a list says that names files elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.data.bulk import remote
+from captune.data.bulk.listing import check_listed
+from captune.data.bulk.manifest import Inputs
+from captune.data.patterns import Listed
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 11, 12, 40])
+def test_objects_come_whole_and_large_ones_wait(size: int) -> None:
+    data = os.urandom(size)
+    fsspec.filesystem("memory").pipe_file("/limits/photo.jpg", data)
+    grown: list[int] = []
+    assert remote.read("memory://limits/photo.jpg", grown.append, most=40, small=10) == data
+    assert grown == ([11] if size > 10 else [])
+
+
+def test_an_object_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = fsspec.filesystem("memory")
+    endless.pipe_file("/limits/endless.jpg", b"x" * 10_000)
+    parts: list[int] = []
+    read = type(endless).cat_file
+
+    def counted(self: object, path: str, **places: int) -> bytes:
+        parts.append(len(found := read(self, path, **places)))
+        return bytes(found)
+
+    monkeypatch.setattr(type(endless), "cat_file", counted)
+    with pytest.raises(CaptuneError, match="more than 40 bytes"):
+        remote.read("memory://limits/endless.jpg", most=40, small=10)
+    assert parts == [11, 31]
+
+
+def test_a_list_of_ones_own_is_told_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "my photos" / "b").mkdir(parents=True)
+    names = [str(tmp_path / "my photos" / name) for name in ("a.jpg", "b/c.jpg")]
+    for name in names:
+        Path(name).touch()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError) as caught:
+        check_listed(names, os.getcwd())
+    assert f"captune caption - --images '{tmp_path / 'my photos'}'" in caught.value.hint
+    check_listed(names, str(tmp_path / "my photos"))
+
+
+def test_a_listed_name_that_is_not_there_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Inputs.of([Listed("photo 12"), Listed("a.jpg?../b")]).check_there()
+    for missing in ("photos", Listed("x.tar")):
+        with pytest.raises(CaptuneError, match="cannot be read"):
+            Inputs.of([missing]).check_there()
