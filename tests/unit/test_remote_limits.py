@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.data.bulk import remote
 from captune.data.bulk.listing import check_listed
 from captune.data.bulk.manifest import Inputs
+from captune.data.bulk.pieces import Piece
+from captune.data.bulk.tar_shards import write_tar
 from captune.data.patterns import Listed
+from captune.data.writers.row import CaptionRow
 
 
 @pytest.mark.parametrize("size", [0, 9, 10, 11, 12, 40])
@@ -59,3 +63,12 @@ def test_a_listed_name_that_is_not_there_is_a_row(tmp_path: Path, monkeypatch: p
     for missing in ("photos", Listed("x.tar")):
         with pytest.raises(CaptuneError, match="cannot be read"):
             Inputs.of([missing]).check_there()
+
+
+def test_what_is_no_picture_is_not_read_again_for_a_tar(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
+    piece = Piece("files", "", 0, 1, (str(tmp_path / "pipe.jpg"),))
+    rows = [CaptionRow(str(tmp_path / "pipe.jpg"), (), "error", "not a picture", "x")]
+    packed = io.BytesIO()
+    write_tar(rows, piece, packed)
+    assert b"not a picture" in packed.getvalue()

@@ -12,12 +12,12 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, open_regular
 from captune.core.names import LONGEST, fitted
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.pieces import Piece, read_piece
@@ -39,10 +39,13 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
     The same rows give the same bytes: files have no times and no owners. Pictures are read again;
     they go in as they are, and so do the other members of a tar's samples.
     """
+    rows = list(rows)
+    # What is no picture may be anything, a pipe or an endless answer too: it is neither read again nor passed on.
+    pictures = {row.image for row in rows if row.status == "ok"}
     following = iter(rows)
     taken: set[str] = set()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, file_name, data in _contents(piece):
+        for name, file_name, data in _contents(piece, pictures):
             if not name:
                 assert data is not None
                 _add(tar, file_name, data)
@@ -53,7 +56,7 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
             stem, dot, suffix = file_name.rpartition(".")
             key = next(key for key in _keys(stem, file_name, piece) if key not in taken)
             taken |= {key, file_name}
-            if data is not None and row.status == "ok":  # what is no picture may be anything: it is not passed on
+            if data is not None and row.status == "ok":
                 _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
             if row.captions:
                 lines = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)
@@ -82,11 +85,11 @@ def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
                 yield json.loads(content.read())
 
 
-def _contents(piece: Piece) -> Iterator[tuple[str, str, bytes | None]]:
-    """Row, file name and bytes of what goes into the tar; no row: another member of a sample."""
+def _contents(piece: Piece, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
+    """Row, file name and bytes (of `pictures`) of what goes into the tar; no row: another member of a sample."""
     if piece.kind != "tar":
         for picture in read_piece(piece):
-            data = _bytes_of(picture.source)
+            data = _bytes_of(picture.source) if picture.name in pictures else None
             yield picture.name, _file_name(picture.name, data or b""), data
         return
     for name, member in named(piece):
@@ -131,7 +134,8 @@ def _bytes_of(source: str | bytes | Callable[[], bytes]) -> bytes | None:
     """The file of a picture, or None where it cannot be had: its row says why."""
     try:
         if isinstance(source, str):
-            return Path(source).read_bytes()
+            with open_regular(source) as file:
+                return file.read()
         return source() if callable(source) else source
     except (OSError, ImageError):
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, disk_error
+from captune.core.files import atomic_write, disk_error, open_regular
 from captune.core.names import fitted
 from captune.data.writers.existing import Existing, digest
 from captune.data.writers.file_per_image import FilePerImage, Source
@@ -110,7 +110,10 @@ def inside(picture: Path) -> Path:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes() if path.exists() else b""
+        if not path.exists():
+            return b""
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise disk_error(error, path) from error
 
