@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.records import Caption
 from captune.data.bulk import remote
 from captune.data.bulk.listing import check_listed
 from captune.data.bulk.manifest import Inputs
@@ -17,6 +18,7 @@ from captune.data.bulk.pieces import Piece
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.patterns import Listed
 from captune.data.writers.row import CaptionRow
+from captune.data.writers.sidecar import SidecarWriter
 
 
 @pytest.mark.parametrize("size", [0, 9, 10, 11, 12, 40])
@@ -72,3 +74,14 @@ def test_what_is_no_picture_is_not_read_again_for_a_tar(tmp_path: Path) -> None:
     packed = io.BytesIO()
     write_tar(rows, piece, packed)
     assert b"not a picture" in packed.getvalue()
+
+
+def test_a_pipe_in_the_place_of_a_sidecar_costs_that_one_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    images = [str(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    with SidecarWriter(None, io.StringIO()) as writer:
+        for image in images:
+            writer.write(CaptionRow(image, (Caption("a cat", 0.5),), "ok", None, "x"))
+    assert (tmp_path / "b.txt").read_text() == "a cat\n"
+    assert list(writer.unwritten) == images[:1]
+    assert "a pipe" in writer.unwritten[images[0]]

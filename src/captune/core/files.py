@@ -122,7 +122,8 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
         return kind(f"No permission to write {path}.", "Choose another output folder, or change its permissions.")
     if error.errno == errno.ENAMETOOLONG:
         return NotWritable(f"Cannot write {shortened(path)}: the name is too long.", "Choose a shorter output path.")
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ETXTBSY):
+    in_place = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ETXTBSY)
+    if error.errno in in_place or isinstance(error, NotRegular):
         return NotWritable(f"Cannot write {path}: {error.strerror}.", "Move what is in its place, or choose another.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
 

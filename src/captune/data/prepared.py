@@ -18,6 +18,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
     if version != VERSION:
         raise CaptuneError(
             f"{path} was prepared by another version of captune (layout {version}, this one reads {VERSION}).",
-            f"Run again: captune prepare {summary.get('source', 'SOURCE')} --out {path}",
+            f"Run again: captune prepare {shlex.quote(str(summary.get('source', 'SOURCE')))} --out {path}",
         )
     return PreparedData(path, counts, digest, summary)
 
