@@ -13,7 +13,6 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 from captune.core.errors import CaptuneError
