@@ -97,7 +97,7 @@ def small_coco() -> dict[str, bytes]:
 
 def cases(folder: Path) -> list[Case]:
     scenes, run, photos = folder / "scenes", folder / "start", str(folder / "scenes" / "Images")
-    data, rates = str(folder / "data"), str(folder / "rates.jsonl")
+    data, made, references = (str(folder / name) for name in ("data", "made.json", "references.json"))
 
     def earlier(work: Path) -> None:
         """A folder that was prepared before, of other images, with a note of its owner."""
@@ -127,7 +127,7 @@ def cases(folder: Path) -> list[Case]:
             lay=trained,
             state=states,
         ),
-        Case("score", ("score", "-H", rates, "-R", rates, "--save-document-frequencies", "df.npz"), state=states),
+        Case("score", ("score", "-H", made, "-R", references, "--save-document-frequencies", "df.npz"), state=states),
     ]
 
 
@@ -154,8 +154,8 @@ def lay(folder: Path) -> None:
             entry = tarfile.TarInfo(f"{path.stem}.txt")
             entry.size = len(words)
             tar.addfile(entry, io.BytesIO(words))
-    rows = [{"id": str(number), "caption": f"a scene with {number} things"} for number in range(2000)]
-    (folder / "rates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("made.json", "references.json"):
+        (folder / name).write_text(json.dumps({f"{n}.jpg": f"a scene with {n} things" for n in range(2000)}))
     first_run(folder / "data", folder / "start")
     BlipMatcher.tiny().save(folder / "matcher")
 
