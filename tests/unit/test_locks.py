@@ -27,6 +27,11 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_cannot_be_made_is_an_error() -> None:
+    with pytest.raises(CaptuneError, match="/proc/1/out"), lock_file("/proc/1/out/x.lock"):
+        pass
+
+
 def test_the_run_names_who_trains_and_may_be_read_meanwhile(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write_manifest({"model": "x"})

@@ -16,6 +16,8 @@ from captune.core.files import disk_error
 # Open lock files of this process. A child made by fork shares their locks: it closes its copies, so that a lock
 # ends with the process that took it, however long loader workers outlive that.
 _OPEN: set[int] = set()
+# A folder that is gone so many times running, right after it was made, is one where nothing can be made.
+_VANISHED = 20
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ def lock_file(path: str | os.PathLike[str]) -> Iterator[Lock]:
 
 def _acquire(path: Path) -> tuple[int, Lock]:
     """The open lock file, and whether it is locked."""
+    vanished = 0
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
-            continue  # an owner that was refused removed its empty folder meanwhile
         except OSError as error:
+            vanished += 1
+            if isinstance(error, FileNotFoundError) and vanished < _VANISHED:
+                continue  # an owner that was refused removed its empty folder meanwhile
             raise disk_error(error, path) from error
         try:
             works = _lock(descriptor, path)
