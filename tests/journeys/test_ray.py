@@ -119,7 +119,9 @@ def test_a_picture_that_ends_every_worker(tmp_path: Path, ray_cluster: Any, dead
     said = json.loads(done.stdout)
     good = [number for number in range(SHARDS) if number != DEADLY]
     assert said["finished"] == good
-    assert said["there"] == [f"captions-{number:05}.jsonl" for number in good]
+    there = {f"captions-{number:05}.jsonl" for number in good}
+    late = {f"captions-{DEADLY:05}.jsonl"} if deadly == "SIGSTOP" else set()  # one that is woken still writes, whole
+    assert there <= set(said["there"]) <= there | late
     assert f"shard {DEADLY} (" in said["error"]
     assert f"{DEADLY}.png" in said["error"]
     assert "after 3 workers" in said["error"]

@@ -13,6 +13,7 @@ from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import outputs_of
 from captune.core.tables import Table
 from captune.runtime.arrays import Array
+from captune.runtime.signal_stack import same_signal_stack
 
 
 class Session(Protocol):
@@ -91,7 +92,7 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    with _said_of(path, (RuntimeError,)):
+    with _said_of(path, (RuntimeError,)), same_signal_stack():
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     idle: deque[Any] = deque()
 

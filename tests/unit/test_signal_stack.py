@@ -1,0 +1,31 @@
+"""Signals are handled where they were before a model was compiled."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import pytest
+
+from captune.runtime.signal_stack import SignalStack, same_signal_stack, signal_stack
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layout of stack_t is that of Linux")
+
+
+def test_what_a_library_sets_is_put_back() -> None:
+    before = signal_stack()
+    memory = ctypes.create_string_buffer(64 << 10)
+    with same_signal_stack():
+        other = SignalStack(ctypes.addressof(memory), 0, len(memory))
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(other), None)
+        assert signal_stack().address == ctypes.addressof(memory)
+    assert signal_stack().address == before.address
+
+
+def test_it_is_put_back_after_an_error_too() -> None:
+    before = signal_stack()
+    memory = ctypes.create_string_buffer(64 << 10)
+    with pytest.raises(RuntimeError), same_signal_stack():
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(ctypes.addressof(memory), 0, len(memory))), None)
+        raise RuntimeError
+    assert signal_stack().address == before.address
