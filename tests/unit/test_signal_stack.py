@@ -20,12 +20,3 @@ def test_what_a_library_sets_is_put_back() -> None:
         ctypes.CDLL(None).sigaltstack(ctypes.byref(other), None)
         assert signal_stack().address == ctypes.addressof(memory)
     assert signal_stack().address == before.address
-
-
-def test_it_is_put_back_after_an_error_too() -> None:
-    before = signal_stack()
-    memory = ctypes.create_string_buffer(64 << 10)
-    with pytest.raises(RuntimeError), same_signal_stack():
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(ctypes.addressof(memory), 0, len(memory))), None)
-        raise RuntimeError
-    assert signal_stack().address == before.address

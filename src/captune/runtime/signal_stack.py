@@ -25,8 +25,9 @@ def signal_stack() -> SignalStack:
 def same_signal_stack() -> Iterator[None]:
     """Put this thread's signal stack back behind the block.
 
-    OpenVINO sets one for each model that it compiles. With the model it frees it, and sets that of before, which is gone
-    as well where models end in another order than they began: the next signal (Ctrl-C, a child that ends) was a crash.
+    OpenVINO sets one for each model that it compiles. With the model it frees it, and sets that of before, which is
+    gone as well where models end in another order than they began: the next signal (Ctrl-C, the end of a child)
+    would crash the process.
     """
     if sys.platform != "linux":
         yield
