@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -322,3 +324,24 @@ def test_review_reads_a_job(here: Path) -> None:
     assert found.pictures == 20
     assert found.flags == {"duplicate": 1, "failed": 2}
     assert {row.image: row.flags for row in found.rows}["pics/019.png"] == {"duplicate": "of pics/002.png"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from /proc")
+@pytest.mark.parametrize("format", ["csv", "json", "parquet", "txt"])
+def test_a_file_made_of_shards_is_on_the_disk_before_they_go(
+    here: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    remove = shutil.rmtree
+
+    def removed(path: str, *rest: Any, **more: Any) -> None:
+        events.append(f"remove {path}")
+        remove(path, *rest, **more)
+
+    monkeypatch.setattr(os, "fsync", lambda file: events.append(f"sync {os.readlink(f'/proc/self/fd/{file}')}"))
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    job(f"captions.{format}", format=format)
+    gone = next(n for n, event in enumerate(events) if event == f"remove captions.{format}.job")
+    before = events[:gone]
+    content = next(n for n, event in enumerate(before) if event.startswith(f"sync {here}/.captions.{format}."))
+    assert f"sync {here}" in before[content:]
