@@ -78,7 +78,10 @@ def model(folder: Path) -> None:
 
 
 def portable(folder: Path) -> None:
-    """Where Python is says nothing to others."""
+    """Where Python is says nothing to others; pages and plots are read by nobody but people."""
+    for file in (*folder.rglob("*.html"), *folder.rglob("*.png")):
+        if file.parent.name != "images":
+            file.unlink()
     python = str(Path(sys.prefix)).encode()
     for file in folder.rglob("*.json"):
         file.write_bytes(file.read_bytes().replace(python, b"/python"))

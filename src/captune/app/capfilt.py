@@ -71,16 +71,16 @@ def capfilt(
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise CaptuneError(f"The folder {folder} is not empty.", "Choose another --out.")
-    asked = resolve(CapFiltConfig, environment=environment, flags=options).values
+    values = resolve(CapFiltConfig, environment=environment, flags=options).values
     prepared = read_prepared(data)
-    by_split = {name: read_split(data, name, allow_outside=asked.tables.allow_outside) for name in prepared.splits}
+    by_split = {name: read_split(data, name, allow_outside=values.tables.allow_outside) for name in prepared.splits}
     # What is not given is as the captioner was saved, as in `captune caption`.
-    said = {name: value for name, value in options.items() if name in leaves(CaptionConfig)}
-    config = resolve(CaptionConfig, environment=environment, flags=said)
+    captioning = {name: value for name, value in options.items() if name in leaves(CaptionConfig)}
+    config = resolve(CaptionConfig, environment=environment, flags=captioning)
     with progress.task("Loading the models"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=config)
         judge = load_part(BlipMatcher.load, matcher or MATCHER)
-        judge.model.to(choose_device(asked.run_on.device))
+        judge.model.to(choose_device(values.run_on.device))
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
     made = Filtered(folder, failed)
     (folder / "report").mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def capfilt(
         for split, records in by_split.items():
             there = [record for record in records if record.image not in failed]
             for record, texts in _judged(judge, there, written, progress, split):
-                _write(replace(record, split=split), texts, asked.capfilt.keep_above, made, good, bad)
+                _write(replace(record, split=split), texts, values.capfilt.keep_above, made, good, bad)
     mark_written(folder, [RECORDS])
     write_json(
         folder / REPORT,
@@ -96,7 +96,7 @@ def capfilt(
             "data": str(Path(data).resolve()),
             "captioner": captioner.name,
             "matcher": matcher or MATCHER,
-            "keep_above": asked.capfilt.keep_above,
+            "keep_above": values.capfilt.keep_above,
             "generation": captioner.options.generation.model_dump(),
             "kept": made.kept,
             "dropped": made.dropped,

@@ -81,17 +81,17 @@ def prepare(
             gathered = gather(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
         _refuse_nothing(gathered, path)
         _refuse_own_pictures(gathered.records, folder)
-        seen = _see(gathered.records, settings, stage, problems, progress)
-        _check(problems, len(gathered.records), len(seen.records), settings, folder)
-        assigned = assign(seen.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
-        pairs = _duplicates(seen, assigned.splits) if settings.duplicates else []
+        verified = _verify(gathered.records, settings, stage, problems, progress)
+        _check(problems, len(gathered.records), len(verified.records), settings, folder)
+        assigned = assign(verified.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
+        pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
         _list(problems, stage)
         write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
-        unassigned = len(seen.records) - len(assigned.splits)
+        unassigned = len(verified.records) - len(assigned.splits)
         counts, digest = write_splits(
             stage,
-            _by_split(seen.records, assigned.splits, stage, folder),
-            dict(zip((record.id for record in seen.records), seen.digests, strict=True)),
+            _by_split(verified.records, assigned.splits, stage, folder),
+            dict(zip((record.id for record in verified.records), verified.digests, strict=True)),
             {
                 "captune": __version__,
                 "source": str(source),
@@ -110,14 +110,14 @@ def prepare(
         )
     notes = [*assigned.notes, *_notes(gathered, unassigned, pairs, folder)]
     seconds = time.monotonic() - started
-    asked = sum(bool(record.question) for record in seen.records)
+    questions = sum(bool(record.question) for record in verified.records)
     return PrepareResult(
-        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds, asked
+        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds, questions
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Verified:
     """Records of good pictures in the order of the source; hashes (n,), thumbnails (n, 192), digests of pictures."""
 
     records: list[ImageRecord]
@@ -146,13 +146,13 @@ def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:
         raise UsageError(f"The source's pictures lie in {inside}, which --out {out} replaces.", "Name another --out.")
 
 
-def _see(
+def _verify(
     records: Sequence[ImageRecord],
     settings: PrepareOptions,
     stage: Path,
     problems: list[Problem],
     progress: Progress,
-) -> _Seen:
+) -> _Verified:
     """Open every picture once; the bad ones join `problems`."""
     paths = list(dict.fromkeys(record.image for record in records))
     hashes = np.zeros(len(paths), np.uint64)
@@ -176,7 +176,7 @@ def _see(
     place = {path: index for index, path in enumerate(paths) if index not in bad}
     good = [record for record in records if record.image in place]
     where = [place[record.image] for record in good]
-    return _Seen(good, hashes[where], thumbs[where], [digests[i] for i in where])
+    return _Verified(good, hashes[where], thumbs[where], [digests[i] for i in where])
 
 
 @contextmanager
@@ -235,12 +235,16 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
     raise CaptuneError(f"{said}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
 
 
-def _duplicates(seen: _Seen, splits: dict[str, str]) -> list[DuplicatePair]:
-    firsts = {record.image: index for index, record in reversed(list(enumerate(seen.records)))}
-    kept = sorted(index for index in firsts.values() if seen.records[index].id in splits)
-    ids = [seen.records[index].id for index in kept]
+def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePair]:
+    firsts = {record.image: index for index, record in reversed(list(enumerate(verified.records)))}
+    kept = sorted(index for index in firsts.values() if verified.records[index].id in splits)
+    ids = [verified.records[index].id for index in kept]
     return find_duplicates(
-        ids, [splits[id] for id in ids], seen.hashes[kept], seen.thumbs[kept], [seen.digests[index] for index in kept]
+        ids,
+        [splits[id] for id in ids],
+        verified.hashes[kept],
+        verified.thumbs[kept],
+        [verified.digests[index] for index in kept],
     )
 
 
