@@ -233,11 +233,11 @@ def _identified(asked: Asked, captioner: Captioner | None, progress: Progress) -
 def _part_lock(asked: Asked) -> Iterator[None]:
     """Hold the part, and see that no run divides the job in another way, which would do shards twice."""
     part, parts = asked.part
-    mine = f"{JOB}/part-{part}-of-{parts}.lock"
-    others = [name for name in asked.store.names() if name.startswith(f"{JOB}/part-") and name != mine]
+    own_lock = f"{JOB}/part-{part}-of-{parts}.lock"
+    others = [name for name in asked.store.names() if name.startswith(f"{JOB}/part-") and name != own_lock]
     try:
         with ExitStack() as stack:
-            stack.enter_context(asked.store.lock(mine))
+            stack.enter_context(asked.store.lock(own_lock))
             for name in others:
                 if not name.endswith(f"-of-{parts}.lock") or asked.resolved.values.job.restart:
                     with asked.store.lock(name):
