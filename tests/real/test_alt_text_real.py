@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image, IptcImagePlugin
 
+from captune.core.errors import ImageError
 from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.files import described
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 
 pytestmark = pytest.mark.real
 OURS = ("}description", "}AltTextAccessibility")

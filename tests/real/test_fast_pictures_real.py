@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captune.data.images import ImageError
+from captune.core.errors import ImageError
 from captune.engine.pictures import read_pixels
 from captune.models.pixels import PixelSettings
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from captune.app.prepare import prepare
-from captune.data.images import ImageError, open_image
+from captune.core.errors import ImageError
+from captune.data.images import open_image
 from captune.data.prepared import read_split
 
 pytestmark = pytest.mark.real

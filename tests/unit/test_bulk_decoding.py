@@ -12,10 +12,10 @@ import numpy as np
 import psutil
 import pytest
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.data.bulk import pieces
 from captune.data.bulk.pieces import Picture, Piece, find_pieces
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square, to_pixels
 from captune.data.workers import Workers

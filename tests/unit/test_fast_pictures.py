@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.data import fast_pictures
 from captune.data.fast_pictures import check_fast, fast_levels
-from captune.data.images import MAX_PIXELS, ImageError
+from captune.data.images import MAX_PIXELS
 from captune.engine.pictures import read_pixels
 from captune.models.pixels import PixelSettings
 

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from captune.app.prepare import prepare
+from captune.core.errors import ImageError
 from captune.data.alt_text.files import write_in_place
 from captune.data.bulk.pieces import find_pieces, read_piece
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.prepared import read_split
 from captune.data.signatures import is_heif, suffix_of
 from captune.data.stored import stored

@@ -19,14 +19,13 @@ from PIL import Image
 
 from captune.app.review import review
 from captune.cli.terminal import out_json, print_all_names
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotRegular, atomic_write, open_regular, read_json, write_json
 from captune.core.records import Caption
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
 from captune.data.bulk.store import LocalStore
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.formats import read_source
-from captune.data.images import ImageError
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square
 from captune.data.writers import CaptionRow, open_writer

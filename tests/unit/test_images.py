@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from captune.core.errors import CaptuneError
-from captune.data.images import ImageError, open_image
+from captune.core.errors import CaptuneError, ImageError
+from captune.data.images import open_image
 
 
 def drawn(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:

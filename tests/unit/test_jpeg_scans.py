@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captune.data.images import ImageError, open_image
+from captune.core.errors import ImageError
+from captune.data.images import open_image
 from captune.data.jpeg import MOST_SCANS, has_too_many_scans
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_table, show_error
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.data.bulk.listing import find_pictures
 from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.formats import read_source
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.patterns import Listed, expand, is_pattern, matches
 
 

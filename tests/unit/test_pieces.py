@@ -17,10 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.data.bulk.listing import find_pictures, is_picture_file
 from captune.data.bulk.pieces import Piece, find_pieces, read_piece
-from captune.data.images import ImageError
 from captune.data.inside import STEP
 
 

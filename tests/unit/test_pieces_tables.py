@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.data.bulk.pieces import find_pieces, read_piece
-from captune.data.images import ImageError
 from sources import jpeg, tar, write
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.locks import Locked
 from captune.core.records import Caption
 from captune.data.bulk.pieces import find_pieces, read_piece
 from captune.data.bulk.remote import filesystem
 from captune.data.bulk.remote_ledger import RemoteLedger
 from captune.data.bulk.store import LocalStore, Store, check_written, open_store
-from captune.data.images import ImageError
 from captune.data.writers import CaptionRow, PieceWriter, check_existing, open_writer
 
 

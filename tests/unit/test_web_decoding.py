@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captune.core.errors import ImageError
 from captune.core.serve_options import ServeOptions
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.pixels import Square, to_pixels
 from captune.engine.decode_worker import answer
 from captune.web.decoding import Decoding

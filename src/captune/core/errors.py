@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any, Literal
 
 from captune.core.suggestions import did_you_mean as did_you_mean
 
@@ -77,3 +78,32 @@ def _without_torch(package: str) -> CaptuneError:
         f"This needs torch, which is not installed here (there is no package '{package}').",
         "Install it with: pip install 'captune[torch]'  (an export, captune export MODEL, captions without it).",
     )
+
+
+ImageErrorKind = Literal[
+    "missing",  # there is no such file
+    "folder",  # a folder, a pipe, a device
+    "permission",  # it may not be read
+    "empty",  # no bytes
+    "pointer",  # a Git LFS, git-xet or git-annex pointer
+    "page",  # HTML or another text saved under an image's name
+    "unsupported",  # an image of a kind that is not decoded (SVG, EPS, …), or not without an extra (HEIC)
+    "unknown",  # not an image
+    "giant",  # more pixels than allowed
+    "truncated",  # the file ends too early
+    "damaged",  # anything else that a decoder refuses
+    "memory",  # decoding needs more memory than there is
+]
+
+
+class ImageError(CaptuneError):
+    """An image that cannot be used: `path`, `reason` (a few words) and `kind`."""
+
+    def __init__(self, path: str, reason: str = "", hint: str = "", *, kind: ImageErrorKind = "damaged") -> None:
+        super().__init__(f"{path}: {reason}" if reason else path, hint)
+        self.path = path
+        self.reason = reason
+        self.kind: ImageErrorKind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason, self.hint), {"kind": self.kind}

@@ -17,7 +17,7 @@ import yaml
 
 from captune.core.disk import disk_full, is_disk_full
 from captune.core.errors import CaptuneError
-from captune.core.names import fitted
+from captune.core.names import fitted, shortened
 from captune.core.parsed import parse_json, parse_yaml
 
 _PART_NAME = re.compile(r"\..+\.(\d{1,10})\.part")
@@ -126,12 +126,6 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> CaptuneError:
     if error.errno in in_place or isinstance(error, NotRegular):
         return NotWritable(f"Cannot write {path}: {error.strerror}.", "Move what is in its place, or choose another.")
     return CaptuneError(f"Cannot write {path}: {error.strerror or error}.", "Check the output path.")
-
-
-def shortened(path: str | os.PathLike[str], most: int = 160) -> str:
-    """A path as it stands in a message: of a very long one the beginning."""
-    text = os.fspath(path)
-    return text if len(text) <= most else f"{text[: most // 2]}…"
 
 
 class NotRegular(OSError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from captune.core.disk import DiskFull, disk_full, is_disk_full
 from captune.core.errors import CaptuneError
-from captune.core.files import shortened
 from captune.core.memory import is_out_of_memory, memory_error
+from captune.core.names import shortened
 
 LESS_MEMORY = (
     "Free some, or use less at once: a smaller --batch-size or --eval-batch-size, fewer --num-beams, "

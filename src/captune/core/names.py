@@ -35,3 +35,9 @@ def fitted(stem: str, ending: str = "", longest: int = LONGEST) -> str:
     mark = "-" + hashlib.blake2b(os.fsencode(stem)).hexdigest()[:_DIGEST]
     room = longest - len(os.fsencode(mark + ending))
     return os.fsencode(stem)[: max(0, room)].decode("utf-8", "ignore") + mark + ending
+
+
+def shortened(path: str | os.PathLike[str], most: int = 160) -> str:
+    """A path as it stands in a message: of a very long one the beginning."""
+    text = os.fspath(path)
+    return text if len(text) <= most else f"{text[: most // 2]}…"

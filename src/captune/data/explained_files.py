@@ -8,8 +8,8 @@ from pathlib import Path
 
 from captune.core.files import atomic_write, write_text
 from captune.core.names import fitted
+from captune.data.bulk.names import EXPLAINED
 from captune.data.explained import Explained
-from captune.data.formats.places import EXPLAINED
 
 
 class ExplainedFolder:

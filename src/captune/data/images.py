@@ -19,10 +19,10 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import ImageError
 from captune.data import heif
 from captune.data.jpeg import MOST_SCANS, has_missing_rows, has_too_many_scans
-from captune.data.signatures import CONVERT, HEAD_BYTES, Kind, is_heif, tell, tell_unknown
+from captune.data.signatures import CONVERT, HEAD_BYTES, is_heif, tell, tell_unknown
 
 # The decoders that may see a file, in the order in which they are asked. Left out on purpose:
 # EPS and WMF (they start other programs), and formats that nobody keeps photos in. TGA has no
@@ -96,19 +96,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(CaptuneError):
-    """A picture that cannot be used: `path`, `reason` (a few words) and `kind`."""
-
-    def __init__(self, path: str, reason: str = "", hint: str = "", *, kind: Kind = "damaged") -> None:
-        super().__init__(f"{path}: {reason}" if reason else path, hint)
-        self.path = path
-        self.reason = reason
-        self.kind: Kind = kind
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.reason, self.hint), {"kind": self.kind}
 
 
 def open_image(

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import read_json, write_json
-from captune.data.images import ImageError
 
 ANYWHERE = "*"
 MARK = ".written-here"

@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-Kind = Literal[
-    "missing",  # there is no such file
-    "folder",  # a folder, a pipe, a device
-    "permission",  # it may not be read
-    "empty",  # no bytes
-    "pointer",  # a Git LFS, git-xet or git-annex pointer
-    "page",  # HTML or another text saved under a picture's name
-    "unsupported",  # a picture of a kind that is not decoded (SVG, EPS, …), or not without an extra (HEIC)
-    "unknown",  # not a picture
-    "giant",  # more pixels than allowed
-    "truncated",  # the file ends too early
-    "damaged",  # anything else that a decoder refuses
-    "memory",  # decoding needs more memory than there is
-]
+from captune.core.errors import ImageErrorKind
 
 HEAD_BYTES = 512
 
@@ -70,8 +55,8 @@ _PICTURES = (
 )
 
 
-def tell(head: bytes) -> tuple[Kind, str, str] | None:
-    """Kind, words and next step for first bytes that are surely no readable picture, else None.
+def tell(head: bytes) -> tuple[ImageErrorKind, str, str] | None:
+    """ImageErrorKind, words and next step for first bytes that are surely no readable picture, else None.
 
     Asked before decoding, so it must never name a file that a decoder could read.
     """
@@ -124,7 +109,7 @@ def _brands(head: bytes) -> set[bytes]:
     return {head[8:12], *(head[i : i + 4] for i in range(begin, end - 3, 4))}
 
 
-def tell_unknown(head: bytes) -> tuple[Kind, str, str]:
+def tell_unknown(head: bytes) -> tuple[ImageErrorKind, str, str]:
     """The same for a file that no decoder took."""
     text = head.lstrip(b"\xef\xbb\xbf")
     try:

@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL import Image
 
+from captune.core.errors import ImageError
 from captune.data.answering import answer_questions
 from captune.data.fingerprints import file_content
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 
 THUMB = 8
 

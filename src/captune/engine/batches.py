@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.parent import end_with_parent
 from captune.core.records import ImageRecord
 from captune.data.augment import augment
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.engine.features import Features
 from captune.engine.pictures import read_pixels
 from captune.engine.processes import ALONE, Processes

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from captune.core.errors import ImageError
 from captune.data.answering import answer_questions
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square
 from captune.data.verify_worker import fingerprints

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import read_json, write_json, write_text
 from captune.core.runs import POINTERS, Run
 from captune.core.tables import Table
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.engine.selection import best_scores, choose
 
 SIDE = 320

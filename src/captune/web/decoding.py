@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.serve_options import ServeOptions
-from captune.data.images import ImageError
 from captune.data.pixels import Square
 from captune.data.workers import Answer, Ask, Workers, cores
 from captune.engine.decode_worker import command, described

@@ -9,9 +9,10 @@ import numpy as np
 from captune.app.report.facts import Facts, Picture
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
 from captune.app.report.thumbnails import located
+from captune.core.errors import ImageError
 from captune.core.files import atomic_write
 from captune.core.progress import SILENT, Progress, track
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 
 SCORES = "scores.png"
 SIDE_BY_SIDE = "captions.png"

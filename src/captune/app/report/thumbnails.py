@@ -12,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from captune.app.report.facts import Picture
+from captune.core.errors import ImageError
 from captune.core.progress import SILENT, Progress, track
-from captune.data.images import ImageError, open_image
+from captune.data.images import open_image
 from captune.data.inside import Boundary
 
 SIDE = 160

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, atomic_write
 from captune.core.names import fitted
 from captune.data.alt_text import jpeg, png, webp
@@ -16,7 +16,6 @@ from captune.data.alt_text.errors import CannotHold
 from captune.data.alt_text.packet import Mark
 from captune.data.alt_text.packet import described as in_packet
 from captune.data.alt_text.places import Places, Reading, Writing, behind, plain, stray, texts_of
-from captune.data.images import ImageError
 from captune.data.writers.existing import Existing
 
 

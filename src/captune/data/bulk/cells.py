@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.data.bulk.pieces import Picture, Unreadable
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.formats.columns import ADDRESS, IMAGE
-from captune.data.images import ImageError
 from captune.data.inside import ANYWHERE, Images, Refused, is_open_address, local_path
 
 

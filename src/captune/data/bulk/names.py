@@ -29,3 +29,7 @@ def is_ledger(name: str) -> bool:
 def looks_name(number: int) -> str:
     """What the pictures of a shard look like."""
     return f"{JOB}/looks-{number:05d}.bin"
+
+
+# The numbers of an explained caption, beside its sheet.
+EXPLAINED = ".explained.json"

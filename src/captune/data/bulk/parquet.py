@@ -9,14 +9,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.http import WebError
 from captune.data.bulk import remote
 from captune.data.bulk.cells import Table, is_address_column, picture_column, picture_columns, picture_in
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
-from captune.data.images import ImageError
 from captune.data.parquet_pages import TooLarge, check_rows, rows_at_once
 
 KIND = "parquet"

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from captune.core import http
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import CaptuneError, ImageError, missing_extra
 from captune.core.limits import LARGEST_PICTURE
-from captune.data.images import ImageError
 
 SMALL_PICTURE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import open_regular
 from captune.core.names import below
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import Picture, Piece, Unreadable
 from captune.data.formats.tar_entries import what_instead
-from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES
 from captune.data.tar_headers import BROKEN, Header
 

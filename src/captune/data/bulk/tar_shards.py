@@ -15,14 +15,13 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import IO, Any
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import disk_error, open_regular
 from captune.core.names import LONGEST, fitted
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
-from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.json import dumped
 from captune.data.writers.row import CaptionRow

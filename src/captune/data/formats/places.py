@@ -9,13 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from captune.core.errors import UsageError
-from captune.data.bulk.names import JOB
+from captune.data.bulk.names import EXPLAINED, JOB
 from captune.data.patterns import expand, is_pattern, matches
 from captune.data.signatures import PICTURE_SUFFIXES
 
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
-# The numbers of an explained caption, beside its sheet.
-EXPLAINED = ".explained.json"
 _MANY = 20
 _DEPTH = 3
 _KEPT = 10_000

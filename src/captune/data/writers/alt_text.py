@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.names import fitted
 from captune.data.alt_text.files import write_copy, write_in_place
 from captune.data.bulk.pieces import Piece, read_piece
 from captune.data.bulk.remote import Fetch, is_remote
-from captune.data.images import ImageError
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.existing import Existing
 from captune.data.writers.file_per_image import FilePerImage, Source

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from captune.core.errors import ImageError
 from captune.core.files import NotWritable, sync_folder
 from captune.core.folders import Anchor
-from captune.data.images import ImageError
 from captune.data.writers.row import CaptionRow
 
 Source = str | bytes | Callable[[], bytes] | None
