@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.exported import export_folder
 from captune.core.logins import logged_in_to_wandb, wandb_refusal
 from captune.core.progress import SILENT, Progress, track
@@ -130,7 +130,7 @@ def _devices() -> Iterator[Check]:
 
         found = devices()
     except (ImportError, OSError, RuntimeError) as error:
-        yield Check("devices", "fail", f"torch does not start: {_first_line(error)}", "Reinstall torch.")
+        yield Check("devices", "fail", f"torch does not start: {first_line(error)}", "Reinstall torch.")
         return
     for device in found:
         parts = [device.about]
@@ -189,7 +189,7 @@ def _families() -> Iterator[Check]:
 
         names = list(FAMILIES)
     except ImportError as error:
-        yield Check("models", "fail", _first_line(error), "Reinstall captune.")
+        yield Check("models", "fail", first_line(error), "Reinstall captune.")
         return
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def _families() -> Iterator[Check]:
                 done = exercise(name, Path(folder))
             except BREAKAGES as error:
                 hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
-                yield Check(f"model {name}", "fail", f"{type(error).__name__}: {_first_line(error)}", hint)
+                yield Check(f"model {name}", "fail", first_line(error, with_type=True), hint)
             else:
                 about = f"a tiny one was built, saved, loaded and captions; searched by {done.decoder}"
                 yield Check(f"model {name}", "ok", about)
@@ -320,8 +320,3 @@ def _number(text: str) -> tuple[int, ...]:
     """The release numbers of a version: `2.13.0+cpu` is (2, 13, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in match[0].split(".")) if match else ()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from captune.core.endings import Ending
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.files import read_json, write_json
 from captune.core.options import TrainConfig
 from captune.core.progress import Progress
@@ -75,11 +75,8 @@ def _of_error(error: BaseException, trainer: CaptionTrainer) -> Ending:
     step, epoch = trainer.state.global_step, float(trainer.state.epoch or 0.0)
     if isinstance(error, KeyboardInterrupt):
         return Ending("signal", f"stopped at once by a second signal behind step {step}", step, epoch)
-    lines = (error.message if isinstance(error, CaptuneError) else str(error)).strip().splitlines()
-    said = lines[0] if lines else ""
-    if not isinstance(error, CaptuneError):
-        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return Ending("error", f"an error behind step {step}: {said}", step, epoch, {"error": type(error).__name__})
+    reason = first_line(error, with_type=not isinstance(error, CaptuneError))
+    return Ending("error", f"an error behind step {step}: {reason}", step, epoch, {"error": type(error).__name__})
 
 
 def sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> None:

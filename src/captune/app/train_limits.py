@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from captune.app.resuming import equal_steps
 from captune.core.disk import DiskFull
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.machine import machine_error
 from captune.core.memory import OutOfMemory, is_out_of_memory, memory_error
 from captune.core.options import TrainConfig
@@ -34,7 +34,7 @@ def told(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
             raise memory_error(error, what, _equal(run, config) + _others(config)) from error
         if "dataloader worker" in str(error).lower():
             raise CaptuneError(
-                f"A process that reads images has died: {str(error).strip().splitlines()[0]}",
+                f"A process that reads images has died: {first_line(error)}",
                 f"Often it was memory. With fewer: {_again(run)} --loader-workers 0",
             ) from error
         known = machine_error(error)

@@ -25,6 +25,7 @@ from captune.core.errors import (
     EXIT_TERMINATED,
     CaptuneError,
     UsageError,
+    first_line,
     needing_torch,
 )
 from captune.core.machine import machine_error
@@ -236,8 +237,7 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
     if os.environ.get("CAPTUNE_TRACEBACK"):
         sys.__excepthook__(kind, error, trace)
         return
-    said = str(error).strip().splitlines()
     _error(
-        f"Something unexpected went wrong: {kind.__name__}{': ' + said[0] if said else ''}",
+        f"Something unexpected went wrong: {first_line(error, with_type=True)}",
         "Set CAPTUNE_TRACEBACK=1 and run the command again to see where; it may be a bug worth reporting.",
     )

@@ -47,6 +47,13 @@ class MetricUnavailable(CaptuneError):
     """A metric cannot run on this machine; the others can."""
 
 
+def first_line(error: BaseException, *, with_type: bool = False) -> str:
+    """The first line of an error's message, after its type `with_type`; the type alone where there is no message."""
+    kind = type(error).__name__
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{kind}: {line}" if line and with_type else line or kind
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> CaptuneError:
     """The error for an optional package that is not installed."""
     return CaptuneError(

@@ -16,7 +16,7 @@ from typing import IO, Any
 import yaml
 
 from captune.core.disk import disk_full, is_disk_full
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.names import fitted, shortened
 from captune.core.parsed import parse_json, parse_yaml
 
@@ -197,9 +197,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CaptuneError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}.", "Restore it, or remove the run."
-        ) from None
+        raise CaptuneError(f"{path} cannot be read: {first_line(error)}.", "Restore it, or remove the run.") from None
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:

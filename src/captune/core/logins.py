@@ -5,6 +5,8 @@ from __future__ import annotations
 import netrc
 import os
 
+from captune.core.errors import first_line
+
 WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 
 
@@ -27,5 +29,4 @@ def wandb_refusal() -> str | None:
     try:
         return None if wandb.login(verify=True, timeout=10) else "the key was not taken"
     except (wandb.errors.Error, ValueError, OSError) as error:
-        lines = str(error).strip().splitlines()
-        return lines[0] if lines else type(error).__name__
+        return first_line(error)

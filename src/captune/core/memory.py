@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 
 _WORDS = (
     "out of memory",  # CUDA, MPS, XPU, and Linux (ENOMEM is "cannot allocate memory")
@@ -37,9 +37,4 @@ class OutOfMemory(CaptuneError):
 
 def memory_error(error: BaseException, what: str, hint: str) -> OutOfMemory:
     """The error to show for `error`: `what` has no room, and `hint` names settings that need less."""
-    return OutOfMemory(f"There is not memory enough {what}: {_first_line(error)}", hint)
-
-
-def _first_line(error: BaseException) -> str:
-    said = str(error).strip().splitlines()
-    return said[0].strip().removesuffix(".") + "." if said else f"{type(error).__name__}."
+    return OutOfMemory(f"There is not memory enough {what}: {first_line(error).strip().removesuffix('.')}.", hint)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from captune.core.endings import Ending
+from captune.core.errors import first_line
 from captune.core.progress import Progress
 from captune.core.runs import HISTORY, Run
 
@@ -33,11 +34,9 @@ class GuardedTracker(TrainerCallback):
             return act(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the training's
             self.lost = True
-            lines = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
             self.progress.warn(
-                f"The tracker {self.name} failed and gets nothing more: {reason}. Training goes on; all figures are in "
-                f"{self.run.path / HISTORY}."
+                f"The tracker {self.name} failed and gets nothing more: {first_line(error, with_type=True)}. "
+                f"Training goes on; all figures are in {self.run.path / HISTORY}."
             )
             return None
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from captune.core.errors import CaptuneError, UsageError, missing_extra
+from captune.core.errors import CaptuneError, UsageError, first_line, missing_extra
 
 _ANSWER_SECONDS = 3.0
 _AUTO, _LOCAL = "auto", "local"
@@ -134,9 +134,8 @@ def _init(ray: Any, address: str, **settings: Any) -> None:
 
 
 def _not_met(address: str, error: Exception) -> CaptuneError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
     return CaptuneError(
-        f"The Ray cluster {address} is not reached: {said}",
+        f"The Ray cluster {address} is not reached: {first_line(error)}",
         "Look with `ray status` whether it runs, with the same versions of Python and Ray as here; "
         "--ray-address local works on this machine alone.",
     )

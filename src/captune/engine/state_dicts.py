@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.files import read_json
 
 # What wrappers put before a name (DistributedDataParallel, torch.compile), wherever in it.
@@ -95,9 +95,8 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise _unsafe(path, str(error)) from None
     except _OF_BROKEN_FILES as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         # Without where in torch it was noticed, and its guesses why.
-        first = re.sub(r"^\[enforce fail.*?\] \. ", "", told).partition(". ")[0].rstrip(".")
+        first = re.sub(r"^\[enforce fail.*?\] \. ", "", first_line(error)).partition(". ")[0].rstrip(".")
         raise CaptuneError(f"{path} is no whole file of weights: {first}.", "Copy or save it again.") from None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captune.core.errors import CaptuneError, ImageError
+from captune.core.errors import CaptuneError, ImageError, first_line
 from captune.core.files import read_json, write_json, write_text
 from captune.core.runs import POINTERS, Run
 from captune.core.tables import Table
@@ -230,9 +230,8 @@ class MLflow(Tracker):
         try:
             mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CaptuneError(
-                f"MLflow at {uri} cannot be used: {lines[0][:300]}",
+                f"MLflow at {uri} cannot be used: {first_line(error)[:300]}",
                 "Mend MLFLOW_TRACKING_URI, or unset it: then everything is kept in the run folder.",
             ) from None
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import disk_error, write_text
 from captune.exporters.card import CardFacts, card
 
@@ -49,12 +49,11 @@ def check_login(token: str | None = None) -> None:
         HfApi(token=token).whoami()
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CaptuneError(f"The Hugging Face Hub refused the login ({status}): {lines[0]}", _LOGIN) from None
+        raise CaptuneError(f"The Hugging Face Hub refused the login ({status}): {first_line(error)}", _LOGIN) from None
     except (OSError, ValueError, broken) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CaptuneError(
-            f"The Hugging Face Hub cannot be reached: {lines[0]}", "Check the network, or push later: captune push."
+            f"The Hugging Face Hub cannot be reached: {first_line(error)}",
+            "Check the network, or push later: captune push.",
         ) from None
 
 
@@ -90,13 +89,12 @@ def upload(folder: Path, repo: str, *, private: bool, token: str | None, message
         raise CaptuneError("There is no login for the Hugging Face Hub.", _LOGIN) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        said = str(error).strip().splitlines()[0]
         hint = _LOGIN if status in (401, 403) else "Nothing here was changed; try again, or look at --dry-run."
-        raise CaptuneError(f"The Hub refused {repo}: {said}", hint) from None
+        raise CaptuneError(f"The Hub refused {repo}: {first_line(error)}", hint) from None
     except (OSError, ValueError, broken) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CaptuneError(
-            f"{repo} could not be uploaded: {said}", "Check the network; the folder of --dry-run can be pushed later."
+            f"{repo} could not be uploaded: {first_line(error)}",
+            "Check the network; the folder of --dry-run can be pushed later.",
         ) from None
     return str(address)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.exporters.graphs import Graph, Graphs
@@ -83,9 +83,8 @@ def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
                 dynamic_shapes={"inputs": {name: dict(graph.varying[name]) for name in graph.example}},
             )
     except torch.onnx.OnnxExporterError as error:
-        cause = str(error.__cause__ or error).strip().splitlines()
         raise CaptuneError(
-            f"A part of this model cannot be written as ONNX: {cause[0] if cause else type(error).__name__}",
+            f"A part of this model cannot be written as ONNX: {first_line(error.__cause__ or error)}",
             "Update torch and onnxscript, or choose a model with another vision part.",
         ) from error
     assert program is not None, "the dynamo exporter returns a program"

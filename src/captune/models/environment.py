@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 
 
 def torchvision_fault() -> str | None:
@@ -22,7 +22,7 @@ def torchvision_fault() -> str | None:
     try:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return first_line(error)
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.exported import outputs_of
 from captune.core.tables import Table
 from captune.runtime.arrays import Array
@@ -117,9 +117,8 @@ def _said_of(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None
     try:
         yield
     except refusals as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CaptuneError(
-            f"{path} cannot be opened: {said}",
+            f"{path} cannot be opened: {first_line(error)}",
             "It is cut off, or of another version; export the model again: captune export MODEL --out DIR",
         ) from error
 

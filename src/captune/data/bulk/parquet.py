@@ -9,7 +9,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
-from captune.core.errors import CaptuneError, ImageError
+from captune.core.errors import CaptuneError, ImageError, first_line
 from captune.core.http import WebError
 from captune.data.bulk import remote
 from captune.data.bulk.cells import Table, is_address_column, picture_column, picture_columns, picture_in
@@ -49,7 +49,7 @@ def read(piece: Piece) -> Iterator[Picture]:
                     yield picture_in(where, cells[image], cells.get(name or ""), table)
                 row += 1
         except (OSError, ValueError, WebError, pa.ArrowException) as error:
-            reason = f"the file cannot be read here ({_first(error)})"
+            reason = f"the file cannot be read here ({first_line(error)})"
             for lost in range(row, end):
                 where = f"{piece.place}#{lost}"
                 yield Picture(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
@@ -124,11 +124,7 @@ def _opened(place: str) -> Iterator[Any]:
             check_rows(file, os.path.getsize(place) if local else source.seek(0, os.SEEK_END))
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a server that gives whole files alone
             raise CaptuneError(
-                f"{place}: not a whole Parquet file ({_first(error)}).", "Download or write it again."
+                f"{place}: not a whole Parquet file ({first_line(error)}).", "Download or write it again."
             ) from None
         with file:
             yield file
-
-
-def _first(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

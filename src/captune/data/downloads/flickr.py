@@ -6,7 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.folders import whole_folder
 from captune.core.progress import SILENT, Progress
 from captune.data.downloads.http import fetch, forget
@@ -87,5 +87,5 @@ def _add_split_lists(folder: Path, progress: Progress) -> None:
 
 
 def _first(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    text = first_line(error).rstrip(".")
     return "its name cannot be resolved" if "resolve" in text else text[:160]

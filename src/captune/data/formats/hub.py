@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from captune.core.errors import CaptuneError, missing_extra
+from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.limits import most_rows
 from captune.data.formats.columns import Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
@@ -70,7 +70,8 @@ def saved_splits(source: Path) -> dict[str, Any]:
         loaded = datasets.load_from_disk(str(source))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
         raise CaptuneError(
-            f"{source}: not a whole data set folder ({_first(error)}).", "Save it again with save_to_disk."
+            f"{source}: not a whole data set folder ({first_line(error).rstrip('.')}).",
+            "Save it again with save_to_disk.",
         ) from None
     named = list(loaded.items()) if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
     for _, data in named:
@@ -103,7 +104,7 @@ def streamed_splits(name: str) -> dict[str, Any]:
         raise _unreachable(repository, error) from None
     except (ValueError, RuntimeError) as error:
         raise CaptuneError(
-            f"hf:{repository} cannot be opened: {_first(error)}.", "Does its page show a table?"
+            f"hf:{repository} cannot be opened: {first_line(error).rstrip('.')}.", "Does its page show a table?"
         ) from None
     if colon and wanted not in loaded:
         raise CaptuneError(f"hf:{repository} has no split '{wanted}'.", f"It has: {', '.join(loaded)}.")
@@ -123,13 +124,9 @@ def explained(records: Iterator[T], source: str) -> Iterator[T]:
 
 def _unreachable(repository: str, error: Exception) -> CaptuneError:
     return CaptuneError(
-        f"hf:{repository} cannot be read: huggingface.co was not reached ({_first(error)}).",
+        f"hf:{repository} cannot be read: huggingface.co was not reached ({first_line(error).rstrip('.')}).",
         "Check the network (HF_HUB_OFFLINE must not be 1), or point at a folder that is already there.",
     )
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def validated(data: Any, source: str) -> Any:
@@ -143,7 +140,8 @@ def validated(data: Any, source: str) -> Any:
         data.data.table.validate(full=True)
     except pa.ArrowException as error:
         raise CaptuneError(
-            f"{source}: the data set is damaged ({_first(error)}).", "Copy or save it again, with save_to_disk."
+            f"{source}: the data set is damaged ({first_line(error).rstrip('.')}).",
+            "Copy or save it again, with save_to_disk.",
         ) from None
     return data
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, first_line
 from captune.core.limits import LARGEST_PICTURE
 from captune.data.formats.columns import ADDRESS, IMAGE, Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
@@ -76,8 +76,7 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
 
 def not_whole(path: Path, error: Exception) -> CaptuneError:
     """The error of a file that is not Parquet, or only the beginning of it."""
-    text = str(error).splitlines()[0]
-    return CaptuneError(f"{path}: not a whole Parquet file ({text}).", "Download or write it again.")
+    return CaptuneError(f"{path}: not a whole Parquet file ({first_line(error)}).", "Download or write it again.")
 
 
 def _files(source: Path) -> list[Path]:
@@ -172,8 +171,7 @@ def table_rows(
                         else:
                             yield first, row
     except (OSError, ValueError, pa.ArrowException) as error:
-        text = str(error).splitlines()[0]
-        raise CaptuneError(f"{path}: cannot be read on ({text}).", "Download or write it again.") from None
+        raise CaptuneError(f"{path}: cannot be read on ({first_line(error)}).", "Download or write it again.") from None
 
 
 def plain_rows(batch: Any) -> Iterator[dict[str, Any] | None]:
