@@ -116,7 +116,7 @@ def cases(folder: Path) -> list[Case]:
         Case("export", export, whole="export/captune-export.json", state=states),
         Case(
             "int8",
-            (*export, "--int8", "--least-identical", "0", "--calibrate-on", photos),
+            (*export, "--int8", "--min-identical", "0", "--calibrate-on", photos),
             whole="export/captune-export.json",
             state=states,
         ),

@@ -205,7 +205,7 @@ def test_int8_is_smaller_and_blind_to_other_pictures(
     tmp_path: Path,
 ) -> None:
     fp32 = cases(family, target).report
-    asked = {"int8": True, "least_identical": 0.0, "data": tiny_data, "resamples": 50, "check_images": 4}
+    asked = {"int8": True, "min_identical": 0.0, "data": tiny_data, "resamples": 50, "check_images": 4}
     if calibration:
         asked |= {"calibrate_on": tiny_data, "calibrate_images": calibration}
     case = case_of(models[family], tmp_path / "x", to=target, **asked)

@@ -83,8 +83,8 @@ def test_an_int8_export_that_changes_too_much_is_refused(
 ) -> None:
     monkeypatch.setattr(onnx, "write", breaks("text", lambda weights: weights[::-1].copy()))
     with pytest.raises(CaptuneError, match="less than 90%") as raised:
-        captune.export(model, tmp_path / "x", int8=True, least_identical=0.9)
-    assert "--least-identical" in raised.value.hint
+        captune.export(model, tmp_path / "x", int8=True, min_identical=0.9)
+    assert "--min-identical" in raised.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,7 +139,7 @@ def test_wrong_words_are_answered_before_anything_is_loaded(model: Path, tmp_pat
     with pytest.raises(CaptuneError, match="split"):
         captune.export(model, tmp_path / "x", data=tiny_data, split="vall")
     with pytest.raises(UsageError, match="not allowed"):
-        captune.export(model, tmp_path / "x", least_identical=2)
+        captune.export(model, tmp_path / "x", min_identical=2)
     with pytest.raises(CaptuneError, match="no model folder"):
         captune.export(tmp_path / "nowhere", tmp_path / "x")
     (tmp_path / "empty").mkdir()

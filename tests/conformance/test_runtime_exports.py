@@ -94,7 +94,7 @@ def test_threads_share_a_session(export: captune.Captioner) -> None:
 def test_pictures_are_read_quickly(both: tuple[Path, Path], model: captune.Captioner, tmp_path: Path) -> None:
     pytest.importorskip("simplejpeg")
     noise((300, 200), 30).convert("RGB").resize((90, 60)).save(tmp_path / "a.jpg", quality=95)
-    fast = captune.Captioner.load(both[1], pixels="fast").read(tmp_path / "a.jpg")
+    fast = captune.Captioner.load(both[1], preprocessing="fast").read(tmp_path / "a.jpg")
     assert np.abs(fast.astype(int) - model.read(tmp_path / "a.jpg")).max() <= 2
 
 

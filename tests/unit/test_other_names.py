@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from captune.cli.main import VERBS, load, run
-from captune.core.aliases import ALIASES, ANSWERS, ORIGINS, VERBS_ELSEWHERE
+from captune.core.aliases import ALIASES, ANSWERS, FORMER, ORIGINS, VERBS_ELSEWHERE
 from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError, did_you_mean
+from captune.core.export_options import ExportConfig
+from captune.core.film_options import VideoConfig
 from captune.core.options import CaptionConfig, EvaluateConfig, Options, PushConfig, TrainConfig
-from captune.core.suggestions import about_option, about_verb, edits, nearest
+from captune.core.suggestions import about_option, about_variables, about_verb, edits, nearest
 from captune.core.verb_options import CONFIGS
 
 OPTIONS = {name for config in CONFIGS.values() for name in leaves(config)}
@@ -54,6 +56,10 @@ def test_every_other_name_stands_once_and_answers_name_flags_that_exist() -> Non
         (TrainConfig, "save_to_hf", "train.push_to", "me/model"),
         (PushConfig, "hf_private", "push.private", True),
         (CaptionConfig, "do_sample", "generation.sample", True),
+        (CaptionConfig, "pixels", "run_on.preprocessing", "fast"),
+        (ExportConfig, "least_identical", "export.min_identical", 0.25),
+        (VideoConfig, "looks_per_second", "video.sample_fps", 2.0),
+        (VideoConfig, "least_scene", "video.min_scene_seconds", 3.0),
     ],
 )
 def test_an_alias_is_taken_by_every_source(
@@ -63,6 +69,25 @@ def test_an_alias_is_taken_by_every_source(
     file.write_text(f"{key.partition('.')[0]}: {{{name}: {value}}}\n", encoding="utf-8")
     for given in ({"flags": {name: value}}, {"sets": [f"{name}={value}"]}, {"file": file}):
         assert value_of(config, key, **given) == value
+
+
+@pytest.mark.parametrize("former", FORMER)
+def test_a_former_name_is_read_everywhere_and_shown_nowhere(
+    former: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    verb, config = next((verb, c) for verb, c in CONFIGS.items() if FORMER[former] in leaves(c))
+    leaf = leaves(config)[FORMER[former]]
+    value = {"preprocessing": "fast", "min_identical": 0.25}.get(leaf.name, 2.0)
+    variable = f"CAPTUNE_{former.upper()}"
+    assert value_of(config, leaf.key, environment={variable: str(value)}) == value
+    assert value_of(config, leaf.key, environment={variable: "wrong", f"CAPTUNE_{leaf.name.upper()}": str(value)})
+    assert about_variables({variable: "1"}) == []
+    saved = {section: group.model_dump() for section, group in resolve(config).values}
+    saved[leaf.section][former] = value
+    del saved[leaf.section][leaf.name]
+    assert getattr(getattr(config.model_validate(saved), leaf.section), leaf.name) == value  # a manifest of 0.1.0
+    assert run([verb, "--help"]) == 0
+    assert f"--{former.replace('_', '-')}" not in capsys.readouterr().out
 
 
 def test_one_option_by_two_names_is_refused() -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Options that change captions or rows; `job.shard_size` only where somebody asks for it.
 _CAPTION = ("format", "recursive", "max_pixels")
-_RUN_ON = ("precision", "quantize", "pixels", "decoder")
+# Names in the manifest of a job, and of the options.
+_RUN_ON = {"precision": "precision", "quantize": "quantize", "pixels": "preprocessing", "decoder": "decoder"}
 _WAIT_SECONDS = 0.5
 _THROW_AWAY = "Take another --out, copy them elsewhere first, or throw them away too: --restart --existing replace."
 
@@ -163,7 +164,7 @@ def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | 
     found = {f"caption.{name}": getattr(values.caption, name) for name in _CAPTION}
     found |= {f"generation.{name}": value for name, value in values.generation.model_dump().items()}
     found |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
-    found |= {f"run_on.{name}": getattr(values.run_on, name) for name in _RUN_ON}
+    found |= {f"run_on.{saved}": getattr(values.run_on, name) for saved, name in _RUN_ON.items()}
     found |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
     size = "job.shard_size"
     found[size] = asked.shard_size if then is None or size in asked.resolved.sources else then.get(size)
@@ -171,6 +172,7 @@ def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | 
         return found
     # An option that is younger than the job was at its default there.
     default = {leaf.key: leaf.default for leaf in leaves(CaptionConfig).values()}
+    default |= {f"run_on.{saved}": default[f"run_on.{name}"] for saved, name in _RUN_ON.items()}
     return {key: value for key, value in found.items() if key in then or value != default[key]}
 
 

@@ -167,7 +167,7 @@ def _measure(
         "generation": generation.model_dump(),
         "device": model.device,
         "decoder": model.decoder,
-        "pixels": values.run_on.pixels,
+        "pixels": values.run_on.preprocessing,
         "precision": model.precision,
         "versions": versions(),
     }

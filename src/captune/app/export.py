@@ -132,7 +132,7 @@ def _checked(
     """How the export compares with its model; `CaptuneError` where it says something else (in 8 bits: too often)."""
     found = check(backbone, written, pixels, source=source, progress=progress)
     if asked.int8:
-        refuse_few(found, asked.least_identical)
+        refuse_few(found, asked.min_identical)
     else:
         refuse_other(found)
     return found

@@ -124,7 +124,7 @@ def refuse_few(found: Check, least: float) -> None:
         raise CaptuneError(
             f"The export was not written: by {worst.name} it says the same as its model on {worst.identical:.0%} of "
             f"{found.pictures} pictures, less than {least:.0%}.",
-            "Export without --int8; or accept it with a smaller --least-identical, after looking at --data's scores.",
+            "Export without --int8; or accept it with a smaller --min-identical, after looking at --data's scores.",
         )
 
 

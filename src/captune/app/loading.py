@@ -68,11 +68,11 @@ def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
         )
     if asked.decoder != "auto":
         raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
-    if asked.pixels == "fast":
+    if asked.preprocessing == "fast":
         from captune.data.fast_pictures import check_fast
 
         check_fast()
-    return ExportedModel.load(folder, threads=asked.threads, fast_pixels=asked.pixels == "fast")
+    return ExportedModel.load(folder, threads=asked.threads, fast_pixels=asked.preprocessing == "fast")
 
 
 def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:

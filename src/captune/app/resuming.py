@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from captune.app.provenance import keep_session
+from captune.core.aliases import with_new_names
 from captune.core.config import Resolved, dump, resolve
 from captune.core.epochs import ChosenEpochs
 from captune.core.errors import CaptuneError, UsageError
@@ -152,7 +153,7 @@ def check_unedited(run: Run, saved: TrainConfig) -> None:
     began = run.manifest().get("options", {})
     for section, options in saved.model_dump(mode="json").items():
         for name, value in options.items():
-            before = began.get(section, {}).get(name, value)
+            before = with_new_names(began.get(section, {})).get(name, value)
             if before != value and name not in (*FREE_TO_CHANGE, *SAME_SUMS):
                 raise UsageError(
                     f"{run.path / CONFIG} says {section}.{name} = {value}, and the run began with {before}; "

@@ -56,14 +56,14 @@ def settle(
     from captune.data.fast_pictures import check_fast
     from captune.models.devices import choose_device, choose_precision
 
-    if asked.pixels == "fast":
+    if asked.preprocessing == "fast":
         check_fast()
     if asked.threads:
         torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)
     device = device if processes is None else processes.device(device)
     dtype = choose_precision(asked.precision, device, backbone.width, training=training)
-    backbone.pixels = replace(backbone.pixels, fast=asked.pixels == "fast")
+    backbone.pixels = replace(backbone.pixels, fast=asked.preprocessing == "fast")
     backbone.own_decoder = asked.decoder == "auto"
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)

@@ -106,8 +106,8 @@ def _scenes(film: Film, chosen: VideoOptions, bar: Task) -> Iterator[Scene]:
 
     if chosen.every:
         return cut_evenly(_watched(film.samples(1 / chosen.every), film, bar), end)
-    samples = _watched(film.samples(chosen.looks_per_second), film, bar)
-    return find_scenes(samples, end, threshold=chosen.scene_threshold, least=chosen.least_scene)
+    samples = _watched(film.samples(chosen.sample_fps), film, bar)
+    return find_scenes(samples, end, threshold=chosen.scene_threshold, least=chosen.min_scene_seconds)
 
 
 def _watched(samples: Iterator[Sample], film: Film, bar: Task) -> Iterator[Sample]:

@@ -6,8 +6,9 @@ An alias is taken wherever captune's own name is: as a flag, a keyword, a key of
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,16 @@ _SAVED = "Checkpoints are written at each validation: --eval-every EPOCHS or --e
 _TOKEN = "A token is no option, for other users of the machine could read it: set HF_TOKEN, or log in by hf auth login."
 _WANDB = "Set the environment variable WANDB_PROJECT or WANDB_RUN_NAME, and --trackers wandb."
 
+# Options that have a better name since 0.1.0; the former one is taken in every place, and read from the environment.
+FORMER = {
+    "pixels": "preprocessing",
+    "least_identical": "min_identical",
+    "looks_per_second": "sample_fps",
+    "least_scene": "min_scene_seconds",
+}
+
 ORIGINS = (
+    Origin("captune 0.1.0", {former: (name,) for former, name in FORMER.items()}),
     Origin(
         "the BLIP notebook",
         {
@@ -234,6 +244,11 @@ VERBS_ELSEWHERE = {
 def plain(name: str) -> str:
     """`--Per-Device` as `per_device`: a name as options are declared."""
     return name.strip().lstrip("-").replace("-", "_").lower()
+
+
+def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, those of `FORMER` by their new name."""
+    return {FORMER.get(name, name): value for name, value in values.items()}
 
 
 def canonical(name: str, known: Collection[str]) -> str | None:

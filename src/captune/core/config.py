@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from captune.core.aliases import ANSWERS, canonical, plain
+from captune.core.aliases import ANSWERS, FORMER, canonical, plain
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import Options
 from captune.core.parsed import parse_yaml
@@ -33,6 +33,7 @@ class Leaf:
     default: Any
     help: str
     env: tuple[str, ...]
+    former_env: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -78,6 +79,7 @@ def leaves(config: type[Options]) -> dict[str, Leaf]:
                 default=None if leaf.default is PydanticUndefined else leaf.default,
                 help=leaf.description or "",
                 env=(f"CAPTUNE_{name.upper()}", *env),
+                former_env=tuple(f"CAPTUNE_{old.upper()}" for old, new in FORMER.items() if new == name),
             )
     return found
 
@@ -133,7 +135,7 @@ def resolve(
         for key, value in _pairs(_yaml(_read(file), str(file))):
             put(key, value, str(file), 1)
     for leaf in known.values():
-        for variable in leaf.env:
+        for variable in (*leaf.env, *leaf.former_env):
             if (environment or {}).get(variable, "") != "":
                 put(leaf.key, _scalar((environment or {})[variable]), f"environment variable {variable}", 2)
                 break

@@ -21,7 +21,7 @@ class ExportOptions(Options):
     )
     check_images: int = option(16, "Pictures the export is checked on.", ge=1)
     limit_images: int = option(0, "Measure int8 on this many pictures of the split of --data; 0: all.", ge=0)
-    least_identical: float = option(
+    min_identical: float = option(
         0.5, "An int8 export with a smaller share of unchanged captions is refused.", ge=0, le=1
     )
     resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)

@@ -21,8 +21,8 @@ class VideoOptions(Options):
     scene_threshold: float = option(
         0.06, "How different frames of two scenes are at least; less finds more.", gt=0, lt=1
     )
-    least_scene: float = option(1.0, "Shortest scene, in seconds.", ge=0)
-    looks_per_second: float = option(5.0, "Frames in a second that are compared.", gt=0, le=120)
+    min_scene_seconds: float = option(1.0, "Shortest scene, in seconds.", ge=0)
+    sample_fps: float = option(5.0, "Frames of each second that are compared to find scenes.", gt=0, le=120)
     merge: bool = option(True, "Neighbouring scenes with the same caption become one.")
     batch_size: int = option(8, "Frames captioned at once.", ge=1, env="BATCH_SIZE")
     max_pixels: int = option(100_000_000, "Films with more pixels in a frame are refused.", ge=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from captune.core.aliases import with_new_names
 
 
 def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:
@@ -17,6 +19,11 @@ class Options(BaseModel):
     """A frozen group of options; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return with_new_names(values) if isinstance(values, dict) else values
 
 
 class OutsideOptions(Options):

@@ -52,8 +52,10 @@ class DeviceOptions(WhereOptions):
     quantize: Literal["none", "8bit", "4bit"] = option(
         "none", "Load the weights in 8 or 4 bits (BLIP-2, on NVIDIA cards, with bitsandbytes)."
     )
-    pixels: Literal["exact", "fast"] = option(
-        "exact", "exact: the pixels of transformers' processor; fast: nearly the same from JPEG files, read quicker."
+    preprocessing: Literal["exact", "fast"] = option(
+        "exact",
+        "How an image file becomes pixels: exact: the pixels of transformers' image processor; "
+        "fast: nearly the same pixels from JPEG files, in less time.",
     )
     threads: int = option(0, "Threads of the CPU that the model uses; 0: one for each core.", ge=0, le=1024)
     decoder: Literal["auto", "transformers"] = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from captune.core.aliases import ALIASES, ANSWERS, VERBS_ELSEWHERE, canonical, plain
+from captune.core.aliases import ALIASES, ANSWERS, FORMER, VERBS_ELSEWHERE, canonical, plain
 from captune.core.environment import OF_COMPOSE, OWN, VARIABLES
 
 # More names than this are a wall of text: only the nearest are shown then.
@@ -108,7 +108,7 @@ def about_variables(environment: Mapping[str, str]) -> list[str]:
     from captune.core.config import leaves
     from captune.core.verb_options import CONFIGS
 
-    options = {name for config in CONFIGS.values() for name in leaves(config)}
+    options = {name for config in CONFIGS.values() for name in (*leaves(config), *FORMER)}
     known |= {f"{OWN}{name.upper()}" for name in options}
     stems = {name.removeprefix(OWN).lower() for name in known if name.startswith(OWN)}
     found = []

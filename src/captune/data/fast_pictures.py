@@ -48,7 +48,7 @@ def check_fast() -> None:
     try:
         import simplejpeg  # noqa: F401
     except ImportError:
-        raise CaptuneError("--pixels fast needs simplejpeg.", "pip install 'captune[fast]'") from None
+        raise CaptuneError("--preprocessing fast needs simplejpeg.", "pip install 'captune[fast]'") from None
 
 
 def _jpeg(source: Any) -> bytes | None:

@@ -42,7 +42,7 @@ class Service:
         self.measures.waiting.set_function(lambda: self.admission.taken)
         self.shelf = Shelf(models, config, on_batch=self._batch, on_load=self._loaded)
         self.measures.loaded.set_function(lambda: sum(m.hosted is not None for m in self.shelf.models.values()))
-        self.decoding = Decoding(self.options, fast=config.values.run_on.pixels == "fast")
+        self.decoding = Decoding(self.options, fast=config.values.run_on.preprocessing == "fast")
         self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
         # Two bodies are read at once: while it is read, one costs up to three times its size.
         self.readers = ThreadPoolExecutor(2, thread_name_prefix="captune-body")
