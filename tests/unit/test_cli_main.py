@@ -128,7 +128,7 @@ def test_signals_end_with_one_line(start: Start, number: int, code: int, word: s
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code
-    assert err == f"{word} {VERBS['models'].kept}\n"
+    assert err == f"{word} {VERBS['models'].when_stopped}\n"
 
 
 def test_finally_runs_when_terminated(start: Start) -> None:

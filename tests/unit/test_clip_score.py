@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from captune.core.errors import MetricUnavailable
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.measure import measure
 from noise import noise
 
@@ -82,7 +82,9 @@ def turned(clip: Path) -> Path:
 def test_it_is_the_papers(clip: Path, turned: Path, pictures: dict[str, str]) -> None:
     positive = set()
     for folder in (clip, turned):
-        report = measure(HYPOTHESES, REFERENCES, ["clip_score"], Aids(pictures=pictures, clip_model=str(folder)))
+        report = measure(
+            HYPOTHESES, REFERENCES, ["clip_score"], MetricContext(pictures=pictures, clip_model=str(folder))
+        )
         for key, caption in HYPOTHESES.items():
             said = embedded(folder, texts=[caption])[0]
             seen = embedded(folder, picture=pictures[key])[0]
@@ -102,7 +104,7 @@ def test_it_is_the_papers(clip: Path, turned: Path, pictures: dict[str, str]) ->
 def test_what_is_missing_is_said_and_costs_nothing_else(clip: Path, pictures: dict[str, str]) -> None:
     with pytest.raises(MetricUnavailable, match="none were given"):
         measure(HYPOTHESES, REFERENCES, ["clip_score"])
-    aids = Aids(pictures=pictures, clip_model=str(clip.parent / "nothing"))
-    report = measure(HYPOTHESES, REFERENCES, ["rouge_l", "clip_score"], aids)
+    context = MetricContext(pictures=pictures, clip_model=str(clip.parent / "nothing"))
+    report = measure(HYPOTHESES, REFERENCES, ["rouge_l", "clip_score"], context)
     assert list(report.scores) == ["rouge_l"]
     assert "cannot load the CLIP" in report.settings["left_out"]["clip_score"]

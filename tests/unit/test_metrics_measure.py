@@ -9,7 +9,7 @@ import pytest
 
 from captune.core.errors import CaptuneError, MetricUnavailable, UsageError
 from captune.metrics import METRICS
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.measure import DEFAULT_METRICS, measure, metric_names
 from captune.metrics.ptb_tokenizer import tokenize
@@ -98,7 +98,7 @@ def test_a_collapsed_model_shows() -> None:
 
 def test_varied_captions_and_new_ones() -> None:
     said = {"a": "A dog.", "b": "a dog", "c": "the dog runs"}
-    report = measure(said, {i: ["x"] for i in said}, ["rouge_l"], Aids(training=frozenset({"a dog", "a cat"})))
+    report = measure(said, {i: ["x"] for i in said}, ["rouge_l"], MetricContext(training=frozenset({"a dog", "a cat"})))
     told = report.settings["captions"]
     assert (told["distinct"], told["repeated"], told["novel"]) == pytest.approx((2 / 3, 2 / 3, 1 / 3))
     assert (told["distinct_1"], told["distinct_2"]) == pytest.approx((4 / 7, 3 / 4))
@@ -119,7 +119,7 @@ def test_given_document_frequencies_replace_the_corpus_own() -> None:
     whole = measure(hypotheses, references, ["cider"])
     frequencies = DocumentFrequencies.of(references.values(), "forty")
     image = "7.jpg"
-    alone = measure({image: hypotheses[image]}, {image: references[image]}, ["cider"], Aids(frequencies))
+    alone = measure({image: hypotheses[image]}, {image: references[image]}, ["cider"], MetricContext(frequencies))
     assert alone.per_image[image]["cider"] == pytest.approx(whole.per_image[image]["cider"], abs=1e-12)
     assert alone.settings["document_frequencies"] == {"from": "forty", "images": 40}
     assert whole.settings["document_frequencies"] == {"from": "the evaluated references", "images": 40}

@@ -16,7 +16,7 @@ from PIL import Image
 import captune
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.report import write_report
-from captune.app.report.facts import read_facts, short_names
+from captune.app.report.facts import read_report_data, short_names
 from captune.app.report.scores import p_value, shown, signed
 from captune.app.report.selection import galleries
 from captune.cli.main import run
@@ -248,9 +248,9 @@ def test_history_is_drawn(evaluated: Write) -> None:
 
 
 def test_galleries_are_the_extremes(evaluated: Write) -> None:
-    facts = read_facts(evaluated())
-    best, worst, *apart = galleries(facts, 4)
-    scores = sorted(picture.scores[0]["cider"] for picture in facts.pictures)
+    data = read_report_data(evaluated())
+    best, worst, *apart = galleries(data, 4)
+    scores = sorted(picture.scores[0]["cider"] for picture in data.pictures)
     assert [p.scores[0]["cider"] for p in best.pictures] == scores[:-5:-1]
     assert [p.scores[0]["cider"] for p in worst.pictures] == scores[:4]
     assert not {p.id for p in best.pictures} & {p.id for p in worst.pictures}

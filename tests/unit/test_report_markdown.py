@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.app.report.facts import read_facts
+from captune.app.report.facts import read_report_data
 from captune.app.report.markdown import markdown, plain
 from captune.app.report.svg import Line, counted, curves, thinned, ticks
 
@@ -39,7 +39,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_every_row_has_as_many_cells_as_its_head(folder: Path) -> None:
-    text = markdown(read_facts(folder), "A | title")
+    text = markdown(read_report_data(folder), "A | title")
     tables = re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE)
     assert len(tables) >= 8
     for one in tables:
@@ -50,7 +50,7 @@ def test_every_row_has_as_many_cells_as_its_head(folder: Path) -> None:
 
 
 def test_it_says_scores_captions_and_settings(folder: Path) -> None:
-    text = markdown(read_facts(folder), "A | title")
+    text = markdown(read_report_data(folder), "A | title")
     assert text.startswith("# A \\| title\n")
     assert "| CIDEr-D | 50.0 | **150.0** |" in text
     assert "| Loss | 2.00 | **1.00** |" in text

@@ -1,4 +1,4 @@
-"""Captions read back, doubts in order, and a page that nobody's file names can break."""
+"""Captions read back, review items in order, and a page that nobody's file names can break."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.data.bulk.shards import SHARD_FORMATS, shard_name
 from captune.data.caption_files import read_captions, read_duplicates
-from captune.data.doubts import doubts, repeated_phrase
+from captune.data.doubts import repeated_phrase, review_items
 from captune.data.results import read_results
 from captune.data.writers import CaptionRow, open_writer
 
@@ -133,7 +133,7 @@ def test_a_job_without_duplicates(tmp_path: Path) -> None:
 
 
 def test_the_most_doubtful_come_first() -> None:
-    found = doubts(ROWS, same=2)
+    found = review_items(ROWS, same=2)
     assert [doubt.image for doubt in found] == ORDER
     flags = {doubt.image: doubt.flags for doubt in found}
     assert flags["b.jpg"] == {"failed": "truncated"}
@@ -141,7 +141,7 @@ def test_the_most_doubtful_come_first() -> None:
     assert flags["c.jpg"] == {"repeats": "a dog"}
     assert flags["e.jpg"] == flags["f.jpg"] == {"same": "on 2 pictures"}
     assert flags["a.jpg"] == {}
-    assert not any("same" in doubt.flags for same in (0, 3) for doubt in doubts(ROWS, same=same))
+    assert not any("same" in doubt.flags for same in (0, 3) for doubt in review_items(ROWS, same=same))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from captune.core.errors import CaptuneError
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.document_frequencies import END, DocumentFrequencies
 from captune.metrics.measure import measure
 from captune.metrics.reward import CiderReward
@@ -32,7 +32,7 @@ def test_without_end_tokens_it_is_the_metric(given: DocumentFrequencies | None) 
     chance = random.Random(1)
     captions = {image: sentence(chance) + chance.choice(["", " zebra zebra on a zebra", " ."]) for image in groups}
     captions["3.jpg"] = ""
-    whole = measure(captions, groups, ["cider"], Aids(given), resamples=0).per_image
+    whole = measure(captions, groups, ["cider"], MetricContext(given), resamples=0).per_image
     reward = CiderReward(groups, given, end_token=False)
     found = reward(list(captions.values()), list(captions))
     np.testing.assert_allclose(found, [whole[image]["cider"] for image in captions], rtol=0, atol=1e-9)

@@ -15,7 +15,7 @@ from captune.app.score import score
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
 from captune.metrics import METRICS
-from captune.metrics.corpus import Corpus, Measured, averaged
+from captune.metrics.corpus import Corpus, MetricResult, averaged
 from captune.metrics.measure import measure
 
 CAPTIONS = {"1": "a dog runs on the beach", "2": "two men ride bikes", "3": "a cat"}
@@ -176,8 +176,8 @@ def test_two_files_are_compared_in_pairs(truth: str, tmp_path: Path) -> None:
 def test_metrics_that_look_find_the_pictures(truth: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, str] | None] = []
 
-    def looks(corpus: Corpus) -> Measured:
-        seen.append(corpus.aids.pictures)
+    def looks(corpus: Corpus) -> MetricResult:
+        seen.append(corpus.context.pictures)
         return averaged({"looks": [1.0] * len(corpus.ids)})
 
     monkeypatch.setitem(METRICS._loaded, "cider", looks)

@@ -12,7 +12,7 @@ import pytest
 
 from captune.core.errors import MetricUnavailable
 from captune.metrics import spice as module
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.measure import measure
 
 HYPOTHESES = {"x": "a dog", "y": "a cat", "z": "..."}
@@ -57,7 +57,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path
 
 def test_the_answer_of_the_program_is_the_score(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = stand_in(tmp_path, monkeypatch, ANSWER)
-    report = measure(HYPOTHESES, REFERENCES, ["spice"], Aids(spice_jars=str(jars)))
+    report = measure(HYPOTHESES, REFERENCES, ["spice"], MetricContext(spice_jars=str(jars)))
     assert report.scores == {"spice": pytest.approx(0.25)}
     assert {key: scores["spice"] for key, scores in report.per_image.items()} == {"x": 0.5, "y": 0.25, "z": 0.0}
     assert report.intervals["spice"].low < 0.25 < report.intervals["spice"].high
@@ -82,19 +82,19 @@ def test_a_program_that_fails_costs_only_its_own_score(
     jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str
 ) -> None:
     stand_in(tmp_path, monkeypatch, body)
-    report = measure(HYPOTHESES, REFERENCES, ["rouge_l", "spice"], Aids(spice_jars=str(jars)))
+    report = measure(HYPOTHESES, REFERENCES, ["rouge_l", "spice"], MetricContext(spice_jars=str(jars)))
     assert list(report.scores) == ["rouge_l"]
     assert said in report.settings["left_out"]["spice"]
     with pytest.raises(MetricUnavailable, match="SPICE"):
-        measure(HYPOTHESES, REFERENCES, ["spice"], Aids(spice_jars=str(jars)))
+        measure(HYPOTHESES, REFERENCES, ["spice"], MetricContext(spice_jars=str(jars)))
 
 
 def test_what_is_missing_is_named(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, ANSWER)
     (jars / "lib" / module.PARSER[1]).unlink()
     with pytest.raises(MetricUnavailable, match=r"does not hold stanford-corenlp-3\.6\.0-models\.jar") as error:
-        measure(HYPOTHESES, REFERENCES, ["spice"], Aids(spice_jars=str(jars)))
+        measure(HYPOTHESES, REFERENCES, ["spice"], MetricContext(spice_jars=str(jars)))
     assert "CAPTUNE_SPICE_HOME" in (error.value.hint or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MetricUnavailable, match="needs Java"):
-        measure(HYPOTHESES, REFERENCES, ["spice"], Aids(spice_jars=str(jars)))
+        measure(HYPOTHESES, REFERENCES, ["spice"], MetricContext(spice_jars=str(jars)))

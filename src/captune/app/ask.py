@@ -11,7 +11,7 @@ from captune.app.caption import reason_of
 from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import ANSWERER, CaptionConfig
+from captune.core.options import DEFAULT_VQA_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
 from captune.core.search import asking
 from captune.data.bulk.listing import find_pictures
@@ -47,7 +47,7 @@ def ask(
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
     paths = find_pictures(given)
     resolved = resolve(CaptionConfig, environment=os.environ if environment is None else environment, flags=options)
-    name = model or ANSWERER
+    name = model or DEFAULT_VQA_MODEL
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)
     own = captioner.options.generation.prompt

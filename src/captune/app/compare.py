@@ -15,7 +15,7 @@ from captune.core.options import CompareConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.data.inside import written_here
-from captune.metrics.aids import aids_of
+from captune.metrics.aids import metric_context
 from captune.metrics.significance import compare as compare_reports
 
 
@@ -45,23 +45,23 @@ def compare(
     records: tuple[ImageRecord, ...] = ()
     captions: dict[str, dict[str, Caption]] = {}
     for run in runs:
-        model, found, said = read_captions(run)
+        model, found, by_model = read_captions(run)
         if not captions:
             records = found
-        _same_pictures(runs[0], records, run, found)
-        captions |= {model: said.pop(model), **said} if len(runs) == 1 else {str(run): said[model]}
+        _check_same_images(runs[0], records, run, found)
+        captions |= {model: by_model.pop(model), **by_model} if len(runs) == 1 else {str(run): by_model[model]}
     if len(captions) < 2:
         raise CaptuneError("Comparing needs two models at least.", "For example: captune compare runs/a runs/b")
     chosen = resolved.values.measure
-    aids = aids_of(chosen, pictures={record.id: record.image for record in records})
+    context = metric_context(chosen, pictures={record.id: record.image for record in records})
     reports = {}
-    for name, mine in captions.items():
+    for name, by_id in captions.items():
         with progress.task(f"Measuring {name}"):
             reports[name] = measure(
-                {record.id: mine[record.id].text for record in records},
+                {record.id: by_id[record.id].text for record in records},
                 {record.id: record.references for record in records},
                 chosen.metrics,
-                aids,
+                context,
                 resamples=chosen.resamples,
                 progress=progress,
             )
@@ -76,18 +76,18 @@ def compare(
     return evaluation
 
 
-def _same_pictures(
+def _check_same_images(
     one: str | os.PathLike[str],
     records: tuple[ImageRecord, ...],
     other: str | os.PathLike[str],
     found: tuple[ImageRecord, ...],
 ) -> None:
-    mine, theirs = ({record.id: record.references for record in group} for group in (records, found))
+    left, right = ({record.id: record.references for record in group} for group in (records, found))
     again = "Evaluate both on the same split with the same limits: captune evaluate RUN --data DIR"
-    if mine.keys() != theirs.keys():
-        only = f"{len(mine.keys() - theirs.keys())} only in the first, {len(theirs.keys() - mine.keys())} in the second"
+    if left.keys() != right.keys():
+        only = f"{len(left.keys() - right.keys())} only in the first, {len(right.keys() - left.keys())} in the second"
         raise CaptuneError(f"{one} and {other} were not evaluated on the same pictures: {only}.", again)
-    differing = [key for key, references in mine.items() if sorted(references) != sorted(theirs[key])]
+    differing = [key for key, references in left.items() if sorted(references) != sorted(right[key])]
     if differing:
         raise CaptuneError(
             f"{one} and {other} were not evaluated against the same references: {len(differing)} pictures differ, "

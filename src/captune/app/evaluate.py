@@ -11,7 +11,7 @@ from typing import Any
 from captune.app.evaluation import Evaluation, write_evaluation
 from captune.app.loading import backbone_of, load_model
 from captune.app.report import write_report
-from captune.app.report.looked import draw_sheets, forget_sheets
+from captune.app.report.looked import delete_attention_sheets, draw_attention_sheets
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
@@ -22,7 +22,7 @@ from captune.core.runs import SPLITS, Run
 from captune.data.captioning import CaptioningModel, caption_records
 from captune.data.prepared import TRAIN, read_prepared, read_split, sample_records
 from captune.engine.processes import Processes
-from captune.metrics.aids import Aids, aids_of
+from captune.metrics.aids import MetricContext, metric_context
 from captune.metrics.likelihood import ReferenceLikelihood, joined
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
@@ -60,7 +60,7 @@ def evaluate(
     measured = resolved.values.eval
     records = _records(data, split, resolved.values)
     models = [model, *([against] if isinstance(against, str) else against)]
-    aids = aids_of(
+    context = metric_context(
         resolved.values.measure,
         pictures={record.id: record.image for record in records},
         device=resolved.values.run_on.device,
@@ -71,10 +71,10 @@ def evaluate(
     captions: dict[str, dict[str, Caption]] = {}
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     if folder is not None and processes.first:
-        forget_sheets(folder)
+        delete_attention_sheets(folder)
     for name in dict.fromkeys(name for each in models for name in _expanded(each)):
         sheets = None if reports else folder
-        reports[name], captions[name] = _measure(name, records, resolved, metrics, aids, sheets, progress, processes)
+        reports[name], captions[name] = _measure(name, records, resolved, metrics, context, sheets, progress, processes)
     first, *others = reports
     resamples = resolved.values.measure.resamples
     comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
@@ -125,7 +125,7 @@ def _measure(
     records: list[ImageRecord],
     resolved: Resolved[EvaluateConfig],
     metrics: Sequence[str],
-    aids: Aids,
+    context: MetricContext,
     sheets: Path | None,
     progress: Progress,
     processes: Processes,
@@ -140,24 +140,24 @@ def _measure(
     backbone = backbone_of(model, name, "--explain") if explained else None
     generation = resolved.with_defaults("generation", dict(model.generation)).generation
     batch = values.eval.eval_batch_size
-    mine = records[processes.rank :: processes.count]
+    own_records = records[processes.rank :: processes.count]
     captions = caption_records(
-        model, mine, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
+        model, own_records, generation, batch_size=batch, progress=progress, label=f"Captioning ({name})"
     )
     captions = {key: one for part in processes.gather(captions) for key, one in part.items()}
     if backbone is not None and sheets is not None:
         chosen = sample_records(records, values.eval.explain)
-        draw_sheets(backbone, chosen, captions, generation, sheets, progress)
+        draw_attention_sheets(backbone, chosen, captions, generation, sheets, progress)
     also = []
     if values.eval.perplexity:
-        likelihood = _likelihood(model, name, mine, batch, progress)
+        likelihood = _likelihood(model, name, own_records, batch, progress)
         also = [joined(processes.gather(likelihood)).measured()]
     with progress.task(f"Measuring {name}"):
         report = measure(
             {record.id: captions[record.id].text for record in records},
             {record.id: record.references for record in records},
             metrics,
-            aids,
+            context,
             resamples=values.measure.resamples,
             also=also,
             progress=progress,

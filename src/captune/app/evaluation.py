@@ -23,11 +23,11 @@ SCALE = "0-1; cider as it is, loss in nats a token"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Reports of one or more models on the same pictures, the first being the one that was asked for.
+    """Reports of one or more models on the same images; the first model is the one that is evaluated.
 
-    `captions` holds every model's caption of every picture by id; `comparisons` what the
+    `captions` holds every model's caption of every image by id; `comparisons` what the
     first model has over each other one, with intervals and p-values (empty without
-    resamples); `folder` the files that were written, or None; `shown_captions` how many pictures a
+    resamples); `folder` the files that were written, or None; `shown_captions` how many images a
     reader wants to see.
     """
 
@@ -58,7 +58,7 @@ class Evaluation:
         return {name: first.relative(other) for name, other in self.reports.items() if name != self.model}
 
     def shown(self, count: int) -> list[dict[str, Any]]:
-        """The rows of `count` pictures, chosen by a fixed seed alone."""
+        """The rows of `count` images, chosen by a fixed seed alone."""
         return [self.row(record) for record in sample_records(self.records, count)] if count else []
 
     def comparisons_json(self) -> dict[str, dict[str, Any]]:
@@ -68,25 +68,27 @@ class Evaluation:
         }
 
     def row(self, record: ImageRecord) -> dict[str, Any]:
-        """One picture with every model's caption and scores."""
+        """One image with every model's caption and scores."""
         models = {}
         for name, report in self.reports.items():
             caption = self.captions[name][record.id]
             scores = report.per_image.get(record.id, {})
             models[name] = {"caption": caption.text, "confidence": caption.confidence, **scores}
-        asked = {"question": record.question} if record.question else {}
-        told = {"references": list(record.references), "models": models}
-        return {"id": record.id, "image": record.image, **asked, **told}
+        question = {"question": record.question} if record.question else {}
+        references = list(record.references)
+        return {"id": record.id, "image": record.image, **question, "references": references, "models": models}
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], *, own: bool = True, **facts: Any) -> None:
-    """Write both files; `facts` (data, split, …) stand beside the scores. Not `own`: the records are from elsewhere."""
+def write_evaluation(
+    evaluation: Evaluation, folder: str | os.PathLike[str], *, own: bool = True, **fields: Any
+) -> None:
+    """Write both files; `fields` (data, split, …) stand beside the scores; not `own`: from another machine."""
     first = evaluation.reports[evaluation.model]
     write_json(
         Path(folder) / EVAL,
         {
             "model": evaluation.model,
-            **facts,
+            **fields,
             "images": first.images,
             "references": first.references,
             "scale": SCALE,
@@ -120,8 +122,8 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
         try:
             row = parse_json(line)
             records.append(_record(row))
-            for name, said in row["models"].items():
-                captions.setdefault(name, {})[row["id"]] = Caption(_text(said["caption"]), float(said["confidence"]))
+            for name, found in row["models"].items():
+                captions.setdefault(name, {})[row["id"]] = Caption(_text(found["caption"]), float(found["confidence"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaptuneError(
                 f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
@@ -152,6 +154,6 @@ def _first_model(
     ids = {record.id for record in records}
     fewer = next((name for name, texts in captions.items() if texts.keys() != ids), None)
     if fewer is not None or len(ids) < len(records):
-        said = f"not every image has a caption of {fewer}" if fewer is not None else "an image stands in it twice"
-        raise CaptuneError(f"{folder}: {PER_IMAGE} is not whole: {said}.", "Evaluate again.")
+        problem = f"not every image has a caption of {fewer}" if fewer is not None else "an image stands in it twice"
+        raise CaptuneError(f"{folder}: {PER_IMAGE} is not whole: {problem}.", "Evaluate again.")
     return str(model)

@@ -14,7 +14,7 @@ from captune.core.files import write_text
 from captune.core.options import ReviewConfig
 from captune.core.progress import SILENT, Progress
 from captune.data.caption_files import read_captions, read_duplicates
-from captune.data.doubts import Doubt, doubts
+from captune.data.doubts import ReviewItem, review_items
 from captune.data.inside import Boundary, Images
 
 
@@ -22,7 +22,7 @@ from captune.data.inside import Boundary, Images
 class Review:
     """The captions to look at, the most doubtful first; of how many `pictures`; how many have each of the `flags`."""
 
-    rows: tuple[Doubt, ...]
+    rows: tuple[ReviewItem, ...]
     pictures: int
     flags: dict[str, int]
 
@@ -52,12 +52,11 @@ def review(
     resolved = resolve(
         ReviewConfig, environment=os.environ if environment is None else environment, flags=options
     ).values
-    asked = resolved.review
     with progress.task("Reading the captions"):
-        found = doubts(read_captions(captions), same=asked.same, duplicates=read_duplicates(captions))
-    counts = Counter(flag for doubt in found for flag in doubt.flags)
-    wanted = [doubt for doubt in found if doubt.flags or not asked.flagged]
-    chosen = Review(tuple(wanted[: asked.limit or None]), len(found), dict(sorted(counts.items())))
+        found = review_items(read_captions(captions), same=resolved.review.same, duplicates=read_duplicates(captions))
+    counts = Counter(flag for item in found for flag in item.flags)
+    listed = [item for item in found if item.flags or not resolved.review.flagged]
+    chosen = Review(tuple(listed[: resolved.review.limit or None]), len(found), dict(sorted(counts.items())))
     if html is not None:
         from captune.app.review_page import page
 

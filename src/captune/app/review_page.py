@@ -6,12 +6,12 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from captune.app.report.markup import said, text
+from captune.app.report.markup import quoted, text
 from captune.app.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from captune.app.review import Review
-    from captune.data.doubts import Doubt
+    from captune.data.doubts import ReviewItem
     from captune.data.inside import Boundary
 
 PAGE = Template("""<!doctype html>
@@ -64,12 +64,12 @@ def listed(review: Review, folder: Path, boundary: Boundary) -> str:
     return f'{STYLE}\n<p>{text(summary)}</p>\n<ol class="captune-review">\n{rows}\n</ol>'
 
 
-def _row(row: Doubt, folder: Path, boundary: Boundary) -> str:
+def _row(row: ReviewItem, folder: Path, boundary: Boundary) -> str:
     small = thumbnail(row.image, folder, boundary)
     picture = f'<img src="{small}" alt="{text(row.caption or row.image)}">' if small else '<div class="none"></div>'
     flags = "".join(f'<span class="flag">{text(flag)}: {text(note)}</span>' for flag, note in row.flags.items())
     sure = "" if row.confidence is None else f"{row.confidence:.2f}"
     return (
-        f'<div>{picture}</div><div><p>{said(row.caption, "caption")}</p><p class="name">{text(row.image)}</p>'
+        f'<div>{picture}</div><div><p>{quoted(row.caption, "caption")}</p><p class="name">{text(row.image)}</p>'
         f'{flags}</div><p class="sure">{sure}</p>'
     )

@@ -152,14 +152,14 @@ def _validated(run: Run) -> tuple[ValidatedStep, ...]:
         choice = choose(lines, name)
         if choice is not None and choice.rule == name:  # one over nothing that this run measured picks nothing
             picks.setdefault(choice.step, []).append(name)
-    kept = {checkpoint.step: checkpoint.name for checkpoint in run.checkpoints()}
+    saved = {checkpoint.step: checkpoint.name for checkpoint in run.checkpoints()}
     return tuple(
         ValidatedStep(
             float(line.get("epoch", 0)),
             int(line.get("step", 0)),
             values,
             tuple(picks.get(int(line.get("step", 0)), ())),
-            kept.get(int(line.get("step", 0))),
+            saved.get(int(line.get("step", 0))),
         )
         for line, values in zip(lines, scores, strict=True)
     )

@@ -15,7 +15,7 @@ from captune.core.progress import SILENT, Progress
 from captune.data.formats.rows import listed
 from captune.data.pairing import pair_images
 from captune.data.results import STDIN, Results, find_pictures, read_results
-from captune.metrics.aids import aids_of
+from captune.metrics.aids import metric_context
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference, compare
@@ -64,18 +64,18 @@ def score(
     environment = os.environ if environment is None else environment
     resolved = resolve(ScoreConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
     chosen, skip = resolved.values.measure, resolved.values.score.on_mismatch == "skip"
-    said, wanted = _names(hypotheses), _names(references)
-    if [*said, *wanted].count(STDIN) > 1:
+    caption_files, reference_files = _names(hypotheses), _names(references)
+    if [*caption_files, *reference_files].count(STDIN) > 1:
         raise UsageError("Standard input can be only one of the files.", "Write one of them to a file.")
     from captune.metrics.measure import measure
 
     notes: list[str] = []
-    parts = {name: _checked(read_results(name, "references"), skip, notes) for name in dict.fromkeys(wanted)}
-    read = {name: _checked(read_results(name, "captions"), skip, notes) for name in dict.fromkeys(said)}
+    parts = {name: _checked(read_results(name, "references"), skip, notes) for name in dict.fromkeys(reference_files)}
+    read = {name: _checked(read_results(name, "captions"), skip, notes) for name in dict.fromkeys(caption_files)}
     _refuse_same_texts(read, parts)
     truth = _joined(list(parts.values()), notes)
     if save_document_frequencies is not None:
-        made = DocumentFrequencies.of(truth.texts.values(), ", ".join(PurePath(name).name for name in wanted))
+        made = DocumentFrequencies.of(truth.texts.values(), ", ".join(PurePath(name).name for name in reference_files))
         made.save(save_document_frequencies)
     fitted = {name: _fit(results, truth, skip, notes) for name, results in read.items()}
     common = set.intersection(*(set(captions) for captions, _ in fitted.values()))
@@ -83,13 +83,15 @@ def score(
         raise CaptuneError("No image has both a caption and references.", "Give files about the same images.")
     if any(len(captions) > len(common) for captions, _ in fitted.values()):
         notes.append(f"Only the {len(common)} images that every file has a caption for are measured.")
-    aids = aids_of(chosen, pictures=None if pictures is None else find_pictures(pictures, sorted(common), truth.names))
+    context = metric_context(
+        chosen, pictures=None if pictures is None else find_pictures(pictures, sorted(common), truth.names)
+    )
     reports = {}
     for name, (captions, groups) in fitted.items():
         ids = sorted(common) if len(fitted) > 1 else list(captions)
         pair = {key: captions[key] for key in ids}, {key: groups[key] for key in ids}
         with progress.task(f"Measuring {name}"):
-            reports[name] = measure(*pair, chosen.metrics, aids, chosen.resamples, progress=progress)
+            reports[name] = measure(*pair, chosen.metrics, context, chosen.resamples, progress=progress)
         notes += [line for line in reports[name].notes if line not in notes]
         if empty := reports[name].settings["captions"]["empty"]:
             notes.append(f"{name}: {empty} of {len(ids)} captions have no words; they count as 0.")
@@ -107,10 +109,10 @@ def _names(files: Names | Sequence[Names]) -> list[str]:
 def _checked(found: Results, skip: bool, notes: list[str]) -> Results:
     """What was read, if every row of it can be used, or if `skip` leaves the others out."""
     if found.problems:
-        told = f"{found.source}: rows that cannot be used, {len(found.problems):,}:\n{listed(found.problems)}"
+        message = f"{found.source}: rows that cannot be used, {len(found.problems):,}:\n{listed(found.problems)}"
         if not skip:
-            raise CaptuneError(told, "Mend them, or --on-mismatch skip leaves them out and says so.")
-        notes.append(f"{told}\nThey are left out.")
+            raise CaptuneError(message, "Mend them, or --on-mismatch skip leaves them out and says so.")
+        notes.append(f"{message}\nThey are left out.")
     if not found.texts and not found.failed:
         raise CaptuneError(
             f"{found.source} holds no captions that can be used.",
@@ -119,9 +121,9 @@ def _checked(found: Results, skip: bool, notes: list[str]) -> Results:
     return found
 
 
-def _refuse_same_texts(said: Mapping[str, Results], truth: Mapping[str, Results]) -> None:
+def _refuse_same_texts(captions_of: Mapping[str, Results], truth: Mapping[str, Results]) -> None:
     """One file for both sides must hold both: the same sentences against themselves are always perfect."""
-    for name, captions in said.items():
+    for name, captions in captions_of.items():
         references = next((part for other, part in truth.items() if _same_file(name, other)), None)
         if references is not None and captions.texts == references.texts:
             raise CaptuneError(
@@ -167,32 +169,32 @@ def _only_lines(one: Results, other: Results) -> CaptuneError:
     )
 
 
-def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _fit(found: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Captions and references by the same ids. What does not fit is an error, or left out and noted."""
-    if said.numbered != truth.numbered:
-        raise _only_lines(said, truth)
-    if said.numbered and len(said.texts) != len(truth.texts):
+    if found.numbered != truth.numbered:
+        raise _only_lines(found, truth)
+    if found.numbered and len(found.texts) != len(truth.texts):
         raise CaptuneError(
-            f"{said.source} has {len(said.texts)} lines and {truth.source} has {len(truth.texts)}.",
+            f"{found.source} has {len(found.texts)} lines and {truth.source} has {len(truth.texts)}.",
             "Line i of both is image i: write an empty line where there is no caption.",
         )
     groups = truth.texts
-    theirs, how = ({}, "") if said.numbered else pair_images(said, truth)
+    renamed, how = ({}, "") if found.numbered else pair_images(found, truth)
     if how:
-        notes.append(f"{said.source}: images were matched by {how}.")
-    texts_of = {theirs.get(key, key): texts for key, texts in said.texts.items()}
-    reasons = {theirs.get(key, key): reason for key, reason in said.failed.items()}
+        notes.append(f"{found.source}: images were matched by {how}.")
+    texts_of = {renamed.get(key, key): texts for key, texts in found.texts.items()}
+    reasons = {renamed.get(key, key): reason for key, reason in found.failed.items()}
     unfit = [key for key in texts_of if key not in groups and key in truth.rejected]
     if unfit:
-        notes.append(f"{said.source}: left out: {len(unfit)} images all of whose references are rejected.")
+        notes.append(f"{found.source}: left out: {len(unfit)} images all of whose references are rejected.")
         texts_of = {key: texts for key, texts in texts_of.items() if key in groups or key not in truth.rejected}
     wrong: list[str] = []
     several = [key for key, texts in texts_of.items() if len(texts) > 1]
     if several:
         wrong.append(f"{len(several)} images have several captions: {_some(several)}")
-    strangers = [key for key in texts_of if key not in groups]
-    if strangers:
-        wrong.append(f"{len(strangers)} of {len(texts_of)} captions have no references: {_some(strangers)}")
+    unknown = [key for key in texts_of if key not in groups]
+    if unknown:
+        wrong.append(f"{len(unknown)} of {len(texts_of)} captions have no references: {_some(unknown)}")
     failed = [key for key in groups if key in reasons]
     if failed:
         wrong.append(f"{len(failed)} images could not be captioned: {_some(failed)} ({reasons[failed[0]]})")
@@ -201,11 +203,11 @@ def _fit(said: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[d
         wrong.append(f"{len(missing)} of {len(groups)} images with references have no caption: {_some(missing)}")
     if wrong and not skip:
         raise CaptuneError(
-            f"{said.source} does not fit {truth.source}:\n  " + "\n  ".join(wrong),
+            f"{found.source} does not fit {truth.source}:\n  " + "\n  ".join(wrong),
             f"Ids there look like {_some(groups)}. Mend the files, or --on-mismatch skip leaves these images out "
             "and says so.",
         )
-    notes += [f"{said.source}: left out: {line}." for line in wrong]
+    notes += [f"{found.source}: left out: {line}." for line in wrong]
     captions = {key: texts[0] for key, texts in texts_of.items() if len(texts) == 1 and key in groups}
     return captions, {key: groups[key] for key in captions}
 

@@ -114,10 +114,10 @@ def with_options(
 
     def command(**given: Any) -> None:
         flags = {name: _listed(given.pop(name)) for name in known}
-        told = {name: given.pop(name) for name in sources}
-        if "sets" in told:
-            told["sets"] = tuple(told["sets"] or ())
-        function(**given, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, told))
+        origins = {name: given.pop(name) for name in sources}
+        if "sets" in origins:
+            origins["sets"] = tuple(origins["sets"] or ())
+        function(**given, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, origins))
 
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__

@@ -38,7 +38,7 @@ class Verb:
 
     help: str
     panel: str
-    kept: str = "Nothing was changed."
+    when_stopped: str = "Nothing was changed."
 
 
 START, WORK, LOOK = "Start here", "The main job", "Look back"
@@ -204,7 +204,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(verb: str | None, how: str) -> None:
-    _note(f"{how}. {VERBS[verb].kept if verb in VERBS else ''}".rstrip())
+    _note(f"{how}. {VERBS[verb].when_stopped if verb in VERBS else ''}".rstrip())
 
 
 def _note(text: str) -> None:

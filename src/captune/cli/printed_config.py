@@ -12,14 +12,14 @@ from captune.core.options import Options
 
 def print_resolved(config: type[Options], chosen: Chosen, *, json: bool) -> None:
     """The options of a verb as a run would take them now."""
-    told = chosen.sources
+    origins = chosen.sources
     resolved = resolve(
         config,
-        preset=told.get("preset"),
-        file=told.get("config"),
+        preset=origins.get("preset"),
+        file=origins.get("config"),
         environment=os.environ,
         flags=chosen.flags,
-        sets=told.get("sets") or (),
+        sets=origins.get("sets") or (),
     )
     found = {
         leaf.key: (

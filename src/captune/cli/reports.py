@@ -48,7 +48,7 @@ def print_captions(rows: Sequence[Mapping[str, Any]], images: int) -> None:
     for row in rows:
         question = f": {row['question']}" if row.get("question") else ""
         print_line(_line(f"{row['id']}{question}"))
-        lines = [(name, said["caption"]) for name, said in row["models"].items()]
+        lines = [(name, found["caption"]) for name, found in row["models"].items()]
         lines += [("reference", text) for text in row["references"]]
         width = max(len(name) for name, _ in lines)
         for name, text in lines:

@@ -211,10 +211,10 @@ def _validate(config: type[Config], tree: dict[str, Any], sources: dict[str, str
         key = ".".join(path[:2])
         source = sources.get(key, key)
         name = path[1] if len(path) > 1 else key
-        said = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ")
         given = f" {first['input']!r}" if len(path) > 1 else ""
         hint = known[name].help if name in known else "See the command's --help."
-        raise UsageError(f"{source}:{given} is not allowed: {said}.", hint) from None
+        raise UsageError(f"{source}:{given} is not allowed: {message}.", hint) from None
 
 
 def _yaml(text: str, name: str) -> dict[str, Any]:

@@ -26,11 +26,11 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
 # transformers' own values are taken as well.
 EarlyStopping = Annotated[
-    Literal["on", "off", "never"], BeforeValidator(lambda asked: {True: "on", False: "off"}.get(asked, asked))
+    Literal["on", "off", "never"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
 ]
 # What captions, and what answers, where no model is named.
 DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
-ANSWERER = "Salesforce/blip-vqa-base"
+DEFAULT_VQA_MODEL = "Salesforce/blip-vqa-base"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOST_NEW_TOKENS = 512
 
@@ -70,7 +70,9 @@ class GenerationOptions(Options):
     max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=MOST_NEW_TOKENS)
     min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=MOST_NEW_TOKENS)
     length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
-    repetition_penalty: float = option(1.0, "Above 1.0 words already said become less likely.", ge=0.01, le=10)
+    repetition_penalty: float = option(
+        1.0, "Above 1.0 words that are already there become less likely.", ge=0.01, le=10
+    )
     no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
     early_stopping: EarlyStopping = option(
         "off",

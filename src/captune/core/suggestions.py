@@ -70,13 +70,13 @@ def about_option(name: str, known: Iterable[str], *, verb: str = "") -> str:
 
     `known` are names or flags, and suggested as they are.
     """
-    asked, shown = plain(name), {plain(one): one for one in known}
-    answer = ANSWERS.get(asked) or ANSWERS.get(asked.removeprefix("no_"))
+    given, shown = plain(name), {plain(one): one for one in known}
+    answer = ANSWERS.get(given) or ANSWERS.get(given.removeprefix("no_"))
     if answer:
         return answer
-    here = ALIASES.get(asked, ())
+    here = ALIASES.get(given, ())
     texts = []
-    elsewhere = _takers(here or (asked,), besides=verb)
+    elsewhere = _takers(here or (given,), besides=verb)
     if elsewhere:
         option, verbs = elsewhere
         called = f"--{option.replace('_', '-')}"
@@ -85,10 +85,10 @@ def about_option(name: str, known: Iterable[str], *, verb: str = "") -> str:
         texts.append(f"captune calls it '{here[0]}'.")
     # A slip in another tool's name is a slip in captune's.
     others = {other: own for other in ALIASES if (own := canonical(other, shown)) and other not in shown}
-    near = dict.fromkeys(shown[others.get(one, one)] for one in nearest(asked, [*shown, *others]))
+    near = dict.fromkeys(shown[others.get(one, one)] for one in nearest(given, [*shown, *others]))
     if near and not here:
         texts.append(question(near))
-    listed = did_you_mean(asked, shown.values()) if len(shown) <= LISTED else "The command's --help lists its options."
+    listed = did_you_mean(given, shown.values()) if len(shown) <= LISTED else "The command's --help lists its options."
     return " ".join(texts) or listed
 
 

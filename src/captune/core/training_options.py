@@ -25,7 +25,7 @@ Best = Annotated[
         "loss",
     ],
     BeforeValidator(
-        lambda asked: {"bleu_4": "bleu", "rouge_l": "rouge", "vqa_accuracy": "vqa-accuracy"}.get(asked, asked)
+        lambda value: {"bleu_4": "bleu", "rouge_l": "rouge", "vqa_accuracy": "vqa-accuracy"}.get(value, value)
     ),
 ]
 PARTS = ("vision", "bridge", "text")

@@ -18,7 +18,7 @@ JOINTS = ("and", "or", "with")
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ReviewItem:
     """A picture with its best caption and what is odd about it.
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
@@ -35,14 +35,16 @@ class Doubt:
         return {"image": self.image, "caption": self.caption, "confidence": self.confidence, "flags": self.flags}
 
 
-def doubts(rows: Iterable[CaptionRow], *, same: int = 3, duplicates: Mapping[str, str] | None = None) -> list[Doubt]:
+def review_items(
+    rows: Iterable[CaptionRow], *, same: int = 3, duplicates: Mapping[str, str] | None = None
+) -> list[ReviewItem]:
     """All pictures, the most doubtful first: failed ones, empty captions, then by rising confidence.
 
     A caption on `same` or more pictures is flagged (0: never); `duplicates` name for a picture the one it repeats.
     """
     rows = list(rows)
     counts = Counter(_plain(row.captions[0].text) for row in rows if row.captions)
-    found = [_doubt(row, counts, same, duplicates or {}) for row in rows]
+    found = [_item(row, counts, same, duplicates or {}) for row in rows]
     return sorted(found, key=_order)
 
 
@@ -58,9 +60,9 @@ def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
     return flags
 
 
-def _doubt(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[str, str]) -> Doubt:
+def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[str, str]) -> ReviewItem:
     if not row.captions:
-        return Doubt(row.image, "", None, {"failed": row.error or "no caption"})
+        return ReviewItem(row.image, "", None, {"failed": row.error or "no caption"})
     best = row.captions[0]
     flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
     times = counts[_plain(best.text)]
@@ -68,7 +70,7 @@ def _doubt(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping
         flags["same"] = f"on {times:,} pictures"
     if row.image in duplicates:
         flags["duplicate"] = f"of {duplicates[row.image]}"
-    return Doubt(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)
+    return ReviewItem(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)
 
 
 def repeated_phrase(text: str) -> str:
@@ -95,7 +97,7 @@ def _plain(text: str) -> str:
     return " ".join(word for raw in text.casefold().split() if (word := raw.strip(".,;:!?\"'()")))
 
 
-def _order(doubt: Doubt) -> tuple[int, float]:
-    if doubt.confidence is None:
-        return (0, 0.0) if "failed" in doubt.flags else (3, 0.0)
-    return (1 if "empty" in doubt.flags else 2, doubt.confidence)
+def _order(item: ReviewItem) -> tuple[int, float]:
+    if item.confidence is None:
+        return (0, 0.0) if "failed" in item.flags else (3, 0.0)
+    return (1 if "empty" in item.flags else 2, item.confidence)

@@ -20,26 +20,26 @@ from captune.core.memory import is_out_of_memory
 from captune.core.progress import Progress, track
 from captune.data.images import open_image
 from captune.engine.load_errors import reason
-from captune.metrics.corpus import Corpus, Measured, averaged
+from captune.metrics.corpus import Corpus, MetricResult, averaged
 
 WEIGHT = 2.5
 PREFIX = "A photo depicts "
 BATCH = 64
 
 
-def clip_score(corpus: Corpus) -> Measured:
+def clip_score(corpus: Corpus) -> MetricResult:
     """Keys `clip_score` (0–2.5) and `ref_clip_score`; corpus scores are means over images.
 
-    The pictures and the CLIP are the corpus's aids. Raises `MetricUnavailable` where there
+    The images and the CLIP model come from the corpus's context. Raises `MetricUnavailable` where there
     are no pictures or the CLIP cannot be loaded.
     """
-    pictures = corpus.aids.pictures
+    pictures = corpus.context.pictures
     if pictures is None:
         raise MetricUnavailable(
             "clip_score looks at the pictures, and none were given.",
             "captune evaluate and compare know them; captune score takes --pictures FOLDER.",
         )
-    model, tokenizer, pixels = _load(corpus.aids.clip_model, corpus.aids.device)
+    model, tokenizer, pixels = _load(corpus.context.clip_model, corpus.context.device)
     references = [text for group in corpus.references for text in group]
     said = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
     known = _texts(model, tokenizer, references, corpus.progress, "CLIP: references")
@@ -49,7 +49,7 @@ def clip_score(corpus: Corpus) -> Measured:
     nearest = np.zeros(len(fit))
     np.maximum.at(nearest, own, (said[own] * known).sum(axis=1))
     both = np.divide(2 * fit * nearest, fit + nearest, out=np.zeros(len(fit)), where=fit + nearest > 0)
-    return averaged({"clip_score": fit, "ref_clip_score": both}, {"clip_model": corpus.aids.clip_model})
+    return averaged({"clip_score": fit, "ref_clip_score": both}, {"clip_model": corpus.context.clip_model})
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from captune.engine.evaluator import caption_records, likelihood_of_references
 from captune.engine.features import Features
 from captune.engine.processes import ALONE, Processes
 from captune.engine.trackers import Sample
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
 
@@ -91,7 +91,7 @@ class Validation:
             {record.id: captions[record.id].text for record in self.captioned},
             {record.id: record.references for record in self.captioned},
             metrics=self.metrics,
-            aids=Aids(pictures={record.id: record.image for record in self.captioned}),
+            context=MetricContext(pictures={record.id: record.image for record in self.captioned}),
             resamples=0,
             progress=self.progress,
         )

@@ -19,7 +19,7 @@ LEAST = 1 << 12
 def quantize_text(source: Path, target: Path) -> None:
     """Linear layers with a scale for each 64 weights (`MatMulNBits`); activations are rounded row by row as they come.
 
-    Measured on BLIP base: as fast as `quantize_dynamic`, whose rounding depends on the whole batch.
+    MetricResult on BLIP base: as fast as `quantize_dynamic`, whose rounding depends on the whole batch.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -35,7 +35,7 @@ def quantize_text(source: Path, target: Path) -> None:
 def quantize_vision(source: Path, target: Path) -> None:
     """Linear layers with a scale for each output; activations are rounded picture by picture as they come.
 
-    Measured on BLIP base: 2.5 times as fast as fp32 and twice as fast as blocks. The pictures of a batch are seen
+    MetricResult on BLIP base: 2.5 times as fast as fp32 and twice as fast as blocks. The pictures of a batch are seen
     one after the other, because one scale for all of them would mix them; that costs no time.
     """
     import onnx

@@ -1,4 +1,4 @@
-"""What some metrics need beside captions and references."""
+"""What some metrics need besides captions and references."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CLIP_MODEL = MeasureOptions().clip_model
 
 
 @dataclass(frozen=True)
-class Aids:
-    """Each is optional; a metric that lacks its own says so.
+class MetricContext:
+    """Every field is optional; a metric that lacks one of its own says so.
 
     `document_frequencies` are what CIDEr weighs n-grams with (None: those of the
     references). `pictures` are files by image id and `clip_model` the CLIP that looks at
@@ -30,9 +30,9 @@ class Aids:
     training: frozenset[str] | None = None
 
 
-def aids_of(options: MeasureOptions, **given: Any) -> Aids:
-    """The aids that options name, and what else is `given` of `Aids`."""
-    return Aids(
+def metric_context(options: MeasureOptions, **given: Any) -> MetricContext:
+    """The context that options name; `given` are other fields of it."""
+    return MetricContext(
         document_frequencies=DocumentFrequencies.find(options.document_frequencies),
         clip_model=options.clip_model,
         spice_jars=options.spice_jars,

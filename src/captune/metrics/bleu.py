@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, Measured
+from captune.metrics.corpus import ORDERS, Corpus, MetricResult
 from captune.metrics.ngrams import GramCounts
 from captune.metrics.statistics import Statistics
 
@@ -19,7 +19,7 @@ TINY = 1e-15
 SMALL = 1e-9
 
 
-def bleu(corpus: Corpus) -> Measured:
+def bleu(corpus: Corpus) -> MetricResult:
     """Keys `bleu_1` … `bleu_4`, corpus and per image, 0–1."""
     images = len(corpus.ids)
     hypothesis = corpus.lengths[:images]
@@ -29,7 +29,7 @@ def bleu(corpus: Corpus) -> Measured:
     rows = np.concatenate([matched, possible, hypothesis[None], reference[None]]).T
     whole = _score(rows.sum(axis=0))
     names = tuple(f"bleu_{order}" for order in range(1, ORDERS + 1))
-    return Measured(
+    return MetricResult(
         scores={name: float(value) for name, value in zip(names, whole, strict=True)},
         per_image=dict(zip(names, _score(rows).T, strict=True)),
         statistics=Statistics(names, rows, _score),

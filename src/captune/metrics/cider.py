@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, Measured, averaged
+from captune.metrics.corpus import ORDERS, Corpus, MetricResult, averaged
 from captune.metrics.document_frequencies import DocumentFrequencies
 from captune.metrics.ngrams import GramCounts, distinct_sorted
 
@@ -18,7 +18,7 @@ SIGMA = 6.0
 SCALE = 10.0
 
 
-def cider(corpus: Corpus) -> Measured:
+def cider(corpus: Corpus) -> MetricResult:
     """Key `cider`, 0–10; the corpus score is the mean over images.
 
     Document frequencies are the corpus's own, or those it was given; the settings say which.
@@ -32,16 +32,16 @@ def cider(corpus: Corpus) -> Measured:
     return _result("cider", similar, corpus)
 
 
-def cider_plain(corpus: Corpus) -> Measured:
+def cider_plain(corpus: Corpus) -> MetricResult:
     """Key `cider_plain`, 0–10: CIDEr as it was first defined, without clipping and the penalty on length."""
     return _result("cider_plain", _similarities(corpus, clipped=False), corpus)
 
 
-def _result(key: str, similar: np.ndarray, corpus: Corpus) -> Measured:
+def _result(key: str, similar: np.ndarray, corpus: Corpus) -> MetricResult:
     images = len(corpus.ids)
     total = np.bincount(corpus.image_of_reference, similar, minlength=images)
     each = total / ORDERS / corpus.references_per_image * SCALE
-    return averaged({key: each}, {"document_frequencies": _source(corpus.aids.document_frequencies, images)})
+    return averaged({key: each}, {"document_frequencies": _source(corpus.context.document_frequencies, images)})
 
 
 def _similarities(corpus: Corpus, *, clipped: bool) -> np.ndarray:
@@ -54,7 +54,7 @@ def _similarities(corpus: Corpus, *, clipped: bool) -> np.ndarray:
 
 def _weights(counts: GramCounts, corpus: Corpus) -> np.ndarray:
     """log(images / images with it) of each distinct n-gram; one nobody wrote counts as written once."""
-    given = corpus.aids.document_frequencies
+    given = corpus.context.document_frequencies
     if given is None:
         images = len(corpus.ids)
         written = counts.sentence >= images
@@ -83,9 +83,9 @@ def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus, clipped: b
     place = np.searchsorted(have, wanted)
     hit = place < len(have)
     hit[hit] = have[place[hit]] == wanted[hit]
-    theirs = vector[split:][hit]
-    mine = vector[:split][place[hit]]
-    product = (np.minimum(mine, theirs) if clipped else mine) * theirs
+    reference_weight = vector[split:][hit]
+    caption_weight = vector[:split][place[hit]]
+    product = (np.minimum(caption_weight, reference_weight) if clipped else caption_weight) * reference_weight
     dot = np.bincount(reference[hit], product, minlength=len(own)).astype(float)
     norms = norm[:images][own] * norm[images:]
     return np.divide(dot, norms, out=dot, where=norms != 0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from captune.core.progress import SILENT, Progress
-from captune.metrics.aids import Aids
+from captune.metrics.aids import MetricContext
 from captune.metrics.ngrams import GramCounts, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.statistics import Statistics, mean_statistics
@@ -30,7 +30,7 @@ class Corpus:
     ids: tuple[str, ...]
     hypotheses: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
-    aids: Aids = field(default_factory=Aids)
+    context: MetricContext = field(default_factory=MetricContext)
     progress: Progress = SILENT
 
     @cached_property
@@ -66,7 +66,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """One metric's results: corpus scores, scores per image (N,) by the same keys, settings.
 
     `statistics` make the corpus scores again from a sample of the images; None where that cannot be done.
@@ -78,12 +78,14 @@ class Measured:
     statistics: Statistics | None = None
 
 
-def averaged(per_image: Mapping[str, Sequence[float] | np.ndarray], settings: dict[str, Any] | None = None) -> Measured:
+def averaged(
+    per_image: Mapping[str, Sequence[float] | np.ndarray], settings: dict[str, Any] | None = None
+) -> MetricResult:
     """The results of a metric whose corpus score is the mean over images."""
     statistics = mean_statistics(per_image)
     means = statistics.score(statistics.values.sum(axis=0))
     scores = {key: float(mean) for key, mean in zip(per_image, means, strict=True)}
-    return Measured(scores, per_image, settings or {}, statistics)
+    return MetricResult(scores, per_image, settings or {}, statistics)
 
 
-Metric = Callable[[Corpus], Measured]
+Metric = Callable[[Corpus], MetricResult]

@@ -86,12 +86,12 @@ class DocumentFrequencies:
     def load(cls, path: str | os.PathLike[str]) -> DocumentFrequencies:
         """Read what `save` wrote; a file that is missing, broken or of another kind raises `CaptuneError`."""
         try:
-            with opened_arrays(path) as held:
-                if "format" not in held or str(held["format"]) != FORMAT:
+            with opened_arrays(path) as arrays:
+                if "format" not in arrays or str(arrays["format"]) != FORMAT:
                     raise ValueError("another kind of file")
-                text = held["grams"].tobytes().decode()
-                counts = dict(zip(text.split("\n") if text else (), held["counts"].tolist(), strict=True))
-                return cls(counts, int(held["images"]), str(held["name"]))
+                text = arrays["grams"].tobytes().decode()
+                counts = dict(zip(text.split("\n") if text else (), arrays["counts"].tolist(), strict=True))
+                return cls(counts, int(arrays["images"]), str(arrays["name"]))
         except FileNotFoundError:
             raise CaptuneError(f"There is no file {path}.", "Check the path.") from None
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:

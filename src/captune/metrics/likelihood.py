@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captune.metrics.corpus import Measured
+from captune.metrics.corpus import MetricResult
 from captune.metrics.statistics import Statistics
 
 
@@ -31,12 +31,12 @@ class ReferenceLikelihood:
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))
 
-    def measured(self) -> Measured:
+    def measured(self) -> MetricResult:
         """Keys `loss` and `perplexity`, corpus and per image, as a metric gives them."""
         rows = np.stack([self.nll, self.tokens], axis=1)
         keys = ("loss", "perplexity")
         per_image = dict(zip(keys, _likelihoods(rows).T, strict=True))
-        return Measured(
+        return MetricResult(
             {"loss": self.loss, "perplexity": self.perplexity}, per_image, {}, Statistics(keys, rows, _likelihoods)
         )
 

@@ -11,8 +11,8 @@ from captune.core.errors import CaptuneError, MetricUnavailable, UsageError, did
 from captune.core.progress import SILENT, Progress
 from captune.core.scripts import unsegmented
 from captune.metrics import METRICS
-from captune.metrics.aids import Aids
-from captune.metrics.corpus import Corpus, Measured
+from captune.metrics.aids import MetricContext
+from captune.metrics.corpus import Corpus, MetricResult
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import RESAMPLES, intervals
 from captune.metrics.statistics import Statistics
@@ -29,9 +29,9 @@ def measure(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] | None = None,
-    aids: Aids | None = None,
+    context: MetricContext | None = None,
     resamples: int = RESAMPLES,
-    also: Sequence[Measured] = (),
+    also: Sequence[MetricResult] = (),
     progress: Progress = SILENT,
 ) -> MetricReport:
     """Score one caption per image against its references.
@@ -39,15 +39,15 @@ def measure(
     Both mappings have the same image ids as keys; the number of references may differ
     from image to image. An empty caption scores 0. `metrics` are names from `METRICS`;
     "auto" among them stands for `DEFAULT_METRICS`, as do none at all. One that cannot run on
-    this machine is left out, and the settings say why. `aids` are what some of them need
-    beside captions and references. `resamples` is the number of bootstrap samples behind the
+    this machine is left out, and the settings say why. `context` is what some of them need
+    besides captions and references. `resamples` is the number of bootstrap samples behind the
     intervals, 0 for none. `also` are results that were measured elsewhere, for the images in
     the order of `hypotheses`. Raises `CaptuneError` where ids do not match or an image has no
     references, `UsageError` for an unknown metric, `MetricUnavailable` where the only one
     cannot run.
     """
     wanted = {name: METRICS[name] for name in metric_names(metrics)}
-    corpus = replace(_corpus(hypotheses, references), aids=aids or Aids(), progress=progress)
+    corpus = replace(_corpus(hypotheses, references), context=context or MetricContext(), progress=progress)
     per_image = corpus.references_per_image
     settings: dict[str, Any] = {
         "tokenizer": "ptb",
@@ -59,7 +59,7 @@ def measure(
     scores: dict[str, float] = {}
     statistics: tuple[Statistics, ...] = ()
     by_image: dict[str, dict[str, float]] = {image: {} for image in corpus.ids}
-    results: list[Measured] = []
+    results: list[MetricResult] = []
     for name, metric in wanted.items():
         try:
             results.append(metric(corpus))
@@ -89,19 +89,19 @@ def metric_names(metrics: Sequence[str] | None = None) -> tuple[str, ...]:
     """The metrics that a list of names (or none at all) stands for; an unknown one raises `UsageError`."""
     if isinstance(metrics, str):
         raise UsageError(f"metrics='{metrics}': expected a list of names.", f"For example: metrics=['{metrics}']")
-    asked = [ALIASES.get(name, name) for name in ([AUTO] if metrics is None else metrics)]
-    names = tuple(dict.fromkeys(chain.from_iterable(DEFAULT_METRICS if n == AUTO else (n,) for n in asked)))
+    chosen = [ALIASES.get(name, name) for name in ([AUTO] if metrics is None else metrics)]
+    names = tuple(dict.fromkeys(chain.from_iterable(DEFAULT_METRICS if n == AUTO else (n,) for n in chosen)))
     if not names:
-        raise UsageError("No metric was asked for.", f"Choose from: {', '.join(sorted(METRICS))}.")
+        raise UsageError("No metric was named.", f"Choose from: {', '.join(sorted(METRICS))}.")
     for name in names:
         if name not in METRICS:
             raise UsageError(f"There is no metric '{name}'.", did_you_mean(name, METRICS))
     return names
 
 
-def metrics_for(asked: bool, metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics with those of answers to questions, if `asked` and the choice is captune's."""
-    return (*metrics, ANSWERS) if asked and AUTO in metrics else tuple(metrics)
+def metrics_for(questions: bool, metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics with those of answers to questions, if the images have `questions` and the choice is captune's."""
+    return (*metrics, ANSWERS) if questions and AUTO in metrics else tuple(metrics)
 
 
 def _corpus(

@@ -166,16 +166,18 @@ class _Order:
         """Clipped similarity of each pair (P,) of a caption and a reference."""
         width = int(gram.max(initial=0)) + 1 + len(self.keys)
         have, place, count = np.unique(sentence * width + gram, return_index=True, return_counts=True)
-        mine = count * weight[place]
-        norm = np.sqrt(np.bincount(have // width, mine**2, minlength=captions))
+        weighed = count * weight[place]
+        norm = np.sqrt(np.bincount(have // width, weighed**2, minlength=captions))
         entry = ranges(self.first[reference], self.size[reference])
         pair = np.repeat(np.arange(len(reference)), self.size[reference])
         wanted = caption[pair] * width + self.gram[entry]
         at = np.searchsorted(have, wanted)
         at[at == len(have)] = 0
         hit = have[at] == wanted if len(have) else np.zeros(len(wanted), bool)
-        theirs = self.value[entry[hit]]
-        dot = np.bincount(pair[hit], np.minimum(mine[at[hit]], theirs) * theirs, minlength=len(reference))
+        reference_value = self.value[entry[hit]]
+        dot = np.bincount(
+            pair[hit], np.minimum(weighed[at[hit]], reference_value) * reference_value, minlength=len(reference)
+        )
         norms = norm[caption] * self.norm[reference]
         return np.divide(dot, norms, out=np.zeros(len(reference)), where=norms != 0)
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captune.metrics.corpus import Corpus, Measured, averaged
+from captune.metrics.corpus import Corpus, MetricResult, averaged
 
 BETA = 1.2
 
 
-def rouge_l(corpus: Corpus) -> Measured:
+def rouge_l(corpus: Corpus) -> MetricResult:
     """Key `rouge_l`, 0–1; the corpus score is the mean over images."""
     images = len(corpus.ids)
     # Split at single spaces, as the COCO code does: a caption without tokens counts as one empty token.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, Measured
+from captune.metrics.corpus import ORDERS, Corpus, MetricResult
 from captune.metrics.statistics import Statistics
 
 
-def sacrebleu_score(corpus: Corpus) -> Measured:
+def sacrebleu_score(corpus: Corpus) -> MetricResult:
     """Key `sacrebleu`, corpus only, 0–1 (sacrebleu itself prints 0–100)."""
     from sacrebleu.metrics.bleu import BLEU
 
@@ -26,7 +26,7 @@ def sacrebleu_score(corpus: Corpus) -> Measured:
     metric = BLEU()
     per_image = corpus.references_per_image
     metric.num_refs = int(per_image[0]) if (per_image == per_image[0]).all() else -1  # as a corpus would set it
-    return Measured(
+    return MetricResult(
         scores={"sacrebleu": float(_score(rows.sum(axis=0))[0])},
         settings={"sacrebleu_signature": str(metric.get_signature())},
         statistics=Statistics(("sacrebleu",), rows, _score),

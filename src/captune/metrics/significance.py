@@ -72,10 +72,10 @@ def compare(
             "The two reports are not about the same images in the same order.",
             "Measure both models on the same split, with the same limits.",
         )
-    theirs = {part.keys: part for part in second.statistics}
+    second_values = {part.keys: part for part in second.statistics}
     found: dict[str, Difference] = {}
     for part in first.statistics:
-        other = theirs.get(part.keys)
+        other = second_values.get(part.keys)
         if other is None:
             continue
         found |= _compared(part, other, resamples, seed)
@@ -83,12 +83,12 @@ def compare(
 
 
 def _compared(part: Statistics, other: Statistics, resamples: int, seed: int) -> dict[str, Difference]:
-    mine, theirs = part.values.astype(float), other.values.astype(float)
-    images = len(mine)
-    observed = part.score(mine.sum(axis=0)) - other.score(theirs.sum(axis=0))
+    first_values, second_values = part.values.astype(float), other.values.astype(float)
+    images = len(first_values)
+    observed = part.score(first_values.sum(axis=0)) - other.score(second_values.sum(axis=0))
     drawn = bootstrap(part, resamples, seed) - bootstrap(other, resamples, seed)
     low, high = np.percentile(drawn, OUTER, axis=0)
-    shuffled = _shuffled(part, mine, theirs, resamples, seed)
+    shuffled = _shuffled(part, first_values, second_values, resamples, seed)
     # One more than counted: the observed outcome is itself one of the possible ones (Phipson & Smyth 2010).
     crossing = np.minimum((drawn <= 0).sum(axis=0), (drawn >= 0).sum(axis=0))
     p_bootstrap = np.minimum(1.0, 2 * (crossing + 1) / (resamples + 1))
@@ -101,15 +101,17 @@ def _compared(part: Statistics, other: Statistics, resamples: int, seed: int) ->
     }
 
 
-def _shuffled(part: Statistics, mine: np.ndarray, theirs: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _shuffled(
+    part: Statistics, first_values: np.ndarray, second_values: np.ndarray, resamples: int, seed: int
+) -> np.ndarray:
     """Differences (resamples, keys) after each image's two captions changed sides with probability one half."""
-    images = len(mine)
+    images = len(first_values)
     generator = np.random.default_rng(seed)
-    total = mine.sum(axis=0) + theirs.sum(axis=0)
+    total = first_values.sum(axis=0) + second_values.sum(axis=0)
     sums = []
     for rows in _blocks(images, resamples):
         stays = generator.integers(0, 2, (rows, images), dtype=np.int8).astype(float)
-        sums.append(stays @ (mine - theirs) + theirs.sum(axis=0))
+        sums.append(stays @ (first_values - second_values) + second_values.sum(axis=0))
     first = np.concatenate(sums)
     return part.score(first) - part.score(total - first)
 

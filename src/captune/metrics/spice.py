@@ -18,7 +18,7 @@ from typing import Any
 from captune.core.errors import MetricUnavailable
 from captune.core.parsed import parse_json
 from captune.core.scratch import scratch_folder
-from captune.metrics.corpus import Corpus, Measured, averaged
+from captune.metrics.corpus import Corpus, MetricResult, averaged
 
 JAR = "spice-1.0.jar"
 PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -31,7 +31,7 @@ OPENED = ("java.lang", "java.util", "java.math", "java.text", "java.nio", "sun.n
 HEAP = "8G"
 
 
-def spice(corpus: Corpus) -> Measured:
+def spice(corpus: Corpus) -> MetricResult:
     """Key `spice`, 0–1: the F-score of each image's caption; the corpus score is their mean.
 
     An image whose caption and references give no tuples counts as 0. Raises
@@ -40,7 +40,7 @@ def spice(corpus: Corpus) -> Measured:
     java = shutil.which("java")
     if java is None:
         raise MetricUnavailable("SPICE needs Java, and there is no 'java' on the path.", NEXT_STEP)
-    jars = _jars(corpus.aids.spice_jars)
+    jars = _jars(corpus.context.spice_jars)
     entries = [
         {"image_id": n, "test": caption, "refs": list(references)}
         for n, (caption, references) in enumerate(zip(corpus.hypotheses, corpus.references, strict=True))
@@ -53,8 +53,8 @@ def spice(corpus: Corpus) -> Measured:
         command = [java, f"-Xmx{HEAP}", *opened, *program, str(given), "-out", str(made), "-subset", "-silent"]
         ran = subprocess.run(command, cwd=work, capture_output=True, text=True, errors="replace", check=False)
         if ran.returncode or not made.is_file():
-            said = [line for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]
-            why = next((line.strip() for line in said if "Error" in line or "Exception" in line), "no output")
+            lines = [line for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]
+            why = next((line.strip() for line in lines if "Error" in line or "Exception" in line), "no output")
             raise MetricUnavailable(f"SPICE's program ended with status {ran.returncode}: {why}", NEXT_STEP)
         rows = parse_json(made.read_text(encoding="utf-8"))
     each = {row["image_id"]: _f_score(row) for row in rows}
@@ -91,8 +91,8 @@ def _package() -> Path | None:
 def _main_class(jar: Path) -> str:
     """What the jar's manifest says is to be run."""
     try:
-        with zipfile.ZipFile(jar) as held:
-            manifest = held.read("META-INF/MANIFEST.MF").decode("utf-8", "replace")
+        with zipfile.ZipFile(jar) as archive:
+            manifest = archive.read("META-INF/MANIFEST.MF").decode("utf-8", "replace")
         return next(line.split(":", 1)[1].strip() for line in manifest.splitlines() if line.startswith("Main-Class:"))
     except (OSError, KeyError, StopIteration, zipfile.BadZipFile):
         raise MetricUnavailable(f"{jar} is not SPICE's program.", "Fetch it again.") from None
@@ -100,5 +100,5 @@ def _main_class(jar: Path) -> str:
 
 def _is_modular(java: str) -> bool:
     """Whether this is Java 9 or later, which must be told what may be reached into."""
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", check=False)
-    return 'version "1.' not in said.stderr + said.stdout
+    version = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", check=False)
+    return 'version "1.' not in version.stderr + version.stdout

@@ -31,6 +31,6 @@ def vocabulary(corpus: Corpus) -> dict[str, Any]:
         "mean_length": singles.total() / len(words),
         "empty": sum(not caption for caption in words),
     }
-    if corpus.aids.training is not None:
-        found["novel"] = sum(caption not in corpus.aids.training for caption in captions) / len(captions)
+    if corpus.context.training is not None:
+        found["novel"] = sum(caption not in corpus.context.training for caption in captions) / len(captions)
     return found

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captune.metrics.corpus import Corpus, Measured, averaged
+from captune.metrics.corpus import Corpus, MetricResult, averaged
 
 AGREE = 3
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -21,7 +21,7 @@ _ARTICLES = {"a", "an", "the"}
 _SIGNS = re.compile(r"(?<!\d)[.,:;!?\"()\[\]{}/\\_<>@`~*&#|-]|[.,:;!?\"()\[\]{}/\\_<>@`~*&#|-](?!\d)")
 
 
-def vqa_accuracy(corpus: Corpus) -> Measured:
+def vqa_accuracy(corpus: Corpus) -> MetricResult:
     """Key `vqa_accuracy`, 0–1; the corpus score is the mean over questions.
 
     With fewer than four answers each of the others counts as much as three do, and with one
@@ -38,8 +38,8 @@ def plain_answer(text: str) -> str:
 
 
 def _score(answer: str, answers: Sequence[str]) -> float:
-    said = plain_answer(answer)
-    same = [plain_answer(other) == said for other in answers]
+    given = plain_answer(answer)
+    same = [plain_answer(other) == given for other in answers]
     if len(same) == 1:
         return float(same[0])
     agree, total = min(AGREE, len(same) - 1), sum(same)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captune.app.report.facts import Facts, Model
+from captune.app.report.facts import Model, ReportData
 from captune.app.report.markup import details, table, text
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
 from captune.app.report.svg import Bar, Line, bars, counted, curves, histogram, ticks
@@ -14,56 +14,56 @@ from captune.core.endings import ending_text
 BINS = 24
 
 
-def score_bars(facts: Facts) -> str:
+def score_bars(data: ReportData) -> str:
     """One small figure for each score, every one on a scale of its own."""
     drawn = []
-    for key in facts.keys:
+    for key in data.keys:
         if key in LIKELIHOODS:
             continue
         name = f"{label(key)} × 100"
-        values = [_bar(key, model, place) for place, model in enumerate(facts.models) if key in model.scores]
+        values = [_bar(key, model, place) for place, model in enumerate(data.models) if key in model.scores]
         drawn.append(_figure(name, bars(name, values)))
     return _figures(drawn)
 
 
-def training_curves(facts: Facts) -> str:
+def training_curves(data: ReportData) -> str:
     """Loss and scores of the validations over epochs; empty without a history."""
     drawn = []
     losses = [
         Line(name, points, marked)
         for name, points, marked in (
-            ("validation loss", _points(facts.history, "eval_loss"), True),
-            ("training loss", _points(facts.history, "loss"), False),
+            ("validation loss", _points(data.history, "eval_loss"), True),
+            ("training loss", _points(data.history, "loss"), False),
         )
         if points
     ]
     if losses:
         drawn.append(_figure("Loss, nats a token", curves("Loss over epochs", losses, x_name="epoch")))
-    for key in validation_keys(facts.history):
+    for key in validation_keys(data.history):
         if key not in LIKELIHOODS:
             name = f"{label(key)} × 100"
-            line = Line(f"{label(key)} on the validation split", _points(facts.history, f"eval_{key}"), True)
+            line = Line(f"{label(key)} on the validation split", _points(data.history, f"eval_{key}"), True)
             drawn.append(_figure(name, curves(f"{name} over epochs", [line], x_name="epoch", from_zero=True)))
     return _figures(drawn)
 
 
-def training_end(facts: Facts) -> str:
+def training_end(data: ReportData) -> str:
     """Why the training ended."""
-    if not facts.manifest or not facts.history:
+    if not data.manifest or not data.history:
         return ""
-    return f'<p class="note">Training ended: {text(ending_text(facts.manifest))}.</p>'
+    return f'<p class="note">Training ended: {text(ending_text(data.manifest))}.</p>'
 
 
-def validation_table(facts: Facts) -> str:
+def validation_table(data: ReportData) -> str:
     """The numbers behind the curves."""
-    keys = validation_keys(facts.history)
+    keys = validation_keys(data.history)
     rows = [
         [
             f"{line.get('epoch', 0):.4g}",
             str(line.get("step", "")),
             *(shown(key, line.get(f"eval_{key}")) for key in keys),
         ]
-        for line in facts.history
+        for line in data.history
         if any(f"eval_{key}" in line for key in keys)
     ]
     if not rows:
@@ -84,14 +84,14 @@ def validation_keys(history: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def distributions(facts: Facts) -> str:
+def distributions(data: ReportData) -> str:
     """How the pictures' scores are spread, one histogram for each model over the same range."""
-    key = ranking_key(key for key in facts.picture_keys if key != "confidence")
+    key = ranking_key(key for key in data.picture_keys if key != "confidence")
     if key is None:
         return ""
     values = [
-        [scaled(key, picture.scores[place][key]) for picture in facts.pictures if key in picture.scores[place]]
-        for place in range(len(facts.models))
+        [scaled(key, picture.scores[place][key]) for picture in data.pictures if key in picture.scores[place]]
+        for place in range(len(data.models))
     ]
     every = sorted(value for one in values for value in one)
     if not every:
@@ -104,7 +104,7 @@ def distributions(facts: Facts) -> str:
     edges = [round(highest * step / BINS, 6) for step in range(BINS + 1)]
     most = max(max(counted(one, edges)) for one in values if one)
     drawn = []
-    for place, (model, one) in enumerate(zip(facts.models, values, strict=True)):
+    for place, (model, one) in enumerate(zip(data.models, values, strict=True)):
         if one:
             words = _spoken_spread(one)
             name = f"{label(key)} of single pictures, {model.label}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from captune.app.report.facts import Facts, showable
+from captune.app.report.facts import ReportData, showable
 from captune.app.report.markup import text
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key
 from captune.app.report.tables import FILES_NOTE
@@ -15,17 +15,17 @@ from captune.app.report.tables import FILES_NOTE
 DIGITS = 4
 
 
-def explorer_data(facts: Facts, thumbnails: Mapping[str, str], *, boxes: bool = True) -> str:
+def explorer_data(data: ReportData, thumbnails: Mapping[str, str], *, boxes: bool = True) -> str:
     """JSON that may stand inside a script element: no `<`, `>` or `&` in it.
 
     `pictures` holds for each: id and question `i`, file name `f`, references `r`, captions `c` (one a model,
     null where there is none), scores `s` (one list a model, in the order of `keys`), thumbnail `t`.
     With `boxes` a picture without a thumbnail gets a box in its place.
     """
-    keys = list(facts.picture_keys)
+    keys = list(data.picture_keys)
     value: dict[str, Any] = {
         "boxes": boxes,
-        "models": [model.label for model in facts.models],
+        "models": [model.label for model in data.models],
         "keys": keys,
         "labels": [label(key) for key in keys],
         "plain": [key in LIKELIHOODS for key in keys],
@@ -38,17 +38,17 @@ def explorer_data(facts: Facts, thumbnails: Mapping[str, str], *, boxes: bool = 
                 "s": [[_rounded(scores.get(key)) for key in keys] for scores in picture.scores],
                 "t": thumbnails.get(picture.id),
             }
-            for picture in facts.pictures
+            for picture in data.pictures
         ],
     }
     words = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return words.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def explorer(facts: Facts, *, note: str = "") -> str:
+def explorer(data: ReportData, *, note: str = "") -> str:
     """The controls and the empty table, hidden until the script has filled it; a `note` stands above."""
-    key = ranking_key(key for key in facts.picture_keys if key != "confidence")
-    scores = _options([(one, label(one)) for one in facts.picture_keys], key)
+    key = ranking_key(key for key in data.picture_keys if key != "confidence")
+    scores = _options([(one, label(one)) for one in data.picture_keys], key)
     return "\n".join(
         (
             f"<noscript><p>This table needs JavaScript. {FILES_NOTE}</p></noscript>",
@@ -57,10 +57,10 @@ def explorer(facts: Facts, *, note: str = "") -> str:
             '<form id="filters" role="search" aria-label="Filter the pictures">',
             '<label>Text<input type="search" name="text" placeholder="in captions, references, names"></label>',
             f'<label>Score<select name="key">{scores}</select></label>',
-            f'<label{_alone(facts, 2)}>of<select name="model">{_models(facts, 0)}</select></label>',
+            f'<label{_alone(data, 2)}>of<select name="model">{_models(data, 0)}</select></label>',
             '<label>at least<input type="number" name="least" step="any"></label>',
             '<label>at most<input type="number" name="most" step="any"></label>',
-            f'<label{_alone(facts, 3)}>Difference to<select name="other">{_models(facts, 1)}</select></label>',
+            f'<label{_alone(data, 3)}>Difference to<select name="other">{_models(data, 1)}</select></label>',
             '<button type="reset">Clear</button>',
             "</form>",
             '<p id="found" role="status"></p>',
@@ -76,13 +76,13 @@ def explorer(facts: Facts, *, note: str = "") -> str:
     )
 
 
-def _alone(facts: Facts, least: int) -> str:
+def _alone(data: ReportData, least: int) -> str:
     """A choice between fewer models than `least` is none."""
-    return "" if len(facts.models) >= least else " hidden"
+    return "" if len(data.models) >= least else " hidden"
 
 
-def _models(facts: Facts, first: int) -> str:
-    return _options([(str(place), model.label) for place, model in enumerate(facts.models)][first:], None)
+def _models(data: ReportData, first: int) -> str:
+    return _options([(str(place), model.label) for place, model in enumerate(data.models)][first:], None)
 
 
 def _options(choices: list[tuple[str, str]], chosen: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a report speaks about: the files of an evaluation folder, read once and checked."""
+"""The data of a report: the files of an evaluation folder, read once and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.app.evaluation import PER_IMAGE
-from captune.app.report.looked import Sheet, read_sheets
+from captune.app.report.looked import AttentionSheet, read_attention_sheets
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_text
 from captune.core.parsed import parse_json
@@ -64,15 +64,15 @@ class Picture:
     @property
     def alt(self) -> str:
         """The picture in words: a human's where there are any, else the first model's."""
-        told = next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
-        return f"{self.question} {told}".strip()
+        caption = next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
+        return f"{self.question} {caption}".strip()
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """Everything a report says.
 
-    `models` begins with the one that was asked for; `differences` are that one's scores
+    `models` begins with the one that is evaluated; `differences` are that one's scores
     minus each other model's, by its name. `history` and `config` are empty where the folder
     is not a run.
     """
@@ -85,7 +85,7 @@ class Facts:
     history: tuple[dict[str, Any], ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     config: str = ""
-    sheets: tuple[Sheet, ...] = ()
+    sheets: tuple[AttentionSheet, ...] = ()
     allow_outside: bool = False
 
     @cached_property
@@ -113,13 +113,13 @@ class Facts:
         return sum(len(picture.references) for picture in self.pictures)
 
 
-def read_facts(folder: str | os.PathLike[str], *, allow_outside: bool = False) -> Facts:
+def read_report_data(folder: str | os.PathLike[str], *, allow_outside: bool = False) -> ReportData:
     """Read an evaluation folder. Raises `CaptuneError` that names the file and line that is missing or broken."""
     path = Path(folder)
     if not (path / EVAL).is_file():
-        said = "there is no such folder" if not path.is_dir() else f"there is no {EVAL} in it"
+        reason = "there is no such folder" if not path.is_dir() else f"there is no {EVAL} in it"
         raise CaptuneError(
-            f"{path} holds no evaluation: {said}.", "Make one: captune evaluate MODEL --data DIR --out FOLDER"
+            f"{path} holds no evaluation: {reason}.", "Make one: captune evaluate MODEL --data DIR --out FOLDER"
         )
     evaluation = read_json(path / EVAL)
     try:
@@ -134,7 +134,7 @@ def read_facts(folder: str | os.PathLike[str], *, allow_outside: bool = False) -
             "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
         ) from None
     is_run = Run.is_run(path)
-    return Facts(
+    return ReportData(
         folder=path,
         models=models,
         differences=differences,
@@ -143,7 +143,7 @@ def read_facts(folder: str | os.PathLike[str], *, allow_outside: bool = False) -
         history=tuple(line for line in Run(path).history() if isinstance(line, dict)),
         manifest=Run(path).manifest() if is_run else {},
         config=_config(path / CONFIG) if is_run else "",
-        sheets=read_sheets(path),
+        sheets=read_attention_sheets(path),
         allow_outside=allow_outside,
     )
 
@@ -211,13 +211,13 @@ def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
 
 
 def _picture(row: Mapping[str, Any], names: Sequence[str]) -> Picture:
-    said = [row["models"].get(name) or {} for name in names]
+    found = [row["models"].get(name) or {} for name in names]
     return Picture(
         id=showable(str(row["id"])),
         image=str(row.get("image") or ""),
         references=tuple(showable(str(text)) for text in row.get("references") or ()),
-        captions=tuple(showable(str(one["caption"])) if "caption" in one else None for one in said),
-        scores=tuple(_numbers(one) for one in said),
+        captions=tuple(showable(str(one["caption"])) if "caption" in one else None for one in found),
+        scores=tuple(_numbers(one) for one in found),
         question=showable(str(row.get("question") or "")),
     )
 

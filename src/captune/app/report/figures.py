@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captune.app.report.facts import Facts, Picture
+from captune.app.report.facts import Picture, ReportData
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
 from captune.app.report.thumbnails import located
 from captune.core.errors import ImageError
@@ -21,8 +21,8 @@ ON_A_SHEET = 12
 SEED = 42
 
 
-def draw_figures(facts: Facts, folder: Path, progress: Progress = SILENT) -> list[Path]:
-    """Write the figures there are facts for, and return their paths.
+def draw_figures(data: ReportData, folder: Path, progress: Progress = SILENT) -> list[Path]:
+    """Write the figures that the data allows, and return their paths.
 
     `scores.png`: all scores as bars with their intervals. `test_results.png`: the first
     model's captions with their score, each above a reference. `captions.png`, for several
@@ -32,13 +32,13 @@ def draw_figures(facts: Facts, folder: Path, progress: Progress = SILENT) -> lis
     from captune.engine.sheet import draw_sheet
 
     written = []
-    if any(key not in LIKELIHOODS for key in facts.keys):
-        _draw_scores(facts, folder / SCORES)
+    if any(key not in LIKELIHOODS for key in data.keys):
+        _draw_scores(data, folder / SCORES)
         written.append(folder / SCORES)
-    pictures = _by_lot(facts)
-    sheets = {TEST_RESULTS: [_result(facts, one) for one, _ in pictures]}
-    if len(facts.models) > 1:
-        sheets[SIDE_BY_SIDE] = [_side_by_side(facts, one) for one, _ in pictures]
+    pictures = _by_lot(data)
+    sheets = {TEST_RESULTS: [_result(data, one) for one, _ in pictures]}
+    if len(data.models) > 1:
+        sheets[SIDE_BY_SIDE] = [_side_by_side(data, one) for one, _ in pictures]
     if pictures:
         for name, captions in track(sheets.items(), progress, "Figures", len(sheets)):
             draw_sheet([path for _, path in pictures], captions, folder / name)
@@ -46,12 +46,12 @@ def draw_figures(facts: Facts, folder: Path, progress: Progress = SILENT) -> lis
     return written
 
 
-def _by_lot(facts: Facts) -> list[tuple[Picture, Path]]:
+def _by_lot(data: ReportData) -> list[tuple[Picture, Path]]:
     """Pictures that open, with where they lie."""
     found: list[tuple[Picture, Path]] = []
-    for index in np.random.default_rng(SEED).permutation(len(facts.pictures)):
-        picture = facts.pictures[index]
-        path = located(picture.image, facts.folder, facts.boundary)
+    for index in np.random.default_rng(SEED).permutation(len(data.pictures)):
+        picture = data.pictures[index]
+        path = located(picture.image, data.folder, data.boundary)
         if path is None:
             continue
         try:
@@ -64,33 +64,33 @@ def _by_lot(facts: Facts) -> list[tuple[Picture, Path]]:
     return found
 
 
-def _result(facts: Facts, one: Picture) -> list[tuple[str, str]]:
-    key = ranking_key(key for key in facts.picture_keys if key != "confidence")
+def _result(data: ReportData, one: Picture) -> list[tuple[str, str]]:
+    key = ranking_key(key for key in data.picture_keys if key != "confidence")
     score = one.scores[0].get(key) if key else None
     reference = [("reference", one.references[0])] if one.references else []
-    measured = f"{label(key)} {shown(key, score)}" if key else facts.models[0].label
+    measured = f"{label(key)} {shown(key, score)}" if key else data.models[0].label
     return [*reference, (measured, one.captions[0] or "")]
 
 
-def _side_by_side(facts: Facts, one: Picture) -> list[tuple[str, str]]:
+def _side_by_side(data: ReportData, one: Picture) -> list[tuple[str, str]]:
     # The first model stands last: a sheet prints its last line strongest.
-    order = [*range(1, len(facts.models)), 0]
-    return [(facts.models[place].label, one.captions[place] or "") for place in order]
+    order = [*range(1, len(data.models)), 0]
+    return [(data.models[place].label, one.captions[place] or "") for place in order]
 
 
-def _draw_scores(facts: Facts, path: Path) -> None:
+def _draw_scores(data: ReportData, path: Path) -> None:
     """Bars of every score in one figure, × 100, with 95 % intervals where there are any."""
     from matplotlib.figure import Figure
 
-    keys = [key for key in facts.keys if key not in LIKELIHOODS]
-    thick = 0.8 / len(facts.models)
-    figure = Figure(figsize=(8, 1.2 + len(keys) * (0.25 + 0.22 * len(facts.models))), dpi=120, layout="constrained")
+    keys = [key for key in data.keys if key not in LIKELIHOODS]
+    thick = 0.8 / len(data.models)
+    figure = Figure(figsize=(8, 1.2 + len(keys) * (0.25 + 0.22 * len(data.models))), dpi=120, layout="constrained")
     axis = figure.subplots()
-    for place, model in enumerate(facts.models):
+    for place, model in enumerate(data.models):
         known = [(row, key) for row, key in enumerate(keys) if key in model.scores]
         if not known:
             continue
-        rows = [row + (place - (len(facts.models) - 1) / 2) * thick for row, _ in known]
+        rows = [row + (place - (len(data.models) - 1) / 2) * thick for row, _ in known]
         values = [scaled(key, model.scores[key]) for _, key in known]
         bounds = [model.intervals.get(key, (model.scores[key],) * 2) for _, key in known]
         below = [max(0.0, v - scaled(k, low)) for v, (_, k), (low, _) in zip(values, known, bounds, strict=True)]
@@ -103,10 +103,10 @@ def _draw_scores(facts: Facts, path: Path) -> None:
     axis.set_yticks(range(len(keys)), [label(key) for key in keys])
     axis.invert_yaxis()
     axis.margins(x=0.1)
-    axis.set_xlabel("score × 100" + (", with 95 % intervals" if any(m.intervals for m in facts.models) else ""))
+    axis.set_xlabel("score × 100" + (", with 95 % intervals" if any(m.intervals for m in data.models) else ""))
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
-    if len(facts.models) > 1:
+    if len(data.models) > 1:
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png")

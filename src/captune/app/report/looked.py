@@ -22,7 +22,7 @@ FOLDER, INDEX = "attention", "sheets.json"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class AttentionSheet:
     """A picture's id, the caption that is explained, and the file of its sheet."""
 
     id: str
@@ -35,7 +35,7 @@ class Sheet:
         return "data:image/jpeg;base64," + base64.b64encode(self.file.read_bytes()).decode()
 
 
-def draw_sheets(
+def draw_attention_sheets(
     backbone: Backbone,
     records: Sequence[ImageRecord],
     captions: Mapping[str, Caption],
@@ -54,30 +54,31 @@ def draw_sheets(
         if record.question:
             options = generation.model_copy(update={"prompt": backbone.asking(record.question, generation.prompt)})
         try:
-            told = explain(backbone, record.image, options, caption=captions[record.id])
+            explained = explain(backbone, record.image, options, caption=captions[record.id])
         except CaptuneError as error:
             progress.say(f"No attention maps: {error.message}")
             break
         with atomic_write(folder / f"{number:03}.jpg", "wb") as file:
-            told.overlay().convert("RGB").save(file, "JPEG", quality=85)
-        rows.append({"id": record.id, "caption": told.caption, "file": f"{number:03}.jpg"})
+            explained.overlay().convert("RGB").save(file, "JPEG", quality=85)
+        rows.append({"id": record.id, "caption": explained.caption, "file": f"{number:03}.jpg"})
     write_json(folder / INDEX, rows)
 
 
-def forget_sheets(folder: Path) -> None:
+def delete_attention_sheets(folder: Path) -> None:
     """Delete the sheets of an earlier evaluation."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def read_sheets(folder: Path) -> tuple[Sheet, ...]:
-    """What `draw_sheets` left in a folder; nothing where it was not asked for, or for files elsewhere."""
+def read_attention_sheets(folder: Path) -> tuple[AttentionSheet, ...]:
+    """What `draw_attention_sheets` left in a folder; nothing where it was not asked for, or for files elsewhere."""
     index = folder / FOLDER / INDEX
     if not index.is_file():
         return ()
     boundary = Boundary([folder / FOLDER])  # the page takes their bytes as they are
     try:
         rows = [
-            Sheet(str(row["id"]), str(row["caption"]), folder / FOLDER / str(row["file"])) for row in read_json(index)
+            AttentionSheet(str(row["id"]), str(row["caption"]), folder / FOLDER / str(row["file"]))
+            for row in read_json(index)
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise CaptuneError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from captune.app.report.facts import Facts, Picture
+from captune.app.report.facts import Picture, ReportData
 from captune.app.report.scores import shown
 from captune.app.report.selection import Gallery, galleries
 from captune.app.report.tables import (
@@ -23,23 +23,23 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 SHOWN = 5
 
 
-def markdown(facts: Facts, title: str) -> str:
+def markdown(data: ReportData, title: str) -> str:
     """Scores, differences, variety, best and worst captions, settings: each as a table of GitHub's Markdown."""
-    counted = f"{len(facts.pictures):,} pictures, {facts.references:,} references"
-    split = f", split {plain(facts.split)}" if facts.split else ""
-    parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(facts))]
-    differences = difference_grids(facts)
+    counted = f"{len(data.pictures):,} pictures, {data.references:,} references"
+    split = f", split {plain(data.split)}" if data.split else ""
+    parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(data))]
+    differences = difference_grids(data)
     if differences:
         parts += ["## Differences", plain(TESTS_NOTE), *map(grid_table, differences)]
-    variety = [grid for grid in (variety_grid(facts), repeated_grid(facts)) if grid]
+    variety = [grid for grid in (variety_grid(data), repeated_grid(data)) if grid]
     if variety:
         parts += ["## Variety of captions", *map(grid_table, variety)]
-    shown_galleries = galleries(facts, SHOWN)
+    shown_galleries = galleries(data, SHOWN)
     if shown_galleries:
         parts.append("## Examples")
         for gallery in shown_galleries:
-            parts += [f"### {plain(gallery.title)}", _gallery_table(facts, gallery)]
-    parts += ["## Settings and versions", *map(grid_table, [source_grid(facts), *settings_grids(facts)])]
+            parts += [f"### {plain(gallery.title)}", _gallery_table(data, gallery)]
+    parts += ["## Settings and versions", *map(grid_table, [source_grid(data), *settings_grids(data)])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,10 +61,10 @@ def grid_table(grid: Grid) -> str:
     return f"{plain(about)}\n\n" + _table([plain(name) for name in grid.head], rows, numbers=grid.numbers)
 
 
-def _gallery_table(facts: Facts, gallery: Gallery) -> str:
-    head = ["picture", *(plain(model.label) for model in facts.models), "reference"]
+def _gallery_table(data: ReportData, gallery: Gallery) -> str:
+    head = ["picture", *(plain(model.label) for model in data.models), "reference"]
     rows = [
-        [plain(one.title), *(_caption(one, place, gallery.key) for place in range(len(facts.models))), _reference(one)]
+        [plain(one.title), *(_caption(one, place, gallery.key) for place in range(len(data.models))), _reference(one)]
         for one in gallery.pictures
     ]
     return f"{plain(gallery.about)}; the score in brackets.\n\n" + _table(head, rows)

@@ -13,7 +13,7 @@ def text(value: object) -> str:
     return escape(showable(str(value)), quote=True)
 
 
-def said(words: str, kind: str) -> str:
+def quoted(words: str, kind: str) -> str:
     """A caption or a reference, in its own writing direction."""
     return f'<span class="{kind}" dir="auto">{text(words)}</span>' if words else '<em class="empty">empty</em>'
 

@@ -9,8 +9,8 @@ from string import Template
 from captune import __version__
 from captune.app.report.charts import distributions, score_bars, training_curves, training_end, validation_table
 from captune.app.report.explorer import explorer, explorer_data
-from captune.app.report.facts import Facts, Picture
-from captune.app.report.markup import beside, details, picture, said, section, table, text
+from captune.app.report.facts import Picture, ReportData
+from captune.app.report.markup import beside, details, picture, quoted, section, table, text
 from captune.app.report.scores import shown
 from captune.app.report.selection import Gallery, galleries
 from captune.app.report.tables import (
@@ -28,23 +28,23 @@ OPEN_GALLERIES = 4
 LIMITED = "With more than {limit:,} pictures only the best and worst have thumbnails: captune report --thumbnails N"
 
 
-def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int = 0) -> str:
+def page(data: ReportData, title: str, thumbnails: Mapping[str, str], *, limit: int = 0) -> str:
     """The whole page.
 
     `thumbnails` are data URIs by picture id; a picture without one gets a box in its place, but in
     the table of all pictures not where a `limit` (0: none) left most of them without.
     """
-    limited = bool(limit) and len(facts.pictures) > limit
+    limited = bool(limit) and len(data.pictures) > limit
     note = LIMITED.format(limit=limit) if limited else ""
     sections = {
-        "scores": ("Scores", (beside(html_grid(score_grid(facts)), score_bars(facts)),)),
-        "differences": ("Differences", (_differences(facts),)),
-        "training": ("Training", (training_end(facts), training_curves(facts), validation_table(facts))),
-        "examples": ("Examples", (_galleries(facts, thumbnails),)),
-        "looked": ("Where the model looked", (_looked(facts),)),
-        "spread": ("Spread over pictures", (distributions(facts),)),
-        "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(facts), repeated_grid(facts))))),
-        "pictures": ("All pictures", (explorer(facts, note=note),) if facts.pictures else ()),
+        "scores": ("Scores", (beside(html_grid(score_grid(data)), score_bars(data)),)),
+        "differences": ("Differences", (_differences(data),)),
+        "training": ("Training", (training_end(data), training_curves(data), validation_table(data))),
+        "examples": ("Examples", (_galleries(data, thumbnails),)),
+        "looked": ("Where the model looked", (_attention(data),)),
+        "spread": ("Spread over pictures", (distributions(data),)),
+        "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(data), repeated_grid(data))))),
+        "pictures": ("All pictures", (explorer(data, note=note),) if data.pictures else ()),
     }
     drawn = {name: section(name, heading, *content) for name, (heading, content) in sections.items()}
     links = [f'<li><a href="#{name}">{text(sections[name][0])}</a></li>' for name, html in drawn.items() if html]
@@ -52,22 +52,22 @@ def page(facts: Facts, title: str, thumbnails: Mapping[str, str], *, limit: int 
     return Template(_part("report.html")).substitute(
         generator=text(f"captune {__version__}"),
         title=text(title),
-        summary=_summary(facts),
+        summary=_summary(data),
         style=_part("report.css"),
         script=_part("report.js"),
         links="\n".join(links),
         sections="\n".join(html for html in drawn.values() if html),
-        footer=_footer(facts),
-        data=explorer_data(facts, thumbnails, boxes=not limited),
+        footer=_footer(data),
+        data=explorer_data(data, thumbnails, boxes=not limited),
     )
 
 
-def _looked(facts: Facts) -> str:
+def _attention(data: ReportData) -> str:
     """The sheets of attention maps, a word beneath each."""
     sheets = [
         f'<figure><img alt="Maps of the picture for the words of: {text(sheet.caption)}" decoding="async" '
         f'src="{sheet.uri}"><figcaption>{text(sheet.id)}: {text(sheet.caption)}</figcaption></figure>'
-        for sheet in facts.sheets
+        for sheet in data.sheets
     ]
     return f'<div class="sheets">{"".join(sheets)}</div>' if sheets else ""
 
@@ -88,18 +88,18 @@ def html_grid(grid: Grid) -> str:
     return note + table(grid.caption, head, rows, numbers=grid.numbers)
 
 
-def _summary(facts: Facts) -> str:
+def _summary(data: ReportData) -> str:
     counts = [
-        f"{len(facts.pictures):,} pictures",
-        f"{facts.references:,} references",
-        f"{len(facts.models)} model{'s' if len(facts.models) > 1 else ''}",
+        f"{len(data.pictures):,} pictures",
+        f"{data.references:,} references",
+        f"{len(data.models)} model{'s' if len(data.models) > 1 else ''}",
     ]
-    split = [f"split: {facts.split}"] if facts.split else []
+    split = [f"split: {data.split}"] if data.split else []
     return f'<p class="summary">{text(" · ".join([*split, *counts]))}</p>'
 
 
-def _differences(facts: Facts) -> str:
-    grids = difference_grids(facts)
+def _differences(data: ReportData) -> str:
+    grids = difference_grids(data)
     if not grids:
         return ""
     note = f'<p class="note">{text(TESTS_NOTE)}</p>\n' if any(len(grid.head) > 3 for grid in grids) else ""
@@ -110,11 +110,11 @@ def _grid_or_none(grid: Grid | None) -> str:
     return html_grid(grid) if grid else ""
 
 
-def _galleries(facts: Facts, thumbnails: Mapping[str, str]) -> str:
+def _galleries(data: ReportData, thumbnails: Mapping[str, str]) -> str:
     drawn = []
-    wide = " wide" if len(facts.models) > 2 else ""
-    for place, gallery in enumerate(galleries(facts)):
-        cards = "\n".join(f"<li>{_card(facts, gallery, one, thumbnails)}</li>" for one in gallery.pictures)
+    wide = " wide" if len(data.models) > 2 else ""
+    for place, gallery in enumerate(galleries(data)):
+        cards = "\n".join(f"<li>{_card(data, gallery, one, thumbnails)}</li>" for one in gallery.pictures)
         inside = f'<p class="note">{text(gallery.about)}</p>\n<ul class="cards{wide}">\n{cards}\n</ul>'
         if place < OPEN_GALLERIES:
             drawn.append(f'<h3 dir="auto">{text(gallery.title)}</h3>\n{inside}')
@@ -123,20 +123,20 @@ def _galleries(facts: Facts, thumbnails: Mapping[str, str]) -> str:
     return "\n".join(drawn)
 
 
-def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str, str]) -> str:
+def _card(data: ReportData, gallery: Gallery, one: Picture, thumbnails: Mapping[str, str]) -> str:
     lines = []
-    for place, model in enumerate(facts.models):
+    for place, model in enumerate(data.models):
         caption = one.captions[place]
         score = one.scores[place].get(gallery.key)
-        words = said(caption, "caption") if caption is not None else '<em class="empty">no caption</em>'
+        words = quoted(caption, "caption") if caption is not None else '<em class="empty">no caption</em>'
         lines.append(
             f'<dt><span class="dot m{place % 8}"></span><bdi>{text(model.label)}</bdi> '
             f'<span class="score">{text(shown(gallery.key, score))}</span></dt>'
             f"<dd>{words}</dd>"
         )
     if one.references:
-        lines.append(f"<dt>Reference</dt><dd>{said(one.references[0], 'reference')}</dd>")
-    rest = "".join(f"<li>{said(reference, 'reference')}</li>" for reference in one.references[1:])
+        lines.append(f"<dt>Reference</dt><dd>{quoted(one.references[0], 'reference')}</dd>")
+    rest = "".join(f"<li>{quoted(reference, 'reference')}</li>" for reference in one.references[1:])
     more = details(f"{len(one.references) - 1} more", f"<ul>{rest}</ul>") if rest else ""
     return (
         f"<article>{picture(one.alt, thumbnails.get(one.id))}<div><dl>{''.join(lines)}</dl>{more}</div>"
@@ -144,9 +144,9 @@ def _card(facts: Facts, gallery: Gallery, one: Picture, thumbnails: Mapping[str,
     )
 
 
-def _footer(facts: Facts) -> str:
-    grids = "\n".join(map(html_grid, [source_grid(facts), *settings_grids(facts)]))
-    config = f'<pre tabindex="0" aria-label="config.yaml">{text(facts.config)}</pre>' if facts.config else ""
+def _footer(data: ReportData) -> str:
+    grids = "\n".join(map(html_grid, [source_grid(data), *settings_grids(data)]))
+    config = f'<pre tabindex="0" aria-label="config.yaml">{text(data.config)}</pre>' if data.config else ""
     return section("settings", "Settings and versions", grids, details("Options of the training (config.yaml)", config))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from captune.app.report.facts import Facts, Picture
+from captune.app.report.facts import Picture, ReportData
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key
 
 SHOWN = 6
@@ -22,21 +22,21 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-def galleries(facts: Facts, count: int = SHOWN) -> tuple[Gallery, ...]:
+def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
     """The first model's best and worst pictures, then for each other model where either is far ahead.
 
     Pictures without a score are not chosen. Empty where no score was measured for each picture.
     """
-    key = ranking_key(key for key in facts.picture_keys if key != "confidence")
+    key = ranking_key(key for key in data.picture_keys if key != "confidence")
     if key is None:
         return ()
     sign = -1 if key in LIKELIHOODS else 1
-    first = facts.models[0]
+    first = data.models[0]
 
     def best(pictures: Sequence[Picture], value: dict[str, float]) -> tuple[Picture, ...]:
         return tuple(sorted(pictures, key=lambda picture: -value[picture.id])[:count])
 
-    scored = [picture for picture in facts.pictures if key in picture.scores[0]]
+    scored = [picture for picture in data.pictures if key in picture.scores[0]]
     value = {picture.id: sign * picture.scores[0][key] for picture in scored}
     top = best(scored, value)
     rest = [picture for picture in scored if picture.id not in {one.id for one in top}]
@@ -47,7 +47,7 @@ def galleries(facts: Facts, count: int = SHOWN) -> tuple[Gallery, ...]:
             "Worst captions", f"{first.label}: worst first, {by}", key, best(rest, {k: -v for k, v in value.items()})
         ),
     ]
-    for place, other in enumerate(facts.models[1:], start=1):
+    for place, other in enumerate(data.models[1:], start=1):
         both = [picture for picture in scored if key in picture.scores[place]]
         ahead = {p.id: sign * (p.scores[0][key] - p.scores[place][key]) for p in both}
         behind = {name: -value for name, value in ahead.items()}
@@ -63,7 +63,7 @@ def galleries(facts: Facts, count: int = SHOWN) -> tuple[Gallery, ...]:
     return tuple(gallery for gallery in found if gallery.pictures)
 
 
-def repeated(facts: Facts, place: int, count: int = 5) -> list[tuple[str, int]]:
+def repeated(data: ReportData, place: int, count: int = 5) -> list[tuple[str, int]]:
     """A model's captions that stand under several pictures, the most frequent first."""
-    said = Counter(picture.captions[place] for picture in facts.pictures)
-    return [(text, times) for text, times in said.most_common(count) if text and times > 1]
+    counts = Counter(picture.captions[place] for picture in data.pictures)
+    return [(text, times) for text, times in counts.most_common(count) if text and times > 1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captune.app.report.facts import Facts
+from captune.app.report.facts import ReportData
 from captune.app.report.scores import LIKELIHOODS, SCALE_NOTE, better, label, p_value, relative, shown, signed
 from captune.app.report.selection import repeated
 from captune.core.endings import ending_text
@@ -50,38 +50,38 @@ class Grid:
     note: str = ""
 
 
-def score_grid(facts: Facts) -> Grid:
+def score_grid(data: ReportData) -> Grid:
     """Every score of every model."""
     rows = []
-    for key in facts.keys:
-        best = better(key, (model.scores.get(key) for model in facts.models))
+    for key in data.keys:
+        best = better(key, (model.scores.get(key) for model in data.models))
         cells = [Cell(label(key))]
-        for model in facts.models:
+        for model in data.models:
             value, interval = model.scores.get(key), model.intervals.get(key)
             between = f"[{shown(key, interval[0])}, {shown(key, interval[1])}]" if interval else ""
             cells.append(Cell(shown(key, value), between, best is not None and value == best))
         rows.append(tuple(cells))
     words = [SCALE_NOTE]
-    if any(model.intervals for model in facts.models):
+    if any(model.intervals for model in data.models):
         words.append("In brackets: 95 % bootstrap intervals over pictures.")
-    if len(facts.models) > 1:
+    if len(data.models) > 1:
         words.append("The best of each row is bold.")
-    left_out = facts.models[0].settings.get("left_out") or {}
+    left_out = data.models[0].settings.get("left_out") or {}
     words += [f"{name} was left out: {str(reason).splitlines()[0]}" for name, reason in left_out.items()]
     words += [
         f"{count:,} sentences are in {language} without spaces and count as one word each, for METEOR as signs."
-        for language, count in (facts.models[0].settings.get("unsegmented") or {}).items()
+        for language, count in (data.models[0].settings.get("unsegmented") or {}).items()
     ]
-    caption = "Scores × 100 of " + ("all models" if len(facts.models) > 1 else facts.models[0].label)
-    return Grid(caption, ("Score", *(model.label for model in facts.models)), tuple(rows), note=" ".join(words))
+    caption = "Scores × 100 of " + ("all models" if len(data.models) > 1 else data.models[0].label)
+    return Grid(caption, ("Score", *(model.label for model in data.models)), tuple(rows), note=" ".join(words))
 
 
-def difference_grids(facts: Facts) -> list[Grid]:
+def difference_grids(data: ReportData) -> list[Grid]:
     """What the first model has over each other one."""
-    first = facts.models[0]
+    first = data.models[0]
     grids = []
-    for other in facts.models[1:]:
-        found = facts.differences[other.name]
+    for other in data.models[1:]:
+        found = data.differences[other.name]
         sampled = any(one.p_randomisation is not None for one in found.values())
         rows = []
         for key, one in found.items():
@@ -97,9 +97,9 @@ def difference_grids(facts: Facts) -> list[Grid]:
     return grids
 
 
-def variety_grid(facts: Facts) -> Grid | None:
+def variety_grid(data: ReportData) -> Grid | None:
     """How varied each model's captions are; None where that was not counted."""
-    counted: list[Mapping[str, Any]] = [model.settings.get("captions") or {} for model in facts.models]
+    counted: list[Mapping[str, Any]] = [model.settings.get("captions") or {} for model in data.models]
     keys = dict.fromkeys(key for one in counted for key, value in one.items() if isinstance(value, int | float))
     rows = [
         (Cell(VARIETY_LABELS.get(key, key.replace("_", " "))), *(Cell(_quantity(key, one.get(key))) for one in counted))
@@ -107,56 +107,56 @@ def variety_grid(facts: Facts) -> Grid | None:
     ]
     if not rows:
         return None
-    return Grid("Captions of all pictures together", ("", *(model.label for model in facts.models)), tuple(rows))
+    return Grid("Captions of all pictures together", ("", *(model.label for model in data.models)), tuple(rows))
 
 
-def repeated_grid(facts: Facts) -> Grid | None:
+def repeated_grid(data: ReportData) -> Grid | None:
     """Captions that a model gives to several pictures; None where there are none."""
     rows = [
         (Cell(model.label), Cell(caption), Cell(f"{times:,}"))
-        for place, model in enumerate(facts.models)
-        for caption, times in repeated(facts, place)
+        for place, model in enumerate(data.models)
+        for caption, times in repeated(data, place)
     ]
     if not rows:
         return None
     return Grid("Captions given to several pictures", ("Model", "Caption", "Pictures"), tuple(rows), numbers=False)
 
 
-def settings_grids(facts: Facts) -> list[Grid]:
+def settings_grids(data: ReportData) -> list[Grid]:
     """How the scores came about: what all models share, then what differs between them."""
-    flat = [_flat({k: v for k, v in model.settings.items() if k != "captions"}) for model in facts.models]
+    flat = [_flat({k: v for k, v in model.settings.items() if k != "captions"}) for model in data.models]
     keys = dict.fromkeys(key for one in flat for key in one)
     same = [key for key in keys if all(key in one and one[key] == flat[0][key] for one in flat)]
     shared = tuple((Cell(key), Cell(flat[0][key])) for key in same)
     other = tuple((Cell(key), *(Cell(one.get(key, "–")) for one in flat)) for key in keys if key not in same)
     grids = []
     if other:
-        head = ("Setting", *(model.label for model in facts.models))
+        head = ("Setting", *(model.label for model in data.models))
         grids.append(Grid("Settings and versions that differ", head, other, numbers=False))
     if shared:
-        caption = "Settings and versions" + (" of all models" if len(facts.models) > 1 else "")
+        caption = "Settings and versions" + (" of all models" if len(data.models) > 1 else "")
         grids.append(Grid(caption, ("Setting", "Value"), shared, numbers=False))
     return grids
 
 
-def source_grid(facts: Facts) -> Grid:
+def source_grid(data: ReportData) -> Grid:
     """Where everything came from, the commands included."""
-    found: dict[str, Any] = {"Model": facts.models[0].name}
-    for place, model in enumerate(facts.models[1:], start=1):
+    found: dict[str, Any] = {"Model": data.models[0].name}
+    for place, model in enumerate(data.models[1:], start=1):
         found["Against" if place == 1 else f"Against ({place})"] = model.name
-    found["Data"] = facts.evaluation.get("data")
-    found["Digest of the data"] = facts.evaluation.get("data_digest")
-    found["Split"] = facts.split
-    found["Evaluated"] = facts.evaluation.get("created")
-    found["Command of the evaluation"] = _command(facts.evaluation.get("command"))
-    found["Trained"] = facts.manifest.get("created")
-    found["Training ended"] = ending_text(facts.manifest) if facts.manifest else ""
-    found["Command of the training"] = _command(facts.manifest.get("command"))
-    found["Trained from"] = facts.manifest.get("model")
-    found["Parameters"] = _thousands(facts.manifest.get("parameters"))
-    found["Parameters trained"] = _thousands(facts.manifest.get("trained_parameters"))
-    found["Seed"] = facts.manifest.get("seed")
-    found["This report again"] = shlex.join(["captune", "report", str(facts.folder)])
+    found["Data"] = data.evaluation.get("data")
+    found["Digest of the data"] = data.evaluation.get("data_digest")
+    found["Split"] = data.split
+    found["Evaluated"] = data.evaluation.get("created")
+    found["Command of the evaluation"] = _command(data.evaluation.get("command"))
+    found["Trained"] = data.manifest.get("created")
+    found["Training ended"] = ending_text(data.manifest) if data.manifest else ""
+    found["Command of the training"] = _command(data.manifest.get("command"))
+    found["Trained from"] = data.manifest.get("model")
+    found["Parameters"] = _thousands(data.manifest.get("parameters"))
+    found["Parameters trained"] = _thousands(data.manifest.get("trained_parameters"))
+    found["Seed"] = data.manifest.get("seed")
+    found["This report again"] = shlex.join(["captune", "report", str(data.folder)])
     rows = tuple((Cell(name), Cell(str(value))) for name, value in found.items() if value not in (None, ""))
     return Grid("Where this comes from", ("", ""), rows, numbers=False)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captune.app.report.facts import Facts, read_facts
+from captune.app.report.facts import ReportData, read_report_data
 from captune.app.report.figures import draw_figures
 from captune.app.report.markdown import markdown
 from captune.app.report.page import page
@@ -46,8 +46,8 @@ def write_report(
     """
     if out and Path(out).suffix.lower() == MARKDOWN:
         raise UsageError(f"--out {out}: expected the name of the HTML page.", "The Markdown is written beside it.")
-    facts = read_facts(folder, allow_outside=allow_outside)
-    refused = sum(bool(one.image) and not facts.boundary.holds(one.image) for one in facts.pictures)
+    data = read_report_data(folder, allow_outside=allow_outside)
+    refused = sum(bool(one.image) and not data.boundary.holds(one.image) for one in data.pictures)
     if refused:
         progress.warn(
             f"{refused:,} pictures lie outside of {folder}, which was not written here, and are not shown: "
@@ -55,19 +55,17 @@ def write_report(
         )
     target = Path(out) if out else Path(folder)
     target = target / REPORT if target.is_dir() else target
-    heading = title or default_title(facts)
-    chosen = {one.id: one for gallery in galleries(facts) for one in gallery.pictures}
-    if thumbnails >= len(facts.pictures):
-        chosen = {one.id: one for one in facts.pictures}
-    uris = make_thumbnails(
-        tuple(chosen.values()) if thumbnails else (), facts.folder, facts.boundary, progress=progress
-    )
-    write_text(target, page(facts, heading, uris, limit=thumbnails))
+    heading = title or default_title(data)
+    chosen = {one.id: one for gallery in galleries(data) for one in gallery.pictures}
+    if thumbnails >= len(data.pictures):
+        chosen = {one.id: one for one in data.pictures}
+    uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), data.folder, data.boundary, progress=progress)
+    write_text(target, page(data, heading, uris, limit=thumbnails))
     if target.exists() and not target.is_file():
         return target
-    write_text(target.with_suffix(MARKDOWN), markdown(facts, heading))
+    write_text(target.with_suffix(MARKDOWN), markdown(data, heading))
     if figures:
-        draw_figures(facts, target.parent, progress)
+        draw_figures(data, target.parent, progress)
     return target
 
 
@@ -96,9 +94,9 @@ def report(
     )
 
 
-def default_title(facts: Facts) -> str:
+def default_title(data: ReportData) -> str:
     """The models and the split."""
-    first, *others = (model.label for model in facts.models)
+    first, *others = (model.label for model in data.models)
     against = f" against {', '.join(others)}" if len(others) < 3 else f" against {len(others)} others"
-    on = f" on {facts.split}" if facts.split else ""
+    on = f" on {data.split}" if data.split else ""
     return f"{first}{against if others else ''}{on}"

@@ -29,11 +29,11 @@ def ask(
     """Ask a question about pictures: captune ask photo.jpg 'what is the man holding?'."""
     from captune.app.ask import ask as question
 
-    *paths, asked = pictures
+    *paths, question_text = pictures
     if not paths:
         raise UsageError("A question is missing, or a picture.", "captune ask photo.jpg 'what colour is the car?'")
     progress = TerminalProgress(quiet=quiet)
-    answers = question(paths, asked, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    answers = question(paths, question_text, model=model, progress=progress, environment=os.environ, **chosen.flags)
     if json:
         out_json([_row(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:

@@ -52,9 +52,9 @@ def caption(
     from captune.app.caption import caption as caption_images
 
     progress = TerminalProgress(quiet=quiet)
-    told = chosen.sources
+    sources = chosen.sources
     resolved = resolve(
-        CaptionConfig, file=told["config"], environment=os.environ, flags=chosen.flags, sets=told["sets"]
+        CaptionConfig, file=sources["config"], environment=os.environ, flags=chosen.flags, sets=sources["sets"]
     )
     options = resolved.values.caption
     if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
@@ -67,7 +67,7 @@ def caption(
         explain=explain,
         progress=progress,
         environment=os.environ,
-        **told,
+        **sources,
         **chosen.flags,
     )
     _write(rows, out, options, progress, bare=_one_picture(inputs))

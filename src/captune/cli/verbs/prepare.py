@@ -8,7 +8,7 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, note, out_json, out_table
-from captune.core.options import ANSWERER, DEFAULT_MODEL, PrepareConfig
+from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL, PrepareConfig
 
 if TYPE_CHECKING:
     from captune.app.prepare import PrepareResult
@@ -38,8 +38,8 @@ def prepare(
         return
     note(f"{result.format}: {result.why}. Split: {result.how}.")
     rows = [(name, f"{count.images:,}", f"{count.references:,}") for name, count in result.splits.items()]
-    told = "answers" if result.questions else "captions"
-    out_table(f"{result.folder}", ("split", "pictures", told), rows, numbers=True)
+    texts = "answers" if result.questions else "captions"
+    out_table(f"{result.folder}", ("split", "pictures", texts), rows, numbers=True)
     if result.questions:
         note(f"{result.questions:,} questions.")
     if result.problems:
@@ -48,7 +48,7 @@ def prepare(
         return
     for line in result.notes:
         note(line)
-    base, new = (ANSWERER, "new:blip-vqa-small") if result.questions else (DEFAULT_MODEL, "new:blip-small")
+    base, new = (DEFAULT_VQA_MODEL, "new:blip-vqa-small") if result.questions else (DEFAULT_MODEL, "new:blip-small")
     next_commands(
         ["captune", "train", "--data", out, "--model", base, "--out", "runs/first"],
         ["captune", "train", "--data", out, "--model", new, "--out", "runs/from-scratch"],

@@ -74,14 +74,14 @@ def _json(
     from dataclasses import asdict
 
     first, *others = reports
-    told = {**reports[first].scores, **reports[first].to_json(), "notes": list(notes)}
-    del told["scores"]
+    found = {**reports[first].scores, **reports[first].to_json(), "notes": list(notes)}
+    del found["scores"]
     if others:
-        told["others"] = {name: reports[name].to_json() for name in others}
-        told["comparisons"] = {
+        found["others"] = {name: reports[name].to_json() for name in others}
+        found["comparisons"] = {
             name: {key: asdict(difference) for key, difference in found.items()} for name, found in comparisons.items()
         }
-    return told
+    return found
 
 
 app = verb(score, ScoreConfig)

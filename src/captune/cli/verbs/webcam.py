@@ -27,31 +27,31 @@ def webcam(
     """
     import sys
 
-    from captune.app.webcam import webcam as look
+    from captune.app.webcam import webcam as caption_camera
     from captune.data.writers.row import caption_json
     from captune.data.writers.writer import one_line
 
     progress = TerminalProgress(quiet=quiet)
-    glimpses = look(model=model, save=save, progress=progress, environment=os.environ, **chosen.flags)
+    captioned = caption_camera(model=model, save=save, progress=progress, environment=os.environ, **chosen.flags)
     try:
-        for seen in glimpses:
+        for frame in captioned:
             if json:
-                row = {"time": seen.when.isoformat(timespec="milliseconds"), "seconds": round(seen.seconds, 3)}
-                row |= caption_json(seen.captions[0])
-                if len(seen.captions) > 1:
-                    row["captions"] = [caption_json(caption) for caption in seen.captions]
+                row = {"time": frame.when.isoformat(timespec="milliseconds"), "seconds": round(frame.seconds, 3)}
+                row |= caption_json(frame.captions[0])
+                if len(frame.captions) > 1:
+                    row["captions"] = [caption_json(caption) for caption in frame.captions]
                 print_line(
-                    jsonlib.dumps(row if seen.frame is None else {**row, "frame": seen.frame}, ensure_ascii=False)
+                    jsonlib.dumps(row if frame.frame is None else {**row, "frame": frame.frame}, ensure_ascii=False)
                 )
             else:
-                for said in seen.captions:
-                    print_line(f"{seen.when:%H:%M:%S}  {said.confidence:.2f}  {one_line(said.text)}")
+                for caption in frame.captions:
+                    print_line(f"{frame.when:%H:%M:%S}  {caption.confidence:.2f}  {one_line(caption.text)}")
             sys.stdout.flush()
     except KeyboardInterrupt:
         if not quiet:
             note("Stopped.")
     finally:
-        glimpses.close()
+        captioned.close()
 
 
 app = verb(webcam, WebcamConfig, sources=())

@@ -19,7 +19,7 @@ class CaptionRow:
     """A picture with its captions, best first, or with the reason why it has none.
 
     `image` is the path or name under which the picture was given; `error` is None where
-    `status` is "ok". `flags` name what is odd about the best caption (see `doubts`), None where nobody looked.
+    `status` is "ok". `flags` name what is odd about the best caption (see `review_items`), None where nobody looked.
     """
 
     image: str

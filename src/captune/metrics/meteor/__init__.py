@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.metrics.corpus import Corpus, Measured
+from captune.metrics.corpus import Corpus, MetricResult
 from captune.metrics.meteor.align import Sentence, align
 from captune.metrics.meteor.normalizer import normalize
 from captune.metrics.meteor.paraphrases import open_paraphrases
@@ -20,7 +20,7 @@ from captune.metrics.statistics import Statistics
 BLOCK = 25_000
 
 
-def meteor(corpus: Corpus) -> Measured:
+def meteor(corpus: Corpus) -> MetricResult:
     """Key `meteor`, corpus and per image, 0–1.
 
     Raises `MetricUnavailable` where METEOR's data is not installed. The first use builds an
@@ -41,7 +41,7 @@ def meteor(corpus: Corpus) -> Measured:
     chosen = rows[best]
     each = score(chosen)
     sums = _summable(chosen)
-    return Measured(
+    return MetricResult(
         scores={"meteor": float(score(sums.sum(axis=0)))},
         per_image={"meteor": each},
         statistics=Statistics(("meteor",), sums, lambda sums: score(sums)[..., None]),
