@@ -120,7 +120,7 @@ def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
             target.write(graphs, here, int8=precision == "int8", calibration=looked)
             describe(backbone, graphs, model="new", target=to, precision=precision, opset=target.OPSET).write(here)
             model = ExportedModel.load(here, threads=threads)
-            found.append(Way(f"{backbone.family}, {to} {name}", model.weights / 1e6, model.say))
+            found.append(Way(f"{backbone.family}, {to} {name}", model.weights / 1e6, model.generate))
     return found
 
 

@@ -52,10 +52,10 @@ def pictures(folder: Path, count: int) -> Path:
 def model_alone(captioner: Captioner, paths: list[Path], seconds: float = 10.0) -> float:
     """Pictures a second of batches in memory."""
     seen = np.stack([captioner.read(path) for path in paths[:BATCH]])
-    captioner.say(seen, captioner.options.generation)
+    captioner.generate(seen, captioner.options.generation)
     started, done = time.monotonic(), 0
     while time.monotonic() - started < seconds:
-        captioner.say(seen, captioner.options.generation)
+        captioner.generate(seen, captioner.options.generation)
         done += BATCH
     return done / (time.monotonic() - started)
 

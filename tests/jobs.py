@@ -40,7 +40,7 @@ class FakeCaptioner:
         self.name, self.model, self.options, self.most = name, FakeModel(), config.values, most
         self.batches: list[int] = []
 
-    def say(self, seen: np.ndarray, options: Any) -> list[list[Caption]]:
+    def generate(self, seen: np.ndarray, options: Any) -> list[list[Caption]]:
         self.batches.append(len(seen))
         if len(seen) > self.most:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")

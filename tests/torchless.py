@@ -10,7 +10,7 @@ import torch
 
 from captune.core.exported import MEMORY, NEW, SAID, Exported, ExportedPixels, of_layers
 from captune.data.pixels import Square
-from captune.data.words import Words
+from captune.data.words import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.stepper import KeyValues
@@ -97,7 +97,7 @@ def without_files(backbone: Backbone) -> ExportedModel:
         opset=0,
         captune="",
     )
-    words = Words(backbone.tokenizer.backend_tokenizer, clean_up=False)
+    words = ExportTokenizer(backbone.tokenizer.backend_tokenizer, clean_up=False)
     square = Square(settings.size, settings.resample, settings.shorter)
     return ExportedModel(facts, words, vision_of(backbone), text_of(backbone), square)
 

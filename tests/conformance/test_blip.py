@@ -91,9 +91,9 @@ def test_captions_are_those_of_plain_generate(blip: Blip, options: dict[str, Any
     pixels = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         ours = generate(blip, blip.encode(pixels), GenerationOptions(max_new_tokens=9, prompt="a man", **options))
-        given = torch.tensor([[0, *blip.words("a man"), blip.end]]).repeat(4, 1)
+        given = torch.tensor([[0, *blip.tokenize("a man"), blip.end]]).repeat(4, 1)
         theirs = blip.model.generate(pixels, input_ids=given, max_new_tokens=9, do_sample=False, **plain)
-    texts = [blip.tokenizer.decode(row[len(blip.words("a man")) + 1 :], skip_special_tokens=True) for row in theirs]
+    texts = [blip.tokenizer.decode(row[len(blip.tokenize("a man")) + 1 :], skip_special_tokens=True) for row in theirs]
     assert [c.text for each in ours for c in each] == [text.strip() for text in texts]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.data.captioning import spoken
+from captune.data.captioning import stream_text
 from captune.engine.captioning import TorchModel, caption_pixels
 from captune.engine.decoding import generate
 from captune.engine.decoding.generate import search_own, search_plain
@@ -66,7 +66,7 @@ def memory(backbone: Backbone) -> torch.Tensor:
 
 
 def both(backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions) -> tuple[Written, Written]:
-    prompts = torch.tensor([[backbone.start, *backbone.words(prompt)]] * len(memory))
+    prompts = torch.tensor([[backbone.start, *backbone.tokenize(prompt)]] * len(memory))
     stepper = backbone.stepper()
     assert stepper is not None
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> N
 def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor) -> None:
     heard: list[torch.Tensor] = []
     options = GenerationOptions(max_new_tokens=8, num_beams=1)
-    ((caption,),) = generate(backbone, memory[:1], options, heard=heard.append)
+    ((caption,),) = generate(backbone, memory[:1], options, on_token=heard.append)
     tokens = [int(step) for step in heard]
     assert backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip() == caption.text
 
@@ -159,7 +159,7 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     backbone = replace(backbone, own_decoder=own)
     whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
     assert all(text.startswith("two dogs") == asked.prompt_in_caption for text in whole)
-    pieces = [list(spoken(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
+    pieces = [list(stream_text(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
 
@@ -177,7 +177,7 @@ def test_a_prompt_in_the_caption_that_nobody_gave_is_refused(backbone: Backbone)
 
 def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:
     side = backbone.pixels.size
-    pieces = spoken(
+    pieces = stream_text(
         TorchModel(backbone), np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25)
     )
     next(pieces)

@@ -29,7 +29,7 @@ class Lines(Silent):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
 

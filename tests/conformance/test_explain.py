@@ -97,7 +97,7 @@ def test_maps_are_the_attention_of_plain_transformers(family: str, prompt: str) 
     caption = generate(backbone, backbone.memory(pixels), OPTIONS)[0][0]
     assert explained.caption == caption.text
     prefix, tokens = tokens_of(backbone, caption, OPTIONS)
-    assert prefix == [backbone.start, *backbone.words(prompt)]
+    assert prefix == [backbone.start, *backbone.tokenize(prompt)]
     with torch.inference_mode():
         plain = PLAIN[family](backbone, backbone.pixels.normalise(pixels), prefix, list(tokens[:-1]))
     places = on_patches(plain[-len(tokens) :])
@@ -186,7 +186,7 @@ def test_pieces_of_a_word_share_one_map() -> None:
     caption = Caption("bikecircle playdogs", 0.0)
     explained = explain(backbone, PICTURE, OPTIONS, caption=caption)
     assert [word.text for word in explained.words] == ["bikecircle", "playdogs"]
-    assert len(backbone.words(caption.text)) > 3
+    assert len(backbone.tokenize(caption.text)) > 3
     assert explained.maps.shape[0] == 2
 
 

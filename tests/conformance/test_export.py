@@ -17,7 +17,7 @@ import captune
 from captune.app.export import ExportReport
 from captune.core.exported import EXPORT, MEMORY, NEW, SAID, Exported, of_layers
 from captune.core.options import GenerationOptions
-from captune.data.words import Words
+from captune.data.words import ExportTokenizer
 from captune.engine.captioning import caption_pixels
 from captune.engine.decoding import generate
 from captune.engine.loader import load_backbone
@@ -88,7 +88,7 @@ def case(request: pytest.FixtureRequest, cases: Callable[[str, str], Case]) -> C
 
 def tokens_of(case: Case, options: GenerationOptions, *, exported: bool, pixels: torch.Tensor) -> list[list[list[int]]]:
     seen = pixels.numpy()
-    captions = case.export.say(seen, options) if exported else caption_pixels(case.backbone, seen, options)
+    captions = case.export.generate(seen, options) if exported else caption_pixels(case.backbone, seen, options)
     return [[list(caption.tokens) for caption in each] for each in captions]
 
 
@@ -184,9 +184,9 @@ def test_the_facts_are_the_models(case: Case) -> None:
 
 
 def test_tokens_are_read_and_written_as_by_transformers(case: Case) -> None:
-    words = Words.load(Path(case.report.folder) / "tokenizer.json", clean_up=case.facts.clean_up)
+    words = ExportTokenizer.load(Path(case.report.folder) / "tokenizer.json", clean_up=case.facts.clean_up)
     for text in (*TEXTS, "", "  ", "Unknown WÖRDS, 7 of them!", "a  man"):
-        assert words.encode(text) == case.backbone.words(text)
+        assert words.encode(text) == case.backbone.tokenize(text)
     for row in torch.randint(
         0, len(case.backbone.tokenizer), (50, 12), generator=torch.Generator().manual_seed(2)
     ).tolist():

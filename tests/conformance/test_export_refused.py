@@ -19,7 +19,7 @@ import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.exported import EXPORT, FORMAT, VISION, Exported, export_folder
-from captune.data.words import Words
+from captune.data.words import ExportTokenizer
 from captune.engine.loader import load_backbone
 from captune.exporters import described, onnx
 from captune.exporters.graphs import graphs_of
@@ -104,8 +104,8 @@ def test_calibration_needs_int8_and_pictures(model: Path, tmp_path: Path) -> Non
 def test_a_tokenizer_that_writes_otherwise_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = Words.decode
-    monkeypatch.setattr(Words, "decode", lambda self, tokens: decode(self, tokens).upper())
+    decode = ExportTokenizer.decode
+    monkeypatch.setattr(ExportTokenizer, "decode", lambda self, tokens: decode(self, tokens).upper())
     with pytest.raises(CaptuneError, match="its tokenizer makes"):
         captune.export(model, tmp_path / "x", check_images=4)
     assert list(tmp_path.iterdir()) == []
@@ -262,7 +262,7 @@ def test_facts_of_another_format_or_broken_ones_are_refused(tmp_path: Path) -> N
         Exported.read(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": 1}')
     with pytest.raises(CaptuneError, match=r"tokenizer\.json cannot be read"):
-        Words.load(tmp_path / "tokenizer.json", clean_up=False)
+        ExportTokenizer.load(tmp_path / "tokenizer.json", clean_up=False)
 
 
 def test_a_tokenizer_in_python_is_refused_and_a_padding_one_does_not_pad(model: Path, tmp_path: Path) -> None:
@@ -270,11 +270,11 @@ def test_a_tokenizer_in_python_is_refused_and_a_padding_one_does_not_pad(model: 
         described.write_tokenizer(object(), tmp_path)
     backbone = load_backbone(str(model))
     tokenizer, text = backbone.tokenizer, "a man on a bike ."
-    expected = backbone.words(text)
+    expected = backbone.tokenize(text)
     tokenizer.backend_tokenizer.enable_padding(length=30)
     tokenizer.backend_tokenizer.enable_truncation(2)
     described.write_tokenizer(tokenizer, tmp_path)
-    assert Words.load(tmp_path / "tokenizer.json", clean_up=False).encode(text) == expected
+    assert ExportTokenizer.load(tmp_path / "tokenizer.json", clean_up=False).encode(text) == expected
     assert 2 < len(expected) < 30
 
 
@@ -289,7 +289,7 @@ def test_text_is_cleaned_up_as_by_transformers(tmp_path: Path, clean_up: bool, t
     plain = Tokenizer(models.WordLevel({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
     theirs: Any = PreTrainedTokenizerFast(tokenizer_object=plain, clean_up_tokenization_spaces=clean_up)
     described.write_tokenizer(theirs, tmp_path)
-    words = Words.load(tmp_path / "tokenizer.json", clean_up=described.cleans_up(theirs))
+    words = ExportTokenizer.load(tmp_path / "tokenizer.json", clean_up=described.cleans_up(theirs))
     tokens = list(range(1, len(pieces)))
     assert words.decode(tokens) == theirs.decode(tokens) == text
 

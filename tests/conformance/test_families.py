@@ -83,9 +83,9 @@ def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None
     encoded = backbone.encode_reference("two dogs play", 20)
     assert encoded.tokens[0] == backbone.start
     assert encoded.tokens[-1] == backbone.end
-    assert encoded.given == 1 + len(backbone.words("a man"))
+    assert encoded.given == 1 + len(backbone.tokenize("a man"))
     nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 1), [["two dogs play"]]))
-    assert len(nll) == len(backbone.words("two dogs play")) + 1
+    assert len(nll) == len(backbone.tokenize("two dogs play")) + 1
 
 
 @pytest.mark.parametrize(("family", "size"), [*((name, "tiny") for name in sorted(FAMILIES)), ("blip-2", "tiny-t5")])

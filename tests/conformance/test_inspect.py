@@ -56,7 +56,7 @@ def test_it_tells_the_way_of_a_picture_to_its_caption(model: str, photo: Path) -
     assert found.preparation.std == pytest.approx(values.std((1, 2)), abs=1e-5)
     assert (found.preparation.low, found.preparation.high) == pytest.approx((values.min(), values.max()), abs=1e-5)
     assert found.prompt == "a man"
-    assert len(found.prompt_tokens) == 1 + len(captioner.backbone.words("a man"))
+    assert len(found.prompt_tokens) == 1 + len(captioner.backbone.tokenize("a man"))
     assert 1 <= len(found.steps) <= 6
     assert np.exp(np.mean([np.log(step.probability) for step in found.steps])) == pytest.approx(
         said.confidence, rel=1e-3

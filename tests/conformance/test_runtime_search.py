@@ -12,7 +12,7 @@ import torch
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.captioning import spoken
+from captune.data.captioning import stream_text
 from captune.engine.captioning import caption_pixels
 from captune.engine.decoding.sampling import Chance as TorchChance
 from captune.models.backbone import Backbone
@@ -73,7 +73,7 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
     options = GenerationOptions(**drawn_options(seed))
     prompts = [PROMPTS[(n + seed) % len(PROMPTS)] if seed % 3 else None for n in range(PICTURES)]
     theirs = caption_pixels(backbone, seen, options, prompts=prompts)
-    mine = model.say(seen, options, prompts=prompts)
+    mine = model.generate(seen, options, prompts=prompts)
     assert tokens(mine) == tokens(theirs)
     assert mine == [
         [Caption(other.text, one.confidence) for one, other in zip(*each, strict=True)]
@@ -85,16 +85,16 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
 def test_these_tests_can_fail(model: ExportedModel, seen: np.ndarray) -> None:
     """Random models may ignore the picture or never end: then equal tokens would prove nothing."""
     for beams in (1, 5):
-        said = tokens(model.say(seen, GenerationOptions(max_new_tokens=12, num_beams=beams)))
+        said = tokens(model.generate(seen, GenerationOptions(max_new_tokens=12, num_beams=beams)))
         assert len({each[0] for each in said}) > 10
         assert len({len(each[0]) for each in said}) > 2
 
 
 def test_a_picture_alone_and_among_others(model: ExportedModel, seen: np.ndarray) -> None:
     options = GenerationOptions(max_new_tokens=8)
-    together = model.say(seen[:5], options, prompts=PROMPTS)
+    together = model.generate(seen[:5], options, prompts=PROMPTS)
     for n, prompt in enumerate(PROMPTS):
-        (alone,) = model.say(seen[n : n + 1], options, prompts=[prompt])
+        (alone,) = model.generate(seen[n : n + 1], options, prompts=[prompt])
         assert alone[0].tokens == together[n][0].tokens
         assert alone[0].confidence == pytest.approx(together[n][0].confidence, rel=1e-4)
 
@@ -104,7 +104,7 @@ def test_options_that_torch_refuses_are_refused_with_its_words(
 ) -> None:
     for wrong in ({"min_new_tokens": 9, "max_new_tokens": 8}, {"max_new_tokens": 500}):
         said = []
-        for speaker in (lambda o: caption_pixels(backbone, seen[:1], o), lambda o: model.say(seen[:1], o)):
+        for speaker in (lambda o: caption_pixels(backbone, seen[:1], o), lambda o: model.generate(seen[:1], o)):
             with pytest.raises(UsageError) as caught:
                 speaker(GenerationOptions(**wrong))
             said.append(str(caught.value))
@@ -125,7 +125,7 @@ def test_chances_are_those_of_torch(temperature: float, top_k: int, top_p: float
 def test_tokens_are_drawn_as_often_as_they_are_likely(model: ExportedModel, seen: np.ndarray) -> None:
     """First tokens of 4,000 captions of one picture against the model's own probabilities, which are confidences."""
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
-    drawn = [each for seed in range(80) for each in model.say(seen[:1], options.model_copy(
+    drawn = [each for seed in range(80) for each in model.generate(seen[:1], options.model_copy(
         update={"sample_seed": seed}))[0]]  # fmt: skip
     likely = {each.tokens[0]: each.confidence for each in drawn}
     assert sum(likely.values()) == pytest.approx(1, abs=0.05)
@@ -149,9 +149,9 @@ def test_drawing_several_never_draws_one_twice() -> None:
 @pytest.mark.parametrize("how", [{"num_captions": 4}, {"variations": 3}, {"num_beams": 3, "num_captions": 2}])
 def test_a_seed_makes_sampling_repeatable(model: ExportedModel, seen: np.ndarray, how: dict[str, Any]) -> None:
     options = GenerationOptions(**{"num_beams": 1, "sample": True, "sample_seed": 5, "max_new_tokens": 8, **how})
-    first = model.say(seen[:6], options)
-    assert model.say(seen[:6], options) == first
-    assert model.say(seen[:6], options.model_copy(update={"sample_seed": 6})) != first
+    first = model.generate(seen[:6], options)
+    assert model.generate(seen[:6], options) == first
+    assert model.generate(seen[:6], options.model_copy(update={"sample_seed": 6})) != first
     assert all(len(each) == (how.get("variations") or how["num_captions"]) for each in first)
 
 
@@ -160,15 +160,15 @@ def test_a_seed_makes_sampling_repeatable(model: ExportedModel, seen: np.ndarray
 )
 def test_a_caption_is_spoken_as_it_is_written(model: ExportedModel, seen: np.ndarray, how: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **how)
-    whole = [each[0].text for each in model.say(seen[:5], options)]
+    whole = [each[0].text for each in model.generate(seen[:5], options)]
     assert all(text.startswith("two dogs") == options.prompt_in_caption for text in whole)
-    pieces = [list(spoken(model, seen[n : n + 1], options)) for n in range(5)]
+    pieces = [list(stream_text(model, seen[n : n + 1], options)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (options.num_beams == 1)
 
 
 def test_a_listener_who_leaves_ends_the_search(model: ExportedModel, seen: np.ndarray) -> None:
-    pieces = spoken(model, seen[:1], GenerationOptions(num_beams=1, min_new_tokens=25))
+    pieces = stream_text(model, seen[:1], GenerationOptions(num_beams=1, min_new_tokens=25))
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("captune-spoken")]

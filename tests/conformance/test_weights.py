@@ -199,7 +199,7 @@ def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_pat
         def __init__(self) -> None:
             self.lines: list[str] = []
 
-        def say(self, text: str) -> None:
+        def info(self, text: str) -> None:
             self.lines.append(text)
 
     heard = Heard()

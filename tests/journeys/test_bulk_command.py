@@ -57,8 +57,8 @@ def test_stopped(here: Path, number: int, code: int) -> None:
     pictures(Path("lots"), 60)
     script = (
         "import sys, time; sys.path.insert(0, sys.argv.pop(1)); import jobs; jobs.fake_loading();"
-        "say = jobs.FakeCaptioner.say;"
-        "jobs.FakeCaptioner.say = lambda *given: (time.sleep(0.2), say(*given))[1];"
+        "say = jobs.FakeCaptioner.generate;"
+        "jobs.FakeCaptioner.generate = lambda *given: (time.sleep(0.2), say(*given))[1];"
         "from captune.cli.main import main; main()"
     )
     tests = str(Path(__file__).parent.parent)

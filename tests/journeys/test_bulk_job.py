@@ -246,7 +246,7 @@ def test_a_folder_that_vanishes_stops_the_job(here: Path) -> None:
 
 
 def test_a_folder_that_vanishes_in_the_middle(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say = FakeCaptioner.say
+    say = FakeCaptioner.generate
 
     def leaving(self: FakeCaptioner, seen: Any, options: Any) -> Any:
         if len(self.batches) == 3:

@@ -74,7 +74,7 @@ def test_notes_and_messages() -> None:
     with progress.task("Training") as task:
         task.total(4)
         task.note("loss 1.5")
-        progress.say("[bold] is no markup")
+        progress.info("[bold] is no markup")
         progress.warn("careful")
         clock.now += 20
         task.advance(2)
@@ -89,7 +89,7 @@ def test_notes_and_messages() -> None:
 def test_quiet_leaves_warnings() -> None:
     stream = io.StringIO()
     progress = TerminalProgress(quiet=True, stream=stream)
-    progress.say("hello")
+    progress.info("hello")
     assert list(track(range(3), progress, "Working")) == [0, 1, 2]
     progress.warn("careful")
     assert stream.getvalue() == "warning: careful\n"
@@ -110,7 +110,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         with progress.task("Inner", 5) as inner:
             inner.advance(5)
             inner.note("[1/0] is no markup")
-        progress.say("between")
+        progress.info("between")
         outer.advance(2)
     text = screen.getvalue()
     assert "Outer" in text

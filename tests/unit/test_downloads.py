@@ -119,7 +119,7 @@ class Bars:
     def note(self, text: str) -> None:
         return None
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         return None
 
     def warn(self, text: str) -> None:

@@ -84,7 +84,7 @@ def test_what_is_printed_commands_no_terminal(
     out_json({"picture": NASTY})
     screen = io.StringIO()
     progress = TerminalProgress(stream=screen)
-    progress.say(NASTY)
+    progress.info(NASTY)
     progress.warn(NASTY)
     with progress.task(NASTY):
         pass

@@ -136,7 +136,7 @@ def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Pr
     elif REPORT in store.names() and not job.asked.temporary:
         before = json.loads(store.read(REPORT))
         if ending is None or job.asked.existing in ("keep", before.get("existing")):
-            progress.say(f"The job in {out} is finished.")
+            progress.info(f"The job in {out} is finished.")
             counted = count(job, done)
             return report_of(job, out, Finish(counted, before["duplicates"]), started, new=_newer(job, progress))
     found = finish(job, ending, progress)
@@ -158,7 +158,7 @@ def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> 
         return work(job, captioner, todo, again, progress)
     except (KeyboardInterrupt, SystemExit, CaptuneError):
         done = job.done() & set(job.numbers)
-        progress.say(f"{len(done):,} of {len(job.numbers):,} shards are whole; the same command goes on with the rest.")
+        progress.info(f"{len(done):,} of {len(job.numbers):,} shards are complete; the same command goes on.")
         with suppress(CaptuneError):  # the disk may be full: the error that stopped the job is the one to tell
             write_failures(job, progress)
         raise

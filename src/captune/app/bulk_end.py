@@ -122,7 +122,7 @@ def _merge(job: Job, ending: Ending, progress: Progress) -> tuple[int, int]:
                     writer.write(row)
             task.advance(len(rows))
     for remark in getattr(writer, "notes", ()):
-        progress.say(remark)
+        progress.info(remark)
     existing: Existing | None = getattr(writer, "existing", None)
     unwritten: dict[str, str] = getattr(writer, "unwritten", {})
     for image, reason in [*unwritten.items()][:MOST_WARNINGS]:

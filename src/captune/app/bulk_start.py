@@ -192,7 +192,7 @@ def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
                 break
             except Locked:
                 if not told:
-                    progress.say("Waiting for another part of the job.")
+                    progress.info("Waiting for another part of the job.")
                 told = True
                 time.sleep(_WAIT_SECONDS)
         yield

@@ -105,7 +105,7 @@ def speaker(captioner: Captioner) -> Callable[[np.ndarray], list[list[Caption]]]
     translator = captioner.translator(values)
 
     def say(seen: np.ndarray) -> list[list[Caption]]:
-        found = captioner.say(seen, values.generation)
+        found = captioner.generate(seen, values.generation)
         if translator is None:
             return found
         from captune.engine.translation import translated

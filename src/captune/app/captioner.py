@@ -18,7 +18,7 @@ from captune.core.machine import LESS_MEMORY
 from captune.core.memory import OutOfMemory
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.records import Caption
-from captune.data.captioning import CaptioningModel, caption_stream, spoken
+from captune.data.captioning import CaptioningModel, caption_stream, stream_text
 from captune.data.pictures import read_pixels
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Captioner:
         """The pixels (3, size, size), uint8, that the model sees of a picture; raises `ImageError`. Any thread may."""
         return read_pixels(image, self.model.pixels, self.options.caption.max_pixels)
 
-    def say(
+    def generate(
         self,
         seen: np.ndarray,
         options: GenerationOptions,
@@ -99,7 +99,7 @@ class Captioner:
         """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
         found = Halving(LESS_MEMORY).results(
             len(seen),
-            lambda start, end: self.model.say(
+            lambda start, end: self.model.generate(
                 seen[start:end], options, prompts=None if prompts is None else prompts[start:end]
             ),
         )
@@ -116,7 +116,7 @@ class Captioner:
         translator = self.translator(values)
         known = isinstance(image, np.ndarray)
         pixels = image if known else read_pixels(image, self.model.pixels, values.caption.max_pixels)
-        pieces = spoken(self.model, pixels[None], values.generation)
+        pieces = stream_text(self.model, pixels[None], values.generation)
         return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:

@@ -92,7 +92,7 @@ def check_same_data(
                 progress.warn(f"The image files of {data.folder} are not those of the start, or copies; prepared by an "
                               "earlier version, they cannot be compared.")  # fmt: skip
                 continue
-            progress.say(f"The image files of the {name} split were written since the run began: comparing them.")
+            progress.info(f"The image files of the {name} split were written since the run began: comparing them.")
             what = "" if read_contents(splits[name]) == known else "other image files"
         if what:
             raise UsageError(

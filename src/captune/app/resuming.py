@@ -100,7 +100,7 @@ def restored(run: Run, progress: Progress) -> bool:
     if not isinstance(began, dict):
         return False
     write_text(run.path / CONFIG, dump(TrainConfig.model_validate(began)))
-    progress.say(f"{run.path / CONFIG} is missing: the options are those in {MANIFEST}.")
+    progress.info(f"{run.path / CONFIG} is missing: the options are those in {MANIFEST}.")
     return True
 
 
@@ -133,11 +133,11 @@ def go_on(
     for name, what in damaged.items():
         progress.warn(f"{name} is damaged and is set aside as {DAMAGED}{name}: {what}.")
     set_aside(run, damaged)
-    progress.say(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
+    progress.info(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
     keep_session(run, checkpoint.step, data, damaged, progress)
     said = keep_changes(run, config, checkpoint.step)
     if said:
-        progress.say(said)
+        progress.info(said)
     cut_history(run, checkpoint.step)
     if mark_of(checkpoint).get("history") not in (None, history_digest(run)):
         progress.warn(f"{run.path / HISTORY} is not as it was at {checkpoint.name}: its figures were changed or lost.")

@@ -86,7 +86,7 @@ def train(
             if resume and not (data and model):
                 raise not_begun(run)
             if resume:
-                progress.say(f"There is no run in {run.path} yet: it begins.")
+                progress.info(f"There is no run in {run.path} yet: it begins.")
             resolved = resolve(
                 TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets
             )
@@ -181,7 +181,7 @@ def _train(
         go_on(run, checkpoint, config, facts, damaged, progress)
     processes.wait()  # the run folder is there
     precision = settle(backbone, config.run_on, training=True, processes=processes)
-    progress.say(needs_told(backbone, run.path, most_checkpoints(config.train)))
+    progress.info(needs_told(backbone, run.path, most_checkpoints(config.train)))
     if not processes.first:
         processes.wait()
     cached = pieces.features(backbone, [*training, *validation_records], config, precision, progress)
@@ -243,7 +243,7 @@ class _Publisher:
             reason = error.message if isinstance(error, CaptuneError) else f"{type(error).__name__}: {error}"
             self.progress.warn(f"{best} was not published: {reason} Later: {later}")
         else:
-            self.progress.say(f"{best} is published as {self.repo}.")
+            self.progress.info(f"{best} is published as {self.repo}.")
 
 
 def _stopped(run: Run, signal_number: int) -> CaptuneError:

@@ -39,7 +39,7 @@ def recorded_ending(
     ending = (None if done else _of(callbacks)) or all_done(config, state.global_step, float(state.epoch or 0.0))
     if first:
         record_ending(run, ending)
-        progress.say(f"Training ended: {ending.text}.")
+        progress.info(f"Training ended: {ending.text}.")
     _end_trackers(trainer, ending)
 
 

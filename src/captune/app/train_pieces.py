@@ -82,7 +82,7 @@ def build_backbone(
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
     check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)
     for prompt in (backbone.prompt, search.prompt):
-        check_length(1 + len(backbone.words(prompt or "")), backbone.longest, search)
+        check_length(1 + len(backbone.tokenize(prompt or "")), backbone.longest, search)
     return backbone
 
 
@@ -261,7 +261,9 @@ def early_stop(run: Run, config: TrainConfig, processes: Processes, progress: Pr
     patience = learn.early_stopping_patience
     if patience:
         watched = "the validation loss" if rule == "loss" else rule
-        progress.say(f"Early stopping watches {watched}: {patience} validations without a better one end the training.")
+        progress.info(
+            f"Early stopping watches {watched}: {patience} validations without a better one end the training."
+        )
     return EarlyStop(run, rule, patience, processes)
 
 

@@ -68,7 +68,7 @@ def make_room(run: Run, progress: Progress) -> None:
             f"The folder {run.path} is not empty.",
             "Go on with it by --resume, or choose another --out." if Run.is_run(run.path) else "Choose another --out.",
         )
-    progress.say(f"Nothing was trained yet in {run.path}: it begins again.")
+    progress.info(f"Nothing was trained yet in {run.path}: it begins again.")
     _clear(run.path)
 
 

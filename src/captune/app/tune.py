@@ -196,7 +196,7 @@ class _Trials:
                 ) from None
             trial.set_user_attr("error", str(error))
             self.refusals.note(error, begun=(self.folder / _name(trial)).exists())
-            self.progress.say(f"trial {trial.number} failed: {error.message}")
+            self.progress.info(f"trial {trial.number} failed: {error.message}")
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def _train(self, trial: optuna.Trial, *, stopped: bool) -> float:
@@ -207,13 +207,13 @@ class _Trials:
         shown = ", ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in drawn.items()
         )
-        self.progress.say(f"trial {trial.number}{' goes on' if stopped else ''}: {shown}")
+        self.progress.info(f"trial {trial.number}{' goes on' if stopped else ''}: {shown}")
         watch = _Watch(trial, run, goal, prune=self.options.prune)
         self.training(out=run.path, resume=stopped, watch=watch, **drawn)
         value = best_value(run, goal)
         if value is None:
             raise CaptuneError(f"Trial {trial.number} measured no {goal}.", "Choose another --goal.")
-        self.progress.say(f"trial {trial.number}: {goal} {value:.4f}")
+        self.progress.info(f"trial {trial.number}: {goal} {value:.4f}")
         return value
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class TerminalProgress:
             yield line
             line.done()
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         if not self.quiet:
             self._line(text)
 

@@ -31,7 +31,7 @@ class Progress(Protocol):
         `done` steps were taken before, and say nothing about how fast it goes.
         """
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line for the reader, kept on the screen."""
 
     def warn(self, text: str) -> None:
@@ -61,7 +61,7 @@ class Silent:
     def task(self, label: str, total: float | None = None, done: float = 0) -> AbstractContextManager[Task]:
         return _SilentTask()
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         return None
 
     def warn(self, text: str) -> None:

@@ -57,11 +57,11 @@ class CaptioningModel(Protocol):
     @property
     def weights(self) -> int: ...
 
-    def words(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Tokens of a text without start and end."""
         ...
 
-    def room(self, prompt: str | None = None) -> int:
+    def token_budget(self, prompt: str | None = None) -> int:
         """How many new tokens the model can read behind start and prompt (None: its own); 0 or less: none."""
         ...
 
@@ -69,18 +69,18 @@ class CaptioningModel(Protocol):
         """The text of tokens, special ones left out."""
         ...
 
-    def say(
+    def generate(
         self,
-        seen: np.ndarray,
+        inputs: np.ndarray,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        heard: Callable[[Any], None] | None = None,
+        on_token: Callable[[Any], None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of each picture of pixels (pictures, 3, size, size), uint8, or of its features; the best first.
 
         `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or with
-        it by `prompt_in_caption`. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+        it by `prompt_in_caption`. `on_token` gets the tokens (images, captions) of each step of a search without beams.
         """
         ...
 
@@ -121,10 +121,12 @@ def _caption_batch(
     halving: Halving,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
-    asked = [prompts.get(batch[n][0], options.prompt) for n in good]
-    seen = np.stack(list(good.values())) if good else np.empty(0)
+    batch_prompts = [prompts.get(batch[n][0], options.prompt) for n in good]
+    inputs = np.stack(list(good.values())) if good else np.empty(0)
     captions = iter(
-        halving.results(len(good), lambda start, end: model.say(seen[start:end], options, prompts=asked[start:end]))
+        halving.results(
+            len(good), lambda start, end: model.generate(inputs[start:end], options, prompts=batch_prompts[start:end])
+        )
     )
     for key, pixels in batch:
         if not isinstance(pixels, np.ndarray):
@@ -162,7 +164,7 @@ def caption_records(
     return captions
 
 
-def spoken(model: CaptioningModel, seen: np.ndarray, options: GenerationOptions) -> Iterator[str]:
+def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationOptions) -> Iterator[str]:
     """The caption of one picture (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
 
     A search with beams knows its caption only at the end: then it is one piece. The search runs in a
@@ -171,18 +173,18 @@ def spoken(model: CaptioningModel, seen: np.ndarray, options: GenerationOptions)
     said: Queue[int | None] = Queue()
     left = Event()
 
-    def heard(tokens: Any) -> None:
+    def on_token(tokens: Any) -> None:
         if left.is_set():
             raise InterruptedError
         said.put(int(tokens[0, 0]))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="captune-spoken") as pool:
-        writing = pool.submit(model.say, seen, options, heard=heard)
+    with ThreadPoolExecutor(1, thread_name_prefix="captune-stream") as pool:
+        writing = pool.submit(model.generate, inputs, options, on_token=on_token)
         writing.add_done_callback(lambda _: said.put(None))
         tokens: list[int] = []
         text = ""
         prompt = model.prompt if options.prompt is None else options.prompt
-        given = model.words(prompt) if options.prompt_in_caption else None
+        given = model.tokenize(prompt) if options.prompt_in_caption else None
         try:
             while (token := said.get()) is not None:
                 tokens.append(token)

@@ -12,14 +12,14 @@ from captune.core.errors import CaptuneError, missing_extra
 CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
-class Words:
+class ExportTokenizer:
     """Texts to tokens and back, special tokens neither added nor shown."""
 
     def __init__(self, tokenizer: Any, *, clean_up: bool) -> None:
         self._tokenizer, self._clean_up = tokenizer, clean_up
 
     @classmethod
-    def load(cls, path: Path, *, clean_up: bool) -> Words:
+    def load(cls, path: Path, *, clean_up: bool) -> ExportTokenizer:
         """That of a `tokenizer.json`; raises `CaptuneError` where it is missing or broken."""
         try:
             from tokenizers import Tokenizer

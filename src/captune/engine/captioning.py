@@ -19,14 +19,16 @@ from captune.models.backbone import Backbone
 
 def caption_pixels(
     backbone: Backbone,
-    seen: np.ndarray,
+    inputs: np.ndarray,
     options: GenerationOptions,
-    heard: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
     prompts: Sequence[str | None] | None = None,
 ) -> list[list[Caption]]:
     """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
     with torch.inference_mode():
-        return generate(backbone, backbone.memory(torch.from_numpy(seen)), options, heard=heard, prompts=prompts)
+        return generate(
+            backbone, backbone.memory(torch.from_numpy(inputs)), options, on_token=on_token, prompts=prompts
+        )
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,21 @@ class TorchModel:
         model = self.backbone.model
         return sum(part.numel() * part.element_size() for part in (*model.parameters(), *model.buffers()))
 
-    def words(self, text: str) -> list[int]:
-        return self.backbone.words(text)
+    def tokenize(self, text: str) -> list[int]:
+        return self.backbone.tokenize(text)
 
-    def room(self, prompt: str | None = None) -> int:
-        return self.backbone.longest - 1 - len(self.words(self.prompt if prompt is None else prompt))
+    def token_budget(self, prompt: str | None = None) -> int:
+        return self.backbone.longest - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 
-    def say(
+    def generate(
         self,
-        seen: np.ndarray,
+        inputs: np.ndarray,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        heard: Callable[[Any], None] | None = None,
+        on_token: Callable[[Any], None] | None = None,
     ) -> list[list[Caption]]:
-        return caption_pixels(self.backbone, seen, options, heard, prompts)
+        return caption_pixels(self.backbone, inputs, options, on_token, prompts)

@@ -120,7 +120,7 @@ def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], progre
     """Say how large the features will be; stop where the disk is too small."""
     shape = _features(backbone, missing[:1], 1)[0].shape
     size = len(missing) * int(np.prod(shape)) * 2
-    progress.say(f"Features of {len(missing):,} pictures take {size / 1e9:.2f} GB in {folder}.")
+    progress.info(f"Features of {len(missing):,} pictures take {size / 1e9:.2f} GB in {folder}.")
     free = shutil.disk_usage(folder).free - SPARE
     if size > free:
         raise CaptuneError(

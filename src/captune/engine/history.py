@@ -89,10 +89,10 @@ class History(TrainerCallback):
     ) -> None:
         scores = {name: value for name, value in (self.run.history() or [{}])[-1].items() if name in SHOWN}
         shown = "  ".join(f"{SHOWN[name]} {_figure(name, value)}" for name, value in scores.items())
-        self.progress.say(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
+        self.progress.info(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
         for sample in self.samples():
             first = sample.references[0] if sample.references else ""
-            self.progress.say(f"  {sample.title}: {sample.caption!r}  reference: {first!r}")
+            self.progress.info(f"  {sample.title}: {sample.caption!r}  reference: {first!r}")
 
         lost = [name.removeprefix("eval_") for name, value in scores.items() if value is None]
         if lost:

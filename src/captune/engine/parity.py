@@ -56,7 +56,7 @@ def speak_both(
         started = time.perf_counter()
         mine += (captions[0] for captions in caption_pixels(backbone, pixels, options))
         between = time.perf_counter()
-        theirs += (captions[0] for captions in export.say(pixels, options))
+        theirs += (captions[0] for captions in export.generate(pixels, options))
         ratios.append((between - started) / (time.perf_counter() - between))
     return Spoken(tuple(mine), tuple(theirs), statistics.median(ratios))
 

@@ -228,7 +228,7 @@ class _Crew:
         now = time.monotonic()
         if not self._without:
             self._without = now
-            self._progress.say(f"{_NO_PLACE}; waiting {self._room.wait:g} s for one.")
+            self._progress.info(f"{_NO_PLACE}; waiting {self._room.wait:g} s for one.")
         if now - self._without >= self._room.wait:
             has = "; ".join(f"{node.host}: {node.cores:g} cores, {node.gpus:g} GPUs" for node in there) or "no nodes"
             cores = "" if self._room.cores is None else f", {self._room.cores} cores"

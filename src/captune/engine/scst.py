@@ -136,7 +136,7 @@ class SelfCriticalModule(nn.Module):
 
     def _prefix(self) -> list[int]:
         (backbone,) = self.backbone
-        return [backbone.start, *backbone.words(backbone.prompt)]
+        return [backbone.start, *backbone.tokenize(backbone.prompt)]
 
     def _whole(self, written: Written) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sampled captions with what stands before them, as `token_losses` takes them."""
@@ -201,7 +201,7 @@ class Guard(TrainerCallback):
         measured = (without_dust("cider", line.get("eval_cider")) for line in self.run.history())
         scores = [score for score in measured if score is not None]
         if scores and exceeds((1 - self.share) * max(scores), scores[-1]):
-            self.progress.say(
+            self.progress.info(
                 f"CIDEr-D on the validation split fell from {100 * max(scores):.1f} to {100 * scores[-1]:.1f}: "
                 "training stops; best-metric keeps the better one."
             )

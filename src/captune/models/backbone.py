@@ -278,7 +278,7 @@ class Backbone(ABC):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def words(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Tokens of a text without start and end."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
 
@@ -291,7 +291,7 @@ class Backbone(ABC):
         return encoded(
             reference,
             self.asking(question),
-            self.words,
+            self.tokenize,
             start=self.start,
             end=self.end,
             most=longest,

@@ -23,11 +23,11 @@ def generate(
     prefixes: Sequence[Sequence[int]],
     options: GenerationOptions,
     end: int,
-    heard: Callable[[Array], None] | None = None,
+    on_token: Callable[[Array], None] | None = None,
 ) -> list[list[tuple[list[int], float]]]:
     """Tokens of each picture's captions with their confidence (0–1), the best first.
 
-    `prefixes` are start and prompt of each picture, `options` are `settled`. `heard` gets the tokens
+    `prefixes` are start and prompt of each picture, `options` are `settled`. `on_token` gets the tokens
     (pictures, captions) of every step of a search without beams. With `sample_seed` the same call gives the same
     captions; they are not those that torch draws.
     """
@@ -38,7 +38,7 @@ def generate(
         these = [n for n, prefix in enumerate(prefixes) if len(prefix) == length]
         part = memory if len(these) == len(prefixes) else of_pictures(memory, these)
         prompts = np.array([prefixes[n] for n in these], np.int64)
-        written = _searched(text, part, prompts, options, end, source, heard)
+        written = _searched(text, part, prompts, options, end, source, on_token)
         for n, captions in zip(these, _captions(written), strict=True):
             found[n] = captions
     return found
@@ -51,7 +51,7 @@ def _searched(
     options: GenerationOptions,
     end: int,
     source: np.random.Generator,
-    heard: Callable[[Array], None] | None,
+    on_token: Callable[[Array], None] | None,
 ) -> Written:
     each, most = rows_of(options), options.max_new_tokens
     rows, penalties = Rows(text, memory, prompts, each), Penalties.of(options, end)
@@ -60,7 +60,7 @@ def _searched(
         by_row = np.array(temperatures(options, each), np.float32)
         chance = Chance(by_row, options.top_k, options.top_p, source)
     if options.num_beams == 1:
-        return write(rows, prompts, penalties, most=most, end=end, chance=chance, heard=heard)
+        return write(rows, prompts, penalties, most=most, end=end, chance=chance, on_token=on_token)
     return search(
         rows,
         prompts,

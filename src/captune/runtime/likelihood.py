@@ -41,7 +41,7 @@ def likelihood_of_references(
 def _encoded(model: ExportedModel, record: ImageRecord, reference: str, most: int) -> Encoded:
     made = model.exported
     asked = asking(made.prompt, record.question)
-    return encoded(reference, asked, model.words, start=made.start, end=made.end, most=most, longest=made.longest)
+    return encoded(reference, asked, model.tokenize, start=made.start, end=made.end, most=most, longest=made.longest)
 
 
 def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:

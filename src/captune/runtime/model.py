@@ -12,7 +12,7 @@ from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.core.search import check_length, check_prompt, settled, with_prompt
 from captune.data.pixels import Square
-from captune.data.words import Words
+from captune.data.words import ExportTokenizer
 from captune.runtime.arrays import Array
 from captune.runtime.generate import generate
 from captune.runtime.memory import Memory
@@ -27,7 +27,7 @@ class ExportedModel:
     """
 
     exported: Exported
-    vocabulary: Words
+    tokenizer: ExportTokenizer
     vision: Session
     text: Session
     pixels: Square
@@ -44,7 +44,7 @@ class ExportedModel:
         shape = exported.pixels
         return cls(
             exported,
-            Words.load(folder / TOKENIZER, clean_up=exported.clean_up),
+            ExportTokenizer.load(folder / TOKENIZER, clean_up=exported.clean_up),
             open_session(folder, VISION, exported.target, exported.layers, threads),
             open_session(folder, TEXT, exported.target, exported.layers, threads),
             Square(shape.size, shape.resample, shape.shorter, fast_pixels),
@@ -75,39 +75,39 @@ class ExportedModel:
     def decoder(self) -> str:
         return "captune"
 
-    def words(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Tokens of a text without start and end."""
-        return self.vocabulary.encode(text)
+        return self.tokenizer.encode(text)
 
-    def room(self, prompt: str | None = None) -> int:
+    def token_budget(self, prompt: str | None = None) -> int:
         """How many new tokens the model can read behind start and prompt (None: its own)."""
-        return self.exported.longest - 1 - len(self.words(self.prompt if prompt is None else prompt))
+        return self.exported.longest - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
-        return self.vocabulary.decode(tokens)
+        return self.tokenizer.decode(tokens)
 
-    def memory(self, seen: Array) -> Memory:
+    def memory(self, inputs: Array) -> Memory:
         """What captions attend to, of pixels (pictures, 3, size, size), uint8."""
-        return self.vision(pixels=seen)
+        return self.vision(pixels=inputs)
 
-    def say(
+    def generate(
         self,
-        seen: Array,
+        inputs: Array,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        heard: Callable[[Array], None] | None = None,
+        on_token: Callable[[Array], None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of each picture of pixels (pictures, 3, size, size), uint8, the best first.
 
-        `prompts`, one a picture, replace the options' prompt (None: the model's own). `heard` gets the tokens
+        `prompts`, one a picture, replace the options' prompt (None: the model's own). `on_token` gets the tokens
         (pictures, captions) of every step of a search without beams.
         """
         options = settled(options)
-        asked = prompts or [options.prompt] * len(seen)
+        asked = prompts or [options.prompt] * len(inputs)
         prefixes = [self._prefix(options, prompt) for prompt in asked]
-        found = generate(self.text, self.memory(seen), prefixes, options, self.exported.end, heard)
+        found = generate(self.text, self.memory(inputs), prefixes, options, self.exported.end, on_token)
         return [
             [Caption(self._text(tokens, prompt, options), confidence, tuple(tokens)) for tokens, confidence in captions]
             for captions, prompt in zip(found, asked, strict=True)
@@ -117,12 +117,12 @@ class ExportedModel:
         if not options.prompt_in_caption:
             return self.decode(tokens)
         words = self.prompt if prompt is None else prompt
-        return with_prompt(words, self.words(words), tokens, self.decode)
+        return with_prompt(words, self.tokenize(words), tokens, self.decode)
 
     def _prefix(self, options: GenerationOptions, prompt: str | None) -> list[int]:
         words = self.prompt if prompt is None else prompt
         check_prompt(words, options)
-        prefix = [self.exported.start, *self.words(words)]
+        prefix = [self.exported.start, *self.tokenize(words)]
         check_length(len(prefix), self.exported.longest, options)
         return prefix
 

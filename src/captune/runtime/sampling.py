@@ -70,9 +70,9 @@ def write(
     most: int,
     end: int,
     chance: Chance | None = None,
-    heard: Callable[[Array], None] | None = None,
+    on_token: Callable[[Array], None] | None = None,
 ) -> Written:
-    """At most `most` tokens for each row; without `chance` the likeliest. `heard` gets each step's (pictures, rows)."""
+    """At most `most` tokens a row; without `chance` the likeliest. `on_token` gets each step's (pictures, rows)."""
     pictures, each = len(prompts), rows.each
     said = np.repeat(prompts[:, None], each, 1)
     done = np.zeros((pictures, each), bool)
@@ -91,8 +91,8 @@ def write(
         lengths += ~done
         said = np.concatenate([said, token[..., None]], 2)
         done |= token == end
-        if heard is not None:
-            heard(token)
+        if on_token is not None:
+            on_token(token)
         if new + 1 == most or done.all():
             break
         rows.advance(token)

@@ -197,17 +197,17 @@ class Hosted:
                 turns.enter_context(_CHANCE)
                 if options.sample_seed is None:
                     options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
-            found = self.captioner.say(seen, options, prompts)
+            found = self.captioner.generate(seen, options, prompts)
         if language is not None:
             found = self.captioner.translate(found, language, self.translator)
         return [
             Said(
                 captions,
-                [len(model.words(caption.original or caption.text)) - repeated for caption in captions],
+                [len(model.tokenize(caption.original or caption.text)) - repeated for caption in captions],
                 before,
             )
             for captions, prompt in zip(found, prompts, strict=True)
-            for before in [len(model.words(model.prompt if prompt is None else prompt))]
+            for before in [len(model.tokenize(model.prompt if prompt is None else prompt))]
             for repeated in [before if options.prompt_in_caption else 0]
         ]
 
@@ -234,8 +234,8 @@ class Hosted:
                 said += piece
         model = self.captioner.model
         prompt = model.prompt if options.prompt is None else options.prompt
-        before = len(model.words(prompt))
-        speech.counted(before, len(model.words(said)) - (before if options.prompt_in_caption else 0))
+        before = len(model.tokenize(prompt))
+        speech.counted(before, len(model.tokenize(said)) - (before if options.prompt_in_caption else 0))
 
 
 def _seeded(options: GenerationOptions) -> bool:

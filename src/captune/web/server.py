@@ -133,7 +133,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
 
     def greet() -> None:
-        progress.say(f"Serving {', '.join(served)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
+        progress.info(f"Serving {', '.join(served)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
 
     def end(code: int) -> None:
         if code:  # in a thread: whoever reads stderr may stall

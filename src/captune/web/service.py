@@ -136,7 +136,7 @@ class Service:
             )
         model = hosted.captioner.model
         check_prompt(model.prompt if options.prompt is None else options.prompt, options)
-        room = model.room(options.prompt)
+        room = model.token_budget(options.prompt)
         if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
             options = options.model_copy(update={"max_new_tokens": room})
         return options

@@ -74,7 +74,7 @@ def prepare_data(cfg: Cfg, ctx: Ctx) -> Result:
     made = prepare(source, asked.data, progress=asked.progress, **asked.prepare_options())
     write_json(asked.work / PREPARED, {"asked": _asked_of_prepare(asked), "digest": made.digest})
     for note in made.notes:
-        asked.progress.say(note)
+        asked.progress.info(note)
     found = _prepared_before(cfg)
     assert found is not None, "what was just prepared as asked is found again"
     return found

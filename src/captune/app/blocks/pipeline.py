@@ -97,11 +97,11 @@ def run_pipeline(
 def _result(one: Block, cfg: Cfg, ctx: Ctx, *, asked: bool, progress: Progress) -> Result:
     recalled = one.recall(cfg) if one.recall else None
     if recalled is not None:
-        progress.say(f"{one.name}: finished before, taken from disk")
+        progress.info(f"{one.name}: finished before, taken from disk")
         return recalled
     if one.recall and not asked:
         raise _missing(one.name, [one.name])
-    progress.say(one.name)
+    progress.info(one.name)
     result = one.run(cfg, ctx)
     if not isinstance(result, dict):
         raise UsageError(f"The block returned {type(result).__name__}.", "Let it return a dictionary.")

@@ -56,7 +56,7 @@ def draw_attention_sheets(
         try:
             explained = explain(backbone, record.image, options, caption=captions[record.id])
         except CaptuneError as error:
-            progress.say(f"No attention maps: {error.message}")
+            progress.info(f"No attention maps: {error.message}")
             break
         with atomic_write(folder / f"{number:03}.jpg", "wb") as file:
             explained.overlay().convert("RGB").save(file, "JPEG", quality=85)

@@ -97,7 +97,7 @@ def _write(
                 bad += 1
                 progress.warn(f"{row.image}: {reason}")
     for remark in getattr(writer, "notes", ()):
-        progress.say(remark)
+        progress.info(remark)
     if bad:
         progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)

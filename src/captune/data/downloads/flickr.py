@@ -35,7 +35,7 @@ def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:
     except ImportError:
         raise missing_extra("kagglehub", "kaggle", f"Downloading {name}") from None
     handle = FLICKR[name]
-    progress.say(f"{name} comes from kaggle.com/datasets/{handle}.")
+    progress.info(f"{name} comes from kaggle.com/datasets/{handle}.")
     otherwise = f"or download it elsewhere and point at it: captune prepare FOLDER --out DIR (or put it into {folder})"
     try:
         return Path(kagglehub.dataset_download(handle))

@@ -26,13 +26,13 @@ def generate(
     options: GenerationOptions,
     *,
     prompts: Sequence[str | None] | None = None,
-    heard: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
 ) -> list[list[Caption]]:
     """Captions of each picture of memory (pictures, length, width), the best first.
 
     `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or
     with it by `prompt_in_caption`. Without `backbone.own_decoder`, or for a family without a `Stepper`,
-    `transformers` searches. `heard` gets the tokens (pictures, captions) of every step of a search without beams.
+    `transformers` searches. `on_token` gets the tokens (pictures, captions) of every step of a search without beams.
     """
     options = settled(options)
     asked = prompts or [options.prompt] * len(memory)
@@ -58,7 +58,7 @@ def generate(
             written = (
                 search_plain(backbone, part, tokens, options)
                 if stepper is None
-                else search_own(backbone, stepper, part, tokens, options, heard)
+                else search_own(backbone, stepper, part, tokens, options, on_token)
             )
             for n, captions in zip(these, _captions(backbone, written), strict=True):
                 found[n] = _behind_prompt(backbone, captions, asked[n]) if options.prompt_in_caption else captions
@@ -69,7 +69,7 @@ def prefix_of(backbone: Backbone, options: GenerationOptions, prompt: str | None
     """Start and prompt as tokens; None is the model's own prompt. Raises `UsageError` for what cannot be continued."""
     words = backbone.prompt if prompt is None else prompt
     check_prompt(words, options)
-    prefix = [backbone.start, *backbone.words(words)]
+    prefix = [backbone.start, *backbone.tokenize(words)]
     check_length(len(prefix), backbone.longest, options)
     return prefix
 
@@ -80,7 +80,7 @@ def search_own(
     memory: Tensor,
     prompts: Tensor,
     options: GenerationOptions,
-    heard: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
 ) -> Written:
     """By captune's own search."""
     most, end = options.max_new_tokens, backbone.end
@@ -92,7 +92,7 @@ def search_own(
         temperature = torch.tensor(temperatures(options, beams), device=memory.device)
         chance = Chance(temperature, options.top_k, options.top_p)
     if options.num_beams == 1:
-        return write(rows, prompts, penalties, most=most, end=end, chance=chance, heard=heard)
+        return write(rows, prompts, penalties, most=most, end=end, chance=chance, on_token=on_token)
     return search(
         rows,
         prompts,
@@ -149,5 +149,5 @@ def _behind_prompt(backbone: Backbone, captions: list[Caption], prompt: str | No
         return str(backbone.tokenizer.decode(tokens, skip_special_tokens=True))
 
     words = backbone.prompt if prompt is None else prompt
-    given = backbone.words(words)
+    given = backbone.tokenize(words)
     return [replace(one, text=with_prompt(words, given, one.tokens, decode)) for one in captions]

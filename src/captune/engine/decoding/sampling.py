@@ -59,9 +59,9 @@ def write(
     most: int,
     end: int,
     chance: Chance | None = None,
-    heard: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
 ) -> Written:
-    """At most `most` tokens for each row; without `chance` the likeliest. `heard` gets each step's (pictures, rows)."""
+    """At most `most` tokens a row; without `chance` the likeliest. `on_token` gets each step's (pictures, rows)."""
     pictures, each = len(prompts), rows.each
     said = prompts[:, None].expand(-1, each, -1)
     done = torch.zeros(pictures, each, dtype=torch.bool, device=prompts.device)
@@ -77,8 +77,8 @@ def write(
         lengths += ~done
         said = torch.cat([said, token[..., None]], 2)
         done = done | (token == end)
-        if heard is not None:
-            heard(token)
+        if on_token is not None:
+            on_token(token)
         if new + 1 == most or bool(done.all()):
             break
         rows.advance(token)
