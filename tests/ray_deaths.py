@@ -16,14 +16,14 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT
 from captune.core.records import Caption
 from captune.data.bulk.names import MANIFEST
-from captune.data.bulk.pieces import FILES, Piece
+from captune.data.bulk.pieces import FILES, InputShard
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.data.pixels import Square
-from captune.engine.bulk import Manner
-from captune.engine.decoding_ahead import Shard
-from captune.engine.ray_pieces import Room, caption_on_ray
-from captune.engine.ray_worker import Duty, Speaker
+from captune.engine.bulk import ShardOptions
+from captune.engine.decoding_ahead import ShardTask
+from captune.engine.ray_pieces import ClusterOptions, caption_on_ray
+from captune.engine.ray_worker import BatchCaptioner, WorkerSpec
 
 SHARDS, DEADLY = 8, 4
 
@@ -35,8 +35,8 @@ def say(deadly: signal.Signals, seen: np.ndarray) -> list[list[Caption]]:
     return [[Caption("a picture", 0.5)] for _ in seen]
 
 
-def load(deadly: signal.Signals) -> Speaker:
-    return Speaker(partial(say, deadly), Square(16))
+def load(deadly: signal.Signals) -> BatchCaptioner:
+    return BatchCaptioner(partial(say, deadly), Square(16))
 
 
 def nothing() -> None:
@@ -50,17 +50,17 @@ def main() -> None:
     place = str(folder / "out")
     open_store(place).publish(MANIFEST, b"{}")
     here = sys.modules["ray_deaths"]
-    duty = Duty(place, b"{}", Manner(PLAIN, SHARDS, 4), partial(here.load, deadly), here.nothing)
+    spec = WorkerSpec(place, b"{}", ShardOptions(PLAIN, SHARDS, 4), partial(here.load, deadly), here.nothing)
 
-    def shard(number: int) -> Shard:
+    def shard(number: int) -> ShardTask:
         name = str(folder / f"{number}.png")
-        return Shard(number, Piece(FILES, "", number, 1, (name,)))
+        return ShardTask(number, InputShard(FILES, "", number, 1, (name,)))
 
     finished, error = [], ""
     task = partial(SILENT.task, "Captioning")
     try:
         with task() as bar:
-            for each in caption_on_ray(range(SHARDS), shard, duty, Room(address, silence=4), SILENT, bar):
+            for each in caption_on_ray(range(SHARDS), shard, spec, ClusterOptions(address, silence=4), SILENT, bar):
                 finished.append(each.number)
     except CaptuneError as told:
         error = str(told)

@@ -286,7 +286,7 @@ def test_text_is_cleaned_up_as_by_transformers(tmp_path: Path, clean_up: bool, t
     from transformers import PreTrainedTokenizerFast
 
     pieces = ["[UNK]", "a", "man", "'s", "dog", ",", "is", "n't", "it", "?"]
-    plain = Tokenizer(models.WordLevel({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    plain = Tokenizer(models.WordLevel({shard: n for n, shard in enumerate(pieces)}, unk_token="[UNK]"))
     theirs: Any = PreTrainedTokenizerFast(tokenizer_object=plain, clean_up_tokenization_spaces=clean_up)
     described.write_tokenizer(theirs, tmp_path)
     words = ExportTokenizer.load(tmp_path / "tokenizer.json", clean_up=described.cleans_up(theirs))

@@ -85,14 +85,14 @@ def test_an_archive_that_goes_while_it_is_read(
         tar.add("photos/0.jpg", "0.jpg")
     from captune.app import caption
 
-    found = caption.find_pieces
+    found = caption.list_input_shards
 
     def find_and_lose(*given: object, **options: object) -> list[object]:
         pieces: list[object] = list(found(*given, **options))  # type: ignore[arg-type]
         Path("a.tar").unlink()
         return pieces
 
-    monkeypatch.setattr(caption, "find_pieces", find_and_lose)
+    monkeypatch.setattr(caption, "list_input_shards", find_and_lose)
     code, out, _ = says("photos/1.jpg", "a.tar", "photos/2.jpg", "--format", "jsonl")
     assert code == 3
     rows = [json.loads(line) for line in out.splitlines()]

@@ -115,7 +115,7 @@ def test_captions_in_a_language_that_is_offered(models: dict[str, str], alone: d
         pieces = chat.chat.completions.create(
             model="base", messages=[message], stream=True, extra_body={"language": "de"}
         )
-        spoken = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        spoken = "".join(shard.choices[0].delta.content or "" for shard in pieces if shard.choices)
         assert spoken == alone["base"](PICTURES[1], num_beams=1, language="de", translator=german).text
 
 

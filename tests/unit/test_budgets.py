@@ -228,8 +228,8 @@ def test_rows_of_a_job_whose_cells_are_too_large(tmp_path: Path, monkeypatch: py
         return rows_at_once(*args, largest=1000)
 
     monkeypatch.setattr(bulk_parquet, "rows_at_once", strict)
-    (piece,) = bulk_parquet.find(str(path), 100)
-    pictures = list(bulk_parquet.read(piece))
+    (shard,) = bulk_parquet.find(str(path), 100)
+    pictures = list(bulk_parquet.read(shard))
     assert [isinstance(picture.source, bytes) for picture in pictures] == [True, True, False, False]
     assert [picture.name.rpartition("#")[2] for picture in pictures] == ["0", "1", "2", "3"]
 
@@ -362,9 +362,9 @@ def test_saved_data_sets_whose_cells_lie_outside_their_file(tmp_path: Path) -> N
     path.write_bytes(data.replace(offsets.tobytes(), lying.tobytes()))
     with pytest.raises(CaptuneError, match="the data set is damaged"):
         list(hub.read(tmp_path / "x"))
-    (piece,) = bulk_datasets.find(str(tmp_path / "x"), 100)
+    (shard,) = bulk_datasets.find(str(tmp_path / "x"), 100)
     with pytest.raises(CaptuneError, match="the data set is damaged"):
-        list(bulk_datasets.read(piece))
+        list(bulk_datasets.read(shard))
 
 
 def test_texts_of_a_table_that_are_not_utf8(tmp_path: Path) -> None:
@@ -392,5 +392,5 @@ def test_damage_anywhere_in_a_table_is_told(seed: int, tmp_path: Path) -> None:
     with suppress(CaptuneError):
         list(parquet.read(path, problems=[]))
     with suppress(CaptuneError):
-        for piece in bulk_parquet.find(str(path), 100):
-            list(bulk_parquet.read(piece))
+        for shard in bulk_parquet.find(str(path), 100):
+            list(bulk_parquet.read(shard))

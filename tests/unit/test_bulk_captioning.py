@@ -11,13 +11,13 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.memory import is_out_of_memory
 from captune.core.records import Caption
-from captune.data.bulk.looks import find_alike, read_looks
-from captune.data.bulk.pieces import find_pieces
+from captune.data.bulk.looks import find_duplicate_images, read_fingerprints
+from captune.data.bulk.pieces import list_input_shards
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
-from captune.engine.bulk import Finished, Manner, caption_pieces
-from captune.engine.decoding_ahead import Shard
+from captune.engine.bulk import FinishedShard, ShardOptions, caption_shards
+from captune.engine.decoding_ahead import ShardTask
 from jobs import SQUARE, pictures, say
 
 
@@ -40,11 +40,11 @@ class Model:
         return [say(picture) for picture in seen]
 
 
-def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, **more: Any) -> list[Finished]:
-    found = list(find_pieces([tmp_path / "pics"], shard_size=size))
-    manner = Manner(PLAIN, len(found), batch_size=batch_size, workers=1)
-    work = [Shard(number, piece) for number, piece in enumerate(found)]
-    return list(caption_pieces(model, SQUARE, work, open_store(str(tmp_path / "out")), manner, **more))
+def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, **more: Any) -> list[FinishedShard]:
+    found = list(list_input_shards([tmp_path / "pics"], shard_size=size))
+    manner = ShardOptions(PLAIN, len(found), batch_size=batch_size, workers=1)
+    work = [ShardTask(number, shard) for number, shard in enumerate(found)]
+    return list(caption_shards(model, SQUARE, work, open_store(str(tmp_path / "out")), manner, **more))
 
 
 def rows(tmp_path: Path, number: int) -> list[CaptionRow]:
@@ -92,17 +92,17 @@ def test_other_errors_of_the_model_are_not_swallowed(tmp_path: Path) -> None:
 
 def test_missing_pictures_are_asked_about_before_they_are_written(tmp_path: Path) -> None:
     pictures(tmp_path / "pics", 20)
-    pieces = list(find_pieces([tmp_path / "pics"], shard_size=10))
+    pieces = list(list_input_shards([tmp_path / "pics"], shard_size=10))
     (tmp_path / "pics" / "012.png").unlink()
-    manner = Manner(PLAIN, len(pieces), workers=1)
+    manner = ShardOptions(PLAIN, len(pieces), workers=1)
 
     def gone() -> None:
         raise CaptuneError("the disk is gone")
 
-    work = [Shard(number, piece) for number, piece in enumerate(pieces)]
+    work = [ShardTask(number, shard) for number, shard in enumerate(pieces)]
     with pytest.raises(CaptuneError, match="the disk is gone"):
         list(
-            caption_pieces(Model(9, SHORT), SQUARE, work, open_store(str(tmp_path / "out")), manner, check_missing=gone)
+            caption_shards(Model(9, SHORT), SQUARE, work, open_store(str(tmp_path / "out")), manner, check_missing=gone)
         )
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["captions-00000.jsonl"]
 
@@ -125,8 +125,8 @@ def test_flags_and_looks(tmp_path: Path) -> None:
     # The second could not be read, and has no words of the model's.
     assert flags == [("empty",), (), ("repeats",), (), (), ("language",), (), ()]
     store = open_store(str(tmp_path / "out"))
-    assert [len(read_looks(store, number)) for number in range(4)] == [3, 3, 2, 0]
-    alike = find_alike(store, range(3))
+    assert [len(read_fingerprints(store, number)) for number in range(4)] == [3, 3, 2, 0]
+    alike = find_duplicate_images(store, range(3))
     assert alike is not None
     assert [(pair.earlier, pair.later, pair.exact) for pair in alike] == [((1, 0), (2, 0), True)]
-    assert find_alike(store, range(3), most=5) is None
+    assert find_duplicate_images(store, range(3), most=5) is None

@@ -14,22 +14,22 @@ import pytest
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.data.bulk import pieces
-from captune.data.bulk.pieces import Picture, Piece, find_pieces
+from captune.data.bulk.pieces import ImageSource, InputShard, list_input_shards
 from captune.data.images import open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square, to_pixels
-from captune.data.workers import Workers
+from captune.data.workers import ProcessPool
 from captune.data.writers.row import CaptionRow
 from captune.engine import decode_worker, decoding_ahead
-from captune.engine.decoding_ahead import Decoded, DecodingAhead, Shard
+from captune.engine.decoding_ahead import DecodeAhead, Decoded, ShardTask
 from captune.engine.pictures import TorchSquare
 from jobs import SQUARE, pictures
 
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
-def decoded(shards: list[Shard], settings: Square | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
-    ahead = DecodingAhead(shards, settings or SQUARE, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
+def decoded(shards: list[ShardTask], settings: Square | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
+    ahead = DecodeAhead(shards, settings or SQUARE, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
     with ahead as decoding:
         return [
             (shard.number, [(place, picture.name, each) for place, picture, each in found])
@@ -37,8 +37,8 @@ def decoded(shards: list[Shard], settings: Square | None = None, *, timeout: flo
         ]
 
 
-def shards_of(folder: Path, size: int) -> list[Shard]:
-    return [Shard(number, piece) for number, piece in enumerate(find_pieces([folder], shard_size=size))]
+def shards_of(folder: Path, size: int) -> list[ShardTask]:
+    return [ShardTask(number, shard) for number, shard in enumerate(list_input_shards([folder], shard_size=size))]
 
 
 def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
@@ -80,16 +80,16 @@ def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.M
     def gone() -> bytes:
         raise ImageError("far", "there is no such key", kind="missing")
 
-    def read(piece: Piece) -> list[Picture]:
+    def read(shard: InputShard) -> list[ImageSource]:
         return [
-            Picture("bytes", path.read_bytes()),
-            Picture("fetched", path.read_bytes),
-            Picture("far", gone),
-            Picture("empty", b""),
+            ImageSource("bytes", path.read_bytes()),
+            ImageSource("fetched", path.read_bytes),
+            ImageSource("far", gone),
+            ImageSource("empty", b""),
         ]
 
-    monkeypatch.setattr(decoding_ahead, "read_piece", read)
-    ((_, found),) = decoded([Shard(0, Piece("tar", "a.tar"))])
+    monkeypatch.setattr(decoding_ahead, "read_images", read)
+    ((_, found),) = decoded([ShardTask(0, InputShard("tar", "a.tar"))])
     expected = to_pixels(open_image(path), 16)
     assert [np.array_equal(each.pixels, expected) for _, _, each in found[:2]] == [True, True]
     assert [(each.reason, each.kind) for _, _, each in found[2:]] == [
@@ -101,12 +101,12 @@ def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.M
 def test_a_piece_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = next(pictures(tmp_path / "pics", 1).iterdir())
 
-    def read(piece: Piece) -> object:
-        yield Picture("first", str(path))
+    def read(shard: InputShard) -> object:
+        yield ImageSource("first", str(path))
         raise CaptuneError("a.tar: cut off.", "Download it again.")
 
-    monkeypatch.setattr(decoding_ahead, "read_piece", read)
-    found = decoded([Shard(0, Piece("tar", "a.tar")), Shard(1, Piece("tar", "a.tar"))])
+    monkeypatch.setattr(decoding_ahead, "read_images", read)
+    found = decoded([ShardTask(0, InputShard("tar", "a.tar")), ShardTask(1, InputShard("tar", "a.tar"))])
     for _, pictures_found in found:
         assert [(name, each.reason) for _, name, each in pictures_found] == [("first", ""), ("a.tar", "cut off.")]
 
@@ -116,9 +116,9 @@ def test_only_failed_pictures_are_decoded_again(tmp_path: Path) -> None:
     states = ("ok", "error", "ok", "ok", "error")
     rows = tuple(
         CaptionRow(name, (), state, None, "")  # type: ignore[arg-type]
-        for name, state in zip(shard.piece.names, states, strict=True)
+        for name, state in zip(shard.source.names, states, strict=True)
     )
-    ((_, found),) = decoded([Shard(0, shard.piece, rows)])
+    ((_, found),) = decoded([ShardTask(0, shard.source, rows)])
     assert [place for place, _, _ in found] == [1, 4]
 
 
@@ -166,7 +166,7 @@ def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: py
     code = f"{once}{place[when]}worker.main()"
     monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
     (path,) = pictures(tmp_path / "pics", 1).iterdir()
-    with Workers(decode_worker.command(square=SQUARE, max_pixels=10**8, fingerprints=False), 1) as processes:
+    with ProcessPool(decode_worker.command(square=SQUARE, max_pixels=10**8, fingerprints=False), 1) as processes:
         for _ in range(2):
             assert "reason" not in processes.submit(lambda ask: ask({"path": str(path)}, b"")).result().said
             time.sleep(0.1 * (when == "idle"))
@@ -201,7 +201,7 @@ def no_children() -> bool:
 
 def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     shards = shards_of(pictures(tmp_path / "pics", 40), 10)
-    with DecodingAhead(shards, SQUARE, workers=2, max_pixels=10**8, ahead=4) as decoding:
+    with DecodeAhead(shards, SQUARE, workers=2, max_pixels=10**8, ahead=4) as decoding:
         _, found = next(decoding.shards())
         next(found)
     assert no_children()
@@ -231,5 +231,5 @@ def test_the_exact_decoder_never_loads_torch() -> None:
 
 
 def test_pieces_pass_through_json() -> None:
-    piece = Piece("tar", "a/b.tar", 512, None, ("x\udc80.jpg",))
-    assert pieces.Piece.from_json(piece.to_json()) == piece
+    shard = InputShard("tar", "a/b.tar", 512, None, ("x\udc80.jpg",))
+    assert pieces.InputShard.from_json(shard.to_json()) == shard

@@ -25,7 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     letters = "abcdefghijklmnopqrstuvwxyz,.'"
     pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    tokenizer = CLIPTokenizer(vocab={piece: n for n, piece in enumerate(pieces)}, merges=[], model_max_length=24)
+    tokenizer = CLIPTokenizer(vocab={shard: n for n, shard in enumerate(pieces)}, merges=[], model_max_length=24)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = {**size, "vocab_size": len(pieces), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
     config = CLIPConfig(text_config=text, vision_config={**size, "image_size": 32, "patch_size": 8}, projection_dim=16)

@@ -10,7 +10,7 @@ import pytest
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.pieces import list_input_shards, read_images
 from captune.data.formats import find_format
 from captune.data.writers import CaptionRow, open_writer
 from sources import jpeg, records, tar
@@ -146,12 +146,12 @@ def test_what_captune_wrote_is_read_back(tmp_path: Path) -> None:
     """`--format tar` of a tar with dots in its names."""
     tar(tmp_path / "in.tar", {"22.00.jpg": jpeg(0), "22.01.jpg": jpeg(1), "22.01.png": jpeg(2, "PNG")})
     with open_writer("tar", tmp_path / "out") as writer:
-        (piece,) = find_pieces([str(tmp_path / "in.tar")])
+        (shard,) = list_input_shards([str(tmp_path / "in.tar")])
         rows = [
             CaptionRow(picture.name, (Caption(f"caption {n}", 0.5),), "ok", None, "m")
-            for n, picture in enumerate(read_piece(piece))
+            for n, picture in enumerate(read_images(shard))
         ]
-        writer.write_piece(piece, rows)  # type: ignore[attr-defined]
+        writer.write_shard(shard, rows)  # type: ignore[attr-defined]
     _, found, contents, problems = records(tmp_path / "out")
     assert [record.references for record in found] == [("caption 0",), ("caption 1",), ("caption 2",)]
     assert (contents, problems) == ([jpeg(0), jpeg(1), jpeg(2, "PNG")], [])

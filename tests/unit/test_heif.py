@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from captune.app.prepare import prepare
 from captune.core.errors import ImageError
 from captune.data.alt_text.files import write_in_place
-from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.pieces import list_input_shards, read_images
 from captune.data.images import open_image
 from captune.data.prepared import read_split
 from captune.data.signatures import is_heif, suffix_of
@@ -197,7 +197,7 @@ def test_in_folders_tars_and_tables(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {"1.heic": data, "1.txt": "a white corner"})
     pq.write_table(pa.table({"image": [{"bytes": data, "path": "1.heic"}], "caption": ["a"]}), tmp_path / "a.parquet")
     given = [str(tmp_path / name) for name in ("folder", "a.tar", "a.parquet")]
-    sources = [picture.source for piece in find_pieces(given) for picture in read_piece(piece)]
+    sources = [picture.source for shard in list_input_shards(given) for picture in read_images(shard)]
     assert len(sources) == 5
     for source in sources:
         assert isinstance(source, (str, bytes))

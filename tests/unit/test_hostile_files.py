@@ -22,7 +22,7 @@ from captune.cli.terminal import out_json, print_all_names
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotRegular, atomic_write, open_regular, read_json, write_json
 from captune.core.records import Caption
-from captune.data.bulk.pieces import Piece, find_pieces, read_piece
+from captune.data.bulk.pieces import InputShard, list_input_shards, read_images
 from captune.data.bulk.store import LocalStore
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.formats import read_source
@@ -88,9 +88,9 @@ def test_names_as_long_as_they_can_be(tmp_path: Path, name: str, monkeypatch: py
         tar.add(name)
         for suffix in (".txt", ".json"):
             tar.addfile(tarfile.TarInfo(Path(name).stem + suffix), io.BytesIO())
-    for piece in (Piece("files", "", 0, 1, (name,)), *(find_pieces(["in.tar"]) if "." in name else ())):
+    for shard in (InputShard("files", "", 0, 1, (name,)), *(list_input_shards(["in.tar"]) if "." in name else ())):
         made = io.BytesIO()
-        write_tar([row(picture.name) for picture in read_piece(piece)], piece, made)
+        write_tar([row(picture.name) for picture in read_images(shard)], shard, made)
         made.seek(0)
         with tarfile.open(fileobj=made) as tar:
             assert len(tar.getnames()) in (3, 5)
@@ -120,8 +120,8 @@ def special(folder: Path, ending: str) -> list[Path]:
 def test_pipes_sockets_and_devices_are_never_opened(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg())
     made = special(tmp_path, ".jpg")
-    (piece,) = find_pieces([tmp_path])
-    assert sorted(piece.names) == sorted(map(str, [tmp_path / "a.jpg", *made]))
+    (shard,) = list_input_shards([tmp_path])
+    assert sorted(shard.names) == sorted(map(str, [tmp_path / "a.jpg", *made]))
     for square in (Square(16), Square(16, fast=True)):
         for path in made:
             with pytest.raises(ImageError, match="not a regular file"):
@@ -136,7 +136,7 @@ def test_pipes_as_archives_and_tables(tmp_path: Path, ending: str) -> None:
     for path in special(tmp_path, ending):
         if ending in (".tar", ".tar.gz", ".parquet"):
             with pytest.raises(CaptuneError, match=r"it is a (pipe|socket|device)"):
-                list(find_pieces([path]))
+                list(list_input_shards([path]))
         with pytest.raises(CaptuneError):
             list(read_source(path)[1])
     (tmp_path / "a.jpg").write_bytes(jpeg())
@@ -154,10 +154,10 @@ def test_links_in_tars_are_rows_with_their_reason(tmp_path: Path) -> None:
         pipe = tarfile.TarInfo("pipe.jpg")
         pipe.type = tarfile.FIFOTYPE
         tar.addfile(pipe)
-    pieces = list(find_pieces([tmp_path / "links.tar"], shard_size=2))
-    assert [piece.count for piece in pieces] == [2, 2]
+    pieces = list(list_input_shards([tmp_path / "links.tar"], shard_size=2))
+    assert [shard.count for shard in pieces] == [2, 2]
     reasons: list[str] = []
-    for picture in (picture for piece in pieces for picture in read_piece(piece)):
+    for picture in (picture for shard in pieces for picture in read_images(shard)):
         try:
             reasons.append("" if isinstance(picture.source, (str, bytes)) else str(picture.source()))
         except ImageError as error:

@@ -10,7 +10,7 @@ from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_table, show_error
 from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.data.bulk.listing import find_pictures
-from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.pieces import list_input_shards, read_images
 from captune.data.formats import read_source
 from captune.data.images import open_image
 from captune.data.patterns import Listed, expand, is_pattern, matches
@@ -34,8 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "name", ["img[1].jpg", "img[12].jpg", "{x}.jpg", "[bold]img1.jpg", "Photos [2021].jpg", "{}.jpg"]
 )
 def test_a_file_that_is_gone_is_no_other(folder: Path, name: str) -> None:
-    (piece,) = find_pieces([name])
-    assert [picture.name for picture in read_piece(piece)] == [name]
+    (shard,) = list_input_shards([name])
+    assert [picture.name for picture in read_images(shard)] == [name]
     with pytest.raises(ImageError, match="there is no such file"):
         open_image(name)
 
@@ -45,7 +45,7 @@ def test_a_file_that_is_gone_is_no_other(folder: Path, name: str) -> None:
 )
 def test_names_of_a_list_are_names(folder: Path, name: str) -> None:
     given = ["img1.jpg", Listed(name), "img2.jpg"]
-    assert [one for piece in find_pieces(given) for one in piece.names] == [str(one) for one in given]
+    assert [one for shard in list_input_shards(given) for one in shard.names] == [str(one) for one in given]
 
 
 @pytest.mark.parametrize("name", ["img[1].jpg", "a*b.jpg", "what?.jpg", "{x,img1}.jpg", "[a-z].jpg"])

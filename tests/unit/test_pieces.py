@@ -19,7 +19,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.data.bulk.listing import find_pictures, is_picture_file
-from captune.data.bulk.pieces import Piece, find_pieces, read_piece
+from captune.data.bulk.pieces import InputShard, list_input_shards, read_images
 from captune.data.inside import STEP
 
 
@@ -52,13 +52,13 @@ def samples(count: int) -> list[tuple[str, bytes]]:
 
 def found(*inputs: object, recursive: bool = True, shard_size: int = 1000) -> list[list[tuple[str, object]]]:
     """Names and contents (or the reason why there are none) by piece."""
-    pieces = list(find_pieces([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
-    assert pieces == list(find_pieces([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
+    pieces = list(list_input_shards([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
+    assert pieces == list(list_input_shards([str(one) for one in inputs], recursive=recursive, shard_size=shard_size))
     read = []
-    for piece in pieces:
-        assert Piece.from_json(piece.to_json()) == piece
+    for shard in pieces:
+        assert InputShard.from_json(shard.to_json()) == shard
         pictures: list[tuple[str, object]] = []
-        for picture in read_piece(piece):
+        for picture in read_images(shard):
             source: object = picture.source
             if callable(source):
                 try:
@@ -66,7 +66,7 @@ def found(*inputs: object, recursive: bool = True, shard_size: int = 1000) -> li
                 except ImageError as error:
                     source = error.reason
             pictures.append((picture.name, source))
-        assert piece.count in (None, len(pictures))
+        assert shard.count in (None, len(pictures))
         read.append(pictures)
     names = [name for pictures in read for name, _ in pictures]
     assert len(names) == len(set(names))
@@ -139,14 +139,14 @@ def test_pictures_go_before_archives(tmp_path: Path) -> None:
 
 def test_tar_pieces_split_no_sample(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", [*samples(7), ("0006.b.jpg", b"second"), ("readme.md", b""), ("._x.jpg", b"mac")])
-    pieces = list(find_pieces([str(path)], shard_size=3))
-    assert [piece.count for piece in pieces] == [3, 3, 2]
+    pieces = list(list_input_shards([str(path)], shard_size=3))
+    assert [shard.count for shard in pieces] == [3, 3, 2]
     with open(path, "rb") as file:
         file.seek(pieces[1].start)
         assert file.read(8) == b"0003.cls"  # a sample's first member, not its picture
     read = found(path, shard_size=3)
     assert [data for pictures in read for _, data in pictures] == [*(jpeg(n) for n in range(7)), b"second"]
-    (both,) = find_pieces([str(path)], shard_size=7)  # the second picture of a sample stays with the first
+    (both,) = list_input_shards([str(path)], shard_size=7)  # the second picture of a sample stays with the first
     assert both.count == 8
 
 
@@ -170,9 +170,9 @@ def test_a_tar_that_is_cut_off(tmp_path: Path, cut: int, size: int) -> None:
     assert "cannot be read on" in str(read[-1][1])
     assert [data for _, data in read[:-1]] == [jpeg(n) for n in range(len(read) - 1)]
     assert len(read) - 1 == sum(end <= cut for end in ends)
-    pieces = list(find_pieces([str(path)], shard_size=size))
+    pieces = list(list_input_shards([str(path)], shard_size=size))
     tar(path, samples(5))  # copied again
-    names = [picture.name for piece in pieces for picture in read_piece(piece)]
+    names = [picture.name for shard in pieces for picture in read_images(shard)]
     assert names == [f"{path}/{n:04}.jpg" for n in range(5)]
 
 

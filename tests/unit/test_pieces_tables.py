@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from captune.core.errors import CaptuneError, ImageError, UsageError
-from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.pieces import list_input_shards, read_images
 from sources import jpeg, tar, write
 
 
 def heard(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the pieces that a folder has, and what is said of the rest."""
     said: list[str] = []
-    return [Path(piece.place).name for piece in find_pieces([str(folder)], warn=said.append)], said
+    return [Path(shard.location).name for shard in list_input_shards([str(folder)], warn=said.append)], said
 
 
 @pytest.mark.parametrize("column", ["url", "URL", "image_url", "image"])
@@ -33,8 +33,8 @@ def test_nothing_is_fetched_for_a_table_that_lies_in_a_folder(tmp_path: Path, co
     pieces, (said,) = heard(tmp_path)
     assert pieces == ["00000.tar"]
     assert "00000.parquet" in said
-    assert [piece.count for piece in find_pieces([str(table)])] == [2]  # it was named
-    assert [piece.count for piece in find_pieces([str(tmp_path / "*.parquet")])] == [2]
+    assert [shard.count for shard in list_input_shards([str(table)])] == [2]  # it was named
+    assert [shard.count for shard in list_input_shards([str(tmp_path / "*.parquet")])] == [2]
 
 
 def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
 def test_bytes_in_a_column_of_another_name(tmp_path: Path, column: str) -> None:
     """img2dataset's Parquet has `jpg` beside `url`; rows that were not downloaded have none."""
     pq.write_table(pa.table({"url": ["http://127.0.0.1:9/1.jpg"] * 2, column: [b"1", None]}), tmp_path / "a.parquet")
-    (piece,) = find_pieces([str(tmp_path)])
-    first, second = (picture.source for picture in read_piece(piece))
+    (shard,) = list_input_shards([str(tmp_path)])
+    first, second = (picture.source for picture in read_images(shard))
     assert first == b"1"
     with pytest.raises(ImageError, match="there is no picture in this row"):
         second()  # type: ignore[operator]

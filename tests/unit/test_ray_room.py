@@ -10,7 +10,7 @@ import pytest
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.engine.ray_cluster import Node, Share, connected, is_there
+from captune.engine.ray_cluster import Node, WorkerShare, connected, is_there
 from captune.engine.ray_pieces import _reason
 
 
@@ -21,18 +21,18 @@ def node(cores: float, gpus: float = 0) -> Node:
 @pytest.mark.parametrize(
     ("has", "gpus", "cores", "expected"),
     [
-        (node(8), 0, None, Share(0, 8, 1)),
-        (node(8), 0, 3, Share(0, 3, 2)),
-        (node(8), 0, 9, Share(0, 9, 0)),
-        (node(0), 0, None, Share(0, 0, 0)),
-        (node(16, 4), 1, None, Share(1, 4, 4)),
-        (node(16, 1), 0.1, None, Share(0.1, 1, 10)),
-        (node(2, 4), 1, None, Share(1, 1, 2)),
-        (node(16, 4), 1, 8, Share(1, 8, 2)),
-        (node(16), 1, None, Share(1, 0, 0)),
+        (node(8), 0, None, WorkerShare(0, 8, 1)),
+        (node(8), 0, 3, WorkerShare(0, 3, 2)),
+        (node(8), 0, 9, WorkerShare(0, 9, 0)),
+        (node(0), 0, None, WorkerShare(0, 0, 0)),
+        (node(16, 4), 1, None, WorkerShare(1, 4, 4)),
+        (node(16, 1), 0.1, None, WorkerShare(0.1, 1, 10)),
+        (node(2, 4), 1, None, WorkerShare(1, 1, 2)),
+        (node(16, 4), 1, 8, WorkerShare(1, 8, 2)),
+        (node(16), 1, None, WorkerShare(1, 0, 0)),
     ],
 )
-def test_room(has: Node, gpus: float, cores: int | None, expected: Share) -> None:
+def test_room(has: Node, gpus: float, cores: int | None, expected: WorkerShare) -> None:
     assert has.share(gpus, cores) == expected
 
 

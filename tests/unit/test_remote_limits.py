@@ -14,7 +14,7 @@ from captune.core.records import Caption
 from captune.data.bulk import remote
 from captune.data.bulk.listing import check_listed
 from captune.data.bulk.manifest import Inputs
-from captune.data.bulk.pieces import Piece
+from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.patterns import Listed
 from captune.data.writers.row import CaptionRow
@@ -69,10 +69,10 @@ def test_a_listed_name_that_is_not_there_is_a_row(tmp_path: Path, monkeypatch: p
 
 def test_what_is_no_picture_is_not_read_again_for_a_tar(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
-    piece = Piece("files", "", 0, 1, (str(tmp_path / "pipe.jpg"),))
+    shard = InputShard("files", "", 0, 1, (str(tmp_path / "pipe.jpg"),))
     rows = [CaptionRow(str(tmp_path / "pipe.jpg"), (), "error", "not a picture", "x")]
     packed = io.BytesIO()
-    write_tar(rows, piece, packed)
+    write_tar(rows, shard, packed)
     assert b"not a picture" in packed.getvalue()
 
 

@@ -11,11 +11,11 @@ import pytest
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.locks import Locked
 from captune.core.records import Caption
-from captune.data.bulk.pieces import find_pieces, read_piece
+from captune.data.bulk.pieces import list_input_shards, read_images
 from captune.data.bulk.remote import filesystem
 from captune.data.bulk.remote_ledger import RemoteLedger
 from captune.data.bulk.store import LocalStore, Store, check_written, open_store
-from captune.data.writers import CaptionRow, PieceWriter, check_existing, open_writer
+from captune.data.writers import CaptionRow, ShardWriter, check_existing, open_writer
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -53,7 +53,7 @@ def test_what_somebody_else_wrote_or_changed_is_known(store: Store) -> None:
     store.publish(SHARD, b"1\n")
     store.publish(TAR, b"2\n")
     store.publish("_job/manifest.json", b"{}")
-    again = open_store(store.place)
+    again = open_store(store.location)
     assert again.not_written([SHARD, TAR, "captions-00009.csv"]) == []
     by_hand(store, TAR, b"3\n")
     by_hand(store, "captions-00002.csv", b"4\n")
@@ -61,20 +61,20 @@ def test_what_somebody_else_wrote_or_changed_is_known(store: Store) -> None:
     again.publish(TAR, b"5\n")  # what a person had a part in stays known as such
     assert again.not_written([TAR]) == [TAR]
     by_hand(store, SHARD, b"1\n")  # the same words
-    assert open_store(store.place).not_written([SHARD]) == []
+    assert open_store(store.location).not_written([SHARD]) == []
     with pytest.raises(CaptuneError, match=r"changed since: captions-00001\.tar\.") as caught:
         check_written(again, [SHARD, TAR], "Take another.")
     assert caught.value.hint == "Take another."
     with pytest.raises(CaptuneError, match="did not write"):
-        check_existing("tar", store.place)
-    check_existing("tar", store.place, "replace")
+        check_existing("tar", store.location)
+    check_existing("tar", store.location, "replace")
 
 
 def test_a_job_of_an_earlier_captune_says_so(store: Store) -> None:
     store.publish("_job/manifest.json", b"{}")
     by_hand(store, TAR, b"1\n")
     with pytest.raises(CaptuneError, match="begun by an earlier captune, which did not note what it wrote"):
-        check_existing("tar", store.place)
+        check_existing("tar", store.location)
 
 
 def test_what_many_runs_noted_counts_together() -> None:
@@ -97,7 +97,7 @@ def by_hand(store: Store, name: str, data: bytes) -> None:
     if isinstance(store, LocalStore):
         (store.folder / name).write_bytes(data)
     else:
-        fs, folder = filesystem(store.place)
+        fs, folder = filesystem(store.location)
         fs.pipe_file(f"{folder}/{name}", data)
 
 
@@ -136,30 +136,30 @@ def test_pictures_from_s3(s3: Any) -> None:
     for name in ("b.jpg", "two/c.jpg", "one/a.jpg", "notes.txt"):
         s3.pipe(f"photos/in/{name}", name.encode())
     s3.pipe("photos/in/empty.jpg", b"")
-    (piece,) = find_pieces(["s3://photos/in"])
-    found = {picture.name: picture.source() for picture in read_piece(piece) if callable(picture.source)}
+    (shard,) = list_input_shards(["s3://photos/in"])
+    found = {picture.name: picture.source() for picture in read_images(shard) if callable(picture.source)}
     assert list(found) == [f"s3://photos/in/{n}" for n in ("b.jpg", "empty.jpg", "one/a.jpg", "two/c.jpg")]
     assert found["s3://photos/in/one/a.jpg"] == b"one/a.jpg"
-    assert [p.names for p in find_pieces(["s3://photos/in/{one,two}/*.jpg"])] == [
+    assert [p.names for p in list_input_shards(["s3://photos/in/{one,two}/*.jpg"])] == [
         ("s3://photos/in/one/a.jpg", "s3://photos/in/two/c.jpg")
     ]
     s3.rm("photos/in/b.jpg")
-    (lost,) = [p.source for p in read_piece(piece) if p.name.endswith("b.jpg")]
+    (lost,) = [p.source for p in read_images(shard) if p.name.endswith("b.jpg")]
     assert callable(lost)
     with pytest.raises(ImageError, match="does not exist"):
         lost()
     with pytest.raises(CaptuneError, match="does not exist"):
-        list(find_pieces(["s3://photos/none/"]))
+        list(list_input_shards(["s3://photos/none/"]))
 
 
 def test_tars_to_s3(s3: Any, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     with open_writer("tar", "s3://photos/tars") as writer:
-        assert isinstance(writer, PieceWriter)
-        for piece in find_pieces([str(tmp_path)], shard_size=1):
-            writer.write_piece(piece, [CaptionRow(piece.names[0], (Caption("a dog", 0.5),), "ok", None, "m")])
-            assert s3.ls("photos/tars", refresh=True)[-1].endswith(f"captions-{piece.start:05d}.tar")
+        assert isinstance(writer, ShardWriter)
+        for shard in list_input_shards([str(tmp_path)], shard_size=1):
+            writer.write_shard(shard, [CaptionRow(shard.names[0], (Caption("a dog", 0.5),), "ok", None, "m")])
+            assert s3.ls("photos/tars", refresh=True)[-1].endswith(f"captions-{shard.start:05d}.tar")
     assert b"a dog" in s3.cat("photos/tars/captions-00001.tar")
 
 

@@ -23,7 +23,7 @@ from captune.core.names import below
 from captune.core.options import TableOptions
 from captune.core.progress import Silent
 from captune.core.records import Caption, ImageRecord
-from captune.data.bulk.pieces import Piece, find_pieces, read_piece
+from captune.data.bulk.pieces import InputShard, list_input_shards, read_images
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.formats import read_source
 from captune.data.inside import MARK, Boundary, Images, Refused, is_open_address
@@ -64,8 +64,8 @@ def outside(place: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def sources(pieces: Iterator[Piece]) -> dict[str, object]:
-    return {picture.name: picture.source for piece in pieces for picture in read_piece(piece)}
+def sources(pieces: Iterator[InputShard]) -> dict[str, object]:
+    return {picture.name: picture.source for shard in pieces for picture in read_images(shard)}
 
 
 def test_a_parquet_of_a_job_names_files_in_its_folder_alone(place: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_parquet_of_a_job_names_files_in_its_folder_alone(place: Path) -> None
     names = ["good.jpg", str(place / "sent" / "good.jpg"), *outside(place)]
     for column in (names, [{"bytes": None, "path": name} for name in names]):
         pq.write_table(pa.table({"image": column}), table)
-        good, absolute, *refused = sources(find_pieces([table])).values()
+        good, absolute, *refused = sources(list_input_shards([table])).values()
         assert (good, absolute) == (str(place / "sent" / "good.jpg"),) * 2
         for source in refused:
             with pytest.raises(Refused, match=r"lies outside of .*sent: .*--images.*--allow-outside"):
@@ -84,18 +84,21 @@ def test_a_folder_that_is_named_or_the_option_takes_them(place: Path) -> None:
     table = place / "sent" / "a.parquet"
     pq.write_table(pa.table({"image": ["private.jpg", str(place / "own/private.jpg"), "good.jpg"]}), table)
     own = str(place / "own" / "private.jpg")
-    found = list(sources(find_pieces([table], images=str(place / "own"))).values())
+    found = list(sources(list_input_shards([table], images=str(place / "own"))).values())
     assert found[:2] == [own, own]
-    assert list(sources(find_pieces([table], allow_outside=True)).values())[1:] == [own, str(place / "sent/good.jpg")]
-    (piece,) = find_pieces([table], images="../own")
-    assert Piece.from_json(json.loads(json.dumps(piece.to_json()))) == piece  # a job that goes on knows it
-    assert "inside" not in Piece("files", "", 0, 1, ("a.jpg",)).to_json()
+    assert list(sources(list_input_shards([table], allow_outside=True)).values())[1:] == [
+        own,
+        str(place / "sent/good.jpg"),
+    ]
+    (shard,) = list_input_shards([table], images="../own")
+    assert InputShard.from_json(json.loads(json.dumps(shard.to_json()))) == shard  # a job that goes on knows it
+    assert "inside" not in InputShard("files", "", 0, 1, ("a.jpg",)).to_json()
 
 
 def test_a_list_names_files_in_the_working_folder_alone(place: Path) -> None:
     own, other = Listed("private.jpg"), Listed(str(place / "sent" / "good.jpg"))
     table = Listed(str(place / "sent" / "a.parquet"))
-    found = sources(find_pieces([own, other, table, Listed("file:///etc/passwd"), "../sent/good.jpg"]))
+    found = sources(list_input_shards([own, other, table, Listed("file:///etc/passwd"), "../sent/good.jpg"]))
     assert found.pop("private.jpg") == "private.jpg"
     assert found.pop("../sent/good.jpg") == "../sent/good.jpg"  # named by the user
     assert len(found) == 3
@@ -103,11 +106,11 @@ def test_a_list_names_files_in_the_working_folder_alone(place: Path) -> None:
         with pytest.raises(Refused, match="--allow-outside"):
             source()  # type: ignore[operator]
     with pytest.raises(UsageError, match=r"names no file inside of .*own.*good.jpg") as caught:
-        list(find_pieces([other]))
+        list(list_input_shards([other]))
     assert f"captune caption - --images {place / 'sent'}" in caught.value.hint
     assert "--allow-outside" in caught.value.hint
-    assert sources(find_pieces([other], images="../sent")) == {str(other): str(other)}
-    assert sources(find_pieces([other], allow_outside=True)) == {str(other): str(other)}
+    assert sources(list_input_shards([other], images="../sent")) == {str(other): str(other)}
+    assert sources(list_input_shards([other], allow_outside=True)) == {str(other): str(other)}
 
 
 @pytest.mark.parametrize(
@@ -232,15 +235,15 @@ def test_what_failed_is_not_copied_and_names_stay_below_the_folder(tmp_path: Pat
             entry = tarfile.TarInfo(name)
             entry.size = 3
             tar.addfile(entry, io.BytesIO(b"abc"))
-    (piece,) = find_pieces([archive])
-    found = [picture.name for picture in read_piece(piece)]
+    (shard,) = list_input_shards([archive])
+    found = [picture.name for picture in read_images(shard)]
     assert [name.removeprefix(f"{archive}/") for name in found] == [
         "up.jpg", "etc/root.jpg", "a/b.jpg", "x/c.jpg", "broken.jpg"
     ]  # fmt: skip
     rows = [CaptionRow(name, (Caption("A dog.", 0.5),), "ok", None, "m") for name in found[:-1]]
     rows.append(CaptionRow(found[-1], (), "error", "damaged", "m"))
     file = io.BytesIO()
-    write_tar(rows, piece, file)
+    write_tar(rows, shard, file)
     file.seek(0)
     with tarfile.open(fileobj=file) as tar:
         written = tar.getnames()

@@ -11,11 +11,11 @@ import pytest
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
-from captune.data.bulk.pieces import Piece, find_pieces, read_piece
+from captune.data.bulk.pieces import InputShard, list_input_shards, read_images
 from captune.data.bulk.store import open_store
 from captune.data.bulk.tar_shards import publish_tar, read_tar, write_tar
 from captune.data.formats import read_source
-from captune.data.writers import CaptionRow, PieceWriter, open_writer
+from captune.data.writers import CaptionRow, ShardWriter, open_writer
 
 
 def row(name: str) -> CaptionRow:
@@ -24,9 +24,9 @@ def row(name: str) -> CaptionRow:
     return CaptionRow(name, (Caption(f"caption of\n{name}", 0.5),), "ok", None, "m")
 
 
-def written(piece: Piece) -> bytes:
+def written(part: InputShard) -> bytes:
     file = io.BytesIO()
-    write_tar((row(picture.name) for picture in read_piece(piece)), piece, file)
+    write_tar((row(picture.name) for picture in read_images(part)), part, file)
     return file.getvalue()
 
 
@@ -62,9 +62,9 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_a_tar_with_its_captions(shard: Path) -> None:
-    (piece,) = find_pieces([str(shard)])
-    data = written(piece)
-    assert data == written(piece)
+    (part,) = list_input_shards([str(shard)])
+    data = written(part)
+    assert data == written(part)
     found = contents(data)
     assert found["d/000.cls"] == b"7"
     assert found["d/000.jpg"] == b"jpg 0"
@@ -80,11 +80,11 @@ def test_a_tar_with_its_captions(shard: Path) -> None:
 
 
 def test_a_tar_into_a_store(shard: Path, tmp_path: Path) -> None:
-    (piece,) = find_pieces([str(shard)])
+    (part,) = list_input_shards([str(shard)])
     store = open_store(str(tmp_path / "out"))
-    publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_piece(piece)], piece)
+    publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_images(part)], part)
     assert sorted(store.names()) == ["_job/written", "captions-00000.tar"]
-    assert store.read("captions-00000.tar") == written(piece)
+    assert store.read("captions-00000.tar") == written(part)
 
 
 def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Path) -> None:
@@ -101,14 +101,14 @@ def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: 
     first, second = (contents(path.read_bytes()) for path in tars)
     assert list(first) == ["a.jpg", "a.txt", "a.json", "b.jpg", "b.txt", "b.json"]
     assert list(second) == ["bad.json"]
-    (piece,) = find_pieces([str(shard)])
+    (part,) = list_input_shards([str(shard)])
     for format in ("tar", "xmp"):
         with open_writer(format, f"{format}s") as writer, pytest.raises(CaptuneError, match="lies in an archive"):
             writer.write(row(f"{shard}/d/000.jpg"))
-        assert isinstance(writer, PieceWriter)
+        assert isinstance(writer, ShardWriter)
         with open_writer(format, f"{format}s"):
-            writer.write_piece(piece, [row(picture.name) for picture in read_piece(piece)])
-    assert Path("tars/captions-00000.tar").read_bytes() == written(piece)
+            writer.write_shard(part, [row(picture.name) for picture in read_images(part)])
+    assert Path("tars/captions-00000.tar").read_bytes() == written(part)
     assert {path.name for path in Path("xmps").rglob("*.*") if path.is_file()} >= {"000.jpg", "two.png"}
     for out in (None, "one.tar"):
         with pytest.raises(UsageError):
@@ -116,17 +116,15 @@ def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: 
 
 
 def test_its_pieces_together_are_the_whole(shard: Path) -> None:
-    (whole,) = find_pieces([str(shard)])
-    pieces = list(find_pieces([str(shard)], shard_size=1))
-    assert [piece.count for piece in pieces] == [1, 1, 2]
-    assert {name: data for piece in pieces for name, data in contents(written(piece)).items()} == contents(
-        written(whole)
-    )
+    (whole,) = list_input_shards([str(shard)])
+    pieces = list(list_input_shards([str(shard)], shard_size=1))
+    assert [part.count for part in pieces] == [1, 1, 2]
+    assert {name: data for part in pieces for name, data in contents(written(part)).items()} == contents(written(whole))
 
 
 def test_captune_reads_it_as_webdataset(shard: Path, tmp_path: Path) -> None:
-    (piece, *_) = find_pieces([str(shard)], shard_size=1)
-    (tmp_path / "out.tar").write_bytes(written(piece))
+    (part, *_) = list_input_shards([str(shard)], shard_size=1)
+    (tmp_path / "out.tar").write_bytes(written(part))
     name, records = read_source(tmp_path / "out.tar")
     (record,) = records
     assert (name, record.references) == ("webdataset", (f"caption of {shard}/d/000.jpg",))
@@ -135,8 +133,8 @@ def test_captune_reads_it_as_webdataset(shard: Path, tmp_path: Path) -> None:
 def test_a_tar_that_is_cut_off_keeps_the_row_that_says_so(shard: Path) -> None:
     with open(shard, "r+b") as file:
         file.truncate(5 * 512)
-    (piece,) = find_pieces([str(shard)])
-    found = contents(written(piece))
+    (part,) = list_input_shards([str(shard)])
+    found = contents(written(part))
     assert json.loads(found["cut-off.json"])["image"] == str(shard)
     assert found["d/000.jpg"] == b"jpg 0"
 
@@ -146,18 +144,18 @@ def test_pictures_from_files_and_addresses(tmp_path: Path, monkeypatch: pytest.M
     Path("in.d").mkdir()
     for name in ("a.b.jpg", "a_b.jpg", "a_b.png"):
         Path("in.d", name).write_bytes(name.encode())
-    (piece,) = find_pieces(["in.d", "../gone_bad.jpg"])
-    found = contents(written(piece))
+    (part,) = list_input_shards(["in.d", "../gone_bad.jpg"])
+    found = contents(written(part))
     assert [(name, data) for name, data in found.items() if name.endswith(("jpg", "png"))] == [
         ("in.d/a_b.jpg", b"a.b.jpg"),
         ("in.d/a_b-2.jpg", b"a_b.jpg"),
         ("in.d/a_b-3.png", b"a_b.png"),
     ]
     assert "gone_bad.jpg" not in found
-    assert len(list(read_tar(io.BytesIO(written(piece))))) == 4
+    assert len(list(read_tar(io.BytesIO(written(part))))) == 4
 
 
 def test_an_input_that_changed_is_not_mixed_up(shard: Path) -> None:
-    (piece,) = find_pieces([str(shard)])
+    (part,) = list_input_shards([str(shard)])
     with pytest.raises(CaptuneError, match="It changed"):
-        write_tar([row("another.jpg")] * 4, piece, io.BytesIO())
+        write_tar([row("another.jpg")] * 4, part, io.BytesIO())

@@ -21,13 +21,13 @@ def photos(folder: Path, names: list[str]) -> list[str]:
 
 
 def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
-    """Workers in which a picture whose name has 'crash' in it does `action`."""
+    """A pool in which a picture whose name has 'crash' in it does `action`."""
     code = (
-        "import os, signal, time, captune.data.verify_worker as worker\nlook = worker.look\n"
+        "import os, signal, time, captune.data.verify_worker as worker\ncheck_image = worker.check_image\n"
         "def crash(path, most):\n"
         f"    if 'crash' in path:\n        {action}\n"
-        "    return look(path, most)\n"
-        "worker.look = crash\nworker.main()"
+        "    return check_image(path, most)\n"
+        "worker.check_image = crash\nworker.main()"
     )
     monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", code))
 

@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from captune.app.bulk_end import Ending, Finish, count, finish, remove, write_failures
+from captune.app.bulk_end import JobResult, Output, count_rows, finish, remove, write_failures
 from captune.app.bulk_ray import check_engine
-from captune.app.bulk_refused import refused_leaves_nothing
-from captune.app.bulk_report import JobReport, report_of
-from captune.app.bulk_start import Asked, Job, begun, check_same, load, part_of
-from captune.app.bulk_work import work
+from captune.app.bulk_refused import remove_if_refused
+from captune.app.bulk_report import JobReport, make_report
+from captune.app.bulk_start import Job, JobRequest, check_same, load_captioner, open_or_create, parse_part
+from captune.app.bulk_work import caption_shards_of
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
@@ -79,21 +79,21 @@ def caption_job(
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     # What comes out of a list stays told apart from what the user named.
     names = tuple(item if isinstance(item, Listed) else os.fspath(item) for item in given)
-    asked, ending = _asked(names, os.fspath(out), model or DEFAULT_MODEL, resolved)
-    if ending is not None:
-        check_existing(ending.format, ending.out, asked.existing)
+    request, output = _request(names, os.fspath(out), model or DEFAULT_MODEL, resolved)
+    if output is not None:
+        check_existing(output.format, output.out, request.existing)
     if resolved.values.job.dry_run:
-        return _dry(asked, os.fspath(out), progress)
-    with refused_leaves_nothing(asked.store, alone=asked.part == (1, 1)), begun(asked, progress) as job:
-        report = _run(job, ending, os.fspath(out), started, progress)
-        if asked.temporary:  # what was made of it is on the disk, with its name
+        return _dry_run(request, os.fspath(out), progress)
+    with remove_if_refused(request.store, alone=request.part == (1, 1)), open_or_create(request, progress) as job:
+        report = _run(job, output, os.fspath(out), started, progress)
+        if request.temporary:  # what was made of it is on the disk, with its name
             remove(job)
     return report
 
 
-def _asked(
+def _request(
     given: tuple[str, ...], out: str, model: str, resolved: Resolved[CaptionConfig]
-) -> tuple[Asked, Ending | None]:
+) -> tuple[JobRequest, Output | None]:
     values = resolved.values
     format = values.caption.format
     if _folder(out) and "caption.format" not in resolved.sources:
@@ -110,52 +110,54 @@ def _asked(
         )
     out = _place(format, out)
     folder = _folder(out)
-    part = part_of(values.job.part)
+    part = parse_part(values.job.part)
     if not folder and (part != (1, 1) or values.job.retry_failed):
         raise UsageError("--part and --retry-failed are for jobs in a folder.", "For example: --format jsonl --out DIR")
     if values.job.restart and part != (1, 1):
         raise UsageError("--restart throws away all parts of a job.", "Delete the folder, then start the parts.")
     shards = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
     store = open_store(out if folder else f"{out}.job")
-    asked = Asked(given, model, resolved, store, shards, part, temporary=not folder)
-    return asked, None if folder and format not in MANY_FILES else Ending(format, out)
+    request = JobRequest(given, model, resolved, store, shards, part, temporary=not folder)
+    return request, None if folder and format not in MANY_FILES else Output(format, out)
 
 
-def _run(job: Job, ending: Ending | None, out: str, started: float, progress: Progress) -> JobReport:
-    store, mine = job.asked.store, set(job.numbers)
+def _run(job: Job, output: Output | None, out: str, started: float, progress: Progress) -> JobReport:
+    store, mine = job.request.store, set(job.numbers)
     done = job.done()
     todo = sorted(mine - done)
-    again: set[int] = set()
-    if job.asked.resolved.values.job.retry_failed:
-        again = {number for number, counted in count(job, mine & done).items() if counted.failed}
-    new = _newer(job, progress) if todo else 0
+    retry: set[int] = set()
+    if job.request.resolved.values.job.retry_failed:
+        retry = {number for number, counted in count_rows(job, mine & done).items() if counted.failed}
+    new = _count_new(job, progress) if todo else 0
     captioned = 0
-    if todo or again:
+    if todo or retry:
         store.delete(REPORT)
-        captioned = _caption(job, sorted({*todo, *again}), again, progress)
-    elif REPORT in store.names() and not job.asked.temporary:
+        captioned = _caption(job, sorted({*todo, *retry}), retry, progress)
+    elif REPORT in store.names() and not job.request.temporary:
         before = json.loads(store.read(REPORT))
-        if ending is None or job.asked.existing in ("keep", before.get("existing")):
+        if output is None or job.request.existing in ("keep", before.get("existing")):
             progress.info(f"The job in {out} is finished.")
-            counted = count(job, done)
-            return report_of(job, out, Finish(counted, before["duplicates"]), started, new=_newer(job, progress))
-    found = finish(job, ending, progress)
+            counted = count_rows(job, done)
+            return make_report(
+                job, out, JobResult(counted, before["duplicates"]), started, new=_count_new(job, progress)
+            )
+    found = finish(job, output, progress)
     if gone := mine - set(found.counted):
         raise CaptuneError(
-            f"{len(gone):,} of {len(mine):,} shards are no more in {store.place}: they were removed while the job ran.",
+            f"{len(gone):,} of {len(mine):,} shards are no more in {store.location}: they were removed meanwhile.",
             "Run the same command again: it does them anew.",
         )
-    return report_of(job, out, found, started, captioned, new)
+    return make_report(job, out, found, started, captioned, new)
 
 
-def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> int:
+def _caption(job: Job, todo: list[int], retry: set[int], progress: Progress) -> int:
     """Caption shards; returns how many pictures. What was whole when it is stopped stays, and is said."""
-    if job.asked.resolved.values.job.engine == "ray":
+    if job.request.resolved.values.job.engine == "ray":
         captioner = job.captioner = None  # its workers load the model, perhaps onto the very card that this one fills
     else:
-        captioner = job.captioner or load(job.asked, progress)
+        captioner = job.captioner or load_captioner(job.request, progress)
     try:
-        return work(job, captioner, todo, again, progress)
+        return caption_shards_of(job, captioner, todo, retry, progress)
     except (KeyboardInterrupt, SystemExit, CaptuneError):
         done = job.done() & set(job.numbers)
         progress.info(f"{len(done):,} of {len(job.numbers):,} shards are complete; the same command goes on.")
@@ -164,23 +166,24 @@ def _caption(job: Job, todo: list[int], again: set[int], progress: Progress) -> 
         raise
 
 
-def _newer(job: Job, progress: Progress) -> int:
+def _count_new(job: Job, progress: Progress) -> int:
     """How many files and archives have come to the inputs since the job began; they are not in it."""
-    asked = job.asked
-    if asked.part[0] > 1:
+    request = job.request
+    if request.part[0] > 1:
         return 0  # the first part looks for all
     unfinished = not set(job.numbers) <= job.done()
     try:
-        asked.inputs.check_there()
+        request.inputs.check_there()
     except CaptuneError:
         if unfinished:
             raise
         return 0
     with progress.task("Looking for new pictures"):
-        new, both = job.listing.newer(asked.pieces())
-    if not both and not asked.inputs.named:
+        new, both = job.listing.newer(request.list_shards())
+    if not both and not request.inputs.named:
         raise CaptuneError(
-            f"{asked.store.place} holds another job: none of these pictures is in it.", "Take another --out for them."
+            f"{request.store.location} holds another job: none of these pictures is in it.",
+            "Take another --out for them.",
         )
     if new:
         progress.warn(
@@ -189,18 +192,18 @@ def _newer(job: Job, progress: Progress) -> int:
     return new
 
 
-def _dry(asked: Asked, out: str, progress: Progress) -> JobReport:
+def _dry_run(request: JobRequest, out: str, progress: Progress) -> JobReport:
     """What there is to do; nothing is loaded or written."""
     started = time.monotonic()
-    if MANIFEST in asked.store.names() and not asked.resolved.values.job.restart:
-        manifest = Manifest.read(asked.store)
-        job = Job(asked, Listing.read(asked.store, manifest.pieces), manifest)
+    if MANIFEST in request.store.names() and not request.resolved.values.job.restart:
+        manifest = Manifest.read(request.store)
+        job = Job(request, Listing.read(request.store, manifest.pieces), manifest)
         check_same(job, progress)
-        new = _newer(job, progress)
+        new = _count_new(job, progress)
     else:
-        asked.inputs.check_there("Check the path.")
+        request.inputs.check_there("Check the path.")
         with progress.task("Listing the pictures"):
-            listing = Listing.of(asked.pieces())
-        job, new = Job(asked, listing), 0
+            listing = Listing.of(request.list_shards())
+        job, new = Job(request, listing), 0
     done = job.done() if job.manifest else set()
-    return report_of(job, out, Finish(count(job, done)), started, new=new)
+    return make_report(job, out, JobResult(count_rows(job, done)), started, new=new)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.app.bulk_start import Job
-from captune.app.bulk_work import manner_of, shards_of, speaker
+from captune.app.bulk_work import batch_captioner, shard_options, shard_tasks
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
@@ -21,11 +21,11 @@ from captune.data.bulk.manifest import Inputs
 from captune.data.bulk.names import MANIFEST
 
 if TYPE_CHECKING:
-    from captune.engine.bulk import Finished, Manner
-    from captune.engine.decoding_ahead import Shard
-    from captune.engine.ray_worker import Duty, Speaker
+    from captune.engine.bulk import FinishedShard, ShardOptions
+    from captune.engine.decoding_ahead import ShardTask
+    from captune.engine.ray_worker import BatchCaptioner, WorkerSpec
 
-_LOOKED_FOR = 3
+_CHECKED = 3
 _ONLY_RAY = ("ray_address", "ray_workers", "ray_wait", "gpus_per_worker", "cpus_per_worker")
 
 
@@ -38,10 +38,10 @@ def check_engine(resolved: Resolved[CaptionConfig]) -> None:
             raise UsageError(f"{resolved.sources[f'job.{name}']} needs --engine ray.", "Add it, or leave both out.")
 
 
-def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Speaker:
+def load_batch_captioner(model: str, config: Resolved[CaptionConfig], digest: str) -> BatchCaptioner:
     """On a worker's machine: the model, if it is the one that the job began with."""
     from captune.engine.identity import identity_of
-    from captune.engine.ray_worker import Speaker
+    from captune.engine.ray_worker import BatchCaptioner
 
     captioner = Captioner.load(model, config=config)
     identity = identity_of(model)
@@ -50,42 +50,41 @@ def load_speaker(model: str, config: Resolved[CaptionConfig], digest: str) -> Sp
             f"The model {model} there is not the one that the job began with.",
             "Put the same files on all nodes, or share their folder.",
         )
-    return Speaker(speaker(captioner), captioner.model.pixels)
+    return BatchCaptioner(batch_captioner(captioner), captioner.model.pixels)
 
 
 def work_on_ray(
-    job: Job, todo: Sequence[int], again: Container[int], progress: Progress, task: Task
-) -> Generator[Finished]:
+    job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task
+) -> Generator[FinishedShard]:
     """Caption shards of a job, of those in `again` what failed, on the cluster that its options name."""
-    from captune.engine.ray_pieces import Room, caption_on_ray
+    from captune.engine.ray_pieces import ClusterOptions, caption_on_ray
 
-    def shard(number: int) -> Shard:
-        return next(shards_of(job, [number], again))
+    def shard(number: int) -> ShardTask:
+        return next(shard_tasks(job, [number], retry))
 
-    options = job.asked.resolved.values.job
+    values = job.request.resolved.values
+    ray = values.job
+    cluster = ClusterOptions(ray.ray_address, ray.ray_workers, ray.ray_wait, ray.gpus_per_worker, ray.cpus_per_worker)
     # Without --workers each worker has as many decoders as cores, which only it knows.
-    manner = replace(manner_of(job, None), workers=job.asked.resolved.values.caption.workers)
-    room = Room(
-        options.ray_address, options.ray_workers, options.ray_wait, options.gpus_per_worker, options.cpus_per_worker
-    )
-    return caption_on_ray(todo, shard, duty_of(job, todo, manner), room, progress, task)
+    options = replace(shard_options(job, None), workers=values.caption.workers)
+    return caption_on_ray(todo, shard, worker_spec(job, todo, options), cluster, progress, task)
 
 
-def duty_of(job: Job, todo: Sequence[int], manner: Manner) -> Duty:
+def worker_spec(job: Job, todo: Sequence[int], options: ShardOptions) -> WorkerSpec:
     """What workers are told of a job; all that is a path here is one from the root."""
-    from captune.engine.ray_worker import Duty
+    from captune.engine.ray_worker import WorkerSpec
 
-    asked, manifest = job.asked, job.manifest
+    request, manifest = job.request, job.manifest
     assert manifest is not None
-    place = asked.store.place
-    return Duty(
-        place=place if "://" in place else os.path.abspath(place),
-        manifest=asked.store.read(MANIFEST),
-        manner=manner,
-        load=partial(load_speaker, _from_root(asked.model), asked.resolved, manifest.digest),
+    place = request.store.location
+    return WorkerSpec(
+        location=place if "://" in place else os.path.abspath(place),
+        manifest=request.store.read(MANIFEST),
+        options=options,
+        load=partial(load_batch_captioner, _from_root(request.model), request.resolved, manifest.digest),
         check_there=partial(Inputs.check_there, manifest.inputs),
         folder=manifest.inputs.folder,
-        pictures=_some_pictures(job, todo),
+        pictures=_some_images(job, todo),
     )
 
 
@@ -95,7 +94,7 @@ def _from_root(model: str) -> str:
     return os.path.abspath(Path(model).expanduser()) if path.exists() else model
 
 
-def _some_pictures(job: Job, todo: Sequence[int]) -> tuple[str, ...]:
+def _some_images(job: Job, todo: Sequence[int]) -> tuple[str, ...]:
     """Some of the job's pictures that are files here: a machine without them would call them missing."""
-    names = (name for number in todo[:_LOOKED_FOR] for name in islice(job.listing[number].names, _LOOKED_FOR))
+    names = (name for number in todo[:_CHECKED] for name in islice(job.listing[number].names, _CHECKED))
     return tuple(name for name in names if os.path.isfile(name))

@@ -12,7 +12,7 @@ from captune.data.bulk.store import LocalStore, Store
 
 
 @contextmanager
-def refused_leaves_nothing(store: Store, *, alone: bool) -> Iterator[None]:
+def remove_if_refused(store: Store, *, alone: bool) -> Iterator[None]:
     """Around a job: where it was not there before and an error ends it with no file of captions, its own files go.
 
     `alone`: no other part of it runs elsewhere. A stop by a signal leaves what there is.

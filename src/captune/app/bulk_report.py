@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captune.app.bulk_end import Finish
+from captune.app.bulk_end import JobResult
 from captune.app.bulk_start import Job
 from captune.data.bulk.names import FAILURES
 
@@ -47,7 +47,7 @@ class JobReport:
         return {**asdict(self), "rate": self.rate}
 
 
-def report_of(job: Job, out: str, found: Finish, started: float, captioned: int = 0, new: int = 0) -> JobReport:
+def make_report(job: Job, out: str, found: JobResult, started: float, captioned: int = 0, new: int = 0) -> JobReport:
     counted = found.counted
     mine = [counted[number] for number in job.numbers if number in counted]
     failed = sum(len(each.failed) for each in mine)
@@ -61,7 +61,7 @@ def report_of(job: Job, out: str, found: Finish, started: float, captioned: int 
         shards=len(job.numbers),
         shards_done=len(mine),
         whole=len(counted) == len(job.listing),
-        failures=f"{job.asked.store.place}/{FAILURES}" if failed and not job.asked.temporary else None,
+        failures=f"{job.request.store.location}/{FAILURES}" if failed and not job.request.temporary else None,
         duplicates=found.duplicates,
         new=new,
         preserved=found.preserved,

@@ -17,7 +17,7 @@ from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.data.bulk.manifest import Inputs, Listing, Manifest
 from captune.data.bulk.names import JOB, MANIFEST, REPORT, is_ledger
-from captune.data.bulk.pieces import Piece, find_pieces
+from captune.data.bulk.pieces import InputShard, list_input_shards
 from captune.data.bulk.shards import ShardFormat, is_shard, shard_numbers
 from captune.data.bulk.store import Store, check_written
 from captune.data.writers.existing import Mode
@@ -34,7 +34,7 @@ _THROW_AWAY = "Take another --out, copy them elsewhere first, or throw them away
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobRequest:
     """What a command asks for: inputs, model, options, a store, and which of how many parts.
 
     A `temporary` job is removed when a file has been made of it.
@@ -57,10 +57,10 @@ class Asked:
         """What becomes of a person's words where captions go."""
         return self.resolved.values.caption.existing
 
-    def pieces(self, warn: Callable[[str], None] | None = None) -> Iterator[Piece]:
-        """The pieces of the inputs as they are now; see `find_pieces`."""
+    def list_shards(self, warn: Callable[[str], None] | None = None) -> Iterator[InputShard]:
+        """The input shards of the inputs as they are now; see `list_input_shards`."""
         values = self.resolved.values
-        return find_pieces(
+        return list_input_shards(
             self.given,
             recursive=values.caption.recursive,
             shard_size=self.shard_size,
@@ -76,24 +76,24 @@ class Asked:
 
 @dataclass
 class Job:
-    """A job with its pieces; `manifest` where it has begun, `captioner` where loading alone told which model it is."""
+    """A job and its input shards; `captioner` where the model had to be loaded to identify it."""
 
-    asked: Asked
+    request: JobRequest
     listing: Listing
     manifest: Manifest | None = None
     captioner: Captioner | None = None
     numbers: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        part, parts = self.asked.part
+        part, parts = self.request.part
         self.numbers = list(range(part - 1, len(self.listing), parts))
 
     def done(self) -> set[int]:
         """Numbers of the shards that are in their place, of all parts."""
-        return set(shard_numbers(self.asked.store.names(), self.asked.shards.suffix))
+        return set(shard_numbers(self.request.store.names(), self.request.shards.suffix))
 
 
-def part_of(text: str) -> tuple[int, int]:
+def parse_part(text: str) -> tuple[int, int]:
     """`2/8` as numbers."""
     part, parts = (int(number) for number in text.split("/"))
     if not 1 <= part <= parts:
@@ -102,55 +102,55 @@ def part_of(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def begun(asked: Asked, progress: Progress) -> Iterator[Job]:
+def open_or_create(request: JobRequest, progress: Progress) -> Iterator[Job]:
     """The job of a command, begun or gone on with; no other run does the same part within the block.
 
     Raises `CaptuneError` where the folder holds another job, naming what differs.
     """
-    if MANIFEST not in asked.store.names():
-        asked.inputs.check_there("Check the path.")
+    if MANIFEST not in request.store.names():
+        request.inputs.check_there("Check the path.")
     with ExitStack() as stack:
-        stack.enter_context(_part_lock(asked))
-        options = asked.resolved.values.job
+        stack.enter_context(_part_lock(request))
+        options = request.resolved.values.job
         if options.restart:
-            if asked.existing != "replace":
-                check_written(asked.store, filter(is_shard, asked.store.names()), _THROW_AWAY)
-            _clear(asked.store)
-        names = asked.store.names()
+            if request.existing != "replace":
+                check_written(request.store, filter(is_shard, request.store.names()), _THROW_AWAY)
+            _clear(request.store)
+        names = request.store.names()
         if not options.resume and MANIFEST in names:
             raise CaptuneError(
-                f"{asked.store.place} holds a job already.",
+                f"{request.store.location} holds a job already.",
                 "Leave out --no-resume to go on with it, take another --out, or start anew with --restart.",
             )
         captioner = None
         if MANIFEST not in names:
-            if asked.temporary:
-                _clear(asked.store)
+            if request.temporary:
+                _clear(request.store)
             elif any(is_shard(name) for name in names):
                 raise CaptuneError(
-                    f"{asked.store.place} holds captions, but no job that made them.",
+                    f"{request.store.location} holds captions, but no job that made them.",
                     "Take another --out, or throw them away with --restart --existing replace.",
                 )
-            with waiting(asked.store, "start", progress):
-                if MANIFEST not in asked.store.names():
-                    captioner = _start(asked, progress)
-        manifest = Manifest.read(asked.store)
-        job = Job(asked, Listing.read(asked.store, manifest.pieces), manifest, captioner)
+            with wait_for_lock(request.store, "start", progress):
+                if MANIFEST not in request.store.names():
+                    captioner = _start(request, progress)
+        manifest = Manifest.read(request.store)
+        job = Job(request, Listing.read(request.store, manifest.pieces), manifest, captioner)
         check_same(job, progress)
         yield job
 
 
 def check_same(job: Job, progress: Progress) -> None:
     """Raise `CaptuneError` where the command is another one than the job's."""
-    asked, manifest = job.asked, job.manifest
+    request, manifest = job.request, job.manifest
     assert manifest is not None
-    identity, job.captioner = _identified(asked, job.captioner, progress)
+    identity, job.captioner = _identified(request, job.captioner, progress)
     different = manifest.differences(
-        asked.model, identity.digest, options_of(asked, identity.generation, manifest.options), asked.inputs
+        request.model, identity.digest, identity_options(request, identity.generation, manifest.options), request.inputs
     )
     if different:
         raise CaptuneError(
-            f"{asked.store.place} holds another job:\n" + "\n".join(f"  {each}" for each in different),
+            f"{request.store.location} holds another job:\n" + "\n".join(f"  {each}" for each in different),
             "Take another --out for this one, repeat the command that began the other to go on with it, or throw "
             "it away with --restart.",
         )
@@ -158,16 +158,18 @@ def check_same(job: Job, progress: Progress) -> None:
         progress.warn(f"The job began with captune {manifest.captune}; this is {__version__}.")
 
 
-def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | None = None) -> dict[str, Any]:
+def identity_options(
+    request: JobRequest, generation: dict[str, Any], then: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The options that make a job what it is; `generation` are those saved with the model."""
-    values = asked.resolved.with_defaults("generation", generation)
+    values = request.resolved.with_defaults("generation", generation)
     found = {f"caption.{name}": getattr(values.caption, name) for name in _CAPTION}
     found |= {f"generation.{name}": value for name, value in values.generation.model_dump().items()}
     found |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
     found |= {f"run_on.{saved}": getattr(values.run_on, name) for saved, name in _RUN_ON.items()}
     found |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
     size = "job.shard_size"
-    found[size] = asked.shard_size if then is None or size in asked.resolved.sources else then.get(size)
+    found[size] = request.shard_size if then is None or size in request.resolved.sources else then.get(size)
     if then is None:
         return found
     # An option that is younger than the job was at its default there.
@@ -176,13 +178,13 @@ def options_of(asked: Asked, generation: dict[str, Any], then: dict[str, Any] | 
     return {key: value for key, value in found.items() if key in then or value != default[key]}
 
 
-def load(asked: Asked, progress: Progress) -> Captioner:
+def load_captioner(request: JobRequest, progress: Progress) -> Captioner:
     with progress.task("Loading the model"):
-        return Captioner.load(asked.model, config=asked.resolved)
+        return Captioner.load(request.model, config=request.resolved)
 
 
 @contextmanager
-def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
+def wait_for_lock(store: Store, name: str, progress: Progress) -> Iterator[None]:
     """Hold a lock of the job, once other runs have let go of it."""
     with ExitStack() as stack:
         told = False
@@ -198,56 +200,58 @@ def waiting(store: Store, name: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _start(asked: Asked, progress: Progress) -> Captioner | None:
-    identity, captioner = _identified(asked, None, progress)
+def _start(request: JobRequest, progress: Progress) -> Captioner | None:
+    identity, captioner = _identified(request, None, progress)
     with progress.task("Listing the pictures"):
-        listing = Listing.of(asked.pieces(progress.warn))
-        listing.write(asked.store)
+        listing = Listing.of(request.list_shards(progress.warn))
+        listing.write(request.store)
     Manifest(
         captune=__version__,
-        model=asked.model,
+        model=request.model,
         digest=identity.digest,
-        options=options_of(asked, identity.generation),
-        inputs=asked.inputs,
+        options=identity_options(request, identity.generation),
+        inputs=request.inputs,
         pieces=len(listing),
         pictures=listing.pictures(),
-    ).write(asked.store)
+    ).write(request.store)
     return captioner
 
 
-def _identified(asked: Asked, captioner: Captioner | None, progress: Progress) -> tuple[Identity, Captioner | None]:
+def _identified(
+    request: JobRequest, captioner: Captioner | None, progress: Progress
+) -> tuple[Identity, Captioner | None]:
     """Which model it is; one that is not on this machine yet is loaded to know."""
     from captune.engine.identity import identity_of
 
     with progress.task("Looking at the model's files"):
-        identity = identity_of(asked.model)
+        identity = identity_of(request.model)
     if identity is None:
-        captioner = captioner or load(asked, progress)
-        identity = identity_of(asked.model)
+        captioner = captioner or load_captioner(request, progress)
+        identity = identity_of(request.model)
     if identity is None:
         raise CaptuneError(
-            f"Nothing tells which version of {asked.model} this is.", "Download it into a folder and name that."
+            f"Nothing tells which version of {request.model} this is.", "Download it into a folder and name that."
         )
     return identity, captioner
 
 
 @contextmanager
-def _part_lock(asked: Asked) -> Iterator[None]:
+def _part_lock(request: JobRequest) -> Iterator[None]:
     """Hold the part, and see that no run divides the job in another way, which would do shards twice."""
-    part, parts = asked.part
+    part, parts = request.part
     own_lock = f"{JOB}/part-{part}-of-{parts}.lock"
-    others = [name for name in asked.store.names() if name.startswith(f"{JOB}/part-") and name != own_lock]
+    others = [name for name in request.store.names() if name.startswith(f"{JOB}/part-") and name != own_lock]
     try:
         with ExitStack() as stack:
-            stack.enter_context(asked.store.lock(own_lock))
+            stack.enter_context(request.store.lock(own_lock))
             for name in others:
-                if not name.endswith(f"-of-{parts}.lock") or asked.resolved.values.job.restart:
-                    with asked.store.lock(name):
+                if not name.endswith(f"-of-{parts}.lock") or request.resolved.values.job.restart:
+                    with request.store.lock(name):
                         pass
             yield
     except Locked as held:
         raise CaptuneError(
-            f"Another run is at work on the job in {asked.store.place}: {held.message}",
+            f"Another run is at work on the job in {request.store.location}: {held.message}",
             "Wait for it, or end it first. Parts of one job (--part 1/8, 2/8 …) may run at once.",
         ) from None
 

@@ -11,7 +11,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.options import DEFAULT_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-from captune.data.bulk.pieces import Picture, Piece, Unreadable, find_pieces, read_piece
+from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable, list_input_shards, read_images
 from captune.data.explained_files import ExplainedFolder
 from captune.data.writers.row import CaptionRow
 
@@ -38,8 +38,8 @@ def caption(
     resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     tables = resolved.values.tables
-    pieces = list(
-        find_pieces(
+    shards = list(
+        list_input_shards(
             given,
             recursive=resolved.values.caption.recursive,
             warn=progress.warn,
@@ -47,36 +47,36 @@ def caption(
             allow_outside=tables.allow_outside,
         )
     )
-    return _rows(pieces, model or DEFAULT_MODEL, resolved, explain, progress)
+    return _rows(shards, model or DEFAULT_MODEL, resolved, explain, progress)
 
 
 def _rows(
-    pieces: Sequence[Piece], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
+    shards: Sequence[InputShard], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
 ) -> Iterator[CaptionRow]:
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
     folder = None if explain is None else ExplainedFolder(explain)
-    counts = [piece.count for piece in pieces]
+    counts = [shard.count for shard in shards]
     total = None if None in counts else sum(count or 0 for count in counts)
-    stream = captioner.stream((picture, picture.source) for picture in _pictures(pieces))
-    for picture, found in track(stream, progress, "Captioning", total):
-        name = picture.name
+    stream = captioner.stream((image, image.source) for image in _image_sources(shards))
+    for image, found in track(stream, progress, "Captioning", total):
+        name = image.name
         if isinstance(found, CaptuneError):
             yield CaptionRow(image=name, captions=(), status="error", error=reason_of(found, name), model=model)
         else:
             if folder is not None:
-                source = picture.source() if callable(picture.source) else picture.source
+                source = image.source() if callable(image.source) else image.source
                 folder.write(captioner.explain(source, found[0]), name)
             yield CaptionRow(image=name, captions=tuple(found), status="ok", error=None, model=model)
 
 
-def _pictures(pieces: Iterable[Piece]) -> Iterator[Picture]:
-    """The pictures of all pieces; a piece that cannot be read (any more) is one picture with that reason."""
-    for piece in pieces:
+def _image_sources(shards: Iterable[InputShard]) -> Iterator[ImageSource]:
+    """The images of all input shards; a shard that cannot be read is one image with that reason."""
+    for shard in shards:
         try:
-            yield from read_piece(piece)
+            yield from read_images(shard)
         except CaptuneError as error:
-            yield Picture(piece.place, Unreadable(error))
+            yield ImageSource(shard.location, Unreadable(error))
 
 
 def reason_of(error: CaptuneError, path: str) -> str:

@@ -19,7 +19,7 @@ _BYTES_PER_PIXEL = 20
 _LEAST_MEMORY = 2 * 1024**3
 
 
-def answer_questions(answer: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]], max_pixels: int) -> None:
+def serve_requests(answer: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]], max_pixels: int) -> None:
     """Answer until stdin ends.
 
     A question is a JSON object in a line, with the `bytes` of its attachment where it has one; the

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from captune.core.progress import SILENT, Progress
-from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
+from captune.data.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores
 
 THUMB_BYTES = 192
 WORKER = (sys.executable, "-m", "captune.data.verify_worker")
@@ -20,7 +20,7 @@ _AHEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageCheck:
     """What opening a picture showed. `reason` is None for a good one; `kind` as in `ImageError`.
 
     `hash` is a 64-bit dHash, `thumb` an 8 × 8 RGB thumbnail (`THUMB_BYTES`), `digest` of the file's bytes.
@@ -43,22 +43,22 @@ def verify(
     workers: int = 0,
     timeout: float = TIMEOUT_SECONDS,
     progress: Progress = SILENT,
-) -> Iterator[Look]:
+) -> Iterator[ImageCheck]:
     """Open every path in `workers` processes (0: one a core); looks come in the order of the paths.
 
     A picture that kills its process (a crash in a decoder, memory) or takes longer than
     `timeout` seconds is a bad picture; the rest goes on in a new process.
     """
     count = min(workers or cores(), max(1, len(paths) // _PICTURES_PER_PROCESS))
-    waiting: deque[Future[Look]] = deque()
+    waiting: deque[Future[ImageCheck]] = deque()
     with (
-        Workers([*WORKER, str(max_pixels)], count, timeout=timeout) as processes,
+        ProcessPool([*WORKER, str(max_pixels)], count, timeout=timeout) as processes,
         progress.task("Opening pictures", len(paths)) as task,
     ):
         todo = iter(enumerate(paths))
         while True:
             while len(waiting) < _AHEAD and (following := next(todo, None)) is not None:
-                waiting.append(processes.submit(partial(_look, *following)))
+                waiting.append(processes.submit(partial(_check, *following)))
             if not waiting:
                 return
             found = waiting.popleft().result()
@@ -66,12 +66,12 @@ def verify(
             yield found
 
 
-def _look(index: int, path: str, ask: Ask) -> Look:
+def _check(index: int, path: str, ask: Send) -> ImageCheck:
     said = ask({"path": path}, b"").said
     if "reason" in said:
-        return Look(index, str(said["reason"]), str(said["kind"]))
+        return ImageCheck(index, str(said["reason"]), str(said["kind"]))
     width, height = said["size"]
-    return Look(
+    return ImageCheck(
         index,
         width=width,
         height=height,

@@ -11,14 +11,14 @@ from typing import Any
 from PIL import Image
 
 from captune.core.errors import ImageError
-from captune.data.answering import answer_questions
+from captune.data.answering import serve_requests
 from captune.data.fingerprints import file_content
 from captune.data.images import open_image
 
 THUMB = 8
 
 
-def look(path: str, max_pixels: int) -> dict[str, Any]:
+def check_image(path: str, max_pixels: int) -> dict[str, Any]:
     """What verifying wants to know of a picture: size, hashes, digest of its bytes; or kind and reason."""
     try:
         image = open_image(path, max_pixels=max_pixels)
@@ -54,7 +54,7 @@ def difference_hash(image: Image.Image) -> str:
 def main() -> None:
     """Answer until stdin ends."""
     max_pixels = int(sys.argv[1])
-    answer_questions(lambda question, _: (look(question["path"], max_pixels), b""), max_pixels)
+    serve_requests(lambda question, _: (check_image(question["path"], max_pixels), b""), max_pixels)
 
 
 if __name__ == "__main__":

@@ -31,17 +31,17 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What a process said, and the bytes it attached; `reason` and `kind`, as in `ImageError`, where it failed."""
 
     said: dict[str, Any]
     attachment: bytes = b""
 
 
-Ask = Callable[[dict[str, Any], bytes], Answer]
+Send = Callable[[dict[str, Any], bytes], Reply]
 
 
-class Workers:
+class ProcessPool:
     """`count` processes of one command (see `answering`), each asked one thing at a time, in a `with` block.
 
     One that dies is replaced and asked once more, since another process may be to blame; what kills it twice, or is
@@ -51,8 +51,8 @@ class Workers:
     def __init__(self, command: Sequence[str], count: int, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self.count = count
         self._timeout = timeout
-        self._lanes = [_Lane(command) for _ in range(count)]
-        self._idle: queue.LifoQueue[_Lane] = queue.LifoQueue()  # one that runs is asked first
+        self._lanes = [_Worker(command) for _ in range(count)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # one that runs is asked first
         for lane in self._lanes:
             self._idle.put(lane)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="captune-worker")
@@ -70,7 +70,7 @@ class Workers:
         """Whether no process can take another picture: each has worked on one for longer than `seconds`."""
         return all(lane.works_for() > seconds for lane in self._lanes)
 
-    def submit(self, task: Callable[[Ask], Found]) -> Future[Found]:
+    def submit(self, task: Callable[[Send], Found]) -> Future[Found]:
         """Run `task` in a thread with a process to ask; it may ask several times."""
         return self._threads.submit(self._run, task)
 
@@ -87,7 +87,7 @@ class Workers:
         for lane in self._lanes:
             lane.stop()
 
-    def _run(self, task: Callable[[Ask], Found]) -> Found:
+    def _run(self, task: Callable[[Send], Found]) -> Found:
         lane = self._idle.get()
         try:
             return task(lane.ask)
@@ -107,7 +107,7 @@ class Workers:
                 lane.kill_if_overdue(self._timeout)
 
 
-class _Lane:
+class _Worker:
     """One process after another, asked by one thread at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -128,7 +128,7 @@ class _Lane:
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-    def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Answer:
+    def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Reply:
         deaths = 0
         while not self._stopped:
             process = self.begin()
@@ -176,7 +176,7 @@ class _Lane:
             process.kill()
 
 
-def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attachment: bytes) -> Answer | None:
+def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attachment: bytes) -> Reply | None:
     """The answer, or None where the process is dead."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -194,7 +194,7 @@ def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attach
         attached = process.stdout.read(size) if size else b""
     except BrokenPipeError:
         return None
-    return Answer(said, attached) if len(attached) == size else None
+    return Reply(said, attached) if len(attached) == size else None
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -246,8 +246,8 @@ def _read_lines(stream: IO[bytes], last: deque[bytes]) -> None:
                 last.append(line)
 
 
-def _failed(kind: str, reason: str) -> Answer:
-    return Answer({"kind": kind, "reason": reason})
+def _failed(kind: str, reason: str) -> Reply:
+    return Reply({"kind": kind, "reason": reason})
 
 
 def _death(code: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from captune.core.errors import ImageError
-from captune.data.answering import answer_questions
+from captune.data.answering import serve_requests
 from captune.data.images import open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Square
@@ -93,7 +93,7 @@ def main() -> None:
     for module in settings["imports"]:
         import_module(module)
     square = square_of(settings["square"]) if settings["square"] else None
-    answer_questions(
+    serve_requests(
         lambda question, attachment: answer(question, attachment, square, settings), max_pixels=settings["max_pixels"]
     )
 

@@ -1,4 +1,4 @@
-"""Pieces in, a model's pixels out: decoded in processes, in order, ahead of the model and across pieces."""
+"""Input shards in, a model's pixels out: decoded in processes, in order, ahead of the model and across input shards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Self
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.data.bulk.looks import NO_LOOK
-from captune.data.bulk.pieces import Picture, Piece, read_piece
+from captune.data.bulk.looks import NO_FINGERPRINT
+from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable, read_images
 from captune.data.bulk.remote import Fetch, Turns
 from captune.data.pixels import Square
-from captune.data.workers import TIMEOUT_SECONDS, Ask, Workers, cores
+from captune.data.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores
 from captune.data.writers.row import CaptionRow
 from captune.engine.decode_worker import command
 
@@ -26,11 +26,11 @@ _FETCHED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A piece with its number; `rows` are those of an earlier run, of which only the failed are to be done again."""
+class ShardTask:
+    """An input shard and its number; `rows` are those of an earlier run, of which only the failed are captioned."""
 
     number: int
-    piece: Piece
+    source: InputShard
     rows: tuple[CaptionRow, ...] = ()
 
 
@@ -44,42 +44,32 @@ class Decoded:
     pixels: np.ndarray | None
     reason: str = ""
     kind: str = ""
-    look: bytes = NO_LOOK
+    look: bytes = NO_FINGERPRINT
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    place: int
-    picture: Picture
+    index: int
+    picture: ImageSource
     decoded: Future[Decoded]
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Nothing more comes of a piece."""
+    """Nothing more comes of an input shard."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """The source of what cannot be read."""
-
-    error: CaptuneError
-
-    def __call__(self) -> bytes:
-        raise self.error
-
-
-class DecodingAhead:
+class DecodeAhead:
     """Shards with their pictures decoded, in a `with` block.
 
-    A thread reads the pieces, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
+    A thread reads the input shards, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
     at most `ahead` pictures wait for the model. A picture that kills its decoder or hangs in it is lost, its
     neighbours are not. Where `shards` may keep its reader waiting, `stop` ends them.
     """
 
     def __init__(
         self,
-        shards: Iterable[Shard],
+        shards: Iterable[ShardTask],
         pixels: Square,
         *,
         workers: int = 0,
@@ -92,8 +82,8 @@ class DecodingAhead:
         started = command(square=pixels, max_pixels=max_pixels, fingerprints=fingerprints)
         self._shards, self._stop = shards, stop
         self._side = pixels.size
-        self._processes = Workers(started, workers or cores(), timeout=timeout)
-        self._ready: queue.Queue[Shard | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
+        self._processes = ProcessPool(started, workers or cores(), timeout=timeout)
+        self._ready: queue.Queue[ShardTask | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
         self._left = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")
         self._fetchers = ThreadPoolExecutor(_FETCHED_AT_ONCE, thread_name_prefix="captune-fetch")
@@ -112,19 +102,19 @@ class DecodingAhead:
         self._reader.shutdown(wait=True)
         self._fetchers.shutdown(wait=True)
 
-    def shards(self) -> Iterator[tuple[Shard, Iterator[tuple[int, Picture, Decoded]]]]:
+    def shards(self) -> Iterator[tuple[ShardTask, Iterator[tuple[int, ImageSource, Decoded]]]]:
         """Each shard with place, picture and pixels of those to caption; they are all taken before the next shard.
 
-        Where a piece cannot be read (on), the last of its pictures is a lost one that has the piece's name.
+        Where an input shard cannot be read (on), its last image is an unreadable one with the shard's name.
         """
         while (item := self._ready.get()) is not None:
-            assert isinstance(item, Shard)
+            assert isinstance(item, ShardTask)
             yield item, self._pictures()
         self._reading.result()
 
-    def _pictures(self) -> Iterator[tuple[int, Picture, Decoded]]:
+    def _pictures(self) -> Iterator[tuple[int, ImageSource, Decoded]]:
         while isinstance(item := self._ready.get(), _Given):
-            yield item.place, item.picture, item.decoded.result()
+            yield item.index, item.picture, item.decoded.result()
         if item is None:
             self._reading.result()  # it broke off and says why
 
@@ -132,32 +122,32 @@ class DecodingAhead:
         try:
             for shard in self._shards:
                 self._put(shard)
-                self._read_piece(shard)
+                self._read_shard(shard)
                 self._put(_End())
                 if self._left.is_set():
                     return
         finally:
             self._put(None)
 
-    def _read_piece(self, shard: Shard) -> None:
-        again = {place for place, row in enumerate(shard.rows) if row.status == "error"} if shard.rows else None
-        place = 0
+    def _read_shard(self, shard: ShardTask) -> None:
+        again = {index for index, row in enumerate(shard.rows) if row.status == "error"} if shard.rows else None
+        index = 0
         try:
-            for place, picture in enumerate(read_piece(shard.piece)):
-                if again is None or place in again:
-                    self._submit(place, picture)
+            for index, picture in enumerate(read_images(shard.source)):
+                if again is None or index in again:
+                    self._submit(index, picture)
                 if self._left.is_set():
                     return
         except CaptuneError as error:
-            self._submit(place + 1, Picture(shard.piece.place, _Lost(error)))
+            self._submit(index + 1, ImageSource(shard.source.location, Unreadable(error)))
 
-    def _submit(self, place: int, picture: Picture) -> None:
+    def _submit(self, index: int, picture: ImageSource) -> None:
         source = picture.source
         if isinstance(source, (str, bytes)):
             decoded = self._processes.submit(partial(self._decode, source))
         else:
             decoded = self._fetchers.submit(self._fetch, picture.name, source)
-        self._put(_Given(place, picture, decoded))
+        self._put(_Given(index, picture, decoded))
 
     def _fetch(self, name: str, source: Callable[[], bytes]) -> Decoded:
         """Fetch and decode: as many images wait in memory as are fetched at once; a slow one holds up no process."""
@@ -169,7 +159,7 @@ class DecodingAhead:
                 return Decoded(None, reason, getattr(error, "kind", "missing"))
             return self._processes.submit(partial(self._decode, data)).result()
 
-    def _put(self, item: Shard | _Given | _End | None) -> None:
+    def _put(self, item: ShardTask | _Given | _End | None) -> None:
         while not self._left.is_set():
             try:
                 self._ready.put(item, timeout=0.2)
@@ -177,7 +167,7 @@ class DecodingAhead:
                 continue
             return
 
-    def _decode(self, data: str | bytes, ask: Ask) -> Decoded:
+    def _decode(self, data: str | bytes, ask: Send) -> Decoded:
         answer = ask({"path": data}, b"") if isinstance(data, str) else ask({}, data)
         said = answer.said
         if "reason" in said:

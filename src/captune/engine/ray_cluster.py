@@ -21,7 +21,7 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerShare:
     """What a worker has of its node, and for how many of them a node has room."""
 
     gpus: float
@@ -39,14 +39,14 @@ class Node:
     cores: float
     gpus: float
 
-    def share(self, gpus: float, cores: int | None) -> Share:
+    def share(self, gpus: float, cores: int | None) -> WorkerShare:
         """Workers with this many GPUs and cores (None: what there is, shared between them)."""
         by_gpus = int(self.gpus / gpus + 1e-6) if gpus else None
         if cores is not None:
             by_cores = int(self.cores / cores)
-            return Share(gpus, cores, by_cores if by_gpus is None else min(by_gpus, by_cores))
+            return WorkerShare(gpus, cores, by_cores if by_gpus is None else min(by_gpus, by_cores))
         workers = min(by_gpus if by_gpus is not None else 1, int(self.cores))
-        return Share(gpus, int(self.cores / workers) if workers else 0, workers)
+        return WorkerShare(gpus, int(self.cores / workers) if workers else 0, workers)
 
 
 def is_there(node: Node) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.progress import Progress, Task
-from captune.engine.bulk import Finished
-from captune.engine.decoding_ahead import Shard
-from captune.engine.ray_cluster import Node, Share, connected, is_there, nodes
-from captune.engine.ray_worker import Duty, Ready, Refused, Told, Worker
+from captune.engine.bulk import FinishedShard
+from captune.engine.decoding_ahead import ShardTask
+from captune.engine.ray_cluster import Node, WorkerShare, connected, is_there, nodes
+from captune.engine.ray_worker import Worker, WorkerFailure, WorkerReady, WorkerSpec, WorkerUpdate
 
 # One is being written, one captioned, one read.
 _IN_HAND = 3
@@ -23,7 +23,7 @@ _NO_PLACE = "No node of the Ray cluster has room for a worker"
 
 
 @dataclass(frozen=True)
-class Room:
+class ClusterOptions:
     """Which cluster, and what its workers get: how many of them (0: all that have room), GPUs and cores of each.
 
     `wait` seconds may pass without a node that has room, `silence` until a worker that does not answer counts as dead.
@@ -38,169 +38,174 @@ class Room:
 
 
 def caption_on_ray(
-    numbers: Sequence[int], shard: Callable[[int], Shard], duty: Duty, room: Room, progress: Progress, task: Task
-) -> Generator[Finished]:
+    numbers: Sequence[int],
+    shard: Callable[[int], ShardTask],
+    spec: WorkerSpec,
+    options: ClusterOptions,
+    progress: Progress,
+    task: Task,
+) -> Generator[FinishedShard]:
     """Caption shards on a cluster, and yield each when it is in its place.
 
     `shard` makes what is sent to a worker of a number. A lost node's or worker's shards run again; a shard whose
     worker dies three times is left out, and named in the error at the end. Raises `CaptuneError` where no node is
     left, or none can do the work.
     """
-    with connected(room.address):
-        crew = _Crew(numbers, shard, duty, room, progress, task)
+    with connected(options.address):
+        pool = _WorkerPool(numbers, shard, spec, options, progress, task)
         try:
-            yield from crew.work()
+            yield from pool.work()
         finally:
-            crew.dismiss()
+            pool.kill()
 
 
 @dataclass(eq=False)
-class _Member:
+class _Worker:
     """A worker, what it has in hand, and how many pictures it told of that are in no finished shard yet."""
 
     node: Node
     actor: Any
     ready: bool = False
-    asked_at: float = 0.0
-    held: set[int] = field(default_factory=set)
+    called_at: float = 0.0
+    shards: set[int] = field(default_factory=set)
     pictures: int = 0
 
 
-class _Crew:
+class _WorkerPool:
     """All workers of a job, and what is left to do."""
 
     def __init__(
         self,
         numbers: Sequence[int],
-        shard: Callable[[int], Shard],
-        duty: Duty,
-        room: Room,
+        shard: Callable[[int], ShardTask],
+        spec: WorkerSpec,
+        options: ClusterOptions,
         progress: Progress,
         task: Task,
     ) -> None:
         self._todo = deque(numbers)
-        self._shard, self._duty, self._room, self._progress, self._task = shard, duty, room, progress, task
-        self._gpus = room.gpus
-        self._members: set[_Member] = set()
+        self._shard, self._spec, self._options, self._progress, self._task = shard, spec, options, progress, task
+        self._gpus = options.gpus
+        self._workers: set[_Worker] = set()
         # The answers that are waited for, one of each member.
-        self._asked: dict[Any, _Member] = {}
+        self._pending: dict[Any, _Worker] = {}
         self._tries: Counter[int] = Counter()
-        self._given_up: list[int] = []
-        self._deaths: Counter[str] = Counter()
-        self._aside: dict[str, Refused] = {}
+        self._abandoned: list[int] = []
+        self._early_deaths: Counter[str] = Counter()
+        self._excluded: dict[str, WorkerFailure] = {}
         # Lost nodes: the cluster may take them for alive for a while.
         self._gone: set[str] = set()
-        self._looked = -_LOOK_SECONDS
-        self._without = 0.0
+        self._checked_at = -_LOOK_SECONDS
+        self._idle_since = 0.0
 
-    def work(self) -> Generator[Finished]:
+    def work(self) -> Generator[FinishedShard]:
         import ray
 
         while self._left():
-            if time.monotonic() - self._looked >= _LOOK_SECONDS or not self._asked:
+            if time.monotonic() - self._checked_at >= _LOOK_SECONDS or not self._pending:
                 self._check_silence()
-                self._hire()
-            answered, _ = ray.wait(list(self._asked), timeout=_LOOK_SECONDS) if self._asked else ([], [])
-            for asked in answered:
-                yield from self._hear(asked)
-        if self._given_up:
+                self._spawn()
+            answered, _ = ray.wait(list(self._pending), timeout=_LOOK_SECONDS) if self._pending else ([], [])
+            for call in answered:
+                yield from self._poll(call)
+        if self._abandoned:
             raise self._unfinished()
 
-    def dismiss(self) -> None:
+    def kill(self) -> None:
         import ray
 
-        for member in self._members:
-            ray.kill(member.actor)
-        self._members.clear()
-        self._asked.clear()
+        for worker in self._workers:
+            ray.kill(worker.actor)
+        self._workers.clear()
+        self._pending.clear()
 
     def _left(self) -> int:
-        return len(self._todo) + sum(len(member.held) for member in self._members)
+        return len(self._todo) + sum(len(worker.shards) for worker in self._workers)
 
-    def _hear(self, asked: Any) -> Generator[Finished]:
+    def _poll(self, call: Any) -> Generator[FinishedShard]:
         """What a worker answers, and its next shards."""
         import ray
         from ray.exceptions import RayError
 
-        member = self._asked.pop(asked)
+        worker = self._pending.pop(call)
         try:
-            said: Ready | Refused | Told = ray.get(asked)
+            reply: WorkerReady | WorkerFailure | WorkerUpdate = ray.get(call)
         except RayError as error:
-            self._lost(member, error)
+            self._on_worker_died(worker, error)
             return
-        if isinstance(said, Refused):
-            self._set_aside(member, said)
+        if isinstance(reply, WorkerFailure):
+            self._exclude(worker, reply)
             return
-        if isinstance(said, Ready):
-            member.ready = True
-            self._show()
+        if isinstance(reply, WorkerReady):
+            worker.ready = True
+            self._report()
         else:
-            self._task.advance(said.pictures)
-            member.pictures += said.pictures
-            for finished in said.finished:
-                member.pictures -= finished.pictures
-                member.held.discard(finished.number)
-                self._deaths[member.node.id] = 0
+            self._task.advance(reply.pictures)
+            worker.pictures += reply.pictures
+            for finished in reply.finished:
+                worker.pictures -= finished.pictures
+                worker.shards.discard(finished.number)
+                self._early_deaths[worker.node.id] = 0
                 yield finished
-            if said.refused is not None:
-                self._set_aside(member, said.refused)
+            if reply.failure is not None:
+                self._exclude(worker, reply.failure)
                 return
-        self._ask(member, member.actor.turn, tuple(map(self._shard, self._next(member))))
+        self._ask(worker, worker.actor.poll, tuple(map(self._shard, self._next(worker))))
 
-    def _next(self, member: _Member) -> list[int]:
+    def _next(self, worker: _Worker) -> list[int]:
         """Numbers of the shards that a worker gets now; one that has cost a worker before is a worker's only one."""
         given: list[int] = []
-        most = min(_IN_HAND, -(-self._left() // len(self._members)))
-        while self._todo and len(member.held) < most and not any(self._tries[number] for number in member.held):
-            if self._tries[self._todo[0]] and member.held:
+        limit = min(_IN_HAND, -(-self._left() // len(self._workers)))
+        while self._todo and len(worker.shards) < limit and not any(self._tries[number] for number in worker.shards):
+            if self._tries[self._todo[0]] and worker.shards:
                 break
             given.append(self._todo.popleft())
-            member.held.add(given[-1])
+            worker.shards.add(given[-1])
         return given
 
-    def _ask(self, member: _Member, method: Any, *given: Any) -> None:
-        member.asked_at = time.monotonic()
-        self._asked[method.remote(*given)] = member
+    def _ask(self, worker: _Worker, method: Any, *given: Any) -> None:
+        worker.called_at = time.monotonic()
+        self._pending[method.remote(*given)] = worker
 
-    def _hire(self) -> None:
+    def _spawn(self) -> None:
         """A worker wherever there is room and work for one; raises `CaptuneError` where there is none for too long."""
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         if not self._left():  # the last shards were given up
             return
         there = [node for node in nodes() if not self._is_gone(node)]
         if self._gpus is None and there:
             self._gpus = 1.0 if any(node.gpus >= 1 for node in there) else 0.0
-        shares = {node: node.share(self._gpus or 0.0, self._room.cores) for node in there}
+        shares = {node: node.share(self._gpus or 0.0, self._options.cores) for node in there}
         able = [node for node, share in shares.items() if share.workers]
-        shares = {node: shares[node] for node in able if node.id not in self._aside}
-        have = Counter(member.node.id for member in self._members)
-        most = min(self._room.workers or sum(share.workers for share in shares.values()), self._left())
-        while len(self._members) < most:
+        shares = {node: shares[node] for node in able if node.id not in self._excluded}
+        have = Counter(worker.node.id for worker in self._workers)
+        limit = min(self._options.workers or sum(share.workers for share in shares.values()), self._left())
+        while len(self._workers) < limit:
             free = [node for node, share in shares.items() if have[node.id] < share.workers]
             if not free:
                 break
             node = min(free, key=lambda node: have[node.id])
             have[node.id] += 1
             self._start(node, shares[node])
-        if self._members:
-            self._without = 0.0
+        if self._workers:
+            self._idle_since = 0.0
         else:
             self._wait(there, able)
 
     def _check_silence(self) -> None:
         """A worker answers every second, whatever it does; one that is stopped or hangs keeps its shards from all."""
-        late = time.monotonic() - self._room.silence
-        for asked, member in list(self._asked.items()):
-            if member.ready and member.asked_at < late:
-                del self._asked[asked]
-                self._lost(member, TimeoutError(f"no answer for {self._room.silence:g} s"))
+        late = time.monotonic() - self._options.silence
+        for call, worker in list(self._pending.items()):
+            if worker.ready and worker.called_at < late:
+                del self._pending[call]
+                self._on_worker_died(worker, TimeoutError(f"no answer for {self._options.silence:g} s"))
 
     def _is_gone(self, node: Node) -> bool:
         if node.id in self._gone and is_there(node):
             self._gone.discard(node.id)
         return node.id in self._gone
 
-    def _start(self, node: Node, share: Share) -> None:
+    def _start(self, node: Node, share: WorkerShare) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -213,94 +218,94 @@ class _Crew:
                 max_task_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
             )
-            .remote(self._duty, share.cores)
+            .remote(self._spec, share.cores)
         )
-        member = _Member(node, actor)
-        self._members.add(member)
-        self._ask(member, actor.start)
-        self._show()
+        worker = _Worker(node, actor)
+        self._workers.add(worker)
+        self._ask(worker, actor.start)
+        self._report()
 
     def _wait(self, there: list[Node], able: list[Node]) -> None:
         """Until a node comes; raises `CaptuneError` where all that have room were left out, or after too long."""
         if able:
-            refused = self._aside[able[-1].id]
-            raise CaptuneError(f"{refused.host}: {refused.message}", refused.hint)
+            failure = self._excluded[able[-1].id]
+            raise CaptuneError(f"{failure.host}: {failure.message}", failure.hint)
         now = time.monotonic()
-        if not self._without:
-            self._without = now
-            self._progress.info(f"{_NO_PLACE}; waiting {self._room.wait:g} s for one.")
-        if now - self._without >= self._room.wait:
+        if not self._idle_since:
+            self._idle_since = now
+            self._progress.info(f"{_NO_PLACE}; waiting {self._options.wait:g} s for one.")
+        if now - self._idle_since >= self._options.wait:
             has = "; ".join(f"{node.host}: {node.cores:g} cores, {node.gpus:g} GPUs" for node in there) or "no nodes"
-            cores = "" if self._room.cores is None else f", {self._room.cores} cores"
+            cores = "" if self._options.cores is None else f", {self._options.cores} cores"
             raise CaptuneError(
                 f"{_NO_PLACE} ({self._gpus or 0:g} GPUs{cores} each; it has {has}).",
                 "Nothing is lost: start nodes, or ask for less with --gpus-per-worker and --cpus-per-worker, and run "
                 "the same command again.",
             )
-        time.sleep(min(1.0, self._room.wait))
+        time.sleep(min(1.0, self._options.wait))
 
-    def _lost(self, member: _Member, error: Exception) -> None:
+    def _on_worker_died(self, worker: _Worker, error: Exception) -> None:
         """A worker is dead. A shard answers for that only where its node lives on."""
-        gone = not is_there(member.node)
-        shards = f"; {len(member.held)} unfinished shards run again" if member.held else ""
+        gone = not is_there(worker.node)
+        shards = f"; {len(worker.shards)} unfinished shards run again" if worker.shards else ""
         if gone:
-            self._gone.add(member.node.id)
-            self._progress.warn(f"Lost the node {member.node.host}{shards}.")
+            self._gone.add(worker.node.id)
+            self._progress.warn(f"Lost the node {worker.node.host}{shards}.")
         else:
             why = _reason(error)
-            self._progress.warn(f"A worker on {member.node.host} died ({why}){shards}.")
-            if not member.held:
-                self._deaths[member.node.id] += 1
-                if self._deaths[member.node.id] >= _TRIES:
-                    refused = Refused(
-                        member.node.host,
+            self._progress.warn(f"A worker on {worker.node.host} died ({why}){shards}.")
+            if not worker.shards:
+                self._early_deaths[worker.node.id] += 1
+                if self._early_deaths[worker.node.id] >= _TRIES:
+                    failure = WorkerFailure(
+                        worker.node.host,
                         f"Workers die there before they have done anything ({why}).",
                         "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
                         "that machine say more (session_latest/logs in its folder).",
                     )
-                    self._aside[member.node.id] = refused
-                    self._progress.warn(f"{member.node.host} is left out: {refused.message}")
-        self._take_back(member, blame=not gone)
+                    self._excluded[worker.node.id] = failure
+                    self._progress.warn(f"{worker.node.host} is left out: {failure.message}")
+        self._requeue(worker, blame=not gone)
 
-    def _set_aside(self, member: _Member, refused: Refused) -> None:
+    def _exclude(self, worker: _Worker, failure: WorkerFailure) -> None:
         """A worker cannot go on: its node gets no other."""
-        if member.node.id not in self._aside:
-            self._aside[member.node.id] = refused
-            self._progress.warn(f"{member.node.host} is left out: {refused.message}")
-        self._take_back(member, blame=member.ready)
+        if worker.node.id not in self._excluded:
+            self._excluded[worker.node.id] = failure
+            self._progress.warn(f"{worker.node.host} is left out: {failure.message}")
+        self._requeue(worker, blame=worker.ready)
 
-    def _take_back(self, member: _Member, *, blame: bool) -> None:
+    def _requeue(self, worker: _Worker, *, blame: bool) -> None:
         import ray
 
-        ray.kill(member.actor)
-        self._members.discard(member)
-        self._task.advance(-member.pictures)
-        for number in sorted(member.held, reverse=True):
+        ray.kill(worker.actor)
+        self._workers.discard(worker)
+        self._task.advance(-worker.pictures)
+        for number in sorted(worker.shards, reverse=True):
             self._tries[number] += blame
             if self._tries[number] >= _TRIES:
-                self._given_up.append(number)
+                self._abandoned.append(number)
             else:
                 self._todo.appendleft(number)
-        member.held.clear()
-        self._show()
+        worker.shards.clear()
+        self._report()
 
-    def _show(self) -> None:
-        ready = [member.node.id for member in self._members if member.ready]
-        waiting = len(self._members) - len(ready)
+    def _report(self) -> None:
+        ready = [worker.node.id for worker in self._workers if worker.ready]
+        waiting = len(self._workers) - len(ready)
         text = f"{len(ready)} workers on {len(set(ready))} nodes"
         self._task.note(text + (f", {waiting} starting" if waiting else ""))
 
     def _unfinished(self) -> CaptuneError:
-        named = ", ".join(map(self._named, sorted(self._given_up)[:5]))
+        named = ", ".join(map(self._named, sorted(self._abandoned)[:5]))
         return CaptuneError(
-            f"{len(self._given_up)} shards were left out, each after {_TRIES} workers that had it died: {named}.",
+            f"{len(self._abandoned)} shards were left out, each after {_TRIES} workers that had it died: {named}.",
             "All others are done. The same command tries these again, with --engine local in this process: what "
             "kills it is seen there.",
         )
 
     def _named(self, number: int) -> str:
-        piece = self._shard(number).piece
-        return f"shard {number} ({piece.place or piece.names[0]}{', …' if piece.count != 1 else ''})"
+        source = self._shard(number).source
+        return f"shard {number} ({source.location or source.names[0]}{', …' if source.count != 1 else ''})"
 
 
 def _reason(error: Exception) -> str:

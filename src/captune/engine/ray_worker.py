@@ -18,8 +18,8 @@ from captune import __version__
 from captune.core.errors import CaptuneError
 from captune.data.bulk.names import MANIFEST
 from captune.data.bulk.store import open_store
-from captune.engine.bulk import Finished, Manner, Say, caption_pieces
-from captune.engine.decoding_ahead import Shard
+from captune.engine.bulk import FinishedShard, Say, ShardOptions, caption_shards
+from captune.engine.decoding_ahead import ShardTask
 
 if TYPE_CHECKING:
     from captune.data.pixels import Square
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TURN_SECONDS = 1.0
 
 
-class Speaker(NamedTuple):
+class BatchCaptioner(NamedTuple):
     """A model that was loaded: how it captions pixels, and which pixels it wants."""
 
     say: Say
@@ -36,7 +36,7 @@ class Speaker(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Duty:
+class WorkerSpec:
     """What every worker of a job is told; it travels to other machines, so paths are absolute.
 
     `load` is a function of a module, or a partial of one. `manifest` are the bytes of the job's manifest in the
@@ -44,10 +44,10 @@ class Duty:
     that can be seen where the job was started, `check_there` raises `CaptuneError` where inputs are missing.
     """
 
-    place: str
+    location: str
     manifest: bytes
-    manner: Manner
-    load: Callable[[], Speaker]
+    options: ShardOptions
+    load: Callable[[], BatchCaptioner]
     check_there: Callable[[], None]
     folder: str | None = None
     pictures: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Duty:
 
 
 @dataclass(frozen=True)
-class Ready:
+class WorkerReady:
     """A worker has the model; `host` is its machine, `process` its number there."""
 
     host: str
@@ -63,7 +63,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Refused:
+class WorkerFailure:
     """A worker cannot do its work, and why; as in `CaptuneError`."""
 
     host: str
@@ -72,40 +72,40 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Told:
+class WorkerUpdate:
     """News of a turn: pictures done since the last one, and shards that are in their place; or why it is over."""
 
     pictures: int = 0
-    finished: tuple[Finished, ...] = ()
-    refused: Refused | None = None
+    finished: tuple[FinishedShard, ...] = ()
+    failure: WorkerFailure | None = None
 
 
 class Worker:
     """Made on a node, started there once, then given shards, several turns to each."""
 
-    def __init__(self, duty: Duty, cores: int) -> None:
-        manner = duty.manner
-        self._duty = replace(duty, manner=replace(manner, workers=manner.workers or cores))
+    def __init__(self, spec: WorkerSpec, cores: int) -> None:
+        options = spec.options
+        self._spec = replace(spec, options=replace(options, workers=options.workers or cores))
         self._host = socket.gethostname()
-        self._given: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
+        self._given: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
         self._news = threading.Condition()
         self._pictures = 0
-        self._finished: list[Finished] = []
+        self._finished: list[FinishedShard] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
         self._working: Future[None] | None = None
 
-    def start(self) -> Ready | Refused:
+    def start(self) -> WorkerReady | WorkerFailure:
         """Look whether this machine sees what the job needs, and load the model."""
         try:
             self._check()
-            self._speaker = self._duty.load()
+            self._speaker = self._spec.load()
         except CaptuneError as error:
-            return Refused(self._host, error.message, error.hint)
+            return WorkerFailure(self._host, error.message, error.hint)
         self._working = self._thread.submit(self._work)
         self._working.add_done_callback(lambda _: self._tell())
-        return Ready(self._host, os.getpid())
+        return WorkerReady(self._host, os.getpid())
 
-    def turn(self, shards: tuple[Shard, ...] = ()) -> Told:
+    def poll(self, shards: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
         """Take shards, and tell what has happened since the last turn."""
         for shard in shards:
             self._given.put(shard)
@@ -115,53 +115,53 @@ class Worker:
             pictures, finished = self._pictures, tuple(self._finished)
             self._pictures = 0
             self._finished.clear()
-        return Told(pictures, finished, self._why() if self._over else None)
+        return WorkerUpdate(pictures, finished, self._why() if self._over else None)
 
     @property
     def _over(self) -> bool:
         return self._working is not None and self._working.done()
 
     def _check(self) -> None:
-        duty = self._duty
-        if duty.captune != __version__:
+        spec = self._spec
+        if spec.captune != __version__:
             raise CaptuneError(
-                f"It has captune {__version__}, the job was started with {duty.captune}.",
+                f"It has captune {__version__}, the job was started with {spec.captune}.",
                 "Install the same version on all nodes.",
             )
-        if duty.folder is not None:
+        if spec.folder is not None:
             try:
-                os.chdir(duty.folder)
+                os.chdir(spec.folder)
             except OSError as error:
                 raise CaptuneError(
-                    f"The working folder {duty.folder} is not there ({error.strerror}).",
+                    f"The working folder {spec.folder} is not there ({error.strerror}).",
                     "Share it with all nodes at the same path, or give absolute paths.",
                 ) from None
         try:
-            same = open_store(duty.place).read(MANIFEST) == duty.manifest
+            same = open_store(spec.location).read(MANIFEST) == spec.manifest
         except CaptuneError:
             same = False
         if not same:
             raise CaptuneError(
-                f"The job in {duty.place} is not seen from there.",
+                f"The job in {spec.location} is not seen from there.",
                 "Share that folder with all nodes at the same path, or put the job on object storage: --out s3://…",
             )
-        duty.check_there()
-        unseen = [picture for picture in duty.pictures if not os.path.exists(picture)]
+        spec.check_there()
+        unseen = [picture for picture in spec.pictures if not os.path.exists(picture)]
         if unseen:
             raise CaptuneError(
                 f"The picture {unseen[0]} is not there.", "Share the pictures with all nodes at the same path."
             )
 
     def _work(self) -> None:
-        duty = self._duty
-        work = caption_pieces(
+        spec = self._spec
+        work = caption_shards(
             self._speaker.say,
             self._speaker.pixels,
             iter(self._given.get, None),
-            open_store(duty.place),
-            duty.manner,
+            open_store(spec.location),
+            spec.options,
             advance=self._advance,
-            check_missing=duty.check_there,
+            check_missing=spec.check_there,
             written=self._written,
             stop=lambda: self._given.put(None),
         )
@@ -172,7 +172,7 @@ class Worker:
         with self._news:
             self._pictures += pictures
 
-    def _written(self, finished: Finished) -> None:
+    def _written(self, finished: FinishedShard) -> None:
         with self._news:
             self._finished.append(finished)
             self._news.notify_all()
@@ -181,9 +181,9 @@ class Worker:
         with self._news:
             self._news.notify_all()
 
-    def _why(self) -> Refused:
+    def _why(self) -> WorkerFailure:
         assert self._working is not None
         error = self._working.exception()
         if isinstance(error, CaptuneError):
-            return Refused(self._host, error.message, error.hint)
-        return Refused(self._host, f"{type(error).__name__}: {error}", "Run `captune doctor` there.")
+            return WorkerFailure(self._host, error.message, error.hint)
+        return WorkerFailure(self._host, f"{type(error).__name__}: {error}", "Run `captune doctor` there.")

@@ -13,7 +13,7 @@ import numpy as np
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.serve_options import ServeOptions
 from captune.data.pixels import Square
-from captune.data.workers import Answer, Ask, Workers, cores
+from captune.data.workers import ProcessPool, Reply, Send, cores
 from captune.engine.decode_worker import command, described
 from captune.web.problems import Problem
 
@@ -35,7 +35,7 @@ class Decoding:
     ) -> None:
         self._patience = patience
         imports = [_TORCH_SQUARE] if fast and find_spec("torch") else []
-        self._workers = Workers(
+        self._workers = ProcessPool(
             started
             or command(
                 max_pixels=options.max_pixels, formats=[name.upper() for name in options.formats], imports=imports
@@ -88,5 +88,5 @@ class Decoding:
         self._workers.__exit__()
 
 
-def _asked(question: dict[str, Any], contents: bytes, ask: Ask) -> Answer:
+def _asked(question: dict[str, Any], contents: bytes, ask: Send) -> Reply:
     return ask(question, contents)

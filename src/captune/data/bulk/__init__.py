@@ -1,1 +1,1 @@
-"""Bulk jobs: the input in pieces, results in shards, and the store that keeps them."""
+"""Bulk jobs: input in shards, results in shards, and the store that keeps them."""

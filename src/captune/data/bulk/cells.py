@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captune.core.errors import CaptuneError, ImageError
-from captune.data.bulk.pieces import Picture, Unreadable
+from captune.data.bulk.pieces import ImageSource, Unreadable
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.formats.columns import ADDRESS, IMAGE
 from captune.data.inside import ANYWHERE, Images, Refused, is_open_address, local_path
 
 
-def picture_columns(names: Iterable[str], embedded: Sequence[str], place: str) -> tuple[str, str | None]:
+def picture_columns(names: Iterable[str], embedded: Sequence[str], location: str) -> tuple[str, str | None]:
     """The column with the pictures (bytes before paths before addresses), and one with names of embedded ones."""
     names = [str(name) for name in names]
     stated = picture_column(name for name in names if name not in embedded)
@@ -22,7 +22,7 @@ def picture_columns(names: Iterable[str], embedded: Sequence[str], place: str) -
         return embedded[0], stated
     if stated is None:
         raise CaptuneError(
-            f"{place}: there is no column of pictures among {', '.join(names[:12])}.",
+            f"{location}: there is no column of pictures among {', '.join(names[:12])}.",
             "Name the one with bytes, paths or addresses 'image' (or image_path, file_name, url).",
         )
     return stated, None
@@ -47,19 +47,19 @@ class Table:
     """A table with its pictures: where it lies (None: a data set of the Hub), and where the files may that it names.
 
     Paths are looked for from the folder of images if one was named, from the table's folder, then from the working
-    folder. What they may name is told by `inside`, as in `Piece`.
+    folder. What they may name is told by `inside`, as in `InputShard`.
     """
 
-    def __init__(self, place: str | None, inside: str) -> None:
-        self.place = None if place is None else local_path(place)
+    def __init__(self, location: str | None, inside: str) -> None:
+        self.location = None if location is None else local_path(location)
         images = Images(Path(inside) if inside not in ("", ANYWHERE) else None, inside == ANYWHERE)
-        own = [] if self.place is None or is_remote(self.place) else [os.path.dirname(self.place)]
+        own = [] if self.location is None or is_remote(self.location) else [os.path.dirname(self.location)]
         self._boundary = images.boundary(*own)
         self._bases = [*([inside] if images.folder else []), *own, ""]
 
     def source(self, name: str, path: str) -> str | Fetch | Unreadable:
         """What gives the bytes of the picture that a row names; where that may not be named, it raises the reason."""
-        remote = f"{self.place.rpartition('/')[0]}/{path}" if self.place and is_remote(self.place) else None
+        remote = f"{self.location.rpartition('/')[0]}/{path}" if self.location and is_remote(self.location) else None
         address = path if is_remote(path) and local_path(path) == path else remote
         if address is not None and (self._boundary.anywhere or _is_open(address)):
             return Fetch(address)
@@ -71,14 +71,14 @@ def _is_open(address: str) -> bool:
     return is_open_address(address) and os.pardir not in address.split("/")
 
 
-def picture_in(where: str, cell: Any, stated: Any, table: Table) -> Picture:
+def picture_in(where: str, cell: Any, stated: Any, table: Table) -> ImageSource:
     """The picture of a row: named `where`, and its own file name behind it if it has one."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell if isinstance(cell, bytes) else None
     path = cell.get("path") if isinstance(cell, dict) else cell if isinstance(cell, str) else None
     own = path or (stated if isinstance(stated, str) else None)
     name = f"{where}/{PurePosixPath(own).name}" if own else where
     if content:
-        return Picture(name, content)
+        return ImageSource(name, content)
     if not path:
-        return Picture(name, Unreadable(ImageError(name, "there is no picture in this row", kind="missing")))
-    return Picture(name, table.source(name, path))
+        return ImageSource(name, Unreadable(ImageError(name, "there is no picture in this row", kind="missing")))
+    return ImageSource(name, table.source(name, path))

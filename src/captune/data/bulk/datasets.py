@@ -9,56 +9,56 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.data.bulk.cells import Table, picture_columns, picture_in
-from captune.data.bulk.pieces import Picture, Piece
+from captune.data.bulk.pieces import ImageSource, InputShard
 from captune.data.formats.hub import column_names, explained, saved_splits, streamed_splits, validated
 
 KIND = "datasets"
 _HUB = "hf:"
 
 
-def find(place: str, shard_size: int) -> Iterator[Piece]:
-    """Pieces of each split: rows of a saved one (`start` is the first), whole files of a streamed one (its number)."""
-    for split, data in _splits(place).items():
-        _columns(data, place)
-        if place.startswith(_HUB):
+def find(location: str, shard_size: int) -> Iterator[InputShard]:
+    """Input shards of each split: rows of a saved set (from `start`), or files of a streamed set (number `start`)."""
+    for split, data in _splits(location).items():
+        _columns(data, location)
+        if location.startswith(_HUB):
             for number in range(data.num_shards):
-                yield Piece(KIND, place, number, None, (split,))
+                yield InputShard(KIND, location, number, None, (split,))
         else:
             for start in range(0, len(data), shard_size):
-                yield Piece(KIND, place, start, min(shard_size, len(data) - start), (split,))
+                yield InputShard(KIND, location, start, min(shard_size, len(data) - start), (split,))
 
 
-def read(piece: Piece) -> Iterator[Picture]:
+def read(shard: InputShard) -> Iterator[ImageSource]:
     """Rows are named `place/split#row`, those of a streamed set `hf:org/name/split#file-row`."""
-    (split,) = piece.names
-    on_hub = piece.place.startswith(_HUB)
-    data = _splits(piece.place).get(split)
+    (split,) = shard.names
+    on_hub = shard.location.startswith(_HUB)
+    data = _splits(shard.location).get(split)
     if data is None:
-        raise CaptuneError(f"{piece.place} has no split '{split}' any more.", "Start a new job for it.")
-    base = piece.place.removesuffix(f":{split}") if on_hub else piece.place
-    image, name = _columns(data, piece.place)
+        raise CaptuneError(f"{shard.location} has no split '{split}' any more.", "Start a new job for it.")
+    base = shard.location.removesuffix(f":{split}") if on_hub else shard.location
+    image, name = _columns(data, shard.location)
     where = "/".join(filter(None, (base, split)))
     if on_hub:
-        rows = explained(iter(data.shard(data.num_shards, piece.start)), piece.place)
-        prefix, first = f"{where}#{piece.start}-", 0
+        rows = explained(iter(data.shard(data.num_shards, shard.start)), shard.location)
+        prefix, first = f"{where}#{shard.start}-", 0
     else:
-        assert piece.count is not None
-        rows = iter(validated(data.select(range(piece.start, piece.start + piece.count)), piece.place))
-        prefix, first = f"{where}#", piece.start
-    table = Table(None if on_hub else f"{piece.place}/", piece.inside)
+        assert shard.count is not None
+        rows = iter(validated(data.select(range(shard.start, shard.start + shard.count)), shard.location))
+        prefix, first = f"{where}#", shard.start
+    table = Table(None if on_hub else f"{shard.location}/", shard.inside)
     for number, row in enumerate(rows, start=first):
         yield picture_in(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
 
 
-def _splits(place: str) -> dict[str, Any]:
-    return _streamed(place.removeprefix(_HUB)) if place.startswith(_HUB) else saved_splits(Path(place))
+def _splits(location: str) -> dict[str, Any]:
+    return _streamed(location.removeprefix(_HUB)) if location.startswith(_HUB) else saved_splits(Path(location))
 
 
 @lru_cache(maxsize=4)
 def _streamed(name: str) -> dict[str, Any]:
-    """Opening a set on the Hub asks it for its files: once for a job, not for each piece."""
+    """Opening a set on the Hub asks it for its files: once for a job, not for each input shard."""
     return streamed_splits(name)
 
 
-def _columns(data: Any, place: str) -> tuple[str, str | None]:
-    return picture_columns(*column_names(data), place)
+def _columns(data: Any, location: str) -> tuple[str, str | None]:
+    return picture_columns(*column_names(data), location)

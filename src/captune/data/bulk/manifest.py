@@ -1,4 +1,4 @@
-"""What a job is: its model, options and inputs, fixed when it begins, and the list of its pieces."""
+"""What a job is: its model, options and inputs, fixed when it begins, and the list of its input shards."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.data.bulk.listing import ARCHIVES, FILES
-from captune.data.bulk.names import MANIFEST, PIECES
-from captune.data.bulk.pieces import Piece
+from captune.data.bulk.names import MANIFEST, SHARD_LIST
+from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.store import Store
 from captune.data.patterns import Listed, is_pattern
 from captune.data.signatures import PICTURE_SUFFIXES
@@ -85,14 +85,14 @@ class Manifest:
             told = json.loads(store.read(MANIFEST))
             if told.pop("version") != _VERSION:
                 raise CaptuneError(
-                    f"The job in {store.place} is of another captune ({told.get('captune')}).",
+                    f"The job in {store.location} is of another captune ({told.get('captune')}).",
                     "Go on with that one, or take another --out.",
                 )
             inputs = told.pop("inputs")
             return cls(**told, inputs=Inputs(**{**inputs, "named": tuple(inputs["named"])}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaptuneError(
-                f"{store.place}/{MANIFEST} is damaged: {error}.", "Take another --out, or start anew with --restart."
+                f"{store.location}/{MANIFEST} is damaged: {error}.", "Take another --out, or start anew with --restart."
             ) from None
 
     def write(self, store: Store) -> None:
@@ -117,59 +117,60 @@ class Manifest:
 
 
 class Listing:
-    """The pieces of a job as they were found when it began."""
+    """The input shards of a job as they were found when it began."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._lines = lines
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece]) -> Listing:
-        return cls([json.dumps(piece.to_json()).encode("ascii") for piece in pieces])
+    def of(cls, shards: Iterable[InputShard]) -> Listing:
+        return cls([json.dumps(shard.to_json()).encode("ascii") for shard in shards])
 
     @classmethod
-    def read(cls, store: Store, pieces: int) -> Listing:
-        lines = store.read(PIECES).splitlines()
-        if len(lines) != pieces:
+    def read(cls, store: Store, count: int) -> Listing:
+        lines = store.read(SHARD_LIST).splitlines()
+        if len(lines) != count:
             raise CaptuneError(
-                f"{store.place}/{PIECES} has {len(lines)} lines instead of {pieces}.", "Start anew with --restart."
+                f"{store.location}/{SHARD_LIST} has {len(lines)} lines instead of {count}.",
+                "Start anew with --restart.",
             )
         return cls(lines)
 
     def write(self, store: Store) -> None:
-        store.publish(PIECES, b"".join(line + b"\n" for line in self._lines))
+        store.publish(SHARD_LIST, b"".join(line + b"\n" for line in self._lines))
 
     @cached_property
     def counts(self) -> list[int | None]:
-        """Pictures of each piece, None where only reading tells."""
-        return [piece.count for piece in self]
+        """Pictures of each input shard, None where only reading tells."""
+        return [shard.count for shard in self]
 
     def pictures(self, numbers: Iterable[int] | None = None) -> int | None:
-        """Pictures of some pieces, or of all; None where only reading tells."""
+        """Pictures of some input shards, or of all; None where only reading tells."""
         counts = self.counts if numbers is None else [self.counts[number] for number in numbers]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __getitem__(self, number: int) -> Piece:
-        return Piece.from_json(json.loads(self._lines[number]))
+    def __getitem__(self, number: int) -> InputShard:
+        return InputShard.from_json(json.loads(self._lines[number]))
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[InputShard]:
         return (self[number] for number in range(len(self)))
 
-    def newer(self, pieces: Iterable[Piece]) -> tuple[int, int]:
+    def newer(self, shards: Iterable[InputShard]) -> tuple[int, int]:
         """Of what another listing finds: how many files and archives this one lacks, and how many both have."""
-        known, found = (np.unique(np.fromiter(map(hash, _places(each)), np.int64)) for each in (self, pieces))
+        known, found = (np.unique(np.fromiter(map(hash, _input_names(each)), np.int64)) for each in (self, shards))
         both = len(np.intersect1d(known, found, assume_unique=True))
         return len(found) - both, both
 
 
-def _places(pieces: Iterable[Piece]) -> Iterator[str]:
-    for piece in pieces:
-        if piece.kind == FILES:
-            yield from piece.names
+def _input_names(shards: Iterable[InputShard]) -> Iterator[str]:
+    for shard in shards:
+        if shard.kind == FILES:
+            yield from shard.names
         else:
-            yield f"{piece.kind}:{piece.place}"
+            yield f"{shard.kind}:{shard.location}"
 
 
 def _is_missing(item: str) -> bool:

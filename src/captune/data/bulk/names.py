@@ -6,7 +6,7 @@ import re
 
 JOB = "_job"
 MANIFEST = f"{JOB}/manifest.json"
-PIECES = f"{JOB}/pieces.jsonl"
+SHARD_LIST = f"{JOB}/pieces.jsonl"
 FAILURES = f"{JOB}/failures.jsonl"
 DUPLICATES = f"{JOB}/duplicates.jsonl"
 REPORT = f"{JOB}/report.json"
@@ -26,7 +26,7 @@ def is_ledger(name: str) -> bool:
     return name == WRITTEN or name.startswith(f"{WRITTEN}-")
 
 
-def looks_name(number: int) -> str:
+def fingerprints_name(number: int) -> str:
     """What the pictures of a shard look like."""
     return f"{JOB}/looks-{number:05d}.bin"
 

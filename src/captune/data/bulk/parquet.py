@@ -13,7 +13,7 @@ from captune.core.errors import CaptuneError, ImageError, first_line
 from captune.core.http import WebError
 from captune.data.bulk import remote
 from captune.data.bulk.cells import Table, is_address_column, picture_column, picture_columns, picture_in
-from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable
 from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
 from captune.data.parquet_pages import TooLarge, check_rows, rows_at_once
@@ -22,52 +22,52 @@ KIND = "parquet"
 _FEW = 16  # rows that say what a column holds
 
 
-def find(place: str, shard_size: int) -> Iterator[Piece]:
-    """Pieces of `shard_size` rows: `start` is the first row. Only the file's end is read."""
-    with _opened(place) as file:
-        _columns(file, place)
+def find(location: str, shard_size: int) -> Iterator[InputShard]:
+    """Input shards of `shard_size` rows: `start` is the first row. Only the file's end is read."""
+    with _opened(location) as file:
+        _columns(file, location)
         rows = file.metadata.num_rows
     for start in range(0, rows, shard_size):
-        yield Piece(KIND, place, start, min(shard_size, rows - start))
+        yield InputShard(KIND, location, start, min(shard_size, rows - start))
 
 
-def read(piece: Piece) -> Iterator[Picture]:
-    """Rows of a piece, a few in memory at a time; where the file is damaged, the rest are lost with the reason."""
+def read(shard: InputShard) -> Iterator[ImageSource]:
+    """Rows of a shard, a few in memory at a time; where the file is damaged, the rest are lost with the reason."""
     import pyarrow as pa
 
-    assert piece.count is not None
-    row, end = piece.start, piece.start + piece.count
-    table = Table(piece.place, piece.inside)
-    with _opened(piece.place) as file:
-        image, name = _columns(file, piece.place)
+    assert shard.count is not None
+    row, end = shard.start, shard.start + shard.count
+    table = Table(shard.location, shard.inside)
+    with _opened(shard.location) as file:
+        image, name = _columns(file, shard.location)
         try:
-            for cells in _rows(file, piece.place, row, end, [column for column in (image, name) if column]):
-                where = f"{piece.place}#{row}"
+            for cells in _rows(file, shard.location, row, end, [column for column in (image, name) if column]):
+                where = f"{shard.location}#{row}"
                 if isinstance(cells, TooLarge):
-                    yield Picture(where, Unreadable(ImageError(where, str(cells), kind="giant")))
+                    yield ImageSource(where, Unreadable(ImageError(where, str(cells), kind="giant")))
                 else:
                     yield picture_in(where, cells[image], cells.get(name or ""), table)
                 row += 1
         except (OSError, ValueError, WebError, pa.ArrowException) as error:
             reason = f"the file cannot be read here ({first_line(error)})"
             for lost in range(row, end):
-                where = f"{piece.place}#{lost}"
-                yield Picture(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
+                where = f"{shard.location}#{lost}"
+                yield ImageSource(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
 
 
-def holds(place: str) -> Literal["pictures", "addresses", "none"]:
+def holds(location: str) -> Literal["pictures", "addresses", "none"]:
     """Whether a table has pictures or their paths, only their addresses (`url`, or names that begin with one), or none.
 
     Raises `CaptuneError` where the file cannot be read.
     """
-    with _opened(place) as file:
+    with _opened(location) as file:
         schema = file.schema_arrow
         if embedded_columns(schema):
             return "pictures"
         column = picture_column(schema.names)
         if column is None:
             return "none"
-        told = is_address_column(column) or any(map(_is_address, _first_cells(file, place, column)))
+        told = is_address_column(column) or any(map(_is_address, _first_cells(file, location, column)))
         return "addresses" if told else "pictures"
 
 
@@ -75,14 +75,14 @@ def _is_address(cell: Any) -> bool:
     return isinstance(cell, str) and remote.is_remote(cell)
 
 
-def _first_cells(file: Any, place: str, column: str) -> list[Any]:
-    rows = _rows(file, place, 0, min(_FEW, file.metadata.num_rows), [column])
+def _first_cells(file: Any, location: str, column: str) -> list[Any]:
+    rows = _rows(file, location, 0, min(_FEW, file.metadata.num_rows), [column])
     return [row[column] for row in rows if not isinstance(row, TooLarge)]
 
 
-def _rows(file: Any, place: str, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any] | TooLarge]:
+def _rows(file: Any, location: str, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any] | TooLarge]:
     """Rows from `start` to before `end`, or why one takes too much; groups of rows that lie outside are not read."""
-    path = None if remote.is_remote(place) else Path(place)
+    path = None if remote.is_remote(location) else Path(location)
     first = 0  # row of the group
     for number in range(file.num_row_groups):
         last = first + file.metadata.row_group(number).num_rows
@@ -103,28 +103,28 @@ def _rows(file: Any, place: str, start: int, end: int, columns: list[str]) -> It
         first = last
 
 
-def _columns(file: Any, place: str) -> tuple[str, str | None]:
+def _columns(file: Any, location: str) -> tuple[str, str | None]:
     schema = file.schema_arrow
-    return picture_columns(schema.names, embedded_columns(schema), place)
+    return picture_columns(schema.names, embedded_columns(schema), location)
 
 
 @contextmanager
-def _opened(place: str) -> Iterator[Any]:
+def _opened(location: str) -> Iterator[Any]:
     """The file; raises `CaptuneError` where it is none, or not whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    local = not remote.is_remote(place)
+    local = not remote.is_remote(location)
     if local:
-        check_file(Path(place))
-    opening: AbstractContextManager[Any] = nullcontext(place) if local else remote.opened(place)
+        check_file(Path(location))
+    opening: AbstractContextManager[Any] = nullcontext(location) if local else remote.opened(location)
     with opening as source:
         try:
             file = pq.ParquetFile(source, memory_map=local, pre_buffer=False)
-            check_rows(file, os.path.getsize(place) if local else source.seek(0, os.SEEK_END))
+            check_rows(file, os.path.getsize(location) if local else source.seek(0, os.SEEK_END))
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a server that gives whole files alone
             raise CaptuneError(
-                f"{place}: not a whole Parquet file ({first_line(error)}).", "Download or write it again."
+                f"{location}: not a whole Parquet file ({first_line(error)}).", "Download or write it again."
             ) from None
         with file:
             yield file

@@ -1,10 +1,10 @@
-"""The input of a job in pieces: each becomes one result shard, and can be read by itself."""
+"""Input shards: parts of a job's input that can each be read alone; one result shard comes of each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
@@ -15,7 +15,7 @@ from captune.data.patterns import Listed
 
 SHARD_SIZE = 1000
 
-# Each a module with find(place, shard_size) -> Iterator[Piece] and read(piece) -> Iterator[Picture].
+# Each a module with find(place, shard_size) -> Iterator[InputShard] and read(shard) -> Iterator[ImageSource].
 KINDS = Table(
     "kind of input",
     {
@@ -28,7 +28,7 @@ KINDS = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class InputShard:
     """A part of the input. What `place`, `start` and `names` mean is the kind's own affair.
 
     `count` is how many pictures come out of it, None where only reading tells. `inside` is the folder that a table or
@@ -36,25 +36,26 @@ class Piece:
     """
 
     kind: str
-    place: str
+    location: str
     start: int = 0
     count: int | None = None
     names: tuple[str, ...] = ()
     inside: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        told = {**asdict(self), "names": list(self.names)}
-        if not self.inside:
-            del told["inside"]
-        return told
+        """As it stands in a job's folder, where `location` has always been called `place`."""
+        value = {"kind": self.kind, "place": self.location, "start": self.start, "count": self.count}
+        value["names"] = list(self.names)
+        return {**value, "inside": self.inside} if self.inside else value
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Piece:
-        return cls(**{**value, "names": tuple(value["names"])})
+    def from_json(cls, value: dict[str, Any]) -> InputShard:
+        rest = {key: value[key] for key in ("kind", "start", "count", "inside") if key in value}
+        return cls(location=value["place"], names=tuple(value["names"]), **rest)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageSource:
     """A picture of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
 
     A source that fetches raises `ImageError` where the picture cannot be had; it may be called
@@ -75,7 +76,7 @@ class Unreadable:
         raise self.error
 
 
-def find_pieces(
+def list_input_shards(
     inputs: Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
@@ -83,10 +84,10 @@ def find_pieces(
     warn: Callable[[str], None] | None = None,
     images: str | None = None,
     allow_outside: bool = False,
-) -> Iterator[Piece]:
-    """The pieces of all inputs, in order, the same each time; no picture is opened.
+) -> Iterator[InputShard]:
+    """The input shards of all inputs, in order, the same each time; no picture is opened.
 
-    Files of pictures share a piece up to `shard_size`; an archive has pieces of its own. `warn` is told what
+    Image files share shards of up to `shard_size`; an archive has shards of its own. `warn` is told what
     of a folder was left alone. Tables may name files in the folder `images` (None: in their own), lists in it or in
     the working folder; `allow_outside`: anywhere. Raises
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
@@ -102,26 +103,26 @@ def find_pieces(
     for kind, place in find_places(given, recursive=recursive, warn=warn, listed=listed):
         limit = listed if isinstance(place, Listed) else ""
         if held and (kind != FILES or len(held) == shard_size or limit != of_held):
-            yield Piece(FILES, "", start, len(held), tuple(held), of_held)
+            yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
             start, held, empty = start + len(held), [], False
         if kind == FILES:
             held.append(place)
             of_held = limit
         else:
-            for piece in KINDS[kind].find(place, shard_size):
-                yield replace(piece, inside=inside)
+            for shard in KINDS[kind].find(place, shard_size):
+                yield replace(shard, inside=inside)
                 empty = False
     if held:
-        yield Piece(FILES, "", start, len(held), tuple(held), of_held)
+        yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
     elif empty:
         raise UsageError(f"There are no pictures in {', '.join(given[:3])}.", "Does it hold what you expect?")
 
 
-def read_piece(piece: Piece) -> Iterator[Picture]:
-    """The pictures of a piece, in order, as they are needed.
+def read_images(shard: InputShard) -> Iterator[ImageSource]:
+    """The pictures of an input shard, in order, as they are needed.
 
-    Raises `CaptuneError` where the piece as a whole cannot be read (any more); what concerns a single
+    Raises `CaptuneError` where the input shard as a whole cannot be read (any more); what concerns a single
     picture comes out of its source.
     """
-    found: Iterator[Picture] = KINDS[piece.kind].read(piece)
+    found: Iterator[ImageSource] = KINDS[shard.kind].read(shard)
     return found

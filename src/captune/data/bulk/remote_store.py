@@ -27,8 +27,8 @@ class RemoteStore:
     """A folder at an address. There are no locks there: who runs one part twice at a time writes its shards twice."""
 
     def __init__(self, out: str) -> None:
-        self.place = out.rstrip("/")
-        self._fs, self._folder = filesystem(self.place)
+        self.location = out.rstrip("/")
+        self._fs, self._folder = filesystem(self.location)
         self._ledger = RemoteLedger(self._ledgers, self._put)
         self._at_once = out.partition("://")[0].lower() in _WHOLE_AT_ONCE
 
@@ -135,12 +135,12 @@ class RemoteStore:
         """A folder that is not there yet is made with its first file; a bucket is not."""
         bucket = self._folder.strip("/").partition("/")[0]
         if self._at_once and not self._fs.exists(bucket):
-            raise CaptuneError(f"{self.place}: there is no bucket '{bucket}'.", "Check its name, or make it first.")
+            raise CaptuneError(f"{self.location}: there is no bucket '{bucket}'.", "Check its name, or make it first.")
 
     def _path(self, name: str) -> str:
         if ".." in name.split("/"):
-            raise CaptuneError(f"{name} is no name in {self.place}.", "Names may not lead out of the folder.")
+            raise CaptuneError(f"{name} is no name in {self.location}.", "Names may not lead out of the folder.")
         return f"{self._folder}/{name}"
 
     def _address(self, name: str) -> str:
-        return f"{self.place}/{name}"
+        return f"{self.location}/{name}"

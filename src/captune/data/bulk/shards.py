@@ -1,4 +1,4 @@
-"""Result shards: the rows of a piece as one file, and back."""
+"""Result shards: the rows of an input shard as one file, and back."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ShardFormat:
     has_failures: Callable[[bytes], bool]
 
 
-def shard_name(number: int, pieces: int, suffix: str) -> str:
+def shard_name(number: int, total: int, suffix: str) -> str:
     """`captions-00000.jsonl`, with as many digits as the last of the job's shards needs."""
-    return f"captions-{number:0{max(5, len(str(pieces - 1)))}d}.{suffix}"
+    return f"captions-{number:0{max(5, len(str(total - 1)))}d}.{suffix}"
 
 
 def shard_numbers(names: Sequence[str], suffix: str | None = None) -> list[int]:

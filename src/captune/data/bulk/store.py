@@ -26,7 +26,7 @@ _PART = ".part"
 class Store(Protocol):
     """Files by name; a name may begin with the job's own folder (`_job/manifest.json`)."""
 
-    place: str
+    location: str
 
     def names(self) -> list[str]:
         """The files there, those of the job's own folder included; none where nothing was written yet."""
@@ -58,13 +58,13 @@ def check_written(store: Store, names: Iterable[str], hint: str) -> None:
     there = store.names()
     if MANIFEST in there and not any(map(is_ledger, there)):
         raise CaptuneError(
-            f"The job in {store.place} was begun by an earlier captune, which did not note what it wrote: whether "
+            f"The job in {store.location} was begun by an earlier captune, which did not note what it wrote: whether "
             "somebody corrected its captions since cannot be known.",
             hint,
         )
     several = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
     raise CaptuneError(
-        f"{store.place} holds captions that captune did not write, or that were changed since: {several}.", hint
+        f"{store.location} holds captions that captune did not write, or that were changed since: {several}.", hint
     )
 
 
@@ -81,7 +81,7 @@ class LocalStore:
     """A folder of this machine, or on a disk that several share."""
 
     def __init__(self, out: str) -> None:
-        self.place = out
+        self.location = out
         self.folder = Path(out)
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
         self._swept = False

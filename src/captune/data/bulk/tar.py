@@ -1,7 +1,7 @@
 """Tar shards (WebDataset and plain): every picture in them, with or without a text.
 
 A tar on this machine is split at members, found by reading its headers alone; one elsewhere or
-compressed is one piece. What cannot be read on is one row more, named as the tar itself.
+compressed is one input shard. What cannot be read on is one row more, named as the tar itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import open_regular
 from captune.core.names import below
 from captune.data.bulk import remote
-from captune.data.bulk.pieces import Picture, Piece, Unreadable
+from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable
 from captune.data.formats.tar_entries import what_instead
 from captune.data.signatures import PICTURE_SUFFIXES
 from captune.data.tar_headers import BROKEN, Header
@@ -58,27 +58,27 @@ class CutOff:
     reason: str
 
 
-def find(place: str, shard_size: int) -> Iterator[Piece]:
-    """Pieces of `shard_size` pictures that split no sample: `start` is a byte, `names` those that came before."""
-    if not _is_seekable(place):
-        _check(place)
-        yield Piece(KIND, place)
+def find(location: str, shard_size: int) -> Iterator[InputShard]:
+    """Input shards of `shard_size` pictures that split no sample: `start` is a byte, `names` those that came before."""
+    if not _is_seekable(location):
+        _check(location)
+        yield InputShard(KIND, location)
         return
     seen: set[str] = set()
     again: list[str] = []
     start = count = 0
     sample = held = 0  # where the sample at hand begins, and that of the last picture
     key = None
-    for member in members(place, headers=True):
+    for member in members(location, headers=True):
         if isinstance(member, CutOff):  # no count: once the tar is whole again, the rest is to come out too
-            yield Piece(KIND, place, start, None, tuple(again))
+            yield InputShard(KIND, location, start, None, tuple(again))
             return
         if member.key != key:
             key, sample = member.key, member.offset
         if not member.is_picture:
             continue
         if count >= shard_size and sample != held:
-            yield Piece(KIND, place, start, count, tuple(again))
+            yield InputShard(KIND, location, start, count, tuple(again))
             start, count, again = sample, 0, []
         if member.name in seen:
             again.append(member.name)
@@ -86,34 +86,34 @@ def find(place: str, shard_size: int) -> Iterator[Piece]:
         held = sample
         count += 1
     if count:
-        yield Piece(KIND, place, start, count, tuple(again))
+        yield InputShard(KIND, location, start, count, tuple(again))
 
 
-def read(piece: Piece) -> Iterator[Picture]:
-    for name, member in named(piece):
+def read(shard: InputShard) -> Iterator[ImageSource]:
+    for name, member in named(shard):
         if isinstance(member, CutOff):
             error = ImageError(name, member.reason, "Copy or download it again.", kind="truncated")
-            yield Picture(name, Unreadable(error))
+            yield ImageSource(name, Unreadable(error))
         elif name:
-            yield Picture(name, member.data if member.data is not None else Unreadable(_lost(name, member)))
+            yield ImageSource(name, member.data if member.data is not None else Unreadable(_lost(name, member)))
 
 
-def named(piece: Piece) -> Iterator[tuple[str, Member | CutOff]]:
-    """Everything in the samples of a piece; a picture, and a cut-off end, has the name of its row, the rest none."""
-    seen = set(piece.names)
-    left = piece.count
+def named(shard: InputShard) -> Iterator[tuple[str, Member | CutOff]]:
+    """All members of the samples of a shard; an image, and a cut-off end, has the name of its row, the rest none."""
+    seen = set(shard.names)
+    left = shard.count
     key = None
-    for member in members(piece.place, piece.start):
+    for member in members(shard.location, shard.start):
         if left == 0 and (isinstance(member, CutOff) or member.key != key):
             return
         if isinstance(member, CutOff):
-            yield piece.place, member
+            yield shard.location, member
             return
         key = member.key
         if not member.is_picture:
             yield "", member
             continue
-        name = f"{piece.place}/{member.name}"
+        name = f"{shard.location}/{member.name}"
         if member.name in seen:  # a tar may hold a name twice
             name = f"{name}#{member.offset}"
         seen.add(member.name)
@@ -121,15 +121,15 @@ def named(piece: Piece) -> Iterator[tuple[str, Member | CutOff]]:
         yield name, member
 
 
-def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Member | CutOff]:
+def members(location: str, start: int = 0, *, headers: bool = False) -> Iterator[Member | CutOff]:
     """The files in a tar from the header at byte `start` on, then perhaps why it cannot be read on.
 
     With `headers` no data is read. Raises `CaptuneError` where the tar cannot be opened.
     """
     after = ""
-    with _opened(place) as file:
+    with _opened(location) as file:
         try:
-            mode = _mode(place)
+            mode = _mode(location)
             whole = file.seek(0, os.SEEK_END) if mode == "r:" else 0
             if mode == "r:":
                 file.seek(start)
@@ -155,11 +155,11 @@ def members(place: str, start: int = 0, *, headers: bool = False) -> Iterator[Me
             yield CutOff(_reason(after, str(error) or type(error).__name__))
 
 
-def _mode(place: str) -> Any:
+def _mode(location: str) -> Any:
     """How tarfile reads: with seeking, as a stream (servers on the web may not seek), or a compressed stream."""
-    if not place.lower().endswith(".tar"):
+    if not location.lower().endswith(".tar"):
         return "r|*"
-    return "r|" if remote.is_web(place) else "r:"
+    return "r|" if remote.is_web(location) else "r:"
 
 
 class _Header(Header):
@@ -186,26 +186,28 @@ def _lost(name: str, member: Member) -> ImageError:
     return ImageError(name, f"has {member.size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
 
 
-def _is_seekable(place: str) -> bool:
-    return place.lower().endswith(".tar") and not remote.is_remote(place)
+def _is_seekable(location: str) -> bool:
+    return location.lower().endswith(".tar") and not remote.is_remote(location)
 
 
-def _check(place: str) -> None:
+def _check(location: str) -> None:
     """Raise `CaptuneError` where there is no such file."""
-    with _opened(place):
+    with _opened(location):
         return
 
 
 @contextmanager
-def _opened(place: str) -> Iterator[Any]:
-    if remote.is_remote(place):
-        with remote.opened(place, stream=remote.is_web(place)) as file:
+def _opened(location: str) -> Iterator[Any]:
+    if remote.is_remote(location):
+        with remote.opened(location, stream=remote.is_web(location)) as file:
             yield file
         return
     try:
-        with open_regular(place) as file:
+        with open_regular(location) as file:
             yield file
     except FileNotFoundError:
-        raise CaptuneError(f"There is no file {place}.", "Check the path.") from None
+        raise CaptuneError(f"There is no file {location}.", "Check the path.") from None
     except OSError as error:
-        raise CaptuneError(f"Cannot read {place}: {error.strerror or error}.", "Check the path and the disk.") from None
+        raise CaptuneError(
+            f"Cannot read {location}: {error.strerror or error}.", "Check the path and the disk."
+        ) from None

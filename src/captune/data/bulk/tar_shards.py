@@ -19,7 +19,7 @@ from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import disk_error, open_regular
 from captune.core.names import LONGEST, fitted
 from captune.core.scratch import scratch_folder
-from captune.data.bulk.pieces import Piece, read_piece
+from captune.data.bulk.pieces import InputShard, read_images
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
@@ -31,8 +31,8 @@ _ADDED = ("txt", "json")
 _LONGEST_ADDED = ".original.json"
 
 
-def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None:
-    """Write the pictures of a piece with what came of them: `rows`, one for each picture and in order.
+def write_tar(rows: Iterable[CaptionRow], shard: InputShard, file: IO[bytes]) -> None:
+    """Write the pictures of an input shard with what came of them: `rows`, one for each picture and in order.
 
     The same rows give the same bytes: files have no times and no owners. Pictures are read again;
     they go in as they are, and so do the other members of a tar's samples.
@@ -43,16 +43,18 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
     following = iter(rows)
     taken: set[str] = set()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, file_name, data in _contents(piece, pictures):
+        for name, file_name, data in _contents(shard, pictures):
             if not name:
                 assert data is not None
                 _add(tar, file_name, data)
                 continue
             row = next(following)
             if row.image != name:
-                raise CaptuneError(f"{piece.place} has {name} where {row.image} was.", "It changed: start a new job.")
+                raise CaptuneError(
+                    f"{shard.location} has {name} where {row.image} was.", "It changed: start a new job."
+                )
             stem, dot, suffix = file_name.rpartition(".")
-            key = next(key for key in _keys(stem, file_name, piece) if key not in taken)
+            key = next(key for key in _keys(stem, file_name, shard) if key not in taken)
             taken |= {key, file_name}
             if data is not None and row.status == "ok":
                 _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
@@ -62,12 +64,12 @@ def write_tar(rows: Iterable[CaptionRow], piece: Piece, file: IO[bytes]) -> None
             _add(tar, f"{key}.json", dumped(row, "utf-8").encode())
 
 
-def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], piece: Piece) -> None:
+def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], shard: InputShard) -> None:
     """Put such a tar into a store, at once or not at all; it is written to a temporary file first."""
     try:
         with scratch_folder() as folder:
             with open(folder / "shard.tar", "wb") as file:
-                write_tar(rows, piece, file)
+                write_tar(rows, shard, file)
             store.publish(name, folder / "shard.tar")
     except OSError as error:
         raise disk_error(error, tempfile.gettempdir()) from error
@@ -83,14 +85,14 @@ def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
                 yield json.loads(content.read())
 
 
-def _contents(piece: Piece, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
+def _contents(shard: InputShard, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """Row, file name and bytes (of `pictures`) of what goes into the tar; no row: another member of a sample."""
-    if piece.kind != "tar":
-        for picture in read_piece(piece):
+    if shard.kind != "tar":
+        for picture in read_images(shard):
             data = _bytes_of(picture.source) if picture.name in pictures else None
             yield picture.name, _file_name(picture.name, data or b""), data
         return
-    for name, member in named(piece):
+    for name, member in named(shard):
         if isinstance(member, CutOff):
             yield name, "cut-off.tar", None
         elif name:
@@ -109,10 +111,10 @@ def _short(name: str) -> str:
     return folder + slash + fitted(key, _LONGEST_ADDED).removesuffix(_LONGEST_ADDED) + dot + suffix
 
 
-def _keys(stem: str, file_name: str, piece: Piece) -> Iterator[str]:
+def _keys(stem: str, file_name: str, shard: InputShard) -> Iterator[str]:
     """Names for a picture's texts: `key`, else `key.png` (two pictures of a sample), else `key-2` (another sample)."""
     yield stem
-    if piece.kind == "tar":
+    if shard.kind == "tar":
         yield file_name
     yield from (f"{stem}-{number}" for number in itertools.count(2))
 

@@ -14,9 +14,9 @@ from captune.core.tables import Table
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.existing import Existing, Mode
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import PieceWriter, Writer
+from captune.data.writers.writer import ShardWriter, Writer
 
-__all__ = ["WRITERS", "CaptionRow", "PieceWriter", "Writer", "check_existing", "open_writer"]
+__all__ = ["WRITERS", "CaptionRow", "ShardWriter", "Writer", "check_existing", "open_writer"]
 
 WRITERS = Table(
     "output format",
@@ -63,9 +63,9 @@ def open_writer(
             raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
         writer = partial(writer, in_place=True)
     if out is not None and is_remote(os.fspath(out)):
-        from captune.data.writers.uploaded import UploadedPieceWriter, UploadedWriter
+        from captune.data.writers.uploaded import UploadedShardWriter, UploadedWriter
 
-        kind = UploadedPieceWriter if issubclass(WRITERS[format], PieceWriter) else UploadedWriter
+        kind = UploadedShardWriter if issubclass(WRITERS[format], ShardWriter) else UploadedWriter
         return kind(writer, os.fspath(out), sys.stdout if stream is None else stream, standing)
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)

@@ -11,7 +11,7 @@ from typing import TextIO
 from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.names import fitted
 from captune.data.alt_text.files import write_copy, write_in_place
-from captune.data.bulk.pieces import Piece, read_piece
+from captune.data.bulk.pieces import InputShard, read_images
 from captune.data.bulk.remote import Fetch, is_remote
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.existing import Existing
@@ -67,9 +67,9 @@ class AltTextWriter(FilePerImage):
             self._beside[reason] += 1
         return path
 
-    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
-        """Write a piece of the input, with a row for each of its pictures, in order."""
-        for row, picture in zip(rows, read_piece(piece), strict=True):
+    def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
+        """Write an input shard, with a row for each of its pictures, in order."""
+        for row, picture in zip(rows, read_images(shard), strict=True):
             self.write(row, picture.source)
 
 

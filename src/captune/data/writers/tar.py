@@ -9,7 +9,7 @@ from typing import Self, TextIO
 
 from captune.core.errors import UsageError
 from captune.data.bulk.names import is_result
-from captune.data.bulk.pieces import SHARD_SIZE, Piece
+from captune.data.bulk.pieces import SHARD_SIZE, InputShard
 from captune.data.bulk.store import Store, check_written, open_store
 from captune.data.bulk.tar_shards import publish_tar
 from captune.data.writers.alt_text import check_source
@@ -51,12 +51,12 @@ class TarWriter:
         if len(self._held) == SHARD_SIZE:
             self._write_held()
 
-    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
-        """Write a tar of a piece of the input, with a row for each of its pictures, in order."""
+    def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
+        """Write a tar of an input shard, with a row for each of its pictures, in order."""
         name = f"captions-{self._count:05d}.tar"
         if self.existing.mode == "replace" and self._store.not_written([name]):
             self._store.delete(name)  # what takes its place is captune's alone
-        publish_tar(self._store, name, rows, piece)
+        publish_tar(self._store, name, rows, shard)
         self._count += 1
 
     def __exit__(
@@ -67,7 +67,7 @@ class TarWriter:
 
     def _write_held(self) -> None:
         names = tuple(row.image for row in self._held)
-        self.write_piece(Piece("files", "", self._count * SHARD_SIZE, len(names), names), self._held)
+        self.write_shard(InputShard("files", "", self._count * SHARD_SIZE, len(names), names), self._held)
         self._held = []
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TextIO
 from captune.core.files import atomic_write
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.names import WRITTEN, is_result
-from captune.data.bulk.pieces import Piece
+from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.store import open_store
 from captune.data.writers.existing import LEDGER, Existing
 from captune.data.writers.row import CaptionRow
@@ -83,9 +83,9 @@ class UploadedWriter:
                 path.unlink()
 
 
-class UploadedPieceWriter(UploadedWriter):
-    """A writer of whole pieces: what a piece became is put there at once."""
+class UploadedShardWriter(UploadedWriter):
+    """A writer of whole input shards: what an input shard became is put there at once."""
 
-    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
-        self._open.write_piece(piece, rows)
+    def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
+        self._open.write_shard(shard, rows)
         self._send()

@@ -16,7 +16,7 @@ from captune.data.writers.existing import Existing
 from captune.data.writers.row import CaptionRow
 
 if TYPE_CHECKING:
-    from captune.data.bulk.pieces import Piece
+    from captune.data.bulk.pieces import InputShard
     from captune.data.writers.standing import StandingRows, Values
 
 
@@ -36,11 +36,11 @@ class Writer(Protocol):
 
 
 @runtime_checkable
-class PieceWriter(Protocol):
-    """A writer that needs the pictures too: where they lie in archives, it writes a piece of the input at a time."""
+class ShardWriter(Protocol):
+    """A writer that needs the images too; it writes one input shard at a time, which may be part of an archive."""
 
-    def write_piece(self, piece: Piece, rows: Iterable[CaptionRow]) -> None:
-        """Write a piece of the input, with a row for each of its pictures, in order."""
+    def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
+        """Write an input shard, with a row for each of its pictures, in order."""
 
 
 class TextFormatWriter(ABC):
