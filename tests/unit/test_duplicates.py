@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from captune.data.duplicates import DuplicatePair, find_duplicates
-from captune.data.verify_worker import look
+from captune.data.verify_worker import check_image
 
 
 def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -21,13 +21,13 @@ def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 def pairs_of(folder: Path, splits: dict[str, str]) -> list[DuplicatePair]:
     names = sorted(splits)
-    looks = [look(str(folder / name), 10**8) for name in names]
+    checks = [check_image(str(folder / name), 10**8) for name in names]
     return find_duplicates(
         names,
         [splits[name] for name in names],
-        np.array([int(said["hash"], 16) for said in looks], np.uint64),
-        np.array([list(bytes.fromhex(said["thumb"])) for said in looks], np.uint8),
-        [said["digest"] for said in looks],
+        np.array([int(check["hash"], 16) for check in checks], np.uint64),
+        np.array([list(bytes.fromhex(check["thumb"])) for check in checks], np.uint8),
+        [check["digest"] for check in checks],
     )
 
 
