@@ -21,7 +21,7 @@ from captune.core.names import LONGEST, fitted
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.pieces import InputShard, read_images
 from captune.data.bulk.store import Store
-from captune.data.bulk.tar import CutOff, named
+from captune.data.bulk.tar import CutOff, named_members
 from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
 from captune.data.writers.json import dumped
 from captune.data.writers.row import CaptionRow
@@ -92,7 +92,7 @@ def _contents(shard: InputShard, pictures: Collection[str]) -> Iterator[tuple[st
             data = _bytes_of(picture.source) if picture.name in pictures else None
             yield picture.name, _file_name(picture.name, data or b""), data
         return
-    for name, member in named(shard):
+    for name, member in named_members(shard):
         if isinstance(member, CutOff):
             yield name, "cut-off.tar", None
         elif name:

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.limits import LARGEST_PICTURE
+from captune.data.bulk.tar import CutOff, Member, headers_only, is_compressed, members
 from captune.data.formats.endings import alike, by_stem
 from captune.data.formats.places import is_image_name
 from captune.data.source import EmbeddedImage, UnreadableImage
-from captune.data.tar_headers import BROKEN, Header
 
 ENDINGS = (".zip", ".tar")
 
@@ -28,7 +28,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     try:
         open_regular(archive).close()
         members = _zip(archive) if archive.suffix.lower() == ".zip" else _tar(archive)
-    except (OSError, zipfile.BadZipFile, *BROKEN) as error:
+    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise CaptuneError(
             f"{archive} cannot be opened as an archive of pictures ({error}).",
             f"Expected a whole {' or '.join(ENDINGS)}; or unpack it and name the folder: --images DIR.",
@@ -73,11 +73,17 @@ def _zip(path: Path, largest: int = LARGEST_PICTURE) -> dict[str, Callable[[], b
 
 
 def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
-    with tarfile.open(path, "r:", tarinfo=Header) as archive:
-        entries = {m.name.removeprefix("./"): m for m in archive}
+    entries: dict[str, Member] = {}
+    with open_regular(path) as file:
+        if is_compressed(file):
+            raise tarfile.ReadError("it is compressed")
+    for member in members(str(path), load=headers_only):
+        if isinstance(member, CutOff):
+            raise tarfile.ReadError(member.reason)
+        entries[member.name] = member
     # A hard link has its bytes where it leads to.
-    files = {name: entries.get(m.linkname.removeprefix("./"), m) if m.islnk() else m for name, m in entries.items()}
-    places = {name: (m.offset_data, m.size) for name, m in files.items() if m.isfile()}
+    files = {name: entries.get(one.link, one) if one.link else one for name, one in entries.items()}
+    places = {name: (one.data_offset, one.size) for name, one in files.items() if not one.other}
 
     def reader(offset: int, size: int) -> Callable[[], bytes]:
         def read() -> bytes:

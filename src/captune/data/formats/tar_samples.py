@@ -5,23 +5,17 @@ A shard is read twice: names and texts first, then the pictures, one in memory a
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from captune.core.files import open_regular
 from captune.core.limits import LARGEST_PICTURE, LARGEST_TEXT, LARGEST_TEXTS
-from captune.core.names import below
+from captune.data.bulk.tar import CutOff, Member, members
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
-from captune.data.formats.tar_entries import what_instead
 from captune.data.source import Problem
-from captune.data.tar_headers import BROKEN, Header
 
 TEXTS = ("txt", "caption", "json")
-_BROKEN = (OSError, *BROKEN)
 
 
 @dataclass
@@ -90,84 +84,50 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
 
 
 def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEXTS) -> list[Sample]:
-    """The samples of a shard, without its pictures; what is damaged or too large is a problem.
+    """The samples of a shard, without its images; what is damaged or too large is a problem.
 
     Members of one key belong together wherever they stand. Their texts have `texts` bytes at most.
     """
-    found: dict[str, Sample] = {}
-    last = "none"
+    samples: dict[str, Sample] = {}
     room = texts
-    try:
-        with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
-            for member in shard:
-                shard.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                name = below(member.name)
-                kind = "" if member.isdir() else kind_of(name)
-                if not kind:
-                    continue
-                if not member.isfile():
-                    note(
-                        problems, f"{path.name}, {name}", f"{what_instead(member)}; unpack the tar and name the folder"
-                    )
-                    continue
-                folder, slash, base = name.rpartition("/")
-                last = folder + slash + base.partition(".")[0]
-                sample = found.setdefault(last, Sample(last))
-                if member.size > (LARGEST_PICTURE if kind == "image" else LARGEST_TEXT):
-                    note(problems, f"{path.name}, {name}", f"has {member.size:,} bytes, too many for its kind")
-                elif name in sample.pictures or name in sample.texts:
-                    note(problems, f"{path.name}, {name}", "the name stands twice in the shard")
-                elif kind == "image":
-                    sample.pictures.append(name)
-                elif member.size > room:
-                    note(
-                        problems, f"{path.name}, {name}", f"the texts before it have {texts:,} bytes: no room for more"
-                    )
-                else:
-                    content = shard.extractfile(member)
-                    assert content is not None
-                    sample.texts[name] = content.read()
-                    room -= member.size
-    except _BROKEN as error:
-        note(problems, path.name, f"the shard cannot be read on after sample {last} ({error}); copy it again")
-    else:
-        if not _ends(path):
-            note(problems, path.name, f"the shard is cut off after sample {last}; copy it again")
-    return list(found.values())
+
+    def is_text(member: Member) -> bool:
+        return kind_of(member.name) == "text" and member.size <= min(LARGEST_TEXT, room)
+
+    for member in members(str(path), load=is_text):
+        if isinstance(member, CutOff):
+            note(problems, path.name, member.reason)
+            break
+        kind, where = kind_of(member.name), f"{path.name}, {member.name}"
+        if not kind:
+            continue
+        if member.other:
+            note(problems, where, f"{member.other}; unpack the tar and name the folder")
+            continue
+        sample = samples.setdefault(member.key, Sample(member.key))
+        if member.size > (LARGEST_PICTURE if kind == "image" else LARGEST_TEXT):
+            note(problems, where, f"has {member.size:,} bytes, too many for its kind")
+        elif member.name in sample.pictures or member.name in sample.texts:
+            note(problems, where, "the name stands twice in the shard")
+        elif kind == "image":
+            sample.pictures.append(member.name)
+        elif member.data is None:
+            note(problems, where, f"the texts before it have {texts:,} bytes: no room for more")
+        else:
+            sample.texts[member.name] = member.data
+            room -= member.size
+    return list(samples.values())
 
 
 def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] | None) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the wanted pictures of a shard, in its order; one that is cut off is a problem."""
     left = dict.fromkeys(wanted)
-    try:
-        with tarfile.open(path, _mode(path), tarinfo=Header) as shard:
-            for member in shard:
-                shard.members = []  # type: ignore[attr-defined]
-                name = below(member.name)
-                if not member.isfile() or name not in left:
-                    continue
-                content = shard.extractfile(member)
-                assert content is not None
-                data = content.read()
-                del left[name]
-                yield name, data
-                if not left:
-                    return
-    except _BROKEN:  # the scan said why
-        for name in left:
-            note(problems, f"{path.name}, {name}", "lies where the shard cannot be read on")
-
-
-def _mode(path: Path) -> Any:
-    """A plain tar is read with seeking, so that names cost little; a compressed one as a stream."""
-    with open_regular(path) as file:
-        return "r:" if file.read(262)[257:] == b"ustar" else "r|*"
-
-
-def _ends(path: Path) -> bool:
-    """Whether a tar has its end mark, a block of zeros: tarfile is silent about a missing one."""
-    if path.suffix != ".tar":
-        return True  # a compressed one has its own check
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
-        return not file.read().strip(b"\0")
+    for member in members(str(path), load=lambda one: one.name in left):
+        if isinstance(member, CutOff):  # the scan said why
+            for name in left:
+                note(problems, f"{path.name}, {name}", "lies where the shard cannot be read on")
+        elif member.data is not None:
+            del left[member.name]
+            yield member.name, member.data
+        if not left:
+            return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from captune.core.errors import CaptuneError
-from captune.core.files import open_regular
+from captune.data.bulk.tar import Member, headers_only, members
 from captune.data.formats.beside import Unusable, caption_lines, from_json, parsed
 from captune.data.formats.columns import CAPTION, CAPTIONS, find_columns
 from captune.data.formats.places import shards
@@ -19,7 +18,6 @@ from captune.data.formats.tar_samples import Pair, Sample, kind_of, paired, read
 from captune.data.formats.text import caption_text, check_file
 from captune.data.inside import Images
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
-from captune.data.tar_headers import BROKEN, Header
 
 DESCRIPTION = (
     "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
@@ -40,10 +38,10 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     if not paths:
         return None
     try:
-        with open_regular(paths[0]) as file, tarfile.open(fileobj=file, tarinfo=Header) as shard:
-            kinds = {kind_of(member.name) for member in islice(shard, 20) if member.isfile()}
-    except (OSError, *BROKEN):
+        first = list(islice(members(str(paths[0]), load=headers_only), 20))
+    except CaptuneError:
         return None
+    kinds = {kind_of(member.name) for member in first if isinstance(member, Member) and not member.other}
     return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
 
 
