@@ -113,7 +113,7 @@ def read(shard: InputShard) -> Iterator[ImageSource]:
 
 
 def named_members(shard: InputShard) -> Iterator[tuple[str, Member | CutOff]]:
-    """Everything in the samples of an input shard; an image, and a cut-off end, has the name of its row, the rest none."""
+    """All members of the samples of an input shard; an image and a cut-off end have the name of their row, the rest ""."""
     known = set(shard.names)
     left = shard.count
     key = None
