@@ -113,7 +113,7 @@ def read(shard: InputShard) -> Iterator[ImageSource]:
 
 
 def named_members(shard: InputShard) -> Iterator[tuple[str, Member | CutOff]]:
-    """All members of the samples of an input shard; an image and a cut-off end have the name of their row, the rest ""."""
+    """All members of the samples of a shard: with the name of its row for an image or a cut-off end, else ""."""
     known = set(shard.names)
     left = shard.count
     key = None
