@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captune.data.scenes import write_flickr8k_folder
-from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.signatures import IMAGE_SUFFIXES
 from coco_captions import DATA
 from killing import Case, Killing
 from machine import machine
@@ -48,7 +48,7 @@ def pictures(folder: Path, count: int) -> None:
     odd = [path for path in sorted((DATA / "odd").rglob("*")) if path.is_file() and path.suffix not in (".md", ".txt")]
     odd = odd[: count // 10]
     for number, path in enumerate(odd):
-        ending = path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".jpg"
+        ending = path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
         shutil.copyfile(path, folder / f"{number * 7919 % 1000:03}-{number:03}{ending}")  # among the photos
     left = count - len(odd)
     with tarfile.open(archive) as photos:

@@ -18,18 +18,18 @@ from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.options import CaptionConfig
 from captune.core.records import Caption
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from noise import noise
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "white": (255, 255, 255)}
 
 
-SQUARE = Square(16)
+PREPROCESSING = Preprocessing(16)
 
 
 @dataclass
 class FakeModel:
-    pixels: Square = SQUARE
+    pixels: Preprocessing = PREPROCESSING
     generation: dict[str, Any] = field(default_factory=dict)
 
 

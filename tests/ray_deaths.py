@@ -19,7 +19,7 @@ from captune.data.bulk.names import MANIFEST
 from captune.data.bulk.pieces import FILES, InputShard
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.engine.bulk import ShardOptions
 from captune.engine.decoding_ahead import ShardTask
 from captune.engine.ray_pieces import ClusterOptions, caption_on_ray
@@ -36,7 +36,7 @@ def say(deadly: signal.Signals, seen: np.ndarray) -> list[list[Caption]]:
 
 
 def load(deadly: signal.Signals) -> BatchCaptioner:
-    return BatchCaptioner(partial(say, deadly), Square(16))
+    return BatchCaptioner(partial(say, deadly), Preprocessing(16))
 
 
 def nothing() -> None:

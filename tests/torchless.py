@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from captune.core.exported import MEMORY, NEW, SAID, Exported, ExportedPixels, of_layers
-from captune.data.pixels import Square
+from captune.core.exported import MEMORY, NEW, PAST, Exported, ExportedPixels, layer_names
+from captune.data.pixels import Preprocessing
 from captune.data.words import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
@@ -37,7 +37,7 @@ def vision_of(backbone: Backbone) -> Any:
         with torch.inference_mode():
             recalled = stepper.recall(backbone.memory(torch.from_numpy(pixels)))
         found = [layer[which].numpy() for which in (0, 1) for layer in recalled]
-        return dict(zip(of_layers(MEMORY, len(recalled)), found, strict=True))
+        return dict(zip(layer_names(MEMORY, len(recalled)), found, strict=True))
 
     return run
 
@@ -57,7 +57,7 @@ def text_of(backbone: Backbone) -> Any:
         assert {given[name].dtype for name in given.keys() - {"tokens", "positions"}} == {torch.float32}
         memory, before = (
             [[given[f"{name}_{kind}_{layer}"] for layer in range(stepper.layers)] for kind in ("keys", "values")]
-            for name in (MEMORY, SAID)
+            for name in (MEMORY, PAST)
         )
         new = torch.zeros(stepper.layers, pictures, stepper.heads, rows, stepper.head_width)
         said = KeyValues(*(torch.cat([torch.stack(each), new], 3) for each in before), slots)
@@ -67,7 +67,7 @@ def text_of(backbone: Backbone) -> Any:
             )
             logits = stepper.logits(hidden)
         written = torch.cat([said.keys, said.values])[:, :, :, slots:].numpy()
-        return {"logits": logits.numpy(), **dict(zip(of_layers(NEW, stepper.layers), written, strict=True))}
+        return {"logits": logits.numpy(), **dict(zip(layer_names(NEW, stepper.layers), written, strict=True))}
 
     return run
 
@@ -98,7 +98,7 @@ def without_files(backbone: Backbone) -> ExportedModel:
         captune="",
     )
     words = ExportTokenizer(backbone.tokenizer.backend_tokenizer, clean_up=False)
-    square = Square(settings.size, settings.resample, settings.shorter)
+    square = Preprocessing(settings.size, settings.resample, settings.shorter)
     return ExportedModel(facts, words, vision_of(backbone), text_of(backbone), square)
 
 

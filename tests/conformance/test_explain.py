@@ -235,8 +235,8 @@ def test_maps_lie_on_the_upright_picture(tmp_path: Path, orientation: int, cut: 
     assert explained.box == pytest.approx((20, 0, 100, 80) if cut else (0, 0, 120, 80))
     explained.maps[:] = 0
     explained.maps[0, 3, 3] = 1
-    heated = np.asarray(explained.overlay(0)).astype(int)
-    coloured = np.ptp(heated, axis=-1) > 30
+    draw_heat_map = np.asarray(explained.overlay(0)).astype(int)
+    coloured = np.ptp(draw_heat_map, axis=-1) > 30
     where = np.argwhere(coloured).mean(0)
     right, bottom = explained.box[2:]
     wide, high = (explained.box[2] - explained.box[0]) / 4, 20

@@ -15,7 +15,7 @@ import torch
 
 import captune
 from captune.app.export import ExportReport
-from captune.core.exported import EXPORT, MEMORY, NEW, SAID, Exported, of_layers
+from captune.core.exported import EXPORT, MEMORY, NEW, PAST, Exported, layer_names
 from captune.core.options import GenerationOptions
 from captune.data.words import ExportTokenizer
 from captune.engine.captioning import caption_pixels
@@ -99,7 +99,7 @@ def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
         with torch.inference_mode():
             recalled = stack.recall(case.backbone.memory(case.pixels[:count]))
         found = case.export.memory(case.pixels[:count].numpy())
-        assert list(found) == list(of_layers(MEMORY, case.facts.layers))
+        assert list(found) == list(layer_names(MEMORY, case.facts.layers))
         for layer, pair in enumerate(recalled):
             for kind, mine in zip(("keys", "values"), pair, strict=True):
                 theirs = found[f"memory_{kind}_{layer}"]
@@ -123,12 +123,12 @@ def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int
         "positions": torch.arange(rows) + slots,
         "mask": mask,
         **{name: torch.from_numpy(each) for name, each in memory.items()},
-        **{name: torch.randn(shape, generator=chance) for name in of_layers(SAID, facts.layers)},
+        **{name: torch.randn(shape, generator=chance) for name in layer_names(PAST, facts.layers)},
     }
     with torch.inference_mode():
         mine = Saying(unpacked(stack))(given)
     found = case.export.text(**{name: value.numpy() for name, value in given.items()})
-    assert list(found) == ["logits", *of_layers(NEW, facts.layers)]
+    assert list(found) == ["logits", *layer_names(NEW, facts.layers)]
     assert found["logits"].shape == (pictures, rows, facts.vocabulary)
     for expected, got in zip(mine, found.values(), strict=True):
         np.testing.assert_allclose(got, expected.numpy(), atol=1e-3 * float(expected.abs().max()))

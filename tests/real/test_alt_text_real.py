@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, IptcImagePlugin
 
 from captune.core.errors import ImageError
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.files import described
 from captune.data.images import open_image
 
@@ -47,7 +47,7 @@ def test_every_picture_keeps_everything_else(test_data: Path) -> None:
         try:
             open_image(before)
             after = described(before, TEXT)
-        except (ImageError, CannotHold) as error:
+        except (ImageError, UnsupportedImage) as error:
             held["another kind" if "neither" in str(error) else type(error).__name__] += 1
             continue
         assert described(after, TEXT) == after, path
@@ -63,4 +63,4 @@ def test_every_picture_keeps_everything_else(test_data: Path) -> None:
                 assert after.endswith(before[before.rindex(b"\xff\xda") :]), path
             held[str(new.format)] += 1
     assert min(held[kind] for kind in ("JPEG", "PNG", "WEBP")) >= 8, held
-    assert held["CannotHold"] <= held["JPEG"] / 10, held
+    assert held["UnsupportedImage"] <= held["JPEG"] / 10, held

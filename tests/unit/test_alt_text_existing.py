@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from captune.core.records import Caption
 from captune.data.alt_text import iptc
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.files import described, words_in
 from captune.data.alt_text.packet import Mark, standing
 from captune.data.writers import CaptionRow, open_writer
@@ -145,7 +145,7 @@ STRAY = {
 
 @pytest.mark.parametrize("name", STRAY)
 def test_a_text_that_cannot_be_changed_sends_the_caption_beside(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CannotHold):
+    with pytest.raises(UnsupportedImage):
         described(STRAY[name], "new")
     path = tmp_path / "a.jpg"
     path.write_bytes(STRAY[name])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captune.data.augment import _box, _draws, augment, tells_sides
+from captune.data.augment import _box, _draws, augment, mentions_sides
 
 OPTIONS = {"crop": 0.4, "flip": True, "color_jitter": 0.3}
 
@@ -98,7 +98,7 @@ def test_half_of_the_pictures_are_mirrored() -> None:
     ],
 )  # fmt: skip
 def test_no_mirror_image_where_a_side_is_told(sentence: str, tells: bool) -> None:
-    assert tells_sides(["a dog", sentence]) is tells
+    assert mentions_sides(["a dog", sentence]) is tells
     plain = picture().tobytes()
     flips = [
         augment(picture(), seed=0, epoch=0, key=str(k), flip=True, references=("x", sentence)).tobytes() != plain

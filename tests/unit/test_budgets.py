@@ -23,9 +23,9 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import read_json, read_yaml
 from captune.core.options import TrainConfig
-from captune.core.parsed import MOST_NESTED, parse_json, parse_yaml
-from captune.core.unpacking import Gunzipped, most_unpacked, opened_arrays
-from captune.data.alt_text.errors import CannotHold
+from captune.core.parsed import MAX_DEPTH, parse_json, parse_yaml
+from captune.core.unpacking import LimitedGzip, max_unpacked, open_arrays
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.packet import described, standing
 from captune.data.bulk import datasets as bulk_datasets
 from captune.data.bulk import parquet as bulk_parquet
@@ -51,7 +51,7 @@ DEEP = "[" * 100_000
         "[" * 900 + "]" * 900,
         '{"a":' * 500 + "1" + "}" * 500,
         "1" * 5000,
-        "[" * (MOST_NESTED + 2) + "]" * (MOST_NESTED + 2),
+        "[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2),
     ],
 )
 def test_json_of_any_kind_is_an_error_of_json(text: str, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_json_of_any_kind_is_an_error_of_json(text: str, tmp_path: Path) -> None
 
 
 def test_json_as_deep_as_ours_is_read() -> None:
-    inside = "[" * MOST_NESTED + "]" * MOST_NESTED
+    inside = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert parse_json(f'{{"a": {inside[1:-1]}}}')
     assert parse_json(json.dumps([{"a": [1]}] * 1000)) == [{"a": [1]}] * 1000
 
@@ -257,11 +257,11 @@ def test_a_gzip_that_unpacks_without_end(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b"a" * 1_000_000))
     for read in (lambda file: file.read(), lambda file: io.BufferedReader(file).readline()):
-        with Gunzipped(path, 500_000) as file, pytest.raises(OSError, match="unpacks to more than 500,000 bytes"):
+        with LimitedGzip(path, 500_000) as file, pytest.raises(OSError, match="unpacks to more than 500,000 bytes"):
             read(file)
-    with Gunzipped(path, 1_000_000) as file:
+    with LimitedGzip(path, 1_000_000) as file:
         assert len(file.read()) == 1_000_000
-    assert most_unpacked(path, free=10, most=5) == 5 * path.stat().st_size
+    assert max_unpacked(path, free=10, most=5) == 5 * path.stat().st_size
 
 
 def npz(path: Path, change: Callable[[bytes], bytes] = lambda data: data, **arrays: np.ndarray) -> Path:
@@ -275,17 +275,17 @@ def npz(path: Path, change: Callable[[bytes], bytes] = lambda data: data, **arra
 
 def test_arrays_that_lie(tmp_path: Path) -> None:
     zeros = np.zeros(10_000)
-    with opened_arrays(npz(tmp_path / "a.npz", a=zeros)) as arrays:
+    with open_arrays(npz(tmp_path / "a.npz", a=zeros)) as arrays:
         assert (arrays["a"] == zeros).all()
     lies = npz(tmp_path / "b.npz", lambda data: data.replace(b"(10000,), }", b"(9000000000,), }")[:-5], a=zeros)
-    with pytest.raises(ValueError, match="says it has 72,000,000,000 bytes"), opened_arrays(lies):
+    with pytest.raises(ValueError, match="says it has 72,000,000,000 bytes"), open_arrays(lies):
         pass
     with pytest.raises(CaptuneError):
         DocumentFrequencies.load(lies)
-    with pytest.raises(ValueError, match="unpacks to"), opened_arrays(tmp_path / "a.npz", limit=1000):
+    with pytest.raises(ValueError, match="unpacks to"), open_arrays(tmp_path / "a.npz", limit=1000):
         pass
     objects = npz(tmp_path / "c.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError), opened_arrays(objects) as arrays:  # noqa: PT011 - pickles, in whatever words
+    with pytest.raises(ValueError), open_arrays(objects) as arrays:  # noqa: PT011 - pickles, in whatever words
         arrays["a"]
 
 
@@ -331,7 +331,7 @@ def test_xmp_that_nests_or_declares(read: Callable[[bytes], Any]) -> None:
     deep = b"<a>" * 5000 + b"</a>" * 5000
     entities = b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><a>&b;</a>'
     for packet, why in ((deep, "nested too deeply"), (entities, "declares entities")):
-        with pytest.raises(CannotHold, match=why):
+        with pytest.raises(UnsupportedImage, match=why):
             read(packet)
 
 

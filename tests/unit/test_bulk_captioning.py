@@ -18,7 +18,7 @@ from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
 from captune.engine.bulk import FinishedShard, ShardOptions, caption_shards
 from captune.engine.decoding_ahead import ShardTask
-from jobs import SQUARE, pictures, say
+from jobs import PREPROCESSING, pictures, say
 
 
 class Model:
@@ -44,7 +44,7 @@ def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, 
     found = list(list_input_shards([tmp_path / "pics"], shard_size=size))
     manner = ShardOptions(PLAIN, len(found), batch_size=batch_size, workers=1)
     work = [ShardTask(number, shard) for number, shard in enumerate(found)]
-    return list(caption_shards(model, SQUARE, work, open_store(str(tmp_path / "out")), manner, **more))
+    return list(caption_shards(model, PREPROCESSING, work, open_store(str(tmp_path / "out")), manner, **more))
 
 
 def rows(tmp_path: Path, number: int) -> list[CaptionRow]:
@@ -101,9 +101,8 @@ def test_missing_pictures_are_asked_about_before_they_are_written(tmp_path: Path
 
     work = [ShardTask(number, shard) for number, shard in enumerate(pieces)]
     with pytest.raises(CaptuneError, match="the disk is gone"):
-        list(
-            caption_shards(Model(9, SHORT), SQUARE, work, open_store(str(tmp_path / "out")), manner, check_missing=gone)
-        )
+        store = open_store(str(tmp_path / "out"))
+        list(caption_shards(Model(9, SHORT), PREPROCESSING, work, store, manner, check_missing=gone))
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["captions-00000.jsonl"]
 
 

@@ -17,19 +17,21 @@ from captune.data.bulk import pieces
 from captune.data.bulk.pieces import ImageSource, InputShard, list_input_shards
 from captune.data.images import open_image
 from captune.data.pictures import read_pixels
-from captune.data.pixels import Square, to_pixels
+from captune.data.pixels import Preprocessing, to_pixels
 from captune.data.workers import ProcessPool
 from captune.data.writers.row import CaptionRow
 from captune.engine import decode_worker, decoding_ahead
 from captune.engine.decoding_ahead import DecodeAhead, Decoded, ShardTask
-from captune.engine.pictures import TorchSquare
-from jobs import SQUARE, pictures
+from captune.engine.pictures import TorchPreprocessing
+from jobs import PREPROCESSING, pictures
 
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
-def decoded(shards: list[ShardTask], settings: Square | None = None, *, timeout: float = 60, workers: int = 2) -> Found:
-    ahead = DecodeAhead(shards, settings or SQUARE, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
+def decoded(
+    shards: list[ShardTask], settings: Preprocessing | None = None, *, timeout: float = 60, workers: int = 2
+) -> Found:
+    ahead = DecodeAhead(shards, settings or PREPROCESSING, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
     with ahead as decoding:
         return [
             (shard.number, [(place, picture.name, each) for place, picture, each in found])
@@ -62,9 +64,10 @@ def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [Square(16, shorter=20), Square(16, fast=True), TorchSquare(16, shorter=18, fast=True)]
+    "settings",
+    [Preprocessing(16, shorter=20), Preprocessing(16, fast=True), TorchPreprocessing(16, shorter=18, fast=True)],
 )
-def test_other_ways_to_pixels(tmp_path: Path, settings: Square) -> None:
+def test_other_ways_to_pixels(tmp_path: Path, settings: Preprocessing) -> None:
     pytest.importorskip("simplejpeg")
     folder = pictures(tmp_path / "pics", 3)
     for path in folder.iterdir():
@@ -166,7 +169,7 @@ def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: py
     code = f"{once}{place[when]}worker.main()"
     monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
     (path,) = pictures(tmp_path / "pics", 1).iterdir()
-    with ProcessPool(decode_worker.command(square=SQUARE, max_pixels=10**8, fingerprints=False), 1) as processes:
+    with ProcessPool(decode_worker.command(square=PREPROCESSING, max_pixels=10**8, fingerprints=False), 1) as processes:
         for _ in range(2):
             assert "reason" not in processes.submit(lambda ask: ask({"path": str(path)}, b"")).result().said
             time.sleep(0.1 * (when == "idle"))
@@ -201,7 +204,7 @@ def no_children() -> bool:
 
 def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     shards = shards_of(pictures(tmp_path / "pics", 40), 10)
-    with DecodeAhead(shards, SQUARE, workers=2, max_pixels=10**8, ahead=4) as decoding:
+    with DecodeAhead(shards, PREPROCESSING, workers=2, max_pixels=10**8, ahead=4) as decoding:
         _, found = next(decoding.shards())
         next(found)
     assert no_children()

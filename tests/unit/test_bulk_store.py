@@ -16,7 +16,7 @@ from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.shards import SHARD_FORMATS, shard_name, shard_numbers
 from captune.data.bulk.store import open_store
 from captune.data.doubts import flags_of
-from captune.data.languages import strange
+from captune.data.languages import language_mismatch
 from captune.data.writers.row import CaptionRow
 
 ROWS = [
@@ -155,7 +155,7 @@ def test_what_is_new_in_a_listing() -> None:
     ],
 )
 def test_languages(text: str, language: str | None, found: str) -> None:
-    assert (found in strange(text, language)) if found else strange(text, language) == ""
+    assert (found in language_mismatch(text, language)) if found else language_mismatch(text, language) == ""
 
 
 def test_a_translation_that_changed_nothing() -> None:

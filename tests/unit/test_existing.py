@@ -19,7 +19,7 @@ from captune.core.records import Caption
 from captune.data.writers import CaptionRow, open_writer
 from captune.data.writers.existing import LEDGER, Ledger, Mode, digest
 from captune.data.writers.row import row_of
-from captune.data.writers.writer import entries_of
+from captune.data.writers.writer import row_reader
 
 
 def row(image: str, *texts: str) -> CaptionRow:
@@ -155,7 +155,7 @@ def read(path: Path) -> dict[str, list[str]]:
         for line in path.read_text().splitlines():
             found.setdefault(line.split("\t")[0], []).append(line.split("\t")[1])
         return found
-    values = entries_of(path.suffix[1:])
+    values = row_reader(path.suffix[1:])
     assert values is not None
     for value in values(path):
         each = row_of(value, path.name)

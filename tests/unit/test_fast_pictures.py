@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.data import fast_pictures
-from captune.data.fast_pictures import check_fast, fast_levels
+from captune.data.fast_pictures import check_fast_decoder, decode_fast
 from captune.data.images import MAX_PIXELS
 from captune.engine.pictures import read_pixels
 from captune.models.pixels import PixelSettings
@@ -39,7 +39,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_nearly_the_exact_pixels(shape: tuple[int, int], mode: str) -> None:
     data = jpeg(photo(*shape, mode))
-    assert fast_levels(data, 192, MAX_PIXELS) is not None
+    assert decode_fast(data, 192, MAX_PIXELS) is not None
     exact, fast = read_pixels(data, EXACT).astype(int), read_pixels(data, FAST).astype(int)
     assert fast.shape == (3, 96, 96)
     assert np.abs(fast - exact).max() <= 2
@@ -60,7 +60,7 @@ def test_everything_else_goes_the_exact_way() -> None:
     buffer = io.BytesIO()
     photo(50, 40).save(buffer, "PNG")
     for data in (jpeg(turned, exif=exif), jpeg(photo(50, 40, "CMYK")), buffer.getvalue()):
-        assert fast_levels(data, 192, MAX_PIXELS) is None
+        assert decode_fast(data, 192, MAX_PIXELS) is None
         assert np.array_equal(read_pixels(data, FAST), read_pixels(data, EXACT))
     picture = photo(140, 105)
     assert np.array_equal(read_pixels(picture, FAST), read_pixels(picture, EXACT))
@@ -90,5 +90,5 @@ def test_what_the_exact_way_refuses_is_refused(tmp_path: Path) -> None:
 def test_without_its_library_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "simplejpeg", None)
     with pytest.raises(CaptuneError, match="simplejpeg") as caught:
-        check_fast()
+        check_fast_decoder()
     assert "captune[fast]" in caught.value.hint

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, disk_error, read_json, write_json, write_jsonl, write_text
-from captune.core.folders import whole_folder
-from captune.core.names import LONGEST, fitted
+from captune.core.files import atomic_file, disk_error, read_json, write_json, write_jsonl, write_text
+from captune.core.folders import atomic_folder
+from captune.core.names import LONGEST, fit_name
 from captune.data.alt_text.files import write_copy
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "a.txt"
-    with atomic_write(target) as file:
+    with atomic_file(target) as file:
         file.write("whole")
         assert not target.exists()
     assert target.read_text(encoding="utf-8") == "whole"
@@ -26,7 +26,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text(target, "before")
-    with pytest.raises(ZeroDivisionError), atomic_write(target) as file:
+    with pytest.raises(ZeroDivisionError), atomic_file(target) as file:
         file.write(f"half {1 / 0}")
     assert target.read_text(encoding="utf-8") == "before"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -60,7 +60,7 @@ def test_no_permission_names_the_path(code: int) -> None:
 
 
 def test_an_error_about_another_file_is_not_renamed(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_file(tmp_path / "a.txt"):
         open(tmp_path / "elsewhere").close()
 
 
@@ -97,7 +97,7 @@ LONG = ["x" * 251 + ".txt", "日" * 82 + ".txt", "ü" * 125 + ".text", "a" + "�
 @pytest.mark.parametrize("name", LONG)
 def test_a_name_may_be_as_long_as_the_system_allows(name: str, tmp_path: Path) -> None:
     write_text(tmp_path / name, "whole")
-    with whole_folder(tmp_path / "folders" / name) as stage:
+    with atomic_folder(tmp_path / "folders" / name) as stage:
         write_text(stage / name, "inside")
     assert (tmp_path / "folders" / name / name).read_text() == "inside"
     assert os.listdir(tmp_path / "folders") == [name]
@@ -105,11 +105,11 @@ def test_a_name_may_be_as_long_as_the_system_allows(name: str, tmp_path: Path) -
 
 def test_what_a_killed_process_left_of_a_long_folder_is_cleared_away(tmp_path: Path) -> None:
     target = tmp_path / f"[{'x' * 252}]"
-    left = tmp_path / fitted(f".{target.name}", ".99999999.part")
+    left = tmp_path / fit_name(f".{target.name}", ".99999999.part")
     other = tmp_path / ".another.99999999.part"
     left.mkdir()
     other.mkdir()
-    with whole_folder(target):
+    with atomic_folder(target):
         pass
     assert sorted(os.listdir(tmp_path)) == sorted([other.name, target.name])
 
@@ -120,8 +120,8 @@ def test_a_path_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
 
 
 def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
-    assert fitted("photo", ".explained.png") == "photo.explained.png"
-    cut = {fitted(f"{'日' * 90}{end}", ".explained.png") for end in "abc"}
+    assert fit_name("photo", ".explained.png") == "photo.explained.png"
+    cut = {fit_name(f"{'日' * 90}{end}", ".explained.png") for end in "abc"}
     assert len(cut) == 3
     for name in cut:
         assert len(name.encode()) <= LONGEST
@@ -133,7 +133,7 @@ def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
 def test_copies_with_alt_text_and_what_lies_beside_them_fit(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"GIF89a" if name.endswith("gif") else b"no picture")
     for _ in range(2):  # the second takes the caption into what the first wrote
-        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog", Existing()) is not None
+        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog", ExistingCaptions()) is not None
     copy, beside = sorted(os.listdir(tmp_path / "out"), key=lambda one: one.endswith(".xmp"))
     assert copy == name
     assert beside.endswith(".xmp")

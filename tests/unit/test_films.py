@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from captune.core.errors import CaptuneError
-from captune.data.cuts import cut_evenly, difference, find_scenes, look
+from captune.data.cuts import cut_evenly, difference, find_scenes, signature
 from captune.data.films import Film, FilmError
 from films import RATE, drawn, faded, shot, turn, write_film, write_sound
 
@@ -239,9 +239,9 @@ def test_damage_in_the_middle_costs_only_itself(frames: list[Image.Image], tmp_p
 
 def test_blank_frames_have_no_look() -> None:
     for value in (0, 12, 250):
-        assert look(np.full((72, 128, 3), value, np.uint8)) is None
+        assert signature(np.full((72, 128, 3), value, np.uint8)) is None
     picture = np.asarray(drawn(1).resize((128, 72)))
-    one, darker, other = (look(p) for p in (picture, picture // 3, np.asarray(drawn(2).resize((128, 72)))))
+    one, darker, other = (signature(p) for p in (picture, picture // 3, np.asarray(drawn(2).resize((128, 72)))))
     assert one
     assert darker
     assert other

@@ -20,8 +20,8 @@ from captune.data.bulk.pieces import list_input_shards, read_images
 from captune.data.images import open_image
 from captune.data.prepared import read_split
 from captune.data.signatures import is_heif, suffix_of
-from captune.data.stored import stored
-from captune.data.writers.existing import Existing
+from captune.data.stored import stored_image
+from captune.data.writers.existing import ExistingCaptions
 from sources import tar, write
 
 pillow_heif = pytest.importorskip("pillow_heif")
@@ -60,8 +60,8 @@ def test_it_is_turned_once(orientation: int, tmp_path: Path) -> None:
         opened = open_image(source)
         assert apart(opened, upright) < 6
         assert not opened.info
-    assert stored(str(path)).orientation == 1
-    assert (stored(path.read_bytes()).width, stored(path.read_bytes()).height) == upright.size
+    assert stored_image(str(path)).orientation == 1
+    assert (stored_image(path.read_bytes()).width, stored_image(path.read_bytes()).height) == upright.size
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_it_has_its_own_ending() -> None:
 def test_a_caption_lies_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "photo.heic"
     path.write_bytes(before := heic(drawn()))
-    assert write_in_place(str(path), "a white corner", Existing()) is not None
+    assert write_in_place(str(path), "a white corner", ExistingCaptions()) is not None
     assert path.read_bytes() == before
     assert "a white corner" in (tmp_path / "photo.heic.xmp").read_text()
 

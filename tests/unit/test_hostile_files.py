@@ -20,14 +20,14 @@ from PIL import Image
 from captune.app.review import review
 from captune.cli.terminal import out_json, print_all_names
 from captune.core.errors import CaptuneError, ImageError
-from captune.core.files import NotRegular, atomic_write, open_regular, read_json, write_json
+from captune.core.files import NotRegular, atomic_file, open_regular, read_json, write_json
 from captune.core.records import Caption
 from captune.data.bulk.pieces import InputShard, list_input_shards, read_images
 from captune.data.bulk.store import LocalStore
 from captune.data.bulk.tar_shards import write_tar
 from captune.data.formats import read_source
 from captune.data.pictures import read_pixels
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.writers import CaptionRow, open_writer
 
 
@@ -122,7 +122,7 @@ def test_pipes_sockets_and_devices_are_never_opened(tmp_path: Path) -> None:
     made = special(tmp_path, ".jpg")
     (shard,) = list_input_shards([tmp_path])
     assert sorted(shard.names) == sorted(map(str, [tmp_path / "a.jpg", *made]))
-    for square in (Square(16), Square(16, fast=True)):
+    for square in (Preprocessing(16), Preprocessing(16, fast=True)):
         for path in made:
             with pytest.raises(ImageError, match="not a regular file"):
                 read_pixels(str(path), square)
@@ -188,7 +188,7 @@ def test_half_written_files_of_killed_runs_go(tmp_path: Path) -> None:
         writer.write(row(target))
     assert (left.exists(), other.exists(), running.exists()) == (False, True, True)
     long = tmp_path / ("n" * 251 + ".jpg")
-    with atomic_write(long, "wb") as file:
+    with atomic_file(long, "wb") as file:
         assert len(Path(file.name).name) == 255
 
 

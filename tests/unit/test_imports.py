@@ -6,17 +6,17 @@ import gc
 
 import pytest
 
-from captune.core.imports import uncollected
+from captune.core.imports import gc_paused
 
 
 def test_it_works_again_after_the_outermost() -> None:
-    with uncollected():
+    with gc_paused():
         assert not gc.isenabled()
-        with uncollected():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(ImportError), uncollected():
+    with pytest.raises(ImportError), gc_paused():
         raise ImportError("no such package")
     assert gc.isenabled()
 
@@ -24,7 +24,7 @@ def test_it_works_again_after_the_outermost() -> None:
 def test_one_who_switched_it_off_finds_it_off() -> None:
     gc.disable()
     try:
-        with uncollected():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

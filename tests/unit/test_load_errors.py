@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.model_names import local_folder, new_name
+from captune.core.model_names import local_folder, parse_new_name
 from captune.engine.load_errors import load_error, unknown_kind
 
 
@@ -100,8 +100,8 @@ SIZES = {"blip": ("tiny", "base"), "blip-2": ("tiny", "tiny-t5"), "clip-gpt2": (
 
 
 def test_new_names() -> None:
-    assert new_name("new:blip-tiny", SIZES) == ("blip", "tiny")
-    assert new_name("new:blip-2-tiny-t5", SIZES) == ("blip-2", "tiny-t5")
+    assert parse_new_name("new:blip-tiny", SIZES) == ("blip", "tiny")
+    assert parse_new_name("new:blip-2-tiny-t5", SIZES) == ("blip-2", "tiny-t5")
     for name, told, hint in (
         ("new:clip-gpt2", "names no size", "new:clip-gpt2-tiny, new:clip-gpt2-small"),
         ("new:blip-huge", "no size 'huge' of blip", "new:blip-base"),
@@ -114,7 +114,7 @@ def test_new_names() -> None:
         ("new:", "no new model", "new:blip-tiny"),
     ):
         with pytest.raises(UsageError, match=told) as caught:
-            new_name(name, SIZES)
+            parse_new_name(name, SIZES)
         assert hint in caught.value.hint, name
 
 

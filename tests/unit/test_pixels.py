@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from captune.core.errors import CaptuneError
-from captune.data.pixels import passes, to_pixels
+from captune.data.pixels import resize_passes, to_pixels
 from captune.models.pixels import PixelSettings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -90,10 +90,10 @@ def test_every_level_by_the_formula() -> None:
 
 
 def test_the_order_of_the_passes_is_fixed() -> None:
-    assert passes((375, 500), (384, 384)) == ((375, 384), (384, 384))
-    assert passes((500, 375), (384, 384)) == ((384, 375), (384, 384))
-    assert passes((300, 380), (384, 384)) == ((384, 380), (384, 384))
-    # Edges of full contrast are cut to 8 bits between the passes: the order shows.
+    assert resize_passes((375, 500), (384, 384)) == ((375, 384), (384, 384))
+    assert resize_passes((500, 375), (384, 384)) == ((384, 375), (384, 384))
+    assert resize_passes((300, 380), (384, 384)) == ((384, 380), (384, 384))
+    # Edges of full contrast are cut to 8 bits between the resize_passes: the order shows.
     image = Image.fromarray((np.random.default_rng(0).integers(0, 2, (90, 40, 3)) * 255).astype(np.uint8))
     other = image.resize((33, 90), Image.Resampling.BICUBIC).resize((33, 33), Image.Resampling.BICUBIC)
     assert not np.array_equal(to_pixels(image, 33), np.asarray(other).transpose(2, 0, 1))

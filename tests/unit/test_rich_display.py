@@ -8,8 +8,8 @@ from PIL import Image
 
 from captune.core.records import Caption
 from captune.data.explained import Explained, Word
-from captune.data.overlay import heated, strength
-from captune.data.pixels import seen_box
+from captune.data.overlay import draw_heat_map, strength
+from captune.data.pixels import crop_box
 from captune.data.writers.row import CaptionRow
 from captune.metrics.report import Interval, MetricReport
 
@@ -77,7 +77,7 @@ def test_a_word_that_looked_everywhere_alike_stays_grey() -> None:
 def test_heat_lies_inside_the_part_that_was_seen() -> None:
     one = np.zeros((2, 2), np.float32)
     one[0, 0] = 1
-    levels = np.asarray(heated(Image.new("RGB", (100, 40), "grey"), one, (30, 0, 70, 40))).astype(int)
+    levels = np.asarray(draw_heat_map(Image.new("RGB", (100, 40), "grey"), one, (30, 0, 70, 40))).astype(int)
     coloured = np.argwhere(np.ptp(levels, axis=-1) > 30)
     assert coloured.min(0).tolist()[1] >= 30
     assert coloured.max(0).tolist() <= [28, 58]
@@ -95,4 +95,4 @@ def test_heat_lies_inside_the_part_that_was_seen() -> None:
 def test_the_part_of_a_picture_that_is_seen(
     shape: tuple[int, int], size: int, shorter: int, box: tuple[float, ...]
 ) -> None:
-    assert seen_box(shape, size, shorter) == pytest.approx(box)
+    assert crop_box(shape, size, shorter) == pytest.approx(box)

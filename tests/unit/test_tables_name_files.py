@@ -19,7 +19,7 @@ from PIL import Image
 from captune.app.match import inside
 from captune.app.review import review
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.names import below
+from captune.core.names import member_name
 from captune.core.options import TableOptions
 from captune.core.progress import Silent
 from captune.core.records import Caption, ImageRecord
@@ -254,9 +254,9 @@ def test_what_failed_is_not_copied_and_names_stay_below_the_folder(tmp_path: Pat
 
 
 def test_names_and_addresses() -> None:
-    assert below("./a/b.jpg") == "a/b.jpg"
-    assert below("a..b/c.jpg") == "a..b/c.jpg"
-    assert below("../..") == "unnamed"
+    assert member_name("./a/b.jpg") == "a/b.jpg"
+    assert member_name("a..b/c.jpg") == "a..b/c.jpg"
+    assert member_name("../..") == "unnamed"
     assert all(map(is_open_address, ["https://x/a.jpg", "s3://b/a.jpg", "zip://a.jpg::hf://datasets/x/y.zip"]))
     assert not any(
         map(is_open_address, ["file:///a", "a.jpg", "zip://a::b.zip", "http::file:///x", "s3://b::file://x"])

@@ -14,7 +14,7 @@ from PIL import Image
 from captune.core.errors import ImageError
 from captune.core.serve_options import ServeOptions
 from captune.data.images import open_image
-from captune.data.pixels import Square, to_pixels
+from captune.data.pixels import Preprocessing, to_pixels
 from captune.engine.decode_worker import answer
 from captune.web.decoding import Decoding
 from captune.web.problems import Problem
@@ -31,7 +31,7 @@ def slow(source, *settings):
 worker.read_pixels = slow
 worker.main()
 """
-SQUARE = Square(16)
+PREPROCESSING = Preprocessing(16)
 
 
 def encoded(format: str) -> bytes:
@@ -51,13 +51,13 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
         await decoding.start()
         try:
             good = encoded("PNG")
-            assert np.array_equal(await decoding.pixels(good, SQUARE), to_pixels(open_image(good), 16))
+            assert np.array_equal(await decoding.pixels(good, PREPROCESSING), to_pixels(open_image(good), 16))
             with pytest.raises(ImageError, match=r"not a picture|damaged"):
-                await decoding.pixels(encoded("GIF"), SQUARE)
+                await decoding.pixels(encoded("GIF"), PREPROCESSING)
             assert not decoding.stuck
             begun = time.monotonic()
-            endless = asyncio.ensure_future(decoding.pixels(b"~", SQUARE))
-            after = asyncio.ensure_future(decoding.pixels(good, Square(8)))
+            endless = asyncio.ensure_future(decoding.pixels(b"~", PREPROCESSING))
+            after = asyncio.ensure_future(decoding.pixels(good, Preprocessing(8)))
             await asyncio.sleep(0.2)
             assert decoding.stuck
             with pytest.raises(ImageError, match="too long"):
@@ -65,7 +65,7 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
             assert time.monotonic() - begun < 2
             assert (await after).shape == (3, 8, 8)
             assert not decoding.stuck
-            left = asyncio.ensure_future(decoding.pixels(b"~", SQUARE))
+            left = asyncio.ensure_future(decoding.pixels(b"~", PREPROCESSING))
             await asyncio.sleep(0.05)
         finally:
             begun = time.monotonic()
@@ -85,8 +85,8 @@ def test_a_decoder_tells_the_size_of_the_upright_image_where_it_is_wanted(fast: 
     )
     settings = {"max_pixels": 10_000, "formats": ["JPEG"], "fingerprints": False}
     for question, said in (({"size": True}, {"size": (48, 64)}), ({}, {})):
-        assert answer(question, file.getvalue(), Square(8, fast=fast), settings) == (said, bytes(3 * 8 * 8))
-    assert answer({"size": True}, encoded("PNG"), Square(8, fast=fast), settings)[0]["kind"] == "damaged"
+        assert answer(question, file.getvalue(), Preprocessing(8, fast=fast), settings) == (said, bytes(3 * 8 * 8))
+    assert answer({"size": True}, encoded("PNG"), Preprocessing(8, fast=fast), settings)[0]["kind"] == "damaged"
 
 
 def test_a_server_without_decoders_says_so() -> None:
@@ -94,7 +94,7 @@ def test_a_server_without_decoders_says_so() -> None:
         decoding = Decoding(ServeOptions(workers=1), fast=False, started=[sys.executable, "-S", "-c", "raise OSError"])
         try:
             with pytest.raises(Problem) as error:
-                await decoding.pixels(encoded("PNG"), SQUARE)
+                await decoding.pixels(encoded("PNG"), PREPROCESSING)
             assert error.value.status == 503
         finally:
             decoding.close()

@@ -27,7 +27,7 @@ from captune.data.bulk.shards import PLAIN, SHARD_FORMATS
 from captune.data.bulk.store import open_store
 from captune.data.patterns import Listed
 from captune.data.writers import WRITERS, check_existing
-from captune.data.writers.writer import file_in, is_folder
+from captune.data.writers.writer import is_folder, output_file
 
 MANY_FILES = ("sidecar", "tar", "xmp")  # formats that are files in a folder, made when all shards are there
 
@@ -47,7 +47,7 @@ def _place(format: str, out: str | os.PathLike[str]) -> str:
     if sharded or not _folder(out):
         return place
     suffix = WRITERS[format].suffix
-    return f"{place.rstrip('/')}/captions.{suffix}" if is_remote(place) else str(file_in(Path(out), suffix))
+    return f"{place.rstrip('/')}/captions.{suffix}" if is_remote(place) else str(output_file(Path(out), suffix))
 
 
 def _folder(out: str | os.PathLike[str]) -> bool:

@@ -16,7 +16,7 @@ from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
 from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import shard_name
 from captune.data.writers import ShardWriter, open_writer
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 from captune.data.writers.row import CaptionRow
 
 MAX_WARNINGS = 20
@@ -123,7 +123,7 @@ def _merge(job: Job, output: Output, progress: Progress) -> tuple[int, int]:
             task.advance(len(rows))
     for remark in getattr(writer, "notes", ()):
         progress.info(remark)
-    existing: Existing | None = getattr(writer, "existing", None)
+    existing: ExistingCaptions | None = getattr(writer, "existing", None)
     unwritten: dict[str, str] = getattr(writer, "unwritten", {})
     for image, reason in [*unwritten.items()][:MAX_WARNINGS]:
         progress.warn(f"{image}: captioned, but its file was not written: {reason}")

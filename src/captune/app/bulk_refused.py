@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError
-from captune.core.folders import missing_folders
+from captune.core.folders import folders_to_make
 from captune.data.bulk.names import JOB
 from captune.data.bulk.store import LocalStore, Store
 
@@ -18,7 +18,7 @@ def remove_if_refused(store: Store, *, alone: bool) -> Iterator[None]:
     `alone`: no other part of it runs elsewhere. A stop by a signal leaves what there is.
     """
     new = alone and not store.names()
-    missing = missing_folders(store.folder) if isinstance(store, LocalStore) else []
+    missing = folders_to_make(store.folder) if isinstance(store, LocalStore) else []
     try:
         yield
     except Exception as error:

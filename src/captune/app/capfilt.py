@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from captune.app.captioner import Captioner
 from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, write_json
+from captune.core.files import atomic_file, write_json
 from captune.core.options import DEFAULT_MODEL, CapFiltConfig, CaptionConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
@@ -84,7 +84,7 @@ def capfilt(
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
     made = Filtered(folder, failed)
     (folder / "report").mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / RECORDS) as good, atomic_write(folder / DROPPED) as bad:
+    with atomic_file(folder / RECORDS) as good, atomic_file(folder / DROPPED) as bad:
         for split, records in by_split.items():
             there = [record for record in records if record.image not in failed]
             for record, texts in _judged(judge, there, written, progress, split):

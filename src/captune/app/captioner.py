@@ -23,7 +23,7 @@ from captune.data.pictures import read_pixels
 
 if TYPE_CHECKING:
     from captune.core.options import GenerationOptions
-    from captune.data.explained import CaptionMaps, Explained
+    from captune.data.explained import CaptionAttention, Explained
     from captune.engine.inspecting import Inspection
     from captune.engine.translation import Translator
     from captune.models.backbone import Backbone
@@ -140,7 +140,7 @@ class Captioner:
 
     def explain_pixels(
         self, seen: np.ndarray, size: tuple[int, int], caption: Caption, options: GenerationOptions
-    ) -> CaptionMaps:
+    ) -> CaptionAttention:
         """As `explain`, of what `read` made of an upright image of a size (width, height); opens no file."""
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.engine.explaining import explain_pixels

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError, UsageError, needing_torch
-from captune.core.folders import check_free, whole_folder
-from captune.core.imports import uncollected
+from captune.core.folders import atomic_folder, check_free
+from captune.core.imports import gc_paused
 from captune.core.model_names import is_new, is_pair
 from captune.core.progress import SILENT, Progress
 
@@ -66,7 +66,7 @@ def convert(
             f"{like} has no tokenizer yet.", "Name the model that the training began with: a folder, a Hub id."
         )
     check_free(Path(out).expanduser())
-    with needing_torch(), uncollected():
+    with needing_torch(), gc_paused():
         from captune.engine.loader import load_backbone, pair_backbone
         from captune.engine.state_dicts import match, read_states
 
@@ -78,7 +78,7 @@ def convert(
     _check_kind(found, path, like)
     model, unused, kept = _with_weights(base, found, path, like, partial=partial)
     whole = replace(base, model=model)
-    with whole_folder(out) as stage, progress.task(f"Writing {out}"):
+    with atomic_folder(out) as stage, progress.task(f"Writing {out}"):
         whole.save(stage)
     return Converted(
         folder=str(out),

@@ -17,7 +17,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.export_options import ExportConfig, ExportOptions
 from captune.core.exported import EXPORT_REPORT
 from captune.core.files import write_json
-from captune.core.folders import check_free, whole_folder
+from captune.core.folders import atomic_folder, check_free
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.bulk.listing import find_pictures
@@ -96,7 +96,7 @@ def export(
     calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, outside, progress)
     precision = "int8" if asked.int8 else "fp32"
     facts = describe(backbone, graphs, model=str(model), target=asked.to, precision=precision, opset=target.OPSET)
-    with whole_folder(out) as stage:
+    with atomic_folder(out) as stage:
         write_tokenizer(backbone.tokenizer, stage)
         target.write(graphs, stage, int8=asked.int8, calibration=calibration, progress=progress)
         facts.write(stage)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from captune.app.running import placing_for, settle
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
-from captune.core.imports import uncollected
+from captune.core.imports import gc_paused
 from captune.core.model_names import local_folder
 from captune.core.options import DeviceOptions
 from captune.data.captioning import CaptioningModel
@@ -31,7 +31,7 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
     folder = _export(name)
     if folder is not None:
         return _exported(name, folder, asked)
-    with needing_torch(), uncollected():
+    with needing_torch(), gc_paused():
         from captune.engine.captioning import TorchModel
         from captune.engine.loader import load_backbone
 
@@ -69,9 +69,9 @@ def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
     if asked.decoder != "auto":
         raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
     if asked.preprocessing == "fast":
-        from captune.data.fast_pictures import check_fast
+        from captune.data.fast_pictures import check_fast_decoder
 
-        check_fast()
+        check_fast_decoder()
     return ExportedModel.load(folder, threads=asked.threads, fast_pixels=asked.preprocessing == "fast")
 
 

@@ -13,7 +13,7 @@ from captune.core.config import resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_yaml
-from captune.core.folders import whole_folder
+from captune.core.folders import atomic_folder
 from captune.core.model_names import hub_name
 from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
@@ -67,7 +67,7 @@ def push(
     facts = card_facts(model, folder, repo, license=asked.license, data_license=asked.data_license)
     if dry_run:
         target = Path(out or f"{repo.rpartition('/')[2]}-hub")
-        with whole_folder(target) as stage:
+        with atomic_folder(target) as stage:
             files = write_folder(folder, stage, facts)
         return Pushed(repo, "", str(target), tuple(files))
     with scratch_folder() as made:

@@ -53,11 +53,11 @@ def settle(
     """
     import torch
 
-    from captune.data.fast_pictures import check_fast
+    from captune.data.fast_pictures import check_fast_decoder
     from captune.models.devices import choose_device, choose_precision
 
     if asked.preprocessing == "fast":
-        check_fast()
+        check_fast_decoder()
     if asked.threads:
         torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)

@@ -22,7 +22,7 @@ from captune.app.train_start import Start, forget_start, make_room, reserved
 from captune.core.config import dump, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_text
-from captune.core.imports import uncollected
+from captune.core.imports import gc_paused
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, POINTERS, SPLITS, Checkpoint, Run
@@ -134,7 +134,7 @@ def _train(
     processes: Processes,
     start: Start,
 ) -> TrainResult:
-    with uncollected():
+    with gc_paused():
         from captune.engine.checkpoints import last_whole, planned_steps
         from captune.engine.history import History
         from captune.engine.needs import needs_told

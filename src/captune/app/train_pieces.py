@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune.app.train_plan import TrainingPlan, foreseen
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.imports import uncollected
+from captune.core.imports import gc_paused
 from captune.core.options import PARTS, GenerationOptions, TrainConfig
 from captune.core.progress import Progress
 from captune.core.runs import Run
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from captune.models.weights import Placing
 
 
-@uncollected()
+@gc_paused()
 def build_backbone(
     model: str,
     training: list[ImageRecord],
@@ -267,7 +267,7 @@ def early_stop(run: Run, config: TrainConfig, processes: Processes, progress: Pr
     return EarlyStop(run, rule, patience, processes)
 
 
-@uncollected()
+@gc_paused()
 def trainer(
     run: Run,
     backbone: Backbone,

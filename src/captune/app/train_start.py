@@ -13,7 +13,7 @@ from types import TracebackType
 from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json
-from captune.core.folders import missing_folders
+from captune.core.folders import folders_to_make
 from captune.core.locks import Lock
 from captune.core.memory import OutOfMemory
 from captune.core.progress import Progress
@@ -37,7 +37,7 @@ def reserved(run: Run, progress: Progress, *, first: bool) -> Iterator[None]:
 
     Raises `CaptuneError` where another training holds the run.
     """
-    missing = missing_folders(run.path)
+    missing = folders_to_make(run.path)
     try:
         with run.lock() if first else nullcontext(Lock(works=True)) as lock:
             if not lock.works:

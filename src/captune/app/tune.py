@@ -17,7 +17,7 @@ from captune.core.config import find_option, leaves, resolve
 from captune.core.disk import DiskFull
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError
 from captune.core.files import write_json
-from captune.core.folders import missing_folders
+from captune.core.folders import folders_to_make
 from captune.core.options import TuneConfig, TuneOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import SEARCH_JOURNAL, Run
@@ -115,7 +115,7 @@ def tune(
     if clash:
         raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")
     folder = Path(out)
-    missing = missing_folders(folder)
+    missing = folders_to_make(folder)
     new = not (folder / SEARCH_JOURNAL).exists()
     asked = resolved.values.tune
     training = partial(

@@ -10,14 +10,14 @@ from typing import Any
 from captune.app.captioner import Captioner
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.core.film_options import VideoConfig, VideoOptions
 from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
 from captune.core.progress import SILENT, Progress, Task
 from captune.data.bulk.listing import find_pictures
 from captune.data.cuts import Scene, cut_evenly, find_scenes
 from captune.data.film_captions import FilmCaptions, SceneCaption, merge_repeated
-from captune.data.films import FILM_SUFFIXES, Film, FilmError, Sample
+from captune.data.films import FILM_SUFFIXES, Film, FilmError, SampledFrame
 from captune.data.subtitles import clock
 
 
@@ -110,7 +110,7 @@ def _scenes(film: Film, chosen: VideoOptions, bar: Task) -> Iterator[Scene]:
     return find_scenes(samples, end, threshold=chosen.scene_threshold, least=chosen.min_scene_seconds)
 
 
-def _watched(samples: Iterator[Sample], film: Film, bar: Task) -> Iterator[Sample]:
+def _watched(samples: Iterator[SampledFrame], film: Film, bar: Task) -> Iterator[SampledFrame]:
     """The samples, with a bar that moves by the film's seconds."""
     done, whole = 0.0, f" of {clock(film.duration)}" if film.duration else ""
     for sample in samples:
@@ -132,7 +132,7 @@ def _folders(paths: list[str]) -> dict[str, str]:
 
 
 def _save(picture: Any, path: Path) -> str:
-    with atomic_write(path, "wb") as file:
+    with atomic_file(path, "wb") as file:
         picture.save(file, "JPEG", quality=95)
     return str(path)
 

@@ -12,7 +12,7 @@ from typing import Any
 from captune.app.captioner import Captioner
 from captune.app.video import as_captioning
 from captune.core.config import resolve
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.core.film_options import WebcamConfig
 from captune.core.options import DEFAULT_MODEL, CaptionOptions
 from captune.core.progress import SILENT, Progress
@@ -21,7 +21,7 @@ from captune.data.camera import Camera
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class WebcamCaption:
     """What a camera showed: when by the clock, seconds since the start, its captions, and where it was saved."""
 
     when: datetime
@@ -37,7 +37,7 @@ def webcam(
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
-) -> Generator[Glimpse, None, None]:
+) -> Generator[WebcamCaption, None, None]:
     """Caption the camera's pictures one by one, for as long as they are asked for.
 
     `save` is a folder for the pictures. Raises `CaptuneError` where there is no camera. Options are those of
@@ -56,8 +56,8 @@ def webcam(
             path = None
             if save is not None:
                 path = Path(save) / f"{when:%Y-%m-%d_%H-%M-%S}-{number:05}.jpg"
-                with atomic_write(path, "wb") as file:
+                with atomic_file(path, "wb") as file:
                     picture.save(file, "JPEG", quality=95)
-            yield Glimpse(when, seconds, tuple(captioner.captions(picture)), None if path is None else str(path))
+            yield WebcamCaption(when, seconds, tuple(captioner.captions(picture)), None if path is None else str(path))
             if number == chosen.count:
                 return

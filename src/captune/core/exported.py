@@ -18,17 +18,17 @@ TOKENIZER = "tokenizer.json"
 FORMAT = 2
 VISION, TEXT = "vision", "text"
 # Keys and values of each layer, by the name before their kind and number; see docs/exports.md for shapes.
-MEMORY, SAID, NEW = "memory", "said", "new"
+MEMORY, PAST, NEW = "memory", "said", "new"
 
 
-def of_layers(name: str, layers: int) -> tuple[str, ...]:
+def layer_names(name: str, layers: int) -> tuple[str, ...]:
     """`name_keys_0`, `name_keys_1` …, then `name_values_0` …."""
     return tuple(f"{name}_{kind}_{layer}" for kind in ("keys", "values") for layer in range(layers))
 
 
-def outputs_of(graph: str, layers: int) -> tuple[str, ...]:
+def output_names(graph: str, layers: int) -> tuple[str, ...]:
     """What comes out of `vision` or `text`, in this order."""
-    return of_layers(MEMORY, layers) if graph == VISION else ("logits", *of_layers(NEW, layers))
+    return layer_names(MEMORY, layers) if graph == VISION else ("logits", *layer_names(NEW, layers))
 
 
 @dataclass(frozen=True)

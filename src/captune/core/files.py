@@ -17,7 +17,7 @@ import yaml
 
 from captune.core.disk import disk_full, is_disk_full
 from captune.core.errors import CaptuneError, first_line
-from captune.core.names import fitted, shortened
+from captune.core.names import fit_name, shortened
 from captune.core.parsed import parse_json, parse_yaml
 
 _PART_NAME = re.compile(r"\..+\.(\d{1,10})\.part")
@@ -28,7 +28,7 @@ class NotWritable(CaptuneError):
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
+def atomic_file(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only when the block ends without an error.
 
     `mode` is "w" (UTF-8 text; bytes of file names that are no UTF-8 become escapes, which JSON reads back) or "wb".
@@ -48,10 +48,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
                 raise
             raise disk_error(error, target) from error
         return
-    temporary = part_of(target, os.getpid())
+    temporary = part_path(target, os.getpid())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target)
+        remove_leftovers(target)
         with open(temporary, mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
@@ -66,13 +66,13 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, newline: str 
             temporary.unlink()
 
 
-def part_of(target: Path, process: int) -> Path:
+def part_path(target: Path, process: int) -> Path:
     """What a file is called until it is whole."""
-    return target.with_name(fitted(f".{target.name}", f".{process}.part"))
+    return target.with_name(fit_name(f".{target.name}", f".{process}.part"))
 
 
 @lru_cache(maxsize=64)
-def _left_behind(folder: Path) -> dict[int, list[Path]]:
+def _leftovers(folder: Path) -> dict[int, list[Path]]:
     """Half-written files that lay in a folder when this process first wrote there, by the process that left them."""
     found: dict[int, list[Path]] = {}
     for entry in os.scandir(folder):
@@ -82,11 +82,11 @@ def _left_behind(folder: Path) -> dict[int, list[Path]]:
     return found
 
 
-def sweep(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
     """Remove what killed processes left half written of a file."""
-    left = _left_behind(target.parent)
+    left = _leftovers(target.parent)
     for process in [*left]:
-        part = part_of(target, process)
+        part = part_path(target, process)
         if part in left[process]:
             left[process].remove(part)
             with suppress(OSError):  # another run swept it
@@ -162,7 +162,7 @@ def cache_folder() -> Path:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a whole text file, or leave what was there."""
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         file.write(text)
 
 
@@ -203,7 +203,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:
     """Write one JSON value a line; returns how many."""
     count = 0
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     return count

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, is_running
-from captune.core.names import fitted
+from captune.core.names import fit_name
 
 
 @contextmanager
-def whole_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty folder to fill, which appears at `out` only when the block ends without an error.
 
     `out` may be missing or empty; anything else raises `UsageError`. What a process that was killed left
@@ -22,14 +22,14 @@ def whole_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(Path(out).expanduser()))
     check_free(target)
-    missing = missing_folders(target.parent)
-    stage = target.with_name(fitted(f".{target.name}", f".{os.getpid()}.part"))
+    missing = folders_to_make(target.parent)
+    stage = target.with_name(fit_name(f".{target.name}", f".{os.getpid()}.part"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for old in target.parent.glob(".*.part"):
-            if old.name != fitted(f".{target.name}", f".{old.name.split('.')[-2]}.part"):
+            if old.name != fit_name(f".{target.name}", f".{old.name.split('.')[-2]}.part"):
                 continue
-            if not another_running(old.name.split(".")[-2]):
+            if not is_other_process(old.name.split(".")[-2]):
                 shutil.rmtree(old, ignore_errors=True)
         stage.mkdir()
     except OSError as error:
@@ -63,7 +63,7 @@ def check_free(out: Path) -> None:
         raise UsageError(f"--out {out} is a file.", "Name a folder.")
 
 
-class Anchor:
+class OutputFolders:
     """Folders that something is written into: one that is removed or replaced meanwhile is an error."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def _gone(folder: Path) -> CaptuneError:
     )
 
 
-def missing_folders(out: Path) -> list[Path]:
+def folders_to_make(out: Path) -> list[Path]:
     """Folders that have to be made for `out`, innermost first."""
     missing = []
     folder = Path(os.path.abspath(out))
@@ -104,7 +104,7 @@ def missing_folders(out: Path) -> list[Path]:
     return missing
 
 
-def another_running(pid: str) -> bool:
+def is_other_process(pid: str) -> bool:
     """Whether another process than this one has the number `pid`."""
     return pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid))
 

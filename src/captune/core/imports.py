@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the garbage collector, which finds nothing in what torch and transformers import.
 
     Looking for it again and again is a sixth of the time until the first caption (0.5 s of 3.2 s on one core).

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 # Bytes of one picture as it is stored: a photograph of 400 megapixels as TIFF fits.
-LARGEST_PICTURE = 512 * 1024 * 1024
+MAX_IMAGE_BYTES = 512 * 1024 * 1024
 # Bytes of one text or sidecar: some million words.
-LARGEST_TEXT = 16 * 1024 * 1024
+MAX_TEXT_BYTES = 16 * 1024 * 1024
 # Bytes of all texts of a shard, which are in memory at once: those of 10,000 pictures have some 5 MB.
-LARGEST_TEXTS = 512 * 1024 * 1024
+MAX_SHARD_TEXT_BYTES = 512 * 1024 * 1024
 # Bytes that cells read at once may take together, in a table that holds its pictures.
-LARGEST_BATCH = 128 * 1024 * 1024
+MAX_BATCH_BYTES = 128 * 1024 * 1024
 # Of a compressed file, beyond its first bytes: text packs 3 to 30 times; only repetition without end goes further.
-FREE_UNPACKED = 256 * 1024 * 1024
-MOST_PACKED = 200
+MIN_UNPACKED_LIMIT = 256 * 1024 * 1024
+MAX_COMPRESSION = 200
 # Rows of a table: so many besides, and a few for each of its bytes; rows that differ have bytes of their own.
 FREE_ROWS = 100_000
-ROWS_A_BYTE = 4
+ROWS_PER_BYTE = 4
 
 
-def most_rows(size: int) -> int:
+def max_rows(size: int) -> int:
     """Rows that a table whose files have `size` bytes may say it has."""
-    return FREE_ROWS + ROWS_A_BYTE * size
+    return FREE_ROWS + ROWS_PER_BYTE * size

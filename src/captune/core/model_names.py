@@ -25,7 +25,7 @@ def is_new(name: str) -> bool:
     return name.startswith(NEW)
 
 
-def new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+def parse_new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
     """Family and size of a `new:` name, where `sizes` are those of every family; raises `UsageError`."""
     asked = name.removeprefix(NEW)
     family = max((each for each in sizes if asked.startswith(f"{each}-")), key=len, default="")
@@ -40,12 +40,12 @@ def new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
     ends = sorted({end for listed in sizes.values() for end in listed if asked.lower().endswith(f"-{end}")}, key=len)
     given = (asked[: -len(ends[-1]) - 1] if ends else asked.rpartition("-")[0]) or asked
     if given and not nearest(given, sizes):
-        raise no_family(given, sizes)
+        raise unknown_family(given, sizes)
     names = [each for listed in known.values() for each in listed]
     raise UsageError(f"There is no new model '{name}'.", did_you_mean(name.lower(), names))
 
 
-def no_family(family: str, known: Iterable[str], whose: str = "") -> UsageError:
+def unknown_family(family: str, known: Iterable[str], whose: str = "") -> UsageError:
     """The error for a family that nothing installed brings; `whose` is the model that needs it."""
     needed = f", which {whose} needs" if whose else ""
     return UsageError(

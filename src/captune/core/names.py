@@ -13,7 +13,7 @@ _DIGEST = 12
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def below(name: str) -> str:
+def member_name(name: str) -> str:
     """The name of a file in an archive as one below the folder that it is unpacked into: no `..`, no root, no drive.
 
     Names without such parts stay as they are, but for `./` in front.
@@ -25,7 +25,7 @@ def below(name: str) -> str:
     return name.removeprefix("./")
 
 
-def fitted(stem: str, ending: str = "", longest: int = LONGEST) -> str:
+def fit_name(stem: str, ending: str = "", longest: int = LONGEST) -> str:
     """`stem + ending`; where that has more than `longest` bytes, a digest takes the place of the stem's end.
 
     Different stems stay different, and a letter is kept whole or left out.

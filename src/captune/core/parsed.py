@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 # Levels of lists in lists: annotations and model configurations have five or six.
-MOST_NESTED = 64
+MAX_DEPTH = 64
 # Values of a configuration with its aliases written out, and letters of its text: captune's own have two hundred and
 # six thousand. A megabyte of YAML takes its parser half a minute.
-MOST_VALUES = 100_000
-LONGEST_YAML = 500_000
+MAX_VALUES = 100_000
+MAX_YAML_CHARS = 500_000
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
@@ -32,15 +32,15 @@ def parse_json(text: str) -> Any:
         raise json.JSONDecodeError("Nested too deeply", text, 0) from None
     except ValueError:
         raise json.JSONDecodeError("A number of too many digits", text, 0) from None
-    if text.count("[") + text.count("{") > MOST_NESTED and is_deep(value):
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_deep(value):
         raise json.JSONDecodeError("Nested too deeply", text, 0)
     return value
 
 
 def is_deep(value: Any) -> bool:
-    """Whether a value has more than `MOST_NESTED` lists in lists."""
+    """Whether a value has more than `MAX_DEPTH` lists in lists."""
     level = [value]
-    for _ in range(MOST_NESTED + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for one in level
@@ -55,10 +55,10 @@ def is_deep(value: Any) -> bool:
 
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text of plain values; raises `yaml.YAMLError` for whatever is wrong with it."""
-    if len(text) > LONGEST_YAML:
-        raise yaml.YAMLError(f"more than {LONGEST_YAML:,} letters")
-    depth = accumulate(_STEPS.get(sign, 0) for sign in text) if text.count("[") + text.count("{") > MOST_NESTED else ()
-    if max(depth, default=0) > MOST_NESTED:  # its parser needs the square of the depth in time
+    if len(text) > MAX_YAML_CHARS:
+        raise yaml.YAMLError(f"more than {MAX_YAML_CHARS:,} letters")
+    depth = accumulate(_STEPS.get(sign, 0) for sign in text) if text.count("[") + text.count("{") > MAX_DEPTH else ()
+    if max(depth, default=0) > MAX_DEPTH:  # its parser needs the square of the depth in time
         raise yaml.YAMLError("nested too deeply")
     try:
         loader = _Loader(text)
@@ -77,15 +77,15 @@ class _Loader(yaml.SafeLoader):
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
-        if node is not None and _written_out(node, {}) > MOST_VALUES:
-            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        if node is not None and _count_values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
         return node
 
 
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
     """Values in a node and below; one that holds itself has more than any budget."""
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES + 1  # until it is counted
+        known[id(node)] = MAX_VALUES + 1  # until it is counted
         inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
-        known[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_written_out(n, known) for n in inner))
+        known[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_count_values(n, known) for n in inner))
     return known[id(node)]

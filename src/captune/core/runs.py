@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files import part_of, read_json, sweep, write_json, write_text
+from captune.core.files import part_path, read_json, remove_leftovers, write_json, write_text
 from captune.core.locks import Lock, Locked, lock_file
 from captune.core.parsed import parse_json
 from captune.core.sealed import find_damage, is_sealed
@@ -127,8 +127,8 @@ class Run:
     def point(self, pointer: str, checkpoint: str) -> None:
         """Make `pointer` (best-loss, best-metric) name a checkpoint, at once or not at all."""
         target = self.path / pointer
-        temporary = part_of(target, os.getpid())
-        sweep(target)
+        temporary = part_path(target, os.getpid())
+        remove_leftovers(target)
         temporary.unlink(missing_ok=True)
         try:
             temporary.symlink_to(Path("checkpoints") / checkpoint)

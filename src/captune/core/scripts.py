@@ -28,7 +28,7 @@ _LONGEST_WORD = {"Chinese": 3.5, "Japanese": 4.5}
 _LONGEST_ELSEWHERE = 8.0
 
 
-def without_spaces(text: str) -> str | None:
+def unspaced_language(text: str) -> str | None:
     """The language whose script, written without spaces, has most letters of the text; None for other scripts."""
     counts: dict[str, int] = {}
     others = 0
@@ -48,16 +48,16 @@ def unsegmented(texts: Iterable[str]) -> dict[str, int]:
     """How many of the texts are in such a script and have no spaces between their words, by language."""
     found: dict[str, list[str]] = {}
     for text in texts:
-        language = None if text.isascii() else without_spaces(text)
+        language = None if text.isascii() else unspaced_language(text)
         if language is not None:
             found.setdefault(language, []).append(text)
     counts = {}
     for language, group in found.items():
-        words = [word for text in group for word in text.split() if without_spaces(word)]
+        words = [word for text in group for word in text.split() if unspaced_language(word)]
         longest = _LONGEST_WORD.get(language, _LONGEST_ELSEWHERE)
         if sum(map(len, words)) > longest * len(words):
             counts[language] = sum(
-                any(len(word) > longest for word in text.split() if without_spaces(word)) for text in group
+                any(len(word) > longest for word in text.split() if unspaced_language(word)) for text in group
             )
     return {language: count for language, count in counts.items() if count}
 

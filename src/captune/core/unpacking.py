@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from captune.core.limits import FREE_UNPACKED, MOST_PACKED
+from captune.core.limits import MAX_COMPRESSION, MIN_UNPACKED_LIMIT
 
 
-def most_unpacked(path: str | os.PathLike[str], *, free: int = FREE_UNPACKED, most: int = MOST_PACKED) -> int:
+def max_unpacked(path: str | os.PathLike[str], *, free: int = MIN_UNPACKED_LIMIT, most: int = MAX_COMPRESSION) -> int:
     """Bytes that a compressed file of its size may unpack to."""
     return max(free, most * os.path.getsize(path))
 
 
-class Gunzipped(gzip.GzipFile):
+class LimitedGzip(gzip.GzipFile):
     """The bytes of a gzip file; raises `OSError` once they are more than `limit`."""
 
     def __init__(self, path: str | os.PathLike[str], limit: int) -> None:
@@ -48,13 +48,13 @@ class Gunzipped(gzip.GzipFile):
 
 
 @contextmanager
-def opened_arrays(path: str | os.PathLike[str], *, limit: int | None = None) -> Iterator[Any]:
+def open_arrays(path: str | os.PathLike[str], *, limit: int | None = None) -> Iterator[Any]:
     """The arrays of an `.npz` by name, as `np.load` gives them, once each is known to be as large as it says.
 
     Raises `ValueError` for what is none, for one that lies about its shape, and for more than `limit` bytes in all
     (by default what files of its size unpack to); `OSError`, `zipfile.BadZipFile` as reading does.
     """
-    most = most_unpacked(path) if limit is None else limit
+    most = max_unpacked(path) if limit is None else limit
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())

@@ -37,7 +37,7 @@ def augment(
     draws = _draws(seed, epoch, key)
     if crop > 0:
         image = image.crop(_box(image.size, crop, draws[0:4]))
-    if flip and draws[4] < 0.5 and not tells_sides(references):
+    if flip and draws[4] < 0.5 and not mentions_sides(references):
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if color_jitter > 0:
         for enhance, draw in zip(
@@ -47,7 +47,7 @@ def augment(
     return image
 
 
-def tells_sides(references: Iterable[str]) -> bool:
+def mentions_sides(references: Iterable[str]) -> bool:
     """Whether any sentence says left or right (leftmost, right-hand, …)."""
     return any(_SIDES.search(reference) for reference in references)
 

@@ -20,7 +20,7 @@ from captune.core.records import Caption, ImageRecord
 from captune.core.search import asking, with_prompt
 from captune.data.images import MAX_PIXELS
 from captune.data.pictures import Features, stream_pixels
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 
 Key = TypeVar("Key")
 
@@ -43,7 +43,7 @@ class CaptioningModel(Protocol):
     def generation(self) -> Mapping[str, Any]: ...
 
     @property
-    def pixels(self) -> Square: ...
+    def pixels(self) -> Preprocessing: ...
 
     @property
     def device(self) -> str: ...

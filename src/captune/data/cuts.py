@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from captune.data.films import Sample
+from captune.data.films import SampledFrame
 
 # Samples on either side that say how much a film moves at the moment.
 AROUND = 5
@@ -33,18 +33,18 @@ class Scene:
 
     start: float
     end: float
-    best: Sample
+    best: SampledFrame
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FrameSignature:
     """What of a thumbnail stays the same while it fades: its layout and its colours."""
 
     layout: np.ndarray
     colours: np.ndarray
 
 
-def look(small: np.ndarray) -> Look | None:
+def signature(small: np.ndarray) -> FrameSignature | None:
     """The look of a thumbnail (height, width, 3), uint8; None for a blank frame: black, white or nearly so."""
     height, width = (side // 4 for side in small.shape[:2])
     coarse = small[: 4 * height, : 4 * width].reshape(height, 4, width, 4, 3).mean((1, 3), dtype=np.float32)
@@ -55,13 +55,13 @@ def look(small: np.ndarray) -> Look | None:
         if np.ptp(mean) < GREY and (high < DARK or low > BRIGHT):
             return None
         pure = coarse / max(float(mean.max()), 1.0)
-        return Look(np.zeros_like(light), np.sort(np.clip(pure, 0, 1).reshape(-1, 3), axis=0))
+        return FrameSignature(np.zeros_like(light), np.sort(np.clip(pure, 0, 1).reshape(-1, 3), axis=0))
     stretched = np.clip((coarse - low) / (high - low), -0.5, 1.5)
     light = stretched.mean(-1)
-    return Look((light - light.mean()) / light.std(), np.sort(stretched.reshape(-1, 3), axis=0))
+    return FrameSignature((light - light.mean()) / light.std(), np.sort(stretched.reshape(-1, 3), axis=0))
 
 
-def difference(one: Look, other: Look) -> float:
+def difference(one: FrameSignature, other: FrameSignature) -> float:
     """How different two frames look, about 0–1: only what differs in layout and in colours counts.
 
     A pan changes the layout and keeps the colours; a fade, a flash or a cloud changes neither much.
@@ -79,9 +79,9 @@ def sharpness(small: np.ndarray) -> float:
 
 
 @dataclass(slots=True)
-class _Seen:
-    sample: Sample
-    look: Look | None  # None: blank
+class _Frame:
+    sample: SampledFrame
+    signature: FrameSignature | None  # None: blank
     sharp: float
     change: float | None  # from the last frame that was not blank
 
@@ -90,40 +90,40 @@ class _Candidates:
     """The sharpest frames of a scene's stretches: a few whole frames however long it becomes."""
 
     def __init__(self) -> None:
-        self._kept: list[_Seen] = []
+        self._frames: list[_Frame] = []
         self._stretch = 1  # samples that share a place
         self._open = 0
 
-    def add(self, seen: _Seen) -> None:
+    def add(self, frame: _Frame) -> None:
         if self._open and self._open < self._stretch:
-            self._kept[-1] = _better(self._kept[-1], seen)
+            self._frames[-1] = _better(self._frames[-1], frame)
         else:
-            if len(self._kept) == CANDIDATES:
-                pairs = zip(self._kept[::2], self._kept[1::2], strict=True)
-                self._kept = [_better(*pair) for pair in pairs]
+            if len(self._frames) == CANDIDATES:
+                pairs = zip(self._frames[::2], self._frames[1::2], strict=True)
+                self._frames = [_better(*pair) for pair in pairs]
                 self._stretch *= 2
-            self._kept.append(seen)
+            self._frames.append(frame)
             self._open = 0
         self._open += 1
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._frames)
 
-    def best(self, start: float, end: float) -> Sample:
+    def best(self, start: float, end: float) -> SampledFrame:
         """The sharpest of the middle half that is not blank, else of the whole scene."""
         quarter = (end - start) / 4
-        middle = [s for s in self._kept if start + quarter <= s.sample.time <= end - quarter and s.look]
-        shown = middle or [s for s in self._kept if s.look] or self._kept
+        middle = [s for s in self._frames if start + quarter <= s.sample.time <= end - quarter and s.signature]
+        shown = middle or [s for s in self._frames if s.signature] or self._frames
         # Among equals the nearest to the middle.
         return max(shown, key=lambda s: (round(s.sharp, 1), -abs(s.sample.time - (start + end) / 2))).sample
 
 
-def _better(one: _Seen, other: _Seen) -> _Seen:
-    return max(one, other, key=lambda seen: (seen.look is not None, seen.sharp))
+def _better(one: _Frame, other: _Frame) -> _Frame:
+    return max(one, other, key=lambda frame: (frame.signature is not None, frame.sharp))
 
 
 def find_scenes(
-    samples: Iterable[Sample], end: Callable[[], float], *, threshold: float = 0.06, least: float = 1.0
+    samples: Iterable[SampledFrame], end: Callable[[], float], *, threshold: float = 0.06, least: float = 1.0
 ) -> Iterator[Scene]:
     """The scenes of a film in order; each is there about a second after its end was read.
 
@@ -136,7 +136,7 @@ def find_scenes(
     last = 0.0
     for sample in samples:
         last = sample.time
-        yield from finder.see(sample)
+        yield from finder.add(sample)
     yield from finder.finish(max(end(), last))
 
 
@@ -145,24 +145,24 @@ class _Finder:
 
     def __init__(self, threshold: float, least: float) -> None:
         self.threshold, self.least = threshold, least
-        self.window: deque[_Seen] = deque()  # the frame to decide on, and what comes after it
-        self.before: deque[Look] = deque(maxlen=CONFIRMED)
+        self.window: deque[_Frame] = deque()  # the frame to decide on, and what comes after it
+        self.before: deque[FrameSignature] = deque(maxlen=CONFIRMED)
         self.changes: deque[float] = deque(maxlen=2 * AROUND + 1)
-        self.looks: deque[Look] = deque(maxlen=2 * AROUND + 1)
+        self.signatures: deque[FrameSignature] = deque(maxlen=2 * AROUND + 1)
         self.candidates = _Candidates()
         self.start: float | None = None
         self.waiting: Scene | None = None  # until the scene after it is known to be long enough
 
-    def see(self, sample: Sample) -> Iterator[Scene]:
+    def add(self, sample: SampledFrame) -> Iterator[Scene]:
         """Take in a frame; yields a scene that is complete."""
-        now, change = look(sample.small), None
+        now, change = signature(sample.small), None
         if now is not None:
-            if self.looks:
-                change = difference(self.looks[-1], now)
+            if self.signatures:
+                change = difference(self.signatures[-1], now)
                 self.changes.append(change)
-            self.looks.append(now)
+            self.signatures.append(now)
         self.start = sample.time if self.start is None else self.start
-        self.window.append(_Seen(sample, now, sharpness(sample.small), change))
+        self.window.append(_Frame(sample, now, sharpness(sample.small), change))
         if len(self.window) > AROUND:
             yield from self._decide()
 
@@ -180,30 +180,30 @@ class _Finder:
         yield Scene(self.start, end, self.candidates.best(self.start, end))
 
     def _decide(self) -> Iterator[Scene]:
-        seen = self.window.popleft()
-        time = seen.sample.time
+        frame = self.window.popleft()
+        time = frame.sample.time
         assert self.start is not None
-        if seen.change is not None and time - self.start >= self.least and self._begins(seen):
+        if frame.change is not None and time - self.start >= self.least and self._begins(frame):
             if self.waiting is not None:
                 yield self.waiting
             self.waiting = Scene(self.start, time, self.candidates.best(self.start, time))
             self.candidates, self.start = _Candidates(), time
-        if seen.look is not None:
-            self.before.append(seen.look)
-        self.candidates.add(seen)
+        if frame.signature is not None:
+            self.before.append(frame.signature)
+        self.candidates.add(frame)
 
-    def _begins(self, seen: _Seen) -> bool:
-        if not _cuts(seen.change, self.changes, self.threshold):
-            return _dissolves(self.looks, self.changes, self.threshold)
+    def _begins(self, frame: _Frame) -> bool:
+        if not _cuts(frame.change, self.changes, self.threshold):
+            return _dissolves(self.signatures, self.changes, self.threshold)
         # A flash or a passing lorry differs from both sides; the sides do not differ from each other.
-        after = [seen.look, *(s.look for s in islice(self.window, CONFIRMED - 1))]
+        after = [frame.signature, *(s.signature for s in islice(self.window, CONFIRMED - 1))]
         pairs = [(old, new) for old in self.before for new in after if new is not None]
         return min(difference(*pair) for pair in pairs) >= self.threshold
 
 
-def cut_evenly(samples: Iterable[Sample], end: Callable[[], float]) -> Iterator[Scene]:
+def cut_evenly(samples: Iterable[SampledFrame], end: Callable[[], float]) -> Iterator[Scene]:
     """A scene from each sample to the next, as if every sample began one."""
-    before: Sample | None = None
+    before: SampledFrame | None = None
     for sample in samples:
         if before is not None:
             yield Scene(before.time, sample.time, before)
@@ -216,10 +216,10 @@ def _cuts(change: float | None, changes: Iterable[float], threshold: float) -> b
     return change is not None and change >= threshold + RISE * float(np.median(list(changes)))
 
 
-def _dissolves(looks: Sequence[Look], changes: Sequence[float], threshold: float) -> bool:
+def _dissolves(signatures: Sequence[FrameSignature], changes: Sequence[float], threshold: float) -> bool:
     """Whether one calm scene has become another over the frames around, with no cut among them."""
     if len(changes) < 2 * AROUND + 1 or any(_cuts(change, changes, threshold) for change in changes):
         return False
     moving = max(changes[0], changes[1], changes[-2], changes[-1])
     inner = sorted(changes)[-GRADUAL]
-    return inner >= RISE * moving and difference(looks[0], looks[-1]) >= threshold + CALM * moving
+    return inner >= RISE * moving and difference(signatures[0], signatures[-1]) >= threshold + CALM * moving

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from captune.core.records import Caption
-from captune.data.languages import strange
+from captune.data.languages import language_mismatch
 from captune.data.writers.row import CaptionRow
 
 # A phrase of this many words that comes twice anywhere is a repetition; shorter ones only side by side.
@@ -55,7 +55,7 @@ def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
         flags["empty"] = "no words"
     if phrase := repeated_phrase(caption.text):
         flags["repeats"] = phrase
-    if why := strange(caption.text, language, caption.original):
+    if why := language_mismatch(caption.text, language, caption.original):
         flags["language"] = why
     return flags
 

@@ -19,7 +19,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Likely:
+class Alternative:
     """A piece of text that could stand at some place, and its probability there, 0–1."""
 
     text: str
@@ -38,11 +38,11 @@ class Word:
     text: str
     confidence: float
     on_picture: float
-    alternatives: tuple[Likely, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class CaptionMaps:
+class CaptionAttention:
     """A caption with a heat map for each of its words.
 
     `maps` (words, rows, columns), float32, sum to 1 each. Their rows and columns divide `box` (left, top, right,
@@ -84,16 +84,16 @@ class CaptionMaps:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained(CaptionMaps):
+class Explained(CaptionAttention):
     """A caption with a heat map for each of its words, over `picture`: the upright image, RGB."""
 
     picture: Image.Image = field(kw_only=True)
 
     def overlay(self, word: int | None = None) -> Image.Image:
         """The picture once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
-        from captune.data.overlay import over_picture, sheet
+        from captune.data.overlay import draw_over_image, sheet
 
-        return sheet(self) if word is None else over_picture(self, word)
+        return sheet(self) if word is None else draw_over_image(self, word)
 
     def _repr_html_(self) -> str:
         """In a notebook: the sheet."""

@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from captune.core.files import atomic_write, write_text
-from captune.core.names import fitted
+from captune.core.files import atomic_file, write_text
+from captune.core.names import fit_name
 from captune.data.bulk.names import EXPLAINED
 from captune.data.explained import Explained
 
@@ -26,9 +26,9 @@ class ExplainedFolder:
         """Write both files, for a picture of this name if it is no file; returns the sheet's path."""
         stem = Path(name or explained.image).stem or "picture"
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
-        numbers = self.folder / fitted(stem if count == 1 else f"{stem}-{count}", EXPLAINED)
+        numbers = self.folder / fit_name(stem if count == 1 else f"{stem}-{count}", EXPLAINED)
         sheet = numbers.with_suffix(".png")
-        with atomic_write(sheet, "wb") as file:
+        with atomic_file(sheet, "wb") as file:
             explained.overlay().save(file, "PNG")
         write_text(numbers, json.dumps(explained.to_json(), ensure_ascii=False) + "\n")
         return sheet

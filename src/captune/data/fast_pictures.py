@@ -22,7 +22,7 @@ from captune.data.jpeg import has_too_many_scans
 HEAD = 65_536
 
 
-def fast_levels(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
+def decode_fast(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
     """Levels (height, width, 3), uint8, of the path or bytes of an upright, whole JPEG; None for anything else.
 
     Both sides keep at least `least` pixels where the picture has them.
@@ -43,7 +43,7 @@ def fast_levels(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
         return None  # open_image says what is wrong, or finds that it is good enough
 
 
-def check_fast() -> None:
+def check_fast_decoder() -> None:
     """Stop where what the quicker way needs is not installed."""
     try:
         import simplejpeg  # noqa: F401

@@ -54,7 +54,7 @@ class FilmError(CaptuneError):
 
 
 @dataclass(slots=True)
-class Sample:
+class SampledFrame:
     """A frame that is looked at: its time in seconds from the film's start, its thumbnail (72, 128, 3), uint8."""
 
     time: float
@@ -102,7 +102,7 @@ class Film:
     ) -> None:
         self._container.close()
 
-    def samples(self, per_second: float) -> Iterator[Sample]:
+    def samples(self, per_second: float) -> Iterator[SampledFrame]:
         """Frames about 1/`per_second` seconds apart, and every frame that stands for longer; to be read once."""
         step = 1 / per_second
         frames = self._sought(step) if step >= _SEEK and self.duration else self._decoded(step / _SPARE)
@@ -248,8 +248,8 @@ def _turn(frame: VideoFrame) -> Callable[[Image.Image], Image.Image]:
     return lambda image: image if turn is None else image.transpose(turn)
 
 
-def _sample(time: float, frame: VideoFrame) -> Sample:
-    return Sample(time, thumbnail(frame), frame)
+def _sample(time: float, frame: VideoFrame) -> SampledFrame:
+    return SampledFrame(time, thumbnail(frame), frame)
 
 
 def _longest(stamps: Collection[int | None], base: Fraction | None) -> float:
@@ -293,13 +293,13 @@ def _open(path: str) -> InputContainer:
 
 def _refused(path: str, error: Exception) -> tuple[str, str]:
     """Reason and next step for a file that no demuxer takes."""
-    from captune.data.signatures import HEAD_BYTES, tell
+    from captune.data.signatures import HEAD_BYTES, detect_unreadable
 
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return "truncated or damaged (its index is missing)", "Download or copy it again."
-    known = tell(head)
+    known = detect_unreadable(head)
     if known and known[0] in ("pointer", "page"):
         return known[1].replace("picture", "film"), f"{known[2][0].upper()}{known[2][1:]}."
     said = str(getattr(error, "strerror", None) or error)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
-from captune.core.names import fitted
+from captune.core.names import fit_name
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.data.source import EmbeddedImage, Problem, SourceRecord, UnreadableImage
@@ -154,7 +154,7 @@ def safe_name(name: str) -> str:
     base = _UNSAFE.sub("_", base.encode("utf-8", "replace").decode()).strip(" .")
     stem, suffix = os.path.splitext(base)
     suffix = suffix if len(suffix) <= 10 else ""
-    return fitted(stem or "picture", suffix, _LONGEST_NAME)
+    return fit_name(stem or "picture", suffix, _LONGEST_NAME)
 
 
 def _can_be_written(path: str) -> bool:

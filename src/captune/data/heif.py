@@ -15,7 +15,7 @@ def is_installed() -> bool:
     return find_spec("pillow_heif") is not None
 
 
-def opened(file: IO[bytes]) -> Image.Image:
+def open_heif(file: IO[bytes]) -> Image.Image:
     """The primary image of a file, not decoded yet; it comes out upright, its boxes `irot` and `imir` applied."""
     from pillow_heif import HeifImageFile, options
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from captune.core.errors import ImageError
 from captune.data import heif
 from captune.data.jpeg import MOST_SCANS, has_missing_rows, has_too_many_scans
-from captune.data.signatures import CONVERT, HEAD_BYTES, is_heif, tell, tell_unknown
+from captune.data.signatures import CONVERT, HEAD_BYTES, detect_unreadable, explain_unknown, is_heif
 
 # The decoders that may see a file, in the order in which they are asked. Left out on purpose:
 # EPS and WMF (they start other programs), and formats that nobody keeps photos in. TGA has no
@@ -135,13 +135,13 @@ def open_image(
 
 def _decode(file: Any, name: str, max_pixels: int, formats: Sequence[str] | None) -> Image.Image:
     head = file.read(HEAD_BYTES)
-    known = tell(head)
+    known = detect_unreadable(head)
     if known:
         raise ImageError(name, known[1], _sentence(known[2]), kind=known[0])
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1  # the user asked for more than Pillow's own limit
     try:
-        with opened(file, head, name, formats) as image:
+        with open_undecoded(file, head, name, formats) as image:
             _check_size(image, name, max_pixels)
             _check_scans(image, file, name)
             with _ONE_GIANT if image.width * image.height > GIANT else nullcontext():
@@ -154,7 +154,7 @@ def _decode(file: Any, name: str, max_pixels: int, formats: Sequence[str] | None
                 orientation = orientation_of(image)
                 rgb = _to_rgb(image)
     except UnidentifiedImageError:
-        kind, words, step = tell_unknown(head)
+        kind, words, step = explain_unknown(head)
         raise ImageError(name, words, _sentence(step), kind=kind) from None
     except Image.DecompressionBombError:
         raise _giant(name, "far more pixels than", max_pixels) from None
@@ -168,7 +168,7 @@ def _decode(file: Any, name: str, max_pixels: int, formats: Sequence[str] | None
     return rgb
 
 
-def opened(
+def open_undecoded(
     file: IO[bytes], head: bytes, name: str = "the picture", formats: Sequence[str] | None = None
 ) -> Image.Image:
     """A picture file whose first bytes are `head`, not decoded yet, by Pillow or by what reads HEIC.
@@ -183,7 +183,7 @@ def opened(
         step = f"pip install 'captune[{heif.EXTRA}]'"
         reason = f"HEIC, which needs the package '{heif.PACKAGE}' ({step})"
         raise ImageError(name, reason, f"Install it with: {step}", kind="unsupported")
-    return heif.opened(file)
+    return heif.open_heif(file)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -237,7 +237,7 @@ def _sentence(step: str) -> str:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """What EXIF says of an opened picture, 1 (upright) to 8."""
+    """What EXIF says of an opened image, 1 (upright) to 8."""
     if image.format in ("TIFF", "HEIF"):
         return 1  # they are turned while loading: HEIF by its own boxes, beside which EXIF does not count
     try:

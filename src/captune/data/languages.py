@@ -53,10 +53,10 @@ _SMALL_WORDS = {
 }
 
 
-def strange(text: str, language: str | None, original: str | None = None) -> str:
+def language_mismatch(text: str, language: str | None, original: str | None = None) -> str:
     """Why `text` is hardly in `language` (ISO 639; None: unknown), in a few words; "" where nothing says so.
 
-    Without a language only a mixture of scripts is strange. `original` is what was translated.
+    Without a language only a mixture of scripts is language_mismatch. `original` is what was translated.
     """
     scripts = Counter(_script(letter) for letter in text if letter.isalpha())
     letters = scripts.total()

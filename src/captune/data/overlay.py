@@ -37,12 +37,12 @@ LEGEND = (
 )
 
 
-def over_picture(explained: Explained, word: int) -> Image.Image:
+def draw_over_image(explained: Explained, word: int) -> Image.Image:
     """The map of a word over the whole picture, at the picture's own size."""
-    return heated(explained.picture, explained.maps[word], explained.box)
+    return draw_heat_map(explained.picture, explained.maps[word], explained.box)
 
 
-def heated(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
+def draw_heat_map(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
     """A picture in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
     width, height = picture.size
     left, top = (min(round(start), side - 1) for start, side in zip(box[:2], picture.size, strict=True))
@@ -91,7 +91,7 @@ def sheet(explained: Explained) -> Image.Image:
         if n:
             word = explained.words[n - 1]
             _heading(draw, (x, y, wide), word.text, word.confidence)
-            tile = heated(small, explained.maps[n - 1], box)
+            tile = draw_heat_map(small, explained.maps[n - 1], box)
         else:
             _heading(draw, (x, y, wide), "whole caption", explained.confidence, soft=True)
             tile = small.copy()

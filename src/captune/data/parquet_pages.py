@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captune.core.limits import LARGEST_BATCH, LARGEST_PICTURE, most_rows
+from captune.core.limits import MAX_BATCH_BYTES, MAX_IMAGE_BYTES, max_rows
 
 _AT_ONCE = 16  # rows: a photo may have 20 MB
 # Values of a column of lists: so many a row, and so many besides.
@@ -48,7 +48,7 @@ class _Page(NamedTuple):
 
 def check_rows(file: Any, size: int) -> None:
     """Raise `ValueError` where a Parquet file (of pyarrow) of `size` bytes says it has more rows than those hold."""
-    if file.metadata.num_rows > most_rows(size):
+    if file.metadata.num_rows > max_rows(size):
         raise ValueError(f"it says it has {file.metadata.num_rows:,} rows in {size:,} bytes")
 
 
@@ -58,8 +58,8 @@ def rows_at_once(
     group: int,
     columns: Sequence[str],
     *,
-    largest: int = LARGEST_PICTURE,
-    batch: int = LARGEST_BATCH,
+    largest: int = MAX_IMAGE_BYTES,
+    batch: int = MAX_BATCH_BYTES,
 ) -> int:
     """How many rows of a group may be read at once, at most 16; raises `TooLarge` where one cell may be too large.
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from captune.core.errors import CaptuneError
-from captune.data.fast_pictures import fast_levels
+from captune.data.fast_pictures import decode_fast
 from captune.data.images import MAX_PIXELS, open_image
-from captune.data.pixels import Square, to_pixels
+from captune.data.pixels import Preprocessing, to_pixels
 
 Key = TypeVar("Key")
 
@@ -28,7 +28,7 @@ class Features(Protocol):
 
 
 def read_pixels(
-    source: Any, square: Square, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
+    source: Any, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
 ) -> np.ndarray:
     """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture.
 
@@ -36,21 +36,21 @@ def read_pixels(
     """
     if callable(source):
         source = source()
-    if square.fast:
+    if preprocessing.fast:
         # A fraction that leaves twice the square keeps what the resize needs.
-        levels = fast_levels(source, 2 * max(square.size, square.shorter), max_pixels)
+        levels = decode_fast(source, 2 * max(preprocessing.size, preprocessing.shorter), max_pixels)
         if levels is not None:
-            return square.squared(levels)
+            return preprocessing.apply(levels)
     if isinstance(source, Image.Image):
         image = source if source.mode == "RGB" else source.convert("RGB")
     else:
         image = open_image(source, max_pixels=max_pixels, formats=formats)
-    return to_pixels(image, square.size, square.resample, square.shorter)
+    return to_pixels(image, preprocessing.size, preprocessing.resample, preprocessing.shorter)
 
 
 def stream_pixels(
     items: Iterable[tuple[Key, Any]],
-    square: Square,
+    preprocessing: Preprocessing,
     *,
     workers: int = 0,
     max_pixels: int = MAX_PIXELS,
@@ -65,7 +65,7 @@ def stream_pixels(
         if features is not None and source in features:
             return features[source]
         try:
-            return read_pixels(source, square, max_pixels)
+            return read_pixels(source, preprocessing, max_pixels)
         except CaptuneError as error:
             return error
 

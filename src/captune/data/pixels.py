@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Square:
+class Preprocessing:
     """What makes a picture a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
 
     With `fast`, JPEG files are decoded the quicker way.
@@ -23,7 +23,7 @@ class Square:
     shorter: int = 0
     fast: bool = False
 
-    def squared(self, levels: np.ndarray) -> np.ndarray:
+    def apply(self, levels: np.ndarray) -> np.ndarray:
         """The square (3, size, size) of quickly decoded levels (height, width, 3), uint8."""
         return to_pixels(Image.fromarray(levels), self.size, self.resample, self.shorter)
 
@@ -38,14 +38,14 @@ def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: i
     """
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, not {image.mode}")
-    for shape in passes(image.size, resized(image.size, size, shorter)):
+    for shape in resize_passes(image.size, resized_shape(image.size, size, shorter)):
         if image.size != shape:
             image = image.resize(shape, resample=Image.Resampling(resample))
     left, top = ((side - size) // 2 for side in image.size)
     return np.ascontiguousarray(np.asarray(image)[top : top + size, left : left + size].transpose(2, 0, 1))
 
 
-def resized(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
+def resized_shape(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
     """What a picture (width, height) is resized to before a square is cut out of it."""
     if not shorter:
         return size, size
@@ -53,17 +53,17 @@ def resized(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
     return (shorter, longer) if shape[0] <= shape[1] else (longer, shorter)
 
 
-def seen_box(shape: tuple[int, int], size: int, shorter: int = 0) -> Box:
+def crop_box(shape: tuple[int, int], size: int, shorter: int = 0) -> Box:
     """The part (left, top, right, bottom) of a picture (width, height) that is in its square, in its own pixels."""
     ends = []
-    for side, whole in zip(shape, resized(shape, size, shorter), strict=True):
+    for side, whole in zip(shape, resized_shape(shape, size, shorter), strict=True):
         before = (whole - size) // 2
         ends.append((before * side / whole, (before + size) * side / whole))
     (left, right), (top, bottom) = ends
     return left, top, right, bottom
 
 
-def passes(shape: tuple[int, int], wanted: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def resize_passes(shape: tuple[int, int], wanted: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The sizes (width, height) of the two passes of a resize.
 
     Between them values are cut to 8 bits, so their order is part of the definition. Pillow

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import atomic_write, read_json, write_json, write_jsonl
+from captune.core.files import atomic_file, read_json, write_json, write_jsonl
 from captune.core.parsed import parse_json
 from captune.core.records import ImageRecord
 from captune.data.csv_cells import guarded
@@ -223,7 +223,7 @@ def _asked(record: ImageRecord) -> dict[str, str]:
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A CSV file with quotes where they are needed and no formulas, UTF-8, lines ending in a line feed."""
-    with atomic_write(path, newline="") as file:
+    with atomic_file(path, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)

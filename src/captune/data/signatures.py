@@ -7,7 +7,7 @@ from captune.core.errors import ImageErrorKind
 HEAD_BYTES = 512
 
 # How the names of picture files end, for looking through folders; what a file is, its bytes tell.
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs", ".tif", ".tiff", ".bmp",
         ".dib", ".jp2", ".j2k", ".jpf", ".jpx", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".icns", ".psd",
@@ -55,7 +55,7 @@ _PICTURES = (
 )
 
 
-def tell(head: bytes) -> tuple[ImageErrorKind, str, str] | None:
+def detect_unreadable(head: bytes) -> tuple[ImageErrorKind, str, str] | None:
     """ImageErrorKind, words and next step for first bytes that are surely no readable picture, else None.
 
     Asked before decoding, so it must never name a file that a decoder could read.
@@ -109,7 +109,7 @@ def _brands(head: bytes) -> set[bytes]:
     return {head[8:12], *(head[i : i + 4] for i in range(begin, end - 3, 4))}
 
 
-def tell_unknown(head: bytes) -> tuple[ImageErrorKind, str, str]:
+def explain_unknown(head: bytes) -> tuple[ImageErrorKind, str, str]:
     """The same for a file that no decoder took."""
     text = head.lstrip(b"\xef\xbb\xbf")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.signatures import IMAGE_SUFFIXES
 
 
 class UnreadableImage(Exception):
@@ -51,7 +51,7 @@ class SourceRecord:
         """What the picture's file is called where the source calls it otherwise; None for a bare id."""
         ending = PurePath(self.named).suffix
         found = PurePath(self.image.name).name
-        if ending.lower() not in PICTURE_SUFFIXES or _plain(found) == _plain(self.named):
+        if ending.lower() not in IMAGE_SUFFIXES or _plain(found) == _plain(self.named):
             return None
         return found
 

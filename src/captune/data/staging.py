@@ -13,7 +13,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, read_json, write_json
-from captune.core.folders import another_running, missing_folders
+from captune.core.folders import folders_to_make, is_other_process
 from captune.data.inside import MARK
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
@@ -31,7 +31,7 @@ def staged(out: Path) -> Iterator[Path]:
     block leaves `out` as it was.
     """
     old = _old_names(out)
-    missing = missing_folders(out)
+    missing = folders_to_make(out)
     stage = out / f"{_STAGE}{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _old_names(out: Path) -> list[str]:
     except OSError as error:
         raise disk_error(error, out) from error
     for name in [name for name in there if name.startswith(_STAGE)]:
-        if another_running(name.removeprefix(_STAGE)):
+        if is_other_process(name.removeprefix(_STAGE)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
         _undo(out / name, out)
         shutil.rmtree(out / name, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from captune.data.images import opened, orientation_of
+from captune.data.images import open_undecoded, orientation_of
 from captune.data.signatures import HEAD_BYTES
 
 TURNS = {
@@ -24,7 +24,7 @@ TURNS = {
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImage:
     """Format and mode by Pillow's names, size in pixels as stored, EXIF orientation (1: upright)."""
 
     format: str
@@ -39,11 +39,11 @@ class Stored:
         return TURNS.get(self.orientation, "upright")
 
 
-def stored(source: Any) -> Stored:
+def stored_image(source: Any) -> StoredImage:
     """Of a path, the bytes of a file, or a PIL picture; the file is one that opens."""
     if isinstance(source, Image.Image):
-        return Stored(source.format or "PIL", source.mode, *source.size, 1)
+        return StoredImage(source.format or "PIL", source.mode, *source.size, 1)
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        image = opened(file, file.read(HEAD_BYTES))
+        image = open_undecoded(file, file.read(HEAD_BYTES))
         size = image.size
-        return Stored(image.format or "", image.mode, *size, orientation_of(image))
+        return StoredImage(image.format or "", image.mode, *size, orientation_of(image))

@@ -23,7 +23,7 @@ from captune.data.bulk.shards import ShardFormat, shard_name
 from captune.data.bulk.store import Store
 from captune.data.doubts import flags_of
 from captune.data.images import MAX_PIXELS
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.writers.row import CaptionRow
 from captune.engine.decoding_ahead import DecodeAhead, Decoded, ShardTask
 
@@ -61,7 +61,7 @@ class ShardOptions:
 
 def caption_shards(
     say: Say,
-    pixels: Square,
+    pixels: Preprocessing,
     work: Iterable[ShardTask],
     store: Store,
     manner: ShardOptions,

@@ -13,7 +13,7 @@ from torch import Tensor
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.engine.decoding import generate
-from captune.engine.pictures import TorchSquare, square_of
+from captune.engine.pictures import TorchPreprocessing, preprocessing_of
 from captune.models.backbone import Backbone
 
 
@@ -50,8 +50,8 @@ class TorchModel:
         return self.backbone.generation
 
     @property
-    def pixels(self) -> TorchSquare:
-        return square_of(self.backbone.pixels)
+    def pixels(self) -> TorchPreprocessing:
+        return preprocessing_of(self.backbone.pixels)
 
     @property
     def device(self) -> str:

@@ -21,7 +21,7 @@ from captune.core.errors import ImageError
 from captune.data.answering import serve_requests
 from captune.data.images import open_image
 from captune.data.pictures import read_pixels
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.verify_worker import fingerprints
 
 WORKER = (sys.executable, "-m", "captune.engine.decode_worker")
@@ -31,7 +31,7 @@ def command(
     *,
     max_pixels: int,
     fingerprints: bool = False,
-    square: Square | None = None,
+    square: Preprocessing | None = None,
     formats: Sequence[str] | None = None,
     imports: Sequence[str] = (),
 ) -> list[str]:
@@ -47,30 +47,30 @@ def command(
     return [*WORKER, json.dumps(settings)]
 
 
-def described(square: Square) -> dict[str, Any]:
-    """What a picture becomes, for `square_of` in another process."""
-    kind = type(square) if square.fast else Square  # only the quicker way may need torch
+def described(square: Preprocessing) -> dict[str, Any]:
+    """What a picture becomes, for `preprocessing_of` in another process."""
+    kind = type(square) if square.fast else Preprocessing  # only the quicker way may need torch
     return {
         "kind": f"{kind.__module__}:{kind.__qualname__}",
         "size": square.size, "resample": int(square.resample), "shorter": square.shorter, "fast": square.fast,
     }  # fmt: skip
 
 
-def square_of(said: dict[str, Any]) -> Square:
+def preprocessing_of(said: dict[str, Any]) -> Preprocessing:
     """The square that was `described`."""
     module, _, name = said["kind"].partition(":")
     kind = getattr(import_module(module), name)
-    square: Square = kind(said["size"], said["resample"], said["shorter"], said["fast"])
+    square: Preprocessing = kind(said["size"], said["resample"], said["shorter"], said["fast"])
     return square
 
 
 def answer(
-    question: dict[str, Any], attachment: bytes, square: Square | None, settings: dict[str, Any]
+    question: dict[str, Any], attachment: bytes, square: Preprocessing | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """The pixels as bytes, with fingerprints of what the model sees if they are asked for; or kind and reason."""
     source, found = question.get("path", attachment), {}
     try:
-        square = square or square_of(question["square"])
+        square = square or preprocessing_of(question["square"])
         if question.get("size"):
             image = open_image(source, max_pixels=settings["max_pixels"], formats=settings["formats"])
             found["size"] = image.size
@@ -92,7 +92,7 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     for module in settings["imports"]:
         import_module(module)
-    square = square_of(settings["square"]) if settings["square"] else None
+    square = preprocessing_of(settings["square"]) if settings["square"] else None
     serve_requests(
         lambda question, attachment: answer(question, attachment, square, settings), max_pixels=settings["max_pixels"]
     )

@@ -16,7 +16,7 @@ from captune.core.errors import CaptuneError
 from captune.data.bulk.looks import NO_FINGERPRINT
 from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable, read_images
 from captune.data.bulk.remote import Fetch, Turns
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores
 from captune.data.writers.row import CaptionRow
 from captune.engine.decode_worker import command
@@ -70,7 +70,7 @@ class DecodeAhead:
     def __init__(
         self,
         shards: Iterable[ShardTask],
-        pixels: Square,
+        pixels: Preprocessing,
         *,
         workers: int = 0,
         max_pixels: int,

@@ -13,9 +13,9 @@ from PIL import Image
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.explained import CaptionMaps, Explained, Word
+from captune.data.explained import CaptionAttention, Explained, Word
 from captune.data.images import MAX_PIXELS, open_image
-from captune.data.pixels import seen_box
+from captune.data.pixels import crop_box
 from captune.engine.captioning import caption_pixels
 from captune.engine.pictures import read_pixels
 from captune.engine.steps import pieces, steps_of, written_again
@@ -54,7 +54,7 @@ def explain_pixels(
     caption: Caption | None = None,
     image: str = "",
     model: str = "",
-) -> CaptionMaps:
+) -> CaptionAttention:
     """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
     settings, seen = backbone.pixels, pixels[None]
     if caption is None:
@@ -84,14 +84,14 @@ def explain_pixels(
             )
         )
         maps.append((mass / mass.sum()).cpu().numpy())
-    return CaptionMaps(
+    return CaptionAttention(
         image=image,
         caption=caption.text,
         confidence=caption.confidence if caption.tokens else _confidence([step.probability for step in steps]),
         words=tuple(words),
         maps=np.stack(maps).astype(np.float32) if maps else np.zeros((0, *looked.shape[1:]), np.float32),
         size=size,
-        box=seen_box(size, settings.size, settings.shorter),
+        box=crop_box(size, settings.size, settings.shorter),
         model=model,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 
 
 def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -43,7 +43,7 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         handles, labels = handles + more[0], labels + more[1]
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    with atomic_write(path, "wb") as file:
+    with atomic_file(path, "wb") as file:
         figure.savefig(file, format="png")
 
 
@@ -67,5 +67,5 @@ def draw_search(trials: Sequence[tuple[Mapping[str, Any], float]], path: str | P
         axis.set_xlabel(name)
     for axis in axes:
         axis.grid(alpha=0.3)
-    with atomic_write(path, "wb") as file:
+    with atomic_file(path, "wb") as file:
         figure.savefig(file, format="png")

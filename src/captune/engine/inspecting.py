@@ -13,8 +13,8 @@ import torch
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.data.images import MAX_PIXELS
-from captune.data.pixels import Box, resized, seen_box
-from captune.data.stored import Stored, stored
+from captune.data.pixels import Box, crop_box, resized_shape
+from captune.data.stored import StoredImage, stored_image
 from captune.engine.decoding import generate
 from captune.engine.explaining import upright
 from captune.engine.pictures import read_pixels
@@ -33,7 +33,7 @@ class Preparation:
     colour are those of the normalised pixels, `low` and `high` their extremes.
     """
 
-    stored: Stored
+    stored: StoredImage
     size: tuple[int, int]
     resized: tuple[int, int]
     square: int
@@ -109,11 +109,11 @@ def inspect(
         decoder=backbone.decoder,
         beams=options.num_beams,
         preparation=Preparation(
-            stored=stored(source),
+            stored=stored_image(source),
             size=size,
-            resized=resized(size, settings.size, settings.shorter),
+            resized=resized_shape(size, settings.size, settings.shorter),
             square=settings.size,
-            seen=seen_box(size, settings.size, settings.shorter),
+            seen=crop_box(size, settings.size, settings.shorter),
             mean=tuple(values.mean((1, 2)).tolist()),
             std=tuple(values.std((1, 2), correction=0).tolist()),
             low=float(values.min()),

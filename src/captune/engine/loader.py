@@ -18,7 +18,7 @@ import torch
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.memory import is_out_of_memory
-from captune.core.model_names import hub_name, local_folder, new_name, no_family
+from captune.core.model_names import hub_name, local_folder, parse_new_name, unknown_family
 from captune.core.runs import checkpoint_damage
 from captune.engine.load_errors import damaged_error, load_error, reason, unknown_kind
 from captune.models import FAMILIES, KINDS
@@ -162,7 +162,7 @@ def new_backbone(name: str, texts: Iterable[str], *, seed: int, image_size: int 
     """A model from scratch (`new:FAMILY-SIZE`); the same seed and texts give the same weights."""
     check_torchvision()
     _quiet()
-    family, size = new_name(name, {each: FAMILIES[each].sizes for each in FAMILIES})
+    family, size = parse_new_name(name, {each: FAMILIES[each].sizes for each in FAMILIES})
     backbone_class: type[Backbone] = FAMILIES[family]
     torch.manual_seed(seed)
     return backbone_class.new(size, texts, image_size=image_size, vocab_size=vocab_size)
@@ -223,7 +223,7 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
     if kind is not None and kind not in FAMILIES:
-        raise no_family(kind, FAMILIES, str(source))
+        raise unknown_family(kind, FAMILIES, str(source))
     if kind is None:
         config = pretrained(AutoConfig, source, **hub)
         names = (*(config.architectures or ()), config.model_type)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.core.progress import SILENT, Progress, track
-from captune.core.unpacking import opened_arrays
+from captune.core.unpacking import open_arrays
 from captune.engine.pictures import stream_pixels
 from captune.models.blip_matcher import BlipMatcher
 
@@ -31,13 +31,13 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """As .npz: `images`, `vectors`, `model`."""
-        with atomic_write(path, "wb") as file:
+        with atomic_file(path, "wb") as file:
             np.savez(file, images=np.array(self.images), vectors=self.vectors, model=np.array(self.model))
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
         try:
-            with opened_arrays(path) as kept:
+            with open_arrays(path) as kept:
                 images, vectors = tuple(map(str, kept["images"])), kept["vectors"]
                 if vectors.ndim != 2 or len(images) != len(vectors) or vectors.dtype.kind != "f":
                     raise ValueError(f"vectors of shape {vectors.shape} ({vectors.dtype}) for {len(images):,} images")

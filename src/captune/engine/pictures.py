@@ -13,19 +13,19 @@ from captune.core.errors import CaptuneError
 from captune.data import pictures
 from captune.data.images import MAX_PIXELS
 from captune.data.pictures import Features
-from captune.data.pixels import Square, passes, resized
+from captune.data.pixels import Preprocessing, resize_passes, resized_shape
 from captune.models.pixels import PixelSettings
 
 Key = TypeVar("Key")
 
 
-class TorchSquare(Square):
+class TorchPreprocessing(Preprocessing):
     """A square whose quick resize takes a quarter of Pillow's time."""
 
-    def squared(self, levels: np.ndarray) -> np.ndarray:
+    def apply(self, levels: np.ndarray) -> np.ndarray:
         shape = levels.shape[1], levels.shape[0]
         picture = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
-        first, (across, down) = passes(shape, resized(shape, self.size, self.shorter))
+        first, (across, down) = resize_passes(shape, resized_shape(shape, self.size, self.shorter))
         if first[1] == down:  # columns first; torch itself begins with the rows
             picture = interpolate(picture, (down, first[0]), mode="bicubic", antialias=True)
         picture = interpolate(picture, (down, across), mode="bicubic", antialias=True)
@@ -33,14 +33,14 @@ class TorchSquare(Square):
         return picture[0, :, top : top + self.size, left : left + self.size].contiguous().numpy()
 
 
-def square_of(settings: PixelSettings) -> TorchSquare:
+def preprocessing_of(settings: PixelSettings) -> TorchPreprocessing:
     """What of a model's settings is not arithmetic of its first layer."""
-    return TorchSquare(settings.size, settings.resample, settings.shorter, settings.fast)
+    return TorchPreprocessing(settings.size, settings.resample, settings.shorter, settings.fast)
 
 
 def read_pixels(source: Any, settings: PixelSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture."""
-    return pictures.read_pixels(source, square_of(settings), max_pixels)
+    return pictures.read_pixels(source, preprocessing_of(settings), max_pixels)
 
 
 def stream_pixels(
@@ -52,5 +52,5 @@ def stream_pixels(
     features: Features | None = None,
 ) -> Iterator[tuple[Key, np.ndarray | CaptuneError]]:
     """As `captune.data.pictures.stream_pixels`."""
-    square = square_of(settings)
-    return pictures.stream_pixels(items, square, workers=workers, max_pixels=max_pixels, features=features)
+    preprocessing = preprocessing_of(settings)
+    return pictures.stream_pixels(items, preprocessing, workers=workers, max_pixels=max_pixels, features=features)

@@ -22,7 +22,7 @@ from captune.engine.bulk import FinishedShard, Say, ShardOptions, caption_shards
 from captune.engine.decoding_ahead import ShardTask
 
 if TYPE_CHECKING:
-    from captune.data.pixels import Square
+    from captune.data.pixels import Preprocessing
 
 # A turn is answered when there is something to tell, at the latest after this.
 _TURN_SECONDS = 1.0
@@ -32,7 +32,7 @@ class BatchCaptioner(NamedTuple):
     """A model that was loaded: how it captions pixels, and which pixels it wants."""
 
     say: Say
-    pixels: Square
+    pixels: Preprocessing
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.data.images import open_image
 
 WRAP = 34
@@ -64,7 +64,7 @@ def draw_sheet(
                 parse_math=False,
             )
             line += len(wrapped)
-    with atomic_write(path, "wb") as file, warnings.catch_warnings():
+    with atomic_file(path, "wb") as file, warnings.catch_warnings():
         # A character that the font lacks, such as an emoji, is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png")

@@ -11,7 +11,7 @@ from torch import Tensor
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.explained import Likely
+from captune.data.explained import Alternative
 from captune.engine.decoding.generate import prefix_of
 from captune.models.backbone import Backbone
 from captune.models.reread import Reread
@@ -26,7 +26,7 @@ class Step:
     token: int
     text: str
     probability: float
-    alternatives: tuple[Likely, ...]
+    alternatives: tuple[Alternative, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def steps_of(backbone: Backbone, written: Written, count: int = ALTERNATIVES) ->
         written.tokens, chosen.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
     ):
         others = [
-            Likely(text_of(backbone, other), value) for other, value in zip(ids, values, strict=True) if other != token
+            Alternative(text_of(backbone, other), value)
+            for other, value in zip(ids, values, strict=True)
+            if other != token
         ]
         steps.append(Step(token, text_of(backbone, token), chance, tuple(others[:count])))
     return steps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.errors import CaptuneError
-from captune.core.exported import MEMORY, SAID, TEXT, VISION, of_layers, outputs_of
+from captune.core.exported import MEMORY, PAST, TEXT, VISION, layer_names, output_names
 from captune.models.backbone import Backbone
 from captune.models.dense import unpacked
 from captune.models.stepper import KeyValues
@@ -64,14 +64,14 @@ class Saying(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Scores (pictures, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
-        said = _Appended(self._pairs(SAID, inputs))
+        said = _Appended(self._pairs(PAST, inputs))
         tokens, positions, mask = (inputs[name] for name in ("tokens", "positions", "mask"))
         hidden = self.stack.step(tokens, positions, self._pairs(MEMORY, inputs), said, mask)
         return self.stack.logits(hidden), *said.new_keys, *said.new_values
 
     def _pairs(self, name: str, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer."""
-        found = [inputs[each] for each in of_layers(name, self.stack.layers)]
+        found = [inputs[each] for each in layer_names(name, self.stack.layers)]
         return list(zip(found[: self.stack.layers], found[self.stack.layers :], strict=True))
 
 
@@ -108,9 +108,9 @@ def graphs_of(backbone: Backbone) -> Graphs:
     side = backbone.pixels.size
     pixels = {"pixels": torch.zeros(2, 3, side, side, dtype=torch.uint8)}
     with torch.inference_mode():
-        memory = dict(zip(of_layers(MEMORY, stack.layers), (each.clone() for each in seeing(pixels)), strict=True))
-    vision = Graph(seeing, pixels, {"pixels": {0: "pictures"}}, outputs_of(VISION, stack.layers))
-    text = Graph(Saying(stack), _said_example(stack, memory), _varying(stack), outputs_of(TEXT, stack.layers))
+        memory = dict(zip(layer_names(MEMORY, stack.layers), (each.clone() for each in seeing(pixels)), strict=True))
+    vision = Graph(seeing, pixels, {"pixels": {0: "pictures"}}, output_names(VISION, stack.layers))
+    text = Graph(Saying(stack), _said_example(stack, memory), _varying(stack), output_names(TEXT, stack.layers))
     places = memory["memory_keys_0"].shape[2]
     return Graphs(vision, text, stack.words.shape[0], stack.layers, stack.heads, stack.head_width, places)
 
@@ -120,8 +120,8 @@ def _varying(stack: TextStack) -> dict[str, dict[int, str]]:
         "tokens": {0: "pictures", 1: "rows"},
         "positions": {0: "rows"},
         "mask": {0: "pictures", 2: "rows", 3: "slots_and_rows"},
-        **{name: {0: "pictures"} for name in of_layers(MEMORY, stack.layers)},
-        **{name: {0: "pictures", 2: "slots"} for name in of_layers(SAID, stack.layers)},
+        **{name: {0: "pictures"} for name in layer_names(MEMORY, stack.layers)},
+        **{name: {0: "pictures", 2: "slots"} for name in layer_names(PAST, stack.layers)},
     }
 
 
@@ -134,5 +134,5 @@ def _said_example(stack: TextStack, memory: Mapping[str, Tensor]) -> dict[str, T
         "positions": torch.zeros(rows, dtype=torch.long),
         "mask": torch.zeros(pictures, 1, rows, slots + rows),
         **memory,
-        **{name: said.clone() for name in of_layers(SAID, stack.layers)},
+        **{name: said.clone() for name in layer_names(PAST, stack.layers)},
     }

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write
-from captune.core.unpacking import opened_arrays
+from captune.core.files import atomic_file
+from captune.core.unpacking import open_arrays
 from captune.metrics.ngrams import distinct_sorted, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
 
@@ -72,7 +72,7 @@ class DocumentFrequencies:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a compressed .npz file, at once or not at all."""
         text = "\n".join(self.counts).encode()
-        with atomic_write(path, "wb") as file:
+        with atomic_file(path, "wb") as file:
             np.savez_compressed(
                 file,
                 format=np.array(FORMAT),
@@ -86,7 +86,7 @@ class DocumentFrequencies:
     def load(cls, path: str | os.PathLike[str]) -> DocumentFrequencies:
         """Read what `save` wrote; a file that is missing, broken or of another kind raises `CaptuneError`."""
         try:
-            with opened_arrays(path) as arrays:
+            with open_arrays(path) as arrays:
                 if "format" not in arrays or str(arrays["format"]) != FORMAT:
                     raise ValueError("another kind of file")
                 text = arrays["grams"].tobytes().decode()

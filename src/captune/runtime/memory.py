@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from captune.core.exported import SAID, of_layers
+from captune.core.exported import PAST, layer_names
 from captune.runtime.arrays import Array
 
 # The vision graph's outputs, the text graph's inputs: `memory_keys_0` … and `memory_values_0` …, one of each a layer,
@@ -22,5 +22,5 @@ def of_pictures(memory: Memory, pictures: Sequence[int]) -> Memory:
 def nothing_said(memory: Memory) -> dict[str, Array]:
     """`said_keys_0` … and `said_values_0` … (pictures, heads, slots, head width) of no slots."""
     pictures, heads, _, width = memory["memory_keys_0"].shape
-    names = of_layers(SAID, len(memory) // 2)
+    names = layer_names(PAST, len(memory) // 2)
     return {name: np.zeros((pictures, heads, 0, width), np.float32) for name in names}

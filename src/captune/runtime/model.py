@@ -11,7 +11,7 @@ from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.core.search import check_length, check_prompt, settled, with_prompt
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.words import ExportTokenizer
 from captune.runtime.arrays import Array
 from captune.runtime.generate import generate
@@ -30,7 +30,7 @@ class ExportedModel:
     tokenizer: ExportTokenizer
     vision: Session
     text: Session
-    pixels: Square
+    pixels: Preprocessing
     weights: int = 0
 
     @classmethod
@@ -47,7 +47,7 @@ class ExportedModel:
             ExportTokenizer.load(folder / TOKENIZER, clean_up=exported.clean_up),
             open_session(folder, VISION, exported.target, exported.layers, threads),
             open_session(folder, TEXT, exported.target, exported.layers, threads),
-            Square(shape.size, shape.resample, shape.shorter, fast_pixels),
+            Preprocessing(shape.size, shape.resample, shape.shorter, fast_pixels),
             weights_in(folder),
         )
 

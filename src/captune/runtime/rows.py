@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.core.exported import NEW, SAID
+from captune.core.exported import NEW, PAST
 from captune.runtime.arrays import Array
 from captune.runtime.memory import Memory, nothing_said
 from captune.runtime.sessions import Session
@@ -51,7 +51,7 @@ class Rows:
         if end > self.room:
             self._make_room(end + STEPS * self.each)
         for name, held in self.said.items():
-            held[:, :, self.used : end] = found[name.replace(SAID, NEW)]
+            held[:, :, self.used : end] = found[name.replace(PAST, NEW)]
         self.used = end
         return found["logits"]
 

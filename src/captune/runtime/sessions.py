@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from captune.core.errors import CaptuneError, first_line, missing_extra
-from captune.core.exported import outputs_of
+from captune.core.exported import output_names
 from captune.core.tables import Table
 from captune.runtime.arrays import Array
 from captune.runtime.signal_stack import same_signal_stack
@@ -53,7 +53,7 @@ def open_session(folder: Path, graph: str, target: str, layers: int, threads: in
     path = folder / f"{graph}{runtime.suffix}"
     if not path.is_file():
         raise CaptuneError(f"The export {folder} is not whole: there is no {path.name}.", "Export the model again.")
-    return runtime.open(path, outputs_of(graph, layers), threads)
+    return runtime.open(path, output_names(graph, layers), threads)
 
 
 def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:

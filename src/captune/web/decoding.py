@@ -12,7 +12,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.serve_options import ServeOptions
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.data.workers import ProcessPool, Reply, Send, cores
 from captune.engine.decode_worker import command, described
 from captune.web.problems import Problem
@@ -21,7 +21,7 @@ from captune.web.problems import Problem
 _STUCK_SECONDS = 2.0
 _MOST_PROCESSES = 8
 _SOON = {"Retry-After": "1"}
-_TORCH_SQUARE = "captune.engine.pictures"
+_TORCH_PREPROCESSING = "captune.engine.pictures"
 
 
 class Decoding:
@@ -34,7 +34,7 @@ class Decoding:
         self, options: ServeOptions, *, fast: bool, started: Sequence[str] = (), patience: float = _STUCK_SECONDS
     ) -> None:
         self._patience = patience
-        imports = [_TORCH_SQUARE] if fast and find_spec("torch") else []
+        imports = [_TORCH_PREPROCESSING] if fast and find_spec("torch") else []
         self._workers = ProcessPool(
             started
             or command(
@@ -49,20 +49,20 @@ class Decoding:
         self._workers.__enter__()
         await asyncio.wrap_future(self._workers.start())
 
-    async def pixels(self, contents: bytes, square: Square) -> np.ndarray:
+    async def pixels(self, contents: bytes, square: Preprocessing) -> np.ndarray:
         """The pixels (3, size, size), uint8, of a file; raises `ImageError`, and `Problem` (503) where none can start.
 
         An image that nobody waits for any more is not begun.
         """
         return (await self._decoded(contents, square))[0]
 
-    async def pixels_and_size(self, contents: bytes, square: Square) -> tuple[np.ndarray, tuple[int, int]]:
+    async def pixels_and_size(self, contents: bytes, square: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
         """As `pixels`, with the size (width, height) of the upright image."""
         pixels, said = await self._decoded(contents, square, size=True)
         width, height = said["size"]
         return pixels, (width, height)
 
-    async def _decoded(self, contents: bytes, square: Square, **more: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    async def _decoded(self, contents: bytes, square: Preprocessing, **more: Any) -> tuple[np.ndarray, dict[str, Any]]:
         question = {"square": described(square), **more}
         try:
             answer = await asyncio.wrap_future(self._workers.submit(partial(_asked, question, contents)))

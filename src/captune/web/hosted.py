@@ -14,7 +14,7 @@ from captune.app.captioner import Captioner
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.core.sampling import as_given
-from captune.data.pixels import Square
+from captune.data.pixels import Preprocessing
 from captune.web.batcher import Batcher
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ class Hosted:
         return sum(part.numel() * part.element_size() for part in (*torch_model.parameters(), *torch_model.buffers()))
 
     @property
-    def square(self) -> Square:
+    def square(self) -> Preprocessing:
         """What an image becomes before the model sees it."""
         if isinstance(self.model, Captioner):
             return self.model.model.pixels
-        from captune.engine.pictures import square_of
+        from captune.engine.pictures import preprocessing_of
 
-        return square_of(self.model.pixels)
+        return preprocessing_of(self.model.pixels)
 
     async def caption(self, pixels: np.ndarray, options: GenerationOptions, language: str | None = None) -> Said:
         """Captions of a picture, perhaps translated; raises `CaptuneError` for options that do not go together."""

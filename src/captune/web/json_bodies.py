@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from captune.web.problems import Problem
 
 # A value costs up to 230 bytes, however few characters it has in the body; a chat of 1000 messages has about 10,000.
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 # Python keeps a string with one emoji at four bytes a character: bytes of all strings that are not plain ASCII.
 MOST_WIDE = 1_000_000
 # Backslashes are counted first, as each costs the scan a step; escaped base64 has one in 32 characters.
@@ -55,8 +55,8 @@ def _weigh(body: bytearray) -> list[tuple[int, int]]:
         elif token.start(1) >= 0 and end - start > MOST_WIDE:
             escaped.append((start, end))
         strings += body[start] == _QUOTE
-        if values > MOST_VALUES or strings > 2 * MOST_VALUES:  # a value may have a name
-            raise Problem(413, f"The body has more than {MOST_VALUES:,} values.", "Send less at once.")
+        if values > MAX_VALUES or strings > 2 * MAX_VALUES:  # a value may have a name
+            raise Problem(413, f"The body has more than {MAX_VALUES:,} values.", "Send less at once.")
         if wide > MOST_WIDE:
             raise Problem(413, f"The body has more than {MOST_WIDE / 1e6:g} MB of text.", "Send less text at once.")
     return escaped

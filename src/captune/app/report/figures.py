@@ -10,7 +10,7 @@ from captune.app.report.facts import Picture, ReportData
 from captune.app.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
 from captune.app.report.thumbnails import located
 from captune.core.errors import ImageError
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.core.progress import SILENT, Progress, track
 from captune.data.images import open_image
 
@@ -108,5 +108,5 @@ def _draw_scores(data: ReportData, path: Path) -> None:
     axis.set_axisbelow(True)
     if len(data.models) > 1:
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    with atomic_write(path, "wb") as file:
+    with atomic_file(path, "wb") as file:
         figure.savefig(file, format="png")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, read_json, write_json
+from captune.core.files import atomic_file, read_json, write_json
 from captune.core.progress import Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.data.inside import Boundary
@@ -58,7 +58,7 @@ def draw_attention_sheets(
         except CaptuneError as error:
             progress.info(f"No attention maps: {error.message}")
             break
-        with atomic_write(folder / f"{number:03}.jpg", "wb") as file:
+        with atomic_file(folder / f"{number:03}.jpg", "wb") as file:
             explained.overlay().convert("RGB").save(file, "JPEG", quality=85)
         rows.append({"id": record.id, "caption": explained.caption, "file": f"{number:03}.jpg"})
     write_json(folder / INDEX, rows)

@@ -12,6 +12,7 @@ from captune.cli.terminal import live_stdout, note
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.film_options import VideoConfig, VideoOptions
+from captune.data.writers.existing import ExistingCaptions
 
 if TYPE_CHECKING:
     from captune.data.film_captions import FilmCaptions
@@ -68,15 +69,14 @@ class _Output:
 
     def __init__(self, out: str | None, options: VideoOptions, progress: TerminalProgress) -> None:
         from captune.data.film_captions import SUBTITLES
-        from captune.data.writers.existing import Existing
-        from captune.data.writers.whole_file import WholeFiles
+        from captune.data.writers.whole_file import ProtectedFiles
         from captune.data.writers.writer import is_folder
 
         self.format, self.progress = options.format, progress
         self.path = None if out is None or out == "-" else Path(out)
         self.in_folder = self.path is not None and is_folder(self.path)
         self.subtitles = self.format in SUBTITLES
-        self.files, self.stream = WholeFiles(Existing(options.existing)), live_stdout()
+        self.files, self.stream = ProtectedFiles(ExistingCaptions(options.existing)), live_stdout()
         self._names: set[str] = set()
         if self.path is not None and not (self.in_folder and self.subtitles):
             self.files.check(self._file("captions"))

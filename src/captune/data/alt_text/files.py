@@ -9,34 +9,34 @@ from functools import reduce
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, ImageError
-from captune.core.files import NotWritable, atomic_write
-from captune.core.names import fitted
+from captune.core.files import NotWritable, atomic_file
+from captune.core.names import fit_name
 from captune.data.alt_text import jpeg, png, webp
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.packet import Mark
 from captune.data.alt_text.packet import described as in_packet
 from captune.data.alt_text.places import Places, Reading, Writing, behind, plain, stray, texts_of
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 
 
 def described(data: bytes, text: str, mark: Mark | None = None) -> bytes:
     """The bytes of an image file with `text` in its metadata; all other bytes that matter are as they were.
 
-    JPEG, PNG and WebP. Raises `CannotHold` for another kind, a file whose metadata are damaged, or one that has
+    JPEG, PNG and WebP. Raises `UnsupportedImage` for another kind, a file whose metadata are damaged, or one that has
     a description in a place that cannot be changed.
     """
     made = _edited(data, Writing(text, mark))
     other: list[str] = []
     stray(made, lambda packet: other.extend(texts_of(packet)))
     if any(plain(one) != plain(text) for one in other):
-        raise CannotHold("it has another XMP packet in an unusual place")
+        raise UnsupportedImage("it has another XMP packet in an unusual place")
     return made
 
 
 def words_in(data: bytes, beside: bytes | None = None) -> list[str]:
     """What a person wrote as the description of an image, from all places and a packet beside it; each text once."""
     reading = Reading()
-    with suppress(CannotHold):  # what was found until then stands there
+    with suppress(UnsupportedImage):  # what was found until then stands there
         _edited(data, reading)
     stray(data, reading.extended)
     if beside is not None:
@@ -51,10 +51,10 @@ def _edited(data: bytes, places: Places) -> bytes:
         return png.edited(data, places)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return webp.edited(data, places)
-    raise CannotHold("it is neither JPEG, PNG nor WebP")
+    raise UnsupportedImage("it is neither JPEG, PNG nor WebP")
 
 
-def write_copy(source: str | bytes, target: Path, caption: str, existing: Existing) -> str | None:
+def write_copy(source: str | bytes, target: Path, caption: str, existing: ExistingCaptions) -> str | None:
     """Write a copy of an image, a path or its bytes, to `target` with `caption` in it.
 
     A person's words, in the image or in a copy that is there, are treated as `existing` says. A copy of a file keeps
@@ -78,7 +78,7 @@ def write_copy(source: str | bytes, target: Path, caption: str, existing: Existi
     return _put(data, target, *joined, like=path, times=True, packet=Path(path) if path else target)
 
 
-def write_in_place(path: str, caption: str, existing: Existing) -> str | None:
+def write_in_place(path: str, caption: str, existing: ExistingCaptions) -> str | None:
     """Put `caption` into an image file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
 
     A person's words in it are treated as `existing` says. Permissions stay, the time of change is now; a file that
@@ -94,7 +94,7 @@ def write_in_place(path: str, caption: str, existing: Existing) -> str | None:
     return _put(data, Path(path), *joined, like=path, times=False, packet=Path(path))
 
 
-def _joined(words: list[str], caption: str, existing: Existing, image: Path) -> tuple[str, Mark | None] | None:
+def _joined(words: list[str], caption: str, existing: ExistingCaptions, image: Path) -> tuple[str, Mark | None] | None:
     """The text that is to stand, with captune's mark; None: what stands in an image or beside it stays."""
     if existing.mode != "replace" and _is_foreign(_beside(image)):
         existing.preserved += 1
@@ -116,7 +116,7 @@ def _put(
     """Write an image with a text in it, or beside it in a packet that has what the one beside `packet` has."""
     try:
         made, reason = described(data, text, mark), None
-    except CannotHold as cannot:
+    except UnsupportedImage as cannot:
         made, reason = data, str(cannot)
     if made != data or not target.exists() or times:
         _write(target, made, like=like, times=times)
@@ -127,7 +127,7 @@ def _put(
 
 def _beside(image: Path) -> Path:
     """`photo.gif.xmp` for `photo.gif`."""
-    return image.with_name(fitted(image.name, ".xmp"))
+    return image.with_name(fit_name(image.name, ".xmp"))
 
 
 def _packet(image: Path) -> bytes | None:
@@ -140,7 +140,7 @@ def _is_foreign(path: Path) -> bool:
     """Whether a file has the name of a packet and is none that could be changed."""
     try:
         return path.is_file() and in_packet(_read(str(path)), "") == b""
-    except CannotHold:
+    except UnsupportedImage:
         return True
 
 
@@ -153,7 +153,7 @@ def _write_beside(image: Path, packet: bytes | None, text: str, mark: Mark | Non
 
 
 def _write(path: Path, data: bytes, *, like: str | None, times: bool) -> None:
-    with atomic_write(path, "wb") as file:
+    with atomic_file(path, "wb") as file:
         file.write(data)
         if like is not None:
             file.flush()

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.exif import decoded
 
 _IIM, _DIGEST = 0x0404, 0x0425  # numbers of resources
@@ -27,7 +27,7 @@ class _Resource:
 
 
 def described(block: bytes, text: str) -> bytes:
-    """Image resources (none: b"") with `text` as the caption. Raises `CannotHold` where they are damaged."""
+    """Image resources (none: b"") with `text` as the caption. Raises `UnsupportedImage` where they are damaged."""
     resources = _resources(block)
     old = next((one.data for one in resources if one.number == _IIM), b"")
     iim = _with_caption(old, text)
@@ -51,7 +51,7 @@ def caption(block: bytes) -> str | None:
     """The caption in image resources, None where there is none or they are damaged."""
     try:
         found = [dataset for one in _resources(block) if one.number == _IIM for dataset in _datasets(one.data)[0]]
-    except CannotHold:
+    except UnsupportedImage:
         return None
     return next((decoded(data) for key, _, data in found if key == _CAPTION), None)
 
@@ -66,11 +66,11 @@ def _resources(block: bytes) -> list[_Resource]:
         size = int.from_bytes(block[start : start + 4], "big")
         end = start + 4 + size
         if start + 4 > len(block) or end > len(block):
-            raise CannotHold("its Photoshop resources are damaged")
+            raise UnsupportedImage("its Photoshop resources are damaged")
         found.append(_Resource(block[at:start], number, block[start + 4 : end]))
         at = end + size % 2
     if block[at:].strip(b"\0 "):
-        raise CannotHold("its Photoshop resources are damaged")
+        raise UnsupportedImage("its Photoshop resources are damaged")
     return found
 
 
@@ -105,11 +105,11 @@ def _datasets(iim: bytes) -> tuple[list[_Dataset], bytes]:
             start += length & 0x7FFF
             length = int.from_bytes(iim[at + 5 : start], "big")
         if start + length > len(iim):
-            raise CannotHold("its IPTC data are damaged")
+            raise UnsupportedImage("its IPTC data are damaged")
         found.append(((iim[at + 1], iim[at + 2]), iim[at : start + length], iim[start : start + length]))
         at = start + length
     if iim[at:].strip(b"\0"):
-        raise CannotHold("its IPTC data are damaged")
+        raise UnsupportedImage("its IPTC data are damaged")
     return found, iim[at:]
 
 

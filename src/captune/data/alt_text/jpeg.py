@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.mpf import moved
 from captune.data.alt_text.places import Places
 
@@ -54,7 +54,7 @@ def edited(data: bytes, places: Places) -> bytes:
 
 def _packet(packet: bytes) -> _Segment:
     if len(_XMP + packet) > _LONGEST:
-        raise CannotHold("its XMP packet has no room for more")
+        raise UnsupportedImage("its XMP packet has no room for more")
     return _made(_APP1, _XMP + packet)
 
 
@@ -82,7 +82,7 @@ def _segments(data: bytes) -> tuple[list[_Segment], bytes]:
         length = 0 if marker in _ALONE else int.from_bytes(data[at + 2 : at + 4], "big")
         end = at + 2 + length
         if marker in (_END, 0) or end > len(data) or (length < 2 and marker not in _ALONE):
-            raise CannotHold("its JPEG segments are damaged")
+            raise UnsupportedImage("its JPEG segments are damaged")
         found.append(_Segment(marker, data[start:end], data[at + 4 : end]))
         at = end
 
@@ -96,7 +96,7 @@ def _with_caption(segments: list[_Segment], places: Places, place: int) -> list[
     old = [one for one in segments if one.has(_APP13, _RESOURCES)]
     try:
         block = places.iptc(b"".join(one.body[len(_RESOURCES) :] for one in old))
-    except CannotHold:
+    except UnsupportedImage:
         return segments
     if old:
         place = segments.index(old[0])

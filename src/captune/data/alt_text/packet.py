@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
-from captune.core.parsed import MOST_NESTED
-from captune.data.alt_text.errors import CannotHold
+from captune.core.parsed import MAX_DEPTH
+from captune.data.alt_text.errors import UnsupportedImage
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 XML = "http://www.w3.org/XML/1998/namespace"
@@ -43,7 +43,7 @@ class Mark:
 
 
 def standing(packet: bytes) -> tuple[list[str], Mark | None]:
-    """The descriptions in a packet, as readers show them, and captune's mark; raises `CannotHold` as `described`."""
+    """The descriptions in a packet, as readers show them, and captune's mark; raises as `described`."""
     nodes = [
         node for node in _parsed(packet).getElementsByTagNameNS(RDF, "Description") if isinstance(node, minidom.Element)
     ]
@@ -56,12 +56,12 @@ def standing(packet: bytes) -> tuple[list[str], Mark | None]:
 def described(packet: bytes | None, text: str, mark: Mark | None = None) -> bytes:
     """A packet (None: a new one) with `text` as the default language of both properties, in UTF-8, and captune's mark.
 
-    Other languages of them and all other properties stay. Raises `CannotHold` for a packet that is not whole.
+    Other languages of them and all other properties stay. Raises `UnsupportedImage` for a packet that is not whole.
     """
     document = _parsed(packet)
     found = document.getElementsByTagNameNS(RDF, "RDF")
     if not found:
-        raise CannotHold("its XMP packet has no RDF in it")
+        raise UnsupportedImage("its XMP packet has no RDF in it")
     rdf = found[0]
     nodes = [node for node in _elements(rdf) if _is(node, RDF, "Description")]
     if not nodes:
@@ -82,15 +82,15 @@ def _parsed(packet: bytes | None) -> minidom.Document:
     try:
         text = packet.decode("utf-8-sig").strip("\0 \t\r\n")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # never part of XMP; could blow up in the parser
-            raise CannotHold("its XMP packet declares entities")
+            raise UnsupportedImage("its XMP packet declares entities")
         document = minidom.parseString(text)
     except (UnicodeDecodeError, ExpatError) as error:
-        raise CannotHold(f"its XMP packet is damaged ({error})") from None
+        raise UnsupportedImage(f"its XMP packet is damaged ({error})") from None
     level: list[minidom.Node] = [document]
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_DEPTH):
         level = [child for node in level for child in node.childNodes]
     if level:
-        raise CannotHold("its XMP packet is nested too deeply")
+        raise UnsupportedImage("its XMP packet is nested too deeply")
     return document
 
 

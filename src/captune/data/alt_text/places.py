@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from captune.data.alt_text import exif, iptc, packet
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.packet import Mark
 
 # What cameras and programs put into every image says nothing about any.
@@ -39,7 +39,7 @@ class Places(Protocol):
 
 @dataclass(frozen=True)
 class Writing:
-    """Put a text into every place, with captune's mark. Raises `CannotHold` where one could not be brought in step."""
+    """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated."""
 
     text: str
     mark: Mark | None
@@ -49,7 +49,7 @@ class Writing:
 
     def extended(self, old: bytes) -> None:
         if texts_of(old):
-            raise CannotHold("its extended XMP packet has a description")
+            raise UnsupportedImage("its extended XMP packet has a description")
 
     def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
         return exif.described(tiff, self.text, longest)
@@ -76,7 +76,7 @@ class Reading:
     def extended(self, old: bytes) -> None:
         try:
             texts, mark = packet.standing(old)
-        except CannotHold:
+        except UnsupportedImage:
             return
         self.texts += texts
         self.marks += [mark] if mark is not None else []
@@ -122,7 +122,7 @@ def texts_of(data: bytes) -> list[str]:
     """Descriptions in a packet; of one that cannot be read, the fact that there is one."""
     try:
         return packet.standing(data)[0]
-    except CannotHold:
+    except UnsupportedImage:
         return ["?"] if b"description" in data or b"AltTextAccessibility" in data else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.places import Places
 from captune.data.alt_text.png_texts import KEYWORD, KINDS, changed
 
@@ -43,7 +43,7 @@ def _chunks(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
         at = end
         if kind == b"IEND" and found[0][0] == b"IHDR":
             return found, data[at:]
-    raise CannotHold("its PNG chunks are damaged")
+    raise UnsupportedImage("its PNG chunks are damaged")
 
 
 def _made(kind: bytes, body: bytes) -> bytes:

@@ -6,7 +6,7 @@ import re
 import zlib
 from contextlib import suppress
 
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.places import Places
 
 KINDS = (b"iTXt", b"tEXt", b"zTXt")
@@ -66,7 +66,7 @@ def _unpacked(kind: bytes, rest: bytes) -> bytes:
     if kind == b"iTXt":
         parts = rest[2:].split(b"\0", 2)
         if len(parts) != 3:
-            raise CannotHold(_DAMAGED)
+            raise UnsupportedImage(_DAMAGED)
         if not rest[0]:
             return parts[2]
         rest = b"\0" + parts[2]
@@ -74,7 +74,7 @@ def _unpacked(kind: bytes, rest: bytes) -> bytes:
     try:
         found = unpacker.decompress(rest[1:], _LARGEST)
     except zlib.error:
-        raise CannotHold(_DAMAGED) from None
+        raise UnsupportedImage(_DAMAGED) from None
     if unpacker.unconsumed_tail:
-        raise CannotHold("its XMP packet is a giant")
+        raise UnsupportedImage("its XMP packet is a giant")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from captune.data.alt_text.errors import CannotHold
+from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.places import Places
 
 _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
@@ -35,11 +35,11 @@ def _chunks(data: bytes) -> tuple[list[_Chunk], bytes]:
     while at + 8 <= min(end, len(data)):
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         if at + 8 + length > len(data):
-            raise CannotHold("its WebP chunks are damaged")
+            raise UnsupportedImage("its WebP chunks are damaged")
         found.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
         at += 8 + length + length % 2
     if not found or found[0][0] not in (b"VP8 ", b"VP8L", b"VP8X") or len(found[0][1]) < 10:
-        raise CannotHold("its WebP chunks are damaged")
+        raise UnsupportedImage("its WebP chunks are damaged")
     return found, data[max(at, end) :]
 
 
@@ -53,7 +53,7 @@ def _extended(kind: bytes, body: bytes) -> bytes:
         width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
         width, height, flags = width - 1, height - 1, 0
         if body[3:6] != b"\x9d\x01\x2a":
-            raise CannotHold("its WebP head is damaged")
+            raise UnsupportedImage("its WebP head is damaged")
     return struct.pack("<I", flags) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
 
 

@@ -16,7 +16,7 @@ from captune.data.bulk import remote
 from captune.data.inside import ANYWHERE, Boundary, is_open_address, shown
 from captune.data.links import Visits
 from captune.data.patterns import Listed, expand, has_wildcards, is_pattern, matches
-from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.signatures import IMAGE_SUFFIXES
 
 FILES = "files"
 ARCHIVES = {
@@ -32,7 +32,7 @@ def find_places(
     inputs: Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
-    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
     what: str = "pictures",
     archives: bool = True,
     warn: Callable[[str], None] | None = None,
@@ -67,7 +67,7 @@ def find_pictures(
     inputs: Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
-    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
     what: str = "pictures",
 ) -> list[str]:
     """Paths of the files that `find_places` finds; archives are not looked into."""
@@ -226,7 +226,7 @@ def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> I
         for name in sorted(files):
             path = os.path.join(here, name)
             # What is called as an image is and is none, such as a pipe or a broken link, is a row with its reason.
-            if os.path.isfile(path) or os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+            if os.path.isfile(path) or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield path
         if not recursive:
             return
@@ -266,7 +266,7 @@ def is_picture_file(name: str) -> bool:
     """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
     if remote.is_remote(name):
         path = urlsplit(name).path if remote.is_web(name) else name
-        return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not is_pattern(path)
+        return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not is_pattern(path)
     return os.path.isfile(name) and _kind(name, True) == FILES
 
 

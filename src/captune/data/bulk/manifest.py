@@ -17,7 +17,7 @@ from captune.data.bulk.names import MANIFEST, SHARD_LIST
 from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.store import Store
 from captune.data.patterns import Listed, is_pattern
-from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.signatures import IMAGE_SUFFIXES
 
 _VERSION = 1
 
@@ -182,7 +182,7 @@ def _is_missing(item: str) -> bool:
 def is_picture(item: str) -> bool:
     """Whether an input names one picture, by its ending."""
     ending = os.path.splitext(item)[1].lower()
-    return ending in PICTURE_SUFFIXES and not os.path.isdir(item) and not is_pattern(item)
+    return ending in IMAGE_SUFFIXES and not os.path.isdir(item) and not is_pattern(item)
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from captune.core import http
 from captune.core.errors import CaptuneError, ImageError, missing_extra
-from captune.core.limits import LARGEST_PICTURE
+from captune.core.limits import MAX_IMAGE_BYTES
 
 SMALL_PICTURE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -101,7 +101,7 @@ def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda
 
 
 def read(
-    url: str, grown: Grown = lambda count: None, *, most: int = LARGEST_PICTURE, small: int = SMALL_PICTURE
+    url: str, grown: Grown = lambda count: None, *, most: int = MAX_IMAGE_BYTES, small: int = SMALL_PICTURE
 ) -> bytes:
     """The bytes of a picture in a store, whatever size the store says it has; `grown` is called as by `Fetch`.
 
@@ -258,7 +258,7 @@ def _credentials(scheme: str) -> str:
 
 def _from_web(url: str, grown: Grown, stopped: Stopped) -> bytes:
     try:
-        return http.get(url, most_bytes=LARGEST_PICTURE, seconds=FETCH_SECONDS, grown=grown, stopped=stopped)
+        return http.get(url, most_bytes=MAX_IMAGE_BYTES, seconds=FETCH_SECONDS, grown=grown, stopped=stopped)
     except http.WebError as error:
         raise web_error(url, error) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.names import fitted
+from captune.core.names import fit_name
 from captune.data.bulk.names import JOB, is_ledger, is_result
 from captune.data.bulk.remote import explained, filesystem
 from captune.data.bulk.remote_ledger import RemoteLedger, version_of
@@ -104,7 +104,7 @@ class RemoteStore:
     def _put(self, name: str, data: bytes | Path) -> None:
         target = self._path(name)
         folder, _, base = target.rpartition("/")
-        mine = f"{folder}/{fitted(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
+        mine = f"{folder}/{fit_name(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
         place = target if self._at_once else mine
         with explained(self._address(name)):
             try:

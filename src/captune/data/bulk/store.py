@@ -13,9 +13,9 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, is_running, sync_folder
-from captune.core.folders import Anchor
+from captune.core.folders import OutputFolders
 from captune.core.locks import lock_file
-from captune.core.names import fitted
+from captune.core.names import fit_name
 from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.existing import Ledger, digest, digest_of_file
@@ -85,7 +85,7 @@ class LocalStore:
         self.folder = Path(out)
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
         self._swept = False
-        self._anchor = Anchor()
+        self._anchor = OutputFolders()
 
     def names(self) -> list[str]:
         found = []
@@ -111,7 +111,7 @@ class LocalStore:
 
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self.folder / name
-        temporary = target.with_name(fitted(f".{target.name}", f".{self._owner}{_PART}"))
+        temporary = target.with_name(fit_name(f".{target.name}", f".{self._owner}{_PART}"))
         try:
             for folder in dict.fromkeys((self.folder, target.parent)):
                 self._anchor.check(folder)

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import open_regular
-from captune.core.limits import LARGEST_PICTURE
-from captune.core.names import below
+from captune.core.limits import MAX_IMAGE_BYTES
+from captune.core.names import member_name
 from captune.data.bulk import remote
 from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable
 from captune.data.formats.places import is_image_name
@@ -136,7 +136,7 @@ def named_members(shard: InputShard) -> Iterator[tuple[str, Member | CutOff]]:
 
 
 def no_larger_than_an_image(member: Member) -> bool:
-    return member.size <= LARGEST_PICTURE
+    return member.size <= MAX_IMAGE_BYTES
 
 
 def headers_only(member: Member) -> bool:
@@ -165,9 +165,9 @@ def members(
                     base = entry.name.rpartition("/")[2]
                     if entry.isdir() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
                         continue
-                    member = Member(below(entry.name), entry.offset, entry.size, entry.offset_data)
+                    member = Member(member_name(entry.name), entry.offset, entry.size, entry.offset_data)
                     if not entry.isfile():
-                        link = below(entry.linkname) if entry.islnk() else ""
+                        link = member_name(entry.linkname) if entry.islnk() else ""
                         yield replace(member, size=0, other=_what_instead(entry), link=link)
                         continue
                     if mode == "r:" and entry.offset_data + entry.size > size:

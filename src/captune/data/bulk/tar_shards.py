@@ -17,12 +17,12 @@ from typing import IO, Any
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import disk_error, open_regular
-from captune.core.names import LONGEST, fitted
+from captune.core.names import LONGEST, fit_name
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.pieces import InputShard, read_images
 from captune.data.bulk.store import Store
 from captune.data.bulk.tar import CutOff, named_members
-from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
+from captune.data.signatures import IMAGE_SUFFIXES, suffix_of
 from captune.data.writers.json import dumped
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
@@ -108,7 +108,7 @@ def _short(name: str) -> str:
     key, dot, suffix = base.partition(".")
     if len(os.fsencode(key + _LONGEST_ADDED)) <= LONGEST:
         return name
-    return folder + slash + fitted(key, _LONGEST_ADDED).removesuffix(_LONGEST_ADDED) + dot + suffix
+    return folder + slash + fit_name(key, _LONGEST_ADDED).removesuffix(_LONGEST_ADDED) + dot + suffix
 
 
 def _keys(stem: str, file_name: str, shard: InputShard) -> Iterator[str]:
@@ -123,10 +123,12 @@ def _file_name(name: str, data: bytes) -> str:
     """A name within the tar for a picture that came from elsewhere: no dots but the one before its suffix."""
     folder, _, base = name.partition("://")[2].rpartition("/") if "://" in name else name.rpartition("/")
     stem, dot, suffix = base.rpartition(".")
-    if not (dot and "." + suffix.lower() in PICTURE_SUFFIXES):
+    if not (dot and "." + suffix.lower() in IMAGE_SUFFIXES):
         stem, suffix = base, suffix_of(data)[1:]
     kept = [part for part in folder.split("/") if part not in ("", ".", "..")]
-    key = fitted(stem.replace(".", "_") or "picture", ".json").removesuffix(".json")  # what is unpacked has to fit too
+    key = fit_name(stem.replace(".", "_") or "picture", ".json").removesuffix(
+        ".json"
+    )  # what is unpacked has to fit too
     return "/".join([*kept, f"{key}.{suffix}"])
 
 

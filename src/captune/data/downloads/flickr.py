@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, first_line, missing_extra
-from captune.core.folders import whole_folder
+from captune.core.folders import atomic_folder
 from captune.core.progress import SILENT, Progress
 from captune.data.downloads.http import fetch, forget
 
@@ -74,7 +74,7 @@ def _add_split_lists(folder: Path, progress: Progress) -> None:
         return
     try:
         fetch(SPLIT_LISTS, archive, progress=progress, attempts=2)
-        with zipfile.ZipFile(archive) as zipped, whole_folder(target) as lists:
+        with zipfile.ZipFile(archive) as zipped, atomic_folder(target) as lists:
             for name in zipped.namelist():
                 if Path(name).name.startswith("Flickr_8k."):
                     with zipped.open(name) as source, open(lists / Path(name).name, "wb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
-from captune.core.limits import LARGEST_PICTURE
+from captune.core.limits import MAX_IMAGE_BYTES
 from captune.data.bulk.tar import CutOff, Member, headers_only, is_compressed, members
 from captune.data.formats.endings import alike, by_stem
 from captune.data.formats.places import is_image_name
@@ -54,7 +54,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     return picture
 
 
-def _zip(path: Path, largest: int = LARGEST_PICTURE) -> dict[str, Callable[[], bytes]]:
+def _zip(path: Path, largest: int = MAX_IMAGE_BYTES) -> dict[str, Callable[[], bytes]]:
     zipped = zipfile.ZipFile(path)
 
     def reader(name: str) -> Callable[[], bytes]:

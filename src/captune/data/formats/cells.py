@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captune.core.parsed import is_deep, parse_json
-from captune.core.scripts import without_spaces
+from captune.core.scripts import unspaced_language
 
 _TEXT_KEYS = ("raw", "caption", "text", "sentence", "answer")
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -62,7 +62,7 @@ def texts_in(value: Any, *, several: bool, answers: bool = False) -> list[str]:
 
 def _are_words(items: Sequence[Any]) -> bool:
     """Whether all are texts of one word in a script that puts spaces between words."""
-    return all(isinstance(item, str) and len(item.split()) == 1 and not without_spaces(item) for item in items)
+    return all(isinstance(item, str) and len(item.split()) == 1 and not unspaced_language(item) for item in items)
 
 
 def _plain_value(value: Any) -> str | None:
@@ -92,7 +92,7 @@ def _of_strings(items: Sequence[str], several: bool) -> list[str]:
     words = [item.strip() for item in items]
     if len(words) < 2 or any(not word or any(sign.isspace() for sign in word) for word in words):
         return list(items)
-    if all(without_spaces(word) or not any(map(str.isalnum, word)) for word in words):
+    if all(unspaced_language(word) or not any(map(str.isalnum, word)) for word in words):
         if len(words) > _FEW and sum(map(len, words)) / len(words) < _SHORT:
             raise NotText(f"is a list of {len(words)} words ({_shown(items)}): join those of a sentence")
         return list(items)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from captune.core.errors import CaptuneError, first_line, missing_extra
-from captune.core.limits import most_rows
+from captune.core.limits import max_rows
 from captune.data.formats.columns import Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import group
@@ -75,7 +75,7 @@ def saved_splits(source: Path) -> dict[str, Any]:
         ) from None
     named = list(loaded.items()) if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
     for _, data in named:
-        if len(data) > most_rows(sum(os.path.getsize(file["filename"]) for file in data.cache_files)):
+        if len(data) > max_rows(sum(os.path.getsize(file["filename"]) for file in data.cache_files)):
             raise CaptuneError(
                 f"{source} says it has {len(data):,} rows, far more than its files hold.", "Save it again."
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, first_line
-from captune.core.limits import LARGEST_PICTURE
+from captune.core.limits import MAX_IMAGE_BYTES
 from captune.data.formats.columns import ADDRESS, IMAGE, Columns, expected, find_columns
 from captune.data.formats.embedded import Cell, group_cells
 from captune.data.formats.grouping import group
@@ -141,7 +141,7 @@ def embedded_columns(schema: Any) -> list[str]:
 
 
 def table_rows(
-    path: Path, columns: list[str], problems: list[Problem] | None, *, largest: int = LARGEST_PICTURE
+    path: Path, columns: list[str], problems: list[Problem] | None, *, largest: int = MAX_IMAGE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their numbers from 1, few in memory at a time; groups of rows whose cells are too large are problems.
 
@@ -228,7 +228,7 @@ def picture_of(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[b
             return None, name, boundary.reason(name)
         if os.path.isfile(path):
             try:
-                if (size := os.path.getsize(path)) > LARGEST_PICTURE:
+                if (size := os.path.getsize(path)) > MAX_IMAGE_BYTES:
                     return None, name, f"{name} has {size:,} bytes, too many for a picture"
                 data = Path(path).read_bytes()
             except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from captune.core.errors import UsageError
 from captune.data.bulk.names import EXPLAINED, JOB
 from captune.data.patterns import expand, is_pattern, matches
-from captune.data.signatures import PICTURE_SUFFIXES
+from captune.data.signatures import IMAGE_SUFFIXES
 
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
 _MANY = 20
@@ -21,7 +21,7 @@ _KEPT = 10_000
 
 def is_image_name(name: str) -> bool:
     """Whether a name ends as picture files do."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from captune.core.limits import LARGEST_PICTURE, LARGEST_TEXT, LARGEST_TEXTS
+from captune.core.limits import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, MAX_SHARD_TEXT_BYTES
 from captune.data.bulk.tar import CutOff, Member, members
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
@@ -83,7 +83,7 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     return pairs, left
 
 
-def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEXTS) -> list[Sample]:
+def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_TEXT_BYTES) -> list[Sample]:
     """The samples of a shard, without its images; what is damaged or too large is a problem.
 
     Members of one key belong together wherever they stand. Their texts have `texts` bytes at most.
@@ -92,7 +92,7 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEX
     room = texts
 
     def is_text(member: Member) -> bool:
-        return kind_of(member.name) == "text" and member.size <= min(LARGEST_TEXT, room)
+        return kind_of(member.name) == "text" and member.size <= min(MAX_TEXT_BYTES, room)
 
     for member in members(str(path), load=is_text):
         if isinstance(member, CutOff):
@@ -105,7 +105,7 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = LARGEST_TEX
             note(problems, where, f"{member.other}; unpack the tar and name the folder")
             continue
         sample = samples.setdefault(member.key, Sample(member.key))
-        if member.size > (LARGEST_PICTURE if kind == "image" else LARGEST_TEXT):
+        if member.size > (MAX_IMAGE_BYTES if kind == "image" else MAX_TEXT_BYTES):
             note(problems, where, f"has {member.size:,} bytes, too many for its kind")
         elif member.name in sample.pictures or member.name in sample.texts:
             note(problems, where, "the name stands twice in the shard")

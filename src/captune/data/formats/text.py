@@ -13,7 +13,7 @@ from typing import IO, Any
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.parsed import parse_json
-from captune.core.unpacking import Gunzipped, most_unpacked
+from captune.core.unpacking import LimitedGzip, max_unpacked
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEAD = 65536
@@ -26,7 +26,7 @@ def opened(path: Path) -> IO[bytes]:
     """The bytes of a file; gzip is undone."""
     with open_regular(path) as file:
         packed = file.read(2) == _GZIP
-    return io.BufferedReader(Gunzipped(path, most_unpacked(path))) if packed else open_regular(path)
+    return io.BufferedReader(LimitedGzip(path, max_unpacked(path))) if packed else open_regular(path)
 
 
 def check_file(path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, disk_error, write_jsonl, write_text
+from captune.core.files import atomic_file, disk_error, write_jsonl, write_text
 from captune.core.parsed import parse_json
 from captune.core.progress import SILENT, Progress, track
 from captune.data.scenes.drawing import render_scene
@@ -68,7 +68,7 @@ def write_flickr8k_folder(
                 pass
     except OSError as error:
         raise disk_error(error, folder) from error
-    with atomic_write(folder / CAPTIONS, newline="") as file:
+    with atomic_file(folder / CAPTIONS, newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("image", "caption"))
         rows.writerows((name, sentence) for _, name, scene in named for sentence in references(scene))

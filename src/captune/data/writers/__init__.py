@@ -12,7 +12,7 @@ from typing import TextIO
 from captune.core.errors import UsageError
 from captune.core.tables import Table
 from captune.data.bulk.remote import is_remote
-from captune.data.writers.existing import Existing, Mode
+from captune.data.writers.existing import ExistingCaptions, Mode
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import ShardWriter, Writer
 
@@ -55,7 +55,7 @@ def open_writer(
     Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
-    standing = Existing(existing)
+    standing = ExistingCaptions(existing)
     if "existing" in signature(writer).parameters:  # writers of other packages may know nothing of it
         writer = partial(writer, existing=standing)
     if in_place:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.core.errors import CaptuneError, ImageError, UsageError
-from captune.core.names import fitted
+from captune.core.names import fit_name
 from captune.data.alt_text.files import write_copy, write_in_place
 from captune.data.bulk.pieces import InputShard, read_images
 from captune.data.bulk.remote import Fetch, is_remote
-from captune.data.signatures import PICTURE_SUFFIXES, suffix_of
-from captune.data.writers.existing import Existing
+from captune.data.signatures import IMAGE_SUFFIXES, suffix_of
+from captune.data.writers.existing import ExistingCaptions
 from captune.data.writers.file_per_image import FilePerImage, Source
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.sidecar import inside
@@ -29,7 +29,7 @@ class AltTextWriter(FilePerImage):
     """
 
     def __init__(
-        self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: Existing | None = None
+        self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: ExistingCaptions | None = None
     ) -> None:
         if in_place == (out is not None):
             which = "Pictures are either copied or changed" if in_place else "Alt text needs a place"
@@ -38,7 +38,7 @@ class AltTextWriter(FilePerImage):
             raise UsageError(f"{out} is a file, copies need a folder.", "For example: --out described/")
         super().__init__()
         self.out = out
-        self.existing = existing or Existing()
+        self.existing = existing or ExistingCaptions()
         self._beside: Counter[str] = Counter()
 
     @property
@@ -86,6 +86,6 @@ def check_source(image: str) -> None:
 def _copy_name(image: str, data: str | bytes) -> Path:
     """Where a copy lies in the output folder."""
     path = inside(Path(os.path.abspath(image.partition("://")[2] if is_remote(image) else image)))
-    if isinstance(data, bytes) and path.suffix.lower() not in PICTURE_SUFFIXES:
-        return path.with_name(fitted(path.name, suffix_of(data)))
+    if isinstance(data, bytes) and path.suffix.lower() not in IMAGE_SUFFIXES:
+        return path.with_name(fit_name(path.name, suffix_of(data)))
     return path

@@ -21,7 +21,7 @@ _DIGITS = 16
 
 
 @dataclass
-class Existing:
+class ExistingCaptions:
     """How a writer goes about what stands already, and how often it left that as it was.
 
     `fetch` is called with a path before it is read: where files are put elsewhere later, it brings what stands there.

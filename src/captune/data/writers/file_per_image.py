@@ -10,7 +10,7 @@ from typing import Self
 
 from captune.core.errors import ImageError
 from captune.core.files import NotWritable, sync_folder
-from captune.core.folders import Anchor
+from captune.core.folders import OutputFolders
 from captune.data.writers.row import CaptionRow
 
 Source = str | bytes | Callable[[], bytes] | None
@@ -21,7 +21,7 @@ class FilePerImage(ABC):
 
     def __init__(self) -> None:
         self.unwritten: dict[str, str] = {}
-        self._folders = Anchor()
+        self._folders = OutputFolders()
 
     def __enter__(self) -> Self:
         return self

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.core.files import disk_error
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import OutputFile, encodable, entries_of, file_in, needs_file
+from captune.data.writers.writer import OutputFile, encodable, needs_output, output_file, row_reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,18 +26,18 @@ class ParquetWriter:
 
     suffix = "parquet"
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
         if out is None:
-            raise needs_file("Parquet", "captions.parquet")
-        self.existing = existing or Existing()
-        self.path = file_in(out, self.suffix)
+            raise needs_output("Parquet", "captions.parquet")
+        self.existing = existing or ExistingCaptions()
+        self.path = output_file(out, self.suffix)
         self._output = OutputFile()
         self._held: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        file = self._output.open(self.path, self.existing, entries_of(self.suffix), "wb")
+        file = self._output.open(self.path, self.existing, row_reader(self.suffix), "wb")
         self._parquet = pq.ParquetWriter(file, schema())
         return self
 
@@ -48,7 +48,7 @@ class ParquetWriter:
 
     def check(self) -> None:
         """Raise `CaptuneError` where a file stands that could not be joined in the end."""
-        OutputFile().stand(self.path, self.existing, entries_of(self.suffix))
+        OutputFile().stand(self.path, self.existing, row_reader(self.suffix))
 
     def write(self, row: CaptionRow) -> None:
         self._write(self._output.joined(row))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write, disk_error, open_regular
-from captune.core.names import fitted
-from captune.data.writers.existing import Existing, digest
+from captune.core.files import atomic_file, disk_error, open_regular
+from captune.core.names import fit_name
+from captune.data.writers.existing import ExistingCaptions, digest
 from captune.data.writers.file_per_image import FilePerImage, Source
 from captune.data.writers.row import CaptionRow
 from captune.data.writers.writer import encodable, one_line
@@ -25,10 +25,10 @@ class SidecarWriter(FilePerImage):
     did not write stay, unless `existing` says otherwise.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
         super().__init__()
         self.out = out
-        self.existing = existing or Existing()
+        self.existing = existing or ExistingCaptions()
         self._written: dict[Path, str] = {}
         self._shortened: list[Path] = []
 
@@ -53,7 +53,7 @@ class SidecarWriter(FilePerImage):
         after = self._after(path, before, captions)
         if after is not None and after != before:
             self.existing.ledger(path.parent).add(digest(path.name, caption) for caption in captions)
-            with atomic_write(path, "wb") as file:
+            with atomic_file(path, "wb") as file:
                 file.write(after)
         self._written[path] = os.path.abspath(row.image)
         return path
@@ -92,7 +92,7 @@ class SidecarWriter(FilePerImage):
                 )
         else:
             picture = self.out / inside(Path(whole))
-        for name in (fitted(picture.stem, ".txt"), fitted(picture.name, ".txt")):
+        for name in (fit_name(picture.stem, ".txt"), fit_name(picture.name, ".txt")):
             path = picture.with_name(name)
             if self._written.get(path, whole) == whole:
                 return path

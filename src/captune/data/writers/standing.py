@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.data.writers.existing import Existing, Ledger, digest, digest_of_file
+from captune.data.writers.existing import ExistingCaptions, Ledger, digest, digest_of_file
 from captune.data.writers.row import CaptionRow, row_of
 from captune.data.writers.writer import one_line
 
@@ -19,26 +19,26 @@ _COLUMNS = {"image", "caption", "captions", "confidence", "original", "status", 
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _ExistingRow:
     """A row as it stands, and those of its captions that are a person's."""
 
     row: CaptionRow
     words: tuple[Caption, ...]
 
 
-class StandingRows:
+class ExistingRows:
     """A person's rows in the file `path`, by image; none where captune wrote it as it is.
 
     `values` reads the rows of such a file (None: they cannot be told apart). Raises `CaptuneError` where the file is
     not captune's and its rows cannot be read, or would lose a column.
     """
 
-    def __init__(self, path: Path, existing: Existing, values: Values | None) -> None:
+    def __init__(self, path: Path, existing: ExistingCaptions, values: Values | None) -> None:
         self._path, self._existing = path, existing
         existing.fetch(path)
         self._ledger = existing.ledger(path.parent)
         self._digests: list[str] = []
-        self._rows: dict[str, _Standing] = {}
+        self._rows: dict[str, _ExistingRow] = {}
         stands = existing.mode != "replace" and path.is_file() and path.stat().st_size > 0
         if stands and not self._ledger.has(path.name, digest_of_file(path)):
             self._rows = _standing(path, self._ledger, values)
@@ -79,7 +79,7 @@ def _is_empty(path: Path) -> bool:
     return b"".join(data.split()) in (b"", b"[]") or (data.startswith(b"image,caption") and b"\n" not in data)
 
 
-def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _Standing]:
+def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _ExistingRow]:
     """The rows of a file in which a caption is not captune's."""
     hint = "Take another --out, or overwrite it: --existing replace"
     rows: dict[str, CaptionRow] = {}
@@ -101,10 +101,10 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _S
         raise CaptuneError(
             f"{path} holds more than captune wrote, and cannot be joined: {error.message}", hint
         ) from None
-    found: dict[str, _Standing] = {}
+    found: dict[str, _ExistingRow] = {}
     for image, row in rows.items():
         name = f"{path.name}/{image}"
         words = tuple(each for each in row.captions if each.text.strip() and not ledger.has(name, each.text))
         if words:
-            found[image] = _Standing(replace(row, flags=None), words)
+            found[image] = _ExistingRow(replace(row, flags=None), words)
     return found

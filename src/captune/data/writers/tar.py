@@ -13,9 +13,9 @@ from captune.data.bulk.pieces import SHARD_SIZE, InputShard
 from captune.data.bulk.store import Store, check_written, open_store
 from captune.data.bulk.tar_shards import publish_tar
 from captune.data.writers.alt_text import check_source
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 from captune.data.writers.row import CaptionRow
-from captune.data.writers.writer import needs_file
+from captune.data.writers.writer import needs_output
 
 
 class TarWriter:
@@ -24,10 +24,10 @@ class TarWriter:
     A job keeps the samples of input tars together with all their other members. A failed picture has no `key.txt`.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
-        self.existing = existing or Existing()
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+        self.existing = existing or ExistingCaptions()
         if out is None:
-            raise needs_file("A tar", "captions/")
+            raise needs_output("A tar", "captions/")
         if out.is_file() or out.suffix == ".tar":
             raise UsageError(f"{out} is one file, tars need a folder.", "For example: --out captions/")
         self._store = open_store(str(out))

@@ -8,19 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from captune.core.files import atomic_write
+from captune.core.files import atomic_file
 from captune.core.scratch import scratch_folder
 from captune.data.bulk.names import WRITTEN, is_result
 from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.store import open_store
-from captune.data.writers.existing import LEDGER, Existing
+from captune.data.writers.existing import LEDGER, ExistingCaptions
 from captune.data.writers.row import CaptionRow
 
 
 class UploadedWriter:
     """Any writer whose files go elsewhere. After an error nothing is put there."""
 
-    def __init__(self, writer: Any, out: str, stream: TextIO, existing: Existing) -> None:
+    def __init__(self, writer: Any, out: str, stream: TextIO, existing: ExistingCaptions) -> None:
         self._writer, self._out, self._stream = writer, out.rstrip("/"), stream
         self._stack = ExitStack()
         self._fetched: dict[Path, bytes] = {}
@@ -65,7 +65,7 @@ class UploadedWriter:
         found = open_store(self._parent).find(path.relative_to(self._folder).as_posix())
         self._fetched[path] = b"" if found is None else found
         if found is not None:
-            with atomic_write(path, "wb") as file:
+            with atomic_file(path, "wb") as file:
                 file.write(found)
 
     def _send(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_write
-from captune.data.writers.existing import Existing, digest, digest_of_file
+from captune.core.files import atomic_file
+from captune.data.writers.existing import ExistingCaptions, digest, digest_of_file
 
 
-class WholeFiles:
+class ProtectedFiles:
     """Files of captions without rows that could be joined: `existing` keeps those of a person or replaces them."""
 
-    def __init__(self, existing: Existing) -> None:
+    def __init__(self, existing: ExistingCaptions) -> None:
         self.existing = existing
 
     def stands(self, path: Path) -> bool:
@@ -35,7 +35,7 @@ class WholeFiles:
             self.existing.preserved += 1
             return False
         ours = path.is_file() or not path.exists()  # else a pipe or a device
-        with atomic_write(path) as file:
+        with atomic_file(path) as file:
             file.write(text)
             if ours:
                 file.flush()

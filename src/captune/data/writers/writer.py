@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_checkable
 
 from captune.core.errors import UsageError
-from captune.core.files import atomic_write, disk_error, sync_folder
+from captune.core.files import atomic_file, disk_error, sync_folder
 from captune.core.printable import printable, without_controls
-from captune.data.writers.existing import Existing
+from captune.data.writers.existing import ExistingCaptions
 from captune.data.writers.row import CaptionRow
 
 if TYPE_CHECKING:
     from captune.data.bulk.pieces import InputShard
-    from captune.data.writers.standing import StandingRows, Values
+    from captune.data.writers.standing import ExistingRows, Values
 
 
 class Writer(Protocol):
@@ -48,10 +48,10 @@ class TextFormatWriter(ABC):
 
     suffix = "txt"
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: Existing | None = None) -> None:
-        self.path = None if out is None else file_in(out, self.suffix)
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+        self.path = None if out is None else output_file(out, self.suffix)
         self.stream = stream
-        self.existing = existing or Existing()
+        self.existing = existing or ExistingCaptions()
         self.rows = 0
         self._output = OutputFile()
 
@@ -62,7 +62,7 @@ class TextFormatWriter(ABC):
 
     def values(self) -> Values | None:
         """What reads the rows of such a file; None: they cannot be told apart."""
-        return entries_of(self.suffix)
+        return row_reader(self.suffix)
 
     def check(self) -> None:
         """Raise `CaptuneError` where a file stands that could not be joined in the end."""
@@ -133,20 +133,20 @@ class OutputFile:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._standing: StandingRows | None = None
+        self._standing: ExistingRows | None = None
 
-    def open(self, path: Path, existing: Existing, values: Values | None, mode: str = "w") -> IO[Any]:
+    def open(self, path: Path, existing: ExistingCaptions, values: Values | None, mode: str = "w") -> IO[Any]:
         self.path = path
         self.stand(path, existing, values)
-        self.file = self._stack.enter_context(atomic_write(path, mode, newline=None if "b" in mode else ""))
+        self.file = self._stack.enter_context(atomic_file(path, mode, newline=None if "b" in mode else ""))
         return self.file
 
-    def stand(self, path: Path, existing: Existing, values: Values | None) -> None:
+    def stand(self, path: Path, existing: ExistingCaptions, values: Values | None) -> None:
         """Read what a person wrote in a file that is there; raises `CaptuneError` where it cannot be joined."""
-        from captune.data.writers.standing import StandingRows
+        from captune.data.writers.standing import ExistingRows
 
         if not path.exists() or path.is_file():  # else a pipe, a device, or a folder that the error is about later
-            self._standing = StandingRows(path, existing, values)
+            self._standing = ExistingRows(path, existing, values)
 
     def joined(self, row: CaptionRow) -> CaptionRow:
         """The row that is to stand for an image."""
@@ -181,7 +181,7 @@ class _DiscardedError(Exception):
     """Ends the writing of a file that is not to appear."""
 
 
-def entries_of(suffix: str) -> Values | None:
+def row_reader(suffix: str) -> Values | None:
     """What reads the rows of a file of captions with all their columns, by its ending; None where it has no rows."""
     from captune.data.formats import csv_table, jsonl, parquet
 
@@ -195,7 +195,7 @@ def is_folder(out: Path) -> bool:
     return out.is_dir() or (not out.suffix and not out.exists())
 
 
-def file_in(out: Path, suffix: str) -> Path:
+def output_file(out: Path, suffix: str) -> Path:
     """The file that an output path means."""
     return out / f"captions.{suffix}" if is_folder(out) else out
 
@@ -214,5 +214,5 @@ def one_line(text: str) -> str:
     return without_controls(text)
 
 
-def needs_file(format: str, example: str) -> UsageError:
+def needs_output(format: str, example: str) -> UsageError:
     return UsageError(f"{format} is not text and cannot be printed.", f"Give a place for it: --out {example}")
