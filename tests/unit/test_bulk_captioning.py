@@ -100,8 +100,8 @@ def test_missing_pictures_are_asked_about_before_they_are_written(tmp_path: Path
         raise CaptuneError("the disk is gone")
 
     work = [ShardTask(number, shard) for number, shard in enumerate(pieces)]
+    store = open_store(str(tmp_path / "out"))
     with pytest.raises(CaptuneError, match="the disk is gone"):
-        store = open_store(str(tmp_path / "out"))
         list(caption_shards(Model(9, SHORT), PREPROCESSING, work, store, manner, check_missing=gone))
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["captions-00000.jsonl"]
 

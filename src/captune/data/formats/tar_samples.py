@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from captune.core.limits import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, MAX_SHARD_TEXT_BYTES
+from captune.core.limits import MAX_IMAGE_BYTES, MAX_SHARD_TEXT_BYTES, MAX_TEXT_BYTES
 from captune.data.bulk.tar import CutOff, Member, members
 from captune.data.formats.grouping import note
 from captune.data.formats.places import is_image_name
