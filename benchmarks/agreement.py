@@ -34,7 +34,7 @@ def main() -> None:
         options = GenerationOptions(num_beams=beams, max_new_tokens=16)
         right = _said(exact, seen, options)
         print(f"{beams} beams: {len(set(right))} different captions of {len(right)} photos in fp32", flush=True)
-        plain = _said(replace(rounded, own_decoder=False), seen, options)
+        plain = _said(replace(rounded, own_search=False), seen, options)
         ours = _said(rounded, seen, options)
         counts = [sum(a == b for a, b in zip(right, said, strict=True)) for said in (plain, ours)]
         rows.append((f"{beams} beams", *(f"{count} of {len(right)}" for count in counts)))
@@ -45,12 +45,12 @@ def _said(blip: Blip, seen: np.ndarray, options: GenerationOptions) -> list[tupl
     found: list[tuple[int, ...]] = []
     with torch.inference_mode():
         for some in np.array_split(seen, -(-len(seen) // 8)):
-            memory, prompts = blip.memory(torch.from_numpy(some)), torch.full((len(some), 1), START)
-            stepper = blip.stepper() if blip.own_decoder else None
-            if stepper is None:
+            memory, prompts = blip.image_features(torch.from_numpy(some)), torch.full((len(some), 1), START)
+            decoder = blip.text_decoder() if blip.own_search else None
+            if decoder is None:
                 written = search_plain(blip, memory, prompts, options)
             else:
-                written = search_own(blip, stepper, memory, prompts, options)
+                written = search_own(blip, decoder, memory, prompts, options)
             found += [tuple(each[0]) for each in written.tokens.tolist()]
     return found
 

@@ -78,7 +78,7 @@ def _ways(
 
     @torch.inference_mode()
     def ours() -> object:
-        return generate(blip, blip.memory(seen), options)
+        return generate(blip, blip.image_features(seen), options)
 
     return theirs, ours
 

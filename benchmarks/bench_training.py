@@ -115,7 +115,7 @@ def _grouped(visits: list[Visit], dtype: torch.dtype, cached: bool) -> Callable[
     images = [visit.record.image for visit in visits]
     features = cached_features(blip, images, autocast=dtype) if cached else None
     data = Visits(visits, blip.pixels, Augmentation(0, 0.0, 0.0, 0.0), features)
-    loader = training_loader(data, EpochOrder(len(visits), 0), GROUP, 0, blip.pad)
+    loader = training_loader(data, EpochOrder(len(visits), 0), GROUP, 0, blip.pad_token_id)
 
     def epoch() -> None:
         for batch in loader:

@@ -74,7 +74,7 @@ def build(folder: Path, texts: list[str], seed: int = 0) -> int:
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.float16)
     model = Blip2ForConditionalGeneration(config).to(torch.float16)
-    Blip2.assembled(model, tokenizer, BlipImageProcessorPil(size={"height": 224, "width": 224})).save(folder)
+    Blip2.from_components(model, tokenizer, BlipImageProcessorPil(size={"height": 224, "width": 224})).save(folder)
     return sum(p.numel() for p in model.parameters())
 
 

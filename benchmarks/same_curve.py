@@ -47,7 +47,9 @@ def main() -> None:
     )
     curves: list[list[float]] = [[], []]
     seconds = [0.0, 0.0]
-    for step, batch in enumerate(training_loader(visits, EpochOrder(len(visits), 0), asked.pictures, 0, blip.pad)):
+    for step, batch in enumerate(
+        training_loader(visits, EpochOrder(len(visits), 0), asked.pictures, 0, blip.pad_token_id)
+    ):
         if step == asked.steps:
             break
         for side, (loss_of, optimizer) in enumerate(sides):

@@ -23,7 +23,7 @@ def batch_of(backbone: Backbone, pictures: range) -> dict[str, Tensor]:
     side, chance = backbone.pixels.size, torch.Generator().manual_seed(3)
     seen = torch.randint(0, 256, (len(TEXTS), 3, side, side), dtype=torch.uint8, generator=chance).numpy()
     encoded = [[backbone.encode_reference(text, 20)] for text in TEXTS]
-    return collate([(seen[n], encoded[n]) for n in pictures], backbone.pad)
+    return collate([(seen[n], encoded[n]) for n in pictures], backbone.pad_token_id)
 
 
 def check(name: str, size: str, rank: int, recompute: bool) -> None:

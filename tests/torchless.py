@@ -13,7 +13,7 @@ from captune.data.pixels import Preprocessing
 from captune.data.words import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from captune.models.stepper import KeyValues
+from captune.models.stepper import KVCache
 from captune.runtime import ExportedModel
 from exported import saved_model
 from lively import LIVELY
@@ -32,12 +32,12 @@ def vision_of(backbone: Backbone) -> Any:
     """What `vision.onnx` of a model would answer."""
 
     def run(*, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        stepper = backbone.stepper()
-        assert stepper is not None
+        decoder = backbone.text_decoder()
+        assert decoder is not None
         with torch.inference_mode():
-            recalled = stepper.recall(backbone.memory(torch.from_numpy(pixels)))
-        found = [layer[which].numpy() for which in (0, 1) for layer in recalled]
-        return dict(zip(layer_names(MEMORY, len(recalled)), found, strict=True))
+            image_kv = decoder.prefill(backbone.image_features(torch.from_numpy(pixels)))
+        found = [layer[which].numpy() for which in (0, 1) for layer in image_kv]
+        return dict(zip(layer_names(MEMORY, len(image_kv)), found, strict=True))
 
     return run
 
@@ -46,8 +46,8 @@ def text_of(backbone: Backbone) -> Any:
     """What `text.onnx` would answer; the shapes of the contract are checked on the way."""
 
     def run(**inputs: np.ndarray) -> dict[str, np.ndarray]:
-        stepper = backbone.stepper()
-        assert stepper is not None
+        decoder = backbone.text_decoder()
+        assert decoder is not None
         assert all(each.flags.c_contiguous for each in inputs.values())
         given = {name: torch.from_numpy(each) for name, each in inputs.items()}
         (pictures, rows), slots = given["tokens"].shape, given["said_keys_0"].shape[2]
@@ -56,18 +56,18 @@ def text_of(backbone: Backbone) -> Any:
         assert {given["tokens"].dtype, given["positions"].dtype} == {torch.int64}
         assert {given[name].dtype for name in given.keys() - {"tokens", "positions"}} == {torch.float32}
         memory, before = (
-            [[given[f"{name}_{kind}_{layer}"] for layer in range(stepper.layers)] for kind in ("keys", "values")]
+            [[given[f"{name}_{kind}_{layer}"] for layer in range(decoder.num_layers)] for kind in ("keys", "values")]
             for name in (MEMORY, PAST)
         )
-        new = torch.zeros(stepper.layers, pictures, stepper.heads, rows, stepper.head_width)
-        said = KeyValues(*(torch.cat([torch.stack(each), new], 3) for each in before), slots)
+        new = torch.zeros(decoder.num_layers, pictures, decoder.num_heads, rows, decoder.head_dim)
+        said = KVCache(*(torch.cat([torch.stack(each), new], 3) for each in before), slots)
         with torch.inference_mode():
-            hidden = stepper.step(
+            hidden = decoder.step(
                 given["tokens"], given["positions"], list(zip(*memory, strict=True)), said, given["mask"]
             )
-            logits = stepper.logits(hidden)
+            logits = decoder.logits(hidden)
         written = torch.cat([said.keys, said.values])[:, :, :, slots:].numpy()
-        return {"logits": logits.numpy(), **dict(zip(layer_names(NEW, stepper.layers), written, strict=True))}
+        return {"logits": logits.numpy(), **dict(zip(layer_names(NEW, decoder.num_layers), written, strict=True))}
 
     return run
 
@@ -82,10 +82,10 @@ def without_files(backbone: Backbone) -> ExportedModel:
         target="onnx",
         precision="fp32",
         pixels=ExportedPixels(settings.size, settings.resample, settings.shorter, (), ()),
-        start=backbone.start,
-        end=backbone.end,
-        pad=backbone.pad,
-        longest=backbone.longest,
+        start=backbone.bos_token_id,
+        end=backbone.eos_token_id,
+        pad=backbone.pad_token_id,
+        longest=backbone.max_length,
         prompt=backbone.prompt,
         generation=backbone.generation,
         layers=0,

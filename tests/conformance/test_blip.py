@@ -39,9 +39,9 @@ def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) ->
     blip.prompt = prompt
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     encoded = [[blip.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
-    batch = collate(list(zip(pixels.numpy(), encoded, strict=True)), blip.pad)
+    batch = collate(list(zip(pixels.numpy(), encoded, strict=True)), blip.pad_token_id)
     losses = blip.token_losses(
-        blip.memory(batch["seen"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
+        blip.image_features(batch["seen"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
     )
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in blip.model.named_parameters() if p.grad is not None}
@@ -66,7 +66,7 @@ def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) ->
 
 def test_smoothing_is_that_of_cross_entropy(blip: Blip) -> None:
     pixels = torch.randn(1, 3, 32, 32)
-    batch = collate([(pixels[0].numpy(), [blip.encode_reference("two dogs play", 20)])], blip.pad)
+    batch = collate([(pixels[0].numpy(), [blip.encode_reference("two dogs play", 20)])], blip.pad_token_id)
     objective = blip.token_losses(
         blip.encode(pixels), batch["tokens"], batch["lengths"], batch["owner"], batch["given"], label_smoothing=0.1
     ).objective
@@ -91,7 +91,7 @@ def test_captions_are_those_of_plain_generate(blip: Blip, options: dict[str, Any
     pixels = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         ours = generate(blip, blip.encode(pixels), GenerationOptions(max_new_tokens=9, prompt="a man", **options))
-        given = torch.tensor([[0, *blip.tokenize("a man"), blip.end]]).repeat(4, 1)
+        given = torch.tensor([[0, *blip.tokenize("a man"), blip.eos_token_id]]).repeat(4, 1)
         theirs = blip.model.generate(pixels, input_ids=given, max_new_tokens=9, do_sample=False, **plain)
     texts = [blip.tokenizer.decode(row[len(blip.tokenize("a man")) + 1 :], skip_special_tokens=True) for row in theirs]
     assert [c.text for each in ours for c in each] == [text.strip() for text in texts]

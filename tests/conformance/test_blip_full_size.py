@@ -73,16 +73,16 @@ def test_captions_equal_plain_generate(
     blip: Blip, pixels: torch.Tensor, prompt: list[int], options: dict, plain: dict
 ) -> None:
     with torch.inference_mode():
-        before = torch.tensor([[blip.start, *prompt]] * len(pixels))
-        stepper = blip.stepper()
-        assert stepper is not None
-        found = search_own(blip, stepper, blip.encode(pixels), before, GenerationOptions(**options))
+        before = torch.tensor([[blip.bos_token_id, *prompt]] * len(pixels))
+        decoder = blip.text_decoder()
+        assert decoder is not None
+        found = search_own(blip, decoder, blip.encode(pixels), before, GenerationOptions(**options))
         given = torch.tensor([[101, *prompt, 102]]).repeat(2, 1) if prompt else None
         theirs = blip.model.generate(pixel_values=pixels, input_ids=given, **plain)
     ours = [row[:n] for row, n in zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)]
     for mine, plain_row in zip(ours, theirs[:, 1 + len(prompt) :].tolist(), strict=True):
         assert mine == plain_row[: len(mine)]
-        assert set(plain_row[len(mine) :]) <= {blip.end, blip.pad}
+        assert set(plain_row[len(mine) :]) <= {blip.eos_token_id, blip.pad_token_id}
     assert ours[0] != ours[1], "both pictures have one caption: the test shows nothing"
 
 

@@ -1,4 +1,4 @@
-"""captune's own search writes the tokens that `transformers` writes, for every family that has a `Stepper`."""
+"""captune's own search writes the tokens that `transformers` writes, for every family that has a `Decoder`."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def memory(backbone: Backbone) -> torch.Tensor:
 
 
 def both(backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions) -> tuple[Written, Written]:
-    prompts = torch.tensor([[backbone.start, *backbone.tokenize(prompt)]] * len(memory))
-    stepper = backbone.stepper()
-    assert stepper is not None
+    prompts = torch.tensor([[backbone.bos_token_id, *backbone.tokenize(prompt)]] * len(memory))
+    decoder = backbone.text_decoder()
+    assert decoder is not None
     with torch.inference_mode():
-        return search_own(backbone, stepper, memory, prompts, options), search_plain(backbone, memory, prompts, options)
+        return search_own(backbone, decoder, memory, prompts, options), search_plain(backbone, memory, prompts, options)
 
 
 def said(written: Written) -> list[list[int]]:
@@ -110,14 +110,14 @@ def test_a_picture_alone_and_among_others(backbone: Backbone, memory: torch.Tens
 def test_the_plain_search_can_be_asked_for(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(max_new_tokens=8, num_captions=2)
     mine = generate(backbone, memory[:20], options)
-    theirs = generate(replace(backbone, own_decoder=False), memory[:20], options)
+    theirs = generate(replace(backbone, own_search=False), memory[:20], options)
     assert [[c.text for c in each] for each in mine] == [[c.text for c in each] for each in theirs]
 
 
 def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(max_new_tokens=6, num_beams=1)
     before = generate(backbone, memory[:20], options)
-    assert backbone.stepper() is backbone.stepper()
+    assert backbone.text_decoder() is backbone.text_decoder()
     kept = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     try:
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> N
             fused.zero_grad()
         assert generate(backbone, memory[:20], options) != changed
         assert [c[0].text for c in generate(backbone, memory[:20], options)] == [
-            c[0].text for c in generate(replace(backbone, own_decoder=False), memory[:20], options)
+            c[0].text for c in generate(replace(backbone, own_search=False), memory[:20], options)
         ]
     finally:
         backbone.model.load_state_dict(kept)
@@ -156,7 +156,7 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **options)
     side = backbone.pixels.size
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
-    backbone = replace(backbone, own_decoder=own)
+    backbone = replace(backbone, own_search=own)
     whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
     assert all(text.startswith("two dogs") == asked.prompt_in_caption for text in whole)
     pieces = [list(stream_text(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
@@ -202,17 +202,17 @@ def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory: torch.Tensor) -> None:
     """First tokens of 4,000 captions of one picture against the model's own probabilities."""
-    stepper = backbone.stepper()
-    assert stepper is not None
-    prompts = torch.tensor([[backbone.start]])
+    decoder = backbone.text_decoder()
+    assert decoder is not None
+    prompts = torch.tensor([[backbone.bos_token_id]])
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     torch.manual_seed(0)
     with torch.inference_mode():
-        rounds = [search_own(backbone, stepper, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
+        rounds = [search_own(backbone, decoder, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
         drawn = torch.cat(rounds)
-        said = stepper.room(1, 1, memory)
-        hidden = stepper.step(prompts, torch.zeros(1, dtype=torch.long), stepper.recall(memory[:1]), said, None)
-        likely = stepper.logits(hidden)[0, -1].softmax(-1)
+        said = decoder.new_cache(1, 1, memory)
+        hidden = decoder.step(prompts, torch.zeros(1, dtype=torch.long), decoder.prefill(memory[:1]), said, None)
+        likely = decoder.logits(hidden)[0, -1].softmax(-1)
     often = torch.bincount(drawn, minlength=len(likely)) / len(drawn)
     sigma = (likely * (1 - likely) / len(drawn)).sqrt()
     assert ((often - likely).abs() <= 5 * sigma + 1e-6).all()

@@ -94,10 +94,10 @@ def test_maps_are_the_attention_of_plain_transformers(family: str, prompt: str) 
     backbone.prompt = prompt
     explained = explain(backbone, PICTURE, OPTIONS)
     pixels = torch.from_numpy(read_pixels(PICTURE, backbone.pixels))[None]
-    caption = generate(backbone, backbone.memory(pixels), OPTIONS)[0][0]
+    caption = generate(backbone, backbone.image_features(pixels), OPTIONS)[0][0]
     assert explained.caption == caption.text
     prefix, tokens = tokens_of(backbone, caption, OPTIONS)
-    assert prefix == [backbone.start, *backbone.tokenize(prompt)]
+    assert prefix == [backbone.bos_token_id, *backbone.tokenize(prompt)]
     with torch.inference_mode():
         plain = PLAIN[family](backbone, backbone.pixels.normalise(pixels), prefix, list(tokens[:-1]))
     places = on_patches(plain[-len(tokens) :])
@@ -118,7 +118,7 @@ def test_tokens_read_again_have_the_confidence_they_were_written_with(family: st
     backbone = lively(family)
     backbone.prompt = "a man"
     pixels = torch.from_numpy(read_pixels(PICTURE, backbone.pixels))[None]
-    memory = backbone.memory(pixels)
+    memory = backbone.image_features(pixels)
     for caption in generate(backbone, memory, OPTIONS.model_copy(update={"num_captions": 2}))[0]:
         steps = steps_of(backbone, written_again(backbone, memory, caption, OPTIONS))
         assert [step.token for step in steps] == list(caption.tokens)
@@ -140,8 +140,12 @@ def test_a_decoder_without_captunes_search_is_read_by_transformers() -> None:
     encoder = CLIPVisionModel(CLIPVisionConfig(**seeing, image_size=32, patch_size=8))
     model: Any = VisionEncoderDecoderModel(encoder=encoder, decoder=BertLMHeadModel(config)).eval()
     for place in (model.config, model.generation_config):
-        place.decoder_start_token_id, place.eos_token_id, place.pad_token_id = made.start, made.end, made.pad
-    backbone = ClipGpt2.assembled(model, made.tokenizer, made.processor)
+        place.decoder_start_token_id, place.eos_token_id, place.pad_token_id = (
+            made.bos_token_id,
+            made.eos_token_id,
+            made.pad_token_id,
+        )
+    backbone = ClipGpt2.from_components(model, made.tokenizer, made.processor)
     usual = model.decoder.config._attn_implementation
     explained = explain(backbone, PICTURE, OPTIONS, caption=Caption("a red circle", 0.0))
     assert model.decoder.config._attn_implementation == usual
@@ -203,7 +207,7 @@ def test_gpt2_words_begin_with_a_space() -> None:
 
 def test_an_empty_caption_has_no_maps() -> None:
     backbone = lively("blip")
-    explained = explain(backbone, PICTURE, OPTIONS, caption=Caption("", 0.5, (backbone.end,)))
+    explained = explain(backbone, PICTURE, OPTIONS, caption=Caption("", 0.5, (backbone.eos_token_id,)))
     assert explained.words == ()
     assert explained.maps.shape == (0, 4, 4)
     assert explained.overlay().width > 0
@@ -218,7 +222,7 @@ def test_maps_lie_on_the_upright_picture(tmp_path: Path, orientation: int, cut: 
     if cut:
         backbone.processor.size, backbone.processor.do_center_crop = {"shortest_edge": 32}, True
         backbone.processor.crop_size = {"height": 32, "width": 32}
-        backbone = Git.assembled(backbone.model, backbone.tokenizer, backbone.processor)
+        backbone = Git.from_components(backbone.model, backbone.tokenizer, backbone.processor)
     backbone.model.eval()
     upright = Image.new("RGB", (120, 80), "white")
     upright.paste((0, 0, 0), (90, 60, 120, 80))

@@ -24,8 +24,8 @@ from captune.engine.loader import load_backbone
 from captune.exporters import EXPORTERS
 from captune.exporters.graphs import Saying
 from captune.models.backbone import Backbone
-from captune.models.dense import unpacked
-from captune.models.text_stack import TextStack
+from captune.models.dense import with_plain_weights
+from captune.models.text_stack import TextDecoder
 from captune.runtime import ExportedModel
 from exported import EXPORTABLE, saved_model
 
@@ -93,14 +93,14 @@ def tokens_of(case: Case, options: GenerationOptions, *, exported: bool, pixels:
 
 
 def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
-    stack = case.backbone.stepper()
-    assert isinstance(stack, TextStack)
+    stack = case.backbone.text_decoder()
+    assert isinstance(stack, TextDecoder)
     for count in (1, 2, 7):
         with torch.inference_mode():
-            recalled = stack.recall(case.backbone.memory(case.pixels[:count]))
+            image_kv = stack.prefill(case.backbone.image_features(case.pixels[:count]))
         found = case.export.memory(case.pixels[:count].numpy())
         assert list(found) == list(layer_names(MEMORY, case.facts.layers))
-        for layer, pair in enumerate(recalled):
+        for layer, pair in enumerate(image_kv):
             for kind, mine in zip(("keys", "values"), pair, strict=True):
                 theirs = found[f"memory_{kind}_{layer}"]
                 assert theirs.shape == (count, case.facts.heads, case.facts.places, case.facts.head_width)
@@ -111,8 +111,8 @@ def test_memory_is_the_models_for_any_number_of_pictures(case: Case) -> None:
     ("pictures", "rows", "slots"), [(1, 1, 0), (1, 1, 1), (3, 4, 0), (1, 5, 9), (4, 1, 17), (6, 3, 2)]
 )
 def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int, slots: int) -> None:
-    stack, facts = case.backbone.stepper(), case.facts
-    assert isinstance(stack, TextStack)
+    stack, facts = case.backbone.text_decoder(), case.facts
+    assert isinstance(stack, TextDecoder)
     chance = torch.Generator().manual_seed(pictures + 10 * rows + 100 * slots)
     memory = case.export.memory(case.pixels[:pictures].numpy())
     mask = torch.zeros(pictures, 1, rows, slots + rows)
@@ -126,7 +126,7 @@ def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int
         **{name: torch.randn(shape, generator=chance) for name in layer_names(PAST, facts.layers)},
     }
     with torch.inference_mode():
-        mine = Saying(unpacked(stack))(given)
+        mine = Saying(with_plain_weights(stack))(given)
     found = case.export.text(**{name: value.numpy() for name, value in given.items()})
     assert list(found) == ["logits", *layer_names(NEW, facts.layers)]
     assert found["logits"].shape == (pictures, rows, facts.vocabulary)
@@ -172,8 +172,8 @@ def test_graphs_hold_no_paths_of_the_machine_that_wrote_them(case: Case) -> None
 
 def test_the_facts_are_the_models(case: Case) -> None:
     backbone, facts = case.backbone, case.facts
-    assert (facts.start, facts.end, facts.pad) == (backbone.start, backbone.end, backbone.pad)
-    assert (facts.longest, facts.vocabulary, facts.precision) == (backbone.longest, len(backbone.tokenizer), "fp32")
+    assert (facts.start, facts.end, facts.pad) == (backbone.bos_token_id, backbone.eos_token_id, backbone.pad_token_id)
+    assert (facts.longest, facts.vocabulary, facts.precision) == (backbone.max_length, len(backbone.tokenizer), "fp32")
     pixels = backbone.pixels
     assert (facts.pixels.size, facts.pixels.resample, facts.pixels.shorter) == (
         pixels.size,
@@ -236,7 +236,7 @@ def test_generation_and_prompt_travel_with_the_export(models: dict[str, Path], t
     assert [each.name for each in case.report.check.searches] == ["greedy", "2 beams"]
     with torch.inference_mode():
         expected = generate(
-            case.backbone, case.backbone.memory(case.pixels), GenerationOptions(**case.facts.generation)
+            case.backbone, case.backbone.image_features(case.pixels), GenerationOptions(**case.facts.generation)
         )
     options = GenerationOptions(**case.facts.generation, prompt="a man")
     found = tokens_of(case, options, exported=True, pixels=case.pixels)

@@ -38,12 +38,12 @@ def pixels(backbone: Backbone, count: int) -> torch.Tensor:
 
 def batch_of(backbone: Backbone, values: torch.Tensor, references: list[list[str]]) -> dict[str, torch.Tensor]:
     encoded = [[backbone.encode_reference(text, 20) for text in texts] for texts in references]
-    return collate(list(zip(values.numpy(), encoded, strict=True)), backbone.pad)
+    return collate(list(zip(values.numpy(), encoded, strict=True)), backbone.pad_token_id)
 
 
 def losses(backbone: Backbone, batch: dict[str, torch.Tensor], **options: float) -> tuple[torch.Tensor, torch.Tensor]:
     found = backbone.token_losses(
-        backbone.memory(batch["seen"]),
+        backbone.image_features(batch["seen"]),
         batch["tokens"],
         batch["lengths"],
         batch["owner"],
@@ -81,8 +81,8 @@ def test_grouped_captions_have_the_losses_of_single_ones(backbone: Backbone) -> 
 def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None:
     backbone.prompt = "a man"
     encoded = backbone.encode_reference("two dogs play", 20)
-    assert encoded.tokens[0] == backbone.start
-    assert encoded.tokens[-1] == backbone.end
+    assert encoded.tokens[0] == backbone.bos_token_id
+    assert encoded.tokens[-1] == backbone.eos_token_id
     assert encoded.given == 1 + len(backbone.tokenize("a man"))
     nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 1), [["two dogs play"]]))
     assert len(nll) == len(backbone.tokenize("two dogs play")) + 1
@@ -102,8 +102,8 @@ def test_a_caption_can_be_read_to_its_end(family: str, size: str) -> None:
 def test_a_long_reference_is_cut_but_ends(backbone: Backbone) -> None:
     encoded = backbone.encode_reference("a man on a bike " * 50, 6)
     assert len(encoded.tokens) == 1 + 6 + 1
-    assert encoded.tokens[-1] == backbone.end
-    assert len(backbone.encode_reference("a man on a bike " * 500, 10_000).tokens) == backbone.longest
+    assert encoded.tokens[-1] == backbone.eos_token_id
+    assert len(backbone.encode_reference("a man on a bike " * 500, 10_000).tokens) == backbone.max_length
 
 
 def test_smoothing_changes_the_objective_not_the_loss(backbone: Backbone) -> None:
@@ -133,8 +133,8 @@ def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> No
     again.model.eval()
     values = pixels(backbone, 3)
     with torch.inference_mode():
-        before = generate(backbone, backbone.memory(values), GREEDY)
-        after = generate(again, again.memory(values), GREEDY)
+        before = generate(backbone, backbone.image_features(values), GREEDY)
+        after = generate(again, again.image_features(values), GREEDY)
     assert before == after
     assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
 
@@ -185,8 +185,8 @@ def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> 
 def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: GenerationOptions) -> None:
     values = pixels(backbone, 4)
     with torch.inference_mode():
-        together = generate(backbone, backbone.memory(values), options)
-        alone = [generate(backbone, backbone.memory(values[i : i + 1]), options)[0] for i in range(4)]
+        together = generate(backbone, backbone.image_features(values), options)
+        alone = [generate(backbone, backbone.image_features(values[i : i + 1]), options)[0] for i in range(4)]
     assert [[c.text for c in each] for each in together] == [[c.text for c in each] for each in alone]
     assert [c.confidence for each in together for c in each] == pytest.approx(
         [c.confidence for each in alone for c in each], rel=1e-4
@@ -197,11 +197,11 @@ def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: Gene
 def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backbone) -> None:
     values = pixels(backbone, 1)
     with torch.inference_mode():
-        memory = backbone.memory(values)
-        ids = backbone.search(memory, [backbone.start], GREEDY, 1.0)
+        memory = backbone.image_features(values)
+        ids = backbone.search(memory, [backbone.bos_token_id], GREEDY, 1.0)
         caption = generate(backbone, memory, GREEDY)[0][0]
         new = ids[0, 1:].tolist()
-        length = new.index(backbone.end) + 1 if backbone.end in new else len(new)
+        length = new.index(backbone.eos_token_id) + 1 if backbone.eos_token_id in new else len(new)
         lengths = torch.tensor([length + 1])
         nll = backbone.token_losses(memory, ids, lengths, torch.tensor([0]), torch.tensor([1])).nll
     assert caption.confidence == pytest.approx(float(torch.exp(-nll.mean())), rel=1e-5)
@@ -212,7 +212,7 @@ def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(ba
     options = GenerationOptions(num_beams=1, sample=True, sample_seed=5, temperature=2.0, max_new_tokens=8)
     values = pixels(backbone, 2)
     with torch.inference_mode():
-        memory = backbone.memory(values)
+        memory = backbone.image_features(values)
         state = torch.random.get_rng_state()
         first = generate(backbone, memory, options)
         assert torch.equal(torch.random.get_rng_state(), state)
@@ -225,22 +225,22 @@ def test_variations_are_several_captions(backbone: Backbone) -> None:
     with torch.inference_mode():
         found = generate(
             backbone,
-            backbone.memory(pixels(backbone, 2)),
+            backbone.image_features(pixels(backbone, 2)),
             GenerationOptions(variations=3, sample_seed=1, max_new_tokens=8),
         )
     assert [len(each) for each in found] == [3, 3]
 
 
 def test_a_prompt_too_long_for_the_model_is_refused_with_the_number_that_fits(backbone: Backbone) -> None:
-    options = GenerationOptions(max_new_tokens=backbone.longest)
+    options = GenerationOptions(max_new_tokens=backbone.max_length)
     with pytest.raises(UsageError, match="exceed"), torch.inference_mode():
-        generate(backbone, backbone.memory(pixels(backbone, 1)), options)
+        generate(backbone, backbone.image_features(pixels(backbone, 1)), options)
 
 
 def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
     few = GenerationOptions(num_beams=2, num_captions=4, max_new_tokens=6)
     with torch.inference_mode():
-        memory = backbone.memory(pixels(backbone, 2))
+        memory = backbone.image_features(pixels(backbone, 2))
         found = generate(backbone, memory, few)
         assert found == generate(backbone, memory, few.model_copy(update={"num_beams": 4}))
     assert [len(each) for each in found] == [4, 4]
@@ -249,7 +249,7 @@ def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
 def test_a_shortest_caption_longer_than_the_longest_is_refused(backbone: Backbone) -> None:
     options = GenerationOptions(min_new_tokens=9, max_new_tokens=5)
     with pytest.raises(UsageError, match="longer than the longest"), torch.inference_mode():
-        generate(backbone, backbone.memory(pixels(backbone, 1)), options)
+        generate(backbone, backbone.image_features(pixels(backbone, 1)), options)
 
 
 def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) -> None:
@@ -275,8 +275,8 @@ def test_logits_are_written_of_hidden_states_in_one_piece(backbone: Backbone) ->
     batch = batch_of(backbone, pixels(backbone, 3), REFERENCES)
     losses(backbone, batch)
     trained = len(pieces)
-    backbone.own_decoder = False
-    generate(backbone, backbone.memory(batch["seen"]), GenerationOptions(num_beams=2, max_new_tokens=3))
+    backbone.own_search = False
+    generate(backbone, backbone.image_features(batch["seen"]), GenerationOptions(num_beams=2, max_new_tokens=3))
     assert trained
     assert len(pieces) > trained
     assert all(pieces)

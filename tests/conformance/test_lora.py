@@ -39,15 +39,15 @@ def seen(backbone: Backbone) -> torch.Tensor:
 
 def said(backbone: Backbone) -> list[str]:
     with torch.inference_mode():
-        return [each[0].text for each in generate(backbone, backbone.memory(seen(backbone)), OPTIONS)]
+        return [each[0].text for each in generate(backbone, backbone.image_features(seen(backbone)), OPTIONS)]
 
 
 def learn(backbone: Backbone, steps: int = 4) -> None:
     references = [[backbone.encode_reference(text, 20)] for text in ("a red circle", "a man", "two dogs", "a bike")]
-    batch = collate(list(zip(seen(backbone).numpy(), references, strict=True)), backbone.pad)
+    batch = collate(list(zip(seen(backbone).numpy(), references, strict=True)), backbone.pad_token_id)
     optimizer = torch.optim.AdamW([p for p in backbone.model.parameters() if p.requires_grad], lr=0.02)
     for _ in range(steps):
-        memory = backbone.memory(batch["seen"])
+        memory = backbone.image_features(batch["seen"])
         losses = backbone.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
         losses.nll.mean().backward()
         optimizer.step()
@@ -70,9 +70,9 @@ def test_adapters_begin_as_nothing_learn_alone_and_merge(
         if plain in weights:
             assert torch.equal(parameter, weights[plain]), name
     # captune's own search sees the adapters as transformers' does.
-    backbone.own_decoder = False
+    backbone.own_search = False
     assert said(backbone) == after
-    backbone.own_decoder = True
+    backbone.own_search = True
 
     backbone.save(tmp_path / "m")
     whole = type(backbone).load(tmp_path / "m")

@@ -41,7 +41,7 @@ def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
     side = backbone.pixels.size
     seen = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     encoded = [[backbone.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
-    return collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad)
+    return collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad_token_id)
 
 
 def plain_clip_gpt2(backbone: Backbone, batch: Losses) -> torch.Tensor:
@@ -77,7 +77,7 @@ def plain_opt(backbone: Backbone, batch: Losses) -> torch.Tensor:
 def plain_t5(backbone: Backbone, batch: Losses) -> torch.Tensor:
     tokens, queries, given = batch["tokens"], backbone.model.config.num_query_tokens, int(batch["given"][0])
     picture = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
-    end = tokens.new_full((len(tokens), 1), backbone.end)
+    end = tokens.new_full((len(tokens), 1), backbone.eos_token_id)
     return backbone.model(
         pixel_values=backbone.pixels.normalise(batch["seen"])[batch["owner"]],
         input_ids=torch.cat([picture, tokens[:, 1:given], end], 1),
@@ -132,7 +132,7 @@ def test_losses_and_gradients_are_plain_ones(kind: str, prompt: str) -> None:
     backbone.prompt = prompt
     batch = batch_of(backbone)
     losses = backbone.token_losses(
-        backbone.memory(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     )
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
@@ -160,13 +160,13 @@ def test_captions_are_those_of_plain_generate(kind: str, options: dict[str, Any]
     values = backbone.pixels.normalise(seen)
     plain: dict[str, Any] = {**options, "max_new_tokens": 9, "do_sample": False}
     if kind != "git":
-        plain |= {"eos_token_id": backbone.end, "pad_token_id": backbone.pad}
+        plain |= {"eos_token_id": backbone.eos_token_id, "pad_token_id": backbone.pad_token_id}
     if kind == "blip-2 t5":
         picture = torch.full((12, backbone.model.config.num_query_tokens), backbone.model.config.image_token_id)
-        plain["input_ids"] = torch.cat([picture, torch.full((12, 1), backbone.end)], 1)
+        plain["input_ids"] = torch.cat([picture, torch.full((12, 1), backbone.eos_token_id)], 1)
     with torch.inference_mode():
         ids = backbone.model.generate(pixel_values=values, **plain)
-        found = generate(backbone, backbone.memory(seen), GenerationOptions(max_new_tokens=9, **options))
+        found = generate(backbone, backbone.image_features(seen), GenerationOptions(max_new_tokens=9, **options))
     if kind == "blip-2 opt":
         ids = ids[:, backbone.model.config.num_query_tokens :]
     theirs = [backbone.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids.tolist()]
@@ -212,7 +212,7 @@ def test_a_clip_and_a_gpt2_are_joined_trained_and_loaded_again(
     assert backbone.pixels.shorter == 32
     # The end is learned though it is the start, the filler, and one token.
     encoded = backbone.encode_reference("a man", 20)
-    assert encoded.tokens[0] == encoded.tokens[-1] == backbone.end == backbone.pad
+    assert encoded.tokens[0] == encoded.tokens[-1] == backbone.eos_token_id == backbone.pad_token_id
     assert backbone.tokenizer.decode(encoded.tokens[1:-1]) == "a man"
     backbone.prompt = "a picture of"
     encoded = backbone.encode_reference("a man", 20)
@@ -262,14 +262,14 @@ def test_another_image_size_keeps_the_model_working(family: Any, tmp_path: Path)
     assert larger.pixels.size == 48
     seen = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
     with torch.inference_mode():
-        memory = larger.memory(seen)
+        memory = larger.image_features(seen)
         assert memory.shape == (2, 37, 32)
         found = generate(larger, memory, GenerationOptions(max_new_tokens=6))
     larger.save(tmp_path / "larger")
     again = family.load(tmp_path / "larger")
     again.model.eval()
     with torch.inference_mode():
-        assert generate(again, again.memory(seen), GenerationOptions(max_new_tokens=6)) == found
+        assert generate(again, again.image_features(seen), GenerationOptions(max_new_tokens=6)) == found
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "siglip"])
@@ -280,15 +280,15 @@ def test_other_vision_parts_are_joined(kind: str, pair: tuple[Path, Path], tmp_p
     assert "pooler" not in " ".join(name for name, _ in backbone.model.named_parameters() if kind == "vit")
     batch = batch_of(backbone)
     losses = backbone.token_losses(
-        backbone.memory(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     )
     losses.nll.mean().backward()
     backbone.save(tmp_path / "m")
     again = load_backbone(str(tmp_path / "m"))
     options = GenerationOptions(max_new_tokens=6)
     with torch.inference_mode():
-        assert generate(again, again.memory(batch["seen"]), options) == generate(
-            backbone, backbone.memory(batch["seen"]), options
+        assert generate(again, again.image_features(batch["seen"]), options) == generate(
+            backbone, backbone.image_features(batch["seen"]), options
         )
     with pytest.raises(UsageError, match="cannot be changed"):
         ClipGpt2.load(tmp_path / "m", image_size=64)

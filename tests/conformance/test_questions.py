@@ -108,9 +108,9 @@ def test_losses_and_gradients_are_those_of_plain_layers(answerer: str) -> None:
         [("dogs play", "what ?")],
     ]
     encoded = [[backbone.encode_reference(answer, 20, question) for answer, question in group] for group in told]
-    batch = collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad)
+    batch = collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad_token_id)
     mine = backbone.token_losses(
-        backbone.memory(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     ).nll
     mine.sum().backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -124,7 +124,11 @@ def test_losses_and_gradients_are_those_of_plain_layers(answerer: str) -> None:
                 input_ids=words["input_ids"], attention_mask=words["attention_mask"],
                 encoder_hidden_states=patches, encoder_attention_mask=torch.ones(patches.shape[:2]).long(),
             ).last_hidden_state  # fmt: skip
-            ids = [backbone.start, *tokenizer(answer, add_special_tokens=False)["input_ids"], backbone.end]
+            ids = [
+                backbone.bos_token_id,
+                *tokenizer(answer, add_special_tokens=False)["input_ids"],
+                backbone.eos_token_id,
+            ]
             logits = model.text_decoder(
                 input_ids=torch.tensor([ids[:-1]]), encoder_hidden_states=asked,
                 encoder_attention_mask=words["attention_mask"],
@@ -206,7 +210,7 @@ def test_any_captioner_reads_a_question_as_its_prompt(family: str) -> None:
     name, _, size = family.partition("-tiny-")
     backbone = lively(FAMILIES[name].new(f"tiny-{size}" if size else "tiny", TEXTS * 2))
     backbone.prompt = "a question : {question} an answer :"
-    assert backbone.asking("what ?") == "a question : what ? an answer :"
+    assert backbone.prompt_for("what ?") == "a question : what ? an answer :"
     seen = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     asked = ["what is it ?", "how many dogs play ?", "what is it ?"]
     batch = [
@@ -215,17 +219,17 @@ def test_any_captioner_reads_a_question_as_its_prompt(family: str) -> None:
     ]
 
     def losses(visits: list) -> torch.Tensor:
-        one = collate(visits, backbone.pad)
+        one = collate(visits, backbone.pad_token_id)
         keys = ("tokens", "lengths", "owner", "given")
-        return backbone.token_losses(backbone.memory(one["seen"]), *(one[k] for k in keys)).nll
+        return backbone.token_losses(backbone.image_features(one["seen"]), *(one[k] for k in keys)).nll
 
     with torch.inference_mode():
         torch.testing.assert_close(losses(batch), torch.cat([losses([visit]) for visit in batch]), rtol=1e-4, atol=1e-4)
-        prompts = [backbone.asking(question) for question in asked]
+        prompts = [backbone.prompt_for(question) for question in asked]
         options = GenerationOptions(num_beams=2, max_new_tokens=5)
-        together = generate(backbone, backbone.memory(seen), options, prompts=prompts)
+        together = generate(backbone, backbone.image_features(seen), options, prompts=prompts)
         alone = [
-            generate(backbone, backbone.memory(seen[n : n + 1]), options, prompts=prompts[n : n + 1])[0]
+            generate(backbone, backbone.image_features(seen[n : n + 1]), options, prompts=prompts[n : n + 1])[0]
             for n in range(3)
         ]
     assert [c[0].text for c in together] == [c[0].text for c in alone]

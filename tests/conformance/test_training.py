@@ -289,7 +289,7 @@ def test_a_store_grows_by_whole_parts(tiny_data: Path, tmp_path: Path, monkeypat
     assert len(list(store.glob("*.npy"))) == len(list(store.glob("*.json"))) == 2
     with torch.inference_mode():
         pixels = torch.from_numpy(read_pixels(images[3], backbone.pixels))[None]
-        expected = backbone.memory(pixels)[0].to(torch.bfloat16)
+        expected = backbone.image_features(pixels)[0].to(torch.bfloat16)
     assert torch.equal(torch.from_numpy(made[images[3]].copy()).view(torch.bfloat16), expected)
     # A part that was cut off, or has lost its list, is made again; what is whole stays.
     first = made[images[0]].copy()

@@ -65,7 +65,7 @@ def test_an_image_that_vanishes_is_named_from_loader_workers_too(tmp_path: Path,
         ImageRecord(name, str(tmp_path / name), ("a red circle",), "train") for name in ("there.png", "gone.png")
     ]
     visits = Visits(make_visits(records, backbone, longest=9), backbone.pixels, Augmentation())
-    batches = list(training_loader(visits, EpochOrder(2, 1), 1, workers, backbone.pad))
+    batches = list(training_loader(visits, EpochOrder(2, 1), 1, workers, backbone.pad_token_id))
     (error,) = (batch for batch in batches if isinstance(batch, CaptuneError))
     assert "gone.png" in error.message
     assert "--on-bad skip" in error.hint

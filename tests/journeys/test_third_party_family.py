@@ -106,3 +106,42 @@ def test_without_the_package_its_runs_say_what_is_missing(warm: str, tiny_data: 
     done = copies.run(warm, "train", "--data", str(tiny_data), "--model", "new:shout-tiny", "--out", run)
     assert done.returncode == 2
     assert "There is no model family 'shout" in done.stderr
+
+
+OLD_FAMILY = """
+from captune.models.backbone import Backbone
+
+
+class Old(Backbone):
+    family = "old"
+    sizes = ("tiny",)
+
+    def encode(self, pixel_values):
+        return self.seen_by(self.model.vision, pixel_values, lambda: None)
+
+    @property
+    def start(self):
+        return 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (OLD_FAMILY, ["start is bos_token_id now", "seen_by is fused_features now"]),
+        ("from captune.models.retina import Retina\n", ["captune.models.retina"]),
+    ],
+)
+def test_a_family_of_an_earlier_captune_names_what_to_change(tmp_path: Path, text: str, named: list[str]) -> None:
+    (tmp_path / "captune_old.py").write_text(text)
+    about = tmp_path / "captune_old-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: captune-old\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[captune.families]\nold = captune_old:Old\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from captune.models import FAMILIES; FAMILIES['old']"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "CaptuneError" in done.stderr
+    for words in [*named, "captune.models.backbone.Backbone"]:
+        assert words in done.stderr

@@ -89,7 +89,7 @@ def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:
     """Greedy, and a search with beams: the model's own options, as far as they leave nothing to chance."""
     changed = {"sample": False, "variations": 0, "num_captions": 1, "prompt": None}
     own = GenerationOptions(**{**backbone.generation, **changed})
-    room = backbone.longest - 1 - len(backbone.tokenize(backbone.prompt))
+    room = backbone.max_length - 1 - len(backbone.tokenize(backbone.prompt))
     own = own.model_copy(update={"max_new_tokens": min(own.max_new_tokens, room)})
     beams = own.num_beams if own.num_beams > 1 else GenerationOptions().num_beams
     return [

@@ -40,7 +40,7 @@ def families() -> list[FamilyInfo]:
     for name, target in table.targets.items():
         family = table[name]
         about = (family.__doc__ or "").strip().splitlines()
-        search = "captune" if family.stepper is not Backbone.stepper else "transformers"
+        search = "captune" if family.text_decoder is not Backbone.text_decoder else "transformers"
         origin = target.partition(":")[0]
         found.append(
             FamilyInfo(name, tuple(family.sizes), about[0] if about else "", origin, search, family.checkpoints)

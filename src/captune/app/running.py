@@ -62,9 +62,9 @@ def settle(
         torch.set_num_threads(asked.threads)
     device = choose_device(asked.device)
     device = device if processes is None else processes.device(device)
-    dtype = choose_precision(asked.precision, device, backbone.width, training=training)
+    dtype = choose_precision(asked.precision, device, backbone.vision_hidden_size, training=training)
     backbone.pixels = replace(backbone.pixels, fast=asked.preprocessing == "fast")
-    backbone.own_decoder = asked.decoder == "auto"
+    backbone.own_search = asked.decoder == "auto"
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype

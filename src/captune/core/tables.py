@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from captune.core.errors import UsageError, did_you_mean
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
 
 
 class Table(Mapping[str, Any]):
@@ -15,11 +15,12 @@ class Table(Mapping[str, Any]):
 
     Another package adds a name by declaring an entry point in `group`; captune's own
     names win over entry points of the same name. An unknown name raises `UsageError`
-    with the known names and the nearest.
+    with the known names and the nearest; another package that imports what captune no longer has, `CaptuneError`
+    with the `contract` that its names have to fulfil.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], *, group: str = "") -> None:
-        self.kind = kind
+    def __init__(self, kind: str, entries: Mapping[str, str], *, group: str = "", contract: str = "") -> None:
+        self.kind, self.contract = kind, contract
         self._targets = dict(entries)
         self._group = group
         self._found: dict[str, str] | None = None
@@ -39,7 +40,15 @@ class Table(Mapping[str, Any]):
             if name not in targets:
                 raise UsageError(f"There is no {self.kind} '{name}'.", did_you_mean(name, targets))
             module, _, attribute = targets[name].partition(":")
-            loaded: Any = importlib.import_module(module)
+            try:
+                loaded: Any = importlib.import_module(module)
+            except ImportError as error:
+                if name in self._targets or not (error.name or "").startswith("captune."):
+                    raise
+                raise CaptuneError(
+                    f"The {self.kind} '{name}' ({module}) is written for another version of captune: {error}.",
+                    f"Update its package. {self.contract}".strip(),
+                ) from error
             for part in filter(None, attribute.split(".")):
                 loaded = getattr(loaded, part)
             self._loaded[name] = loaded

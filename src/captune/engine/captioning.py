@@ -27,7 +27,7 @@ def caption_pixels(
     """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
     with torch.inference_mode():
         return generate(
-            backbone, backbone.memory(torch.from_numpy(inputs)), options, on_token=on_token, prompts=prompts
+            backbone, backbone.image_features(torch.from_numpy(inputs)), options, on_token=on_token, prompts=prompts
         )
 
 
@@ -59,7 +59,7 @@ class TorchModel:
 
     @property
     def precision(self) -> str:
-        return str(self.backbone.running_dtype).removeprefix("torch.")
+        return str(self.backbone.compute_dtype).removeprefix("torch.")
 
     @property
     def decoder(self) -> str:
@@ -74,7 +74,7 @@ class TorchModel:
         return self.backbone.tokenize(text)
 
     def token_budget(self, prompt: str | None = None) -> int:
-        return self.backbone.longest - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
+        return self.backbone.max_length - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()

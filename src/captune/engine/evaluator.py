@@ -72,11 +72,11 @@ def likelihood_of_references(
         """Sum of losses and number of tokens of each image."""
         batch = collate(
             [(pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references]) for r, pixels in part],
-            backbone.pad,
+            backbone.pad_token_id,
         )
         on = {name: value.to(backbone.device) for name, value in batch.items()}
         with torch.inference_mode():
-            memory = backbone.memory(on["seen"])
+            memory = backbone.image_features(on["seen"])
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
         image = batch["owner"].numpy()[losses.caption.cpu().numpy()]
         sums = np.bincount(image, losses.nll.double().cpu().numpy(), minlength=len(part))

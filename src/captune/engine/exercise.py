@@ -39,7 +39,7 @@ def exercise(family: str, folder: Path) -> Exercised:
         backbone.model.eval()
         with torch.no_grad():
             black = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size, dtype=torch.uint8)
-            said.append(generate(backbone, backbone.memory(black), options)[0][0])
+            said.append(generate(backbone, backbone.image_features(black), options)[0][0])
     if said[0].text != said[1].text:
         raise CaptuneError(
             f"The tiny {family} model captions differently after saving and loading.",

@@ -60,7 +60,7 @@ def explain_pixels(
     if caption is None:
         caption = caption_pixels(backbone, seen, options)[0][0]
     with torch.inference_mode():
-        memory = backbone.memory(torch.from_numpy(seen))
+        memory = backbone.image_features(torch.from_numpy(seen))
     written = written_again(backbone, memory, caption, options)
     looked = None if written.found.attention is None else on_patches(written.found.attention)
     if looked is None:

@@ -98,7 +98,7 @@ def _store(backbone: Backbone) -> str:
     digest = blake2b(digest_size=16)
     for parameter in backbone.parts()["vision"]:
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(repr((backbone.family, backbone.pixels, str(backbone.running_dtype))).encode())
+    digest.update(repr((backbone.family, backbone.pixels, str(backbone.compute_dtype))).encode())
     return f"{backbone.family}-{digest.hexdigest()}"
 
 
@@ -137,7 +137,7 @@ def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> lis
 
     def made(part: list[np.ndarray]) -> list[np.ndarray]:
         with torch.inference_mode():
-            memory = backbone.memory(torch.from_numpy(np.stack(part)))
+            memory = backbone.image_features(torch.from_numpy(np.stack(part)))
             return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
 
     def flush() -> None:

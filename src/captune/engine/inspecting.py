@@ -94,8 +94,8 @@ def inspect(
     seen = torch.from_numpy(pixels)[None]
     with torch.inference_mode():
         # What is laid out once for all pictures is not this picture's time.
-        search(backbone.memory(seen), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
-        memory = timed("vision", lambda: backbone.memory(seen))
+        search(backbone.image_features(seen), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
+        memory = timed("vision", lambda: backbone.image_features(seen))
         caption = timed("search", lambda: search(memory, options))
     written = written_again(backbone, memory, caption, options)
     values = settings.normalise(seen[0]).double()
@@ -105,7 +105,7 @@ def inspect(
         model=model,
         family=backbone.family,
         device=str(backbone.device),
-        precision=str(backbone.running_dtype).removeprefix("torch."),
+        precision=str(backbone.compute_dtype).removeprefix("torch."),
         decoder=backbone.decoder,
         beams=options.num_beams,
         preparation=Preparation(

@@ -70,22 +70,22 @@ def nearness(
     without start and prompt, behind which some more are read: a model may say nothing of a picture. Both read them
     over the model's memory, so that each graph answers for itself.
     """
-    stepper = backbone.stepper()
-    assert stepper is not None, "what is exported has a stepper"
+    decoder = backbone.text_decoder()
+    assert decoder is not None, "what is exported has a decoder"
     prefix = prefix_of(backbone, GenerationOptions(max_new_tokens=1), None)
     more = (31 * n % len(backbone.tokenizer) for n in range(MORE))
-    tokens = np.array([[*prefix, *caption, *more][: backbone.longest]])
+    tokens = np.array([[*prefix, *caption, *more][: backbone.max_length]])
     positions = np.arange(tokens.shape[1])
     mask = np.triu(np.full((1, 1, len(positions), len(positions)), -np.inf, np.float32), 1)
     with torch.inference_mode():
-        seen = backbone.memory(torch.from_numpy(pixels))
-        recalled = stepper.recall(seen)
-        said = stepper.room(1, len(positions), seen)
+        seen = backbone.image_features(torch.from_numpy(pixels))
+        image_kv = decoder.prefill(seen)
+        said = decoder.new_cache(1, len(positions), seen)
         given = [torch.from_numpy(each) for each in (tokens, positions, mask)]
-        scores = stepper.logits(stepper.step(given[0], given[1], recalled, said, given[2])).numpy()
+        scores = decoder.logits(decoder.step(given[0], given[1], image_kv, said, given[2])).numpy()
     memory = {
         f"{MEMORY}_{kind}_{layer}": each.numpy()
-        for layer, pair in enumerate(recalled)
+        for layer, pair in enumerate(image_kv)
         for kind, each in zip(("keys", "values"), pair, strict=True)
     }
     theirs = export.memory(pixels)

@@ -75,7 +75,7 @@ class SelfCriticalModule(nn.Module):
     def forward(self, seen: Tensor, number: Tensor, **captions: Any) -> dict[str, Tensor]:
         """`objective` is a mean over tokens; the figures are means over captions."""
         (backbone,), how = self.backbone, self.how
-        memory = backbone.memory(seen)
+        memory = backbone.image_features(seen)
         images = number.tolist()
         sampled, rewards, ended = self._say(memory, images, how.samples, how.search)
         if how.baseline == "greedy":
@@ -115,20 +115,20 @@ class SelfCriticalModule(nn.Module):
         training = backbone.model.training
         backbone.model.eval()
         with torch.no_grad():
-            stepper = backbone.stepper() if backbone.own_decoder else None
-            said = memory.detach().to(backbone.running_dtype)
-            if stepper is None:
+            decoder = backbone.text_decoder() if backbone.own_search else None
+            said = memory.detach().to(backbone.compute_dtype)
+            if decoder is None:
                 written = search_plain(backbone, said, prompts, options)
             else:
                 with torch.autocast(memory.device.type, enabled=False):
-                    written = search_own(backbone, stepper, said, prompts, options)
+                    written = search_own(backbone, decoder, said, prompts, options)
         backbone.model.train(training)
         rows, lengths = written.tokens.flatten(0, 1), written.lengths.flatten()
         texts = [
             backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
             for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
         ]
-        ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.end
+        ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
         owners = np.repeat(images, written.tokens.shape[1]).tolist()
         paid = self.reward(texts, owners, ended.tolist())
         rewards = torch.from_numpy(paid).to(memory.device, torch.float32)
@@ -136,7 +136,7 @@ class SelfCriticalModule(nn.Module):
 
     def _prefix(self) -> list[int]:
         (backbone,) = self.backbone
-        return [backbone.start, *backbone.tokenize(backbone.prompt)]
+        return [backbone.bos_token_id, *backbone.tokenize(backbone.prompt)]
 
     def _whole(self, written: Written) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sampled captions with what stands before them, as `token_losses` takes them."""
@@ -163,7 +163,7 @@ class SelfCriticalTrainer(CaptionTrainer):
         return SelfCriticalModule(backbone, self.reward, self.how, recompute=recompute)
 
     def get_train_dataloader(self) -> Any:
-        return self.placed(_Collate(self.backbone.pad))
+        return self.placed(_Collate(self.backbone.pad_token_id))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

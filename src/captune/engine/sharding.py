@@ -30,9 +30,9 @@ class Shards:
     """
 
     def __init__(self, whole: Backbone) -> None:
-        self.whole, self.learner = whole, replace(whole, own_vision=False)
+        self.whole, self.learner = whole, replace(whole, fused_vision=False)
         whole.model = _hollow(whole.model)
-        whole.forget()
+        whole.clear_fused()
 
     def share_out(self, module: nn.Module, *, apart: Collection[str], count: int) -> None:
         """Leave this process its share of a module around the learner, as the first process has it.
@@ -43,7 +43,7 @@ class Shards:
         for parameter in module.parameters():
             distributed.broadcast(parameter.data, src=0)
         mesh = init_device_mesh(self.learner.device.type, (count,))
-        for part, layered in self.learner.layered_parts().items():
+        for part, layered in self.learner.shardable_parts().items():
             for layer in layered.modules() if part in apart else ():
                 if isinstance(layer, GradientCheckpointingLayer):
                     fully_shard(layer, mesh=mesh)
@@ -59,7 +59,7 @@ class Shards:
         try:
             yield
         finally:
-            self.whole.forget()
+            self.whole.clear_fused()
             for borrowed, _ in self._pairs():
                 borrowed.data = borrowed.data.new_empty(0)
 

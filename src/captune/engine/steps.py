@@ -14,7 +14,7 @@ from captune.core.records import Caption
 from captune.data.explained import Alternative
 from captune.engine.decoding.generate import prefix_of
 from captune.models.backbone import Backbone
-from captune.models.reread import Reread
+from captune.models.reread import TeacherForced
 
 ALTERNATIVES = 5
 
@@ -38,7 +38,7 @@ class Written:
 
     prefix: tuple[int, ...]
     tokens: tuple[int, ...]
-    found: Reread
+    found: TeacherForced
 
 
 def tokens_of(backbone: Backbone, caption: Caption, options: GenerationOptions) -> tuple[list[int], tuple[int, ...]]:
@@ -46,7 +46,7 @@ def tokens_of(backbone: Backbone, caption: Caption, options: GenerationOptions) 
     if caption.tokens:
         return prefix_of(backbone, options, options.prompt), caption.tokens
     prompt = backbone.prompt if options.prompt is None else options.prompt
-    read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.longest)
+    read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.max_length)
     return list(read.tokens[: read.given]), read.tokens[read.given :]
 
 
@@ -54,7 +54,7 @@ def written_again(backbone: Backbone, memory: Tensor, caption: Caption, options:
     """A finished caption over the memory (1, places, width) of its picture, in one pass."""
     prefix, tokens = tokens_of(backbone, caption, options)
     with torch.inference_mode():
-        found = backbone.reread(memory.to(backbone.running_dtype), [*prefix, *tokens[:-1]], len(prefix))
+        found = backbone.teacher_forced(memory.to(backbone.compute_dtype), [*prefix, *tokens[:-1]], len(prefix))
     if found is None:
         raise CaptuneError(
             f"The family {backbone.family} cannot say what it thought of the tokens of a caption.",
@@ -62,7 +62,7 @@ def written_again(backbone: Backbone, memory: Tensor, caption: Caption, options:
         )
     rows = slice(len(found.logits) - len(tokens), None)
     attention = None if found.attention is None else found.attention[rows]
-    return Written(tuple(prefix), tokens, Reread(found.logits[rows], attention))
+    return Written(tuple(prefix), tokens, TeacherForced(found.logits[rows], attention))
 
 
 def steps_of(backbone: Backbone, written: Written, count: int = ALTERNATIVES) -> list[Step]:

@@ -46,7 +46,7 @@ class TrainingModule(nn.Module):
     def forward(self, seen: Tensor, **captions: Tensor) -> dict[str, Tensor]:
         (backbone,) = self.backbone
         losses = backbone.token_losses(
-            backbone.memory(seen), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
+            backbone.image_features(seen), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
         )
         return {"objective": losses.objective.sum(), "nll": losses.nll.sum()}
 
@@ -120,7 +120,7 @@ class CaptionTrainer(Trainer):
             self.order,
             self.args.per_device_train_batch_size,
             self.args.dataloader_num_workers,
-            self.backbone.pad,
+            self.backbone.pad_token_id,
             together,
             self.processes,
         )

@@ -12,6 +12,7 @@ FAMILIES = Table(
         "clip-gpt2": "captune.models.clip_gpt2:ClipGpt2",
     },
     group="captune.families",
+    contract="A family is a subclass of captune.models.backbone.Backbone.",
 )
 # Families whose name is not what transformers calls their kind of model; by architecture where one kind has several.
 KINDS = {"vision-encoder-decoder": "clip-gpt2", "BlipForQuestionAnswering": "blip-vqa"}

@@ -1,4 +1,4 @@
-"""Attention whose queries are captions of one picture over one memory."""
+"""Attention whose queries are captions of one image over one memory."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def attend_now(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     """The same without gradients; `mask` is added to the scores.
 
     In bf16 on a CPU, two matrix products with a softmax between them are 2 to 10 times
-    quicker than the fused kernel (measured with 1 to 577 queries over 577 keys); pictures
+    quicker than the fused kernel (measured with 1 to 577 queries over 577 keys); images
     go one by one where their scores would not stay in the cache.
     """
     if torch.compiler.is_exporting():
-        # The fused kernel's own decomposition multiplies the keys as well, all places of a picture at every step.
+        # The fused kernel's own decomposition multiplies the keys as well, all places of a image at every step.
         return _products(query * query.shape[-1] ** -0.5, key, value, mask)
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -65,35 +65,35 @@ def _products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
 
 
 class CaptionGrid:
-    """Where the tokens of ragged captions lie: packed rows, one grid a caption, one grid a picture.
+    """Where the tokens of ragged captions lie: packed rows, one grid a caption, one grid a image.
 
     `lengths` (captions,) counts the tokens that are fed; `owner` (captions,) names each
-    caption's picture, in rising order. Linear layers run on packed rows (no padding);
-    self-attention on `(captions, width)`, cross-attention on `(pictures, most · width)`,
-    where `most` is the largest number of captions of a picture.
+    caption's image, in rising order. Linear layers run on packed rows (no padding);
+    self-attention on `(captions, width)`, cross-attention on `(images, max_captions · width)`,
+    where `max_captions` is the largest number of captions of a image.
 
     Rows and width are rounded up a little (`round_up`): batches of ever new sizes leave
     the memory allocator and the kernel caches of a CPU with hundreds of sizes to keep. The
     rows that fill up are not `real` and reach nothing.
     """
 
-    def __init__(self, lengths: Tensor, owner: Tensor, pictures: int) -> None:
-        self.captions, self.pictures = len(lengths), pictures
+    def __init__(self, lengths: Tensor, owner: Tensor, images: int) -> None:
+        self.captions, self.images = len(lengths), images
         self.width = round_up(int(lengths.max()), 4)
         steps = torch.arange(self.width, device=lengths.device)
         slots = (steps < lengths[:, None]).reshape(-1).nonzero()[:, 0]
         rows = len(slots)
         self.real = torch.arange(round_up(rows), device=lengths.device) < rows
-        counts = torch.bincount(owner, minlength=pictures)
-        self.most = int(counts.max())
+        counts = torch.bincount(owner, minlength=images)
+        self.max_captions = int(counts.max())
         rank = torch.arange(self.captions, device=owner.device) - (counts.cumsum(0) - counts)[owner]
-        by_picture = (((owner * self.most + rank) * self.width)[:, None] + steps).reshape(-1)[slots]
+        by_image = (((owner * self.max_captions + rank) * self.width)[:, None] + steps).reshape(-1)[slots]
         # Rows that fill up are written behind the grid and read from its first place.
         fill = len(self.real) - rows
         self._captions_to = _padded(slots, fill, self.captions * self.width)
-        self._pictures_to = _padded(by_picture, fill, pictures * self.most * self.width)
+        self._images_to = _padded(by_image, fill, images * self.max_captions * self.width)
         self._captions_from = _padded(slots, fill, 0)
-        self._pictures_from = _padded(by_picture, fill, 0)
+        self._images_from = _padded(by_image, fill, 0)
         self.positions = self._captions_from % self.width
         self.caption_of_token = self._captions_from // self.width
 
@@ -105,17 +105,17 @@ class CaptionGrid:
         """Packed rows to `(captions, heads, width, head width)`; padding is zero."""
         return _spread(rows, self._captions_to, self.captions, self.width, heads)
 
-    def per_picture(self, rows: Tensor, heads: int) -> Tensor:
-        """Packed rows to `(pictures, heads, most · width, head width)`; padding is zero."""
-        return _spread(rows, self._pictures_to, self.pictures, self.most * self.width, heads)
+    def per_image(self, rows: Tensor, heads: int) -> Tensor:
+        """Packed rows to `(images, heads, max_captions · width, head width)`; padding is zero."""
+        return _spread(rows, self._images_to, self.images, self.max_captions * self.width, heads)
 
     def from_captions(self, values: Tensor) -> Tensor:
         """The inverse of `per_caption`."""
         return _gather(values, self._captions_from)
 
-    def from_pictures(self, values: Tensor) -> Tensor:
-        """The inverse of `per_picture`."""
-        return _gather(values, self._pictures_from)
+    def from_images(self, values: Tensor) -> Tensor:
+        """The inverse of `per_image`."""
+        return _gather(values, self._images_from)
 
 
 def round_up(count: int, step: int | None = None) -> int:

@@ -19,15 +19,34 @@ from captune.core.options import GenerationOptions
 from captune.core.search import asking, keywords
 from captune.models.dense import contiguous_head
 from captune.models.earlier import readable_by_earlier
-from captune.models.eye import Eye
+from captune.models.eye import VisionEncoder
 from captune.models.frozen import Shared, save_apart
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
 from captune.models.losses import TokenLosses
 from captune.models.pixels import PixelSettings
-from captune.models.reread import Reread, reread
-from captune.models.stepper import Stepper
+from captune.models.reread import TeacherForced, teacher_forced_pass
+from captune.models.stepper import Decoder
 
-Kept = TypeVar("Kept")
+Fused = TypeVar("Fused")
+# Names of captune 0.1.0 that families of other packages implement or use, by their names today.
+IMPLEMENTED = {
+    "start": "bos_token_id",
+    "end": "eos_token_id",
+    "pad": "pad_token_id",
+    "longest": "max_length",
+    "width": "vision_hidden_size",
+    "stepper": "text_decoder",
+    "reread": "teacher_forced",
+    "layered_parts": "shardable_parts",
+}
+USED = {
+    "assembled": "from_components",
+    "asked_of_transformers": "generate_kwargs",
+    "seen_by": "fused_features",
+    "running_dtype": "compute_dtype",
+    "own_decoder": "own_search",
+    "own_vision": "fused_vision",
+}
 
 
 @dataclass(frozen=True)
@@ -43,12 +62,11 @@ class Checkpoint:
 class Backbone(ABC):
     """A captioning model with all that belongs to it.
 
-    `prompt` stands before every reference in training and before every caption later, with a
-    question where it says `{question}`, else at its end. It is saved with the model, as are
-    `generation` (options that differ from captune's defaults). Without `own_decoder`, captions
-    are searched for by `transformers`; without `own_vision`, it runs the vision part. `processor`
-    prepares pictures for plain `transformers` and is saved with the model. A family is one file
-    that implements the abstract methods.
+    `prompt` stands before every reference in training and before every caption later, with a question in place of
+    `{question}`, else at its end. It is saved with the model, as are `generation` (options that differ from captune's
+    defaults) and `processor`, which prepares images for plain `transformers`. Without `own_search`, `transformers`
+    searches for captions; without `fused_vision`, it runs the vision part. A family is one file that implements the
+    abstract methods.
     """
 
     model: Any
@@ -56,11 +74,11 @@ class Backbone(ABC):
     pixels: PixelSettings
     prompt: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
-    own_decoder: bool = True
-    own_vision: bool = True
+    own_search: bool = True
+    fused_vision: bool = True
     processor: Any = None
     lora: Lora | None = None
-    _kept: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _fused: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
@@ -74,6 +92,19 @@ class Backbone(ABC):
     apart: ClassVar[dict[str, tuple[str, ...]]] = {}
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises `CaptuneError` for a family that is written for captune 0.1.0."""
+        super().__init_subclass__(**options)
+        used = {name for value in vars(cls).values() for name in _names_used(value)}
+        renamed = {old: new for old, new in IMPLEMENTED.items() if old in vars(cls)}
+        renamed |= {old: new for old, new in USED.items() if old in used}
+        if renamed:
+            raise CaptuneError(
+                f"The model family {cls.__module__}.{cls.__name__} is written for captune 0.1.0: "
+                f"{', '.join(f'{old} is {new} now' for old, new in renamed.items())}.",
+                "Update its package, or rename these in it; captune.models.backbone.Backbone is the base class.",
+            )
 
     # -- what a family implements --------------------------------------------------
 
@@ -93,7 +124,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """Normalised pixels (pictures, 3, size, size) to the memory that captions attend to."""
+        """Normalised pixels (images, 3, size, size) to the memory (images, length, width) that captions attend to."""
 
     @abstractmethod
     def token_losses(
@@ -107,7 +138,7 @@ class Backbone(ABC):
         label_smoothing: float = 0.0,
         recompute: bool = False,
     ) -> TokenLosses:
-        """Losses of captions `tokens` (captions, width) of `lengths`, whose pictures are `owner` (rising).
+        """Losses of captions `tokens` (captions, width) of `lengths`, whose images are `owner` (rising).
 
         The first `given` (captions,) tokens of each are read, not supervised; `recompute`
         trades time for memory in the backward pass.
@@ -115,55 +146,56 @@ class Backbone(ABC):
 
     @abstractmethod
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
-        """Token ids (pictures · captions, width), `prefix` included, as `transformers` finds them."""
+        """Token ids (images · captions, width), `prefix` included, by the search of `transformers`."""
 
-    def stepper(self) -> Stepper | None:
-        """The text part ready for captune's own search; None: `search` is all there is."""
+    def text_decoder(self) -> Decoder | None:
+        """The text part fused for captune's own search; None: `transformers` searches."""
         return None
 
-    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
-        """Written `tokens`, the first `given` start and prompt, over the memory (1, places, width) of a picture.
+    def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced | None:
+        """One pass over `tokens`, of which the first `prompt_length` are start and prompt, and the memory of one image.
 
-        The last step reads the last token; a family may leave out those that only read the prompt. None: it cannot.
+        `memory` is (1, places, width). The last step reads the last token; a family may leave out the steps that only
+        read the prompt. None: it cannot.
         """
-        stepper = self.stepper()
-        return None if stepper is None else reread(stepper, memory, tokens)
+        decoder = self.text_decoder()
+        return None if decoder is None else teacher_forced_pass(decoder, memory, tokens)
 
-    def layered_parts(self) -> dict[str, nn.Module]:
-        """The parts whose layers may fetch their weights when they run, because training calls them (or `layered.run`).
+    def shardable_parts(self) -> dict[str, nn.Module]:
+        """The parts whose layers may be sharded (FSDP): training calls them, itself or by `layered.call_layer`.
 
-        As often for any batch: processes that share weights wait for each other at every layer.
+        It calls them as often for any batch: processes that share weights wait for each other at every layer.
         """
         return {}
 
     @property
     def decoder(self) -> str:
-        """Whose search writes the captions: captune or transformers."""
-        return "captune" if self.own_decoder and self.stepper() is not None else "transformers"
+        """Which search writes the captions: captune or transformers."""
+        return "captune" if self.own_search and self.text_decoder() is not None else "transformers"
 
     @property
     @abstractmethod
-    def width(self) -> int:
-        """Hidden size of the vision part: what says whether a number type is worth its conversions."""
+    def vision_hidden_size(self) -> int:
+        """Hidden size of the vision part; it decides whether a number type is worth its conversions."""
 
     @property
     @abstractmethod
-    def start(self) -> int:
+    def bos_token_id(self) -> int:
         """The token before every caption."""
 
     @property
     @abstractmethod
-    def end(self) -> int:
-        """The token behind every caption."""
+    def eos_token_id(self) -> int:
+        """The token after every caption."""
 
     @property
     @abstractmethod
-    def pad(self) -> int: ...
+    def pad_token_id(self) -> int: ...
 
     @property
     @abstractmethod
-    def longest(self) -> int:
-        """Most tokens the text part can read, start and end included."""
+    def max_length(self) -> int:
+        """The most tokens that the text part can read, start and end included."""
 
     @abstractmethod
     def set_dropout(self, probability: float) -> None:
@@ -176,9 +208,9 @@ class Backbone(ABC):
     # -- what all families share ----------------------------------------------------
 
     @classmethod
-    def assembled(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:
-        """A backbone of its pieces, with what `card` (captune.json) kept beside them."""
-        kept = card or {}
+    def from_components(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:
+        """A backbone of its components, with the prompt and the generation options of `card` (captune.json)."""
+        saved = card or {}
         if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens):
             # transformers makes one without words where the files are missing.
             raise CaptuneError(
@@ -190,8 +222,8 @@ class Backbone(ABC):
             model,
             tokenizer,
             PixelSettings.of(processor),
-            prompt=kept.get("prompt", ""),
-            generation=kept.get("generation", {}),
+            prompt=saved.get("prompt", ""),
+            generation=saved.get("generation", {}),
             processor=processor,
         )
 
@@ -252,14 +284,14 @@ class Backbone(ABC):
             )
         return card
 
-    def memory(self, seen: Tensor) -> Tensor:
-        """What captions attend to, of pixels (pictures, 3, size, size), uint8.
+    def image_features(self, images: Tensor) -> Tensor:
+        """What captions attend to: the memory of images (images, 3, size, size), uint8.
 
-        Or of memory that was kept: (pictures, length, width), bf16 written as uint16.
+        Or that of cached features (images, length, width), bf16 stored as uint16.
         """
-        if seen.dtype == torch.uint16:
-            return seen.to(self.device).view(torch.bfloat16).to(self.running_dtype)
-        values = self.pixels.normalise(seen.to(self.device))
+        if images.dtype == torch.uint16:
+            return images.to(self.device).view(torch.bfloat16).to(self.compute_dtype)
+        values = self.pixels.normalise(images.to(self.device))
         return self.encode(values.to(next(self.model.parameters()).dtype))
 
     def freeze(self, names: Sequence[str]) -> None:
@@ -279,71 +311,80 @@ class Backbone(ABC):
         return next(self.model.parameters()).device
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text without start and end."""
+        """Token ids of a text, without those that begin and end a caption."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
 
-    def asking(self, question: str, prompt: str | None = None) -> str:
+    def prompt_for(self, question: str, prompt: str | None = None) -> str:
         """The model's prompt, or another one, with a question in its place."""
         return asking(self.prompt, question, prompt)
 
-    def encode_reference(self, reference: str, longest: int, question: str = "") -> Encoded:
-        """Start, prompt, at most `longest` tokens of the reference, end."""
+    def encode_reference(self, reference: str, max_tokens: int, question: str = "") -> Encoded:
+        """Start, prompt, at most `max_tokens` tokens of the reference, end."""
         return encoded(
             reference,
-            self.asking(question),
+            self.prompt_for(question),
             self.tokenize,
-            start=self.start,
-            end=self.end,
-            most=longest,
-            longest=self.longest,
+            start=self.bos_token_id,
+            end=self.eos_token_id,
+            most=max_tokens,
+            longest=self.max_length,
         )
 
     @property
-    def running_dtype(self) -> torch.dtype:
+    def compute_dtype(self) -> torch.dtype:
         """The number type in which layers run now: autocast's, or that of the weights."""
         if torch.is_autocast_enabled(self.device.type):
             return torch.get_autocast_dtype(self.device.type)
         return next(self.model.parameters()).dtype
 
-    def asked_of_transformers(self, options: GenerationOptions, temperature: float) -> dict[str, Any]:
+    def generate_kwargs(self, options: GenerationOptions, temperature: float) -> dict[str, Any]:
         """The options of a search as keywords of `generate`."""
-        return {"eos_token_id": self.end, "pad_token_id": self.pad, **keywords(options, temperature)}
+        return {"eos_token_id": self.eos_token_id, "pad_token_id": self.pad_token_id, **keywords(options, temperature)}
 
     def set_generation_config(self, config: Any) -> None:
         """Put the saved generation options where plain `transformers` reads them."""
         defaults = GenerationOptions(**self.generation)
-        config.eos_token_id, config.pad_token_id = self.end, self.pad
+        config.eos_token_id, config.pad_token_id = self.eos_token_id, self.pad_token_id
         config.num_beams, config.max_new_tokens = defaults.num_beams, defaults.max_new_tokens
         config.no_repeat_ngram_size = defaults.no_repeat_ngram_size
         config.repetition_penalty = defaults.repetition_penalty
         if defaults.num_beams > 1:
             config.length_penalty = defaults.length_penalty
 
-    def seen_by(self, vision: nn.Module, pixel_values: Tensor, lay_out: Callable[[], Eye | None]) -> Tensor | None:
-        """What a vision part laid out for inference makes of pixels; None while it learns, or where there is none."""
+    def fused_features(
+        self, vision: nn.Module, pixel_values: Tensor, build: Callable[[], VisionEncoder | None]
+    ) -> Tensor | None:
+        """Features by the vision encoder that `build` fuses; None while it learns, or where there is none."""
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
-        if learns or not self.own_vision:
+        if learns or not self.fused_vision:
             return None
-        eye = self.kept("vision", vision, lay_out)
-        if eye is None:
+        encoder = self.fused("vision", vision, build)
+        if encoder is None:
             return None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return eye(pixel_values)
+            return encoder(pixel_values)
 
-    def forget(self) -> None:
-        """Drop what was laid out: the layers themselves have changed."""
-        self._kept.clear()
+    def clear_fused(self) -> None:
+        """Drop the fused layers: the model's own have changed."""
+        self._fused.clear()
 
-    def kept(self, name: str, module: nn.Module, lay_out: Callable[[], Kept]) -> Kept:
-        """What `lay_out` makes of a module's weights, made again only when one of them has changed.
+    def fused(self, name: str, module: nn.Module, build: Callable[[], Fused]) -> Fused:
+        """What `build` makes of a module's weights, built again only when one of them has changed.
 
         Fused optimizers do not count what they change: a few values of every weight are compared as well.
         """
         parameters = list(module.parameters())
-        state = (self.running_dtype, [(p.data_ptr(), p._version) for p in parameters])
-        some = torch.cat([p.detach().reshape(-1)[:: -(-p.numel() // 4)].float() for p in parameters])
-        held = self._kept.get(name)
-        if held is None or held[0] != state or not torch.equal(held[1], some):
-            self._kept.pop(name, None)
-            self._kept[name] = held = state, some, lay_out()
-        return held[2]
+        state = (self.compute_dtype, [(p.data_ptr(), p._version) for p in parameters])
+        sample = torch.cat([p.detach().reshape(-1)[:: -(-p.numel() // 4)].float() for p in parameters])
+        cached = self._fused.get(name)
+        if cached is None or cached[0] != state or not torch.equal(cached[1], sample):
+            self._fused.pop(name, None)
+            self._fused[name] = cached = state, sample, build()
+        return cached[2]
+
+
+def _names_used(value: Any) -> tuple[str, ...]:
+    """Names of attributes and globals in the code of a method or a property."""
+    function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+    code = getattr(function, "__code__", None)
+    return code.co_names if code is not None else ()

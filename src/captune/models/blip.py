@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
-from captune.models.blip_text import blip_stack, decode_grouped
-from captune.models.eye import blip_eye
+from captune.models.blip_text import blip_decoder, decode_grouped
+from captune.models.eye import blip_vision_encoder
 from captune.models.losses import TokenLosses, token_losses
 from captune.models.positions import grid_positions, resize_processor, resized_positions
 from captune.models.published import load_processor, load_tokenizer
 from captune.models.sizes import Size, chosen_size, layers
-from captune.models.stepper import Stepper
+from captune.models.stepper import Decoder
 from captune.models.vocabulary import learn_tokenizer
 from captune.models.weights import FP32, Placing, load_weights
 
@@ -60,7 +60,7 @@ class Blip(Backbone):
         if image_size is not None and image_size != int(model.config.vision_config.image_size):
             _resize(model, image_size)
         resize_processor(processor, int(model.config.vision_config.image_size))
-        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
+        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Self:
@@ -73,7 +73,7 @@ class Blip(Backbone):
         _clear_positions(model)
         side = config.vision_config.image_size
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
-        return cls.assembled(model, tokenizer, processor)
+        return cls.from_components(model, tokenizer, processor)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -82,12 +82,12 @@ class Blip(Backbone):
             parts[part].append(parameter)
         return parts
 
-    def layered_parts(self) -> dict[str, nn.Module]:
+    def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model, "text": self.model.text_decoder}
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
-        found = self.seen_by(vision, pixel_values, lambda: blip_eye(vision, self.running_dtype))
+        found = self.fused_features(vision, pixel_values, lambda: blip_vision_encoder(vision, self.compute_dtype))
         return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
 
     def token_losses(
@@ -111,31 +111,31 @@ class Blip(Backbone):
             input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
             encoder_hidden_states=memory,
             encoder_attention_mask=torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device),
-            **self.asked_of_transformers(options, temperature),
+            **self.generate_kwargs(options, temperature),
         )
 
-    def stepper(self) -> Stepper | None:
+    def text_decoder(self) -> Decoder | None:
         decoder = self.model.text_decoder
-        return self.kept("text", decoder, lambda: blip_stack(decoder, self.running_dtype))
+        return self.fused("text", decoder, lambda: blip_decoder(decoder, self.compute_dtype))
 
     @property
-    def width(self) -> int:
+    def vision_hidden_size(self) -> int:
         return self.model.config.vision_config.hidden_size
 
     @property
-    def start(self) -> int:
+    def bos_token_id(self) -> int:
         return self.model.config.text_config.bos_token_id
 
     @property
-    def end(self) -> int:
+    def eos_token_id(self) -> int:
         return self.model.config.text_config.sep_token_id
 
     @property
-    def pad(self) -> int:
+    def pad_token_id(self) -> int:
         return self.model.config.text_config.pad_token_id
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.model.config.text_config.max_position_embeddings
 
     def set_dropout(self, probability: float) -> None:

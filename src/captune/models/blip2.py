@@ -21,7 +21,7 @@ from captune.models.losses import TokenLosses, padded_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import check_side
 from captune.models.published import IMAGE, load_processor, load_tokenizer, with_image_token
-from captune.models.reread import Reread
+from captune.models.reread import TeacherForced
 from captune.models.vocabulary import learn_tokenizer
 from captune.models.weights import FP32, Placing, load_weights
 
@@ -63,7 +63,7 @@ class Blip2(Backbone):
             raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
         tokenizer = load_tokenizer(folder, **hub)
         with_image_token(model, tokenizer)
-        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
+        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip2:
@@ -116,7 +116,7 @@ class Blip2(Backbone):
         model: Any = Blip2ForConditionalGeneration(config)
         model.query_tokens.data.normal_(std=config.initializer_range)
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
-        return cls.assembled(model, tokenizer, processor)
+        return cls.from_components(model, tokenizer, processor)
 
     @property
     def _speaks_after(self) -> bool:
@@ -130,7 +130,7 @@ class Blip2(Backbone):
             parts[{"vision_model": "vision", "language_model": "text"}.get(place, "bridge")].append(parameter)
         return parts
 
-    def layered_parts(self) -> dict[str, nn.Module]:
+    def shardable_parts(self) -> dict[str, nn.Module]:
         model = self.model
         return {"vision": model.vision_model, "bridge": model.qformer, "text": model.language_model}
 
@@ -178,7 +178,7 @@ class Blip2(Backbone):
             return padded_losses(logits, tokens, lengths, given, label_smoothing)
         before, lengths = given - 1, lengths - given + 1
         places = torch.arange(int(before.max()), device=tokens.device)
-        prompts = tokens[:, 1 : int(given.max())].where(places < before[:, None], self.pad)
+        prompts = tokens[:, 1 : int(given.max())].where(places < before[:, None], self.pad_token_id)
         # Captions of one picture behind one prompt share what the encoder made of both.
         read = torch.cat([owner[:, None], before[:, None], prompts], 1)
         read, which = read.unique(dim=0, return_inverse=True)
@@ -186,7 +186,9 @@ class Blip2(Backbone):
         # Where nothing is supervised the decoder still reads the start.
         steps = torch.arange(max(2, int(lengths.max())), device=tokens.device)
         at = (before[:, None] + steps).clamp(max=tokens.shape[1] - 1)
-        captions = torch.cat([tokens[:, :1], tokens.gather(1, at)[:, 1:]], 1).where(steps < lengths[:, None], self.pad)
+        captions = torch.cat([tokens[:, :1], tokens.gather(1, at)[:, 1:]], 1).where(
+            steps < lengths[:, None], self.pad_token_id
+        )
         steps = steps[:-1]
         logits = language(
             encoder_outputs=(encoded[which],),
@@ -199,9 +201,9 @@ class Blip2(Backbone):
 
     def _read(self, asked: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures with prompts (rows, steps) of `lengths` (rows,), read; and which places (rows, places) are real."""
-        prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad)
+        prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad_token_id)
         places = torch.arange(prompts.shape[1], device=prompts.device)
-        prompts = prompts.where(places != lengths[:, None], self.end)
+        prompts = prompts.where(places != lengths[:, None], self.eos_token_id)
         embeddings = self._behind_picture(asked, prompts)
         seen = torch.arange(embeddings.shape[1], device=prompts.device)
         mask = (seen < asked.shape[1] + lengths[:, None] + 1).long()
@@ -211,7 +213,7 @@ class Blip2(Backbone):
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput
 
-        chosen = self.asked_of_transformers(options, temperature)
+        chosen = self.generate_kwargs(options, temperature)
         asked, language = self._asked(memory), self.model.language_model
         given = torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1)
         if self._speaks_after:
@@ -227,45 +229,45 @@ class Blip2(Backbone):
         found = language.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=read),
             attention_mask=mask,
-            decoder_start_token_id=self.start,
+            decoder_start_token_id=self.bos_token_id,
             **chosen,
         )
         each = len(found) // len(memory)
         return torch.cat([given.repeat_interleave(each, 0), found[:, 1:]], 1)
 
-    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread:
+    def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
         """Without attention: the Q-Former looks at the picture once, before the first word."""
         asked, language = self._asked(memory), self.model.language_model
         read = torch.tensor([list(tokens)], device=memory.device)
         if self._speaks_after:
             logits = language(inputs_embeds=self._behind_picture(asked, read), use_cache=False).logits
-            return Reread(logits[0, asked.shape[1] :].float(), None)
-        encoded, mask = self._read(asked, read[:, 1:given], read.new_tensor([given - 1]))
-        said = torch.cat([read[:, :1], read[:, given:]], 1)
+            return TeacherForced(logits[0, asked.shape[1] :].float(), None)
+        encoded, mask = self._read(asked, read[:, 1:prompt_length], read.new_tensor([prompt_length - 1]))
+        said = torch.cat([read[:, :1], read[:, prompt_length:]], 1)
         logits = language(
             encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=said, use_cache=False
         ).logits
-        return Reread(logits[0].float(), None)
+        return TeacherForced(logits[0].float(), None)
 
     @property
-    def width(self) -> int:
+    def vision_hidden_size(self) -> int:
         return self.model.config.vision_config.hidden_size
 
     @property
-    def start(self) -> int:
+    def bos_token_id(self) -> int:
         text = self.model.config.text_config
         return text.bos_token_id if self._speaks_after else (text.decoder_start_token_id or text.pad_token_id)
 
     @property
-    def end(self) -> int:
+    def eos_token_id(self) -> int:
         return self.model.config.text_config.eos_token_id
 
     @property
-    def pad(self) -> int:
+    def pad_token_id(self) -> int:
         return self.model.config.text_config.pad_token_id
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         text, queries = self.model.config.text_config, self.model.config.num_query_tokens
         return (text.max_position_embeddings if self._speaks_after else getattr(text, "n_positions", 512)) - queries
 

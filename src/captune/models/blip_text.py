@@ -1,7 +1,7 @@
-"""BLIP's text decoder over captions grouped by picture: one memory, packed tokens.
+"""BLIP's text decoder over captions grouped by image: one memory, packed tokens.
 
 The weights and layers are those of `transformers`' `BlipTextLMHeadModel`; only the
-attention is laid out anew, so that a picture's cross-attention keys and values are
+attention is laid out anew, so that an image's cross-attention keys and values are
 computed once for all its captions and padding is never computed. In exact arithmetic the
 result and the gradients are those of the plain forward pass.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from captune.models.attention import CaptionGrid, attend
-from captune.models.dense import ACTIVATIONS, Chain, Dense, Norm
-from captune.models.layered import run
-from captune.models.text_stack import Cross, Layer, TextStack
+from captune.models.dense import ACTIVATIONS, FusedLinear, FusedSequential, LayerNorm
+from captune.models.layered import call_layer
+from captune.models.text_stack import CrossAttention, DecoderLayer, TextDecoder
 
 
 def decode_grouped(
@@ -25,7 +25,7 @@ def decode_grouped(
 ) -> Tensor:
     """Hidden states of every row of the grid.
 
-    `memory` (pictures, patches, width), `tokens` (captions, steps) → (rows, hidden size).
+    `memory` (images, patches, width), `tokens` (captions, steps) → (rows, hidden size).
     With `recompute`, activations are computed again in the backward pass instead of kept.
     """
     embeddings = decoder.bert.embeddings
@@ -33,9 +33,9 @@ def decode_grouped(
     hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
     for layer in decoder.bert.encoder.layer:
         if recompute and decoder.training:
-            hidden = checkpoint(run, _layer, layer, hidden, memory, grid, use_reentrant=False)
+            hidden = checkpoint(call_layer, _layer, layer, hidden, memory, grid, use_reentrant=False)
         else:
-            hidden = run(_layer, layer, hidden, memory, grid)
+            hidden = call_layer(_layer, layer, hidden, memory, grid)
     return hidden
 
 
@@ -53,45 +53,48 @@ def _layer(layer: Any, hidden: Tensor, memory: Tensor, grid: CaptionGrid) -> Ten
 
     shape = (*memory.shape[:2], heads, -1)
     attended = attend(
-        grid.per_picture(cross.query(hidden), heads),
+        grid.per_image(cross.query(hidden), heads),
         cross.key(memory).view(shape).transpose(1, 2),
         cross.value(memory).view(shape).transpose(1, 2),
         dropout=cross.dropout.p if cross.training else 0.0,
     )
-    hidden = layer.crossattention.output(grid.from_pictures(attended), hidden)
+    hidden = layer.crossattention.output(grid.from_images(attended), hidden)
     return layer.feed_forward_chunk(hidden)
 
 
-def blip_stack(decoder: Any, dtype: torch.dtype) -> TextStack | None:
+def blip_decoder(decoder: Any, dtype: torch.dtype) -> TextDecoder | None:
     """The same layers for generation; None where their activation is not known here."""
     config, embeddings, head = decoder.config, decoder.bert.embeddings, decoder.cls.predictions
     if config.hidden_act not in ACTIVATIONS:
         return None
-    change = Dense(head.transform.dense, dtype=dtype, activation=config.hidden_act)
-    return TextStack(
-        words=embeddings.word_embeddings.weight,
-        positions=embeddings.position_embeddings.weight,
-        first=Norm(embeddings.LayerNorm, dtype),
-        layers=[_laid_out(layer, config.hidden_act, dtype) for layer in decoder.bert.encoder.layer],
-        heads=config.num_attention_heads,
-        head=Chain(change, Norm(head.transform.LayerNorm, dtype), Dense(head.decoder, dtype=dtype)),
+    transform = FusedLinear(head.transform.dense, dtype=dtype, activation=config.hidden_act)
+    norm, output = LayerNorm(head.transform.LayerNorm, dtype), FusedLinear(head.decoder, dtype=dtype)
+    return TextDecoder(
+        token_embeddings=embeddings.word_embeddings.weight,
+        position_embeddings=embeddings.position_embeddings.weight,
+        embedding_norm=LayerNorm(embeddings.LayerNorm, dtype),
+        layers=[_fused_layer(layer, config.hidden_act, dtype) for layer in decoder.bert.encoder.layer],
+        num_heads=config.num_attention_heads,
+        head=FusedSequential(transform, norm, output),
         dtype=dtype,
     )
 
 
-def _laid_out(layer: Any, activation: str, dtype: torch.dtype) -> Layer:
+def _fused_layer(layer: Any, activation: str, dtype: torch.dtype) -> DecoderLayer:
     own, cross = layer.attention, layer.crossattention
-    return Layer(
-        norm=Norm(own.output.LayerNorm, dtype),
-        own=Dense(own.self.query, own.self.key, own.self.value, dtype=dtype),
-        out=Dense(own.output.dense, dtype=dtype),
-        cross=Cross(
-            norm=Norm(cross.output.LayerNorm, dtype),
-            asked=Dense(cross.self.query, dtype=dtype),
-            remembered=Dense(cross.self.key, cross.self.value, dtype=dtype),
-            out=Dense(cross.output.dense, dtype=dtype),
+    return DecoderLayer(
+        attention_norm=LayerNorm(own.output.LayerNorm, dtype),
+        qkv=FusedLinear(own.self.query, own.self.key, own.self.value, dtype=dtype),
+        attention_out=FusedLinear(own.output.dense, dtype=dtype),
+        cross=CrossAttention(
+            norm=LayerNorm(cross.output.LayerNorm, dtype),
+            query=FusedLinear(cross.self.query, dtype=dtype),
+            key_value=FusedLinear(cross.self.key, cross.self.value, dtype=dtype),
+            out=FusedLinear(cross.output.dense, dtype=dtype),
         ),
-        wide_norm=Norm(layer.output.LayerNorm, dtype),
-        up=Dense(layer.intermediate.dense, dtype=dtype, activation=activation),
-        down=Dense(layer.output.dense, dtype=dtype),
+        mlp_norm=LayerNorm(layer.output.LayerNorm, dtype),
+        mlp=FusedSequential(
+            FusedLinear(layer.intermediate.dense, dtype=dtype, activation=activation),
+            FusedLinear(layer.output.dense, dtype=dtype),
+        ),
     )

@@ -18,7 +18,7 @@ from captune.models.backbone import Backbone, Checkpoint
 from captune.models.blip import Blip
 from captune.models.blip_text import decode_grouped
 from captune.models.losses import TokenLosses, token_losses
-from captune.models.reread import Reread, averaged
+from captune.models.reread import TeacherForced, averaged
 
 
 class BlipVqa(Blip):
@@ -31,7 +31,7 @@ class BlipVqa(Blip):
         Checkpoint("Salesforce/blip-vqa-capfilt-large", 385_000_000, "bsd-3-clause"),
     )
 
-    stepper = Backbone.stepper  # it reads the question first
+    text_decoder = Backbone.text_decoder  # it reads the question first
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -40,7 +40,7 @@ class BlipVqa(Blip):
             parts["vision" if "vision_model." in name else "bridge" if sees else "text"].append(parameter)
         return parts
 
-    def layered_parts(self) -> dict[str, nn.Module]:
+    def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model}
 
     def read(self, memory: Tensor, questions: Tensor, **asked: Any) -> Any:
@@ -76,7 +76,9 @@ class BlipVqa(Blip):
             order = which.argsort(stable=True)
             rows, which = rows[order], which[order]
             states = self.read(memory[asked[:, 0]], asked[:, 1:]).last_hidden_state
-            answers = nn.functional.pad(torch.cat([tokens[rows, :1], tokens[rows, before:]], 1), (0, 1), value=self.pad)
+            answers = nn.functional.pad(
+                torch.cat([tokens[rows, :1], tokens[rows, before:]], 1), (0, 1), value=self.pad_token_id
+            )
             grid = CaptionGrid(lengths[rows] - before + idle[rows], which, len(asked))
             decoder = self.model.text_decoder
             hidden = decode_grouped(decoder, states, answers, grid, recompute=recompute)
@@ -94,25 +96,25 @@ class BlipVqa(Blip):
             input_ids=given[:, :1],
             encoder_hidden_states=states,
             encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-            **self.asked_of_transformers(options, temperature),
+            **self.generate_kwargs(options, temperature),
         )
         return torch.cat([given.repeat_interleave(len(found) // len(memory), 0), found[:, 1:]], 1)
 
-    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread:
+    def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
         """The answer attends to the question's tokens, which attend to the picture: its attention goes through them."""
-        asked = torch.tensor([list(tokens[1:given])], dtype=torch.long, device=memory.device)
+        asked = torch.tensor([list(tokens[1:prompt_length])], dtype=torch.long, device=memory.device)
         read = self.read(memory, asked, output_attentions=True)
         states = read.last_hidden_state
         answer = self.model.text_decoder(
-            input_ids=torch.tensor([[tokens[0], *tokens[given:]]], device=memory.device),
+            input_ids=torch.tensor([[tokens[0], *tokens[prompt_length:]]], device=memory.device),
             encoder_hidden_states=states,
             encoder_attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=memory.device),
             use_cache=False,
             output_attentions=True,
         )
         through = averaged(answer.cross_attentions) @ averaged(read.cross_attentions)
-        return Reread(answer.logits[0].float(), through[0])
+        return TeacherForced(answer.logits[0].float(), through[0])
 
     @property
-    def longest(self) -> int:
-        return super().longest - 2
+    def max_length(self) -> int:
+        return super().max_length - 2

@@ -13,16 +13,16 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
-from captune.models.eye import clip_eye
-from captune.models.gpt2_text import decode_grouped, gpt2_stack, is_plain_gpt2
+from captune.models.eye import clip_vision_encoder
+from captune.models.gpt2_text import decode_grouped, gpt2_decoder, is_plain_gpt2
 from captune.models.losses import TokenLosses, padded_losses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
 from captune.models.pretrained import pretrained
 from captune.models.published import load_processor, load_tokenizer
-from captune.models.reread import Reread, averaged, eager_attention
+from captune.models.reread import TeacherForced, averaged, eager_attention
 from captune.models.sizes import Size, chosen_size, layers
-from captune.models.stepper import Stepper
+from captune.models.stepper import Decoder
 from captune.models.vocabulary import learn_tokenizer
 from captune.models.weights import FP32, Placing, drop_unused_quantization, load_weights
 
@@ -145,7 +145,7 @@ class ClipGpt2(Backbone):
     ) -> ClipGpt2:
         if image_size is not None and image_size != PixelSettings.of(processor).size:
             _resize(model, processor, image_size)
-        return cls.assembled(model, tokenizer, processor, card)
+        return cls.from_components(model, tokenizer, processor, card)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -155,7 +155,7 @@ class ClipGpt2(Backbone):
             parts["bridge" if any(word in name for word in across) else part].append(parameter)
         return parts
 
-    def layered_parts(self) -> dict[str, nn.Module]:
+    def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.encoder, "text": self.model.decoder}
 
     def encode(self, pixel_values: Tensor) -> Tensor:
@@ -163,8 +163,10 @@ class ClipGpt2(Backbone):
         found = None
         if vision.config.model_type == "clip_vision_model":
             body = getattr(vision, "vision_model", vision)
-            found = self.seen_by(
-                vision, pixel_values, lambda: clip_eye(body, vision.config, self.running_dtype, norm_behind=False)
+            found = self.fused_features(
+                vision,
+                pixel_values,
+                lambda: clip_vision_encoder(body, vision.config, self.compute_dtype, post_norm=False),
             )
         return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
 
@@ -200,19 +202,19 @@ class ClipGpt2(Backbone):
         return self.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=memory),
             decoder_input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
-            **self.asked_of_transformers(options, temperature),
+            **self.generate_kwargs(options, temperature),
         )
 
-    def stepper(self) -> Stepper | None:
+    def text_decoder(self) -> Decoder | None:
         decoder, bridge = self.model.decoder, self._bridge
         if not is_plain_gpt2(decoder):
             return None
         module = decoder if bridge is None else nn.ModuleList([decoder, bridge])
-        return self.kept("text", module, lambda: gpt2_stack(decoder, bridge, self.running_dtype))
+        return self.fused("text", module, lambda: gpt2_decoder(decoder, bridge, self.compute_dtype))
 
-    def reread(self, memory: Tensor, tokens: Sequence[int], given: int) -> Reread | None:
+    def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced | None:
         if is_plain_gpt2(self.model.decoder):
-            return super().reread(memory, tokens, given)
+            return super().teacher_forced(memory, tokens, prompt_length)
         with eager_attention(self.model.decoder):
             found = self.model.decoder(
                 input_ids=torch.tensor([list(tokens)], device=memory.device),
@@ -221,7 +223,7 @@ class ClipGpt2(Backbone):
                 output_attentions=True,
             )
         looked = [layer for layer in found.get("cross_attentions") or () if layer is not None]
-        return Reread(found.logits[0].float(), averaged(looked)[0] if looked else None)
+        return TeacherForced(found.logits[0].float(), averaged(looked)[0] if looked else None)
 
     @property
     def _bridge(self) -> Any:
@@ -229,19 +231,19 @@ class ClipGpt2(Backbone):
         return getattr(self.model, "enc_to_dec_proj", None)
 
     @property
-    def width(self) -> int:
+    def vision_hidden_size(self) -> int:
         return self.model.config.encoder.hidden_size
 
     @property
-    def start(self) -> int:
+    def bos_token_id(self) -> int:
         return self._token("decoder_start_token_id", "bos_token_id")
 
     @property
-    def end(self) -> int:
+    def eos_token_id(self) -> int:
         return self._token("eos_token_id")
 
     @property
-    def pad(self) -> int:
+    def pad_token_id(self) -> int:
         return self._token("pad_token_id", "eos_token_id")
 
     def _token(self, *names: str) -> int:
@@ -254,7 +256,7 @@ class ClipGpt2(Backbone):
         raise CaptuneError(f"The model does not say its {names[0]}.", "Add it to the model's config.json.")
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.model.config.decoder.max_position_embeddings
 
     def set_dropout(self, probability: float) -> None:
@@ -268,7 +270,7 @@ class ClipGpt2(Backbone):
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)
-        self.model.generation_config.decoder_start_token_id = self.start
+        self.model.generation_config.decoder_start_token_id = self.bos_token_id
         state = weights.pop("state_dict", None) or self.model.state_dict()
         self.model.save_pretrained(folder, state_dict=_named(state, self.model.encoder.config), **weights)
         self.tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Layers laid out for inference: weights in the number type they run in, packed where that is faster."""
+"""Fused layers for inference: weights in the number type they run in, packed for oneDNN where that is faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Part = TypeVar("Part")
+Layers = TypeVar("Layers")
 # transformers' names of activations by ours: what oneDNN computes in the same step, and what torch does.
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 ACTIVATIONS = frozenset((*GELU, "quick_gelu", "relu", ""))
@@ -34,8 +34,8 @@ def _in_one_piece(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in inputs)
 
 
-class Dense:
-    """One or more linear layers over the same input as one, with an activation behind it if asked.
+class FusedLinear:
+    """One or more linear layers over the same input as one, with an activation behind it if it is given.
 
     `weight` of a convolution whose patches do not overlap works as well: its input is then
     a row of values for each patch. `activation` has transformers' name for it.
@@ -50,18 +50,18 @@ class Dense:
         self.activation = activation
         self.weight: Tensor | None = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.bias = (biases[0] if len(biases) == 1 else torch.cat(biases)).to(dtype)
-        self.packed = _packed(self.weight)
+        self.packed = _pack_for_onednn(self.weight)
         if self.packed is not None and (dtype == torch.bfloat16 or not _mkl_is_fast()):
             self.weight = None  # never needed again
 
     def __call__(self, values: Tensor) -> Tensor:
         if self.packed is not None and (self.weight is None or _few_rows(values)):
             fused = "gelu" if self.activation in GELU else "none"
-            found = torch.ops.mkldnn._linear_pointwise(
+            output = torch.ops.mkldnn._linear_pointwise(
                 values, self.packed, self.bias, fused, [], GELU.get(self.activation, "")
             )
-            return found if fused == "gelu" else activate(self.activation, found)
-        assert self.weight is not None, "what is not packed is kept"
+            return output if fused == "gelu" else activate(self.activation, output)
+        assert self.weight is not None, "a weight that is not packed stays"
         return activate(self.activation, functional.linear(values, self.weight, self.bias))
 
 
@@ -74,7 +74,7 @@ def activate(name: str, values: Tensor) -> Tensor:
     return functional.relu(values) if name == "relu" else values
 
 
-class Norm:
+class LayerNorm:
     """A layer norm."""
 
     def __init__(self, layer: nn.LayerNorm, dtype: torch.dtype) -> None:
@@ -85,7 +85,7 @@ class Norm:
         return functional.layer_norm(values, self.shape, self.weight, self.bias, self.eps)
 
 
-class Chain:
+class FusedSequential:
     """Layers one behind the other."""
 
     def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:
@@ -97,14 +97,14 @@ class Chain:
         return values
 
 
-def unpacked(part: Part) -> Part:
+def with_plain_weights(part: Layers) -> Layers:
     """The same layers with plain weights in place of oneDNN's blocks, which no exporter reads.
 
-    `part` is a layer, or what holds layers: `Chain`, a text stack, a dataclass, a list, a tuple.
+    `part` is a layer, or what holds layers: `FusedSequential`, a text decoder, a dataclass, a list, a tuple.
     """
     if isinstance(part, (list, tuple)):
-        return type(part)(unpacked(each) for each in part)
-    if isinstance(part, Dense):
+        return type(part)(with_plain_weights(each) for each in part)
+    if isinstance(part, FusedLinear):
         plain = copy.copy(part)
         if plain.weight is None and plain.packed is not None:
             plain.weight = plain.packed.to_dense()
@@ -114,7 +114,7 @@ def unpacked(part: Part) -> Part:
         plain_part = copy.copy(part)
         names = [field.name for field in fields(part)] if is_dataclass(part) else list(vars(part))
         for name in names:
-            setattr(plain_part, name, unpacked(getattr(part, name)))
+            setattr(plain_part, name, with_plain_weights(getattr(part, name)))
         return plain_part
     return part
 
@@ -129,7 +129,7 @@ def _weight(layer: Any) -> Tensor:
     return (weight.t() if type(plain).__name__ == "Conv1D" else weight).flatten(1)
 
 
-def _packed(weight: Tensor) -> Tensor | None:
+def _pack_for_onednn(weight: Tensor) -> Tensor | None:
     """The weight in oneDNN's blocks, or None where that is not to be had.
 
     MetricResult, one and two cores: bf16 always wins by it (1.1 to 4 times); fp32 wins 2 to 6
@@ -158,11 +158,11 @@ def _mkl_is_fast() -> bool:
 
 
 def split_heads(rows: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """(pictures, rows, parts · width) to `parts` of (pictures, heads, rows, head width)."""
-    pictures, steps, _ = rows.shape
-    return rows.view(pictures, steps, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    """(images, rows, parts · width) to `parts` of (images, heads, rows, head width)."""
+    images, steps, _ = rows.shape
+    return rows.view(images, steps, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def join_heads(attended: Tensor) -> Tensor:
-    """The heads of (pictures, heads, rows, head width) side by side."""
+    """The heads of (images, heads, rows, head width) side by side."""
     return attended.transpose(1, 2).flatten(2)

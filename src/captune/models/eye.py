@@ -9,113 +9,96 @@ import torch
 from torch import Tensor
 
 from captune.models.attention import attend_now
-from captune.models.dense import ACTIVATIONS, Dense, Norm, join_heads, split_heads
+from captune.models.dense import ACTIVATIONS, FusedLinear, FusedSequential, LayerNorm, join_heads, split_heads
 
 
 @dataclass
-class Layer:
-    """A layer whose norms stand before attention and before the wide part."""
+class EncoderLayer:
+    """A layer whose norms stand before attention and before the MLP."""
 
-    before: Norm
-    own: Dense
-    out: Dense
-    between: Norm
-    up: Dense
-    down: Dense
+    attention_norm: LayerNorm
+    qkv: FusedLinear
+    attention_out: FusedLinear
+    mlp_norm: LayerNorm
+    mlp: FusedSequential
 
 
-class Eye:
-    """A vision transformer with one class token, laid out in a number type; no dropout, no gradients.
+class VisionEncoder:
+    """A vision transformer with one class token and fused weights in one number type; no dropout, no gradients.
 
-    `first` (1, 1, width) is the class token at its place, `positions` (1, patches, width)
-    those of the patches; `before` stands before the layers, `behind` after them.
+    `class_token` (1, 1, width) has its position added, `positions` (1, patches, width) are those of the patches.
     """
 
     def __init__(
         self,
         *,
-        patches: Dense,
-        patch: int,
-        first: Tensor,
+        patch_embedding: FusedLinear,
+        patch_size: int,
+        class_token: Tensor,
         positions: Tensor,
-        layers: list[Layer],
-        heads: int,
+        layers: list[EncoderLayer],
+        num_heads: int,
         dtype: torch.dtype,
-        before: Norm | None = None,
-        behind: Norm | None = None,
+        pre_norm: LayerNorm | None,
+        post_norm: LayerNorm | None,
     ) -> None:
-        self.patches, self.patch, self.layers, self.heads, self.dtype = patches, patch, layers, heads, dtype
-        self.first, self.positions = first.detach().to(dtype), positions.detach().to(dtype)
-        self.before, self.behind = before, behind
+        self.patch_embedding, self.patch_size, self.layers = patch_embedding, patch_size, layers
+        self.class_token, self.positions = class_token.detach().to(dtype), positions.detach().to(dtype)
+        self.num_heads, self.dtype, self.pre_norm, self.post_norm = num_heads, dtype, pre_norm, post_norm
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Pixels (pictures, 3, side, side) to (pictures, 1 + patches, width)."""
-        pictures, channels, side, _ = pixels.shape
-        count, patch = side // self.patch, self.patch
-        cut = pixels.to(self.dtype).view(pictures, channels, count, patch, count, patch)
-        rows = self.patches(cut.permute(0, 2, 4, 1, 3, 5).reshape(pictures, count * count, -1)) + self.positions
-        hidden = torch.cat([self.first.expand(pictures, -1, -1), rows], 1)
-        hidden = hidden if self.before is None else self.before(hidden)
+        """Pixels (images, 3, side, side) to (images, 1 + patches, width)."""
+        images, channels, side, _ = pixels.shape
+        count, size = side // self.patch_size, self.patch_size
+        cut = pixels.to(self.dtype).view(images, channels, count, size, count, size)
+        patches = self.patch_embedding(cut.permute(0, 2, 4, 1, 3, 5).reshape(images, count * count, -1))
+        hidden = torch.cat([self.class_token.expand(images, -1, -1), patches + self.positions], 1)
+        hidden = hidden if self.pre_norm is None else self.pre_norm(hidden)
         for layer in self.layers:
-            attended = attend_now(*split_heads(layer.own(layer.before(hidden)), 3, self.heads))
-            hidden = hidden + layer.out(join_heads(attended))
-            hidden = hidden + layer.down(layer.up(layer.between(hidden)))
-        return hidden if self.behind is None else self.behind(hidden)
+            attended = attend_now(*split_heads(layer.qkv(layer.attention_norm(hidden)), 3, self.num_heads))
+            hidden = hidden + layer.attention_out(join_heads(attended))
+            hidden = hidden + layer.mlp(layer.mlp_norm(hidden))
+        return hidden if self.post_norm is None else self.post_norm(hidden)
 
 
-def blip_eye(vision: Any, dtype: torch.dtype) -> Eye | None:
+def blip_vision_encoder(vision: Any, dtype: torch.dtype) -> VisionEncoder | None:
     """A `BlipVisionModel`; None where its activation is not known here."""
-    if vision.config.hidden_act not in ACTIVATIONS:
-        return None
-    embeddings, position = vision.embeddings, vision.embeddings.position_embedding
-    return Eye(
-        patches=Dense(embeddings.patch_embedding, dtype=dtype),
-        patch=embeddings.patch_size,
-        first=embeddings.class_embedding + position[:, :1],
-        positions=position[:, 1:],
-        layers=[
-            _layer(layer, (layer.self_attn.qkv,), layer.self_attn.projection, vision.config.hidden_act, dtype)
-            for layer in vision.encoder.layers
-        ],
-        heads=vision.config.num_attention_heads,
-        dtype=dtype,
-        behind=Norm(vision.post_layernorm, dtype),
-    )
+    return _build(vision, vision.config, dtype, vision.embeddings.position_embedding, vision.post_layernorm)
 
 
-def clip_eye(vision: Any, config: Any, dtype: torch.dtype, *, norm_behind: bool) -> Eye | None:
+def clip_vision_encoder(vision: Any, config: Any, dtype: torch.dtype, *, post_norm: bool) -> VisionEncoder | None:
     """The transformer in a `CLIPVisionModel` or a `GitVisionModel`; None where its activation is not known here."""
+    positions = vision.embeddings.position_embedding.weight[None]
+    return _build(vision, config, dtype, positions, vision.post_layernorm if post_norm else None)
+
+
+def _build(vision: Any, config: Any, dtype: torch.dtype, positions: Tensor, post_norm: Any) -> VisionEncoder | None:
     if config.hidden_act not in ACTIVATIONS:
         return None
-    embeddings, position = vision.embeddings, vision.embeddings.position_embedding.weight[None]
-    return Eye(
-        patches=Dense(embeddings.patch_embedding, dtype=dtype),
-        patch=embeddings.patch_size,
-        first=embeddings.class_embedding + position[:, :1],
-        positions=position[:, 1:],
-        layers=[
-            _layer(
-                layer,
-                (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                layer.self_attn.out_proj,
-                config.hidden_act,
-                dtype,
-            )
-            for layer in vision.encoder.layers
-        ],
-        heads=config.num_attention_heads,
+    embeddings, pre_norm = vision.embeddings, getattr(vision, "pre_layrnorm", None)
+    return VisionEncoder(
+        patch_embedding=FusedLinear(embeddings.patch_embedding, dtype=dtype),
+        patch_size=embeddings.patch_size,
+        class_token=embeddings.class_embedding + positions[:, :1],
+        positions=positions[:, 1:],
+        layers=[_layer(layer, config.hidden_act, dtype) for layer in vision.encoder.layers],
+        num_heads=config.num_attention_heads,
         dtype=dtype,
-        before=Norm(vision.pre_layrnorm, dtype),
-        behind=Norm(vision.post_layernorm, dtype) if norm_behind else None,
+        pre_norm=LayerNorm(pre_norm, dtype) if pre_norm is not None else None,
+        post_norm=LayerNorm(post_norm, dtype) if post_norm is not None else None,
     )
 
 
-def _layer(layer: Any, own: tuple[Any, ...], out: Any, activation: str, dtype: torch.dtype) -> Layer:
-    return Layer(
-        Norm(layer.layer_norm1, dtype),
-        Dense(*own, dtype=dtype),
-        Dense(out, dtype=dtype),
-        Norm(layer.layer_norm2, dtype),
-        Dense(layer.mlp.fc1, dtype=dtype, activation=activation),
-        Dense(layer.mlp.fc2, dtype=dtype),
+def _layer(layer: Any, activation: str, dtype: torch.dtype) -> EncoderLayer:
+    own = layer.self_attn
+    qkv = (own.qkv,) if hasattr(own, "qkv") else (own.q_proj, own.k_proj, own.v_proj)
+    out = own.projection if hasattr(own, "projection") else own.out_proj
+    return EncoderLayer(
+        attention_norm=LayerNorm(layer.layer_norm1, dtype),
+        qkv=FusedLinear(*qkv, dtype=dtype),
+        attention_out=FusedLinear(out, dtype=dtype),
+        mlp_norm=LayerNorm(layer.layer_norm2, dtype),
+        mlp=FusedSequential(
+            FusedLinear(layer.mlp.fc1, dtype=dtype, activation=activation), FusedLinear(layer.mlp.fc2, dtype=dtype)
+        ),
     )

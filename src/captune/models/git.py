@@ -18,14 +18,14 @@ from captune.core.options import GenerationOptions
 from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
 from captune.models.dense import ACTIVATIONS
-from captune.models.eye import clip_eye
-from captune.models.git_text import Seen, decode_grouped, git_stack
+from captune.models.eye import clip_vision_encoder
+from captune.models.git_text import ImagePrefix, decode_grouped, git_decoder
 from captune.models.losses import TokenLosses, token_losses
 from captune.models.pixels import PixelSettings
 from captune.models.positions import grid_positions, resize_clip, resize_processor
 from captune.models.published import load_processor, load_tokenizer
 from captune.models.sizes import Size, chosen_size, layers
-from captune.models.stepper import Stepper
+from captune.models.stepper import Decoder
 from captune.models.vocabulary import learn_tokenizer
 from captune.models.weights import FP32, Placing, load_weights
 
@@ -66,7 +66,7 @@ class Git(Backbone):
             for layer in model.git.encoder.layer:
                 layer.attention.self.image_patch_tokens = vision.vision_model.embeddings.num_positions
             resize_processor(processor, image_size)
-        return cls.assembled(model, tokenizer, processor, cls.read_card(folder))
+        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Git:
@@ -92,7 +92,7 @@ class Git(Backbone):
         positions = model.git.image_encoder.vision_model.embeddings.position_embedding.weight
         positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
         processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
-        return cls.assembled(model, tokenizer, processor)
+        return cls.from_components(model, tokenizer, processor)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
@@ -101,15 +101,15 @@ class Git(Backbone):
             parts["vision" if seen else "bridge" if joined else "text"].append(parameter)
         return parts
 
-    def layered_parts(self) -> dict[str, nn.Module]:
+    def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.git.image_encoder, "text": self.model.git.encoder}
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.git.image_encoder
-        found = self.seen_by(
+        found = self.fused_features(
             vision,
             pixel_values,
-            lambda: clip_eye(vision.vision_model, vision.config, self.running_dtype, norm_behind=True),
+            lambda: clip_vision_encoder(vision.vision_model, vision.config, self.compute_dtype, post_norm=True),
         )
         return vision(pixel_values).last_hidden_state if found is None else found
 
@@ -130,42 +130,42 @@ class Git(Backbone):
         return token_losses(self.model.output, hidden, tokens, grid, given, label_smoothing)
 
     def search(self, memory: Tensor, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
-        git, seeing = self.model.git, self.model.git.image_encoder
-        git.image_encoder = Seen()
+        git, vision = self.model.git, self.model.git.image_encoder
+        git.image_encoder = ImagePrefix()
         try:
             return self.model.generate(
                 input_ids=torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1),
                 pixel_values=memory[:, None],
-                **self.asked_of_transformers(options, temperature),
+                **self.generate_kwargs(options, temperature),
             )
         finally:
-            git.image_encoder = seeing
+            git.image_encoder = vision
 
-    def stepper(self) -> Stepper | None:
+    def text_decoder(self) -> Decoder | None:
         if self.model.config.hidden_act not in ACTIVATIONS:
             return None
         git = self.model.git
         text = nn.ModuleList([git.embeddings, git.encoder, git.visual_projection, self.model.output])
-        return self.kept("text", text, lambda: git_stack(self.model, self.running_dtype))
+        return self.fused("text", text, lambda: git_decoder(self.model, self.compute_dtype))
 
     @property
-    def width(self) -> int:
+    def vision_hidden_size(self) -> int:
         return self.model.config.vision_config.hidden_size
 
     @property
-    def start(self) -> int:
+    def bos_token_id(self) -> int:
         return self.model.config.bos_token_id
 
     @property
-    def end(self) -> int:
+    def eos_token_id(self) -> int:
         return self.model.config.eos_token_id
 
     @property
-    def pad(self) -> int:
+    def pad_token_id(self) -> int:
         return self.model.config.pad_token_id
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.model.config.max_position_embeddings
 
     def set_dropout(self, probability: float) -> None:

@@ -1,4 +1,4 @@
-"""Running a layer another way than its own, with what hangs on it."""
+"""Running a layer of `transformers` with another forward function than its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 
-def run(way: Callable[..., Any], layer: Any, *inputs: Any) -> Any:
-    """`way(layer, *inputs)`; a layer whose weights are shared among processes (FSDP) gathers them meanwhile."""
+def call_layer(forward: Callable[..., Any], layer: Any, *inputs: Any) -> Any:
+    """`forward(layer, *inputs)`; a layer whose weights are shared among processes (FSDP) gathers them meanwhile."""
     if not hasattr(layer, "unshard"):
-        return way(layer, *inputs)
-    layer.forward = partial(way, layer)
+        return forward(layer, *inputs)
+    layer.forward = partial(forward, layer)
     try:
         return layer(*inputs)
     finally:

@@ -88,7 +88,7 @@ def add_lora(backbone: Backbone, lora: Lora) -> None:
         if learns:
             parameter.data = parameter.data.float()  # small sums must not round away
     backbone.lora = lora
-    backbone.forget()
+    backbone.clear_fused()
 
 
 def merged(model: Any) -> Any:
@@ -129,7 +129,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     wrong: Any = set_peft_model_state_dict(backbone.model, state).unexpected_keys
     if wrong:
         raise CaptuneError(f"The adapters in {folder} are of another model: {wrong[0]}.", "Use those of this run.")
-    backbone.forget()
+    backbone.clear_fused()
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""A finished caption read once more, to see what was likely at each step and where the model looked."""
+"""A finished caption read once more, to see what was likely at each step and where the model attention_maps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captune.models.stepper import Stepper, causal_mask
-from captune.models.text_stack import TextStack
+from captune.models.stepper import Decoder, causal_mask
+from captune.models.text_stack import TextDecoder
 
 # Class tokens and registers that a vision transformer puts before its patches.
-MOST_BEFORE_PATCHES = 5
+MAX_TOKENS_BEFORE_PATCHES = 5
 _SWITCHING = Lock()
 
 
 @dataclass(frozen=True)
-class Reread:
-    """What a model makes of a finished caption, step by step; step n reads token n and chooses token n + 1.
+class TeacherForced:
+    """Logits and attention of a finished caption; step n reads token n and chooses token n + 1.
 
     `logits` (steps, vocabulary) score the token behind each step. `attention` (steps, places), fp32, is how each
     step's attention falls on the places of the memory, averaged over heads and layers; None where a family has
@@ -33,15 +33,15 @@ class Reread:
     attention: Tensor | None
 
 
-def reread(stepper: Stepper, memory: Tensor, tokens: Sequence[int]) -> Reread:
-    """`tokens`, start and prompt included, over the memory (1, places, width) of their picture."""
+def teacher_forced_pass(decoder: Decoder, memory: Tensor, tokens: Sequence[int]) -> TeacherForced:
+    """`tokens`, start and prompt included, over the memory (1, places, width) of their image."""
     read = torch.tensor([list(tokens)], device=memory.device)
     steps = read.shape[1]
-    said = stepper.room(1, steps, memory)
-    given = (read, torch.arange(steps, device=memory.device), stepper.recall(memory), said, causal_mask(steps, memory))
-    looked: list[Tensor] = []
-    hidden = stepper.step(*given, looked=looked) if isinstance(stepper, TextStack) else stepper.step(*given)
-    return Reread(stepper.logits(hidden)[0], averaged(looked)[0] if looked else None)
+    positions = torch.arange(steps, device=memory.device)
+    inputs = (read, positions, decoder.prefill(memory), decoder.new_cache(1, steps, memory), causal_mask(steps, memory))
+    maps: list[Tensor] = []
+    hidden = decoder.step(*inputs, maps) if isinstance(decoder, TextDecoder) else decoder.step(*inputs)
+    return TeacherForced(decoder.logits(hidden)[0], averaged(maps)[0] if maps else None)
 
 
 @contextmanager
@@ -68,6 +68,6 @@ def on_patches(attention: Tensor) -> Tensor | None:
     """
     places = attention.shape[-1]
     side = isqrt(places)
-    if not side or places - side * side > MOST_BEFORE_PATCHES:
+    if not side or places - side * side > MAX_TOKENS_BEFORE_PATCHES:
         return None
     return attention[:, places - side * side :].unflatten(-1, (side, side))

@@ -1,4 +1,4 @@
-"""The protocol of a text part that writes captions token by token, many captions of a picture at once."""
+"""The protocol of a text decoder that writes captions token by token, many captions of an image at once."""
 
 from __future__ import annotations
 
@@ -11,59 +11,58 @@ from torch import Tensor
 
 
 @dataclass
-class KeyValues:
-    """Keys and values of what was said so far, where they were written: nothing is moved later.
+class KVCache:
+    """Keys and values of the tokens so far, preallocated: nothing is moved later.
 
-    `keys` and `values` are (layers, pictures, heads, slots, head width); the first `used`
-    slots hold something.
+    `keys` and `values` are (layers, images, heads, slots, head width); the first `length` slots are filled.
     """
 
     keys: Tensor
     values: Tensor
-    used: int = 0
+    length: int = 0
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put (pictures, heads, new, head width) behind what is there; returns all of the layer, these included."""
-        end = self.used + keys.shape[2]
-        self.keys[layer, :, :, self.used : end] = keys
-        self.values[layer, :, :, self.used : end] = values
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (images, heads, new, head width) behind the filled slots; returns all of the layer, these included."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
-class Stepper(ABC):
-    """A text part ready to generate: weights laid out for it, no dropout, no gradients.
+class Decoder(ABC):
+    """A text decoder ready to generate: fused weights, no dropout, no gradients.
 
-    `layers`, `heads` and `head_width` are those of its self-attention.
+    `num_layers`, `num_heads` and `head_dim` are those of its self-attention.
     """
 
-    layers: int
-    heads: int
-    head_width: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
 
     @abstractmethod
-    def recall(self, memory: Tensor) -> Any:
-        """What all captions of a picture attend to, worked out once of memory (pictures, length, width)."""
+    def prefill(self, memory: Tensor) -> Any:
+        """What all captions of an image attend to, computed once from its memory (images, length, width)."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, positions: Tensor, recalled: Any, said: KeyValues, mask: Tensor | None) -> Tensor:
-        """Hidden states (pictures, rows, hidden size) of tokens (pictures, rows) at positions (rows,).
+    def step(self, tokens: Tensor, positions: Tensor, image_kv: Any, cache: KVCache, mask: Tensor | None) -> Tensor:
+        """Hidden states (images, rows, hidden size) of tokens (images, rows) at positions (rows,).
 
-        Their keys and values are written into `said`. `mask` (pictures or 1, 1, rows, slots) is
-        added to the attention over what was said, these tokens included; None: all may be seen.
+        `image_kv` comes from `prefill`. Keys and values of the tokens are appended to `cache`. `mask` (images or 1,
+        1, rows, slots) is added to the attention over the cache, these tokens included; None: nothing is masked.
         """
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token (…, vocabulary), fp32."""
 
-    def room(self, pictures: int, slots: int, like: Tensor) -> KeyValues:
-        """Empty keys and values in the number type and on the device of `like`."""
-        shape = (self.layers, pictures, self.heads, slots, self.head_width)
-        return KeyValues(like.new_empty(shape), like.new_empty(shape))
+    def new_cache(self, images: int, slots: int, like: Tensor) -> KVCache:
+        """An empty cache in the number type and on the device of `like`."""
+        shape = (self.num_layers, images, self.num_heads, slots, self.head_dim)
+        return KVCache(like.new_empty(shape), like.new_empty(shape))
 
 
 def causal_mask(steps: int, like: Tensor) -> Tensor | None:
-    """Each of `steps` tokens sees itself and those before it; None for one."""
+    """Each of `steps` tokens attends to itself and those before it; None for one."""
     if steps == 1:
         return None
     return torch.full((1, 1, steps, steps), float("-inf"), dtype=like.dtype, device=like.device).triu(1)

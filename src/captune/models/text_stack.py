@@ -1,4 +1,4 @@
-"""Text transformers for generation: a picture's keys and values once, all its captions as rows over them."""
+"""Text transformers for generation: an image's keys and values once, all its captions as rows over them."""
 
 from __future__ import annotations
 
@@ -10,130 +10,136 @@ from torch import Tensor
 from torch.nn import functional
 
 from captune.models.attention import attend_now, attention
-from captune.models.dense import Dense, Norm, join_heads, split_heads
-from captune.models.stepper import KeyValues, Stepper
+from captune.models.dense import FusedLinear, FusedSequential, LayerNorm, join_heads, split_heads
+from captune.models.stepper import Decoder, KVCache
 
 
 @dataclass
-class Cross:
-    """Attention to the picture."""
+class CrossAttention:
+    """Attention to the image."""
 
-    norm: Norm
-    asked: Dense
-    remembered: Dense
-    out: Dense
+    norm: LayerNorm
+    query: FusedLinear
+    key_value: FusedLinear
+    out: FusedLinear
 
 
 @dataclass
-class Layer:
-    """Attention to what was said, attention to the picture where it has one, and the wide part."""
+class DecoderLayer:
+    """Self-attention, attention to the image where the layer has one, and the MLP."""
 
-    norm: Norm
-    own: Dense
-    out: Dense
-    cross: Cross | None
-    wide_norm: Norm
-    up: Dense
-    down: Dense
+    attention_norm: LayerNorm
+    qkv: FusedLinear
+    attention_out: FusedLinear
+    cross: CrossAttention | None
+    mlp_norm: LayerNorm
+    mlp: FusedSequential
 
 
-class TextStack(Stepper):
-    """A text part laid out in a number type.
+class TextDecoder(Decoder):
+    """A text decoder with fused weights in one number type.
 
-    With `norms_first` each norm stands before its part (GPT-2), else behind the sum (BERT).
-    Without cross-attention the picture is a prefix: its rows pass the layers once, seeing one
-    another, and words see their keys and values (GIT). `bridge` makes of the memory what they attend to.
+    With `pre_norm` each norm stands before its part (GPT-2), else behind the sum (BERT). Without cross-attention the
+    image is a prefix: its rows pass the layers once, attending to one another, and tokens attend to their keys and
+    values (GIT). `bridge` maps the memory to what the layers attend to.
     """
 
     def __init__(
         self,
         *,
-        words: Tensor,
-        positions: Tensor,
-        layers: list[Layer],
-        heads: int,
+        token_embeddings: Tensor,
+        position_embeddings: Tensor,
+        layers: list[DecoderLayer],
+        num_heads: int,
         head: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
-        norms_first: bool = False,
-        first: Norm | None = None,
-        last: Norm | None = None,
+        pre_norm: bool = False,
+        embedding_norm: LayerNorm | None = None,
+        final_norm: LayerNorm | None = None,
         bridge: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.words, self.positions = words.detach().to(dtype), positions.detach().to(dtype)
-        self.layers, self.heads, self.head_width = len(layers), heads, words.shape[1] // heads
-        self.stack, self.head, self.norms_first = layers, head, norms_first
-        self.first, self.last, self.bridge = first, last, bridge
+        self.token_embeddings = token_embeddings.detach().to(dtype)
+        self.position_embeddings = position_embeddings.detach().to(dtype)
+        self.layers, self.head, self.pre_norm, self.bridge = layers, head, pre_norm, bridge
+        self.num_layers, self.num_heads, self.head_dim = len(layers), num_heads, token_embeddings.shape[1] // num_heads
+        self.embedding_norm, self.final_norm = embedding_norm, final_norm
 
-    def recall(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
-        found = []
+    def prefill(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        image_kv = []
         memory = memory if self.bridge is None else self.bridge(memory)
-        for layer in self.stack:
+        for layer in self.layers:
             if layer.cross is not None:
-                keys, values = split_heads(layer.cross.remembered(memory), 2, self.heads)
+                keys, values = split_heads(layer.cross.key_value(memory), 2, self.num_heads)
             else:
-                query, keys, values = split_heads(layer.own(self._before(layer.norm, memory)), 3, self.heads)
-                memory = self._behind(layer.norm, memory, layer.out(join_heads(attend_now(query, keys, values))))
-                memory = self._wide(layer, memory)
-            found.append((keys.contiguous(), values.contiguous()))
-        return found
+                qkv = layer.qkv(self._norm_before(layer.attention_norm, memory))
+                query, keys, values = split_heads(qkv, 3, self.num_heads)
+                attended = layer.attention_out(join_heads(attend_now(query, keys, values)))
+                memory = self._mlp(layer, self._add(layer.attention_norm, memory, attended))
+            image_kv.append((keys.contiguous(), values.contiguous()))
+        return image_kv
 
     def step(
         self,
         tokens: Tensor,
         positions: Tensor,
-        recalled: list[tuple[Tensor, Tensor]],
-        said: KeyValues,
+        image_kv: list[tuple[Tensor, Tensor]],
+        cache: KVCache,
         mask: Tensor | None,
-        looked: list[Tensor] | None = None,
+        attention_maps: list[Tensor] | None = None,
     ) -> Tensor:
-        """As `Stepper.step`; `looked` gets each layer's attention (pictures, heads, rows, places) to the memory."""
-        hidden = functional.embedding(tokens, self.words) + functional.embedding(positions, self.positions)
-        hidden = hidden if self.first is None else self.first(hidden)
-        for number, layer in enumerate(self.stack):
-            query, keys, values = split_heads(layer.own(self._before(layer.norm, hidden)), 3, self.heads)
-            keys, values = said.write(number, keys, values)
+        """As `Decoder.step`; `attention_maps` gets each layer's (images, heads, rows, places)."""
+        hidden = functional.embedding(tokens, self.token_embeddings)
+        hidden = hidden + functional.embedding(positions, self.position_embeddings)
+        hidden = hidden if self.embedding_norm is None else self.embedding_norm(hidden)
+        for number, layer in enumerate(self.layers):
+            qkv = layer.qkv(self._norm_before(layer.attention_norm, hidden))
+            query, keys, values = split_heads(qkv, 3, self.num_heads)
+            keys, values = cache.append(number, keys, values)
             if layer.cross is None:
-                attended = _attend_both(query, recalled[number], (keys, values), mask, looked)
+                attended = _attend_both(query, image_kv[number], (keys, values), mask, attention_maps)
             else:
                 attended = attend_now(query, keys, values, mask)
-            hidden = self._behind(layer.norm, hidden, layer.out(join_heads(attended)))
+            hidden = self._add(layer.attention_norm, hidden, layer.attention_out(join_heads(attended)))
             if layer.cross is not None:
-                (query,) = split_heads(layer.cross.asked(self._before(layer.cross.norm, hidden)), 1, self.heads)
-                if looked is not None:
-                    looked.append(attention(query, recalled[number][0]))
-                attended = attend_now(query, *recalled[number])
-                hidden = self._behind(layer.cross.norm, hidden, layer.cross.out(join_heads(attended)))
-            hidden = self._wide(layer, hidden)
-        said.used += tokens.shape[1]
-        return hidden if self.last is None else self.last(hidden)
+                (query,) = split_heads(
+                    layer.cross.query(self._norm_before(layer.cross.norm, hidden)), 1, self.num_heads
+                )
+                if attention_maps is not None:
+                    attention_maps.append(attention(query, image_kv[number][0]))
+                attended = attend_now(query, *image_kv[number])
+                hidden = self._add(layer.cross.norm, hidden, layer.cross.out(join_heads(attended)))
+            hidden = self._mlp(layer, hidden)
+        cache.length += tokens.shape[1]
+        return hidden if self.final_norm is None else self.final_norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float()
 
-    def _wide(self, layer: Layer, hidden: Tensor) -> Tensor:
-        return self._behind(layer.wide_norm, hidden, layer.down(layer.up(self._before(layer.wide_norm, hidden))))
+    def _mlp(self, layer: DecoderLayer, hidden: Tensor) -> Tensor:
+        return self._add(layer.mlp_norm, hidden, layer.mlp(self._norm_before(layer.mlp_norm, hidden)))
 
-    def _before(self, norm: Norm, hidden: Tensor) -> Tensor:
-        return norm(hidden) if self.norms_first else hidden
+    def _norm_before(self, norm: LayerNorm, hidden: Tensor) -> Tensor:
+        return norm(hidden) if self.pre_norm else hidden
 
-    def _behind(self, norm: Norm, hidden: Tensor, found: Tensor) -> Tensor:
-        return hidden + found if self.norms_first else norm(found + hidden)
+    def _add(self, norm: LayerNorm, hidden: Tensor, update: Tensor) -> Tensor:
+        """The residual sum, normed where norms stand behind it."""
+        return hidden + update if self.pre_norm else norm(update + hidden)
 
 
 def _attend_both(
     query: Tensor,
-    picture: tuple[Tensor, Tensor],
-    said: tuple[Tensor, Tensor],
+    image_kv: tuple[Tensor, Tensor],
+    cached: tuple[Tensor, Tensor],
     mask: Tensor | None,
-    looked: list[Tensor] | None = None,
+    attention_maps: list[Tensor] | None = None,
 ) -> Tensor:
-    """One softmax over the picture's rows and what was said, without copying the first behind the second."""
+    """One softmax over the image's rows and the cache, without copying the two together."""
     query = query * query.shape[-1] ** -0.5
-    over_picture = torch.matmul(query, picture[0].transpose(-1, -2))
-    over_said = torch.matmul(query, said[0].transpose(-1, -2))
-    scores = torch.cat([over_picture, over_said if mask is None else over_said + mask], -1)
+    over_image = torch.matmul(query, image_kv[0].transpose(-1, -2))
+    over_tokens = torch.matmul(query, cached[0].transpose(-1, -2))
+    scores = torch.cat([over_image, over_tokens if mask is None else over_tokens + mask], -1)
     weights = torch.softmax(scores, -1)
-    split = over_picture.shape[-1]
-    if looked is not None:
-        looked.append(weights[..., :split])
-    return torch.matmul(weights[..., :split], picture[1]) + torch.matmul(weights[..., split:], said[1])
+    split = over_image.shape[-1]
+    if attention_maps is not None:
+        attention_maps.append(weights[..., :split])
+    return torch.matmul(weights[..., :split], image_kv[1]) + torch.matmul(weights[..., split:], cached[1])

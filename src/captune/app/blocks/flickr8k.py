@@ -116,7 +116,7 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
         "pixels": backbone.pixels,
         "processor": processor,
         "encode": encode,
-        "collate": lambda encoded: collate(encoded, backbone.pad),
+        "collate": lambda encoded: collate(encoded, backbone.pad_token_id),
     }
 
 
@@ -130,7 +130,9 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
 
     backbone = _backbone(cfg, ctx)
     run_on = _train_config(settings(cfg)).run_on
-    precision = choose_precision(run_on.precision, choose_device(run_on.device), backbone.width, training=True)
+    precision = choose_precision(
+        run_on.precision, choose_device(run_on.device), backbone.vision_hidden_size, training=True
+    )
     parts = {
         name: {"parameters": sum(p.numel() for p in part), "trained": sum(p.numel() for p in part if p.requires_grad)}
         for name, part in backbone.parts().items()

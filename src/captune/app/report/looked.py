@@ -52,7 +52,7 @@ def draw_attention_sheets(
     for number, record in enumerate(track(records, progress, "Attention maps", len(records)), start=1):
         options = generation
         if record.question:
-            options = generation.model_copy(update={"prompt": backbone.asking(record.question, generation.prompt)})
+            options = generation.model_copy(update={"prompt": backbone.prompt_for(record.question, generation.prompt)})
         try:
             explained = explain(backbone, record.image, options, caption=captions[record.id])
         except CaptuneError as error:

@@ -1,4 +1,4 @@
-"""Captions from what a model has seen: one engine for every family that offers a `Stepper`."""
+"""Captions from what a model has seen: one engine for every family that offers a `Decoder`."""
 
 from captune.engine.decoding.generate import generate
 

@@ -17,7 +17,7 @@ from captune.engine.decoding.penalties import Penalties
 from captune.engine.decoding.rows import Rows
 from captune.engine.decoding.sampling import Chance, Written, write
 from captune.models.backbone import Backbone
-from captune.models.stepper import Stepper
+from captune.models.stepper import Decoder
 
 
 def generate(
@@ -31,17 +31,17 @@ def generate(
     """Captions of each picture of memory (pictures, length, width), the best first.
 
     `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or
-    with it by `prompt_in_caption`. Without `backbone.own_decoder`, or for a family without a `Stepper`,
+    with it by `prompt_in_caption`. Without `backbone.own_search`, or for a family without a `Decoder`,
     `transformers` searches. `on_token` gets the tokens (pictures, captions) of every step of a search without beams.
     """
     options = settled(options)
     asked = prompts or [options.prompt] * len(memory)
     prefixes = [prefix_of(backbone, options, prompt) for prompt in asked]
-    stepper = backbone.stepper() if backbone.own_decoder else None
+    decoder = backbone.text_decoder() if backbone.own_search else None
     found: list[list[Caption]] = [[]] * len(memory)
-    memory = memory.to(backbone.running_dtype)
+    memory = memory.to(backbone.compute_dtype)
     autocast = torch.autocast(
-        memory.device.type, enabled=stepper is None and torch.is_autocast_enabled(memory.device.type)
+        memory.device.type, enabled=decoder is None and torch.is_autocast_enabled(memory.device.type)
     )
     # A search with a seed leaves the source of chance as it was, for all threads share it; one without draws on.
     seeded = options.sample and options.sample_seed is not None
@@ -50,15 +50,15 @@ def generate(
         if seeded:
             torch.manual_seed(options.sample_seed)
         # Rows of one search have prompts of one length; `transformers` gets the same prompt for all.
-        kinds = [len(prefix) if stepper else tuple(prefix) for prefix in prefixes]
+        kinds = [len(prefix) if decoder else tuple(prefix) for prefix in prefixes]
         for kind in dict.fromkeys(kinds):
             these = [n for n, one in enumerate(kinds) if one == kind]
             part = memory if len(these) == len(memory) else memory[these]
             tokens = torch.tensor([prefixes[n] for n in these], device=memory.device)
             written = (
                 search_plain(backbone, part, tokens, options)
-                if stepper is None
-                else search_own(backbone, stepper, part, tokens, options, on_token)
+                if decoder is None
+                else search_own(backbone, decoder, part, tokens, options, on_token)
             )
             for n, captions in zip(these, _captions(backbone, written), strict=True):
                 found[n] = _behind_prompt(backbone, captions, asked[n]) if options.prompt_in_caption else captions
@@ -69,23 +69,23 @@ def prefix_of(backbone: Backbone, options: GenerationOptions, prompt: str | None
     """Start and prompt as tokens; None is the model's own prompt. Raises `UsageError` for what cannot be continued."""
     words = backbone.prompt if prompt is None else prompt
     check_prompt(words, options)
-    prefix = [backbone.start, *backbone.tokenize(words)]
-    check_length(len(prefix), backbone.longest, options)
+    prefix = [backbone.bos_token_id, *backbone.tokenize(words)]
+    check_length(len(prefix), backbone.max_length, options)
     return prefix
 
 
 def search_own(
     backbone: Backbone,
-    stepper: Stepper,
+    decoder: Decoder,
     memory: Tensor,
     prompts: Tensor,
     options: GenerationOptions,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Written:
     """By captune's own search."""
-    most, end = options.max_new_tokens, backbone.end
+    most, end = options.max_new_tokens, backbone.eos_token_id
     beams = rows_of(options)
-    rows = Rows(stepper, stepper.recall(memory), memory, prompts, beams, most)
+    rows = Rows(decoder, decoder.prefill(memory), memory, prompts, beams, most)
     penalties = Penalties.of(options, end)
     chance = None
     if options.sample:
@@ -115,9 +115,9 @@ def search_plain(backbone: Backbone, memory: Tensor, prompts: Tensor, options: G
         for temperature in temperatures(options, 1)
     ]
     width = max(part.shape[1] for part in parts)
-    padded = [functional.pad(part, (0, width - part.shape[1]), value=backbone.end) for part in parts]
+    padded = [functional.pad(part, (0, width - part.shape[1]), value=backbone.eos_token_id) for part in parts]
     tokens = torch.cat([part.view(pictures, -1, width) for part in padded], 1).flatten(0, 1)
-    ended = (tokens == backbone.end).int()
+    ended = (tokens == backbone.eos_token_id).int()
     lengths = torch.where(ended.any(1), ended.argmax(1) + 1, width)
     each = len(tokens) // pictures
     owner = torch.arange(pictures, device=tokens.device).repeat_interleave(each)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captune.models.stepper import Stepper, causal_mask
+from captune.models.stepper import Decoder, causal_mask
 
 
 class Rows:
@@ -20,15 +20,15 @@ class Rows:
     of the next token.
     """
 
-    def __init__(self, stepper: Stepper, recalled: Any, memory: Tensor, prompts: Tensor, each: int, most: int) -> None:
+    def __init__(self, decoder: Decoder, image_kv: Any, memory: Tensor, prompts: Tensor, each: int, most: int) -> None:
         pictures, self.given = prompts.shape
-        self.stepper, self.recalled, self.each = stepper, recalled, each
-        self.said = stepper.room(pictures, self.given + most * each, memory)
+        self.decoder, self.image_kv, self.each = decoder, image_kv, each
+        self.said = decoder.new_cache(pictures, self.given + most * each, memory)
         self.own = torch.arange(each, device=memory.device)
         self.ancestors = self.own.new_empty(pictures, each, 0)
         positions = torch.arange(self.given, device=memory.device)
-        hidden = stepper.step(prompts, positions, recalled, self.said, causal_mask(self.given, memory))
-        self.logits = stepper.logits(hidden[:, -1:])
+        hidden = decoder.step(prompts, positions, image_kv, self.said, causal_mask(self.given, memory))
+        self.logits = decoder.logits(hidden[:, -1:])
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
         """Append `tokens` (pictures, each), each behind the row of `parents` (None: its own)."""
@@ -38,8 +38,8 @@ class Rows:
         written = self.own[None, :, None].expand(pictures, -1, 1)
         self.ancestors = torch.cat([self.ancestors, written], 2)
         position = (self.own[:1] * 0 + self.given + steps).expand(self.each)
-        hidden = self.stepper.step(tokens, position, self.recalled, self.said, self._mask())
-        self.logits = self.stepper.logits(hidden)
+        hidden = self.decoder.step(tokens, position, self.image_kv, self.said, self._mask())
+        self.logits = self.decoder.logits(hidden)
 
     def _mask(self) -> Tensor | None:
         """What each row sees: the whole prompt, and of every step the row it descends from."""
