@@ -28,13 +28,16 @@ class NotWritable(CaptuneError):
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
+def atomic_file(
+    path: str | os.PathLike[str], mode: str = "w", *, newline: str | None = None, owner: str = ""
+) -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only when the block ends without an error.
 
     `mode` is "w" (UTF-8 text; bytes of file names that are no UTF-8 become escapes, which JSON reads back) or "wb".
     The folder is made if it is missing. A full disk or a folder that may not be written raises `CaptuneError`, and
     what stood at `path` before stays. A link stays a link; a pipe or a device is written as it is.
-    What a killed process left half written of the same file is removed.
+    What a killed process left half written of the same file is removed. `owner` names the writer where several
+    machines share the folder; by default the process.
     """
     target = _resolved(Path(path))
     encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
@@ -48,7 +51,7 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "w", *, newline: str |
                 raise
             raise disk_error(error, target) from error
         return
-    temporary = part_path(target, os.getpid())
+    temporary = part_path(target, owner or os.getpid())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
@@ -66,9 +69,9 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "w", *, newline: str |
             temporary.unlink()
 
 
-def part_path(target: Path, process: int) -> Path:
-    """What a file is called until it is whole."""
-    return target.with_name(fit_name(f".{target.name}", f".{process}.part"))
+def part_path(target: Path, owner: str | int) -> Path:
+    """What a file that `owner` writes is called until it is whole."""
+    return target.with_name(fit_name(f".{target.name}", f".{owner}.part"))
 
 
 @lru_cache(maxsize=64)
@@ -94,11 +97,25 @@ def remove_leftovers(target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk as well, before what they replace goes."""
+    """Flush the names in a folder to the disk."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # a system that does not open folders
+    except OSError:  # Windows opens no folders, and not every folder may be read
         return
+    _sync(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush all files and names below a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            _sync(os.open(path, os.O_RDONLY))
+    sync_folder(folder)
+
+
+def _sync(handle: int) -> None:
     try:
         os.fsync(handle)
     finally:

@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import disk_error, is_running
-from captune.core.names import fit_name
+from captune.core.files import disk_error, is_running, part_path, sync_folder, sync_tree
 
 
 @contextmanager
@@ -22,36 +21,44 @@ def atomic_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(Path(out).expanduser()))
     check_free(target)
-    missing = folders_to_make(target.parent)
-    stage = target.with_name(fit_name(f".{target.name}", f".{os.getpid()}.part"))
+    for left in target.parent.glob(".*.part"):
+        owner = left.name.split(".")[-2]
+        if left == part_path(target, owner) and not is_other_process(owner):
+            shutil.rmtree(left, ignore_errors=True)
+    with staging_folder(part_path(target, os.getpid()), target) as stage:
+        try:
+            yield stage
+            sync_tree(stage)
+            if target.is_dir():
+                target.rmdir()
+            os.rename(stage, target)
+            sync_folder(target.parent)
+        except OSError as error:
+            if error.filename is not None and not str(error.filename).startswith((str(stage), str(target))):
+                raise
+            raise disk_error(error, target) from error
+
+
+@contextmanager
+def staging_folder(stage: Path, out: Path, *, journal: str = "") -> Iterator[Path]:
+    """Make `stage`, in which the contents of `out` are prepared, with its parents.
+
+    In the end it is removed, as are the parents that are empty. While it holds a file `journal`, it stays.
+    """
+    made = folders_to_make(stage.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for old in target.parent.glob(".*.part"):
-            if old.name != fit_name(f".{target.name}", f".{old.name.split('.')[-2]}.part"):
-                continue
-            if not is_other_process(old.name.split(".")[-2]):
-                shutil.rmtree(old, ignore_errors=True)
+        stage.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
     except OSError as error:
-        raise disk_error(error, target) from error
-    done = False
+        raise disk_error(error, out) from error
     try:
         yield stage
-        _sync(stage)
-        if target.is_dir():
-            target.rmdir()
-        os.rename(stage, target)
-        done = True
-    except OSError as error:
-        if error.filename is not None and not str(error.filename).startswith((str(stage), str(target))):
-            raise
-        raise disk_error(error, target) from error
     finally:
-        if not done:
+        if not (journal and (stage / journal).exists()):
             shutil.rmtree(stage, ignore_errors=True)
-            for folder in missing:
-                with suppress(OSError):  # it holds something: then it stays
-                    folder.rmdir()
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def check_free(out: Path) -> None:
@@ -107,10 +114,3 @@ def folders_to_make(out: Path) -> list[Path]:
 def is_other_process(pid: str) -> bool:
     """Whether another process than this one has the number `pid`."""
     return pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid))
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())

@@ -7,13 +7,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error, read_json, write_json
-from captune.core.folders import folders_to_make, is_other_process
+from captune.core.folders import is_other_process, staging_folder
 from captune.data.inside import MARK
 from captune.data.prepared import DUPLICATES, IMAGES, PROBLEMS, SPLITS
 
@@ -31,23 +31,11 @@ def staged(out: Path) -> Iterator[Path]:
     block leaves `out` as it was.
     """
     old = _old_names(out)
-    missing = folders_to_make(out)
-    stage = out / f"{_STAGE}{os.getpid()}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stage.mkdir()
-    except OSError as error:
-        raise disk_error(error, out) from error
-    try:
+    # A stage with a journal stays: the next start undoes what could not be undone now.
+    with staging_folder(out / f"{_STAGE}{os.getpid()}", out, journal=_EXCHANGE) as stage:
         yield stage
-        with _signals_held_back():
+        with _signals_deferred():
             _exchange(stage, out, old)
-    finally:
-        if not (stage / _EXCHANGE).exists():  # else the next start undoes what could not be undone now
-            shutil.rmtree(stage, ignore_errors=True)
-        for folder in missing:
-            with suppress(OSError):  # it holds something: then it stays
-                folder.rmdir()
 
 
 def is_prepared(folder: Path) -> bool:
@@ -121,7 +109,7 @@ def _undo(stage: Path, out: Path) -> None:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _signals_deferred() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block is done."""
     if threading.current_thread() is not threading.main_thread():
         yield

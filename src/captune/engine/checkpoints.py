@@ -10,7 +10,7 @@ from typing import Any
 
 from captune.core.disk import DiskFull, free_space, in_bytes, is_disk_full
 from captune.core.errors import CaptuneError
-from captune.core.files import sync_folder, write_json
+from captune.core.files import sync_folder, sync_tree, write_json
 from captune.core.parsed import parse_json
 from captune.core.runs import COMPLETE, POINTERS, Checkpoint, Run, checkpoint_damage, read_mark
 from captune.core.sealed import contents_of, linked_digests, sealed
@@ -36,11 +36,8 @@ def write_checkpoint(
         last = run.last()
         # Frozen weights are one file with many names: it is read once in a training.
         contents = contents_of(staging, linked_digests(last.path, mark_of(last)) if last else {})
-        for name in contents["files"]:
-            _sync(staging / name)
         write_json(staging / COMPLETE, sealed({"step": step, "epoch": epoch, **extra, **contents}))
-        for folder in {staging, *(path for path in staging.rglob("*") if path.is_dir())}:
-            sync_folder(folder)
+        sync_tree(staging)
         _remove(target)
         os.replace(staging, target)
         sync_folder(run.checkpoints_folder)
@@ -68,14 +65,6 @@ def _not_written(run: Run, step: int, error: BaseException, staging: Path) -> Ca
         f"Checkpoint {step} could not be written to {run.checkpoints_folder}{reached}: {why} ({room}).",
         f"Nothing else was touched ({stays}). Free some disk space, then: captune train --resume --out {run.path}",
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def mark_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error, is_running, sync_folder
+from captune.core.files import atomic_file, disk_error, is_running, sync_folder
 from captune.core.folders import OutputFolders
 from captune.core.locks import lock_file
-from captune.core.names import fit_name
 from captune.data.bulk.names import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.data.bulk.remote import is_remote
 from captune.data.writers.existing import Ledger, digest, digest_of_file
@@ -85,7 +84,7 @@ class LocalStore:
         self.folder = Path(out)
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
         self._swept = False
-        self._anchor = OutputFolders()
+        self._folders = OutputFolders()
 
     def names(self) -> list[str]:
         found = []
@@ -111,29 +110,23 @@ class LocalStore:
 
     def publish(self, name: str, data: bytes | Path) -> None:
         target = self.folder / name
-        temporary = target.with_name(fit_name(f".{target.name}", f".{self._owner}{_PART}"))
         try:
             for folder in dict.fromkeys((self.folder, target.parent)):
-                self._anchor.check(folder)
+                self._folders.check(folder)
             self._sweep()
-            with open(temporary, "wb") as file:
+            with atomic_file(target, "wb", owner=self._owner) as file:
                 if isinstance(data, Path):
                     with open(data, "rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
                 else:
                     file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            # A file that a person had a part in stays known as such, whatever captune changes in it.
-            if is_result(name) and not self.not_written([name]):
-                Ledger(self.folder / WRITTEN).add([digest(name, digest_of_file(temporary))])
-            os.replace(temporary, target)
+                # A file that a person had a part in stays known as such, whatever captune changes in it.
+                if is_result(name) and not self.not_written([name]):
+                    Ledger(self.folder / WRITTEN).add([digest(name, digest_of_file(Path(file.name)))])
             sync_folder(target.parent)
         except OSError as error:
             raise disk_error(error, target) from error
-        finally:
-            with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
-                temporary.unlink()
 
     def not_written(self, names: Iterable[str]) -> list[str]:
         ledger = Ledger(self.folder / WRITTEN)
