@@ -15,8 +15,7 @@ import uvicorn
 
 from captune.core.config import resolve
 from captune.core.serve_options import ServeConfig
-from captune.web.connection import Connection
-from captune.web.connections import Connections
+from captune.web.connections import Connection, Connections
 from captune.web.server import create_app
 
 

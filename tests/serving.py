@@ -21,8 +21,9 @@ from captune.core.config import resolve
 from captune.core.serve_options import ServeConfig
 from captune.models import FAMILIES
 from captune.models.blip_matcher import BlipMatcher
-from captune.web.connection import Connection
+from captune.web.connections import Connection
 from captune.web.server import create_app
+from captune.web.service import Service
 from lively import LIVELY
 
 
@@ -74,11 +75,18 @@ class Serving:
 
 
 @contextmanager
-def running(models: Mapping[str, str], keys: Mapping[str, str] | None = None, **options: Any) -> Iterator[Serving]:
-    """A server with these models and options at a port of its own."""
-    app = create_app(models, resolve(ServeConfig, flags={"device": "cpu", "precision": "fp32", **options}), keys)
-    config = uvicorn.Config(app, port=0, http=Connection, log_config=None, ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+def running(
+    models: Mapping[str, str],
+    keys: Mapping[str, str] | None = None,
+    *,
+    parts: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Serving]:
+    """A server with these models and options at a port of its own; `parts` replace some of its `Service`."""
+    config = resolve(ServeConfig, flags={"device": "cpu", "precision": "fp32", **options})
+    app = create_app(models, config, keys, service=Service(models, config, **(parts or {})))
+    settings = uvicorn.Config(app, port=0, http=Connection, log_config=None, ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 60

@@ -25,9 +25,8 @@ import torch
 from browsing import drawn, in_view, serious
 from captune.app.captioner import Captioner
 from captune.models import FAMILIES
-from captune.web.browser import PAGE
-from captune.web.samples import samples
-from captune.web.settings import VARIABLE, PageSettings
+from captune.web.page.captioning import samples
+from captune.web.page.launch import PAGE, VARIABLE, PageSettings
 from lively import LIVELY
 from noise import noise
 from translators import marian
@@ -158,8 +157,8 @@ def address(models: dict[str, str], german: str, tmp_path_factory: pytest.TempPa
         port = probe.getsockname()[1]
     broken = shutil.copytree(models["mine"], tmp_path_factory.mktemp("models") / "broken")
     (broken / "model.safetensors").write_bytes(b"cut off")
-    named = {**models, "broken": str(broken)}
-    words = [word for name, model in named.items() for word in ("--model", f"{name}={model}")]
+    parse_models = {**models, "broken": str(broken)}
+    words = [word for name, model in parse_models.items() for word in ("--model", f"{name}={model}")]
     server = subprocess.Popen(
         [sys.executable, "-m", "captune", "app", *words, "--port", str(port), "--device", "cpu",
          "--languages", "de", "--translator", german],

@@ -298,7 +298,7 @@ def test_models_come_and_go_within_the_memory_but_not_under_a_request(models: di
             for name, said in pool.map(ask, ["base", "tuned"] * 8):
                 assert said == [expected[name]]
         assert len(loaded()) == 1
-        assert all(model.users == 0 for model in serving.service.shelf.models.values())
+        assert all(model.users == 0 for model in serving.service.pool.models.values())
 
 
 def test_no_input_of_the_schema_breaks_the_server(server: Serving) -> None:

@@ -19,9 +19,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from captune.web import gate, urls
-from captune.web.connections import Clocks
-from captune.web.hosted import Hosted
+from captune.web import middleware
+from captune.web.connections import Timeouts
+from captune.web.model_worker import ModelWorker
 from serving import Serving, encoded, picture, running, save_tiny
 
 PICTURE = picture(1)
@@ -37,13 +37,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """While it is not set, models work on and on."""
     door = threading.Event()
-    real = Hosted._caption
+    real = ModelWorker._caption
 
-    def slow(self: Hosted, *args: Any) -> Any:
+    def slow(self: ModelWorker, *args: Any) -> Any:
         assert door.wait(20)
         return real(self, *args)
 
-    monkeypatch.setattr(Hosted, "_caption", slow)
+    monkeypatch.setattr(ModelWorker, "_caption", slow)
     yield door
     door.set()
 
@@ -70,7 +70,7 @@ def test_every_route_but_health_needs_a_key(guarded: Serving) -> None:
         for path, method in [*paths, ("/nothing", "GET"), ("/v1/caption/", "POST"), ("//metrics", "GET")]:
             for headers in ({}, {"Authorization": ""}):
                 answer = client.request(method, path, headers=headers)
-                if path in gate.OPEN:
+                if path in middleware.PUBLIC_PATHS:
                     assert answer.status_code != 401
                 else:
                     assert answer.status_code == 401, (path, method)
@@ -223,7 +223,7 @@ def test_a_client_that_leaves_frees_its_place(model: str, door: threading.Event)
 
 def test_half_a_body_and_half_a_head_do_not_stay(model: str) -> None:
     with running({"m": model}, timeout=0.5, max_queue=2) as serving:
-        serving.app.state.connections.clocks = Clocks(head=0.3, rest=0.1, sweep=0.1)
+        serving.app.state.connections.clocks = Timeouts(head=0.3, rest=0.1, sweep=0.1)
         head = b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += b"Content-Length: 100\r\n\r\n"
         lines = [socket.create_connection(("127.0.0.1", serving.port), timeout=10) for _ in range(4)]
@@ -255,7 +255,7 @@ def test_a_stream_ends_with_its_client(model: str) -> None:
                 assert answer.status_code == 200
                 next(answer.iter_lines())
             serving.until(lambda: serving.service.admission.taken == 0)
-        assert all(one.users == 0 for one in serving.service.shelf.models.values())
+        assert all(one.users == 0 for one in serving.service.pool.models.values())
         assert client.post("/v1/caption", json={"image": encoded(PICTURE)}).status_code == 200
 
 
@@ -270,17 +270,17 @@ def test_pages_of_other_origins_only_where_allowed(model: str) -> None:
         assert refused.headers["access-control-allow-origin"] == "https://example.com"
 
 
-def test_addresses_are_fetched_only_where_allowed_and_public(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_are_fetched_only_where_allowed_and_public(model: str) -> None:
+    def post(client: httpx.Client, url: str) -> httpx.Response:
+        return client.post("/v1/caption", json={"image": url})
+
     with running({"m": model}, allow_urls=True) as serving, serving.client() as client:
-
-        def post(url: str) -> httpx.Response:
-            return client.post("/v1/caption", json={"image": url})
-
         for url in (f"{serving.url}/metrics", "http://169.254.169.254/latest/", "HTTP://[::1]:80/a.png"):
-            assert post(url).status_code == 422
-            assert "not a public one" in post(url).json()["detail"]
-        monkeypatch.setattr(urls, "fetch", lambda url, **limits: PICTURE)
-        assert post("https://photos.example/a.png").status_code == 200
+            assert post(client, url).status_code == 422
+            assert "not a public one" in post(client, url).json()["detail"]
+    fetched = {"fetch": lambda url, **limits: PICTURE}
+    with running({"m": model}, parts=fetched, allow_urls=True) as serving, serving.client() as client:
+        assert post(client, "https://photos.example/a.png").status_code == 200
 
 
 def test_an_animation_costs_one_frame(model: str) -> None:

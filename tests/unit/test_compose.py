@@ -16,7 +16,7 @@ from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError
 from captune.core.options import AppConfig
 from captune.core.serve_options import ServeConfig
-from captune.web.measures import Measures
+from captune.web.middleware import ServerMetrics
 from scripts import ROOT, script
 
 SERVICE_KEYS = {
@@ -165,7 +165,7 @@ def test_alerts_look_at_figures_that_there_are() -> None:
     from captune.web.server import create_app
 
     routes = {path for path in create_app({}).openapi()["paths"] if path.startswith("/v1/")}
-    measures = Measures()
+    measures = ServerMetrics()
     measures.answered("/v1/caption", 200, 0.1)
     measures.batches.labels("m").observe(1)
     measures.loads.labels("m").inc()
@@ -192,14 +192,14 @@ def test_alerts_look_at_figures_that_there_are() -> None:
 
 
 def test_what_the_page_says_for_kubernetes_fits() -> None:
-    from captune.web.gate import OPEN
+    from captune.web.middleware import PUBLIC_PATHS
 
     text = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     spec = yaml.safe_load(block)
     (api,) = spec["containers"]
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert api[name]["httpGet"]["path"] in OPEN
+        assert api[name]["httpGet"]["path"] in PUBLIC_PATHS
         assert api[name]["httpGet"]["port"] == 8000
     verb, *arguments = api["args"]
     assert load(verb).make_context(verb, arguments).params["keys_file"] == "/keys/keys"

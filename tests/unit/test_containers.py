@@ -109,11 +109,11 @@ def test_the_packages_of_an_image_are_known_extras(dockerfile: Any, target: str)
 
 def test_the_environment_of_an_image_is_what_captune_reads(reader: ModuleType, dockerfile: Any) -> None:
     values = environment(reader, dockerfile, "cpu")
-    served = resolve(ServeConfig, environment=values).values.serve
+    model = resolve(ServeConfig, environment=values).values.serve
     page = resolve(AppConfig, environment=values).values.app
-    assert (served.host, page.host) == ("0.0.0.0", "0.0.0.0")
+    assert (model.host, page.host) == ("0.0.0.0", "0.0.0.0")
     exposed = steps(dockerfile, "cpu", "EXPOSE")[-1].words()
-    assert exposed == [str(served.port), str(page.port)]
+    assert exposed == [str(model.port), str(page.port)]
     assert values["CAPTUNE_MODEL"].startswith("/models/")
     assert values["PATH"].startswith("/captune/bin:")
     own = {f"CAPTUNE_{name.upper()}" for config in (ServeConfig, AppConfig) for name in leaves(config)}
@@ -182,11 +182,11 @@ def test_health_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_health_asks_for_what_the_server_and_the_page_answer(dockerfile: Any) -> None:
-    from captune.web.gate import OPEN
+    from captune.web.middleware import PUBLIC_PATHS
 
     kind, *words = yaml.safe_load(f"[{steps(dockerfile, 'cpu', 'HEALTHCHECK')[-1].rest.replace('CMD [', 'CMD, ')}")
     assert [kind, *words[:2]] == ["CMD", "python", "/captune-health.py"]
     api, page = words[2:]
-    assert api.removeprefix("http://127.0.0.1:8000") in OPEN
+    assert api.removeprefix("http://127.0.0.1:8000") in PUBLIC_PATHS
     routes = pytest.importorskip("streamlit.web.server.starlette.starlette_static_routes")
     assert page.removeprefix("http://127.0.0.1:8501/") in Path(routes.__file__).read_text(encoding="utf-8")

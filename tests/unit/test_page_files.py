@@ -16,10 +16,9 @@ from captune.core.errors import UsageError
 from captune.core.records import Caption
 from captune.data.images import open_image
 from captune.data.writers import CaptionRow
-from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
-from captune.web.names import named
-from captune.web.samples import samples
-from captune.web.writing import Upload, in_natural_order, named_apart, offered_endings
+from captune.web.page.captioning import Upload, in_natural_order, named_apart, offered_endings, samples
+from captune.web.page.downloads import FORMATS, as_sidecars, as_text, file_name
+from captune.web.startup import parse_models
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -83,15 +82,15 @@ def test_images_come_in_the_order_in_which_people_count() -> None:
 
 
 def test_models_have_names() -> None:
-    assert named(["runs/x", "mine=runs/y", "org/name"], short=True) == {
+    assert parse_models(["runs/x", "mine=runs/y", "org/name"], short=True) == {
         "x": "runs/x",
         "mine": "runs/y",
         "name": "org/name",
     }
     with pytest.raises(UsageError, match="Two models are called x"):
-        named(["runs/x", "others/x"], short=True)
+        parse_models(["runs/x", "others/x"], short=True)
     with pytest.raises(UsageError, match="missing"):
-        named(["=runs/x"], short=True)
+        parse_models(["=runs/x"], short=True)
 
 
 def test_images_with_one_name_are_told_apart() -> None:

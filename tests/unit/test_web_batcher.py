@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from captune.web.batcher import Batcher
+from captune.web.model_worker import Batcher
 
 
 class Noted:

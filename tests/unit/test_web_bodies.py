@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from captune.web.asked import ChatRequest
-from captune.web.forms import read_form
-from captune.web.json_bodies import read_json
+from captune.web.bodies import parse_form, parse_json
 from captune.web.problems import Problem
-from captune.web.routes.chat import looked_at
+from captune.web.routes.chat import image_and_prompt
+from captune.web.schemas import ChatRequest
 from hostile import Hostile, attacked
 
 FORM = "multipart/form-data; boundary=B"
@@ -30,7 +29,7 @@ def form(*parts: tuple[bytes, bytes]) -> bytes:
 
 def refused(body: bytes, content_type: str | None = None) -> Problem:
     with pytest.raises(Problem) as error:
-        read_json(bytearray(body)) if content_type is None else read_form(body, content_type, ["images"])
+        parse_json(bytearray(body)) if content_type is None else parse_form(body, content_type, ["images"])
     return error.value
 
 
@@ -70,8 +69,8 @@ def test_text_is_weighed_as_python_keeps_it() -> None:
     assert refused('{"prompt": "😀'.encode() + b"a" * 1_100_000 + b'"}').status == 413
     assert refused(b'{"prompt": "' + b"\\u4e2d" * 180_000 + b'"}').status == 413
     picture = '{"image": "' + "a" * 72 + "\\/\\n" * 400 + '", "prompt": "ein Hund – 狗"}'
-    assert read_json(bytearray(picture.encode()))["prompt"] == "ein Hund – 狗"
-    assert len(read_json(bytearray(b'{"image": "' + b"a" * 3_000_000 + b'"}'))["image"]) == 3_000_000
+    assert parse_json(bytearray(picture.encode()))["prompt"] == "ein Hund – 狗"
+    assert len(parse_json(bytearray(b'{"image": "' + b"a" * 3_000_000 + b'"}'))["image"]) == 3_000_000
 
 
 @pytest.mark.parametrize("end", [b"\\n", b"\\r\\n", b"\\/"])
@@ -80,7 +79,7 @@ def test_escapes_of_base64_are_taken_out_before_strings_are_built(end: bytes, sh
     line = b"QUJD" * 19 + end
     image = line * (1_050_000 // len(line))
     body = bytearray(b'{"p": "%s", "images": ["%s", "%s"], "prompt": "a\\nb"}' % (b"a" * shift, image, image))
-    said = read_json(body)
+    said = parse_json(body)
     assert body.count(b"\\") == 1  # the parser builds strings with escapes twice
     plain = image.replace(b"\\/", b"/").replace(b"\\r", b"").replace(b"\\n", b"").decode()
     assert said == {"p": "a" * shift, "images": [plain, plain], "prompt": "a\nb"}
@@ -93,11 +92,11 @@ def test_strings_without_commas_are_counted_too(body: bytes) -> None:
 
 
 def test_forms_are_read_in_memory_and_bounded() -> None:
-    found = read_form(
+    found = parse_form(
         form((b'name="image"; filename="a"', b"\r\n--\xff" * 9), (b'name="prompt"', "ein Hühnchen".encode())), FORM, []
     )
     assert found == {"image": b"\r\n--\xff" * 9, "prompt": "ein Hühnchen"}
-    assert read_form(form(*[(b'name="images"; filename="a"', b"x")] * 3), FORM, ["images"]) == {"images": [b"x"] * 3}
+    assert parse_form(form(*[(b'name="images"; filename="a"', b"x")] * 3), FORM, ["images"]) == {"images": [b"x"] * 3}
     assert refused(form(*[(b'name="f"', b"")] * 1001), FORM).status == 413
     assert refused(form((b'name="prompt"', b"x" * 1_000_001)), FORM).status == 413
     assert refused(form(*[(b'name="%d"' % n, "é".encode() * 450_000) for n in range(3)]), FORM).status == 413
@@ -122,7 +121,7 @@ def test_the_words_of_a_chat_are_counted_together() -> None:
 
     def words(parts: int) -> str:
         content = [picture, *[{"type": "text", "text": "a red circle"}] * parts]
-        return looked_at(ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]}))[1]
+        return image_and_prompt(ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]}))[1]
 
     assert words(2) == "a red circle a red circle"
     with pytest.raises(Problem, match="4,000 are allowed"):

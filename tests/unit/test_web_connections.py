@@ -11,19 +11,25 @@ from collections.abc import Iterator
 import pytest
 
 from captune.core.errors import UsageError
-from captune.web.clients import Clients, is_local_name, neighbourhood
-from captune.web.connections import Clocks, Connections, Descriptors
-from captune.web.keys import Guesses, Rate
-from captune.web.log_limits import Limit
+from captune.web.connections import (
+    Connections,
+    FileDescriptors,
+    Timeouts,
+    TrustedProxies,
+    client_network,
+    is_local_host,
+)
+from captune.web.keys import RateLimit, WrongKeyLimit
+from captune.web.logs import LogRateLimit
 from hostile import Hostile, attacked, head, read_all
 
 KEYS = {"phone": "a-long-random-key"}
-QUICK = Clocks(head=0.3, body=0.3, rest=0.2, write=0.3, linger=0.2, sweep=0.05)
+QUICK = Timeouts(head=0.3, body=0.3, rest=0.2, write=0.3, linger=0.2, sweep=0.05)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Hostile]:
-    with attacked(KEYS, Connections(1000, Clients(()), clocks=QUICK), max_queue=2, max_body=1.0) as server:
+    with attacked(KEYS, Connections(1000, TrustedProxies(()), clocks=QUICK), max_queue=2, max_body=1.0) as server:
         yield server
 
 
@@ -112,7 +118,7 @@ def test_chunks_of_a_byte_are_cut_off(server: Hostile) -> None:
 
 
 def test_a_client_has_so_many_connections() -> None:
-    with attacked(connections=Connections(3, Clients(()), clocks=QUICK)) as server:
+    with attacked(connections=Connections(3, TrustedProxies(()), clocks=QUICK)) as server:
         waiting = [server.connect("127.0.0.2") for _ in range(6)]
         open_ones = server.app.state.connections._open
         server.until(lambda: len(open_ones["127.0.0.2"]) <= 3)
@@ -131,8 +137,8 @@ def test_a_client_has_so_many_connections() -> None:
 
 def test_health_is_answered_where_descriptors_run_short() -> None:
     # Numbers of descriptors are reused, and here lie among those of the clients: they are counted, not compared.
-    few, clocks = Descriptors(most=10_016, reserve=8, used=lambda: 10_000), Clocks(moment=0.02)
-    with attacked(connections=Connections(1000, Clients(()), descriptors=few, clocks=clocks)) as server:
+    few, clocks = FileDescriptors(most=10_016, reserve=8, used=lambda: 10_000), Timeouts(moment=0.02)
+    with attacked(connections=Connections(1000, TrustedProxies(()), descriptors=few, clocks=clocks)) as server:
         own = server.connect("127.0.0.2")
         open_ones = server.app.state.connections._open
         lines = [own]
@@ -163,7 +169,7 @@ def test_what_the_process_opens_itself_is_made_room_for() -> None:
     def used() -> int:
         return others[0] + sum(map(len, crowds[0]._open.values()))
 
-    crowds.append(Connections(1000, Clients(()), clocks=QUICK, descriptors=Descriptors(10_060, 20, used)))
+    crowds.append(Connections(1000, TrustedProxies(()), clocks=QUICK, descriptors=FileDescriptors(10_060, 20, used)))
     others[0] = 10_010
     with attacked(connections=crowds[0]) as server:
         waiting = [server.connect() for _ in range(25)]
@@ -175,22 +181,22 @@ def test_what_the_process_opens_itself_is_made_room_for() -> None:
 
 
 def test_limits_of_a_process() -> None:
-    found = Descriptors.of_process()
+    found = FileDescriptors.of_process()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    assert found is None or found == Descriptors(most, min(64, most // 4))
+    assert found is None or found == FileDescriptors(most, min(64, most // 4))
 
 
 def test_wrong_keys_are_slowed_and_known_clients_are_not() -> None:
     now = [0.0]
-    guesses = Guesses(lambda: now[0])
-    assert guesses.wait("a", "phone") == 0
-    assert [guesses.wait("a", None) for _ in range(11)] == [0] * 10 + [2]
-    assert guesses.wait("a", "web") == 2  # right, but an answer would tell
-    assert guesses.wait("a", "phone") == 0
-    assert guesses.wait("b", "web") == 0
+    wrong_keys = WrongKeyLimit(lambda: now[0])
+    assert wrong_keys.wait("a", "phone") == 0
+    assert [wrong_keys.wait("a", None) for _ in range(11)] == [0] * 10 + [2]
+    assert wrong_keys.wait("a", "web") == 2  # right, but an answer would tell
+    assert wrong_keys.wait("a", "phone") == 0
+    assert wrong_keys.wait("b", "web") == 0
     now[0] = 2.0
-    assert [guesses.wait("a", None) for _ in range(2)] == [0, 2]
-    spread = [guesses.wait(f"c{n}", None) for n in range(400)]
+    assert [wrong_keys.wait("a", None) for _ in range(2)] == [0, 2]
+    spread = [wrong_keys.wait(f"c{n}", None) for n in range(400)]
     assert 280 <= spread.count(0) <= 310
 
 
@@ -204,7 +210,7 @@ def test_guesses_over_http() -> None:
 
 
 def test_names_of_rates_are_bounded() -> None:
-    rate = Rate(60, lambda: 0.0)
+    rate = RateLimit(60, lambda: 0.0)
     for n in range(10_100):
         rate.wait(str(n))
     assert len(rate._left) == 10_000
@@ -222,7 +228,7 @@ def test_names_of_rates_are_bounded() -> None:
     ],
 )
 def test_a_server_without_keys_is_called_by_a_local_name(host: str, local: bool) -> None:
-    assert is_local_name(host, ["Captions.example"]) == local
+    assert is_local_host(host, ["Captions.example"]) == local
 
 
 def test_a_page_cannot_rebind_its_name_to_a_server_without_keys() -> None:
@@ -255,18 +261,18 @@ def test_a_client_is_whom_a_trusted_proxy_names(
     from starlette.datastructures import Headers
 
     headers = Headers({"x-forwarded-for": forwarded})
-    assert Clients(trusted).of({"type": "http", "client": (peer, 1)}, headers) == client
+    assert TrustedProxies(trusted).of({"type": "http", "client": (peer, 1)}, headers) == client
 
 
 def test_addresses_of_proxies_are_checked_and_ipv6_counts_by_64() -> None:
     with pytest.raises(UsageError):
-        Clients(("proxy.example",))
-    assert neighbourhood("2001:db8::7") == neighbourhood("2001:db8::8") != neighbourhood("2001:db8:0:1::8")
+        TrustedProxies(("proxy.example",))
+    assert client_network("2001:db8::7") == client_network("2001:db8::8") != client_network("2001:db8:0:1::8")
 
 
 def test_a_flood_of_lines_is_counted() -> None:
     now = [0.0]
-    limit = Limit(60, lambda: now[0])
+    limit = LogRateLimit(60, lambda: now[0])
 
     def lines(count: int, **fields: object) -> list[logging.LogRecord]:
         records = [logging.LogRecord("captune.web", logging.INFO, "", 0, "request", (), None) for _ in range(count)]

@@ -16,7 +16,7 @@ from captune.core.serve_options import ServeOptions
 from captune.data.images import open_image
 from captune.data.pixels import Preprocessing, to_pixels
 from captune.engine.decode_worker import answer
-from captune.web.decoding import Decoding
+from captune.web.images import ImageDecoder
 from captune.web.problems import Problem
 
 # A decoder that never ends with files that begin with a tilde.
@@ -47,7 +47,7 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
                ' "fingerprints": false}']  # fmt: skip
 
     async def work() -> None:
-        decoding = Decoding(options, fast=False, started=started, patience=0.1)
+        decoding = ImageDecoder(options, fast=False, started=started, patience=0.1)
         await decoding.start()
         try:
             good = encoded("PNG")
@@ -91,7 +91,9 @@ def test_a_decoder_tells_the_size_of_the_upright_image_where_it_is_wanted(fast: 
 
 def test_a_server_without_decoders_says_so() -> None:
     async def work() -> None:
-        decoding = Decoding(ServeOptions(workers=1), fast=False, started=[sys.executable, "-S", "-c", "raise OSError"])
+        decoding = ImageDecoder(
+            ServeOptions(workers=1), fast=False, started=[sys.executable, "-S", "-c", "raise OSError"]
+        )
         try:
             with pytest.raises(Problem) as error:
                 await decoding.pixels(encoded("PNG"), PREPROCESSING)
@@ -104,9 +106,9 @@ def test_a_server_without_decoders_says_so() -> None:
 
 @pytest.mark.parametrize("format", ["PPM", "ICO", "SGI", "TGA", "PCX", "QOI", "DDS", "DIB"])
 def test_kinds_that_nobody_captions_are_not_opened(format: str) -> None:
-    served = [name.upper() for name in ServeOptions().formats]
+    model = [name.upper() for name in ServeOptions().formats]
     with pytest.raises(ImageError):
-        open_image(encoded(format), formats=served)
+        open_image(encoded(format), formats=model)
     open_image(encoded(format))
 
 

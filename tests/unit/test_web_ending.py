@@ -11,19 +11,18 @@ import pytest
 import uvicorn
 
 from captune.core.errors import EXIT_TERMINATED
-from captune.web.admission import Admission
-from captune.web.ending import Ending
-from captune.web.server import _Server
+from captune.web.middleware import Admission
+from captune.web.server import ExitTimer, _Server
 
 
 def test_the_last_time_counts() -> None:
     ended: list[int] = []
-    ending = Ending(ended.append)
-    ending.within(0.05, lambda: 1)
-    ending.within(0.1, lambda: 2)
+    exit_timer = ExitTimer(ended.append)
+    exit_timer.within(0.05, lambda: 1)
+    exit_timer.within(0.1, lambda: 2)
     time.sleep(0.2)
-    ending.within(0.05, lambda: 3)
-    ending.cancel()
+    exit_timer.within(0.05, lambda: 3)
+    exit_timer.cancel()
     time.sleep(0.1)
     assert ended == [2]
 
@@ -36,14 +35,14 @@ def test_drain_ends_when_it_says(blocked: bool) -> None:
     begun = time.monotonic()
     admission = Admission(2, 100)
     admission.take()
-    service: Any = SimpleNamespace(admission=admission, decoding=SimpleNamespace(kill=lambda: killed.append(True)))
+    service: Any = SimpleNamespace(admission=admission, decoder=SimpleNamespace(kill=lambda: killed.append(True)))
 
     def end(code: int) -> None:
         assert code == EXIT_TERMINATED
         ended.append(time.monotonic() - begun)
 
     async def stop() -> None:
-        server = _Server(uvicorn.Config("none:none"), service, 0.1, Ending(end))
+        server = _Server(uvicorn.Config("none:none"), service, 0.1, ExitTimer(end))
         server._stop()
         if blocked:
             time.sleep(1.0)  # the event loop itself

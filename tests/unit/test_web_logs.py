@@ -7,12 +7,12 @@ import logging
 import os
 import time
 
-from captune.web.logs import Lines
+from captune.web.logs import LogWriter
 
 
 def test_a_reader_that_stalls_holds_nobody_up() -> None:
     reads, writes = os.pipe()
-    handler = Lines(writes, most=100)
+    handler = LogWriter(writes, most=100)
     begun = time.monotonic()
     for number in range(2000):
         handler.handle(logging.makeLogRecord({"msg": "request", "fields": {"number": number, "path": "x" * 1000}}))
@@ -36,7 +36,7 @@ def test_a_reader_that_stalls_holds_nobody_up() -> None:
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reads, writes = os.pipe()
     os.close(reads)
-    handler = Lines(writes)
+    handler = LogWriter(writes)
     handler.handle(logging.makeLogRecord({"msg": "request"}))
     handler.close()
     os.close(writes)

@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.web.admission import Admission
-from captune.web.asked import AskRequest, BatchRequest, CaptionRequest, ChatRequest
-from captune.web.keys import Keys, Rate, read_keys
-from captune.web.logs import JsonLines
-from captune.web.names import named
-from captune.web.pictures import picture_bytes
+from captune.web.images import image_bytes
+from captune.web.keys import Keys, RateLimit, read_keys
+from captune.web.logs import JsonFormatter
+from captune.web.middleware import Admission
+from captune.web.openapi import components
 from captune.web.problems import Problem
-from captune.web.routes.documented import components
+from captune.web.schemas import AskRequest, BatchRequest, CaptionRequest, ChatRequest
+from captune.web.startup import parse_models
 
 
 def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
@@ -55,15 +55,15 @@ def test_a_key_is_known_by_its_name() -> None:
 
 def test_a_rate_lets_a_burst_in_and_then_one_now_and_then() -> None:
     now = [0.0]
-    rate = Rate(60, clock=lambda: now[0])
+    rate = RateLimit(60, clock=lambda: now[0])
     assert [rate.wait("a") for _ in range(16)] == [0] * 15 + [1]
     assert rate.wait("b") == 0
     now[0] = 1.0
     assert rate.wait("a") == 0
     assert rate.wait("a") == 1
-    slow = Rate(1, clock=lambda: now[0])
+    slow = RateLimit(1, clock=lambda: now[0])
     assert [slow.wait("a") for _ in range(2)] == [0, 60]
-    assert Rate(0).wait("a") == 0
+    assert RateLimit(0).wait("a") == 0
 
 
 def test_places_are_bounded_and_given_back() -> None:
@@ -89,7 +89,7 @@ def test_places_are_bounded_and_given_back() -> None:
     [b"abc", "YWJj", "YW\nJj ", "data:;base64,YWJj", "data:image/png;charset=x;base64,YWJj", "DATA:a/b;BASE64,YWJj"],
 )
 def test_pictures_come_as_bytes_base64_or_data_urls(given: str | bytes) -> None:
-    assert picture_bytes(given) == b"abc"
+    assert image_bytes(given) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_pictures_come_as_bytes_base64_or_data_urls(given: str | bytes) -> None:
 )
 def test_what_is_no_picture_is_refused(given: str) -> None:
     with pytest.raises(Problem) as error:
-        picture_bytes(given)
+        image_bytes(given)
     assert error.value.status == 422
 
 
@@ -159,14 +159,14 @@ def test_a_clients_upper_bound_is_no_error(field: str) -> None:
 def test_models_are_named_by_the_user_their_folder_or_their_id(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    assert named([str(folder)]) == {"mine": str(folder)}
-    assert named([f"{folder}@last"]) == {"mine@last": f"{folder}@last"}
-    assert named(["org/name"]) == {"org/name": "org/name"}
-    assert named(["base=org/name", f"mine={folder}"]) == {"base": "org/name", "mine": str(folder)}
+    assert parse_models([str(folder)]) == {"mine": str(folder)}
+    assert parse_models([f"{folder}@last"]) == {"mine@last": f"{folder}@last"}
+    assert parse_models(["org/name"]) == {"org/name": "org/name"}
+    assert parse_models(["base=org/name", f"mine={folder}"]) == {"base": "org/name", "mine": str(folder)}
     with pytest.raises(UsageError):
-        named([str(folder), f"mine={tmp_path}"])
+        parse_models([str(folder), f"mine={tmp_path}"])
     with pytest.raises(UsageError):
-        named([])
+        parse_models([])
 
 
 def test_a_problem_says_what_and_what_next() -> None:
@@ -182,7 +182,7 @@ def test_log_lines_are_json() -> None:
 
     record = logging.LogRecord("captune.web", logging.INFO, "", 0, "request", (), None)
     record.fields = {"path": 'a"\n\ud800', "status": 200}
-    line = JsonLines().format(record)
+    line = JsonFormatter().format(record)
     assert "\n" not in line
     assert json.loads(line)["status"] == 200
 

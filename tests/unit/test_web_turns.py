@@ -11,7 +11,7 @@ import pytest
 
 from captune.core.config import resolve
 from captune.core.serve_options import ServeConfig
-from captune.web.shelf import Served, Shelf
+from captune.web.model_pool import ModelPool, ServedModel
 
 
 class Weights:
@@ -35,20 +35,20 @@ class Weights:
         return 1
 
 
-def shelf(*names: str, timeout: float) -> Shelf:
-    def load(model: Served) -> Weights:
+def pool(*names: str, timeout: float) -> ModelPool:
+    def load(model: ServedModel) -> Weights:
         time.sleep(0.01)
         return Weights()
 
     config = resolve(ServeConfig, flags={"memory": 0.0015, "timeout": timeout})
-    found = Shelf(dict.fromkeys(names, "nowhere"), config, load=load)
+    found = ModelPool(dict.fromkeys(names, "nowhere"), config, load=load)
     for model in found.models.values():
         model.weights = 1_000_000
     return found
 
 
-async def used(models: Shelf, name: str, seconds: float) -> None:
-    async with models.lease(models.models[name]):
+async def used(models: ModelPool, name: str, seconds: float) -> None:
+    async with models.use(models.models[name]):
         await asyncio.sleep(seconds)
 
 
@@ -56,7 +56,7 @@ async def used(models: Shelf, name: str, seconds: float) -> None:
 @pytest.mark.parametrize("rivals", [1, 16])
 def test_clients_of_one_model_do_not_keep_another_out(rivals: int) -> None:
     async def work() -> tuple[int, int]:
-        models, done = shelf("a", "b", timeout=1.0), {"a": 0, "b": 0}
+        models, done = pool("a", "b", timeout=1.0), {"a": 0, "b": 0}
 
         async def client(name: str, seconds: float) -> None:
             while True:
@@ -80,7 +80,7 @@ def test_clients_of_one_model_do_not_keep_another_out(rivals: int) -> None:
 @pytest.mark.slow
 def test_a_long_request_keeps_its_model_open_to_others_now_and_then() -> None:
     async def work() -> float:
-        models = shelf("a", "b", timeout=0.4)
+        models = pool("a", "b", timeout=0.4)
         stream = asyncio.ensure_future(used(models, "a", 0.8))
         await asyncio.sleep(0.05)
         wants = asyncio.ensure_future(used(models, "b", 0))
@@ -98,7 +98,7 @@ def test_a_long_request_keeps_its_model_open_to_others_now_and_then() -> None:
 
 def test_who_leaves_while_waiting_leaves_the_others_in_peace() -> None:
     async def work() -> None:
-        models = shelf("a", "b", timeout=0.4)
+        models = pool("a", "b", timeout=0.4)
         long = asyncio.ensure_future(used(models, "a", 0.5))
         await asyncio.sleep(0.05)
         wants = asyncio.ensure_future(used(models, "b", 0))

@@ -12,7 +12,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError, UsageError
 
 VARIABLE = "CAPTUNE_API_KEYS"
-_MOST_NAMES = 10_000
+_MAX_NAMES = 10_000
 
 
 def read_keys(environment: Mapping[str, str], file: str | None) -> dict[str, str]:
@@ -66,7 +66,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-class Rate:
+class RateLimit:
     """A bucket for each name that fills by `per_minute` and holds a quarter of that, one at least.
 
     The names that came last are kept, so that strangers cannot fill the memory with theirs.
@@ -85,12 +85,12 @@ class Rate:
         left = min(self._most, left + (now - since) * self._each)
         empty = left < 1
         self._left[name] = (left - (take and not empty), now)
-        if len(self._left) > _MOST_NAMES:
+        if len(self._left) > _MAX_NAMES:
             del self._left[next(iter(self._left))]
         return max(1, math.ceil((1 - left) / self._each)) if empty else 0
 
 
-class Guesses:
+class WrongKeyLimit:
     """Wrong keys are slowed: ten at once and 40 a minute of a client, 300 and 1200 a minute of all.
 
     Above that no key is tried, right or wrong, so that an answer tells nothing; but a client that has had
@@ -98,7 +98,7 @@ class Guesses:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of_client, self._of_all = Rate(40, clock), Rate(1200, clock)
+        self._of_client, self._of_all = RateLimit(40, clock), RateLimit(1200, clock)
         self._known: dict[tuple[str, str], None] = {}
 
     def wait(self, client: str, name: str | None) -> int:
@@ -112,6 +112,6 @@ class Guesses:
         self._of_client.wait(client, take=wrong)
         if name is not None:
             self._known[client, name] = None
-            if len(self._known) > _MOST_NAMES:
+            if len(self._known) > _MAX_NAMES:
                 del self._known[next(iter(self._known))]
         return 0

@@ -1,4 +1,4 @@
-"""Lines of JSON on stderr: what happened, never what was in a picture or a key."""
+"""Log lines as JSON on stderr; never the content of an image or a key."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from captune.web.log_limits import Limit
+from captune.web.keys import RateLimit
 
 # Lines that wait for a reader of the log; more are counted and left out.
-_MOST_LINES = 10_000
+_MAX_LINES = 10_000
 _END_SECONDS = 1.0
 LOG = logging.getLogger("captune.web")
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as one line of JSON; `extra={"fields": {...}}` adds to it."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,29 +36,29 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
-class Lines(logging.Handler):
+class LogWriter(logging.Handler):
     """Writes records to a file descriptor in a thread of its own: a reader that stalls holds nobody up.
 
     Up to `most` lines wait; how many others are left out is a line as soon as there is room.
     """
 
-    def __init__(self, descriptor: int, *, most: int = _MOST_LINES) -> None:
+    def __init__(self, descriptor: int, *, most: int = _MAX_LINES) -> None:
         super().__init__()
-        self.setFormatter(JsonLines())
+        self.setFormatter(JsonFormatter())
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes | None] = queue.Queue(most)
-        self._left_out = 0
+        self._omitted_lines = 0
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self._left_out:
-                self._lines.put_nowait(self._line(_left_out(self._left_out)))
-                self._left_out = 0
+            if self._omitted_lines:
+                self._lines.put_nowait(self._line(_omitted_lines(self._omitted_lines)))
+                self._omitted_lines = 0
             self._lines.put_nowait(self._line(record))
         except queue.Full:
-            self._left_out += 1
+            self._omitted_lines += 1
 
     def close(self) -> None:
         """Wait a moment for the lines to be written."""
@@ -81,19 +82,19 @@ class Lines(logging.Handler):
                     break
 
 
-def _left_out(lines: int) -> logging.LogRecord:
+def _omitted_lines(lines: int) -> logging.LogRecord:
     said = {"name": LOG.name, "levelname": "WARNING", "msg": "log lines left out", "fields": {"lines": lines}}
     return logging.makeLogRecord(said)
 
 
-def write_logs() -> None:
+def configure_logging() -> None:
     """Send the lines of captune, uvicorn and asyncio to stderr."""
     try:
-        handler: logging.Handler = Lines(sys.stderr.fileno())
+        handler: logging.Handler = LogWriter(sys.stderr.fileno())
     except (OSError, ValueError):  # a notebook's stderr is no file
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonLines())
-    handler.addFilter(Limit())
+        handler.setFormatter(JsonFormatter())
+    handler.addFilter(LogRateLimit())
     for name, level in (("captune.web", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
         for earlier in logger.handlers:
@@ -102,7 +103,41 @@ def write_logs() -> None:
         logger.setLevel(level)
 
 
-def tell(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
+def log_event(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
     """Write a line; fields that are None are left out."""
     kept = {name: value for name, value in fields.items() if value is not None}
     LOG.log(level, event, extra={"fields": kept}, exc_info=error)
+
+
+# Lines a minute of one kind; a quarter of them may come at once.
+_LINES_PER_MINUTE = 600
+_REFUSED = 400
+_LIBRARIES = ("uvicorn", "asyncio")
+
+
+class LogRateLimit(logging.Filter):
+    """Lets warnings of libraries, errors and refused requests through at a rate, each kind on its own.
+
+    Kinds are the logger with the beginning of the message, and the status of a request. A line that comes after others
+    were left out has their number as `left_out`. Requests that were served all have their line.
+    """
+
+    def __init__(self, per_minute: float = _LINES_PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._rate = RateLimit(per_minute, clock)
+        self._omitted_lines: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fields = getattr(record, "fields", {})
+        status = fields.get("status", 0)
+        if status < _REFUSED and record.levelno < logging.WARNING and not record.name.startswith(_LIBRARIES):
+            return True
+        kind = f"{record.name} {record.getMessage()[:60]} {status}"
+        if self._rate.wait(kind):
+            if len(self._omitted_lines) < 1000:
+                self._omitted_lines[kind] = self._omitted_lines.get(kind, 0) + 1
+            return False
+        left_out = self._omitted_lines.pop(kind, 0)
+        if left_out:
+            record.__dict__["fields"] = {**fields, "left_out": left_out}
+        return True

@@ -17,9 +17,9 @@ from captune.core.errors import CaptuneError
 from captune.core.memory import is_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
-MOST_ERRORS = 20
+MAX_ERRORS = 20
 # What a client sent may be in a name or a message: an answer is not as long as its request.
-_MOST_LETTERS = 300
+_MAX_MESSAGE_LENGTH = 300
 
 
 class ProblemBody(BaseModel):
@@ -32,7 +32,7 @@ class ProblemBody(BaseModel):
     hint: str | None = Field(None, description="What to do next.", examples=["Download or copy it again."])
     request_id: str | None = Field(None, description="The request's X-Request-ID, as in the server's log.")
     errors: list[dict[str, str]] | None = Field(
-        None, description=f"Fields that are wrong, the first {MOST_ERRORS} of them: `field`, `message`."
+        None, description=f"Fields that are wrong, the first {MAX_ERRORS} of them: `field`, `message`."
     )
     error_count: int | None = Field(None, description="How many fields are wrong, where `errors` has not all.")
 
@@ -92,14 +92,14 @@ class Problem(Exception):
         """The problem of values that a declaration does not allow; what was sent is not repeated."""
         errors = [
             {
-                "field": _cut(".".join(str(part)[:_MOST_LETTERS] for part in one["loc"] if part != "body")),
+                "field": _cut(".".join(str(part)[:_MAX_MESSAGE_LENGTH] for part in one["loc"] if part != "body")),
                 "message": _cut(str(one["msg"]).removeprefix("Value error, ")),
             }
-            for one in found[:MOST_ERRORS]
+            for one in found[:MAX_ERRORS]
         ]
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
-        if len(found) <= MOST_ERRORS:
+        if len(found) <= MAX_ERRORS:
             return cls(422, detail, errors=errors)
         problem = cls(422, f"{detail} ({len(found):,} fields are wrong)", errors=errors)
         problem.error_count = len(found)
@@ -107,7 +107,7 @@ class Problem(Exception):
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    return text if len(text) <= _MAX_MESSAGE_LENGTH else f"{text[: _MAX_MESSAGE_LENGTH - 1]}…"
 
 
 def _as_field(hint: str) -> str:
@@ -117,18 +117,18 @@ def _as_field(hint: str) -> str:
     return re.sub(r"--([a-z][a-z-]+)", lambda flag: flag[1].replace("-", "_"), hint)
 
 
-def install(app: FastAPI) -> None:
+def add_problem_handlers(app: FastAPI) -> None:
     """Have an application answer all errors as problems."""
 
     def answer(request: Request, error: Exception) -> Response:
-        visit = request.scope.get("captune.visit")
+        context = request.scope.get("captune.request")
         if isinstance(error, HTTPException):
             problem = Problem(error.status_code, str(error.detail), headers=error.headers)
         elif isinstance(error, RequestValidationError):
             problem = Problem.of_fields(error.errors())
         else:
             problem = Problem.of(error)
-        return problem.response(visit.id if visit else None)
+        return problem.response(context.id if context else None)
 
     for kind in (Problem, CaptuneError, ValidationError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

@@ -1,4 +1,4 @@
-"""The server: routes, gate and models put together, and run until a signal stops it."""
+"""The server: application, middleware and models put together, run until a signal stops it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captune.core.config import Resolved, resolve
@@ -29,23 +29,19 @@ except ImportError as error:
     raise missing_extra(error.name or "fastapi", "serve", "captune serve") from None
 
 from captune import __version__
-from captune.web import explore
-from captune.web.clients import Clients
-from captune.web.connection import Connection
-from captune.web.connections import Connections
-from captune.web.ending import Ending, wait_for_threads
-from captune.web.gate import OPEN, Gate
+from captune.web.connections import Connection, Connections, TrustedProxies
 from captune.web.keys import VARIABLE, Keys, read_keys
-from captune.web.listening import listen
-from captune.web.logs import tell, write_logs
-from captune.web.names import named
-from captune.web.problems import install
+from captune.web.logs import configure_logging, log_event
+from captune.web.middleware import RequestLimits
+from captune.web.openapi import add_docs_page, document
+from captune.web.problems import add_problem_handlers
 from captune.web.routes import about, captions, chat
-from captune.web.routes.documented import components
 from captune.web.service import Service
+from captune.web.startup import listen, parse_models
 
 # What the end may take beyond `--drain`, and after everything accepted was answered.
 _GRACE_SECONDS, _END_SECONDS = 0.3, 3.0
+THREADS = "captune-"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -55,6 +51,7 @@ def create_app(
     keys: Mapping[str, str] | None = None,
     *,
     loading: asyncio.Future[None] | None = None,
+    service: Service | None = None,
 ) -> FastAPI:
     """The server as an ASGI application, for a process manager or a larger application of your own.
 
@@ -63,10 +60,10 @@ def create_app(
     """
     config = config or resolve(ServeConfig)
     options = config.values.serve
+    service = service or Service(models, config)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        service: Service = app.state.service
         start = asyncio.ensure_future(_start(service, loading))
         try:
             if loading is None:
@@ -85,14 +82,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    explore.add_to(app)
+    add_docs_page(app)
     for routes in (captions, chat, about):
         app.include_router(routes.router)
-    install(app)
-    app.state.service = service = Service(models, config)
-    app.state.connections = Connections(options.client_connections, Clients(options.forwarded_allow_ips))
+    add_problem_handlers(app)
+    app.state.service = service
+    app.state.connections = Connections(options.client_connections, TrustedProxies(options.forwarded_allow_ips))
     app.add_middleware(
-        Gate, options=options, keys=Keys(keys or {}), admission=service.admission, measures=service.measures
+        RequestLimits, options=options, keys=Keys(keys or {}), admission=service.admission, metrics=service.metrics
     )
     if options.cors:
         app.add_middleware(
@@ -102,7 +99,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    _document(app)
+    document(app)
     return app
 
 
@@ -124,37 +121,37 @@ def serve(
     resolved = resolve(ServeConfig, file=config, environment=environment, flags=options, sets=sets)
     asked = resolved.values.serve
     keys = read_keys(environment, asked.keys_file)
-    served = named(models)
+    model_sources = parse_models(models)
     if not keys and asked.host not in LOCAL:
         progress.warn(f"Whoever reaches {asked.host} may ask: set {VARIABLE}=name=key, or --keys-file.")
     listener = listen(asked.host, asked.port)
     host, port = listener.getsockname()[:2]
-    write_logs()
+    configure_logging()
     shown = f"[{host}]" if ":" in host else host
 
     def greet() -> None:
-        progress.info(f"Serving {', '.join(served)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
+        progress.info(f"Serving {', '.join(model_sources)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
 
     def end(code: int) -> None:
         if code:  # in a thread: whoever reads stderr may stall
-            said = threading.Thread(target=_tell_of_the_end, daemon=True)
+            said = threading.Thread(target=_log_cut_off, daemon=True)
             said.start()
             said.join(_GRACE_SECONDS / 2)
         os._exit(code)
 
-    ending = Ending(end)
+    exit_timer = ExitTimer(end)
     try:
-        if not asyncio.run(_run(served, resolved, keys, listener, greet, ending)):
+        if not asyncio.run(_run(model_sources, resolved, keys, listener, greet, exit_timer)):
             # A batch cannot be stopped in its middle, and its thread would keep the process.
             end(EXIT_TERMINATED)
         wait_for_threads()
     finally:
-        ending.cancel()
+        exit_timer.cancel()
         listener.close()
 
 
-def _tell_of_the_end() -> None:
-    tell("requests cut off", level=logging.WARNING, hint="They took longer than --drain allows.")
+def _log_cut_off() -> None:
+    log_event("requests cut off", level=logging.WARNING, hint="They took longer than --drain allows.")
     logging.shutdown()
 
 
@@ -164,7 +161,7 @@ async def _run(
     keys: Mapping[str, str],
     listener: socket.socket,
     greet: Any,
-    ending: Ending,
+    exit_timer: ExitTimer,
 ) -> bool:
     """Whether all accepted requests were answered. Health is answered while models are loaded."""
     options = config.values.serve
@@ -186,7 +183,7 @@ async def _run(
         ),
         app.state.service,
         options.drain,
-        ending,
+        exit_timer,
     )
 
     def loaded(done: asyncio.Future[None]) -> None:
@@ -214,13 +211,41 @@ async def _start(service: Service, loading: asyncio.Future[None] | None) -> None
             loading.set_result(None)
 
 
+class ExitTimer:
+    """Ends the process by `end(code)` when the time is up, from a thread of its own; the last time set counts."""
+
+    def __init__(self, end: Callable[[int], object]) -> None:
+        self._end = end
+        self._timer: threading.Timer | None = None
+
+    def within(self, seconds: float, code: Callable[[], int]) -> None:
+        """Set the time; `code` is called before the end."""
+        self.cancel()
+        self._timer = threading.Timer(seconds, lambda: self._end(code()))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """The process may go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def wait_for_threads() -> None:
+    """Wait for the server's threads, some of which may still do work that nobody waits for."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREADS) and not thread.daemon:
+            thread.join()
+
+
 class _Server(uvicorn.Server):
     """uvicorn, told to stop in steps: no longer ready, everything accepted answered, then closed."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, seconds: float, ending: Ending) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, seconds: float, exit_timer: ExitTimer) -> None:
         super().__init__(config)
         self.whole = True
-        self._service, self._seconds, self._ending = service, seconds, ending
+        self._service, self._seconds, self._exit_timer = service, seconds, exit_timer
         self._drain: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -244,23 +269,23 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         if self._drain is None:
-            self._ending.within(self._seconds + _GRACE_SECONDS, self._cut_off)
-            self._drain = asyncio.ensure_future(self._drained())
+            self._exit_timer.within(self._seconds + _GRACE_SECONDS, self._abort)
+            self._drain = asyncio.ensure_future(self._drain_requests())
         else:  # asked twice
             self.whole = self._service.admission.taken == 0
-            self._ending.within(_GRACE_SECONDS, self._cut_off)
+            self._exit_timer.within(_GRACE_SECONDS, self._abort)
             self.should_exit = True
 
-    def _cut_off(self) -> int:
+    def _abort(self) -> int:
         """Leave nothing behind; returns the code that the process ends with."""
-        self._service.decoding.kill()
+        self._service.decoder.kill()
         return 0 if self.whole and self._service.admission.taken == 0 else EXIT_TERMINATED
 
-    async def _drained(self) -> None:
+    async def _drain_requests(self) -> None:
         admission = self._service.admission
         admission.draining = True
         begun = time.monotonic()
-        tell("stopping", pictures=admission.taken)
+        log_event("stopping", pictures=admission.taken)
         try:
             async with asyncio.timeout(self._seconds):
                 await admission.empty()
@@ -268,24 +293,5 @@ class _Server(uvicorn.Server):
             self.whole = False
         else:
             left = begun + self._seconds - time.monotonic()
-            self._ending.within(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._cut_off)
+            self._exit_timer.within(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._abort)
         self.should_exit = True
-
-
-def _document(app: FastAPI) -> None:
-    """The schemas of bodies that routes read themselves, and the key, in the application's schema."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = plain()
-            known = schema.setdefault("components", {})
-            known["schemas"] = dict(sorted({**known.get("schemas", {}), **components()}.items()))
-            known["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            for path, methods in schema["paths"].items():
-                for method in methods.values():
-                    method["security"] = [] if path in OPEN else [{"key": []}, {}]
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -14,12 +14,11 @@ def app(
 ) -> None:
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
     from captune.app.loading import check_name
-    from captune.web.browser import run_page
-    from captune.web.names import named
-    from captune.web.settings import PageSettings
+    from captune.web.page.launch import PageSettings, run_page
+    from captune.web.startup import parse_models
 
     values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
-    models = named(model or [DEFAULT_MODEL], short=True)
+    models = parse_models(model or [DEFAULT_MODEL], short=True)
     for name in models.values():
         check_name(name)
     note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")

@@ -8,29 +8,28 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from captune.core.options import GenerationOptions
-from captune.web.answers import LOOK_PROBLEMS, Health, ModelCard, ModelList
-from captune.web.asked import in_words_of_requests
+from captune.web.schemas import READ_PROBLEMS, Health, ModelCard, ModelList, with_field_names
 from captune.web.service import Service
 
 router = APIRouter(tags=["server"])
 
 
-@router.get("/v1/models", summary="Models", responses=LOOK_PROBLEMS)
+@router.get("/v1/models", summary="Models", responses=READ_PROBLEMS)
 async def models(request: Request) -> ModelList:
     """The models by the names that requests use, the default ones first."""
     service: Service = request.app.state.service
     return ModelList(
         data=[
-            ModelCard(id=model.name, created=model.created, family=model.family, loaded=model.hosted is not None)
-            for model in service.shelf.models.values()
+            ModelCard(id=model.name, created=model.created, family=model.family, loaded=model.worker is not None)
+            for model in service.pool.models.values()
         ]
     )
 
 
-@router.get("/v1/options", summary="Options of the search", responses=LOOK_PROBLEMS)
+@router.get("/v1/options", summary="Options of the search", responses=READ_PROBLEMS)
 async def options() -> dict[str, Any]:
     """The JSON schema of the options that /v1/caption takes: their defaults, limits and meaning."""
-    schema: dict[str, Any] = in_words_of_requests(GenerationOptions.model_json_schema())
+    schema: dict[str, Any] = with_field_names(GenerationOptions.model_json_schema())
     return schema
 
 
@@ -53,9 +52,9 @@ async def ready(request: Request) -> Any:
     "/metrics",
     summary="Figures for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **LOOK_PROBLEMS},
+    responses={200: {"content": {"text/plain": {}}}, **READ_PROBLEMS},
 )
 async def metrics(request: Request) -> Response:
     """Requests by route and status, times, sizes of batches, memory of the process."""
     service: Service = request.app.state.service
-    return Response(service.measures.text(), media_type=service.measures.media_type)
+    return Response(service.metrics.text(), media_type=service.metrics.media_type)

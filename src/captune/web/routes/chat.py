@@ -12,12 +12,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from captune.core.options import GenerationOptions
-from captune.web.answers import WORK_PROBLEMS, ChatAnswer, ChatMessage, Choice, Usage
-from captune.web.asked import MOST_WORDS, PIXEL, ChatRequest
 from captune.web.bodies import read_body
+from captune.web.openapi import body
 from captune.web.problems import Problem
 from captune.web.routes.captions import state
-from captune.web.routes.documented import body
+from captune.web.schemas import (
+    EXAMPLE_IMAGE,
+    MAX_TEXT_LENGTH,
+    WORK_PROBLEMS,
+    ChatAnswer,
+    ChatMessage,
+    ChatRequest,
+    Choice,
+    Usage,
+)
 
 router = APIRouter(tags=["chat"])
 EXAMPLE = {
@@ -25,7 +33,7 @@ EXAMPLE = {
     "messages": [
         {
             "role": "user",
-            "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}],
+            "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{EXAMPLE_IMAGE}"}}],
         }
     ],
     "max_tokens": 30,
@@ -41,30 +49,34 @@ EXAMPLE = {
 )
 async def chat(request: Request) -> Any:
     """One picture as a data URL; its caption whole, or piece by piece with `stream`."""
-    service, visit = state(request)
+    service, context = state(request)
     asked = await read_body(request, ChatRequest)
-    picture, words = looked_at(asked)
+    picture, words = image_and_prompt(asked)
     given = asked.given()
     if asked.stream:
         given = {"num_beams": 1, **given}  # beams know their caption only at its end
-    served, hosted = await service.model(asked.model, "ask" if words else "caption", visit)
-    options = service.search(hosted, given, words or None, shorten=True)
+    model, worker = await service.model(asked.model, "ask" if words else "caption", context)
+    options = service.search(worker, given, words or None, shorten=True)
     language = service.language(asked.language)
     several = max(options.num_captions, options.variations) > 1
     if asked.stream and several:
         raise Problem(422, "A stream has one caption.", "Ask for one (n), or without stream.")
-    pixels = await service.pixels(picture, hosted)
-    head: dict[str, Any] = {"id": f"chatcmpl-{visit.id}", "created": int(time.time()), "model": served.name}
+    pixels = await service.pixels(picture, worker)
+    head: dict[str, Any] = {"id": f"chatcmpl-{context.id}", "created": int(time.time()), "model": model.name}
     if not asked.stream:
-        found = await hosted.caption(pixels, options, language)
+        found = await worker.caption(pixels, options, language)
         choices = [
-            Choice(index=n, message=ChatMessage(content=caption.text), finish_reason=_ended(found.tokens[n], options))
+            Choice(
+                index=n,
+                message=ChatMessage(content=caption.text),
+                finish_reason=_finish_reason(found.tokens[n], options),
+            )
             for n, caption in enumerate(found.captions)
         ]
         return ChatAnswer(**head, choices=choices, usage=_usage(found.prompt_tokens, sum(found.tokens)))
     tokens: list[int] = []
-    speech = hosted.speak(pixels, options, lambda *counted: tokens.extend(counted), language)
-    pieces = await visit.stack.enter_async_context(aclosing(speech))
+    speech = worker.speak(pixels, options, lambda *counted: tokens.extend(counted), language)
+    pieces = await context.stack.enter_async_context(aclosing(speech))
     # With the first piece at hand, what goes wrong before it still has a status of its own.
     first = await anext(pieces, "")
     counted = tokens if asked.stream_options and asked.stream_options.include_usage else None
@@ -75,7 +87,7 @@ async def chat(request: Request) -> Any:
     )
 
 
-def looked_at(asked: ChatRequest) -> tuple[str | bytes, str]:
+def image_and_prompt(asked: ChatRequest) -> tuple[str | bytes, str]:
     """The picture and the words of the user's last message; raises `Problem` where there is not one picture."""
     last = next((message for message in reversed(asked.messages) if message.role == "user"), None)
     parts = last.content if last is not None and isinstance(last.content, list) else []
@@ -87,16 +99,16 @@ def looked_at(asked: ChatRequest) -> tuple[str | bytes, str]:
             'One is needed: {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}',
         )
     words = " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
-    if len(words) > MOST_WORDS:
+    if len(words) > MAX_TEXT_LENGTH:
         raise Problem(
             422,
-            f"The last message of the user has {len(words):,} characters of text; {MOST_WORDS:,} are allowed.",
+            f"The last message of the user has {len(words):,} characters of text; {MAX_TEXT_LENGTH:,} are allowed.",
             "It is the prompt of the model: a question, or the words that the caption continues.",
         )
     return pictures[0], words
 
 
-def _ended(tokens: int, options: GenerationOptions) -> Any:
+def _finish_reason(tokens: int, options: GenerationOptions) -> Any:
     return "length" if tokens >= options.max_new_tokens else "stop"
 
 

@@ -1,4 +1,4 @@
-"""Captions for the page: models that are loaded once, images small enough to keep."""
+"""Captions for the page: sample images, uploads, models that are loaded once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import streamlit as st
@@ -20,7 +21,25 @@ from captune.core.records import Caption
 from captune.data import heif
 from captune.data.images import open_image
 from captune.data.writers import CaptionRow
-from captune.web.settings import PageSettings
+from captune.web.page.launch import PageSettings
+
+FOLDER = Path(__file__).parent / "assets" / "samples"
+# What a person says of each.
+SAMPLES = {
+    "Dog": "a brown and white dog sits on the grass beside a yellow ball",
+    "Boat": "a sailing boat on the sea at sunset",
+    "Bus": "a red double-decker bus on a city street",
+    "Cat": "a grey cat sits on a window sill in front of a garden",
+    "Fruit": "a bowl of apples, oranges and bananas on a wooden table",
+    "Lake": "a mountain lake with pine trees and a small red tent",
+}
+
+
+@cache
+def samples() -> dict[str, tuple[bytes, str]]:
+    """WebP files with what a person says of each, by name."""
+    return {name: ((FOLDER / f"{name.lower()}.webp").read_bytes(), words) for name, words in SAMPLES.items()}
+
 
 RESULT_SIDE, THUMBNAIL_SIDE = 640, 240
 

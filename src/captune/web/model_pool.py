@@ -17,7 +17,7 @@ from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, did_you_mean
 from captune.core.options import CaptionConfig, CaptionOptions
 from captune.core.serve_options import ServeConfig
-from captune.web.hosted import Hosted
+from captune.web.model_worker import ModelWorker
 from captune.web.problems import Problem
 
 # A model in memory has at least so long a turn before it takes no more requests for another model's sake, or as long
@@ -27,8 +27,8 @@ MATCHER, ANSWERER = "matcher", "blip-vqa"
 
 
 @dataclass
-class Served:
-    """A model by the name that clients use; `hosted` while it is loaded, `users` requests at work with it.
+class ServedModel:
+    """A model by the name that clients use; `worker` while it is loaded, `users` requests at work with it.
 
     `used` and `loaded` are times of `time.monotonic`, `loading` the seconds that loading it took.
     """
@@ -37,7 +37,7 @@ class Served:
     source: str
     created: int = field(default_factory=lambda: int(time.time()))
     family: str = ""
-    hosted: Hosted | None = None
+    worker: ModelWorker | None = None
     users: int = 0
     weights: int = 0
     used: float = 0.0
@@ -45,8 +45,8 @@ class Served:
     loading: float = 0.0
 
 
-class Shelf:
-    """Models by name. `lease` one for as long as it is used: until then it is not given up.
+class ModelPool:
+    """Models by name. `use` one for as long as it is used: until then it is not given up.
 
     `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens; `load` makes a model of what is
     served (None: as captune loads models).
@@ -59,19 +59,19 @@ class Shelf:
         *,
         on_batch: Callable[[str, int], None] = lambda name, size: None,
         on_load: Callable[[str, float], None] = lambda name, seconds: None,
-        load: Callable[[Served], Any] | None = None,
+        load: Callable[[ServedModel], Any] | None = None,
     ) -> None:
-        self.models = {name: Served(name, source) for name, source in models.items()}
+        self.models = {name: ServedModel(name, source) for name, source in models.items()}
         self.ready = False
         self._config, self._serve = config, config.values.serve
         self._on_batch, self._on_load = on_batch, on_load
         self._loading = asyncio.Lock()
-        self._told = asyncio.Event()
+        self._identified = asyncio.Event()
         self._released = asyncio.Event()
         # Not set while another model waits for the room of those in use.
-        self._open = asyncio.Event()
-        self._open.set()
-        self._load_model = load or self._loaded
+        self._admitting = asyncio.Event()
+        self._admitting.set()
+        self._load_model = load or self._load_source
 
     async def start(self) -> None:
         """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
@@ -79,11 +79,11 @@ class Shelf:
             for model in self.models.values():
                 model.family = await asyncio.to_thread(family_of, model.source)
                 model.weights = await asyncio.to_thread(weights_on_disk, model.source)
-            self._told.set()
+            self._identified.set()
             for model in self.models.values():
-                if not self._limit or self._held + model.weights <= self._limit:
+                if not self._limit or self._loaded_bytes + model.weights <= self._limit:
                     await self._load(model)
-            if not any(model.hosted for model in self.models.values()):
+            if not any(model.worker for model in self.models.values()):
                 raise CaptuneError(
                     f"No model fits into --memory {self._serve.memory:g} GB.", "Raise it, or leave it out."
                 )
@@ -92,14 +92,14 @@ class Shelf:
     async def close(self) -> None:
         """Give all models up."""
         for model in self.models.values():
-            await self._drop(model)
+            await self._unload(model)
 
-    async def find(self, name: str | None, task: str) -> Served:
+    async def find(self, name: str | None, task: str) -> ServedModel:
         """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`.
 
         Waits until `start` knows what the models are: a request may come before.
         """
-        await self._told.wait()
+        await self._identified.wait()
         fitting = [m for m in self.models.values() if (m.family == MATCHER) == (task == "match")]
         if name is not None:
             if name not in self.models:
@@ -116,14 +116,14 @@ class Shelf:
         return (first or fitting)[0]
 
     @asynccontextmanager
-    async def lease(self, model: Served) -> AsyncIterator[Hosted]:
+    async def use(self, model: ServedModel) -> AsyncIterator[ModelWorker]:
         """A loaded model that stays loaded inside the block; waits for room, and its turn. Raises `Problem` (503)."""
-        while model.hosted is not None and not self._open.is_set():
-            await self._open.wait()
-        if model.hosted is None:
+        while model.worker is not None and not self._admitting.is_set():
+            await self._admitting.wait()
+        if model.worker is None:
             async with self._loading:
-                if model.hosted is None:
-                    await self._make_room(model)
+                if model.worker is None:
+                    await self._evict_for(model)
                     try:
                         await self._load(model)
                     except CaptuneError as error:
@@ -131,9 +131,9 @@ class Shelf:
                 model.users += 1
         else:
             model.users += 1
-        assert model.hosted is not None
+        assert model.worker is not None
         try:
-            yield model.hosted
+            yield model.worker
         finally:
             model.users -= 1
             model.used = time.monotonic()
@@ -144,10 +144,10 @@ class Shelf:
         return int(self._serve.memory * 1e9)
 
     @property
-    def _held(self) -> int:
-        return sum(model.weights for model in self.models.values() if model.hosted)
+    def _loaded_bytes(self) -> int:
+        return sum(model.weights for model in self.models.values() if model.worker)
 
-    async def _make_room(self, wanted: Served) -> None:
+    async def _evict_for(self, wanted: ServedModel) -> None:
         """Give up models that nobody uses, the longest unused first, until `wanted` fits.
 
         Where all are used it waits: for the end of a turn, then while they take no more requests. Those have to wait
@@ -157,36 +157,36 @@ class Shelf:
             return
         if wanted.weights > self._limit:
             raise Problem(503, f"The model '{wanted.name}' does not fit into the server's memory.", "Raise --memory.")
-        turn, claim = self._turn(), self._serve.timeout * _CLAIM_SHARE
-        since = min((model.loaded for model in self.models.values() if model.hosted), default=0.0)
+        turn, claim = self._turn_seconds(), self._serve.timeout * _CLAIM_SHARE
+        since = min((model.loaded for model in self.models.values() if model.worker), default=0.0)
         since = max(since, time.monotonic() - turn)
         try:
-            while self._held + wanted.weights > self._limit:
-                idle = [model for model in self.models.values() if model.hosted and not model.users]
+            while self._loaded_bytes + wanted.weights > self._limit:
+                idle = [model for model in self.models.values() if model.worker and not model.users]
                 if idle:
-                    await self._drop(min(idle, key=lambda model: model.used))
+                    await self._unload(min(idle, key=lambda model: model.used))
                     continue
                 self._released.clear()
                 at = (time.monotonic() - since) % (turn + claim)
                 if at < turn:
-                    self._open.set()
+                    self._admitting.set()
                 else:
-                    self._open.clear()
+                    self._admitting.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout((turn if at < turn else turn + claim) - at):
                         await self._released.wait()
         finally:
-            self._open.set()
+            self._admitting.set()
 
-    def _turn(self) -> float:
+    def _turn_seconds(self) -> float:
         """Seconds that models in memory take requests for, though another one waits."""
-        took = max((model.loading for model in self.models.values() if model.hosted), default=0.0)
+        took = max((model.loading for model in self.models.values() if model.worker), default=0.0)
         return min(max(_TURN_SECONDS, took), self._serve.timeout * _TURN_SHARE)
 
-    async def _load(self, model: Served) -> None:
+    async def _load(self, model: ServedModel) -> None:
         started = time.perf_counter()
         loaded = await asyncio.to_thread(self._load_model, model)
-        hosted = Hosted(
+        worker = ModelWorker(
             loaded,
             max_batch=self._serve.max_batch,
             max_wait=self._serve.max_wait / 1000,
@@ -194,11 +194,11 @@ class Shelf:
             translator=self._config.values.translation.translator,
             watched=lambda size: self._on_batch(model.name, size),
         )
-        model.hosted, model.weights, model.used = hosted, hosted.weights, time.monotonic()
+        model.worker, model.weights, model.used = worker, worker.weights, time.monotonic()
         model.loaded, model.loading = model.used, time.perf_counter() - started
         self._on_load(model.name, model.loading)
 
-    def _loaded(self, model: Served) -> Any:
+    def _load_source(self, model: ServedModel) -> Any:
         run_on = self._config.values.run_on
         if model.family == MATCHER:
             from captune.app.match import load_matcher
@@ -208,12 +208,12 @@ class Shelf:
         values = CaptionConfig(caption=caption, generation=self._config.values.generation, run_on=run_on)
         return Captioner.load(model.source, config=Resolved(values, self._config.sources))
 
-    async def _drop(self, model: Served) -> None:
-        if model.hosted is None:
+    async def _unload(self, model: ServedModel) -> None:
+        if model.worker is None:
             return
-        hosted, model.hosted = model.hosted, None
-        await hosted.close()
-        del hosted
+        worker, model.worker = model.worker, None
+        await worker.close()
+        del worker
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():

@@ -11,11 +11,7 @@ import streamlit as st
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.web.components import captions_by_model, status_line, style_page
-from captune.web.downloads import FORMATS, as_sidecars, as_text, file_name
-from captune.web.samples import samples
-from captune.web.settings import PageSettings
-from captune.web.writing import (
+from captune.web.page.captioning import (
     Model,
     Result,
     Upload,
@@ -24,8 +20,12 @@ from captune.web.writing import (
     load,
     named_apart,
     offered_endings,
+    samples,
     thumbnail,
 )
+from captune.web.page.components import captions_by_model, status_line, style_page
+from captune.web.page.downloads import FORMATS, as_sidecars, as_text, file_name
+from captune.web.page.launch import PageSettings
 
 HISTORY = 200
 VARIATIONS = 3

@@ -1,14 +1,41 @@
-"""Starting the page of `captune app` by Streamlit."""
+"""Starting the page of `captune app` in Streamlit, with its settings."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from captune.core.errors import missing_extra
 from captune.core.options import AppOptions
-from captune.web.listening import listen
-from captune.web.settings import PageSettings
+from captune.web.startup import listen
+
+VARIABLE = "CAPTUNE_APP"
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """`models` are names for the page and what they load; `run_on` are options of where they run.
+
+    `languages` are those to choose from, the first one chosen at the start; "" is the models' own. `translator`
+    names a model for them.
+    """
+
+    models: dict[str, str]
+    run_on: dict[str, Any] = field(default_factory=dict)
+    languages: list[str] = field(default_factory=lambda: [""])
+    translator: str | None = None
+
+    def to_environment(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PageSettings:
+        return cls(**json.loads(environment[VARIABLE]))
+
 
 PAGE = Path(__file__).with_name("page.py")
 
