@@ -20,10 +20,10 @@ from captune.data.bulk.pieces import FILES, InputShard
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.data.pixels import Preprocessing
-from captune.engine.bulk import ShardOptions
+from captune.engine.bulk import BatchCaptioner, ShardOptions
 from captune.engine.decoding_ahead import ShardTask
 from captune.engine.ray_pieces import ClusterOptions, caption_on_ray
-from captune.engine.ray_worker import BatchCaptioner, WorkerSpec
+from captune.engine.ray_worker import WorkerSpec
 
 SHARDS, DEADLY = 8, 4
 

@@ -1,4 +1,4 @@
-"""Shards from pieces, with a function in the model's place: memory that is short, rows that fail, what is written."""
+"""Result shards made with a function as the model: short memory, failed rows, and what is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captune.data.bulk.pieces import list_input_shards
 from captune.data.bulk.shards import PLAIN
 from captune.data.bulk.store import open_store
 from captune.data.writers.row import CaptionRow
-from captune.engine.bulk import FinishedShard, ShardOptions, caption_shards
+from captune.engine.bulk import BatchCaptioner, FinishedShard, ShardOptions, caption_shards
 from captune.engine.decoding_ahead import ShardTask
 from jobs import PREPROCESSING, pictures, say
 
@@ -29,22 +29,24 @@ class Model:
         self.asked: list[int] = []
         self.single = 0
 
-    def __call__(self, seen: np.ndarray) -> list[list[Caption]]:
-        self.asked.append(len(seen))
-        if len(seen) > self.most:
+    def __call__(self, pixels: np.ndarray) -> list[list[Caption]]:
+        self.asked.append(len(pixels))
+        if len(pixels) > self.most:
             raise self.error
-        if len(seen) == 1:
+        if len(pixels) == 1:
             self.single += 1
             if self.single - 1 in self.never:
                 raise self.error
-        return [say(picture) for picture in seen]
+        return [say(picture) for picture in pixels]
 
 
 def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, **more: Any) -> list[FinishedShard]:
-    found = list(list_input_shards([tmp_path / "pics"], shard_size=size))
-    manner = ShardOptions(PLAIN, len(found), batch_size=batch_size, workers=1)
-    work = [ShardTask(number, shard) for number, shard in enumerate(found)]
-    return list(caption_shards(model, PREPROCESSING, work, open_store(str(tmp_path / "out")), manner, **more))
+    shards = list(list_input_shards([tmp_path / "pics"], shard_size=size))
+    options = ShardOptions(PLAIN, len(shards), batch_size=batch_size, workers=1)
+    tasks = [ShardTask(number, shard) for number, shard in enumerate(shards)]
+    return list(
+        caption_shards(BatchCaptioner(model, PREPROCESSING), tasks, open_store(str(tmp_path / "out")), options, **more)
+    )
 
 
 def rows(tmp_path: Path, number: int) -> list[CaptionRow]:
@@ -92,17 +94,18 @@ def test_other_errors_of_the_model_are_not_swallowed(tmp_path: Path) -> None:
 
 def test_missing_pictures_are_asked_about_before_they_are_written(tmp_path: Path) -> None:
     pictures(tmp_path / "pics", 20)
-    pieces = list(list_input_shards([tmp_path / "pics"], shard_size=10))
+    shards = list(list_input_shards([tmp_path / "pics"], shard_size=10))
     (tmp_path / "pics" / "012.png").unlink()
-    manner = ShardOptions(PLAIN, len(pieces), workers=1)
+    options = ShardOptions(PLAIN, len(shards), workers=1)
+
+    model = BatchCaptioner(Model(9, SHORT), PREPROCESSING)
 
     def gone() -> None:
         raise CaptuneError("the disk is gone")
 
-    work = [ShardTask(number, shard) for number, shard in enumerate(pieces)]
-    store = open_store(str(tmp_path / "out"))
+    tasks = [ShardTask(number, shard) for number, shard in enumerate(shards)]
     with pytest.raises(CaptuneError, match="the disk is gone"):
-        list(caption_shards(Model(9, SHORT), PREPROCESSING, work, store, manner, check_missing=gone))
+        list(caption_shards(model, tasks, open_store(str(tmp_path / "out")), options, check_inputs=gone))
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["captions-00000.jsonl"]
 
 
@@ -111,7 +114,7 @@ def test_pictures_are_counted_as_they_are_done(tmp_path: Path) -> None:
     heard: list[int] = []
     finished = caption(tmp_path, Model(9, SHORT), advance=heard.append)
     assert sum(heard) == 20
-    assert [(each.number, each.pictures, len(each.failed)) for each in finished] == [(0, 10, 1), (1, 10, 0)]
+    assert [(each.number, each.images, len(each.failed)) for each in finished] == [(0, 10, 1), (1, 10, 0)]
 
 
 def test_flags_and_looks(tmp_path: Path) -> None:
@@ -119,13 +122,13 @@ def test_flags_and_looks(tmp_path: Path) -> None:
     copy = tmp_path / "pics" / "006.png"
     copy.write_bytes((tmp_path / "pics" / "003.png").read_bytes())
     words = iter(["", "a dog and a dog", "a cat", "a cat", "собака и green dog на траве", "a", "b"])
-    caption(tmp_path, lambda seen: [[Caption(next(words), 0.5)] for _ in seen], batch_size=2, size=3)
+    caption(tmp_path, lambda pixels: [[Caption(next(words), 0.5)] for _ in pixels], batch_size=2, size=3)
     flags = [row.flags for number in range(3) for row in rows(tmp_path, number)]
     # The second could not be read, and has no words of the model's.
     assert flags == [("empty",), (), ("repeats",), (), (), ("language",), (), ()]
     store = open_store(str(tmp_path / "out"))
     assert [len(read_fingerprints(store, number)) for number in range(4)] == [3, 3, 2, 0]
-    alike = find_duplicate_images(store, range(3))
-    assert alike is not None
-    assert [(pair.earlier, pair.later, pair.exact) for pair in alike] == [((1, 0), (2, 0), True)]
+    duplicates = find_duplicate_images(store, range(3))
+    assert duplicates is not None
+    assert [(pair.earlier, pair.later, pair.exact) for pair in duplicates] == [((1, 0), (2, 0), True)]
     assert find_duplicate_images(store, range(3), most=5) is None

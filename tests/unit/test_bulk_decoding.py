@@ -1,4 +1,4 @@
-"""Pieces decoded ahead in processes: in order, exact, and one picture lost where one is bad."""
+"""Input shards decoded ahead in processes: in order, exact, and one picture lost where one is bad."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from captune.core.errors import CaptuneError, ImageError
-from captune.data.bulk import pieces
 from captune.data.bulk.pieces import ImageSource, InputShard, list_input_shards
 from captune.data.images import open_image
 from captune.data.pictures import read_pixels
 from captune.data.pixels import Preprocessing, to_pixels
 from captune.data.workers import ProcessPool
 from captune.data.writers.row import CaptionRow
-from captune.engine import decode_worker, decoding_ahead
+from captune.engine.decode_worker import command
 from captune.engine.decoding_ahead import DecodeAhead, Decoded, ShardTask
 from captune.engine.pictures import TorchPreprocessing
 from jobs import PREPROCESSING, pictures
 
+DECODER = command(square=PREPROCESSING, max_pixels=10**8)
 Found = list[tuple[int, list[tuple[int, str, Decoded]]]]
 
 
 def decoded(
-    shards: list[ShardTask], settings: Preprocessing | None = None, *, timeout: float = 60, workers: int = 2
+    shards: list[ShardTask], settings: Preprocessing = PREPROCESSING, *, workers: int = 2, **more: Any
 ) -> Found:
-    ahead = DecodeAhead(shards, settings or PREPROCESSING, workers=workers, max_pixels=10**8, ahead=4, timeout=timeout)
+    ahead = DecodeAhead(shards, settings, workers=workers, max_pixels=10**8, ahead=4, **more)
     with ahead as decoding:
         return [
             (shard.number, [(place, picture.name, each) for place, picture, each in found])
@@ -59,8 +60,8 @@ def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
         else:
             assert each.pixels is not None
             assert np.array_equal(each.pixels, to_pixels(open_image(name), 16))
-            assert len(each.look) == 216
-            assert any(each.look)
+            assert len(each.fingerprint) == 216
+            assert any(each.fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_other_ways_to_pixels(tmp_path: Path, settings: Preprocessing) -> None:
             assert np.array_equal(each.pixels, read_pixels(name, settings))
 
 
-def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_that_are_bytes_or_fetched(tmp_path: Path) -> None:
     path = next(pictures(tmp_path / "pics", 1).iterdir())
 
     def gone() -> bytes:
@@ -91,8 +92,7 @@ def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.M
             ImageSource("empty", b""),
         ]
 
-    monkeypatch.setattr(decoding_ahead, "read_images", read)
-    ((_, found),) = decoded([ShardTask(0, InputShard("tar", "a.tar"))])
+    ((_, found),) = decoded([ShardTask(0, InputShard("tar", "a.tar"))], read=read)
     expected = to_pixels(open_image(path), 16)
     assert [np.array_equal(each.pixels, expected) for _, _, each in found[:2]] == [True, True]
     assert [(each.reason, each.kind) for _, _, each in found[2:]] == [
@@ -101,15 +101,14 @@ def test_sources_that_are_bytes_or_fetched(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
-def test_a_piece_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_cannot_be_read_on(tmp_path: Path) -> None:
     path = next(pictures(tmp_path / "pics", 1).iterdir())
 
     def read(shard: InputShard) -> object:
         yield ImageSource("first", str(path))
         raise CaptuneError("a.tar: cut off.", "Download it again.")
 
-    monkeypatch.setattr(decoding_ahead, "read_images", read)
-    found = decoded([ShardTask(0, InputShard("tar", "a.tar")), ShardTask(1, InputShard("tar", "a.tar"))])
+    found = decoded([ShardTask(0, InputShard("tar", "a.tar")), ShardTask(1, InputShard("tar", "a.tar"))], read=read)
     for _, pictures_found in found:
         assert [(name, each.reason) for _, name, each in pictures_found] == [("first", ""), ("a.tar", "cut off.")]
 
@@ -133,9 +132,7 @@ def test_only_failed_pictures_are_decoded_again(tmp_path: Path) -> None:
         ("time.sleep(60)", "too long"),
     ],
 )
-def test_a_picture_that_kills_its_decoder_costs_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, words: str
-) -> None:
+def test_a_picture_that_kills_its_decoder_costs_one(tmp_path: Path, action: str, words: str) -> None:
     code = (
         "import os, signal, time, captune.engine.decode_worker as worker\nread = worker.read_pixels\n"
         "def crash(source, *settings):\n"
@@ -143,9 +140,9 @@ def test_a_picture_that_kills_its_decoder_costs_one(
         "    return read(source, *settings)\n"
         "worker.read_pixels = crash\nworker.main()"
     )
-    monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
+    worker = [sys.executable, "-c", code, DECODER[-1]]
     folder = pictures(tmp_path / "pics", 20)
-    found = [each for _, shard in decoded(shards_of(folder, 8), timeout=1.0) for each in shard]
+    found = [each for _, shard in decoded(shards_of(folder, 8), timeout=1.0, worker=worker) for each in shard]
     assert len(found) == 20
     bad = {Path(name).stem: each.reason for _, name, each in found if each.pixels is None}
     assert sorted(bad) == ["005", "006", "019"]
@@ -153,7 +150,7 @@ def test_a_picture_that_kills_its_decoder_costs_one(
 
 
 @pytest.mark.parametrize("when", ["start", "idle", "work"])
-def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, when: str) -> None:
     """Killed by somebody else: before it is ready, while it waits, and while it decodes what is good."""
     once = (
         "import os, signal, sys, threading, captune.engine.decode_worker as worker\n"
@@ -167,11 +164,10 @@ def test_a_decoder_that_is_killed_costs_no_image(tmp_path: Path, monkeypatch: py
         "work": "read = worker.read_pixels\nworker.read_pixels = lambda *given: (die(), read(*given))[1]\n",
     }
     code = f"{once}{place[when]}worker.main()"
-    monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", code))
     (path,) = pictures(tmp_path / "pics", 1).iterdir()
-    with ProcessPool(decode_worker.command(square=PREPROCESSING, max_pixels=10**8, fingerprints=False), 1) as processes:
+    with ProcessPool([sys.executable, "-c", code, DECODER[-1]], 1) as processes:
         for _ in range(2):
-            assert "reason" not in processes.submit(lambda ask: ask({"path": str(path)}, b"")).result().said
+            assert "reason" not in processes.submit(lambda send: send({"path": str(path)}, b"")).result().fields
             time.sleep(0.1 * (when == "idle"))
     assert (tmp_path / "first").exists()
 
@@ -210,21 +206,20 @@ def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     assert no_children()
 
 
-@pytest.mark.parametrize("broken", ["pieces", "worker"])
-def test_what_breaks_off_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+@pytest.mark.parametrize("broken", ["shards", "worker"])
+def test_what_breaks_off_says_why(tmp_path: Path, broken: str) -> None:
     shards: Callable[[], object] = lambda: iter(shards_of(pictures(tmp_path / "pics", 9), 3))
     if broken == "worker":
-        monkeypatch.setattr(decode_worker, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
-        given = shards()
+        given, more = shards(), {"worker": (sys.executable, "-c", "raise SystemExit('no such module')")}
     else:
 
         def failing() -> object:
             yield from shards()  # type: ignore[misc]
             raise CaptuneError("no such module")
 
-        given = failing()
+        given, more = failing(), {}
     with pytest.raises(CaptuneError, match="no such module"):
-        decoded(given)  # type: ignore[arg-type]
+        decoded(given, **more)  # type: ignore[arg-type]
     assert no_children()
 
 
@@ -233,6 +228,6 @@ def test_the_exact_decoder_never_loads_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_pieces_pass_through_json() -> None:
+def test_input_shards_pass_through_json() -> None:
     shard = InputShard("tar", "a/b.tar", 512, None, ("x\udc80.jpg",))
-    assert pieces.InputShard.from_json(shard.to_json()) == shard
+    assert InputShard.from_json(shard.to_json()) == shard

@@ -11,7 +11,7 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.locks import Locked
 from captune.core.records import Caption
-from captune.data.bulk.manifest import Inputs, Listing
+from captune.data.bulk.manifest import Inputs, ShardList
 from captune.data.bulk.pieces import InputShard
 from captune.data.bulk.shards import SHARD_FORMATS, shard_name, shard_numbers
 from captune.data.bulk.store import open_store
@@ -123,13 +123,13 @@ def test_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_new_in_a_listing() -> None:
-    listing = Listing.of(
+    listing = ShardList.of(
         [InputShard("files", "", 0, 2, ("a", "b")), InputShard("tar", "x.tar", 0, 5), InputShard("tar", "x.tar", 9)]
     )
     assert len(listing) == 3
-    assert (listing.pictures([0, 1]), listing.pictures()) == (7, None)
+    assert (listing.count_images([0, 1]), listing.count_images()) == (7, None)
     found = [InputShard("files", "", 0, 3, ("b", "c", "d")), InputShard("tar", "x.tar"), InputShard("tar", "y.tar")]
-    assert listing.newer(found) == (3, 2)
+    assert listing.compare(found) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.engine.ray_cluster import Node, WorkerShare, connected, is_there
-from captune.engine.ray_pieces import _reason
+from captune.engine.ray_cluster import Node, WorkerShare, connected, is_reachable
+from captune.engine.ray_pieces import _death_reason
 
 
 def node(cores: float, gpus: float = 0) -> Node:
@@ -37,14 +37,14 @@ def test_room(has: Node, gpus: float, cores: int | None, expected: WorkerShare) 
 
 
 def test_a_node_where_nothing_listens_is_gone() -> None:
-    assert not is_there(node(1))
+    assert not is_reachable(node(1))
 
 
-def test_the_reason_is_one_line() -> None:
+def test_the_death_reason_is_one_line() -> None:
     said = "The actor died.\n\tpid: 5\nThe worker exits. Worker exit detail: Killed by the kernel. Some common causes"
-    assert _reason(RuntimeError(said)) == "Killed by the kernel"
-    assert _reason(RuntimeError("no answer for 3 s")) == "no answer for 3 s"
-    assert _reason(RuntimeError()) == "RuntimeError"
+    assert _death_reason(RuntimeError(said)) == "Killed by the kernel"
+    assert _death_reason(RuntimeError("no answer for 3 s")) == "no answer for 3 s"
+    assert _death_reason(RuntimeError()) == "RuntimeError"
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

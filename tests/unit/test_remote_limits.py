@@ -61,10 +61,10 @@ def test_a_list_of_ones_own_is_told_what_to_type(tmp_path: Path, monkeypatch: py
 
 def test_a_listed_name_that_is_not_there_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Inputs.of([Listed("photo 12"), Listed("a.jpg?../b")]).check_there()
+    Inputs.of([Listed("photo 12"), Listed("a.jpg?../b")]).check_exist()
     for missing in ("photos", Listed("x.tar")):
         with pytest.raises(CaptuneError, match="cannot be read"):
-            Inputs.of([missing]).check_there()
+            Inputs.of([missing]).check_exist()
 
 
 def test_what_is_no_picture_is_not_read_again_for_a_tar(tmp_path: Path) -> None:

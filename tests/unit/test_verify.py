@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from captune.core.errors import CaptuneError
-from captune.data import verify as verifying
 from captune.data.verify import verify
 
 
@@ -20,8 +19,8 @@ def photos(folder: Path, names: list[str]) -> list[str]:
     return [str(folder / name) for name in names]
 
 
-def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
-    """A pool in which a picture whose name has 'crash' in it does `action`."""
+def crashing(action: str) -> tuple[str, ...]:
+    """A worker in which an image whose name has 'crash' in it does `action`."""
     code = (
         "import os, signal, time, captune.data.verify_worker as worker\ncheck_image = worker.check_image\n"
         "def crash(path, most):\n"
@@ -29,7 +28,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
         "    return check_image(path, most)\n"
         "worker.check_image = crash\nworker.main()"
     )
-    monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", code))
+    return (sys.executable, "-c", code)
 
 
 @pytest.mark.slow
@@ -42,45 +41,43 @@ def crashing(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
         ("time.sleep(60)", "too long"),
     ],
 )
-def test_a_picture_that_kills_its_worker_costs_one_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, words: str
-) -> None:
+def test_a_picture_that_kills_its_worker_costs_one_picture(tmp_path: Path, action: str, words: str) -> None:
     paths = photos(tmp_path, [f"{'crash' if number in (5, 6, 39) else 'good'}{number}.png" for number in range(40)])
-    crashing(monkeypatch, action)
-    looks = sorted(verify(paths, max_pixels=10**8, workers=2, timeout=1.0), key=lambda look: look.index)
-    assert [look.index for look in looks] == list(range(40))
-    bad = {look.index: look.reason for look in looks if look.reason}
+    found = verify(paths, max_pixels=10**8, workers=2, timeout=1.0, worker=crashing(action))
+    checks = sorted(found, key=lambda check: check.index)
+    assert [check.index for check in checks] == list(range(40))
+    bad = {check.index: check.reason for check in checks if check.reason}
     assert sorted(bad) == [5, 6, 39]
     assert all(words in str(reason) for reason in bad.values())
 
 
-def test_workers_that_cannot_start_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
     paths = photos(tmp_path, ["a.png"])
-    monkeypatch.setattr(verifying, "WORKER", (sys.executable, "-c", "raise SystemExit('no such module')"))
+    worker = (sys.executable, "-c", "raise SystemExit('no such module')")
     with pytest.raises(CaptuneError, match="no such module"):
-        list(verify(paths, max_pixels=10**8))
+        list(verify(paths, max_pixels=10**8, worker=worker))
 
 
 def test_verifying_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     import psutil
 
     paths = photos(tmp_path, [f"{number}.png" for number in range(64)])
-    looks = verify(paths, max_pixels=10**8, workers=2)
-    next(looks)
-    looks.close()
+    checks = verify(paths, max_pixels=10**8, workers=2)
+    next(checks)
+    checks.close()
     deadline = time.monotonic() + 10
     while psutil.Process().children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert psutil.Process().children() == []
 
 
-def test_looks_tell_size_and_reason(tmp_path: Path) -> None:
+def test_a_check_has_size_and_reason(tmp_path: Path) -> None:
     good, bad = photos(tmp_path, ["good.png", "bad.png"])
     Path(bad).write_bytes(Path(bad).read_bytes()[:50])
-    looks = {look.index: look for look in verify([good, bad, str(tmp_path / "none")], max_pixels=10**8)}
-    assert (looks[0].reason, looks[0].width, looks[0].height, len(looks[0].thumb)) == (None, 24, 16, 192)
-    assert looks[1].reason
-    assert (looks[2].kind, looks[2].reason) == ("missing", "there is no such file")
+    checks = {check.index: check for check in verify([good, bad, str(tmp_path / "none")], max_pixels=10**8)}
+    assert (checks[0].reason, checks[0].width, checks[0].height, len(checks[0].thumb)) == (None, 24, 16, 192)
+    assert checks[1].reason
+    assert (checks[2].kind, checks[2].reason) == ("missing", "there is no such file")
     giant = next(verify([good], max_pixels=100))
     assert giant.kind == "giant"
 

@@ -1,4 +1,4 @@
-"""How a job ends: what failed, what looks alike, and a file or sidecars made of the shards."""
+"""How a job is finished: its failures, its near-duplicates, and the file or files made of its shards."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from captune.app.bulk_start import Job, wait_for_lock
+from captune.app.bulk_start import Job, Output, wait_for_lock
 from captune.core.files import disk_error
 from captune.core.progress import Progress
-from captune.data.bulk.looks import MAX_COMPARED, DuplicateImages, find_duplicate_images
+from captune.data.bulk.looks import MAX_COMPARED, find_duplicate_images
 from captune.data.bulk.names import DUPLICATES, FAILURES, MANIFEST, REPORT
 from captune.data.bulk.remote import is_remote
 from captune.data.bulk.shards import shard_name
@@ -24,78 +24,65 @@ MAX_WARNINGS = 20
 
 @dataclass(frozen=True)
 class ShardCount:
-    """Rows of a shard, and those of them that failed."""
+    """The number of rows of a shard, and those of them that failed."""
 
     rows: int
     failed: tuple[CaptionRow, ...]
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is made of the shards: a file, or sidecars in a folder, by an ordinary writer."""
-
-    format: str
-    out: str
-
-
-def count_rows(job: Job, numbers: set[int]) -> dict[int, ShardCount]:
-    """What shards hold; only those with failures are read row by row."""
-    return {number: _counted(job, number) for number in sorted(numbers)}
-
-
-def read_rows(job: Job, number: int) -> Iterator[CaptionRow]:
-    """The rows of a shard; raises `CaptuneError` where it is damaged."""
-    name = _name(job, number)
-    return job.request.shards.decode(job.request.store.read(name), name)
-
-
-def write_failures(job: Job, progress: Progress) -> dict[int, ShardCount]:
-    """Rewrite `failures.jsonl` from the shards that are there, and count those."""
-    with wait_for_lock(job.request.store, "end", progress):
-        return _write_failures(job)
-
-
-@dataclass(frozen=True)
 class JobResult:
-    """What shards hold and became: duplicates (None: not looked for), a person's captions that stayed, and images
-    whose own file could not be written."""
+    """The counts of written shards by number, and how many near-duplicates there are (None: not compared).
 
-    counted: dict[int, ShardCount]
+    `preserved` captions of a person stayed in the output; the files of `unwritten` images could not be written.
+    """
+
+    counts: dict[int, ShardCount]
     duplicates: int | None = None
     preserved: int = 0
     unwritten: int = 0
 
 
-def finish(job: Job, output: Output | None, progress: Progress) -> JobResult:
-    """List failures and, where all shards are in their place, duplicates; make what the job ends in; say it is done."""
-    store = job.request.store
-    with wait_for_lock(store, "end", progress):
-        counted = _write_failures(job)
-        if len(counted) < len(job.listing):
-            return JobResult(counted)
-        duplicates = None
-        if not job.request.temporary:
-            with progress.task("Looking for near-duplicates"):
-                duplicates = find_duplicate_images(store, sorted(counted))
-            if duplicates is None:
-                progress.warn(f"Near-duplicates are looked for among up to {MAX_COMPARED:,} pictures; these are more.")
-            else:
-                _write_duplicates(job, duplicates)
-        preserved, unwritten = (0, 0) if output is None else _merge(job, output, progress)
+def count_rows(job: Job, numbers: set[int]) -> dict[int, ShardCount]:
+    """The counts of shards; only those with failures are read row by row."""
+    return {number: _count(job, number) for number in sorted(numbers)}
+
+
+def read_rows(job: Job, number: int) -> Iterator[CaptionRow]:
+    """The rows of a shard; raises `CaptuneError` where it is damaged."""
+    name = _name(job, number)
+    return job.request.format.decode(job.request.store.read(name), name)
+
+
+def write_failures(job: Job, progress: Progress) -> dict[int, ShardCount]:
+    """Write `failures.jsonl` anew from the shards that are written, and count those."""
+    with wait_for_lock(job.request.store, "end", progress):
+        return _write_failures(job)
+
+
+def finish(job: Job, progress: Progress) -> JobResult:
+    """List failures; where all shards are written, find near-duplicates, write the output and mark the job finished."""
+    request = job.request
+    with wait_for_lock(request.store, "end", progress):
+        counts = _write_failures(job)
+        if len(counts) < len(job.listing):
+            return JobResult(counts)
+        duplicates = None if request.temporary else _write_duplicates(job, sorted(counts), progress)
+        preserved, unwritten = (0, 0) if request.output is None else _write_output(job, request.output, progress)
         report: dict[str, Any] = {
-            "pictures": sum(each.rows for each in counted.values()),
-            "failed": sum(len(each.failed) for each in counted.values()),
-            "duplicates": None if duplicates is None else len(duplicates),
+            "pictures": sum(count.rows for count in counts.values()),
+            "failed": sum(len(count.failed) for count in counts.values()),
+            "duplicates": duplicates,
         }
-        if output is not None:
-            report["existing"] = job.request.existing
+        if request.output is not None:
+            report["existing"] = request.existing
         if not unwritten:  # else the same command tries those again
-            store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
-        return JobResult(counted, report["duplicates"], preserved, unwritten)
+            request.store.publish(REPORT, (json.dumps(report, indent=2) + "\n").encode())
+        return JobResult(counts, duplicates, preserved, unwritten)
 
 
 def remove(job: Job) -> None:
-    """Remove the folder of a job whose rows stand in a file."""
+    """Remove the folder of a job whose rows are in a file."""
     store = job.request.store
     store.delete(MANIFEST)  # without it the rest is no job, whenever this is stopped
     for name in store.names() if is_remote(store.location) else ():
@@ -107,10 +94,10 @@ def remove(job: Job) -> None:
         raise disk_error(error, store.location) from error
 
 
-def _merge(job: Job, output: Output, progress: Progress) -> tuple[int, int]:
-    """Write what the job ends in; returns how many captions of a person stayed, and of files that were not written."""
+def _write_output(job: Job, output: Output, progress: Progress) -> tuple[int, int]:
+    """Write the output; returns how many captions of a person were preserved, and how many files not written."""
     with (
-        progress.task(f"Writing {output.out}", job.listing.pictures()) as task,
+        progress.task(f"Writing {output.out}", job.listing.count_images()) as task,
         open_writer(output.format, output.out, existing=job.request.existing) as writer,
     ):
         for number, shard in enumerate(job.listing):
@@ -121,8 +108,8 @@ def _merge(job: Job, output: Output, progress: Progress) -> tuple[int, int]:
                 for row in rows:
                     writer.write(row)
             task.advance(len(rows))
-    for remark in getattr(writer, "notes", ()):
-        progress.info(remark)
+    for note in getattr(writer, "notes", ()):
+        progress.info(note)
     existing: ExistingCaptions | None = getattr(writer, "existing", None)
     unwritten: dict[str, str] = getattr(writer, "unwritten", {})
     for image, reason in [*unwritten.items()][:MAX_WARNINGS]:
@@ -133,40 +120,47 @@ def _merge(job: Job, output: Output, progress: Progress) -> tuple[int, int]:
 
 
 def _write_failures(job: Job) -> dict[int, ShardCount]:
-    counted = count_rows(job, job.done())
+    counts = count_rows(job, job.done())
     lines = [
         json.dumps({**row.to_json(), "shard": _name(job, number)}) + "\n"
-        for number, each in counted.items()
-        for row in each.failed
+        for number, count in counts.items()
+        for row in count.failed
     ]
     job.request.store.publish(FAILURES, "".join(lines).encode())
-    return counted
+    return counts
 
 
-def _counted(job: Job, number: int) -> ShardCount:
+def _count(job: Job, number: int) -> ShardCount:
     name = _name(job, number)
-    shards, known = job.request.shards, job.listing[number].count
+    format, count = job.request.format, job.listing[number].count
     data = job.request.store.read(name)
-    if known is not None and not shards.has_failures(data):
-        return ShardCount(known, ())
-    rows = list(shards.decode(data, name))
+    if count is not None and not format.has_failures(data):
+        return ShardCount(count, ())
+    rows = list(format.decode(data, name))
     return ShardCount(len(rows), tuple(row for row in rows if row.status == "error"))
 
 
-def _write_duplicates(job: Job, duplicates: list[DuplicateImages]) -> None:
-    wanted: dict[int, set[int]] = {}
+def _write_duplicates(job: Job, numbers: list[int], progress: Progress) -> int | None:
+    """Write `duplicates.jsonl`; returns how many pairs there are, None where there are too many images to compare."""
+    store = job.request.store
+    with progress.task("Looking for near-duplicates"):
+        duplicates = find_duplicate_images(store, numbers)
+    if duplicates is None:
+        progress.warn(f"Near-duplicates are looked for among up to {MAX_COMPARED:,} pictures; these are more.")
+        return None
+    indices: dict[int, set[int]] = {}
     for pair in duplicates:
-        for number, place in (pair.earlier, pair.later):
-            wanted.setdefault(number, set()).add(place)
+        for number, index in (pair.earlier, pair.later):
+            indices.setdefault(number, set()).add(index)
     names = {
-        (number, place): row.image
-        for number, places in wanted.items()
-        for place, row in enumerate(read_rows(job, number))
-        if place in places
+        (number, index): row.image
+        for number, needed in indices.items()
+        for index, row in enumerate(read_rows(job, number))
+        if index in needed
     }
-    lines = "".join(json.dumps(pair.to_json(names)) + "\n" for pair in duplicates)
-    job.request.store.publish(DUPLICATES, lines.encode())
+    store.publish(DUPLICATES, "".join(json.dumps(pair.to_json(names)) + "\n" for pair in duplicates).encode())
+    return len(duplicates)
 
 
 def _name(job: Job, number: int) -> str:
-    return shard_name(number, len(job.listing), job.request.shards.suffix)
+    return shard_name(number, len(job.listing), job.request.format.suffix)

@@ -1,4 +1,4 @@
-"""What became of a job, in numbers."""
+"""The result of a job, in numbers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from captune.data.bulk.names import FAILURES
 
 @dataclass(frozen=True)
 class JobReport:
-    """What became of a job, or of a part of it.
+    """The result of a job, or of a part of it.
 
-    `out` is where the captions are, `pictures` how many the part has (None where only reading tells), `done` those in
-    whole shards, `failed` those of them without a caption, which `failures` lists; `captioned` and `seconds` are of
-    this run. `shards` of the part are in their place to the number of `shards_done`; `whole`: all parts are.
-    `duplicates` pairs look alike (None: not looked for), `new` files have come to the inputs since the job began,
-    `preserved` captions that captune did not write stayed as they were (`existing`); the files of `unwritten` images
-    could not be written.
+    `out` is where the captions are, `pictures` how many images the part has (None where only reading tells), `done`
+    those in written shards, `failed` those of them without a caption, which the file `failures` lists; `captioned` and
+    `seconds` are of this run. `shards_done` of the part's `shards` are written; `whole`: those of all parts are.
+    `duplicates` pairs of images are near-duplicates (None: not compared), `new` files have come to the inputs since
+    the job began, `preserved` captions that captune did not write stayed as they were (`existing`); the files of
+    `unwritten` images could not be written.
     """
 
     out: str
@@ -40,30 +40,29 @@ class JobReport:
 
     @property
     def rate(self) -> float:
-        """Pictures a second of this run."""
+        """Images a second of this run."""
         return self.captioned / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "rate": self.rate}
 
 
-def make_report(job: Job, out: str, found: JobResult, started: float, captioned: int = 0, new: int = 0) -> JobReport:
-    counted = found.counted
-    mine = [counted[number] for number in job.numbers if number in counted]
-    failed = sum(len(each.failed) for each in mine)
+def make_report(job: Job, result: JobResult, started: float, captioned: int = 0, new: int = 0) -> JobReport:
+    counts = [result.counts[number] for number in job.numbers if number in result.counts]
+    failed = sum(len(count.failed) for count in counts)
     return JobReport(
-        out=out,
-        pictures=job.listing.pictures(job.numbers),
-        done=sum(each.rows for each in mine),
+        out=job.request.out,
+        pictures=job.listing.count_images(job.numbers),
+        done=sum(count.rows for count in counts),
         failed=failed,
         captioned=captioned,
         seconds=time.monotonic() - started,
         shards=len(job.numbers),
-        shards_done=len(mine),
-        whole=len(counted) == len(job.listing),
+        shards_done=len(counts),
+        whole=len(result.counts) == len(job.listing),
         failures=f"{job.request.store.location}/{FAILURES}" if failed and not job.request.temporary else None,
-        duplicates=found.duplicates,
+        duplicates=result.duplicates,
         new=new,
-        preserved=found.preserved,
-        unwritten=found.unwritten,
+        preserved=result.preserved,
+        unwritten=result.unwritten,
     )

@@ -1,8 +1,8 @@
-"""The shards of a job captioned: by one model in this process, or on a cluster."""
+"""The shards of a job captioned: by one model in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,33 +18,30 @@ from captune.data.workers import cores
 from captune.data.writers.row import CaptionRow
 
 if TYPE_CHECKING:
-    from captune.engine.bulk import FinishedShard, ShardOptions
+    from captune.engine.bulk import BatchCaptioner, FinishedShard, ShardOptions
     from captune.engine.decoding_ahead import ShardTask
 
-_PICTURES_PER_PROCESS = 16
+_IMAGES_PER_PROCESS = 16
 
 
-def caption_shards_of(
-    job: Job, captioner: Captioner | None, todo: list[int], retry: set[int], progress: Progress
-) -> int:
-    """Caption the shards `todo`, of those in `again` what failed; without a captioner, on the job's Ray cluster.
+def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -> int:
+    """Caption the shards `todo`; of those in `retry`, only what failed. Returns how many images were captioned.
 
-    Returns how many pictures were captioned.
+    Without `job.captioner` they are captioned on the job's Ray cluster.
     """
-    pictures = job.listing.pictures(todo)
-    whole = job.listing.pictures(job.numbers)
-    before = 0 if whole is None or pictures is None else whole - pictures
+    images, total = job.listing.count_images(todo), job.listing.count_images(job.numbers)
+    done = 0 if total is None or images is None else total - images
     captioned = warned = 0
-    with progress.task("Captioning", whole, before) as task:
-        if captioner is None:
-            from captune.app.bulk_ray import work_on_ray
+    with progress.task("Captioning", total, done) as task:
+        if job.captioner is None:
+            from captune.app.bulk_ray import run_on_ray
 
-            stream = work_on_ray(job, todo, retry, progress, task)
+            stream = run_on_ray(job, todo, retry, progress, task)
         else:
-            stream = _work_here(job, captioner, todo, retry, task)
+            stream = _run_here(job, job.captioner, todo, retry, task)
         with closing(stream):
             for finished in stream:
-                captioned += finished.pictures
+                captioned += finished.images
                 for row in finished.failed[: max(0, MAX_WARNINGS - warned)]:
                     progress.warn(f"{row.image}: {row.error}")
                 warned += len(finished.failed)
@@ -53,33 +50,30 @@ def caption_shards_of(
     return captioned
 
 
-def _work_here(
-    job: Job, captioner: Captioner, todo: list[int], retry: set[int], task: Task
-) -> Generator[FinishedShard]:
+def _run_here(job: Job, captioner: Captioner, todo: list[int], retry: set[int], task: Task) -> Generator[FinishedShard]:
     from captune.engine.bulk import caption_shards
 
     return caption_shards(
         batch_captioner(captioner),
-        captioner.model.pixels,
         shard_tasks(job, todo, retry),
         job.request.store,
-        shard_options(job, job.listing.pictures(todo)),
+        shard_options(job, job.listing.count_images(todo)),
         advance=task.advance,
-        check_missing=job.request.inputs.check_there,
+        check_inputs=job.request.inputs.check_exist,
     )
 
 
-def shard_options(job: Job, pictures: int | None) -> ShardOptions:
-    """How the shards of a job are captioned, with processes enough for so many pictures (None: unknown)."""
+def shard_options(job: Job, images: int | None) -> ShardOptions:
+    """How the shards of a job are captioned, with processes enough for so many images (None: unknown)."""
     from captune.engine.bulk import ShardOptions
 
-    values = job.request.resolved.values
-    few = cores() if pictures is None else max(1, pictures // _PICTURES_PER_PROCESS)
+    values = job.request.values
+    useful = cores() if images is None else max(1, images // _IMAGES_PER_PROCESS)
     return ShardOptions(
-        job.request.shards,
+        job.request.format,
         total=len(job.listing),
         batch_size=values.caption.batch_size,
-        workers=min(values.caption.workers or cores(), few),
+        workers=min(values.caption.workers or cores(), useful),
         max_pixels=values.caption.max_pixels,
         language=values.translation.language,
         fingerprints=not job.request.temporary,
@@ -87,7 +81,7 @@ def shard_options(job: Job, pictures: int | None) -> ShardOptions:
 
 
 def shard_tasks(job: Job, todo: Iterable[int], retry: Container[int] = ()) -> Iterator[ShardTask]:
-    """Shards to caption; those in `again` with their rows, of which only the failed are captioned."""
+    """Shards to caption; those in `retry` with their rows, of which only the failed are captioned."""
     from captune.engine.decoding_ahead import ShardTask
 
     for number in todo:
@@ -95,26 +89,28 @@ def shard_tasks(job: Job, todo: Iterable[int], retry: Container[int] = ()) -> It
 
 
 def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
-    """The rows of a shard that its failed pictures can be captioned into again; none: the whole is done anew."""
+    """The rows of a shard whose failed images can be captioned again; none where the whole shard has to be."""
     rows = tuple(read_rows(job, number))
     shard = job.listing[number]
-    # What could not be read on is a row that stands for several pictures.
-    lost = any(row.status == "error" and row.image == shard.location for row in rows)
-    return () if lost or shard.count not in (None, len(rows)) else rows
+    # A shard that could not be read to its end has one row for several images.
+    unreadable = any(row.status == "error" and row.image == shard.location for row in rows)
+    return () if unreadable or shard.count not in (None, len(rows)) else rows
 
 
-def batch_captioner(captioner: Captioner) -> Callable[[np.ndarray], list[list[Caption]]]:
-    """Captions of pixels as the options ask, translated where they ask for that."""
+def batch_captioner(captioner: Captioner) -> BatchCaptioner:
+    """What captions pixels with a captioner's options, and translates where they ask for that."""
+    from captune.engine.bulk import BatchCaptioner
+
     values = captioner.options
     translator = captioner.translator(values)
 
-    def say(seen: np.ndarray) -> list[list[Caption]]:
-        found = captioner.generate(seen, values.generation)
+    def generate(pixels: np.ndarray) -> list[list[Caption]]:
+        captions = captioner.generate(pixels, values.generation)
         if translator is None:
-            return found
+            return captions
         from captune.engine.translation import translated
 
-        stream = translated(((None, each) for each in found), translator, len(found))
-        return [said for _, said in stream if not isinstance(said, CaptuneError)]
+        stream = translated(((None, each) for each in captions), translator, len(captions))
+        return [each for _, each in stream if not isinstance(each, CaptuneError)]
 
-    return say
+    return BatchCaptioner(generate, captioner.model.pixels)

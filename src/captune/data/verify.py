@@ -1,4 +1,4 @@
-"""Open every picture once, in parallel, so that one bad picture costs one picture."""
+"""Open every image once, in parallel processes, so that a bad image fails alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from captune.data.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores
 
 THUMB_BYTES = 192
 WORKER = (sys.executable, "-m", "captune.data.verify_worker")
-_PICTURES_PER_PROCESS = 16
-# Far ahead, so that a picture that takes a minute holds up no other process.
+_IMAGES_PER_PROCESS = 16
+# Far ahead, so that an image that takes a minute blocks no other process.
 _AHEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """What opening a picture showed. `reason` is None for a good one; `kind` as in `ImageError`.
+    """What opening an image found. `reason` is None for a good one; `kind` as in `ImageError`.
 
     `hash` is a 64-bit dHash, `thumb` an 8 × 8 RGB thumbnail (`THUMB_BYTES`), `digest` of the file's bytes.
     """
@@ -43,39 +43,40 @@ def verify(
     workers: int = 0,
     timeout: float = TIMEOUT_SECONDS,
     progress: Progress = SILENT,
+    worker: Sequence[str] = WORKER,
 ) -> Iterator[ImageCheck]:
-    """Open every path in `workers` processes (0: one a core); looks come in the order of the paths.
+    """Open every path in `workers` processes (0: one a core) started by the command `worker`; results in order.
 
-    A picture that kills its process (a crash in a decoder, memory) or takes longer than
-    `timeout` seconds is a bad picture; the rest goes on in a new process.
+    An image that crashes its decoder, runs out of memory or takes longer than `timeout` seconds is a bad image; the
+    rest goes on in a new process.
     """
-    count = min(workers or cores(), max(1, len(paths) // _PICTURES_PER_PROCESS))
-    waiting: deque[Future[ImageCheck]] = deque()
+    count = min(workers or cores(), max(1, len(paths) // _IMAGES_PER_PROCESS))
+    pending: deque[Future[ImageCheck]] = deque()
     with (
-        ProcessPool([*WORKER, str(max_pixels)], count, timeout=timeout) as processes,
+        ProcessPool([*worker, str(max_pixels)], count, timeout=timeout) as pool,
         progress.task("Opening pictures", len(paths)) as task,
     ):
         todo = iter(enumerate(paths))
         while True:
-            while len(waiting) < _AHEAD and (following := next(todo, None)) is not None:
-                waiting.append(processes.submit(partial(_check, *following)))
-            if not waiting:
+            while len(pending) < _AHEAD and (following := next(todo, None)) is not None:
+                pending.append(pool.submit(partial(_check, *following)))
+            if not pending:
                 return
-            found = waiting.popleft().result()
+            check = pending.popleft().result()
             task.advance()
-            yield found
+            yield check
 
 
-def _check(index: int, path: str, ask: Send) -> ImageCheck:
-    said = ask({"path": path}, b"").said
-    if "reason" in said:
-        return ImageCheck(index, str(said["reason"]), str(said["kind"]))
-    width, height = said["size"]
+def _check(index: int, path: str, send: Send) -> ImageCheck:
+    fields = send({"path": path}, b"").fields
+    if "reason" in fields:
+        return ImageCheck(index, str(fields["reason"]), str(fields["kind"]))
+    width, height = fields["size"]
     return ImageCheck(
         index,
         width=width,
         height=height,
-        hash=int(said["hash"], 16),
-        thumb=bytes.fromhex(said["thumb"]),
-        digest=said["digest"],
+        hash=int(fields["hash"], 16),
+        thumb=bytes.fromhex(fields["thumb"]),
+        digest=fields["digest"],
     )

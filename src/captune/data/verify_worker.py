@@ -1,6 +1,6 @@
-"""A process of its own that opens pictures: one that makes a decoder crash takes nothing else down.
+"""A worker process that opens images: a decoder that crashes takes nothing else down.
 
-Started by `captune.data.verify` as `python -m captune.data.verify_worker MAX_PIXELS`, and asked for a `path`.
+Started by `captune.data.verify` as `python -m captune.data.verify_worker MAX_PIXELS`; a request has a `path`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THUMB = 8
 
 
 def check_image(path: str, max_pixels: int) -> dict[str, Any]:
-    """What verifying wants to know of a picture: size, hashes, digest of its bytes; or kind and reason."""
+    """Size, hashes and digest of an image file; or kind and reason."""
     try:
         image = open_image(path, max_pixels=max_pixels)
         digest = file_content(path)
@@ -31,7 +31,7 @@ def check_image(path: str, max_pixels: int) -> dict[str, Any]:
 
 
 def fingerprints(image: Image.Image) -> dict[str, str]:
-    """`hash` and `thumb` (an 8 × 8 RGB thumbnail) of an RGB picture, in hex digits."""
+    """`hash` and `thumb` (an 8 × 8 RGB thumbnail) of an RGB image, in hex digits."""
     # One pass over the pixels; both come from the small one.
     small = image.resize((72, 64), Image.Resampling.BOX)
     return {
@@ -41,7 +41,7 @@ def fingerprints(image: Image.Image) -> dict[str, str]:
 
 
 def difference_hash(image: Image.Image) -> str:
-    """dHash, 64 bits as 16 hex digits: which of two neighbours in a 9 × 8 grey picture is brighter."""
+    """dHash, 64 bits as 16 hex digits: which of two neighbours in a 9 × 8 grey image is brighter."""
     grey = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
     bits = 0
     for row in range(8):
@@ -52,9 +52,9 @@ def difference_hash(image: Image.Image) -> str:
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Reply until stdin ends."""
     max_pixels = int(sys.argv[1])
-    serve_requests(lambda question, _: (check_image(question["path"], max_pixels), b""), max_pixels)
+    serve_requests(lambda request, _: (check_image(request["path"], max_pixels), b""), max_pixels)
 
 
 if __name__ == "__main__":

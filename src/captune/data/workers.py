@@ -1,4 +1,8 @@
-"""Processes that look at pictures: one that kills its process costs one picture."""
+"""A pool of processes that open images: an image that kills its process fails alone.
+
+Hand-written: the pools of the standard library and loky fail as a whole when a worker dies. Pebble fails one item,
+but starts its workers through `multiprocessing`: by a fork of a process with threads, or importing the caller's script.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +28,17 @@ _START_SECONDS = 60.0
 _STARTS = 3  # tries to start a process that is killed before it is ready
 _DEATHS = 2  # of its processes in a row that an image is taken to be the cause of
 _WATCH_SECONDS = 0.25
-_LONGEST_LINE = 10_000
+_MAX_LINE_BYTES = 10_000
 _KILLED = -9  # SIGKILL: what the kernel sends when memory is short
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a process said, and the bytes it attached; `reason` and `kind`, as in `ImageError`, where it failed."""
+    """A worker's JSON `fields` and the bytes attached; after a failure with `reason` and `kind`, as in `ImageError`."""
 
-    said: dict[str, Any]
+    fields: dict[str, Any]
     attachment: bytes = b""
 
 
@@ -42,19 +46,20 @@ Send = Callable[[dict[str, Any], bytes], Reply]
 
 
 class ProcessPool:
-    """`count` processes of one command (see `answering`), each asked one thing at a time, in a `with` block.
+    """`count` processes of one command (see `answering`), with one request each at a time, in a `with` block.
 
-    One that dies is replaced and asked once more, since another process may be to blame; what kills it twice, or is
-    not answered within `timeout` seconds, is answered for. The processes end with this one, however that ends.
+    A process that dies is replaced and gets the request once more, since something else may have killed it. A request
+    that kills two, or takes more than `timeout` seconds, gets a failure as its reply. The processes end with this one,
+    however that ends.
     """
 
     def __init__(self, command: Sequence[str], count: int, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self.count = count
         self._timeout = timeout
-        self._lanes = [_Worker(command) for _ in range(count)]
-        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # one that runs is asked first
-        for lane in self._lanes:
-            self._idle.put(lane)
+        self._workers = [_Worker(command) for _ in range(count)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # one that runs comes first
+        for worker in self._workers:
+            self._idle.put(worker)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="captune-worker")
         self._closed = threading.Event()
 
@@ -63,52 +68,52 @@ class ProcessPool:
         return self
 
     def start(self) -> Future[None]:
-        """Start one of the processes before it is asked; the future raises `CaptuneError` where none can be."""
-        return self._threads.submit(self._begin)
+        """Start one of the processes ahead of requests; the future raises `CaptuneError` where it cannot start."""
+        return self._threads.submit(self._start_one)
 
     def is_stuck(self, seconds: float) -> bool:
-        """Whether no process can take another picture: each has worked on one for longer than `seconds`."""
-        return all(lane.works_for() > seconds for lane in self._lanes)
+        """Whether every process has worked on its request for longer than `seconds`."""
+        return all(worker.busy_seconds() > seconds for worker in self._workers)
 
-    def submit(self, task: Callable[[Send], Found]) -> Future[Found]:
-        """Run `task` in a thread with a process to ask; it may ask several times."""
+    def submit(self, task: Callable[[Send], Result]) -> Future[Result]:
+        """Run `task` in a thread with a process to send requests to."""
         return self._threads.submit(self._run, task)
 
     def __exit__(self, *exc: object) -> None:
-        """End the processes; what they were doing is dropped."""
+        """End the processes; unfinished work is dropped."""
         self.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._closed.set()
-        for lane in self._lanes:
-            lane.end()
+        for worker in self._workers:
+            worker.end()
 
     def kill(self) -> None:
         """Kill the processes and start no others; nothing is waited for."""
-        for lane in self._lanes:
-            lane.stop()
+        for worker in self._workers:
+            worker.stop()
 
-    def _run(self, task: Callable[[Send], Found]) -> Found:
-        lane = self._idle.get()
+    def _run(self, task: Callable[[Send], Result]) -> Result:
+        worker = self._idle.get()
         try:
-            return task(lane.ask)
+            return task(worker.send)
         finally:
-            self._idle.put(lane)
+            self._idle.put(worker)
 
-    def _begin(self) -> None:
-        lane = self._idle.get()
+    def _start_one(self) -> None:
+        worker = self._idle.get()
         try:
-            lane.begin()
+            worker.started()
         finally:
-            self._idle.put(lane)
+            self._idle.put(worker)
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH_SECONDS):
-            for lane in self._lanes:
-                lane.kill_if_overdue(self._timeout)
+            for worker in self._workers:
+                worker.kill_if_overdue(self._timeout)
 
 
 class _Worker:
-    """One process after another, asked by one thread at a time."""
+    """One process after another, used by one thread at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -117,35 +122,35 @@ class _Worker:
         self._killed_at: float | None = None
         self._stopped = False
 
-    def begin(self) -> subprocess.Popen[bytes]:
-        """The process, started where it is not."""
+    def started(self) -> subprocess.Popen[bytes]:
+        """The running process, started if there is none."""
         if self._process is None:
             self._process = _start(self._command)
         return self._process
 
-    def works_for(self) -> float:
-        """Seconds since it was asked what it has not answered yet, else 0."""
+    def busy_seconds(self) -> float:
+        """Seconds since the request that has no reply yet, else 0."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-    def ask(self, question: dict[str, Any], attachment: bytes = b"") -> Reply:
+    def send(self, request: dict[str, Any], attachment: bytes = b"") -> Reply:
         deaths = 0
         while not self._stopped:
-            process = self.begin()
+            process = self.started()
             if self._stopped:
                 break
             since = self._since = time.monotonic()
-            answer = _exchange(process, question, attachment)
+            reply = _exchange(process, request, attachment)
             self._since = None
-            if answer is not None:
-                return answer
+            if reply is not None:
+                return reply
             code = self.end()
             if self._killed_at == since:
                 return _failed("damaged", "takes too long to open")
             deaths += self._killed_at is None
             if deaths == _DEATHS:
                 return _failed("memory" if code == _KILLED else "damaged", _death(code))
-            self._killed_at = None  # the kill was meant for the picture before: once more
+            self._killed_at = None  # the kill was meant for the image before: once more
         return _failed("damaged", "not opened")
 
     def stop(self) -> None:
@@ -156,7 +161,7 @@ class _Worker:
             process.kill()
 
     def end(self) -> int:
-        """Wait for the process to end, which no longer gets questions; returns its exit code."""
+        """Close the pipes of the process and wait for its end; returns its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -164,7 +169,7 @@ class _Worker:
             process.kill()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # the process is gone, and what it had not read
+                with contextlib.suppress(BrokenPipeError):  # the process is gone, and so is what it had not read
                     pipe.close()
         return process.wait()
 
@@ -176,31 +181,32 @@ class _Worker:
             process.kill()
 
 
-def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], attachment: bytes) -> Reply | None:
-    """The answer, or None where the process is dead."""
+def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], attachment: bytes) -> Reply | None:
+    """The reply, or None where the process is dead."""
     assert process.stdin is not None
     assert process.stdout is not None
-    told = {**question, "bytes": len(attachment)} if attachment else question
+    header = {**request, "bytes": len(attachment)} if attachment else request
     try:
-        process.stdin.write(json.dumps(told).encode("ascii") + b"\n")
+        process.stdin.write(json.dumps(header).encode("ascii") + b"\n")
         if attachment:
             process.stdin.write(attachment)
         process.stdin.flush()
         line = process.stdout.readline()
         if not line.endswith(b"\n"):
             return None
-        said = json.loads(line)
-        size = said.pop("bytes", 0)
+        fields = json.loads(line)
+        size = fields.pop("bytes", 0)
         attached = process.stdout.read(size) if size else b""
     except BrokenPipeError:
         return None
-    return Reply(said, attached) if len(attached) == size else None
+    return Reply(fields, attached) if len(attached) == size else None
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A process that has said it is ready; a command of its own, so that no script is imported again.
+    """A process that has reported that it is ready; started again where it is killed before that.
 
-    One that is killed before that is started again. Raises `CaptuneError` where none becomes ready.
+    It runs a command of its own, so that the caller's script is not imported again. Raises `CaptuneError` where none
+    becomes ready.
     """
     package = str(Path(__file__).resolve().parents[2])
     environment = {
@@ -213,16 +219,16 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     for attempt in range(1, _STARTS + 1):
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
-        complaints: deque[bytes] = deque(maxlen=1)
+        last_line: deque[bytes] = deque(maxlen=1)
         # What libraries print has to go somewhere: not to a file, whose disk may be full or not there.
-        reader = threading.Thread(target=_read_lines, args=(process.stderr, complaints), daemon=True)
+        reader = threading.Thread(target=_read_lines, args=(process.stderr, last_line), daemon=True)
         reader.start()
-        watch = threading.Timer(_START_SECONDS, process.kill)
-        watch.start()
+        timer = threading.Timer(_START_SECONDS, process.kill)
+        timer.start()
         assert process.stdout is not None
         assert process.stdin is not None
         ready = process.stdout.readline()
-        watch.cancel()
+        timer.cancel()
         if ready:
             return process
         code = process.wait()
@@ -231,17 +237,17 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         process.stdout.close()
         if code >= 0 or attempt == _STARTS:
             break
-    said = complaints[0].decode("utf-8", "replace").strip() if complaints else _death(code)
+    reason = last_line[0].decode("utf-8", "replace").strip() if last_line else _death(code)
     raise CaptuneError(
-        f"Cannot start a process to open pictures: {said}.",
+        f"Cannot start a process to open pictures: {reason}.",
         "Run `captune doctor` to see what is wrong with this Python.",
     )
 
 
 def _read_lines(stream: IO[bytes], last: deque[bytes]) -> None:
-    """Read to the end; the last line that says something is left."""
+    """Read a stream to its end; its last line that is not blank is left in `last`."""
     with stream:
-        while line := stream.readline(_LONGEST_LINE):
+        while line := stream.readline(_MAX_LINE_BYTES):
             if line.strip():
                 last.append(line)
 

@@ -1,7 +1,6 @@
-"""Input shards in, result shards out: each shard is whole when it appears, and needs no other.
+"""Input shards in, result shards out, whether a job runs on one machine or on many.
 
-The job of one machine and those of many run this: which input shards, and what becomes of them, is the
-caller's affair. Decoding, the model and writing overlap; what runs the model is a function.
+Decoding, the model and writing overlap. A result shard appears whole or not at all, and needs no other.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,19 +27,29 @@ from captune.data.pixels import Preprocessing
 from captune.data.writers.row import CaptionRow
 from captune.engine.decoding_ahead import DecodeAhead, Decoded, ShardTask
 
-# Captions, the best first, of each picture of pixels (pictures, 3, size, size), uint8.
-Say = Callable[[np.ndarray], list[list[Caption]]]
 _BATCHES_AHEAD = 4
 _SHARDS_TO_WRITE = 2
-_LESS = "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same command again."
+_OUT_OF_MEMORY_HINT = (
+    "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same command again."
+)
+
+
+class BatchCaptioner(NamedTuple):
+    """A loaded model: `generate` gives the captions, best first, of each image of uint8 pixels (batch, 3, size, size).
+
+    `preprocessing` is how such pixels are made of an image.
+    """
+
+    generate: Callable[[np.ndarray], list[list[Caption]]]
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A shard that is in its place: its number, rows done in this run, and those of them that failed."""
+    """A shard that is written: its number, images captioned in this run, and the rows without a caption."""
 
     number: int
-    pictures: int
+    images: int
     failed: tuple[CaptionRow, ...]
 
 
@@ -50,7 +60,7 @@ class ShardOptions:
     `total` is the number of shards of the whole job, `language` the one that captions should be in.
     """
 
-    shards: ShardFormat
+    format: ShardFormat
     total: int
     batch_size: int = 8
     workers: int = 0
@@ -60,48 +70,44 @@ class ShardOptions:
 
 
 def caption_shards(
-    say: Say,
-    pixels: Preprocessing,
-    work: Iterable[ShardTask],
+    model: BatchCaptioner,
+    tasks: Iterable[ShardTask],
     store: Store,
-    manner: ShardOptions,
+    options: ShardOptions,
     *,
-    advance: Callable[[int], None] = lambda pictures: None,
-    check_missing: Callable[[], None] = lambda: None,
-    written: Callable[[FinishedShard], None] = lambda finished: None,
+    advance: Callable[[int], None] = lambda images: None,
+    check_inputs: Callable[[], None] = lambda: None,
+    on_written: Callable[[FinishedShard], None] = lambda finished: None,
     stop: Callable[[], None] = lambda: None,
 ) -> Generator[FinishedShard]:
     """Caption shards, and yield each when it is written.
 
-    A picture that cannot be read, or has no room in memory by itself, is a row that says so.
-    Batches never cross a shard, so that a shard depends on its input shard alone. `advance` hears of pictures
-    as they are done; `check_missing` is called before a shard with pictures that are not there is
-    written, and may raise. `written` hears of a shard as soon as it is in its place, in another thread; where
-    `work` may keep its reader waiting, `stop` ends it. Raises `CaptuneError` where nothing can be
-    written; shards that were yielded are in their place.
+    An image that cannot be read, or does not fit into memory by itself, is a row with that reason. A batch never
+    spans two shards, so a result depends on its input shard alone. `advance` is called with the number of images
+    done, `on_written` with each shard as soon as it is written (in another thread). `check_inputs` is called before
+    a shard with missing images is written, and may raise. Where `tasks` may block, `stop` ends it. Raises
+    `CaptuneError` where nothing can be written; shards that were yielded stay.
     """
     ahead = DecodeAhead(
-        work,
-        pixels,
-        workers=manner.workers,
-        max_pixels=manner.max_pixels,
-        ahead=_BATCHES_AHEAD * manner.batch_size,
-        fingerprints=manner.fingerprints,
+        tasks,
+        model.preprocessing,
+        workers=options.workers,
+        max_pixels=options.max_pixels,
+        ahead=_BATCHES_AHEAD * options.batch_size,
+        fingerprints=options.fingerprints,
         stop=stop,
     )
     writing: deque[Future[FinishedShard]] = deque()
     with ahead as decoding, ThreadPoolExecutor(1, thread_name_prefix="captune-writer") as writer:
-        for shard, pictures in decoding.shards():
-            rows: dict[int, _Row] = {}
-            missing = False
-            for index, row in _captioned(say, Halving(_LESS), pictures, manner):
-                _check_same(shard, index, row.row)
-                rows[index] = row
-                missing |= row.missing
+        for task, images in decoding.shards():
+            results: dict[int, _Result] = {}
+            for index, result in _caption(model, images, options):
+                _check_unchanged(task, index, result.row)
+                results[index] = result
                 advance(1)
-            if missing:
-                check_missing()
-            writing.append(writer.submit(_write, shard, rows, store, manner, written))
+            if any(result.missing for result in results.values()):
+                check_inputs()
+            writing.append(writer.submit(_write, task, results, store, options, on_written))
             while writing and (writing[0].done() or len(writing) > _SHARDS_TO_WRITE):
                 yield writing.popleft().result()
         while writing:
@@ -109,52 +115,54 @@ def caption_shards(
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _Result:
     row: CaptionRow
-    look: bytes = NO_FINGERPRINT
+    fingerprint: bytes = NO_FINGERPRINT
     missing: bool = False
 
 
-def _captioned(
-    say: Say, halving: Halving, pictures: Iterator[tuple[int, ImageSource, Decoded]], manner: ShardOptions
-) -> Iterator[tuple[int, _Row]]:
-    """A row for each picture with its place, in no order."""
-    waiting: list[tuple[int, ImageSource, Decoded]] = []
-    for index, picture, decoded in pictures:
+_Image = tuple[int, ImageSource, Decoded]
+
+
+def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOptions) -> Iterator[tuple[int, _Result]]:
+    """A result for each image of a shard with its index, in no order."""
+    # What fits into memory is found anew for each shard.
+    halving = Halving(_OUT_OF_MEMORY_HINT)
+    batch: list[_Image] = []
+    for index, source, decoded in images:
         if decoded.pixels is None:
-            yield index, _Row(_failed(picture, decoded.reason), missing=decoded.kind == "missing")
+            yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
             continue
-        waiting.append((index, picture, decoded))
-        if len(waiting) == manner.batch_size:
-            yield from _batch(say, halving, waiting, manner.language)
-            waiting = []
-    if waiting:
-        yield from _batch(say, halving, waiting, manner.language)
+        batch.append((index, source, decoded))
+        if len(batch) == options.batch_size:
+            yield from _caption_batch(model, halving, batch, options.language)
+            batch = []
+    if batch:
+        yield from _caption_batch(model, halving, batch, options.language)
 
 
-def _batch(
-    say: Say, halving: Halving, batch: list[tuple[int, ImageSource, Decoded]], language: str | None
-) -> Iterator[tuple[int, _Row]]:
-    seen = np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
-    # For the rest of the shard; the next one tries whole batches again.
-    found = halving.results(len(seen), lambda start, end: say(seen[start:end]))
-    for (index, picture, decoded), captions in zip(batch, found, strict=True):
+def _caption_batch(
+    model: BatchCaptioner, halving: Halving, batch: list[_Image], language: str | None
+) -> Iterator[tuple[int, _Result]]:
+    pixels = np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
+    results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end]))
+    for (index, source, decoded), captions in zip(batch, results, strict=True):
         if captions is None:
-            yield index, _Row(_failed(picture, "needs more memory than the model has left"))
+            yield index, _Result(_failed(source, "needs more memory than the model has left"))
             continue
-        flags = tuple(flags_of(captions[0], language))
-        yield index, _Row(CaptionRow(picture.name, tuple(captions), "ok", None, "", flags), decoded.look)
+        row = CaptionRow(source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], language)))
+        yield index, _Result(row, decoded.fingerprint)
 
 
-def _failed(picture: ImageSource, reason: str) -> CaptionRow:
-    return CaptionRow(picture.name, (), "error", reason, "", ())
+def _failed(source: ImageSource, reason: str) -> CaptionRow:
+    return CaptionRow(source.name, (), "error", reason, "", ())
 
 
-def _check_same(shard: ShardTask, index: int, row: CaptionRow) -> None:
-    """That what is captioned again is what was captioned before."""
-    if shard.rows and row.image == shard.source.location:
+def _check_unchanged(task: ShardTask, index: int, row: CaptionRow) -> None:
+    """Check that an image that is captioned again has the name that it had."""
+    if task.rows and row.image == task.source.location:
         raise CaptuneError(f"{row.image}: {row.error}", "Nothing was changed.")
-    if shard.rows and (index >= len(shard.rows) or shard.rows[index].image != row.image):
+    if task.rows and (index >= len(task.rows) or task.rows[index].image != row.image):
         raise CaptuneError(
             f"The input has changed: it has {row.image} where another picture was.",
             "Put back what the job began with, or start it anew with --restart.",
@@ -162,25 +170,26 @@ def _check_same(shard: ShardTask, index: int, row: CaptionRow) -> None:
 
 
 def _write(
-    shard: ShardTask,
-    rows: dict[int, _Row],
+    task: ShardTask,
+    results: dict[int, _Result],
     store: Store,
-    manner: ShardOptions,
-    written: Callable[[FinishedShard], None],
+    options: ShardOptions,
+    on_written: Callable[[FinishedShard], None],
 ) -> FinishedShard:
-    new = [row for _, row in sorted(rows.items())]
-    whole = list(shard.rows) or [row.row for row in new]
-    if shard.rows:
-        for index, row in rows.items():
-            whole[index] = row.row
-    if manner.fingerprints:
-        looks = read_fingerprints(store, shard.number) if shard.rows else []
-        if len(looks) != len(whole):
-            looks = [NO_FINGERPRINT] * len(whole)
-        for index, row in rows.items() if shard.rows else enumerate(new):
-            looks[index] = row.look
-        store.publish(fingerprints_name(shard.number), b"".join(looks))
-    store.publish(shard_name(shard.number, manner.total, manner.shards.suffix), manner.shards.encode(whole))
-    finished = FinishedShard(shard.number, len(rows), tuple(row for row in whole if row.status == "error"))
-    written(finished)
+    new = [result for _, result in sorted(results.items())]
+    # A shard that could not be read to its end has gaps in its indices; one that is repaired has its earlier rows.
+    changed = results if task.rows else dict(enumerate(new))
+    rows = list(task.rows) or [result.row for result in new]
+    for index, result in changed.items():
+        rows[index] = result.row
+    if options.fingerprints:
+        fingerprints = read_fingerprints(store, task.number) if task.rows else []
+        if len(fingerprints) != len(rows):
+            fingerprints = [NO_FINGERPRINT] * len(rows)
+        for index, result in changed.items():
+            fingerprints[index] = result.fingerprint
+        store.publish(fingerprints_name(task.number), b"".join(fingerprints))
+    store.publish(shard_name(task.number, options.total, options.format.suffix), options.format.encode(rows))
+    finished = FinishedShard(task.number, len(results), tuple(row for row in rows if row.status == "error"))
+    on_written(finished)
     return finished

@@ -1,8 +1,7 @@
-"""A process of its own that turns pictures into a model's pixels: a decoder that crashes takes nothing else down.
+"""A worker process that turns images into a model's pixels: a decoder that crashes takes nothing else down.
 
-Started by `captune.data.workers` as `command` says: for a job (`captune.engine.decoding_ahead`), or for a server. It is
-asked for the pixels of a `path`, or of the bytes that are attached, and attaches them to its answer; a question may
-bring a `square` of its own, and ask for the `size` of the upright image.
+`captune.data.workers` starts it with `command`, for a job or for a server. A request has a `path` or attached bytes,
+and may have a `square` of its own and ask for the `size` of the upright image; the pixels are attached to the reply.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ def command(
     formats: Sequence[str] | None = None,
     imports: Sequence[str] = (),
 ) -> list[str]:
-    """How such a process is started.
+    """The command that starts such a process.
 
-    `fingerprints` are of what the model sees, `formats` as in `open_image`. `imports` are modules that squares of
-    questions need: their memory is not the picture's.
+    `fingerprints` are of the model's pixels, `formats` as in `open_image`. `imports` are modules that the squares of
+    requests need; imported early, they do not count as an image's memory.
     """
     settings = {
         "square": square and described(square), "max_pixels": max_pixels, "fingerprints": fingerprints,
@@ -48,7 +47,7 @@ def command(
 
 
 def described(square: Preprocessing) -> dict[str, Any]:
-    """What a picture becomes, for `preprocessing_of` in another process."""
+    """A square as JSON values, for `preprocessing_of` in another process."""
     kind = type(square) if square.fast else Preprocessing  # only the quicker way may need torch
     return {
         "kind": f"{kind.__module__}:{kind.__qualname__}",
@@ -56,45 +55,45 @@ def described(square: Preprocessing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def preprocessing_of(said: dict[str, Any]) -> Preprocessing:
+def preprocessing_of(value: dict[str, Any]) -> Preprocessing:
     """The square that was `described`."""
-    module, _, name = said["kind"].partition(":")
+    module, _, name = value["kind"].partition(":")
     kind = getattr(import_module(module), name)
-    square: Preprocessing = kind(said["size"], said["resample"], said["shorter"], said["fast"])
+    square: Preprocessing = kind(value["size"], value["resample"], value["shorter"], value["fast"])
     return square
 
 
 def answer(
-    question: dict[str, Any], attachment: bytes, square: Preprocessing | None, settings: dict[str, Any]
+    request: dict[str, Any], attachment: bytes, square: Preprocessing | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
-    """The pixels as bytes, with fingerprints of what the model sees if they are asked for; or kind and reason."""
-    source, found = question.get("path", attachment), {}
+    """The pixels as bytes, with their fingerprints where the settings ask for them; or kind and reason."""
+    source, fields = request.get("path", attachment), {}
     try:
-        square = square or preprocessing_of(question["square"])
-        if question.get("size"):
+        square = square or preprocessing_of(request["square"])
+        if request.get("size"):
             image = open_image(source, max_pixels=settings["max_pixels"], formats=settings["formats"])
-            found["size"] = image.size
+            fields["size"] = image.size
             source = source if square.fast else image
         pixels = read_pixels(source, square, settings["max_pixels"], settings["formats"])
     except ImageError as error:
         return {"kind": error.kind, "reason": error.reason, "hint": error.hint}, b""
     except MemoryError:
         return {"kind": "memory", "reason": "needs more memory than there is"}, b""
-    seen = pixels.tobytes()
+    data = pixels.tobytes()
     if not settings["fingerprints"]:
-        return found, seen
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return {**found, **fingerprints(picture), "digest": hashlib.blake2b(seen, digest_size=16).hexdigest()}, seen
+        return fields, data
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return {**fields, **fingerprints(image), "digest": hashlib.blake2b(data, digest_size=16).hexdigest()}, data
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Reply until stdin ends."""
     settings = json.loads(sys.argv[1])
     for module in settings["imports"]:
         import_module(module)
     square = preprocessing_of(settings["square"]) if settings["square"] else None
     serve_requests(
-        lambda question, attachment: answer(question, attachment, square, settings), max_pixels=settings["max_pixels"]
+        lambda request, attachment: answer(request, attachment, square, settings), max_pixels=settings["max_pixels"]
     )
 
 

@@ -1,10 +1,10 @@
-"""Input shards in, a model's pixels out: decoded in processes, in order, ahead of the model and across input shards."""
+"""Images of input shards decoded in processes, in order, ahead of the model and across shards."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from captune.data.writers.row import CaptionRow
 from captune.engine.decode_worker import command
 
 # Waiting for the network takes no core.
-_FETCHED_AT_ONCE = 16
+_CONCURRENT_FETCHES = 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture's pixels (3, size, size), uint8, and its look (see `captune.data.bulk.looks`).
+    """An image's pixels (3, size, size), uint8, and its fingerprint (see `captune.data.bulk.looks`).
 
     Or None and the reason, with its `kind` as in `ImageError`.
     """
@@ -44,33 +44,37 @@ class Decoded:
     pixels: np.ndarray | None
     reason: str = ""
     kind: str = ""
-    look: bytes = NO_FINGERPRINT
+    fingerprint: bytes = NO_FINGERPRINT
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Pending:
     index: int
-    picture: ImageSource
+    source: ImageSource
     decoded: Future[Decoded]
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
-    """Nothing more comes of an input shard."""
+class _EndOfShard:
+    """No more images of a shard follow."""
+
+
+_Item = ShardTask | _Pending | _EndOfShard | None  # None: no more shards follow
 
 
 class DecodeAhead:
-    """Shards with their pictures decoded, in a `with` block.
+    """Shards with their images decoded, in a `with` block.
 
-    A thread reads the input shards, others fetch what is elsewhere, `workers` processes (0: one a core) decode, and
-    at most `ahead` pictures wait for the model. A picture that kills its decoder or hangs in it is lost, its
-    neighbours are not. Where `shards` may keep its reader waiting, `stop` ends them.
+    One thread reads the input shards, others fetch remote images, `workers` processes (0: one a core) decode, and
+    at most `ahead` images wait for the model. An image that crashes its decoder or takes more than `timeout` seconds
+    fails alone. Where `tasks` may block, `stop` ends it. `read` gives the images of an input shard, `worker` is the
+    command of a decoder.
     """
 
     def __init__(
         self,
-        shards: Iterable[ShardTask],
-        pixels: Preprocessing,
+        tasks: Iterable[ShardTask],
+        preprocessing: Preprocessing,
         *,
         workers: int = 0,
         max_pixels: int,
@@ -78,101 +82,102 @@ class DecodeAhead:
         fingerprints: bool = True,
         timeout: float = TIMEOUT_SECONDS,
         stop: Callable[[], None] = lambda: None,
+        read: Callable[[InputShard], Iterable[ImageSource]] = read_images,
+        worker: Sequence[str] = (),
     ) -> None:
-        started = command(square=pixels, max_pixels=max_pixels, fingerprints=fingerprints)
-        self._shards, self._stop = shards, stop
-        self._side = pixels.size
-        self._processes = ProcessPool(started, workers or cores(), timeout=timeout)
-        self._ready: queue.Queue[ShardTask | _Given | _End | None] = queue.Queue(max(ahead, 2 * self._processes.count))
-        self._left = threading.Event()
+        worker = worker or command(square=preprocessing, max_pixels=max_pixels, fingerprints=fingerprints)
+        self._tasks, self._stop, self._read_images = tasks, stop, read
+        self._size = preprocessing.size
+        self._decoders = ProcessPool(worker, workers or cores(), timeout=timeout)
+        self._ready: queue.Queue[_Item] = queue.Queue(max(ahead, 2 * self._decoders.count))
+        self._closed = threading.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="captune-reader")
-        self._fetchers = ThreadPoolExecutor(_FETCHED_AT_ONCE, thread_name_prefix="captune-fetch")
-        self._turns = Turns(self._processes.count)
+        self._fetchers = ThreadPoolExecutor(_CONCURRENT_FETCHES, thread_name_prefix="captune-fetch")
+        self._turns = Turns(self._decoders.count)
 
     def __enter__(self) -> Self:
-        self._processes.__enter__()
+        self._decoders.__enter__()
         self._reading = self._reader.submit(self._read)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._left.set()
+        self._closed.set()
         self._stop()
         self._fetchers.shutdown(wait=False, cancel_futures=True)
-        self._processes.__exit__()
+        self._decoders.__exit__()
         self._reader.shutdown(wait=True)
         self._fetchers.shutdown(wait=True)
 
     def shards(self) -> Iterator[tuple[ShardTask, Iterator[tuple[int, ImageSource, Decoded]]]]:
-        """Each shard with place, picture and pixels of those to caption; they are all taken before the next shard.
+        """Each task with the index, source and pixels of the images to caption; take them all before the next task.
 
         Where an input shard cannot be read (on), its last image is an unreadable one with the shard's name.
         """
         while (item := self._ready.get()) is not None:
             assert isinstance(item, ShardTask)
-            yield item, self._pictures()
+            yield item, self._images()
         self._reading.result()
 
-    def _pictures(self) -> Iterator[tuple[int, ImageSource, Decoded]]:
-        while isinstance(item := self._ready.get(), _Given):
-            yield item.index, item.picture, item.decoded.result()
+    def _images(self) -> Iterator[tuple[int, ImageSource, Decoded]]:
+        while isinstance(item := self._ready.get(), _Pending):
+            yield item.index, item.source, item.decoded.result()
         if item is None:
-            self._reading.result()  # it broke off and says why
+            self._reading.result()  # raises what stopped the reader
 
     def _read(self) -> None:
         try:
-            for shard in self._shards:
-                self._put(shard)
-                self._read_shard(shard)
-                self._put(_End())
-                if self._left.is_set():
+            for task in self._tasks:
+                self._put(task)
+                self._read_shard(task)
+                self._put(_EndOfShard())
+                if self._closed.is_set():
                     return
         finally:
             self._put(None)
 
-    def _read_shard(self, shard: ShardTask) -> None:
-        again = {index for index, row in enumerate(shard.rows) if row.status == "error"} if shard.rows else None
+    def _read_shard(self, task: ShardTask) -> None:
         index = 0
         try:
-            for index, picture in enumerate(read_images(shard.source)):
-                if again is None or index in again:
-                    self._submit(index, picture)
-                if self._left.is_set():
+            for index, source in enumerate(self._read_images(task.source)):
+                if not task.rows or (index < len(task.rows) and task.rows[index].status == "error"):
+                    self._submit(index, source)
+                if self._closed.is_set():
                     return
         except CaptuneError as error:
-            self._submit(index + 1, ImageSource(shard.source.location, Unreadable(error)))
+            self._submit(index + 1, ImageSource(task.source.location, Unreadable(error)))
 
-    def _submit(self, index: int, picture: ImageSource) -> None:
-        source = picture.source
+    def _submit(self, index: int, image: ImageSource) -> None:
+        source = image.source
         if isinstance(source, (str, bytes)):
-            decoded = self._processes.submit(partial(self._decode, source))
+            decoded = self._decoders.submit(partial(self._decode, source))
         else:
-            decoded = self._fetchers.submit(self._fetch, picture.name, source)
-        self._put(_Given(index, picture, decoded))
+            decoded = self._fetchers.submit(self._fetch, image.name, source)
+        self._put(_Pending(index, image, decoded))
 
     def _fetch(self, name: str, source: Callable[[], bytes]) -> Decoded:
-        """Fetch and decode: as many images wait in memory as are fetched at once; a slow one holds up no process."""
+        """Fetch and decode. No more images than are fetched at once are in memory; a slow one blocks no decoder."""
         with self._turns.one() as grown:
             try:
-                data = source(grown, self._left.is_set) if isinstance(source, Fetch) else source()
+                data = source(grown, self._closed.is_set) if isinstance(source, Fetch) else source()
             except CaptuneError as error:
                 reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
                 return Decoded(None, reason, getattr(error, "kind", "missing"))
-            return self._processes.submit(partial(self._decode, data)).result()
+            return self._decoders.submit(partial(self._decode, data)).result()
 
-    def _put(self, item: ShardTask | _Given | _End | None) -> None:
-        while not self._left.is_set():
+    def _put(self, item: _Item) -> None:
+        while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=0.2)
             except queue.Full:
                 continue
             return
 
-    def _decode(self, data: str | bytes, ask: Send) -> Decoded:
-        answer = ask({"path": data}, b"") if isinstance(data, str) else ask({}, data)
-        said = answer.said
-        if "reason" in said:
-            return Decoded(None, str(said["reason"]), str(said["kind"]))
-        pixels = np.frombuffer(answer.attachment, np.uint8).reshape(3, self._side, self._side)
-        if "hash" not in said:
+    def _decode(self, data: str | bytes, send: Send) -> Decoded:
+        reply = send({"path": data}, b"") if isinstance(data, str) else send({}, data)
+        fields = reply.fields
+        if "reason" in fields:
+            return Decoded(None, str(fields["reason"]), str(fields["kind"]))
+        pixels = np.frombuffer(reply.attachment, np.uint8).reshape(3, self._size, self._size)
+        if "hash" not in fields:
             return Decoded(pixels)
-        return Decoded(pixels, look=bytes.fromhex(said["hash"] + said["thumb"] + said["digest"]))
+        return Decoded(pixels, fingerprint=bytes.fromhex(fields["hash"] + fields["thumb"] + fields["digest"]))

@@ -1,4 +1,4 @@
-"""The Ray cluster that a job works on: meeting it quietly, and who has room for workers."""
+"""The Ray cluster of a job: connecting to it without output, and which nodes have room for workers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError, first_line, missing_extra
 
-_ANSWER_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
 _AUTO, _LOCAL = "auto", "local"
-# Pictures never go through Ray's object store; what it takes by itself is a third of the memory.
+# Images never go through Ray's object store; its default size is a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class WorkerShare:
-    """What a worker has of its node, and for how many of them a node has room."""
+    """The GPUs and cores of a worker, and how many such workers a node has room for."""
 
     gpus: float
     cores: int
@@ -31,7 +31,7 @@ class WorkerShare:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster; `host` names it to people, at `address` Ray's process there is reached."""
+    """A machine of the cluster; `host` is its name in messages, `address` that of Ray's process there."""
 
     id: str
     host: str
@@ -40,7 +40,7 @@ class Node:
     gpus: float
 
     def share(self, gpus: float, cores: int | None) -> WorkerShare:
-        """Workers with this many GPUs and cores (None: what there is, shared between them)."""
+        """The share of workers with this many GPUs and cores (None: all cores, divided between them)."""
         by_gpus = int(self.gpus / gpus + 1e-6) if gpus else None
         if cores is not None:
             by_cores = int(self.cores / cores)
@@ -49,10 +49,10 @@ class Node:
         return WorkerShare(gpus, int(self.cores / workers) if workers else 0, workers)
 
 
-def is_there(node: Node) -> bool:
-    """Whether Ray answers on a node: the cluster itself hears of a loss later than those who talked to its workers."""
+def is_reachable(node: Node) -> bool:
+    """Whether Ray answers on a node; the cluster itself notices a lost node later."""
     try:
-        with socket.create_connection(node.address, timeout=_ANSWER_SECONDS):
+        with socket.create_connection(node.address, timeout=_CONNECT_SECONDS):
             return True
     except OSError:
         return False
@@ -62,22 +62,22 @@ def nodes() -> list[Node]:
     """The nodes of the cluster that are alive as far as it knows, in a fixed order."""
     import ray
 
-    found = []
+    alive = []
     for node in ray.nodes():
         if node["Alive"]:
             has, ip = node["Resources"], node["NodeManagerAddress"]
             host = f"{node['NodeManagerHostname']} ({ip})"
             address = (ip, node["NodeManagerPort"])
-            found.append(Node(node["NodeID"], host, address, has.get("CPU", 0), has.get("GPU", 0)))
-    return sorted(found, key=lambda node: (node.host, node.id))
+            alive.append(Node(node["NodeID"], host, address, has.get("CPU", 0), has.get("GPU", 0)))
+    return sorted(alive, key=lambda node: (node.host, node.id))
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Be part of a cluster within a block: of one that runs (`auto`, host:port), or of one made for it (`local`).
+    """Within a block, be connected to a running cluster (`auto`, host:port) or to a new one (`local`).
 
-    None: of the one that runs here, else of a new one. Where this process is in a cluster already, that one is
-    taken and kept. Ray's own lines are kept off the terminal. Raises `CaptuneError`.
+    None: to the one that runs here, else to a new one. A connection that this process has already is used and kept.
+    Ray's own output is suppressed. Raises `CaptuneError`.
     """
     try:
         import ray
@@ -92,15 +92,15 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Ray prints what it hears of its processes' ends to stdout, which is for captions.
+    # Ray reports the ends of its processes on stdout, which is for captions.
     printing = worker.print_to_stdstream
     main = threading.current_thread() is threading.main_thread()
     terminate = signal.getsignal(signal.SIGTERM) if main else None
-    worker.print_to_stdstream = lambda *given, **more: None
+    worker.print_to_stdstream = lambda *args, **kwargs: None
     try:
-        _meet(ray, address)
+        _connect(ray, address)
         if main:
-            signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in its place
+            signal.signal(signal.SIGTERM, terminate)  # Ray sets its own
         yield
     finally:
         ray.shutdown()
@@ -109,22 +109,22 @@ def connected(address: str | None) -> Iterator[None]:
         worker.print_to_stdstream = printing
 
 
-def _meet(ray: Any, address: str | None) -> None:
+def _connect(ray: Any, address: str | None) -> None:
     if address != _LOCAL:
         try:
             _init(ray, address or _AUTO)
             return
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             if address is not None or not isinstance(error, ConnectionError):
-                raise _not_met(address or _AUTO, error) from error
+                raise _connection_error(address or _AUTO, error) from error
     try:
         _init(ray, _LOCAL, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        raise _not_met("on this machine", error) from error
+        raise _connection_error("on this machine", error) from error
 
 
 def _init(ray: Any, address: str, **settings: Any) -> None:
-    from_environment = os.environ.pop("RAY_ADDRESS", None)  # Ray would prefer it to what it is told
+    from_environment = os.environ.pop("RAY_ADDRESS", None)  # Ray would prefer it to the address it is given
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
@@ -133,7 +133,7 @@ def _init(ray: Any, address: str, **settings: Any) -> None:
             os.environ["RAY_ADDRESS"] = from_environment
 
 
-def _not_met(address: str, error: Exception) -> CaptuneError:
+def _connection_error(address: str, error: Exception) -> CaptuneError:
     return CaptuneError(
         f"The Ray cluster {address} is not reached: {first_line(error)}",
         "Look with `ray status` whether it runs, with the same versions of Python and Ray as here; "

@@ -1,4 +1,4 @@
-"""A worker of a job on a Ray cluster: a process on some node that has the model and captions shards given to it.
+"""A worker of a job on a Ray cluster: a process on a node that has the model and captions the shards it gets.
 
 Nothing here imports ray: its actors are made of this class by `captune.engine.ray_pieces`.
 """
@@ -12,51 +12,40 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
 
 from captune import __version__
 from captune.core.errors import CaptuneError
 from captune.data.bulk.names import MANIFEST
 from captune.data.bulk.store import open_store
-from captune.engine.bulk import FinishedShard, Say, ShardOptions, caption_shards
+from captune.engine.bulk import BatchCaptioner, FinishedShard, ShardOptions, caption_shards
 from captune.engine.decoding_ahead import ShardTask
 
-if TYPE_CHECKING:
-    from captune.data.pixels import Preprocessing
-
-# A turn is answered when there is something to tell, at the latest after this.
-_TURN_SECONDS = 1.0
-
-
-class BatchCaptioner(NamedTuple):
-    """A model that was loaded: how it captions pixels, and which pixels it wants."""
-
-    say: Say
-    pixels: Preprocessing
+# A poll is answered when there is something to report, at the latest after this.
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What every worker of a job is told; it travels to other machines, so paths are absolute.
+    """What every worker of a job needs to know. It is sent to other machines, so paths are absolute.
 
     `load` is a function of a module, or a partial of one. `manifest` are the bytes of the job's manifest in the
-    store at `place`, `folder` is the working folder that names of pictures depend on, `pictures` are some
-    that can be seen where the job was started, `check_there` raises `CaptuneError` where inputs are missing.
+    store at `location`, `folder` is the working folder that names of images depend on, `images` are some that exist
+    where the job was started, `check_inputs` raises `CaptuneError` where inputs are missing.
     """
 
     location: str
     manifest: bytes
     options: ShardOptions
     load: Callable[[], BatchCaptioner]
-    check_there: Callable[[], None]
+    check_inputs: Callable[[], None]
     folder: str | None = None
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     captune: str = __version__
 
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """A worker has the model; `host` is its machine, `process` its number there."""
+    """A worker has loaded the model; `host` is its machine, `process` its process id."""
 
     host: str
     process: int
@@ -73,53 +62,53 @@ class WorkerFailure:
 
 @dataclass(frozen=True)
 class WorkerUpdate:
-    """News of a turn: pictures done since the last one, and shards that are in their place; or why it is over."""
+    """Since the last poll: images captioned and shards written; `failure` where the worker has ended."""
 
-    pictures: int = 0
+    images: int = 0
     finished: tuple[FinishedShard, ...] = ()
     failure: WorkerFailure | None = None
 
 
 class Worker:
-    """Made on a node, started there once, then given shards, several turns to each."""
+    """Created on a node, started there once, then polled; a poll may bring shards."""
 
     def __init__(self, spec: WorkerSpec, cores: int) -> None:
         options = spec.options
         self._spec = replace(spec, options=replace(options, workers=options.workers or cores))
         self._host = socket.gethostname()
-        self._given: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
-        self._news = threading.Condition()
-        self._pictures = 0
+        self._tasks: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._images = 0
         self._finished: list[FinishedShard] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
-        self._working: Future[None] | None = None
+        self._work: Future[None] | None = None
 
     def start(self) -> WorkerReady | WorkerFailure:
-        """Look whether this machine sees what the job needs, and load the model."""
+        """Check that this machine has what the job needs, and load the model."""
         try:
             self._check()
-            self._speaker = self._spec.load()
+            model = self._spec.load()
         except CaptuneError as error:
             return WorkerFailure(self._host, error.message, error.hint)
-        self._working = self._thread.submit(self._work)
-        self._working.add_done_callback(lambda _: self._tell())
+        self._work = self._thread.submit(self._caption, model)
+        self._work.add_done_callback(lambda _: self._notify())
         return WorkerReady(self._host, os.getpid())
 
-    def poll(self, shards: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
-        """Take shards, and tell what has happened since the last turn."""
-        for shard in shards:
-            self._given.put(shard)
-        with self._news:
-            if not (self._finished or self._over):
-                self._news.wait(_TURN_SECONDS)
-            pictures, finished = self._pictures, tuple(self._finished)
-            self._pictures = 0
+    def poll(self, tasks: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
+        """Take shards, and report what has happened since the last poll."""
+        for task in tasks:
+            self._tasks.put(task)
+        with self._changed:
+            if not (self._finished or self._ended):
+                self._changed.wait(_POLL_SECONDS)
+            images, finished = self._images, tuple(self._finished)
+            self._images = 0
             self._finished.clear()
-        return WorkerUpdate(pictures, finished, self._why() if self._over else None)
+        return WorkerUpdate(images, finished, self._failure() if self._ended else None)
 
     @property
-    def _over(self) -> bool:
-        return self._working is not None and self._working.done()
+    def _ended(self) -> bool:
+        return self._work is not None and self._work.done()
 
     def _check(self) -> None:
         spec = self._spec
@@ -145,45 +134,43 @@ class Worker:
                 f"The job in {spec.location} is not seen from there.",
                 "Share that folder with all nodes at the same path, or put the job on object storage: --out s3://…",
             )
-        spec.check_there()
-        unseen = [picture for picture in spec.pictures if not os.path.exists(picture)]
-        if unseen:
+        spec.check_inputs()
+        missing = [image for image in spec.images if not os.path.exists(image)]
+        if missing:
             raise CaptuneError(
-                f"The picture {unseen[0]} is not there.", "Share the pictures with all nodes at the same path."
+                f"The picture {missing[0]} is not there.", "Share the pictures with all nodes at the same path."
             )
 
-    def _work(self) -> None:
+    def _caption(self, model: BatchCaptioner) -> None:
         spec = self._spec
-        work = caption_shards(
-            self._speaker.say,
-            self._speaker.pixels,
-            iter(self._given.get, None),
+        for _ in caption_shards(
+            model,
+            iter(self._tasks.get, None),
             open_store(spec.location),
             spec.options,
             advance=self._advance,
-            check_missing=spec.check_there,
-            written=self._written,
-            stop=lambda: self._given.put(None),
-        )
-        for _ in work:
-            pass  # told already, when it was written
+            check_inputs=spec.check_inputs,
+            on_written=self._on_written,
+            stop=lambda: self._tasks.put(None),
+        ):
+            pass  # reported by `_on_written`
 
-    def _advance(self, pictures: int) -> None:
-        with self._news:
-            self._pictures += pictures
+    def _advance(self, images: int) -> None:
+        with self._changed:
+            self._images += images
 
-    def _written(self, finished: FinishedShard) -> None:
-        with self._news:
+    def _on_written(self, finished: FinishedShard) -> None:
+        with self._changed:
             self._finished.append(finished)
-            self._news.notify_all()
+            self._changed.notify_all()
 
-    def _tell(self) -> None:
-        with self._news:
-            self._news.notify_all()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
-    def _why(self) -> WorkerFailure:
-        assert self._working is not None
-        error = self._working.exception()
+    def _failure(self) -> WorkerFailure:
+        assert self._work is not None
+        error = self._work.exception()
         if isinstance(error, CaptuneError):
             return WorkerFailure(self._host, error.message, error.hint)
         return WorkerFailure(self._host, f"{type(error).__name__}: {error}", "Run `captune doctor` there.")

@@ -131,7 +131,7 @@ class ImageDecoder:
             answer = await asyncio.wrap_future(self._workers.submit(partial(_asked, question, contents)))
         except (CaptuneError, OSError) as error:
             raise Problem(503, "No image can be decoded now.", "Try again later.", headers=_SOON) from error
-        said = answer.said
+        said = answer.fields
         if "reason" in said:
             raise ImageError("the picture", said["reason"], said.get("hint", ""), kind=said["kind"])
         pixels = np.frombuffer(bytearray(answer.attachment), np.uint8)

@@ -48,7 +48,7 @@ def caption(
     exit code is 3 (1 if none could be captioned). Many pictures into a folder or a file are
     a job: after a stop at any moment the same command goes on.
     """
-    from captune.app.bulk import is_job
+    from captune.app.bulk_start import is_job
     from captune.app.caption import caption as caption_images
 
     progress = TerminalProgress(quiet=quiet)
@@ -161,9 +161,9 @@ def _summary(report: JobReport) -> str:
 
 
 def _into_one_file(inputs: list[str], out: str) -> bool:
-    from captune.data.bulk.manifest import is_picture
+    from captune.data.bulk.manifest import is_image
 
-    return len(inputs) == 1 and is_picture(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
+    return len(inputs) == 1 and is_image(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
 def _one_picture(inputs: list[str]) -> bool:

@@ -20,13 +20,14 @@ from captune.data.patterns import Listed, is_pattern
 from captune.data.signatures import IMAGE_SUFFIXES
 
 _VERSION = 1
+_SAVED = {"shards": "pieces", "images": "pictures"}  # names in manifest.json
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a job was told to caption.
+    """The inputs of a job.
 
-    `named` are folders, patterns, archives and addresses as they were given, `files` the number of pictures
+    `named` are folders, patterns, archives and addresses as the user typed them, `files` the number of images
     that were named one by one, `folder` the working folder where any of them depends on it.
     """
 
@@ -35,21 +36,21 @@ class Inputs:
     folder: str | None
 
     @classmethod
-    def of(cls, given: Sequence[str]) -> Inputs:
-        named = tuple(item for item in given if not is_picture(item) and not _is_missing(item))
-        depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in given)
-        return cls(named, len(given) - len(named), os.getcwd() if depends else None)
+    def of(cls, sources: Sequence[str]) -> Inputs:
+        named = tuple(item for item in sources if not is_image(item) and not _is_missing_image(item))
+        depends = any("://" not in item and not os.path.isabs(item) and not item.startswith("hf:") for item in sources)
+        return cls(named, len(sources) - len(named), os.getcwd() if depends else None)
 
     def __str__(self) -> str:
         return ", ".join([*self.named, *(["single pictures"] if self.files else [])])
 
-    def check_there(self, hint: str = "") -> None:
+    def check_exist(self, hint: str = "") -> None:
         """Raise `CaptuneError` where an input folder or archive is gone, or a folder is empty now."""
         hint = hint or "Nothing is lost: bring it back (is a disk not mounted?) and run the same command again."
         for name in self.named:
-            # A file with another ending is a picture or none: that is for its row to say.
-            place = not os.path.splitext(name)[1] or name.lower().endswith(tuple(ARCHIVES)) or os.path.isdir(name)
-            if not place or "://" in name or name.startswith("hf:") or is_pattern(name):
+            # A file with another suffix may be an image: its row will tell.
+            container = not os.path.splitext(name)[1] or name.lower().endswith(tuple(ARCHIVES)) or os.path.isdir(name)
+            if not container or "://" in name or name.startswith("hf:") or is_pattern(name):
                 continue
             try:
                 if not os.path.isdir(name):
@@ -62,9 +63,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What makes a job this job and no other; `options` are those that change captions or rows, by section.name.
+    """What identifies a job; `options` are those that change captions or rows, by section.name.
 
-    `pictures` is None where only reading tells how many there are.
+    `images` is None where only reading tells how many there are.
     """
 
     captune: str
@@ -72,24 +73,26 @@ class Manifest:
     digest: str
     options: dict[str, Any]
     inputs: Inputs
-    pieces: int
-    pictures: int | None
+    shards: int
+    images: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": _VERSION, **asdict(self)}
+        value = {_SAVED.get(key, key): each for key, each in asdict(self).items()}
+        return {"version": _VERSION, **value}
 
     @classmethod
     def read(cls, store: Store) -> Manifest:
         """The manifest of a job; raises `CaptuneError` where it is none, or of a later captune."""
         try:
-            told = json.loads(store.read(MANIFEST))
-            if told.pop("version") != _VERSION:
+            value = json.loads(store.read(MANIFEST))
+            if value.pop("version") != _VERSION:
                 raise CaptuneError(
-                    f"The job in {store.location} is of another captune ({told.get('captune')}).",
+                    f"The job in {store.location} is of another captune ({value.get('captune')}).",
                     "Go on with that one, or take another --out.",
                 )
-            inputs = told.pop("inputs")
-            return cls(**told, inputs=Inputs(**{**inputs, "named": tuple(inputs["named"])}))
+            inputs = value.pop("inputs")
+            value |= {key: value.pop(saved) for key, saved in _SAVED.items()}
+            return cls(**value, inputs=Inputs(**{**inputs, "named": tuple(inputs["named"])}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CaptuneError(
                 f"{store.location}/{MANIFEST} is damaged: {error}.", "Take another --out, or start anew with --restart."
@@ -99,7 +102,7 @@ class Manifest:
         store.publish(MANIFEST, (json.dumps(self.to_json(), indent=2) + "\n").encode())
 
     def differences(self, model: str, digest: str, options: dict[str, Any], inputs: Inputs) -> list[str]:
-        """What another command has otherwise, in words."""
+        """How another request differs, in words."""
         found = []
         if digest != self.digest:
             found.append(
@@ -116,18 +119,18 @@ class Manifest:
         return found
 
 
-class Listing:
+class ShardList:
     """The input shards of a job as they were found when it began."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._lines = lines
 
     @classmethod
-    def of(cls, shards: Iterable[InputShard]) -> Listing:
+    def of(cls, shards: Iterable[InputShard]) -> ShardList:
         return cls([json.dumps(shard.to_json()).encode("ascii") for shard in shards])
 
     @classmethod
-    def read(cls, store: Store, count: int) -> Listing:
+    def read(cls, store: Store, count: int) -> ShardList:
         lines = store.read(SHARD_LIST).splitlines()
         if len(lines) != count:
             raise CaptuneError(
@@ -144,7 +147,7 @@ class Listing:
         """Pictures of each input shard, None where only reading tells."""
         return [shard.count for shard in self]
 
-    def pictures(self, numbers: Iterable[int] | None = None) -> int | None:
+    def count_images(self, numbers: Iterable[int] | None = None) -> int | None:
         """Pictures of some input shards, or of all; None where only reading tells."""
         counts = self.counts if numbers is None else [self.counts[number] for number in numbers]
         return None if None in counts else sum(count or 0 for count in counts)
@@ -158,7 +161,7 @@ class Listing:
     def __iter__(self) -> Iterator[InputShard]:
         return (self[number] for number in range(len(self)))
 
-    def newer(self, shards: Iterable[InputShard]) -> tuple[int, int]:
+    def compare(self, shards: Iterable[InputShard]) -> tuple[int, int]:
         """Of what another listing finds: how many files and archives this one lacks, and how many both have."""
         known, found = (np.unique(np.fromiter(map(hash, _input_names(each)), np.int64)) for each in (self, shards))
         both = len(np.intersect1d(known, found, assume_unique=True))
@@ -173,13 +176,13 @@ def _input_names(shards: Iterable[InputShard]) -> Iterator[str]:
             yield f"{shard.kind}:{shard.location}"
 
 
-def _is_missing(item: str) -> bool:
+def _is_missing_image(item: str) -> bool:
     """Whether a name out of a list leads to nothing here: a picture's, most likely, and a row with that reason."""
     archive = item.lower().endswith(tuple(ARCHIVES)) or "://" in item or item.startswith("hf:")
     return isinstance(item, Listed) and not archive and not os.path.lexists(item)
 
 
-def is_picture(item: str) -> bool:
+def is_image(item: str) -> bool:
     """Whether an input names one picture, by its ending."""
     ending = os.path.splitext(item)[1].lower()
     return ending in IMAGE_SUFFIXES and not os.path.isdir(item) and not is_pattern(item)
