@@ -70,7 +70,7 @@ def test_stopped(here: Path, number: int, code: int) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "shards are whole; the same command goes on" in said
+    assert "shards are complete; the same command goes on" in said
     assert Path("out/_job/failures.jsonl").exists()
     assert 8 <= len(rows()) < 60
     assert job(inputs="lots").whole

@@ -246,17 +246,17 @@ def test_a_folder_that_vanishes_stops_the_job(here: Path) -> None:
 
 
 def test_a_folder_that_vanishes_in_the_middle(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say = FakeCaptioner.generate
+    generate = FakeCaptioner.generate
 
     def leaving(self: FakeCaptioner, seen: Any, options: Any) -> Any:
         if len(self.batches) == 3:
             Path("pics").rename("away")
-        return say(self, seen, options)
+        return generate(self, seen, options)
 
     pictures(Path("lots"), 200)
     Path("pics").rename("few")
     Path("lots").rename("pics")
-    monkeypatch.setattr(FakeCaptioner, "say", leaving)
+    monkeypatch.setattr(FakeCaptioner, "generate", leaving)
     with pytest.raises(CaptuneError, match="pics cannot be read"):
         job()
     assert all(row["status"] == "ok" for row in rows())
