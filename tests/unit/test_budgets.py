@@ -221,15 +221,10 @@ def test_the_cells_of_a_table_are_measured_before_they_are_read(writer: str, tmp
     assert problems[0].where == "x.parquet, rows 3 to 4"
 
 
-def test_rows_of_a_job_whose_cells_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_job_whose_cells_are_too_large(tmp_path: Path) -> None:
     path = parquet_file(tmp_path / "x.parquet")
-
-    def strict(*args: Any) -> int:
-        return rows_at_once(*args, largest=1000)
-
-    monkeypatch.setattr(bulk_parquet, "rows_at_once", strict)
     (shard,) = bulk_parquet.find(str(path), 100)
-    pictures = list(bulk_parquet.read(shard))
+    pictures = list(bulk_parquet.read(shard, largest=1000))
     assert [isinstance(picture.source, bytes) for picture in pictures] == [True, True, False, False]
     assert [picture.name.rpartition("#")[2] for picture in pictures] == ["0", "1", "2", "3"]
 

@@ -1,20 +1,28 @@
-"""Pictures in a Parquet file: bytes, Hugging Face's bytes and path, paths, or addresses; a row of it, a row out."""
+"""Parquet files: the one reader of `prepare` and `caption`. Images are bytes, Hugging Face's pair of bytes and path,
+paths, or addresses; for `caption` each row of the file gives a row."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import repeat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from captune.core.errors import CaptuneError, ImageError, first_line
+from captune.core.errors import CaptuneError, ImageError, ImageErrorKind, first_line
 from captune.core.http import WebError
+from captune.core.limits import MAX_IMAGE_BYTES
 from captune.data.bulk import remote
-from captune.data.bulk.cells import Table, is_address_column, picture_column, picture_columns, picture_in
+from captune.data.bulk.cells import (
+    TableImages,
+    decode_cell,
+    embedded_columns,
+    image_column,
+    image_columns,
+    is_address_column,
+)
 from captune.data.bulk.pieces import ImageSource, InputShard, Unreadable
-from captune.data.formats.parquet import embedded_columns
 from captune.data.formats.text import check_file
 from captune.data.parquet_pages import TooLarge, check_rows, rows_at_once
 
@@ -24,35 +32,28 @@ _FEW = 16  # rows that say what a column holds
 
 def find(location: str, shard_size: int) -> Iterator[InputShard]:
     """Input shards of `shard_size` rows: `start` is the first row. Only the file's end is read."""
-    with _opened(location) as file:
+    with opened_table(location) as file:
         _columns(file, location)
         rows = file.metadata.num_rows
     for start in range(0, rows, shard_size):
         yield InputShard(KIND, location, start, min(shard_size, rows - start))
 
 
-def read(shard: InputShard) -> Iterator[ImageSource]:
+def read(shard: InputShard, *, largest: int = MAX_IMAGE_BYTES) -> Iterator[ImageSource]:
     """Rows of a shard, a few in memory at a time; where the file is damaged, the rest are lost with the reason."""
-    import pyarrow as pa
-
     assert shard.count is not None
-    row, end = shard.start, shard.start + shard.count
-    table = Table(shard.location, shard.inside)
-    with _opened(shard.location) as file:
+    table = TableImages(shard.location, shard.inside)
+    with opened_table(shard.location) as file:
         image, name = _columns(file, shard.location)
-        try:
-            for cells in _rows(file, shard.location, row, end, [column for column in (image, name) if column]):
-                where = f"{shard.location}#{row}"
-                if isinstance(cells, TooLarge):
-                    yield ImageSource(where, Unreadable(ImageError(where, str(cells), kind="giant")))
-                else:
-                    yield picture_in(where, cells[image], cells.get(name or ""), table)
-                row += 1
-        except (OSError, ValueError, WebError, pa.ArrowException) as error:
-            reason = f"the file cannot be read here ({first_line(error)})"
-            for lost in range(row, end):
+        columns = [column for column in (image, name) if column]
+        rows = table_rows(file, shard.location, columns, shard.start, shard.start + shard.count, largest=largest)
+        for number, row in rows:
+            if not isinstance(row, LostRows):
+                yield decode_cell(f"{shard.location}#{number}", row[image], row.get(name or ""), table)
+                continue
+            for lost in range(number, number + row.count):
                 where = f"{shard.location}#{lost}"
-                yield ImageSource(where, Unreadable(ImageError(where, reason, "Download or write it again.")))
+                yield ImageSource(where, Unreadable(ImageError(where, row.reason, row.step, kind=row.kind)))
 
 
 def holds(location: str) -> Literal["pictures", "addresses", "none"]:
@@ -60,15 +61,15 @@ def holds(location: str) -> Literal["pictures", "addresses", "none"]:
 
     Raises `CaptuneError` where the file cannot be read.
     """
-    with _opened(location) as file:
+    with opened_table(location) as file:
         schema = file.schema_arrow
         if embedded_columns(schema):
             return "pictures"
-        column = picture_column(schema.names)
+        column = image_column(schema.names)
         if column is None:
             return "none"
-        told = is_address_column(column) or any(map(_is_address, _first_cells(file, location, column)))
-        return "addresses" if told else "pictures"
+        addresses = is_address_column(column) or any(map(_is_address, _first_cells(file, location, column)))
+        return "addresses" if addresses else "pictures"
 
 
 def _is_address(cell: Any) -> bool:
@@ -76,40 +77,86 @@ def _is_address(cell: Any) -> bool:
 
 
 def _first_cells(file: Any, location: str, column: str) -> list[Any]:
-    rows = _rows(file, location, 0, min(_FEW, file.metadata.num_rows), [column])
-    return [row[column] for row in rows if not isinstance(row, TooLarge)]
+    rows = table_rows(file, location, [column], 0, _FEW)
+    return [row[column] for _, row in rows if not isinstance(row, LostRows)]
 
 
-def _rows(file: Any, location: str, start: int, end: int, columns: list[str]) -> Iterator[dict[str, Any] | TooLarge]:
-    """Rows from `start` to before `end`, or why one takes too much; groups of rows that lie outside are not read."""
+@dataclass(frozen=True, slots=True)
+class LostRows:
+    """Rows that follow each other and cannot be read: how many, and why."""
+
+    count: int
+    reason: str
+    step: str = ""
+    kind: ImageErrorKind = "damaged"
+
+
+def table_rows(
+    file: Any,
+    location: str,
+    columns: Sequence[str],
+    start: int = 0,
+    end: int | None = None,
+    *,
+    largest: int = MAX_IMAGE_BYTES,
+) -> Iterator[tuple[int, dict[str, Any] | LostRows]]:
+    """Rows from `start` to before `end` with their numbers from 0, few in memory at a time, or why some are lost.
+
+    `file` is what `opened_table` gave for `location`. Groups of rows that lie outside are not read. Cells of more
+    than `largest` bytes and texts that are not UTF-8 are lost, and all rows from where the file is damaged.
+    """
+    import pyarrow as pa
+
     path = None if remote.is_remote(location) else Path(location)
-    first = 0  # row of the group
-    for number in range(file.num_row_groups):
-        last = first + file.metadata.row_group(number).num_rows
-        if last > start and first < end:
-            at = first
-            try:
-                several = rows_at_once(path, file, number, columns)
-            except TooLarge as error:
-                yield from repeat(error, min(last, end) - max(first, start))
-                first = last
+    present = [name for name in columns if name in file.schema_arrow.names]
+    end = min(file.metadata.num_rows, file.metadata.num_rows if end is None else end)
+    row, after = start, 0  # the next row to come out, and the first of the next group
+    try:
+        for group in range(file.num_row_groups):
+            at, after = after, after + file.metadata.row_group(group).num_rows
+            if after <= start or at >= end:
                 continue
-            for batch in file.iter_batches(batch_size=several, row_groups=[number], columns=columns):
-                if at >= end:
-                    return
-                inside = batch.slice(max(0, start - at), min(len(batch), end - at) - max(0, start - at))
-                yield from inside.to_pylist() if at + len(batch) > start else ()
+            try:
+                several = rows_at_once(path, file, group, present, largest=largest)
+            except TooLarge as error:
+                count = min(after, end) - row
+                yield row, LostRows(count, str(error), kind="giant")
+                row += count
+                continue
+            for batch in file.iter_batches(batch_size=several, row_groups=[group], columns=present):
+                before = min(max(0, start - at), len(batch))
+                for cells in _plain_rows(batch.slice(before, max(0, end - at - before))):
+                    yield row, cells
+                    row += 1
                 at += len(batch)
-        first = last
+    except (OSError, ValueError, WebError, pa.ArrowException) as error:
+        reason = f"the file cannot be read here ({first_line(error)})"
+        yield row, LostRows(end - row, reason, "Download or write it again.")
+
+
+def _plain_rows(batch: Any) -> Iterator[dict[str, Any] | LostRows]:
+    """The rows of a batch as Python's values; one with a text that is not UTF-8 is lost."""
+    try:
+        whole = batch.to_pylist()
+    except UnicodeDecodeError:
+        whole = None
+    if whole is not None:
+        yield from whole
+        return
+    for number in range(len(batch)):
+        try:
+            yield batch.slice(number, 1).to_pylist()[0]
+        except UnicodeDecodeError:
+            yield LostRows(1, "a text in it is not UTF-8")
 
 
 def _columns(file: Any, location: str) -> tuple[str, str | None]:
     schema = file.schema_arrow
-    return picture_columns(schema.names, embedded_columns(schema), location)
+    return image_columns(schema.names, embedded_columns(schema), location)
 
 
 @contextmanager
-def _opened(location: str) -> Iterator[Any]:
+def opened_table(location: str) -> Iterator[Any]:
     """The file; raises `CaptuneError` where it is none, or not whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from captune.core.limits import MAX_IMAGE_BYTES
+from captune.data.bulk.cells import NO_IMAGE, split_cell
 from captune.data.formats.cells import NotText
 from captune.data.formats.columns import Columns
 from captune.data.formats.places import is_image_name
 from captune.data.formats.rows import NothingUsable, note
 from captune.data.formats.text import caption_text
+from captune.data.inside import Boundary, local_path
 from captune.data.signatures import suffix_of
 from captune.data.source import EmbeddedImage, Problem, SourceRecord
 
@@ -46,7 +49,7 @@ def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: s
     rejected = 0
     for cell in cells:
         if not cell.data:
-            note(problems, cell.where, cell.bad or "there is no picture in this row")
+            note(problems, cell.where, cell.bad or NO_IMAGE)
             continue
         texts = texts_of(cell, problems)
         if not texts:
@@ -64,6 +67,24 @@ def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: s
     if first is None:
         raise NothingUsable(source, problems)
     yield names.record(first, tuple(captions), rejected)
+
+
+def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[bytes | None, str, str]:
+    """The bytes and the file name in a cell, and why there are no bytes; a path is looked up inside of `boundary`."""
+    data, name = split_cell(value)
+    if data is not None or name is None:
+        return data, name or "", ""
+    path = boundary.find(local_path(name), bases)
+    if path is None:
+        return None, name, boundary.reason(name)
+    if os.path.isfile(path):
+        try:
+            if (size := os.path.getsize(path)) > MAX_IMAGE_BYTES:
+                return None, name, f"{name} has {size:,} bytes, too many for a picture"
+            data = Path(path).read_bytes()
+        except OSError as error:
+            return None, name, f"{name} cannot be read ({error.strerror})"
+    return data, name, ""
 
 
 def texts_of(cell: Cell, problems: list[Problem] | None) -> list[str]:
