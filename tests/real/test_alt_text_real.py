@@ -12,7 +12,7 @@ from PIL import Image, IptcImagePlugin
 
 from captune.core.errors import ImageError
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.files import described
+from captune.data.alt_text.files import with_caption
 from captune.data.images import open_image
 
 pytestmark = pytest.mark.real
@@ -46,11 +46,11 @@ def test_every_picture_keeps_everything_else(test_data: Path) -> None:
         before = path.read_bytes()
         try:
             open_image(before)
-            after = described(before, TEXT)
+            after = with_caption(before, TEXT)
         except (ImageError, UnsupportedImage) as error:
             held["another kind" if "neither" in str(error) else type(error).__name__] += 1
             continue
-        assert described(after, TEXT) == after, path
+        assert with_caption(after, TEXT) == after, path
         with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
             assert (old.format, old.mode, old.size) == (new.format, new.mode, new.size), path
             assert old.tobytes() == new.tobytes(), path

@@ -18,8 +18,8 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.data.alt_text import exif, iptc
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.files import described, write_in_place
-from captune.data.alt_text.packet import described as in_packet
+from captune.data.alt_text.files import with_caption, write_in_place
+from captune.data.alt_text.packet import with_caption as in_packet
 from captune.data.writers import CaptionRow, open_writer
 from captune.data.writers.existing import ExistingCaptions
 
@@ -92,8 +92,8 @@ def with_description(text: str) -> bytes:
 @pytest.mark.parametrize("name", FILES)
 def test_what_was_put_in_is_read_back(name: str, text: str) -> None:
     before = FILES[name]()
-    after = described(before, text)
-    assert described(after, text) == after
+    after = with_caption(before, text)
+    assert with_caption(after, text) == after
     old, new = opened(before), opened(after)
     assert (old.format, old.mode, old.size, old.info.get("icc_profile")) == (
         new.format,
@@ -119,10 +119,10 @@ def test_what_was_put_in_is_read_back(name: str, text: str) -> None:
 
 
 def test_the_compressed_data_are_not_touched() -> None:
-    jpeg, png, webp = (described(FILES[name](), "x") for name in ("jpeg", "png", "webp"))
+    jpeg, png, webp = (with_caption(FILES[name](), "x") for name in ("jpeg", "png", "webp"))
     scan = FILES["jpeg"]().partition(b"\xff\xda")[2]
     assert jpeg.endswith(b"\xff\xda" + scan)
-    assert described(FILES["jpeg"]() + b"a film behind it", "x") == jpeg + b"a film behind it"
+    assert with_caption(FILES["jpeg"]() + b"a film behind it", "x") == jpeg + b"a film behind it"
     for made, original, kind in ((png, FILES["png"](), b"IDAT"), (webp, FILES["webp"](), b"VP8 ")):
         assert made.partition(kind)[2][:150] == original.partition(kind)[2][:150]
 
@@ -133,7 +133,7 @@ def test_other_properties_stay() -> None:
         saved("WEBP", xmp=PACKET.encode()),
         png_with_packet(compressed=True),
     ):
-        packet = opened(described(data, "new")).info["xmp"]
+        packet = opened(with_caption(data, "new")).info["xmp"]
         assert languages(packet, DESCRIPTION) == {"x-default": "new", "de": "alt"}
         assert languages(packet, ALT) == {"x-default": "new"}
         assert b'xmp:Rating="5" xmp:Label="a&#10;b"' in packet
@@ -146,7 +146,7 @@ def png_with_packet(compressed: bool) -> bytes:
     info.add_itxt("XML:com.adobe.xmp", PACKET, zip=compressed)
     info.add_text("Author", "somebody")
     data = saved("PNG", pnginfo=info)
-    assert opened(described(data, "x")).text["Author"] == "somebody"
+    assert opened(with_caption(data, "x")).text["Author"] == "somebody"
     return data
 
 
@@ -183,7 +183,7 @@ def test_a_packet_that_cannot_be_kept_is_not_replaced(packet: bytes) -> None:
     data = saved("JPEG")
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
     with pytest.raises(UnsupportedImage):
-        described(data, "new")
+        with_caption(data, "new")
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
@@ -193,7 +193,7 @@ def test_no_cut_makes_a_wrong_file(name: str) -> None:
     marks = {"jpeg": b"\xff\xda", "png": b"IEND", "webp": b"VP8 "}
     for end in range(12, len(whole)):
         try:
-            made = described(whole[:end], "text")
+            made = with_caption(whole[:end], "text")
         except UnsupportedImage:
             continue
         assert name == "jpeg"  # whose data after the scan mark may be of any length
@@ -209,27 +209,27 @@ def test_iptc_keeps_its_other_datasets() -> None:
 
     plain = dataset(2, 0, b"\0\2") + dataset(2, 120, b"old") + dataset(2, 25, b"keyword") + dataset(3, 1, b"x")
     block = resource(0x03ED, b"dpi") + resource(0x0404, plain) + resource(0x0425, b"d" * 16)
-    made = iptc.described(block, "dog")
+    made = iptc.with_caption(block, "dog")
     assert made.startswith(resource(0x03ED, b"dpi"))
     assert dataset(2, 25, b"keyword") + dataset(2, 120, b"dog") + dataset(3, 1, b"x") in made
     assert b"old" not in made
     assert b"d" * 16 not in made
     latin = resource(0x0404, dataset(2, 120, b"old") + dataset(2, 25, "Köln".encode("latin-1")))
-    kept = iptc.described(latin, "Zürich")
+    kept = iptc.with_caption(latin, "Zürich")
     assert "Köln".encode("latin-1") in kept  # one mark would make both UTF-8
     assert b"old" not in kept
     assert b"\x1b%G" not in kept
-    assert dataset(1, 90, b"\x1b%G") in iptc.described(resource(0x0404, dataset(2, 25, "Köln".encode())), "Zürich")
+    assert dataset(1, 90, b"\x1b%G") in iptc.with_caption(resource(0x0404, dataset(2, 25, "Köln".encode())), "Zürich")
     for damaged in (b"8BIM\4", b"garbage before", resource(0x0404, b"\x1c\2\x78\xff\0")):
         with pytest.raises(UnsupportedImage):
-            iptc.described(damaged, "x")
+            iptc.with_caption(damaged, "x")
 
 
 def test_a_jpeg_with_damaged_resources_gets_xmp_alone() -> None:
     body = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\xff\xff"
     data = saved("JPEG")
     data = data[:2] + b"\xff\xed" + struct.pack(">H", len(body) + 2) + body + data[2:]
-    made = described(data, "dog")
+    made = with_caption(data, "dog")
     assert body in made
     assert languages(opened(made).info["xmp"], ALT) == {"x-default": "dog"}
 
@@ -238,17 +238,17 @@ def test_a_jpeg_with_damaged_resources_gets_xmp_alone() -> None:
 @pytest.mark.parametrize("old", ["", "abc", "a description"])
 def test_exif_descriptions(old: str, text: str) -> None:
     block = with_description(old)[6:]
-    made = exif.described(block, text)
+    made = exif.with_caption(block, text)
     found = Image.Exif()
     found.load(made)
     assert found[0x0110] == "camera"
     assert found.get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
     assert found[0x010E].encode("latin-1").decode() == text
-    cut = exif.described(block, text, longest=len(block))
+    cut = exif.with_caption(block, text, longest=len(block))
     assert len(cut) <= max(len(block), len(block) if len(text.encode()) > len(old) else 0)
     for end in range(len(block)):
-        assert len(exif.described(block[:end], text)) >= end
-    assert exif.described(b"no exif", text) == b"no exif"
+        assert len(exif.with_caption(block[:end], text)) >= end
+    assert exif.with_caption(b"no exif", text) == b"no exif"
 
 
 def test_pictures_behind_the_first_stay_in_reach() -> None:
@@ -259,7 +259,7 @@ def test_pictures_behind_the_first_stay_in_reach() -> None:
     xmp = b"http://ns.adobe.com/xap/1.0/\0" + PACKET.encode()
     behind = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
     for before in (data, data[:end_of_index] + behind + data[end_of_index:]):
-        after = described(before, "three pictures")
+        after = with_caption(before, "three pictures")
         old, new = opened(data), opened(after)
         assert new.n_frames == 3
         if before is data:  # the other's index was out of step before
@@ -275,7 +275,7 @@ def test_a_png_chunk_that_would_blow_up() -> None:
     data = saved("PNG")
     chunk = struct.pack(">I", len(bomb)) + b"iTXt" + bomb + struct.pack(">I", zlib.crc32(b"iTXt" + bomb))
     with pytest.raises(UnsupportedImage, match="giant"):
-        described(data[:33] + chunk + data[33:], "x")
+        with_caption(data[:33] + chunk + data[33:], "x")
 
 
 def row(path: object, text: str | None = "a dog") -> CaptionRow:

@@ -14,8 +14,8 @@ from PIL import Image, PngImagePlugin
 from captune.core.records import Caption
 from captune.data.alt_text import iptc
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.files import described, words_in
-from captune.data.alt_text.packet import Mark, standing
+from captune.data.alt_text.files import existing_texts, with_caption
+from captune.data.alt_text.packet import Mark, read_texts
 from captune.data.writers import CaptionRow, open_writer
 from captune.data.writers.existing import Mode
 
@@ -80,7 +80,7 @@ def exif(text: str) -> bytes:
 
 
 def with_iptc(text: str) -> tuple[int, bytes]:
-    return 0xED, b"Photoshop 3.0\0" + iptc.described(b"", text)
+    return 0xED, b"Photoshop 3.0\0" + iptc.with_caption(b"", text)
 
 
 TWO = {
@@ -94,7 +94,7 @@ TWO = {
     "png, profile": png(itxt(says("one")), profile("xmp", says("two"))),
     "png, profile of a jpeg": png(itxt(says("one")), profile("APP1", _XMP + says("two"))),
     "png, exif profile": png(itxt(says("one")), profile("exif", exif("two"))),
-    "png, iptc profile": png(itxt(says("one")), profile("iptc", iptc.described(b"", "two"))),
+    "png, iptc profile": png(itxt(says("one")), profile("iptc", iptc.with_caption(b"", "two"))),
     "png, description": png(itxt(says("one")), (b"tEXt", b"Description\0two")),
     "webp": webp(says("one"), says("two")),
     "tiff's name for it": jpeg((0xE1, _XMP + says("two", name="tiff:ImageDescription")), exif=exif("one")),
@@ -104,11 +104,11 @@ TWO = {
 
 @pytest.mark.parametrize("name", TWO)
 def test_all_places_are_in_step(name: str) -> None:
-    assert {"one", "two"} <= set(words_in(TWO[name]))
-    made = described(TWO[name], "größer")
-    assert words_in(made) == ["größer"]
+    assert {"one", "two"} <= set(existing_texts(TWO[name]))
+    made = with_caption(TWO[name], "größer")
+    assert existing_texts(made) == ["größer"]
     assert b"two" not in made
-    assert described(made, "größer") == made
+    assert with_caption(made, "größer") == made
     for image in (TWO[name], made):
         assert Image.open(io.BytesIO(image)).tobytes() == Image.open(io.BytesIO(TWO[name])).tobytes()
 
@@ -146,13 +146,13 @@ STRAY = {
 @pytest.mark.parametrize("name", STRAY)
 def test_a_text_that_cannot_be_changed_sends_the_caption_beside(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedImage):
-        described(STRAY[name], "new")
+        with_caption(STRAY[name], "new")
     path = tmp_path / "a.jpg"
     path.write_bytes(STRAY[name])
-    assert words_in(STRAY[name]) == ["two"]
+    assert existing_texts(STRAY[name]) == ["two"]
     assert len(put(path, "new", "replace")) == 1
     assert path.read_bytes() == STRAY[name]
-    assert standing((tmp_path / "a.jpg.xmp").read_bytes())[0] == ["new", "new"]
+    assert read_texts((tmp_path / "a.jpg.xmp").read_bytes())[0] == ["new", "new"]
 
 
 def put(path: Path, text: str, existing: Mode = "keep", out: Path | None = None) -> list[str]:
@@ -165,7 +165,7 @@ def put(path: Path, text: str, existing: Mode = "keep", out: Path | None = None)
 WORDS = {
     **TWO,
     "iptc alone": jpeg(with_iptc("one two")),
-    "latin": jpeg((0xED, b"Photoshop 3.0\0" + iptc.described(b"", "X?X one two").replace(b"X?X", b"K\xf6n"))),
+    "latin": jpeg((0xED, b"Photoshop 3.0\0" + iptc.with_caption(b"", "X?X one two").replace(b"X?X", b"K\xf6n"))),
     "exif alone": jpeg(exif=exif("one two")),
     "german alone": jpeg((0xE1, _XMP + says("one two", "de"))),
     "alt text alone": png(
@@ -206,11 +206,11 @@ def test_a_persons_description_stays(name: str, tmp_path: Path) -> None:
 
 def words_in_whole(path: Path) -> list[str]:
     """The one text that stands in every place of a file."""
-    from captune.data.alt_text.files import _edited
-    from captune.data.alt_text.places import Reading
+    from captune.data.alt_text.files import _rewrite
+    from captune.data.alt_text.places import FieldReader
 
-    reading = Reading()
-    _edited(path.read_bytes(), reading)
+    reading = FieldReader()
+    _rewrite(path.read_bytes(), reading)
     return list(dict.fromkeys(reading.texts))
 
 
@@ -221,9 +221,9 @@ def test_captunes_own_are_refreshed_and_corrected_ones_stay(make: Any, text: str
     path.write_bytes(make())
     for caption in (text, text, "another", text):
         assert put(path, " ".join(caption.split())) == []
-    assert words_in(path.read_bytes()) == []
+    assert existing_texts(path.read_bytes()) == []
     for mark in (Mark("another"), None):  # a program leaves captune's mark as it was, or drops it
-        corrected = described(path.read_bytes(), "corrected", mark)
+        corrected = with_caption(path.read_bytes(), "corrected", mark)
         path.write_bytes(corrected)
         assert len(put(path, "third")) == 1
         assert path.read_bytes() == corrected
@@ -235,7 +235,7 @@ def test_one_place_that_was_corrected_is_enough(tmp_path: Path) -> None:
     assert put(path, "first") == []  # what cameras write is no person's
     assert words_in_whole(path) == ["first"]
     path.write_bytes(path.read_bytes().replace(b"\x02\x78\x00\x05first", b"\x02\x78\x00\x05worst"))
-    assert words_in(path.read_bytes()) == ["worst"]
+    assert existing_texts(path.read_bytes()) == ["worst"]
     assert len(put(path, "second")) == 1
 
 
@@ -254,12 +254,12 @@ def test_copies_keep_what_a_person_wrote_in_the_image_or_the_copy(
     assert not Path("out/b.gif.xmp").exists()
     assert put(Path("plain.jpg"), "second", out=out) == []
     assert words_in_whole(Path("out/plain.jpg")) == ["second"]
-    corrected = described(Path("out/plain.jpg").read_bytes(), "corrected")
+    corrected = with_caption(Path("out/plain.jpg").read_bytes(), "corrected")
     Path("out/plain.jpg").write_bytes(corrected)
     assert len(put(Path("plain.jpg"), "third", out=out)) == 1
     assert Path("out/plain.jpg").read_bytes() == corrected
     put(Path("plain.jpg"), "third", "append", out=out)
     assert words_in_whole(Path("out/plain.jpg")) == ["corrected. third"]
     put(Path("b.gif"), "third", "append", out=out)
-    assert standing(Path("out/b.gif.xmp").read_bytes())[0] == ["ein Bild. third"] * 2
+    assert read_texts(Path("out/b.gif.xmp").read_bytes())[0] == ["ein Bild. third"] * 2
     assert {name: Path(name).read_bytes() for name in images} == images

@@ -26,7 +26,7 @@ from captune.core.options import TrainConfig
 from captune.core.parsed import MAX_DEPTH, parse_json, parse_yaml
 from captune.core.unpacking import LimitedGzip, max_unpacked, open_arrays
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.packet import described, standing
+from captune.data.alt_text.packet import read_texts, with_caption
 from captune.data.bulk import datasets as bulk_datasets
 from captune.data.bulk import parquet as bulk_parquet
 from captune.data.bulk.listing import walk
@@ -321,7 +321,7 @@ def test_several_stars_are_as_one(tmp_path: Path) -> None:
     assert matches(f"{tmp_path}/**/**/**/*.jpg") == matches(f"{tmp_path}/**/*.jpg") == found
 
 
-@pytest.mark.parametrize("read", [standing, lambda packet: described(packet, "A dog.")])
+@pytest.mark.parametrize("read", [read_texts, lambda packet: with_caption(packet, "A dog.")])
 def test_xmp_that_nests_or_declares(read: Callable[[bytes], Any]) -> None:
     deep = b"<a>" * 5000 + b"</a>" * 5000
     entities = b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><a>&b;</a>'

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class UnsupportedImage(Exception):  # not a failure: the text goes into a file beside the picture
+class UnsupportedImage(Exception):  # not a failure: the text goes into a file beside the image
     """The file has no place for alt text, or its metadata are too damaged to be kept; the message says which."""

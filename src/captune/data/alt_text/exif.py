@@ -7,7 +7,7 @@ import struct
 _TAG, _ASCII = 0x010E, 2
 
 
-def described(tiff: bytes, text: str, longest: int | None = None) -> bytes:
+def with_caption(tiff: bytes, text: str, longest: int | None = None) -> bytes:
     """A block of EXIF (from its byte order mark on) with `text` in the place of the ImageDescription it has.
 
     A longer text goes to the block's end, so that nothing else moves; where the block would have more
@@ -21,20 +21,20 @@ def described(tiff: bytes, text: str, longest: int | None = None) -> bytes:
     start = entry + 8 if count <= 4 else place
     if start + count > len(tiff):
         return tiff
-    said = text.encode("utf-8", "replace").replace(b"\0", b"") + b"\0"
+    encoded = text.encode("utf-8", "replace").replace(b"\0", b"") + b"\0"
     block = bytearray(tiff)
-    if len(said) > count and longest is not None and len(block) + 1 + len(said) > longest:
-        said = said[: max(0, count - 1)].decode("utf-8", "ignore").encode() + b"\0"
-    if len(said) <= max(count, 4):
-        block[start : start + max(count, len(said))] = said.ljust(max(count, len(said)), b"\0")
+    if len(encoded) > count and longest is not None and len(block) + 1 + len(encoded) > longest:
+        encoded = encoded[: max(0, count - 1)].decode("utf-8", "ignore").encode() + b"\0"
+    if len(encoded) <= max(count, 4):
+        block[start : start + max(count, len(encoded))] = encoded.ljust(max(count, len(encoded)), b"\0")
     else:
         start = len(block) + len(block) % 2
-        block = block.ljust(start, b"\0") + said
-    struct.pack_into(f"{order}I", block, entry + 4, len(said))
-    if len(said) > 4:
+        block = block.ljust(start, b"\0") + encoded
+    struct.pack_into(f"{order}I", block, entry + 4, len(encoded))
+    if len(encoded) > 4:
         struct.pack_into(f"{order}I", block, entry + 8, start)
     elif start != entry + 8:
-        block[entry + 8 : entry + 12] = said.ljust(4, b"\0")
+        block[entry + 8 : entry + 12] = encoded.ljust(4, b"\0")
     return bytes(block)
 
 
@@ -46,10 +46,10 @@ def description(tiff: bytes) -> str | None:
         return None
     count, place = struct.unpack_from(f"{order}II", tiff, entry + 4)
     start = entry + 8 if count <= 4 else place
-    return decoded(tiff[start : start + count].partition(b"\0")[0])
+    return decode_text(tiff[start : start + count].partition(b"\0")[0])
 
 
-def decoded(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     """Text of a program that did not say how it is encoded."""
     try:
         return data.decode("utf-8")

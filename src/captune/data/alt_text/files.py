@@ -14,43 +14,51 @@ from captune.core.names import fit_name
 from captune.data.alt_text import jpeg, png, webp
 from captune.data.alt_text.errors import UnsupportedImage
 from captune.data.alt_text.packet import Mark
-from captune.data.alt_text.packet import described as in_packet
-from captune.data.alt_text.places import Places, Reading, Writing, behind, plain, stray, texts_of
+from captune.data.alt_text.packet import with_caption as packet_with_caption
+from captune.data.alt_text.places import (
+    FieldReader,
+    Fields,
+    FieldWriter,
+    join_texts,
+    normalize,
+    packet_texts,
+    scan_packets,
+)
 from captune.data.writers.existing import ExistingCaptions
 
 
-def described(data: bytes, text: str, mark: Mark | None = None) -> bytes:
+def with_caption(data: bytes, text: str, mark: Mark | None = None) -> bytes:
     """The bytes of an image file with `text` in its metadata; all other bytes that matter are as they were.
 
     JPEG, PNG and WebP. Raises `UnsupportedImage` for another kind, a file whose metadata are damaged, or one that has
     a description in a place that cannot be changed.
     """
-    made = _edited(data, Writing(text, mark))
+    made = _rewrite(data, FieldWriter(text, mark))
     other: list[str] = []
-    stray(made, lambda packet: other.extend(texts_of(packet)))
-    if any(plain(one) != plain(text) for one in other):
+    scan_packets(made, lambda packet: other.extend(packet_texts(packet)))
+    if any(normalize(one) != normalize(text) for one in other):
         raise UnsupportedImage("it has another XMP packet in an unusual place")
     return made
 
 
-def words_in(data: bytes, beside: bytes | None = None) -> list[str]:
+def existing_texts(data: bytes, beside: bytes | None = None) -> list[str]:
     """What a person wrote as the description of an image, from all places and a packet beside it; each text once."""
-    reading = Reading()
+    reading = FieldReader()
     with suppress(UnsupportedImage):  # what was found until then stands there
-        _edited(data, reading)
-    stray(data, reading.extended)
+        _rewrite(data, reading)
+    scan_packets(data, reading.extended)
     if beside is not None:
         reading.extended(beside)
     return reading.words()
 
 
-def _edited(data: bytes, places: Places) -> bytes:
+def _rewrite(data: bytes, fields: Fields) -> bytes:
     if data.startswith(b"\xff\xd8\xff"):
-        return jpeg.edited(data, places)
+        return jpeg.rewrite(data, fields)
     if data.startswith(png.SIGNATURE):
-        return png.edited(data, places)
+        return png.rewrite(data, fields)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp.edited(data, places)
+        return webp.rewrite(data, fields)
     raise UnsupportedImage("it is neither JPEG, PNG nor WebP")
 
 
@@ -67,8 +75,8 @@ def write_copy(source: str | bytes, target: Path, caption: str, existing: Existi
     path = source if isinstance(source, str) else None
     existing.fetch(target)
     existing.fetch(_beside(target))
-    standing = words_in(_read(str(target)), _packet(target)) if target.is_file() else []
-    before = words_in(data, None if path is None else _packet(Path(path)))
+    standing = existing_texts(_read(str(target)), _packet(target)) if target.is_file() else []
+    before = existing_texts(data, None if path is None else _packet(Path(path)))
     words = [*standing, *(text for text in before if text not in standing)]
     joined = _joined(words, caption, existing, target)
     if joined is None:
@@ -88,7 +96,7 @@ def write_in_place(path: str, caption: str, existing: ExistingCaptions) -> str |
     data = _read(path)
     if not os.access(path, os.W_OK):
         raise NotWritable(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
-    joined = _joined(words_in(data, _packet(Path(path))), caption, existing, Path(path))
+    joined = _joined(existing_texts(data, _packet(Path(path))), caption, existing, Path(path))
     if joined is None:
         return None
     return _put(data, Path(path), *joined, like=path, times=False, packet=Path(path))
@@ -106,8 +114,8 @@ def _joined(words: list[str], caption: str, existing: ExistingCaptions, image: P
         return caption, Mark(caption)
     if texts == words and existing.mode == "keep":
         return None
-    mark = Mark(caption, reduce(behind, words)) if caption in texts and caption not in words else None
-    return reduce(behind, texts), mark
+    mark = Mark(caption, reduce(join_texts, words)) if caption in texts and caption not in words else None
+    return reduce(join_texts, texts), mark
 
 
 def _put(
@@ -115,7 +123,7 @@ def _put(
 ) -> str | None:
     """Write an image with a text in it, or beside it in a packet that has what the one beside `packet` has."""
     try:
-        made, reason = described(data, text, mark), None
+        made, reason = with_caption(data, text, mark), None
     except UnsupportedImage as cannot:
         made, reason = data, str(cannot)
     if made != data or not target.exists() or times:
@@ -139,7 +147,7 @@ def _packet(image: Path) -> bytes | None:
 def _is_foreign(path: Path) -> bool:
     """Whether a file has the name of a packet and is none that could be changed."""
     try:
-        return path.is_file() and in_packet(_read(str(path)), "") == b""
+        return path.is_file() and packet_with_caption(_read(str(path)), "") == b""
     except UnsupportedImage:
         return True
 
@@ -147,7 +155,7 @@ def _is_foreign(path: Path) -> bool:
 def _write_beside(image: Path, packet: bytes | None, text: str, mark: Mark | None) -> None:
     """Write the packet beside an image; one that is there keeps its other properties."""
     path = _beside(image)
-    made = in_packet(None if _is_foreign(path) else packet, text, mark)
+    made = packet_with_caption(None if _is_foreign(path) else packet, text, mark)
     if made != packet or not path.is_file():
         _write(path, made, like=None, times=False)
 

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.exif import decoded
+from captune.data.alt_text.exif import decode_text
 
 _IIM, _DIGEST = 0x0404, 0x0425  # numbers of resources
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
@@ -26,11 +26,11 @@ class _Resource:
         return self.head + struct.pack(">I", len(self.data)) + self.data + b"\0" * (len(self.data) % 2)
 
 
-def described(block: bytes, text: str) -> bytes:
+def with_caption(block: bytes, text: str) -> bytes:
     """Image resources (none: b"") with `text` as the caption. Raises `UnsupportedImage` where they are damaged."""
     resources = _resources(block)
     old = next((one.data for one in resources if one.number == _IIM), b"")
-    iim = _with_caption(old, text)
+    iim = _iim_with_caption(old, text)
     digest = hashlib.md5(iim, usedforsecurity=False).digest()
     made: list[_Resource] = []
     for one in resources:
@@ -53,7 +53,7 @@ def caption(block: bytes) -> str | None:
         found = [dataset for one in _resources(block) if one.number == _IIM for dataset in _datasets(one.data)[0]]
     except UnsupportedImage:
         return None
-    return next((decoded(data) for key, _, data in found if key == _CAPTION), None)
+    return next((decode_text(data) for key, _, data in found if key == _CAPTION), None)
 
 
 def _resources(block: bytes) -> list[_Resource]:
@@ -74,11 +74,11 @@ def _resources(block: bytes) -> list[_Resource]:
     return found
 
 
-def _with_caption(iim: bytes, text: str) -> bytes:
+def _iim_with_caption(iim: bytes, text: str) -> bytes:
     datasets, rest = _datasets(iim)
     others = [one for one in datasets if one[0] != _CAPTION]
     charset = next((data for key, _, data in others if key == _CHARSET), None)
-    said = text.encode("utf-8", "replace")
+    encoded = text.encode("utf-8", "replace")
     if not text.isascii() and charset != _UTF8:
         if any(not _is_utf8(data) for key, _, data in others if key[0] >= 2):
             # Other texts are in another alphabet, which one mark rules for all: XMP says it rightly.
@@ -87,7 +87,7 @@ def _with_caption(iim: bytes, text: str) -> bytes:
     if not any(key[0] == 2 for key, _, _ in others):
         others.append(_dataset(_VERSION, b"\0\x04"))
     behind = max(number for number, (key, _, _) in enumerate(others, start=1) if key[0] <= 2)
-    caption = _dataset(_CAPTION, _cut(said, LONGEST))
+    caption = _dataset(_CAPTION, _cut(encoded, LONGEST))
     return b"".join(raw for _, raw, _ in [*others[:behind], caption, *others[behind:]]) + rest
 
 

@@ -1,4 +1,4 @@
-"""Alt text in JPEG files: segments before the picture's data are changed, the data and what follows them never."""
+"""Alt text in JPEG files: segments before the image's data are changed, the data and what follows them never."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import struct
 from dataclasses import dataclass
 
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.mpf import moved
-from captune.data.alt_text.places import Places
+from captune.data.alt_text.mpf import with_moved_offsets
+from captune.data.alt_text.places import Fields
 
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -29,26 +29,26 @@ class _Segment:
         return self.marker == marker and self.body.startswith(head)
 
 
-def edited(data: bytes, places: Places) -> bytes:
+def rewrite(data: bytes, fields: Fields) -> bytes:
     """The file with what `places` makes of its XMP packets (a first one, where it has none), IPTC and EXIF."""
     before, scan = _segments(data)
     after = [*before]
     for number, one in enumerate(after):
         if one.has(_APP1, _EXIF):
-            block = places.exif(one.body[len(_EXIF) :], _LONGEST - len(_EXIF))
+            block = fields.exif(one.body[len(_EXIF) :], _LONGEST - len(_EXIF))
             after[number] = _made(_APP1, _EXIF + block) if _EXIF + block != one.body else one
     place = 0  # behind JFIF and EXIF, which are to come first
     while place < len(after) and (after[place].marker == _APP0 or after[place].has(_APP1, _EXIF)):
         place += 1
     for extended in _extended(before):
-        places.extended(extended)
+        fields.extended(extended)
     packets = [number for number, one in enumerate(after) if one.has(_APP1, _XMP)]
     for number in packets:  # readers differ in which of several they take
-        after[number] = _packet(places.packet(after[number].body[len(_XMP) :]))
+        after[number] = _packet(fields.packet(after[number].body[len(_XMP) :]))
     if not packets:
-        after.insert(place, _packet(places.packet(None)))
+        after.insert(place, _packet(fields.packet(None)))
         place += 1
-    after = _with_caption(after, places, place)
+    after = _with_caption(after, fields, place)
     return data[:2] + b"".join(one.raw for one in _in_step(before, after)) + scan
 
 
@@ -91,11 +91,11 @@ def _made(marker: int, body: bytes) -> _Segment:
     return _Segment(marker, struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body, body)
 
 
-def _with_caption(segments: list[_Segment], places: Places, place: int) -> list[_Segment]:
+def _with_caption(segments: list[_Segment], fields: Fields, place: int) -> list[_Segment]:
     """The segments with the IPTC caption; resources that cannot be read stay as they are, XMP has the text."""
     old = [one for one in segments if one.has(_APP13, _RESOURCES)]
     try:
-        block = places.iptc(b"".join(one.body[len(_RESOURCES) :] for one in old))
+        block = fields.iptc(b"".join(one.body[len(_RESOURCES) :] for one in old))
     except UnsupportedImage:
         return segments
     if old:
@@ -107,14 +107,14 @@ def _with_caption(segments: list[_Segment], places: Places, place: int) -> list[
 
 
 def _in_step(before: list[_Segment], after: list[_Segment]) -> list[_Segment]:
-    """The segments with the index of further pictures in the file (MPF) brought in step with what moved."""
+    """The segments with the index of further images in the file (MPF) updated for what moved."""
     old = next((one for one in before if one.has(_APP2, _MPF)), None)
     if old is None:
         return after
     number = after.index(old)
     growth = _length(after) - _length(before)
     shift = _length(after[:number]) - _length(before[: before.index(old)])
-    body = _MPF + moved(old.body[len(_MPF) :], growth, growth - shift)
+    body = _MPF + with_moved_offsets(old.body[len(_MPF) :], growth, growth - shift)
     return [*after[:number], _made(_APP2, body), *after[number + 1 :]]
 
 

@@ -1,4 +1,4 @@
-"""The index of a JPEG file with several pictures (CIPA's Multi-Picture Format), when bytes moved."""
+"""The index of a JPEG file with several images (CIPA's Multi-Picture Format), when bytes moved."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _ENTRIES = 0xB002
 _SIZE = 16  # bytes of an entry
 
 
-def moved(tiff: bytes, growth: int, distance: int) -> bytes:
-    """The index of a file whose first picture has `growth` more bytes, the others `distance` more from the index.
+def with_moved_offsets(tiff: bytes, growth: int, distance: int) -> bytes:
+    """The index of a file whose first image has `growth` more bytes, the others `distance` more from the index.
 
     A damaged index stays as it is.
     """
@@ -27,7 +27,7 @@ def moved(tiff: bytes, growth: int, distance: int) -> bytes:
             continue
         for entry in range(start, start + length - _SIZE + 1, _SIZE):
             size, offset = struct.unpack_from(f"{order}II", tiff, entry + 4)
-            # The first picture is the file itself: it has no offset.
+            # The first image is the file itself: it has no offset.
             size, offset = (size, offset + distance) if offset else (size + growth, 0)
             struct.pack_into(f"{order}II", block, entry + 4, size, offset)
     return bytes(block)

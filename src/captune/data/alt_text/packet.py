@@ -42,8 +42,8 @@ class Mark:
     words: str = ""
 
 
-def standing(packet: bytes) -> tuple[list[str], Mark | None]:
-    """The descriptions in a packet, as readers show them, and captune's mark; raises as `described`."""
+def read_texts(packet: bytes) -> tuple[list[str], Mark | None]:
+    """The descriptions in a packet, as readers show them, and captune's mark; raises as `with_caption`."""
     nodes = [
         node for node in _parsed(packet).getElementsByTagNameNS(RDF, "Description") if isinstance(node, minidom.Element)
     ]
@@ -53,7 +53,7 @@ def standing(packet: bytes) -> tuple[list[str], Mark | None]:
     return [text for text in texts if text is not None and text.strip()], mark
 
 
-def described(packet: bytes | None, text: str, mark: Mark | None = None) -> bytes:
+def with_caption(packet: bytes | None, text: str, mark: Mark | None = None) -> bytes:
     """A packet (None: a new one) with `text` as the default language of both properties, in UTF-8, and captune's mark.
 
     Other languages of them and all other properties stay. Raises `UnsupportedImage` for a packet that is not whole.

@@ -18,7 +18,7 @@ _BY_DEFAULT = re.compile(
 _RDF = re.compile(rb"<([A-Za-z_][\w.-]*):RDF[\s>].*?</\1:RDF\s*>", re.DOTALL)
 
 
-class Places(Protocol):
+class Fields(Protocol):
     """What becomes of each place of a file; each gets what stands there and gives what is to stand."""
 
     def packet(self, old: bytes | None) -> bytes:
@@ -38,31 +38,31 @@ class Places(Protocol):
 
 
 @dataclass(frozen=True)
-class Writing:
+class FieldWriter:
     """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated."""
 
     text: str
     mark: Mark | None
 
     def packet(self, old: bytes | None) -> bytes:
-        return packet.described(old, self.text, self.mark)
+        return packet.with_caption(old, self.text, self.mark)
 
     def extended(self, old: bytes) -> None:
-        if texts_of(old):
+        if packet_texts(old):
             raise UnsupportedImage("its extended XMP packet has a description")
 
     def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
-        return exif.described(tiff, self.text, longest)
+        return exif.with_caption(tiff, self.text, longest)
 
     def iptc(self, block: bytes) -> bytes:
-        return iptc.described(block, self.text)
+        return iptc.with_caption(block, self.text)
 
     def plain(self, old: str) -> str:
         return self.text
 
 
 @dataclass
-class Reading:
+class FieldReader:
     """Collect what stands in every place, and captune's mark where there is one; nothing is changed."""
 
     texts: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Reading:
 
     def extended(self, old: bytes) -> None:
         try:
-            texts, mark = packet.standing(old)
+            texts, mark = packet.read_texts(old)
         except UnsupportedImage:
             return
         self.texts += texts
@@ -107,38 +107,38 @@ class Reading:
             self.texts.append(text)
 
 
-def behind(first: str, second: str) -> str:
+def join_texts(first: str, second: str) -> str:
     """Two texts as one."""
     return f"{first}{'' if first.endswith(tuple('.!?…:;,。！？')) else '.'} {second}"
 
 
-def stray(data: bytes, find: Callable[[bytes], None]) -> None:
+def scan_packets(data: bytes, find: Callable[[bytes], None]) -> None:
     """Show XMP packets wherever in a file they stand."""
     for match in _RDF.finditer(data):
         find(match[0])
 
 
-def texts_of(data: bytes) -> list[str]:
+def packet_texts(data: bytes) -> list[str]:
     """Descriptions in a packet; of one that cannot be read, the fact that there is one."""
     try:
-        return packet.standing(data)[0]
+        return packet.read_texts(data)[0]
     except UnsupportedImage:
         return ["?"] if b"description" in data or b"AltTextAccessibility" in data else []
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """What two texts are compared by: no control characters, no spaces, which some places cannot hold."""
     return re.sub("[\0-\x1f\x7f\ufffd\\s]+", "", text)
 
 
 def _without(text: str, marks: list[Mark]) -> str:
     """What is left of a text without captune's part."""
-    whole = plain(text)
+    whole = normalize(text)
     for caption, words in ((mark.caption, mark.words) for mark in marks):
-        own = plain(caption)
+        own = normalize(caption)
         if _same(text, caption) or not own:
             return "" if own else text
-        if words and any(_same(text, joined) for joined in (behind(words, caption), behind(caption, words))):
+        if words and any(_same(text, joined) for joined in (join_texts(words, caption), join_texts(caption, words))):
             return words
         # Its other part was corrected since.
         if whole.endswith(own) and text.rstrip().endswith(caption):
@@ -150,5 +150,5 @@ def _without(text: str, marks: list[Mark]) -> str:
 
 def _same(text: str, other: str) -> bool:
     """Whether a text is another one, perhaps cut off where a place has no more room."""
-    short, whole = plain(text), plain(other)
+    short, whole = normalize(text), normalize(other)
     return short == whole or (len(text.encode("utf-8", "replace")) > iptc.LONGEST - 8 and whole.startswith(short))

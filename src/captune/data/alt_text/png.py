@@ -6,13 +6,13 @@ import struct
 import zlib
 
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.places import Places
+from captune.data.alt_text.places import Fields
 from captune.data.alt_text.png_texts import KEYWORD, KINDS, changed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def edited(data: bytes, places: Places) -> bytes:
+def rewrite(data: bytes, fields: Fields) -> bytes:
     """The file with what `places` makes of its XMP packets (a first one, where it has none), EXIF and descriptions."""
     chunks, rest = _chunks(data)
     out = []
@@ -20,13 +20,13 @@ def edited(data: bytes, places: Places) -> bytes:
     for kind, body, raw in chunks:
         made = (kind, body)
         if kind == b"eXIf":
-            made = (kind, places.exif(body))
+            made = (kind, fields.exif(body))
         elif kind in KINDS:
-            made = changed(kind, body, places)
+            made = changed(kind, body, fields)
             has_packet |= body.startswith(KEYWORD)
         out.append(raw if made == (kind, body) else _made(*made))
     if not has_packet:
-        out.insert(1, _made(b"iTXt", KEYWORD + b"\0\0\0\0" + places.packet(None)))
+        out.insert(1, _made(b"iTXt", KEYWORD + b"\0\0\0\0" + fields.packet(None)))
     return SIGNATURE + b"".join(out) + rest
 
 

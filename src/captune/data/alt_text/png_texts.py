@@ -7,7 +7,7 @@ import zlib
 from contextlib import suppress
 
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.places import Places
+from captune.data.alt_text.places import Fields
 
 KINDS = (b"iTXt", b"tEXt", b"zTXt")
 KEYWORD = b"XML:com.adobe.xmp\0"
@@ -20,43 +20,43 @@ _LARGEST = 64 * 1024 * 1024  # bytes of a text that was compressed
 _DAMAGED = "its XMP chunk is damaged"
 
 
-def changed(kind: bytes, body: bytes, places: Places) -> tuple[bytes, bytes]:
+def changed(kind: bytes, body: bytes, fields: Fields) -> tuple[bytes, bytes]:
     """Kind and contents of a text chunk with what `places` makes of it; one about something else stays as it is."""
     keyword, _, rest = body.partition(b"\0")
     if body.startswith(KEYWORD):
-        packet = places.packet(_unpacked(kind, rest))
+        packet = fields.packet(_unpacked(kind, rest))
         return b"iTXt", KEYWORD + b"\0\0\0\0" + packet
     if keyword == b"Description":
         old = _unpacked(kind, rest).decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
-        new = places.plain(old)
+        new = fields.plain(old)
         return (kind, body) if new == old else (b"iTXt", keyword + b"\0\0\0\0\0" + new.encode("utf-8", "replace"))
     if keyword.startswith(_PROFILE):
         with suppress(ValueError):  # no profile as it should be: readers pass it over
-            return _profile(kind, keyword, rest, places)
+            return _profile(kind, keyword, rest, fields)
     return kind, body
 
 
-def _profile(kind: bytes, keyword: bytes, rest: bytes, places: Places) -> tuple[bytes, bytes]:
+def _profile(kind: bytes, keyword: bytes, rest: bytes, fields: Fields) -> tuple[bytes, bytes]:
     """A profile: its name, its length, and its bytes as hexadecimal digits."""
     text = _unpacked(kind, rest).decode("latin-1")
     match = re.fullmatch(r"\s*(\w+)\s+(\d+)\s+([0-9A-Fa-f\s]*)", text)
     if match is None:
         raise ValueError
     old = bytes.fromhex("".join(match[3].split()))
-    new = _edited(keyword.removeprefix(_PROFILE), old, places)
+    new = _rewrite(keyword.removeprefix(_PROFILE), old, fields)
     if new == old:
         return kind, keyword + b"\0" + rest
     digits = "\n".join(new.hex()[at : at + 72] for at in range(0, 2 * len(new), 72))
     return b"zTXt", keyword + b"\0\0" + zlib.compress(f"\n{match[1]}\n{len(new):8}\n{digits}\n".encode())
 
 
-def _edited(name: bytes, data: bytes, places: Places) -> bytes:
+def _rewrite(name: bytes, data: bytes, fields: Fields) -> bytes:
     if data.startswith(_EXIF):
-        return _EXIF + places.exif(data[len(_EXIF) :])
+        return _EXIF + fields.exif(data[len(_EXIF) :])
     if name == b"xmp" or data.startswith(_XMP):
         head = _XMP if data.startswith(_XMP) else b""
-        return head + places.packet(data[len(head) :])
-    return places.iptc(data) if name in (b"iptc", b"8bim") else data
+        return head + fields.packet(data[len(head) :])
+    return fields.iptc(data) if name in (b"iptc", b"8bim") else data
 
 
 def _unpacked(kind: bytes, rest: bytes) -> bytes:

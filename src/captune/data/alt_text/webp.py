@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.places import Places
+from captune.data.alt_text.places import Fields
 
 _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
 _EXIF_HEAD = b"Exif\0\0"  # some writers put it before the block, as in JPEG
@@ -13,13 +13,13 @@ _EXIF_HEAD = b"Exif\0\0"  # some writers put it before the block, as in JPEG
 _Chunk = tuple[bytes, bytes]
 
 
-def edited(data: bytes, places: Places) -> bytes:
+def rewrite(data: bytes, fields: Fields) -> bytes:
     """The file with what `places` makes of its XMP packets (a first one, where it has none) and EXIF."""
     chunks, rest = _chunks(data)
-    change = {b"XMP ": places.packet, b"EXIF": lambda body: _exif(body, places)}
+    change = {b"XMP ": fields.packet, b"EXIF": lambda body: _exif(body, fields)}
     chunks = [(kind, change[kind](body) if kind in change else body) for kind, body in chunks]
     if not any(kind == b"XMP " for kind, _ in chunks):
-        chunks.append((b"XMP ", places.packet(None)))
+        chunks.append((b"XMP ", fields.packet(None)))
     if chunks[0][0] != b"VP8X":
         chunks.insert(0, (b"VP8X", _extended(*chunks[0])))
     head = chunks[0][1]
@@ -44,7 +44,7 @@ def _chunks(data: bytes) -> tuple[list[_Chunk], bytes]:
 
 
 def _extended(kind: bytes, body: bytes) -> bytes:
-    """The extended header of a picture that had none: flags, and the size that its own header tells."""
+    """The extended header of an image that had none: flags, and the size that its own header tells."""
     if kind == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
         width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1  # both less one
@@ -57,6 +57,6 @@ def _extended(kind: bytes, body: bytes) -> bytes:
     return struct.pack("<I", flags) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
 
 
-def _exif(body: bytes, places: Places) -> bytes:
+def _exif(body: bytes, fields: Fields) -> bytes:
     head = _EXIF_HEAD if body.startswith(_EXIF_HEAD) else b""
-    return head + places.exif(body[len(head) :])
+    return head + fields.exif(body[len(head) :])
