@@ -18,7 +18,7 @@ from captune.core.records import Caption
 from captune.engine.decoding import generate
 from captune.engine.explaining import explain
 from captune.engine.pictures import read_pixels
-from captune.engine.steps import pieces, steps_of, tokens_of, written_again
+from captune.engine.steps import caption_tokens, group_words, score_caption, token_steps
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.clip_gpt2 import ClipGpt2
@@ -96,13 +96,13 @@ def test_maps_are_the_attention_of_plain_transformers(family: str, prompt: str) 
     pixels = torch.from_numpy(read_pixels(PICTURE, backbone.pixels))[None]
     caption = generate(backbone, backbone.image_features(pixels), OPTIONS)[0][0]
     assert explained.caption == caption.text
-    prefix, tokens = tokens_of(backbone, caption, OPTIONS)
+    prefix, tokens = caption_tokens(backbone, caption, OPTIONS)
     assert prefix == [backbone.bos_token_id, *backbone.tokenize(prompt)]
     with torch.inference_mode():
         plain = PLAIN[family](backbone, backbone.pixels.normalise(pixels), prefix, list(tokens[:-1]))
     places = on_patches(plain[-len(tokens) :])
     assert places is not None
-    words, where = pieces(backbone, tokens)
+    words, where = group_words(backbone, tokens)
     assert [word.text for word in explained.words] == words == caption.text.split()
     assert explained.maps.shape == (len(words), 4, 4)
     assert explained.maps.dtype == np.float32
@@ -120,7 +120,7 @@ def test_tokens_read_again_have_the_confidence_they_were_written_with(family: st
     pixels = torch.from_numpy(read_pixels(PICTURE, backbone.pixels))[None]
     memory = backbone.image_features(pixels)
     for caption in generate(backbone, memory, OPTIONS.model_copy(update={"num_captions": 2}))[0]:
-        steps = steps_of(backbone, written_again(backbone, memory, caption, OPTIONS))
+        steps = token_steps(backbone, score_caption(backbone, memory, caption, OPTIONS))
         assert [step.token for step in steps] == list(caption.tokens)
         mean = np.exp(np.mean([np.log(step.probability) for step in steps]))
         assert mean == pytest.approx(caption.confidence, rel=1e-3)
@@ -149,7 +149,7 @@ def test_a_decoder_without_captunes_search_is_read_by_transformers() -> None:
     usual = model.decoder.config._attn_implementation
     explained = explain(backbone, PICTURE, OPTIONS, caption=Caption("a red circle", 0.0))
     assert model.decoder.config._attn_implementation == usual
-    prefix, tokens = tokens_of(backbone, Caption("a red circle", 0.0), OPTIONS)
+    prefix, tokens = caption_tokens(backbone, Caption("a red circle", 0.0), OPTIONS)
     pixels = backbone.pixels.normalise(torch.from_numpy(read_pixels(PICTURE, backbone.pixels))[None])
     with torch.inference_mode():
         plain = on_patches(plain_clip_gpt2(backbone, pixels, prefix, list(tokens[:-1])))
@@ -178,9 +178,9 @@ def test_a_model_that_looks_at_what_is_bright_puts_the_mass_on_the_bright_patch(
                 part.bias.zero_()
             cross.query.bias.fill_(4.0)
             cross.key.weight[:, 0] = 1.0
-    written = written_again(backbone, seen, Caption("a red circle", 0.0), OPTIONS)
-    assert written.found.attention is not None
-    maps = on_patches(written.found.attention)
+    scored = score_caption(backbone, seen, Caption("a red circle", 0.0), OPTIONS)
+    assert scored.scores.attention is not None
+    maps = on_patches(scored.scores.attention)
     assert maps is not None
     assert (maps[:, row, column] > 0.9).all()
 
@@ -202,7 +202,7 @@ def test_gpt2_words_begin_with_a_space() -> None:
             return "".join(self.texts[token] for token in tokens)
 
     backbone: Any = type("Backbone", (), {"tokenizer": Tokenizer()})
-    assert pieces(backbone, range(7)) == (["a", "skateboarder's", "dog"], [[0], [1, 2, 3, 4], [5]])
+    assert group_words(backbone, range(7)) == (["a", "skateboarder's", "dog"], [[0], [1, 2, 3, 4], [5]])
 
 
 def test_an_empty_caption_has_no_maps() -> None:

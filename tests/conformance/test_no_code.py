@@ -13,7 +13,7 @@ import pytest
 
 from captune.core.errors import CaptuneError, MetricUnavailable
 from captune.engine.clip_score import _load as load_clip
-from captune.engine.loader import about, family_of, load_backbone, load_part, pair_backbone
+from captune.engine.loader import family_of, load_backbone, load_pretrained, model_info, pair_backbone
 from captune.engine.translation import _load as load_translator
 from captune.models import FAMILIES
 from captune.models.blip_matcher import BlipMatcher
@@ -113,9 +113,9 @@ def test_captioners(saved: dict[str, Path], tmp_path: Path, terminal: Terminal, 
 LOADERS: dict[str, Callable[[str], Any]] = {
     "captioner": load_backbone,
     "family": family_of,
-    "what is known of it": about,
-    "translator": lambda name: load_part(load_translator, name),
-    "matcher": lambda name: load_part(lambda source, **hub: BlipMatcher.load(str(source), **hub), name),
+    "what is known of it": model_info,
+    "translator": lambda name: load_pretrained(load_translator, name),
+    "matcher": lambda name: load_pretrained(lambda source, **hub: BlipMatcher.load(str(source), **hub), name),
     "clip_score": lambda name: load_clip(name, "cpu"),
     "vision part": lambda name: pair_backbone(f"{name}+{name}", seed=0, image_size=None),
 }

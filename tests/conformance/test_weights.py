@@ -19,7 +19,7 @@ from captune.app.running import placing_for
 from captune.core.errors import CaptuneError
 from captune.core.options import DeviceOptions
 from captune.core.runs import Run
-from captune.engine.loader import about, load_backbone
+from captune.engine.loader import load_backbone, model_info
 from captune.models import FAMILIES
 from captune.models.blip2 import Blip2
 from captune.models.frozen import FROZEN, LEARNED, Shared
@@ -71,7 +71,7 @@ def test_files_tell_what_they_hold(saved: Path) -> None:
     half = stored_weights(saved)
     assert half is not None
     assert (half.dtype, half.values) == (torch.float16, found.values)
-    assert about(str(saved)).width == load_backbone(str(saved)).width
+    assert model_info(str(saved)).vision_hidden_size == load_backbone(str(saved)).vision_hidden_size
 
 
 @pytest.mark.parametrize(

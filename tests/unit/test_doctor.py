@@ -16,7 +16,7 @@ from captune.app.doctor import CHECKS, Check, doctor, failed
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.engine.exercise import Exercised
+from captune.engine.exercise import SelfTestResult
 from captune.models.environment import check_torchvision, torchvision_fault
 
 BROKEN = 'raise RuntimeError("operator torchvision::nms does not exist\\nand more")'
@@ -130,13 +130,13 @@ def test_an_optional_package_that_is_missing_is_no_fault(monkeypatch: pytest.Mon
 
 
 def test_a_family_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exercise(family: str, folder: Path) -> Exercised:
+    def self_test(family: str, folder: Path) -> SelfTestResult:
         if family == "bad":
             raise RuntimeError("operator does not exist\nand more")
-        return Exercised(Caption("a dog", 0.5), "captune")
+        return SelfTestResult(Caption("a dog", 0.5), "captune")
 
     monkeypatch.setattr("captune.models.FAMILIES", ["bad", "good"])
-    monkeypatch.setattr("captune.engine.exercise.exercise", exercise)
+    monkeypatch.setattr("captune.engine.exercise.self_test", self_test)
     rows = found("models")
     assert rows["model bad"].status == "fail"
     assert rows["model bad"].detail == "RuntimeError: operator does not exist"

@@ -63,7 +63,7 @@ def capfilt(
     (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). A picture that cannot
     be read is named and left out.
     """
-    from captune.engine.loader import load_part
+    from captune.engine.loader import load_pretrained
     from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.devices import choose_device
 
@@ -79,7 +79,7 @@ def capfilt(
     config = resolve(CaptionConfig, environment=environment, flags=captioning)
     with progress.task("Loading the models"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=config)
-        judge = load_part(BlipMatcher.load, matcher or MATCHER)
+        judge = load_pretrained(BlipMatcher.load, matcher or MATCHER)
         judge.model.to(choose_device(values.run_on.device))
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
     made = Filtered(folder, failed)
@@ -154,10 +154,10 @@ def _judged(
     judge: BlipMatcher, records: list[ImageRecord], written: dict[str, str], progress: Progress, split: str
 ) -> Any:
     """Each record with its texts, where they come from, and the probability that they are true."""
-    from captune.engine.matching import looked_at
+    from captune.engine.matching import encode_images
 
     by_image = {record.image: record for record in records}
-    for names, patches in looked_at(judge, list(by_image), {}, progress, f"Filtering ({split})"):
+    for names, patches in encode_images(judge, list(by_image), {}, progress, f"Filtering ({split})"):
         for row, name in enumerate(names):
             record = by_image[name]
             texts = [(text, "web") for text in dict.fromkeys(record.references)]

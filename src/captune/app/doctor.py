@@ -184,7 +184,7 @@ def _families() -> Iterator[Check]:
     if _version("torch") is None:
         return
     try:
-        from captune.engine.exercise import exercise
+        from captune.engine.exercise import self_test
         from captune.models import FAMILIES
 
         names = list(FAMILIES)
@@ -194,7 +194,7 @@ def _families() -> Iterator[Check]:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                done = exercise(name, Path(folder))
+                done = self_test(name, Path(folder))
             except BREAKAGES as error:
                 hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", first_line(error, with_type=True), hint)

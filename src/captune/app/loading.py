@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.app.running import placing_for, settle
+from captune.app.running import move_to_device, placing_for
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.imports import gc_paused
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXPORT_SUFFIXES = (".onnx", ".openvino", ".xml")
 
 
-def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None = None) -> CaptioningModel:
+def load_model(name: str, run_on: DeviceOptions, *, processes: Processes | None = None) -> CaptioningModel:
     """Load a captioner and put it where it shall run; raises `CaptuneError` where that is not possible.
 
     `name` is an export's folder or a file in it; or a folder, a run, a checkpoint of a run or a Hub id, which needs
@@ -30,14 +30,14 @@ def load_model(name: str, asked: DeviceOptions, *, processes: Processes | None =
     """
     folder = _export(name)
     if folder is not None:
-        return _exported(name, folder, asked)
+        return _exported(name, folder, run_on)
     with needing_torch(), gc_paused():
         from captune.engine.captioning import TorchModel
         from captune.engine.loader import load_backbone
 
-        placing = placing_for(name, asked, processes=processes)
-        backbone = load_backbone(name, quantize=asked.quantize, placing=placing)
-        settle(backbone, asked, processes=processes)
+        placing = placing_for(name, run_on, processes=processes)
+        backbone = load_backbone(name, quantize=run_on.quantize, placing=placing)
+        move_to_device(backbone, run_on, processes=processes)
         return TorchModel(backbone)
 
 
@@ -55,24 +55,24 @@ def _export(name: str) -> Path | None:
     return folder
 
 
-def _exported(name: str, folder: Path, asked: DeviceOptions) -> CaptioningModel:
+def _exported(name: str, folder: Path, run_on: DeviceOptions) -> CaptioningModel:
     from captune.runtime import ExportedModel
 
-    if asked.device not in ("auto", "cpu"):
-        raise UsageError(f"{name} is an export: it runs on the CPU, not on {asked.device}.", "Use --device cpu.")
+    if run_on.device not in ("auto", "cpu"):
+        raise UsageError(f"{name} is an export: it runs on the CPU, not on {run_on.device}.", "Use --device cpu.")
     precision = Exported.read(folder).precision
-    if asked.precision not in ("auto", precision) or asked.quantize != "none":
+    if run_on.precision not in ("auto", precision) or run_on.quantize != "none":
         raise UsageError(
             f"{name} is an export: its numbers are {precision} for good.",
             "Leave out --precision and --quantize; captune export --int8 makes a smaller one.",
         )
-    if asked.decoder != "auto":
+    if run_on.decoder != "auto":
         raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
-    if asked.preprocessing == "fast":
+    if run_on.preprocessing == "fast":
         from captune.data.fast_pictures import check_fast_decoder
 
         check_fast_decoder()
-    return ExportedModel.load(folder, threads=asked.threads, fast_pixels=asked.preprocessing == "fast")
+    return ExportedModel.load(folder, threads=run_on.threads, fast_pixels=run_on.preprocessing == "fast")
 
 
 def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
@@ -96,13 +96,13 @@ def family_of(name: str) -> str:
     if folder is not None:
         return Exported.read(folder).family
     with needing_torch():
-        from captune.engine.loader import family_of as told
+        from captune.engine.loader import family_of as family_of_weights
 
-        return told(name)
+        return family_of_weights(name)
 
 
 def check_name(name: str) -> None:
-    """Raise `CaptuneError` for the name of a folder or run here that is none."""
+    """Raise `CaptuneError` for a name that looks like a folder or run and is none."""
     if _export(name) is None:
         local_folder(name)
 

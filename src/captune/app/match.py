@@ -44,8 +44,7 @@ def match(
     Options are those of `captune match --help`: with `find` the `best` pictures of each text, or
     texts of each picture, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
     """
-    from captune.engine.matching import Embeddings, embed, match_all
-    from captune.engine.matching import find as retrieve
+    from captune.engine.matching import Embeddings, embed, match_all, retrieve
 
     asked = resolve(MatchConfig, environment=_environment(environment), flags=options).values
     find = asked.match.find
@@ -126,13 +125,13 @@ def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
 
 def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:
     """A matcher on its device, and its name (a folder: its whole path)."""
-    from captune.engine.loader import load_part
+    from captune.engine.loader import load_pretrained
     from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.devices import choose_device
 
     name = model or MATCHER
     with progress.task(f"Loading {name}"):
-        matcher = load_part(BlipMatcher.load, name)
+        matcher = load_pretrained(BlipMatcher.load, name)
         matcher.model.to(choose_device(run_on.device))
     return matcher, str(Path(name).resolve()) if Path(name).exists() else name
 

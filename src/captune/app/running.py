@@ -1,4 +1,4 @@
-"""A loaded model put where it shall run, as the options ask."""
+"""A loaded model put where it shall run, as the options say."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 def placing_for(
-    name: str, asked: DeviceOptions, *, learns: Collection[str] | None = None, processes: Processes | None = None
+    name: str, run_on: DeviceOptions, *, learns: Collection[str] | None = None, processes: Processes | None = None
 ) -> Placing:
-    """The type and device that a model is loaded in so that `settle` has nothing left to change.
+    """The type and device that a model is loaded in so that `move_to_device` has nothing left to change.
 
     `learns` are the parts that learn, in training: they are in fp32, and the others in the type to compute in, where
     the family's parts may differ. What cannot be told beforehand is fp32 on the CPU. Raises `CaptuneError` as
     loading does.
     """
-    from captune.engine.loader import about
+    from captune.engine.loader import model_info
     from captune.models.devices import choose_device, choose_precision
     from captune.models.weights import FP32, HALF, Placing
 
-    found = about(name)
-    if asked.quantize != "none" or not found.width or not found.family.placed:
+    found = model_info(name)
+    if run_on.quantize != "none" or not found.vision_hidden_size or not found.family.placed:
         return FP32
-    device = choose_device(asked.device)
+    device = choose_device(run_on.device)
     device = device if processes is None else processes.device(device)
-    dtype = choose_precision(asked.precision, device, found.width, training=learns is not None)
+    dtype = choose_precision(run_on.precision, device, found.vision_hidden_size, training=learns is not None)
     if learns is None:
         return Placing(dtype, device=device)
     if dtype not in HALF or not found.family.apart or not set(found.family.apart) - set(learns):
@@ -44,8 +44,8 @@ def placing_for(
     return Placing(dtype, tuple(sorted(precise)), device)
 
 
-def settle(
-    backbone: Backbone, asked: DeviceOptions, *, training: bool = False, processes: Processes | None = None
+def move_to_device(
+    backbone: Backbone, run_on: DeviceOptions, *, training: bool = False, processes: Processes | None = None
 ) -> torch.dtype:
     """Move the model to its device, its weights in the number type to run in, which is returned.
 
@@ -56,15 +56,15 @@ def settle(
     from captune.data.fast_pictures import check_fast_decoder
     from captune.models.devices import choose_device, choose_precision
 
-    if asked.preprocessing == "fast":
+    if run_on.preprocessing == "fast":
         check_fast_decoder()
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    device = choose_device(asked.device)
+    if run_on.threads:
+        torch.set_num_threads(run_on.threads)
+    device = choose_device(run_on.device)
     device = device if processes is None else processes.device(device)
-    dtype = choose_precision(asked.precision, device, backbone.vision_hidden_size, training=training)
-    backbone.pixels = replace(backbone.pixels, fast=asked.preprocessing == "fast")
-    backbone.own_search = asked.decoder == "auto"
+    dtype = choose_precision(run_on.precision, device, backbone.vision_hidden_size, training=training)
+    backbone.pixels = replace(backbone.pixels, fast=run_on.preprocessing == "fast")
+    backbone.own_search = run_on.decoder == "auto"
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from captune.app import train_pieces as pieces
 from captune.app.provenance import check_same_data, check_same_model, data_facts, model_facts
 from captune.app.resuming import check_trained, go_on, is_begun, not_begun, resolve_resumed, restored
-from captune.app.running import settle
+from captune.app.running import move_to_device
 from captune.app.train_end import all_done, metrics_of, record_ending, recorded_ending, sum_up
 from captune.app.train_limits import told
 from captune.app.train_plan import most_checkpoints
@@ -180,7 +180,7 @@ def _train(
     else:
         go_on(run, checkpoint, config, facts, damaged, progress)
     processes.wait()  # the run folder is there
-    precision = settle(backbone, config.run_on, training=True, processes=processes)
+    precision = move_to_device(backbone, config.run_on, training=True, processes=processes)
     progress.info(needs_told(backbone, run.path, most_checkpoints(config.train)))
     if not processes.first:
         processes.wait()

@@ -97,12 +97,12 @@ def _frozen(family: type[Backbone], config: TrainConfig, *, new: bool) -> list[s
 def _placing(model: str, config: TrainConfig, processes: Processes | None) -> Placing:
     """How a model is loaded that is trained: what is frozen for good in the type to compute in, where that may be."""
     from captune.app.running import placing_for
-    from captune.engine.loader import about
+    from captune.engine.loader import model_info
     from captune.models.weights import FP32
 
     if config.train.shard or config.model.lora is not None:
         return FP32  # shares of the weights, and sums of adapters and weights, are of one type
-    frozen = _frozen(about(model).family, config, new=False)
+    frozen = _frozen(model_info(model).family, config, new=False)
     return placing_for(model, config.run_on, learns=[part for part in PARTS if part not in frozen], processes=processes)
 
 

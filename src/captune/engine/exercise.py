@@ -1,4 +1,4 @@
-"""A tiny model of a family built, saved, loaded and asked: whether the installed libraries fit together."""
+"""Self-test: a tiny model of a family is built, saved, loaded, and captions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from captune.models import FAMILIES
 
 
 @dataclass(frozen=True)
-class Exercised:
-    """What the loaded model said, and whose search (captune or transformers) found it."""
+class SelfTestResult:
+    """What the loaded model captions, and whose search (captune or transformers) found it."""
 
     caption: Caption
     decoder: str
 
 
-def exercise(family: str, folder: Path) -> Exercised:
+def self_test(family: str, folder: Path) -> SelfTestResult:
     """Build the tiny model of a family, save it, load it, caption noise with both.
 
-    Raises `CaptuneError` where the loaded model says something else than the saved one.
+    Raises `CaptuneError` where the loaded model writes another caption than the saved one.
     """
     from transformers.utils import logging
 
@@ -34,15 +34,15 @@ def exercise(family: str, folder: Path) -> Exercised:
     built.save(folder)
     loaded = FAMILIES[family].load(folder)
     options = GenerationOptions(num_beams=1, max_new_tokens=5)
-    said = []
+    captions = []
     for backbone in (built, loaded):
         backbone.model.eval()
         with torch.no_grad():
             black = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size, dtype=torch.uint8)
-            said.append(generate(backbone, backbone.image_features(black), options)[0][0])
-    if said[0].text != said[1].text:
+            captions.append(generate(backbone, backbone.image_features(black), options)[0][0])
+    if captions[0].text != captions[1].text:
         raise CaptuneError(
             f"The tiny {family} model captions differently after saving and loading.",
             "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
         )
-    return Exercised(said[1], loaded.decoder)
+    return SelfTestResult(captions[1], loaded.decoder)

@@ -1,4 +1,4 @@
-"""Why a caption says what it says: where the model looked for each of its words."""
+"""Attention maps of the words of a caption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captune.data.images import MAX_PIXELS, open_image
 from captune.data.pixels import crop_box
 from captune.engine.captioning import caption_pixels
 from captune.engine.pictures import read_pixels
-from captune.engine.steps import pieces, steps_of, written_again
+from captune.engine.steps import group_words, score_caption, token_steps
 from captune.models.backbone import Backbone
 from captune.models.reread import on_patches
 
@@ -34,8 +34,8 @@ def explain(
 ) -> Explained:
     """Heat maps of the words of a picture's best caption, or of `caption`.
 
-    The picture is a path, bytes or a PIL picture. The finished caption is read once more over the picture; the search
-    is not touched. Raises `CaptuneError` for a family without attention to the picture for every word.
+    The picture is a path, bytes or a PIL picture. The finished caption passes the model once more; the
+    search is not touched. Raises `CaptuneError` for a family without attention to the picture for every word.
     """
     settings = backbone.pixels
     picture = upright(source, max_pixels)
@@ -61,20 +61,20 @@ def explain_pixels(
         caption = caption_pixels(backbone, seen, options)[0][0]
     with torch.inference_mode():
         memory = backbone.image_features(torch.from_numpy(seen))
-    written = written_again(backbone, memory, caption, options)
-    looked = None if written.found.attention is None else on_patches(written.found.attention)
-    if looked is None:
+    scored = score_caption(backbone, memory, caption, options)
+    attention = None if scored.scores.attention is None else on_patches(scored.scores.attention)
+    if attention is None:
         raise CaptuneError(
             f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
             "picture for every word.",
             "BLIP-2's Q-Former looks once, before the first word. Families with attention maps: "
             "blip, clip-gpt2, git, blip-vqa.",
         )
-    steps = steps_of(backbone, written)
-    texts, places = pieces(backbone, written.tokens)
+    steps = token_steps(backbone, scored)
+    texts, places = group_words(backbone, scored.tokens)
     words, maps = [], []
     for text, found in zip(texts, places, strict=True):
-        mass = looked[found].mean(0)
+        mass = attention[found].mean(0)
         words.append(
             Word(
                 text,
@@ -89,7 +89,7 @@ def explain_pixels(
         caption=caption.text,
         confidence=caption.confidence if caption.tokens else _confidence([step.probability for step in steps]),
         words=tuple(words),
-        maps=np.stack(maps).astype(np.float32) if maps else np.zeros((0, *looked.shape[1:]), np.float32),
+        maps=np.stack(maps).astype(np.float32) if maps else np.zeros((0, *attention.shape[1:]), np.float32),
         size=size,
         box=crop_box(size, settings.size, settings.shorter),
         model=model,

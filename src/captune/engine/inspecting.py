@@ -18,7 +18,7 @@ from captune.data.stored import StoredImage, stored_image
 from captune.engine.decoding import generate
 from captune.engine.explaining import upright
 from captune.engine.pictures import read_pixels
-from captune.engine.steps import Step, steps_of, text_of, written_again
+from captune.engine.steps import Step, score_caption, token_steps, token_text
 from captune.models.backbone import Backbone
 
 Found = TypeVar("Found")
@@ -97,7 +97,7 @@ def inspect(
         search(backbone.image_features(seen), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
         memory = timed("vision", lambda: backbone.image_features(seen))
         caption = timed("search", lambda: search(memory, options))
-    written = written_again(backbone, memory, caption, options)
+    scored = score_caption(backbone, memory, caption, options)
     values = settings.normalise(seen[0]).double()
     size = upright(source, max_pixels).size
     return Inspection(
@@ -121,9 +121,9 @@ def inspect(
         ),
         memory=tuple(memory.shape[1:]),
         prompt=backbone.prompt if options.prompt is None else options.prompt,
-        prompt_tokens=tuple(text_of(backbone, token) for token in written.prefix),
+        prompt_tokens=tuple(token_text(backbone, token) for token in scored.prefix),
         caption=caption.text,
         confidence=caption.confidence,
-        steps=tuple(steps_of(backbone, written)),
+        steps=tuple(token_steps(backbone, scored)),
         seconds=seconds,
     )

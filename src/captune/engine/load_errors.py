@@ -1,4 +1,4 @@
-"""Why a model did not load, in words, and what to do next."""
+"""Errors of loading a model: what is wrong, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captune.core.parsed import parse_json
 from captune.core.runs import Run
 from captune.models.pretrained import own_code_error
 
-_LONGEST = 120
+_MAX_NAME = 120
 _OFFLINE = (
     "\nWithout network: `captune demo` trains a small model from built-in pictures; use it with --model "
     "captune-demo/run."
@@ -22,7 +22,7 @@ _OFFLINE = (
 
 
 def load_error(name: str, folder: Path | None, error: Exception, known: Iterable[str] = ()) -> CaptuneError:
-    """What to tell about `error`, raised while the model `name` was loaded from a folder or the Hub.
+    """The `CaptuneError` for `error`, raised while the model `name` was loaded from a folder or the Hub.
 
     `known` are models of the Hub, one of which may have been meant.
     """
@@ -65,33 +65,33 @@ def _hub_error(name: str, error: Exception, known: Iterable[str]) -> CaptuneErro
     """What the Hub's answer means; None where it has not refused."""
     from huggingface_hub import constants, errors
 
-    short = name if len(name) <= _LONGEST else f"{name[:60]}…"
+    short = name if len(name) <= _MAX_NAME else f"{name[:60]}…"
     page = f"{constants.ENDPOINT}/{short}"
     causes = list(_causes(error))
 
-    def found(*kinds: type[BaseException]) -> BaseException | None:
+    def cause_of(*kinds: type[BaseException]) -> BaseException | None:
         return next((cause for cause in causes if isinstance(cause, kinds)), None)
 
-    if found(errors.HFValidationError):
+    if cause_of(errors.HFValidationError):
         return CaptuneError(
             f"{short} is neither a folder here nor can it be a model of the Hugging Face Hub.",
             "Check the path, or give a Hub id such as org/name.",
         )
-    if found(errors.GatedRepoError):
+    if cause_of(errors.GatedRepoError):
         return CaptuneError(
             f"{name} is gated: its owner lets in who has agreed to the terms.",
             f"Agree at {page}, then log in: hf auth login (or set HF_TOKEN).",
         )
-    if found(errors.RepositoryNotFoundError):
+    if cause_of(errors.RepositoryNotFoundError):
         near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
         meant = f"Did you mean '{near[0]}'? " if near else ""
         return CaptuneError(
             f"There is no folder {name} here, and no model {name} on the Hugging Face Hub that this user may see.",
             f"{meant}Check the name at {page}; a private model needs `hf auth login` (or HF_TOKEN).",
         )
-    if found(errors.RevisionNotFoundError):
+    if cause_of(errors.RevisionNotFoundError):
         return CaptuneError(f"{name} has no such revision on the Hub.", f"Its revisions: {page}/tree/main")
-    answer = found(errors.HfHubHTTPError)
+    answer = cause_of(errors.HfHubHTTPError)
     status = getattr(getattr(answer, "response", None), "status_code", None)
     if status in (401, 403):
         return CaptuneError(

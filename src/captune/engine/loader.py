@@ -33,25 +33,25 @@ MATCHER = "matcher"
 
 
 @dataclass(frozen=True)
-class About:
-    """What is known of a model before it is loaded: its family, the hidden size of its vision part, its files."""
+class ModelInfo:
+    """A model before it is loaded: its family, the hidden size of its vision part, its files."""
 
     family: type[Backbone]
-    width: int
+    vision_hidden_size: int
     stored: Stored | None
 
 
-def about(name: str) -> About:
-    """What the files of a model say of it; raises `CaptuneError` as loading does. What is on the Hub is fetched."""
+def model_info(name: str) -> ModelInfo:
+    """Read a model's configuration, fetched from the Hub where it lies there; raises `CaptuneError` as loading does."""
 
-    def look(source: Any, **hub: Any) -> About:
+    def read(source: Any, **hub: Any) -> ModelInfo:
         from transformers import AutoConfig
 
         config: Any = pretrained(AutoConfig, source, **hub)
         vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
-        return About(_family(source, hub), getattr(vision, "hidden_size", 0), stored_weights(source, **hub))
+        return ModelInfo(_family(source, hub), getattr(vision, "hidden_size", 0), stored_weights(source, **hub))
 
-    return load_part(look, name)
+    return load_pretrained(read, name)
 
 
 def load_backbone(
@@ -63,23 +63,23 @@ def load_backbone(
     where the model is not there, cannot be fetched, is broken, is of no known family, or is a checkpoint of which a
     file is no longer what was written.
     """
-    bits = _bits(quantize)
+    quantization = _quantization(quantize)
 
     def load(source: Any, **hub: Any) -> Backbone:
         family = _family(source, hub)
-        if bits and not family.quantizes:
+        if quantization and not family.quantizes:
             raise UsageError(f"{family.family} is not loaded in {quantize}.", "Leave out --quantize.")
         placed = {"placing": placing} if family.placed else {}
-        return family.load(source, image_size=image_size, **placed, **hub, **bits)
+        return family.load(source, image_size=image_size, **placed, **hub, **quantization)
 
-    with undamaged(name):
-        backbone = load_part(load, name)
+    with verified(name):
+        backbone = load_pretrained(load, name)
     backbone.model.eval()
     return backbone
 
 
 @contextmanager
-def undamaged(name: str) -> Iterator[None]:
+def verified(name: str) -> Iterator[None]:
     """Around the loading of a model: of a checkpoint its files are compared meanwhile with what was written.
 
     Raises `CaptuneError` that names the file, also instead of what a damaged file makes the loading raise.
@@ -103,7 +103,7 @@ def undamaged(name: str) -> Iterator[None]:
 def family_of(name: str) -> str:
     """The family of a model, or `matcher`, told by its configuration alone; raises `CaptuneError` as loading does."""
 
-    def tell(source: Any, **hub: Any) -> str:
+    def read(source: Any, **hub: Any) -> str:
         from transformers import AutoConfig
 
         from captune.models.blip_matcher import KIND
@@ -112,11 +112,11 @@ def family_of(name: str) -> str:
             return MATCHER
         return _family(source, hub).family
 
-    return load_part(tell, name)
+    return load_pretrained(read, name)
 
 
-def _bits(quantize: str) -> dict[str, Any]:
-    """What loading is told; raises `CaptuneError` where quantized weights cannot run."""
+def _quantization(quantize: str) -> dict[str, Any]:
+    """Keywords of loading; raises `CaptuneError` where quantized weights cannot run."""
     if quantize == "none":
         return {}
     if not torch.cuda.is_available():
@@ -139,7 +139,7 @@ def _bits(quantize: str) -> dict[str, Any]:
     return {"quantization_config": config, "dtype": torch.bfloat16}
 
 
-def load_part(load: Callable[..., Loaded], name: str) -> Loaded:
+def load_pretrained(load: Callable[..., Loaded], name: str) -> Loaded:
     """What `load` makes of a folder, a run or a Hub id, with `CaptuneError` for what goes wrong on the way."""
     check_torchvision()
     heed_hub_token(os.environ)
@@ -179,7 +179,7 @@ def pair_backbone(name: str, *, seed: int, image_size: int | None) -> Backbone:
         return FAMILIES[PAIR].pair(*parts, image_size=image_size)
     except (CaptuneError, MemoryError):
         raise
-    except Exception as error:  # as in load_part
+    except Exception as error:  # as in load_pretrained
         if is_out_of_memory(error):
             raise
         raise CaptuneError(

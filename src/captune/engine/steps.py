@@ -1,4 +1,4 @@
-"""A caption token by token: what the model thought of each, and what else it would have said."""
+"""A caption token by token: the probability of each, and the likeliest alternatives."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A caption's `tokens` behind its `prefix` (start and prompt), and what the model makes of each.
+class ScoredCaption:
+    """A caption's `tokens` behind its `prefix` (start and prompt), with the model's logits and attention.
 
-    The rows of `found` are those that choose `tokens`, in order.
+    The rows of `scores` are those that choose `tokens`, in order.
     """
 
     prefix: tuple[int, ...]
     tokens: tuple[int, ...]
-    found: TeacherForced
+    scores: TeacherForced
 
 
-def tokens_of(backbone: Backbone, caption: Caption, options: GenerationOptions) -> tuple[list[int], tuple[int, ...]]:
+def caption_tokens(
+    backbone: Backbone, caption: Caption, options: GenerationOptions
+) -> tuple[list[int], tuple[int, ...]]:
     """Start and prompt, and the caption behind them, as tokens; a caption from elsewhere is read as a reference is."""
     if caption.tokens:
         return prefix_of(backbone, options, options.prompt), caption.tokens
@@ -50,48 +52,48 @@ def tokens_of(backbone: Backbone, caption: Caption, options: GenerationOptions) 
     return list(read.tokens[: read.given]), read.tokens[read.given :]
 
 
-def written_again(backbone: Backbone, memory: Tensor, caption: Caption, options: GenerationOptions) -> Written:
-    """A finished caption over the memory (1, places, width) of its picture, in one pass."""
-    prefix, tokens = tokens_of(backbone, caption, options)
+def score_caption(backbone: Backbone, memory: Tensor, caption: Caption, options: GenerationOptions) -> ScoredCaption:
+    """One teacher-forced pass over a finished caption and the memory (1, places, width) of its image."""
+    prefix, tokens = caption_tokens(backbone, caption, options)
     with torch.inference_mode():
         found = backbone.teacher_forced(memory.to(backbone.compute_dtype), [*prefix, *tokens[:-1]], len(prefix))
     if found is None:
         raise CaptuneError(
-            f"The family {backbone.family} cannot say what it thought of the tokens of a caption.",
+            f"The family {backbone.family} gives no probabilities of the tokens of a caption.",
             "Use a model of another family: captune models",
         )
     rows = slice(len(found.logits) - len(tokens), None)
     attention = None if found.attention is None else found.attention[rows]
-    return Written(tuple(prefix), tokens, TeacherForced(found.logits[rows], attention))
+    return ScoredCaption(tuple(prefix), tokens, TeacherForced(found.logits[rows], attention))
 
 
-def steps_of(backbone: Backbone, written: Written, count: int = ALTERNATIVES) -> list[Step]:
+def token_steps(backbone: Backbone, scored: ScoredCaption, count: int = ALTERNATIVES) -> list[Step]:
     """Each token with the `count` likeliest others."""
-    chances = written.found.logits.softmax(-1)
+    chances = scored.scores.logits.softmax(-1)
     best = chances.topk(min(count + 1, chances.shape[-1]))
-    chosen = chances.gather(1, torch.tensor(written.tokens, device=chances.device)[:, None])[:, 0]
+    chosen = chances.gather(1, torch.tensor(scored.tokens, device=chances.device)[:, None])[:, 0]
     steps = []
     for token, chance, values, ids in zip(
-        written.tokens, chosen.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+        scored.tokens, chosen.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
     ):
         others = [
-            Alternative(text_of(backbone, other), value)
+            Alternative(token_text(backbone, other), value)
             for other, value in zip(ids, values, strict=True)
             if other != token
         ]
-        steps.append(Step(token, text_of(backbone, token), chance, tuple(others[:count])))
+        steps.append(Step(token, token_text(backbone, token), chance, tuple(others[:count])))
     return steps
 
 
-def text_of(backbone: Backbone, token: int) -> str:
+def token_text(backbone: Backbone, token: int) -> str:
     """A token as a reader sees it; one of spaces or half a character by its name in the vocabulary."""
-    said = backbone.tokenizer.decode([token]).strip()
-    if said and "\N{REPLACEMENT CHARACTER}" not in said:
-        return said
+    text = backbone.tokenizer.decode([token]).strip()
+    if text and "\N{REPLACEMENT CHARACTER}" not in text:
+        return text
     return str(backbone.tokenizer.convert_ids_to_tokens(token))
 
 
-def pieces(backbone: Backbone, tokens: Sequence[int]) -> tuple[list[str], list[list[int]]]:
+def group_words(backbone: Backbone, tokens: Sequence[int]) -> tuple[list[str], list[list[int]]]:
     """The words of a caption, and for each the places of the tokens that make it up."""
     decode = backbone.tokenizer.decode
     words = decode(list(tokens), skip_special_tokens=True).split()

@@ -15,7 +15,7 @@ import torch
 from captune.core.errors import CaptuneError, UsageError, did_you_mean, missing_extra
 from captune.core.model_names import local_folder
 from captune.core.records import Caption
-from captune.engine.loader import load_part
+from captune.engine.loader import load_pretrained
 from captune.models.pretrained import pretrained
 
 Key = TypeVar("Key")
@@ -78,7 +78,7 @@ def load_translator(name: str, language: str, device: str) -> Translator:
     if "nllb" in name.lower():
         raise _not_free(name)
     try:
-        model, tokenizer = load_part(_load, name)
+        model, tokenizer = load_pretrained(_load, name)
     except CaptuneError as error:
         if local_folder(name) is not None or isinstance(error, UsageError) or error.__cause__ is None:
             raise

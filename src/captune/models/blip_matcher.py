@@ -80,13 +80,13 @@ class BlipMatcher:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def look(self, seen: Tensor) -> Tensor:
+    def encode(self, seen: Tensor) -> Tensor:
         """Pixels (pictures, 3, size, size), uint8, to patches (pictures, length, width)."""
         values = self.pixels.normalise(seen.to(self.device)).to(next(self.model.parameters()).dtype)
         return self.model.vision_model(values).last_hidden_state
 
     @torch.inference_mode()
-    def embed_pictures(self, patches: Tensor) -> Tensor:
+    def embed_images(self, patches: Tensor) -> Tensor:
         """Unit vectors (pictures, size)."""
         return functional.normalize(self.model.vision_proj(patches[:, 0]), dim=-1)
 
