@@ -15,9 +15,9 @@ import torch
 
 from blip_base import START, blip_base
 from captune.core.options import GenerationOptions
-from captune.engine.decoding.generate import search_own, search_plain
 from captune.engine.pictures import read_pixels
 from captune.models.blip import Blip
+from captune.models.generate import own_search, transformers_search
 from machine import machine, markdown
 from photos import photos
 
@@ -48,9 +48,9 @@ def _said(blip: Blip, seen: np.ndarray, options: GenerationOptions) -> list[tupl
             memory, prompts = blip.image_features(torch.from_numpy(some)), torch.full((len(some), 1), START)
             decoder = blip.text_decoder() if blip.own_search else None
             if decoder is None:
-                written = search_plain(blip, memory, prompts, options)
+                written = transformers_search(blip, memory, prompts, options)
             else:
-                written = search_own(blip, decoder, memory, prompts, options)
+                written = own_search(blip, decoder, memory, prompts, options)
             found += [tuple(each[0]) for each in written.tokens.tolist()]
     return found
 

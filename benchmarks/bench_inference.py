@@ -18,8 +18,8 @@ import torch
 from bench import Bench
 from blip_base import CROSS, TOKEN, TYPES, VISION, blip_base, peak
 from captune.core.options import GenerationOptions
-from captune.engine.decoding import generate
 from captune.models.blip import Blip
+from captune.models.generate import generate
 from machine import paired, wall_seconds
 
 SIZES = ((1, 1), (1, 5), (8, 1), (8, 5))

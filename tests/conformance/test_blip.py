@@ -14,8 +14,8 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
-from captune.engine.decoding import generate
 from captune.models.blip import Blip, grid_positions
+from captune.models.generate import generate
 from noise import noise
 
 

@@ -8,9 +8,9 @@ import torch
 
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
-from captune.engine.decoding.generate import search_own
 from captune.models.backbone import Encoded
 from captune.models.blip import Blip
+from captune.models.generate import own_search
 from captune.models.pixels import PixelSettings
 from captune.models.vocabulary import learn_tokenizer
 
@@ -76,7 +76,7 @@ def test_captions_equal_plain_generate(
         before = torch.tensor([[blip.bos_token_id, *prompt]] * len(pixels))
         decoder = blip.text_decoder()
         assert decoder is not None
-        found = search_own(blip, decoder, blip.encode(pixels), before, GenerationOptions(**options))
+        found = own_search(blip, decoder, blip.encode(pixels), before, GenerationOptions(**options))
         given = torch.tensor([[101, *prompt, 102]]).repeat(2, 1) if prompt else None
         theirs = blip.model.generate(pixel_values=pixels, input_ids=given, **plain)
     ours = [row[:n] for row, n in zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)]

@@ -13,12 +13,12 @@ import torch
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.data.captioning import stream_text
+from captune.decoding.sampling import Generated, Sampler
+from captune.decoding.torch_ops import TorchOps
 from captune.engine.captioning import TorchModel, caption_pixels
-from captune.engine.decoding import generate
-from captune.engine.decoding.generate import search_own, search_plain
-from captune.engine.decoding.sampling import Chance, Written
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.models.generate import generate, own_search, transformers_search
 from lively import LIVELY
 
 PICTURES = 200
@@ -65,17 +65,21 @@ def memory(backbone: Backbone) -> torch.Tensor:
         return backbone.encode(torch.randn(PICTURES, 3, side, side, generator=torch.Generator().manual_seed(0)))
 
 
-def both(backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions) -> tuple[Written, Written]:
+def both(
+    backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions
+) -> tuple[Generated, Generated]:
     prompts = torch.tensor([[backbone.bos_token_id, *backbone.tokenize(prompt)]] * len(memory))
     decoder = backbone.text_decoder()
     assert decoder is not None
     with torch.inference_mode():
-        return search_own(backbone, decoder, memory, prompts, options), search_plain(backbone, memory, prompts, options)
+        return own_search(backbone, decoder, memory, prompts, options), transformers_search(
+            backbone, memory, prompts, options
+        )
 
 
-def said(written: Written) -> list[list[int]]:
-    lengths = written.lengths.flatten().tolist()
-    return [row[:n] for row, n in zip(written.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
+def said(generated: Generated) -> list[list[int]]:
+    lengths = generated.lengths.flatten().tolist()
+    return [row[:n] for row, n in zip(generated.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
 
 
 @pytest.mark.parametrize("prompt", ["", "a man"])
@@ -196,8 +200,8 @@ def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p
     theirs += [TopKLogitsWarper(top_k)] if top_k else []
     theirs += [TopPLogitsWarper(top_p)] if top_p < 1 else []
     expected = LogitsProcessorList(theirs)(torch.zeros(20, 1, dtype=torch.long), scores.flatten(0, 1)).softmax(-1)
-    chance = Chance(torch.full((5,), temperature), top_k, top_p)
-    torch.testing.assert_close(chance.narrowed(scores).softmax(-1).flatten(0, 1), expected)
+    sampler = Sampler(torch.full((5,), temperature), top_k, top_p, TorchOps(scores.device))
+    torch.testing.assert_close(sampler.warp(scores).softmax(-1).flatten(0, 1), expected)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory: torch.Tensor) -> None:
@@ -208,7 +212,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     torch.manual_seed(0)
     with torch.inference_mode():
-        rounds = [search_own(backbone, decoder, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
+        rounds = [own_search(backbone, decoder, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
         drawn = torch.cat(rounds)
         said = decoder.new_cache(1, 1, memory)
         hidden = decoder.step(prompts, torch.zeros(1, dtype=torch.long), decoder.prefill(memory[:1]), said, None)

@@ -19,12 +19,12 @@ from captune.core.exported import EXPORT, MEMORY, NEW, PAST, Exported, layer_nam
 from captune.core.options import GenerationOptions
 from captune.data.words import ExportTokenizer
 from captune.engine.captioning import caption_pixels
-from captune.engine.decoding import generate
 from captune.engine.loader import load_backbone
 from captune.exporters import EXPORTERS
 from captune.exporters.graphs import Saying
 from captune.models.backbone import Backbone
 from captune.models.dense import with_plain_weights
+from captune.models.generate import generate
 from captune.models.text_stack import TextDecoder
 from captune.runtime import ExportedModel
 from exported import EXPORTABLE, saved_model

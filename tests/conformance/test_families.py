@@ -11,9 +11,9 @@ import torch
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
-from captune.engine.decoding import generate
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.models.generate import generate
 
 REFERENCES = [["a red circle", "two dogs play"], ["a man on a bike ."], ["two dogs", "a man", "a circle on a bike"]]
 GREEDY = GenerationOptions(num_beams=1, max_new_tokens=8)

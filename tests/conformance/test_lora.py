@@ -12,9 +12,9 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.core.runs import Run
 from captune.engine.batches import collate
-from captune.engine.decoding import generate
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.models.generate import generate
 from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter
 from lively import LIVELY
 

@@ -12,11 +12,11 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.engine.batches import collate
-from captune.engine.decoding import generate
 from captune.engine.loader import load_backbone, pair_backbone
 from captune.models.backbone import Backbone
 from captune.models.blip2 import Blip2
 from captune.models.clip_gpt2 import ClipGpt2
+from captune.models.generate import generate
 from captune.models.git import Git
 from captune.models.vocabulary import learn_tokenizer
 from lively import LIVELY

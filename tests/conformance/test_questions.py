@@ -16,13 +16,13 @@ from captune.core.options import GenerationOptions
 from captune.core.runs import Run
 from captune.data.prepared import read_split
 from captune.engine.batches import collate
-from captune.engine.decoding import generate
 from captune.engine.loader import load_backbone
 from captune.engine.pictures import read_pixels
 from captune.metrics.measure import measure
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.blip_vqa import BlipVqa
+from captune.models.generate import generate
 from lively import LIVELY
 
 TEXTS = ("a red circle", "two dogs play", "what is it ?", "how many dogs play ?")

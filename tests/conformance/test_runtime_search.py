@@ -13,12 +13,12 @@ from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.data.captioning import stream_text
+from captune.decoding.numpy_ops import NumpyOps
+from captune.decoding.sampling import Sampler
+from captune.decoding.torch_ops import TorchOps
 from captune.engine.captioning import caption_pixels
-from captune.engine.decoding.sampling import Chance as TorchChance
 from captune.models.backbone import Backbone
 from captune.runtime import ExportedModel
-from captune.runtime.arrays import softmax
-from captune.runtime.sampling import Chance
 from torchless import lively, without_files
 
 PICTURES = 60
@@ -117,9 +117,10 @@ def test_options_that_torch_refuses_are_refused_with_its_words(
 def test_chances_are_those_of_torch(temperature: float, top_k: int, top_p: float) -> None:
     scores = 3 * np.random.default_rng(0).standard_normal((4, 5, 40), np.float32)
     by_row = temperature * np.arange(1, 6, dtype=np.float32)
-    mine = Chance(by_row, top_k, top_p, np.random.default_rng(0)).narrowed(scores)
-    theirs = TorchChance(torch.from_numpy(by_row), top_k, top_p).narrowed(torch.from_numpy(scores))
-    assert np.allclose(softmax(mine), theirs.softmax(-1).numpy(), atol=1e-6)
+    mine = Sampler(by_row, top_k, top_p, NumpyOps()).warp(scores)
+    ops = TorchOps(torch.device("cpu"))
+    theirs = Sampler(torch.from_numpy(by_row), top_k, top_p, ops).warp(torch.from_numpy(scores))
+    assert np.allclose(NumpyOps().softmax(mine), theirs.softmax(-1).numpy(), atol=1e-6)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(model: ExportedModel, seen: np.ndarray) -> None:
@@ -138,7 +139,7 @@ def test_drawing_several_never_draws_one_twice() -> None:
     """As often first as the chances say, and the second from what is left."""
     chances = np.array([0.6, 0.3, 0.1])
     scores = np.broadcast_to(np.log(chances), (20_000, 3))
-    _, place = Chance(np.ones(1), 0, 1.0, np.random.default_rng(1)).drawn(scores, 2)
+    place = NumpyOps(np.random.default_rng(1)).multinomial(scores, 2)
     assert (place[:, 0] != place[:, 1]).all()
     expected = np.array([[0, 0.6 * 0.75, 0.6 * 0.25], [0.3 * 6 / 7, 0, 0.3 / 7], [0.1 * 2 / 3, 0.1 / 3, 0]])
     found = np.zeros((3, 3))

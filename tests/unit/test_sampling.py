@@ -12,8 +12,8 @@ from captune.core.config import dump, resolve
 from captune.core.errors import UsageError
 from captune.core.options import CaptionConfig, GenerationOptions, TrainConfig
 from captune.core.sampling import as_given, with_sampling
-from captune.core.search import LEAST, settled, temperatures
 from captune.core.serve_options import ServeConfig
+from captune.decoding.settings import MIN_TEMPERATURE, normalized, temperatures
 
 
 @pytest.mark.parametrize("config", [CaptionConfig, TrainConfig, ServeConfig])
@@ -77,15 +77,15 @@ def test_options_as_a_request_gives_them() -> None:
 
 def test_more_captions_than_beams_widen_the_search_with_and_without_chance() -> None:
     for sample in (False, True):
-        wide = settled(GenerationOptions(num_captions=33, num_beams=3, sample=sample))
+        wide = normalized(GenerationOptions(num_captions=33, num_beams=3, sample=sample))
         assert (wide.num_beams, wide.num_captions) == (33, 33)
-    drawn = settled(GenerationOptions(num_captions=33, num_beams=1, sample=True))
+    drawn = normalized(GenerationOptions(num_captions=33, num_beams=1, sample=True))
     assert (drawn.num_beams, drawn.num_captions) == (1, 33)
 
 
 def test_no_temperature_is_so_low_that_scores_overflow() -> None:
-    assert temperatures(GenerationOptions(temperature=1e-320), 2) == [LEAST] * 2
-    assert temperatures(GenerationOptions(temperature=1e-320, variations=3), 3) == [LEAST] * 3
+    assert temperatures(GenerationOptions(temperature=1e-320), 2) == [MIN_TEMPERATURE] * 2
+    assert temperatures(GenerationOptions(temperature=1e-320, variations=3), 3) == [MIN_TEMPERATURE] * 3
     assert temperatures(GenerationOptions(temperature=0.7), 2) == [0.7] * 2
 
 

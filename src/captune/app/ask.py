@@ -13,8 +13,8 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_VQA_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-from captune.core.search import asking
 from captune.data.bulk.listing import find_pictures
+from captune.decoding.encoding import prompt_for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def ask(
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)
     own = captioner.options.generation.prompt
-    prompt = asking(captioner.model.prompt, question.strip(), own)
+    prompt = prompt_for(captioner.model.prompt, question.strip(), own)
     stream = captioner.stream(((path, path) for path in paths), prompt=prompt)
     answers = []
     for path, found in track(stream, progress, "Asking", len(paths)):

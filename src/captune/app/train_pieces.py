@@ -37,8 +37,7 @@ def build_backbone(
 ) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     from captune.core.model_names import is_new, is_pair
-    from captune.core.search import check_length, check_prompt
-    from captune.core.search import settled as settled_search
+    from captune.decoding.settings import check_length, check_prompt, normalized
     from captune.engine.batches import clean_reference
     from captune.engine.loader import load_backbone, new_backbone, pair_backbone
     from captune.models.lora import Lora, add_lora
@@ -77,7 +76,7 @@ def build_backbone(
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
     # What no validation could search for is refused before the first step.
-    search = settled_search(GenerationOptions(**backbone.generation))
+    search = normalized(GenerationOptions(**backbone.generation))
     if not config.train.validation_images:
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
     check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)

@@ -17,10 +17,10 @@ from captune.core.memory import OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
-from captune.core.search import asking, with_prompt
 from captune.data.images import MAX_PIXELS
 from captune.data.pictures import Features, stream_pixels
 from captune.data.pixels import Preprocessing
+from captune.decoding.encoding import prompt_for, with_prompt
 
 Key = TypeVar("Key")
 
@@ -152,7 +152,7 @@ def caption_records(
     """
     captions: dict[str, Caption] = {}
     own = model.prompt
-    prompts = {record.id: asking(own, record.question, options.prompt) for record in records if record.question}
+    prompts = {record.id: prompt_for(own, record.question, options.prompt) for record in records if record.question}
     items = ((record.id, record.image) for record in records)
     stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
     for key, found in track(stream, progress, label, len(records)):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.engine.decoding import generate
 from captune.engine.pictures import TorchPreprocessing, preprocessing_of
 from captune.models.backbone import Backbone
+from captune.models.generate import generate
 
 
 def caption_pixels(
@@ -74,10 +74,10 @@ class TorchModel:
         return self.backbone.tokenize(text)
 
     def token_budget(self, prompt: str | None = None) -> int:
-        return self.backbone.max_length - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
+        return self.backbone.codec.token_budget(prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self.backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        return self.backbone.decode(tokens)
 
     def generate(
         self,

@@ -10,8 +10,8 @@ import torch
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.engine.decoding import generate
 from captune.models import FAMILIES
+from captune.models.generate import generate
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from captune.core.records import Caption
 from captune.data.images import MAX_PIXELS
 from captune.data.pixels import Box, crop_box, resized_shape
 from captune.data.stored import StoredImage, stored_image
-from captune.engine.decoding import generate
 from captune.engine.explaining import upright
 from captune.engine.pictures import read_pixels
 from captune.engine.steps import Step, score_caption, token_steps, token_text
 from captune.models.backbone import Backbone
+from captune.models.generate import generate
 
 Found = TypeVar("Found")
 

@@ -14,10 +14,9 @@ from captune.core.exported import MEMORY
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.engine.captioning import caption_pixels
-from captune.engine.decoding.generate import prefix_of
 from captune.models.backbone import Backbone
 from captune.runtime import ExportedModel
-from captune.runtime.memory import nothing_said
+from captune.runtime.decoder import empty_cache
 
 # Tokens that are read behind a caption when scores are compared.
 MORE = 8
@@ -72,7 +71,7 @@ def nearness(
     """
     decoder = backbone.text_decoder()
     assert decoder is not None, "what is exported has a decoder"
-    prefix = prefix_of(backbone, GenerationOptions(max_new_tokens=1), None)
+    prefix = backbone.codec.prefix(None, GenerationOptions(max_new_tokens=1))
     more = (31 * n % len(backbone.tokenizer) for n in range(MORE))
     tokens = np.array([[*prefix, *caption, *more][: backbone.max_length]])
     positions = np.arange(tokens.shape[1])
@@ -89,7 +88,7 @@ def nearness(
         for kind, each in zip(("keys", "values"), pair, strict=True)
     }
     theirs = export.memory(pixels)
-    found = export.text(tokens=tokens, positions=positions, mask=mask, **memory, **nothing_said(memory))
+    found = export.text(tokens=tokens, positions=positions, mask=mask, **memory, **empty_cache(memory))
     return max(_far(mine, theirs[name]) for name, mine in memory.items()), _far(scores, found["logits"])
 
 

@@ -20,13 +20,13 @@ from captune.core.endings import Ending
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
 from captune.core.runs import Run
+from captune.decoding.sampling import Generated
 from captune.engine.batches import Visits, collate
-from captune.engine.decoding.generate import search_own, search_plain
-from captune.engine.decoding.sampling import Written
 from captune.engine.selection import exceeds, without_dust
 from captune.engine.trainer import CaptionTrainer
 from captune.metrics.reward import CiderReward
 from captune.models.backbone import Backbone, Encoded
+from captune.models.generate import own_search, transformers_search
 
 FIGURES = ("reward", "baseline", "ended")
 
@@ -100,7 +100,7 @@ class SelfCriticalModule(nn.Module):
 
     def _say(
         self, memory: Tensor, images: list[int], captions: int, search: Literal["chance", "beams"]
-    ) -> tuple[Written, Tensor, Tensor]:
+    ) -> tuple[Generated, Tensor, Tensor]:
         """Captions of each picture, their rewards and whether they end."""
         (backbone,) = self.backbone
         options = GenerationOptions(
@@ -118,34 +118,34 @@ class SelfCriticalModule(nn.Module):
             decoder = backbone.text_decoder() if backbone.own_search else None
             said = memory.detach().to(backbone.compute_dtype)
             if decoder is None:
-                written = search_plain(backbone, said, prompts, options)
+                generated = transformers_search(backbone, said, prompts, options)
             else:
                 with torch.autocast(memory.device.type, enabled=False):
-                    written = search_own(backbone, decoder, said, prompts, options)
+                    generated = own_search(backbone, decoder, said, prompts, options)
         backbone.model.train(training)
-        rows, lengths = written.tokens.flatten(0, 1), written.lengths.flatten()
+        rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
         texts = [
             backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
             for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
         ]
         ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
-        owners = np.repeat(images, written.tokens.shape[1]).tolist()
+        owners = np.repeat(images, generated.tokens.shape[1]).tolist()
         paid = self.reward(texts, owners, ended.tolist())
         rewards = torch.from_numpy(paid).to(memory.device, torch.float32)
-        return written, rewards.view(len(images), -1), ended
+        return generated, rewards.view(len(images), -1), ended
 
     def _prefix(self) -> list[int]:
         (backbone,) = self.backbone
         return [backbone.bos_token_id, *backbone.tokenize(backbone.prompt)]
 
-    def _whole(self, written: Written) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _whole(self, generated: Generated) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sampled captions with what stands before them, as `token_losses` takes them."""
-        pictures, each, _ = written.tokens.shape
-        rows, prefix = written.tokens.flatten(0, 1), torch.tensor(self._prefix(), device=written.tokens.device)
+        pictures, each, _ = generated.tokens.shape
+        rows, prefix = generated.tokens.flatten(0, 1), torch.tensor(self._prefix(), device=generated.tokens.device)
         tokens = torch.cat([prefix.expand(len(rows), -1), rows], 1)
         owner = torch.arange(pictures, device=rows.device).repeat_interleave(each)
         given = torch.full_like(owner, len(prefix))
-        return tokens, written.lengths.flatten() + len(prefix), owner, given
+        return tokens, generated.lengths.flatten() + len(prefix), owner, given
 
 
 class SelfCriticalTrainer(CaptionTrainer):

@@ -12,7 +12,6 @@ from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.data.explained import Alternative
-from captune.engine.decoding.generate import prefix_of
 from captune.models.backbone import Backbone
 from captune.models.reread import TeacherForced
 
@@ -46,7 +45,7 @@ def caption_tokens(
 ) -> tuple[list[int], tuple[int, ...]]:
     """Start and prompt, and the caption behind them, as tokens; a caption from elsewhere is read as a reference is."""
     if caption.tokens:
-        return prefix_of(backbone, options, options.prompt), caption.tokens
+        return backbone.codec.prefix(options.prompt, options), caption.tokens
     prompt = backbone.prompt if options.prompt is None else options.prompt
     read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.max_length)
     return list(read.tokens[: read.given]), read.tokens[read.given :]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from captune.core.options import GenerationOptions
-from captune.core.search import asking, keywords, settled
+from captune.decoding.encoding import prompt_for
+from captune.decoding.settings import keywords, normalized
 
 QUESTION = "what is it?"
 _IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
@@ -23,7 +24,7 @@ def card_code(family: str, repo: str, *, prompt: str, generation: Mapping[str, A
     `generation` are the options of the search (those that differ from the defaults are enough); with `encoder`, the
     language model of a BLIP-2 reads the prompt with an encoder.
     """
-    options = settled(GenerationOptions(**generation))
+    options = normalized(GenerationOptions(**generation))
     chosen = keywords(options, options.temperature)
     search = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != _PLAIN.get(name, "none"))
     writer = {"blip": _blip, "blip-vqa": _blip_vqa, "git": _git, "clip-gpt2": _clip_gpt2}.get(family)
@@ -54,7 +55,7 @@ from transformers import BlipForQuestionAnswering, BlipProcessor
 processor = BlipProcessor.from_pretrained("{repo}")
 model = BlipForQuestionAnswering.from_pretrained("{repo}")
 {_IMAGE}
-inputs = processor(image, text={asking(prompt, QUESTION)!r}, return_tensors="pt")
+inputs = processor(image, text={prompt_for(prompt, QUESTION)!r}, return_tensors="pt")
 found = model.generate(**inputs, {search})
 print(processor.decode(found[0], skip_special_tokens=True).strip())"""
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from captune.core.encoding import Encoded, encoded
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
-from captune.core.search import asking, keywords
+from captune.decoding.encoding import Encoded, TextCodec, prompt_for
+from captune.decoding.settings import keywords
 from captune.models.dense import contiguous_head
 from captune.models.earlier import readable_by_earlier
 from captune.models.eye import VisionEncoder
@@ -314,21 +314,22 @@ class Backbone(ABC):
         """Token ids of a text, without those that begin and end a caption."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text.strip() else []
 
+    @property
+    def codec(self) -> TextCodec:
+        """How prompts, references and captions are tokens."""
+        return TextCodec(self.tokenize, self.decode, self.bos_token_id, self.eos_token_id, self.max_length, self.prompt)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
     def prompt_for(self, question: str, prompt: str | None = None) -> str:
         """The model's prompt, or another one, with a question in its place."""
-        return asking(self.prompt, question, prompt)
+        return prompt_for(self.prompt, question, prompt)
 
     def encode_reference(self, reference: str, max_tokens: int, question: str = "") -> Encoded:
         """Start, prompt, at most `max_tokens` tokens of the reference, end."""
-        return encoded(
-            reference,
-            self.prompt_for(question),
-            self.tokenize,
-            start=self.bos_token_id,
-            end=self.eos_token_id,
-            most=max_tokens,
-            longest=self.max_length,
-        )
+        return self.codec.reference(reference, self.prompt_for(question), max_tokens)
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captune.core.encoding import Encoded, encoded
 from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import ImageRecord
-from captune.core.search import asking
 from captune.data.pictures import stream_pixels
+from captune.decoding.encoding import Encoded, prompt_for
+from captune.decoding.numpy_ops import NumpyOps
 from captune.metrics.likelihood import ReferenceLikelihood
-from captune.runtime.arrays import log_sum_exp
-from captune.runtime.memory import Memory, nothing_said
+from captune.runtime.decoder import Memory, empty_cache
 from captune.runtime.model import ExportedModel
 
 
@@ -33,15 +32,10 @@ def likelihood_of_references(
     for n, pixels in track(stream, progress, label, len(records)):
         if isinstance(pixels, CaptuneError):
             raise pixels
-        references = [_encoded(model, records[n], text, longest) for text in records[n].references]
+        prompt = prompt_for(model.prompt, records[n].question)
+        references = [model.codec.reference(text, prompt, longest) for text in records[n].references]
         nll[n], tokens[n] = _read(model, model.memory(pixels[None]), references)
     return ReferenceLikelihood(nll, tokens)
-
-
-def _encoded(model: ExportedModel, record: ImageRecord, reference: str, most: int) -> Encoded:
-    made = model.exported
-    asked = asking(made.prompt, record.question)
-    return encoded(reference, asked, model.tokenize, start=made.start, end=made.end, most=most, longest=made.longest)
 
 
 def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
@@ -56,10 +50,10 @@ def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -
         positions=positions,
         mask=np.where(seen, np.float32(0), np.float32(-np.inf))[None, None],
         **memory,
-        **nothing_said(memory),
+        **empty_cache(memory),
     )
     wanted = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
     supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.given for one in references])
     rows = found["logits"][0]
-    lost = log_sum_exp(rows)[:, 0] - rows[np.arange(len(rows)), wanted]
+    lost = NumpyOps().logsumexp(rows)[:, 0] - rows[np.arange(len(rows)), wanted]
     return float(lost[supervised].sum(dtype=np.float64)), int(supervised.sum())

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.core.search import check_length, check_prompt, settled, with_prompt
 from captune.data.pixels import Preprocessing
 from captune.data.words import ExportTokenizer
-from captune.runtime.arrays import Array
-from captune.runtime.generate import generate
-from captune.runtime.memory import Memory
+from captune.decoding import generate, search
+from captune.decoding.encoding import TextCodec
+from captune.decoding.numpy_ops import NumpyOps
+from captune.decoding.ops import Array
+from captune.decoding.sampling import Generated
+from captune.decoding.settings import normalized
+from captune.runtime.decoder import Memory, SessionDecoder, select
 from captune.runtime.sessions import Session, open_session
 
 
@@ -75,20 +80,26 @@ class ExportedModel:
     def decoder(self) -> str:
         return "captune"
 
+    @property
+    def codec(self) -> TextCodec:
+        """How prompts, references and captions are tokens."""
+        made, text = self.exported, self.tokenizer
+        return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, made.prompt)
+
     def tokenize(self, text: str) -> list[int]:
         """Tokens of a text without start and end."""
         return self.tokenizer.encode(text)
 
     def token_budget(self, prompt: str | None = None) -> int:
         """How many new tokens the model can read behind start and prompt (None: its own)."""
-        return self.exported.longest - 1 - len(self.tokenize(self.prompt if prompt is None else prompt))
+        return self.codec.token_budget(prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
         return self.tokenizer.decode(tokens)
 
     def memory(self, inputs: Array) -> Memory:
-        """What captions attend to, of pixels (pictures, 3, size, size), uint8."""
+        """What captions attend to, of pixels (images, 3, size, size), uint8."""
         return self.vision(pixels=inputs)
 
     def generate(
@@ -99,32 +110,21 @@ class ExportedModel:
         prompts: Sequence[str | None] | None = None,
         on_token: Callable[[Array], None] | None = None,
     ) -> list[list[Caption]]:
-        """Captions of each picture of pixels (pictures, 3, size, size), uint8, the best first.
+        """Captions of each image of pixels (images, 3, size, size), uint8, the best first.
 
-        `prompts`, one a picture, replace the options' prompt (None: the model's own). `on_token` gets the tokens
-        (pictures, captions) of every step of a search without beams.
+        `prompts`, one an image, replace the options' prompt (None: the model's own). `on_token` gets the tokens
+        (images, captions) of every step of a search without beams. With `sample_seed` the same call gives the same
+        captions; they are not those that torch draws.
         """
-        options = settled(options)
-        asked = prompts or [options.prompt] * len(inputs)
-        prefixes = [self._prefix(options, prompt) for prompt in asked]
-        found = generate(self.text, self.memory(inputs), prefixes, options, self.exported.end, on_token)
-        return [
-            [Caption(self._text(tokens, prompt, options), confidence, tuple(tokens)) for tokens, confidence in captions]
-            for captions, prompt in zip(found, asked, strict=True)
-        ]
+        options = normalized(options)
+        memory, ops = self.memory(inputs), NumpyOps(np.random.default_rng(options.sample_seed))
 
-    def _text(self, tokens: list[int], prompt: str | None, options: GenerationOptions) -> str:
-        if not options.prompt_in_caption:
-            return self.decode(tokens)
-        words = self.prompt if prompt is None else prompt
-        return with_prompt(words, self.tokenize(words), tokens, self.decode)
+        def search_group(images: list[int], prefixes: list[list[int]]) -> Generated:
+            part = memory if len(images) == len(inputs) else select(memory, images)
+            decoder, end = SessionDecoder(self.text, part), self.exported.end
+            return search(decoder, ops, ops.array(prefixes), options, end, on_token)
 
-    def _prefix(self, options: GenerationOptions, prompt: str | None) -> list[int]:
-        words = self.prompt if prompt is None else prompt
-        check_prompt(words, options)
-        prefix = [self.exported.start, *self.tokenize(words)]
-        check_length(len(prefix), self.exported.longest, options)
-        return prefix
+        return generate(self.codec, prompts or [options.prompt] * len(inputs), options, search_group)
 
 
 def weights_in(folder: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.exported import output_names
 from captune.core.tables import Table
-from captune.runtime.arrays import Array
+from captune.decoding.ops import Array
 from captune.runtime.signal_stack import same_signal_stack
 
 

@@ -12,8 +12,9 @@ from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.core.sampling import with_sampling
-from captune.core.search import asking, check_prompt
 from captune.core.serve_options import ServeConfig
+from captune.decoding.encoding import prompt_for
+from captune.decoding.settings import check_prompt
 from captune.web.images import ImageDecoder, fetch_image, image_bytes, is_url
 from captune.web.logs import log_event
 from captune.web.middleware import Admission, RequestContext, ServerMetrics
@@ -137,7 +138,7 @@ class Service:
             )
         if question is not None:
             options = options.model_copy(
-                update={"prompt": asking(worker.captioner.model.prompt, question.strip(), options.prompt)}
+                update={"prompt": prompt_for(worker.captioner.model.prompt, question.strip(), options.prompt)}
             )
         model = worker.captioner.model
         check_prompt(model.prompt if options.prompt is None else options.prompt, options)

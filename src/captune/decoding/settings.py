@@ -1,8 +1,7 @@
-"""What a search for captions settles before its first step, whatever runs the model."""
+"""The options of a search, checked and completed before its first step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from captune.core.errors import UsageError
@@ -11,12 +10,10 @@ from captune.core.options import GenerationOptions
 # Temperatures of `variations`: a safe caption, then braver ones.
 FIRST, RISE = 0.6, 0.3
 # Below this temperature nothing but the likeliest token is drawn; scores divided by less would overflow.
-LEAST = 1e-4
-# Where a prompt wants its question.
-QUESTION = "{question}"
+MIN_TEMPERATURE = 1e-4
 
 
-def settled(options: GenerationOptions) -> GenerationOptions:
+def normalized(options: GenerationOptions) -> GenerationOptions:
     """The options of a search as it runs: as many beams as captions are wanted, `variations` as samples.
 
     Raises `UsageError` for lengths that exclude each other.
@@ -29,8 +26,8 @@ def settled(options: GenerationOptions) -> GenerationOptions:
         )
     if options.variations:
         return options.model_copy(update={"num_captions": options.variations, "num_beams": 1, "sample": True})
-    drawn_alone = options.sample and options.num_beams == 1  # samples of one picture know nothing of each other
-    if not drawn_alone and options.num_captions > options.num_beams:
+    independent = options.sample and options.num_beams == 1  # samples of one image
+    if not independent and options.num_captions > options.num_beams:
         return options.model_copy(update={"num_beams": options.num_captions})
     return options
 
@@ -73,25 +70,12 @@ def check_prompt(prompt: str, options: GenerationOptions) -> None:
 
 
 def rows_of(options: GenerationOptions) -> int:
-    """Captions of a picture that are written side by side."""
+    """How many captions of an image are written side by side."""
     return options.num_beams if options.num_beams > 1 else options.num_captions
 
 
 def temperatures(options: GenerationOptions, rows: int) -> list[float]:
-    """The temperature of each of `rows` captions of a picture, none below `LEAST`."""
+    """The temperature of each of `rows` captions of an image, none below `MIN_TEMPERATURE`."""
     if options.variations:
-        return [max(LEAST, options.temperature * (FIRST + RISE * step)) for step in range(options.variations)]
-    return [max(LEAST, options.temperature)] * rows
-
-
-def with_prompt(prompt: str, words: Sequence[int], tokens: Sequence[int], decode: Callable[[list[int]], str]) -> str:
-    """A prompt and the caption that continues it, joined as the tokenizer joins their tokens `words` and `tokens`."""
-    alone, whole = decode([*words]).strip(), decode([*words, *tokens]).strip()
-    rest = whole[len(alone) :] if alone and whole.startswith(alone) else f" {decode([*tokens]).strip()}"
-    return f"{prompt.rstrip()}{rest}".strip()
-
-
-def asking(own: str, question: str, prompt: str | None = None) -> str:
-    """A model's `own` prompt, or another one, with a question in its place, else at its end."""
-    asked = own if prompt is None else prompt
-    return asked.replace(QUESTION, question) if QUESTION in asked else f"{asked} {question}".strip()
+        return [max(MIN_TEMPERATURE, options.temperature * (FIRST + RISE * step)) for step in range(options.variations)]
+    return [max(MIN_TEMPERATURE, options.temperature)] * rows

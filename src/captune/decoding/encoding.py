@@ -1,0 +1,81 @@
+"""Prompts, references and captions as the tokens of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from captune.core.options import GenerationOptions
+from captune.decoding.settings import check_length, check_prompt
+
+# Where a prompt has its question.
+QUESTION = "{question}"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A reference or prompt as the model reads it; the first `given` tokens are not supervised."""
+
+    tokens: tuple[int, ...]
+    given: int
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """How a model reads and writes text: `encode` adds no special tokens, `decode` leaves them out.
+
+    `prompt` is the model's own; `max_length` counts all tokens that it can read.
+    """
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    bos_token_id: int
+    eos_token_id: int
+    max_length: int
+    prompt: str
+
+    def prefix(self, prompt: str | None, options: GenerationOptions) -> list[int]:
+        """Start and prompt (None: the model's own) as tokens. Raises `UsageError` for what cannot be continued."""
+        prompt = self.prompt if prompt is None else prompt
+        check_prompt(prompt, options)
+        prefix = [self.bos_token_id, *self.encode(prompt)]
+        check_length(len(prefix), self.max_length, options)
+        return prefix
+
+    def token_budget(self, prompt: str | None = None) -> int:
+        """How many new tokens fit behind start and prompt (None: the model's own); 0 or less: none."""
+        return self.max_length - 1 - len(self.encode(self.prompt if prompt is None else prompt))
+
+    def text(self, tokens: Sequence[int], prompt: str | None, options: GenerationOptions) -> str:
+        """A caption's text; with `prompt_in_caption` it begins with the prompt (None: the model's own)."""
+        if not options.prompt_in_caption:
+            return self.decode(tokens)
+        prompt = self.prompt if prompt is None else prompt
+        return with_prompt(prompt, self.encode(prompt), tokens, self.decode)
+
+    def reference(self, reference: str, prompt: str, max_tokens: int) -> Encoded:
+        """Start, prompt, at most `max_tokens` tokens of the reference, end."""
+        prompt_tokens = self.encode(prompt)
+        tokens = self.encode(f"{prompt} {reference}" if prompt_tokens else reference)
+        # In many vocabularies a word behind a space is another token. Where the prompt's own tokens change by what
+        # follows, they stay as generation will write them.
+        after = len(prompt_tokens)
+        tokens = tokens[after:] if tokens[:after] == prompt_tokens else self.encode(reference)
+        prefix = [self.bos_token_id, *prompt_tokens]
+        room = min(max_tokens, self.max_length - len(prefix) - 1)
+        return Encoded((*prefix, *tokens[:room], self.eos_token_id), len(prefix))
+
+
+def with_prompt(
+    prompt: str, prompt_tokens: Sequence[int], tokens: Sequence[int], decode: Callable[[list[int]], str]
+) -> str:
+    """A prompt and the caption that continues it, joined as the tokenizer joins their tokens."""
+    alone, whole = decode([*prompt_tokens]).strip(), decode([*prompt_tokens, *tokens]).strip()
+    rest = whole[len(alone) :] if alone and whole.startswith(alone) else f" {decode([*tokens]).strip()}"
+    return f"{prompt.rstrip()}{rest}".strip()
+
+
+def prompt_for(model_prompt: str, question: str, prompt: str | None = None) -> str:
+    """The model's prompt, or `prompt` instead, with a question at its `{question}`, else at its end."""
+    prompt = model_prompt if prompt is None else prompt
+    return prompt.replace(QUESTION, question) if QUESTION in prompt else f"{prompt} {question}".strip()

@@ -1,0 +1,88 @@
+"""Captions token by token: the likeliest each time, or sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import exp
+
+from captune.decoding.ops import Array, ArrayOps
+from captune.decoding.penalties import Penalties
+from captune.decoding.rows import Rows
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Captions as tokens (images, captions, width) without their prompts.
+
+    `lengths` (images, captions) count tokens, the end included; `log_probs` (images, captions) are
+    the summed log-likelihoods that the model itself gives them.
+    """
+
+    tokens: Array
+    lengths: Array
+    log_probs: Array
+
+    def captions(self) -> Iterator[list[tuple[list[int], float]]]:
+        """Each image's captions as tokens and confidence: the geometric mean of the tokens' probabilities."""
+        for image in zip(self.tokens.tolist(), self.lengths.tolist(), self.log_probs.tolist(), strict=True):
+            yield [(row[:length], exp(log_prob / max(1, length))) for row, length, log_prob in zip(*image, strict=True)]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How tokens are drawn: temperature of each row (rows,), then the `top_k` likeliest, then `top_p` of them."""
+
+    temperature: Array
+    top_k: int
+    top_p: float
+    ops: ArrayOps
+
+    def warp(self, scores: Array) -> Array:
+        """The scores (images, rows, vocabulary) that are drawn from; -inf for a token that must not be drawn."""
+        ops, never = self.ops, float("-inf")
+        scores = scores / self.temperature[:, None]
+        if 0 < self.top_k < scores.shape[-1]:
+            scores = ops.where(scores < ops.topk(scores, self.top_k)[0][..., -1:], never, scores)
+        if self.top_p < 1:
+            order = ops.argsort(scores)
+            rest = ops.softmax(ops.gather(scores, order, -1)).cumsum(-1) <= 1 - self.top_p
+            rest[..., -1] = False  # one at least stays
+            scores = ops.where(ops.scatter(rest, order, rest), never, scores)
+        return scores
+
+    def draw(self, scores: Array) -> Array:
+        """A token for each row (images, rows)."""
+        return self.ops.multinomial(self.warp(scores), 1)[..., 0]
+
+
+def sample(
+    rows: Rows,
+    prompts: Array,
+    penalties: Penalties,
+    *,
+    max_new_tokens: int,
+    eos_token_id: int,
+    sampler: Sampler | None = None,
+    on_token: Callable[[Array], None] | None = None,
+) -> Generated:
+    """A caption for each row; without `sampler` of the likeliest tokens. `on_token` gets each step's (images, rows)."""
+    ops, shape, prompt_length = rows.ops, (len(prompts), rows.count), prompts.shape[1]
+    tokens = ops.broadcast(prompts[:, None], (*shape, prompt_length))
+    done, lengths, log_probs = ops.full(shape, False), ops.full(shape, 0), ops.full(shape, 0.0)
+    for new in range(max_new_tokens):
+        logits = ops.broadcast(rows.logits, (*shape, rows.logits.shape[2]))
+        scores = penalties(logits, tokens, new)
+        token = scores.argmax(-1) if sampler is None else sampler.draw(scores)
+        token = ops.where(done, eos_token_id, token)
+        log_prob = (ops.gather(logits, token[..., None], 2) - ops.logsumexp(rows.logits))[..., 0]
+        log_probs = ops.where(done, log_probs, log_probs + log_prob)
+        lengths = lengths + ~done
+        tokens = ops.concat([tokens, token[..., None]], 2)
+        done = done | (token == eos_token_id)
+        if on_token is not None:
+            on_token(token)
+        if new + 1 == max_new_tokens or done.all():
+            break
+        rows.advance(token)
+    return Generated(tokens[..., prompt_length:], lengths, log_probs)

@@ -1,0 +1,123 @@
+"""Captions by a backbone: captune's own search or, where a family has no decoder for it, that of `transformers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.decoding.generate import generate as generate_captions
+from captune.decoding.generate import search
+from captune.decoding.sampling import Generated
+from captune.decoding.settings import normalized, temperatures
+from captune.decoding.torch_ops import TorchOps
+from captune.models.backbone import Backbone
+from captune.models.stepper import Decoder, causal_mask
+
+
+def generate(
+    backbone: Backbone,
+    memory: Tensor,
+    options: GenerationOptions,
+    *,
+    prompts: Sequence[str | None] | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
+) -> list[list[Caption]]:
+    """Captions of each image of memory (images, length, width), the best first.
+
+    `prompts`, one an image, replace the options' prompt (None: the model's own); captions begin behind it, or
+    with it by `prompt_in_caption`. `on_token` gets the tokens (images, captions) of every step of captune's own search
+    without beams.
+    """
+    options = normalized(options)
+    decoder = backbone.text_decoder() if backbone.own_search else None
+    memory = memory.to(backbone.compute_dtype)
+
+    def search_group(images: list[int], prefixes: list[list[int]]) -> Generated:
+        part = memory if len(images) == len(memory) else memory[images]
+        tokens = torch.tensor(prefixes, device=memory.device)
+        if decoder is None:
+            return transformers_search(backbone, part, tokens, options)
+        return own_search(backbone, decoder, part, tokens, options, on_token)
+
+    autocast = torch.autocast(
+        memory.device.type, enabled=decoder is None and torch.is_autocast_enabled(memory.device.type)
+    )
+    # A search with a seed leaves torch's generator as it was, for all threads share it; one without draws on.
+    seeded = options.sample and options.sample_seed is not None
+    devices = [memory.device] if memory.is_cuda else []
+    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=devices, enabled=seeded):
+        if seeded:
+            torch.manual_seed(options.sample_seed)
+        # `transformers` gets the same prompt for all images of a search.
+        group = tuple if decoder is None else len
+        return generate_captions(
+            backbone.codec, prompts or [options.prompt] * len(memory), options, search_group, group
+        )
+
+
+def own_search(
+    backbone: Backbone,
+    decoder: Decoder,
+    memory: Tensor,
+    prompts: Tensor,
+    options: GenerationOptions,
+    on_token: Callable[[Tensor], None] | None = None,
+) -> Generated:
+    """By captune's own search, behind prompts (images, tokens)."""
+    ops = TorchOps(memory.device)
+    return search(_CachedDecoder(decoder, memory), ops, prompts, options, backbone.eos_token_id, on_token)
+
+
+def transformers_search(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Generated:
+    """By `transformers`' search; the prompts (images, tokens) are all the same."""
+    one = options.model_copy(update={"num_captions": 1}) if options.variations else options
+    images, prompt_length = prompts.shape
+    parts = [
+        backbone.search(memory, prompts[0].tolist(), one, temperature)[:, prompt_length:]
+        for temperature in temperatures(options, 1)
+    ]
+    width = max(part.shape[1] for part in parts)
+    padded = [functional.pad(part, (0, width - part.shape[1]), value=backbone.eos_token_id) for part in parts]
+    tokens = torch.cat([part.view(images, -1, width) for part in padded], 1).flatten(0, 1)
+    ended = (tokens == backbone.eos_token_id).int()
+    lengths = torch.where(ended.any(1), ended.argmax(1) + 1, width)
+    captions = len(tokens) // images
+    owner = torch.arange(images, device=tokens.device).repeat_interleave(captions)
+    whole = torch.cat([prompts[owner], tokens], 1)
+    given = torch.full_like(lengths, prompt_length)
+    losses = backbone.token_losses(memory, whole, lengths + prompt_length, owner, given)
+    log_probs = torch.zeros(len(tokens), device=tokens.device).index_add(0, losses.caption, -losses.nll.float())
+    shape = (images, captions)
+    return Generated(tokens.view(*shape, width), lengths.view(shape), log_probs.view(shape))
+
+
+class _CachedDecoder:
+    """A `Decoder` over the memory of a batch of images: a `captune.decoding.rows.CachedDecoder`."""
+
+    def __init__(self, decoder: Decoder, memory: Tensor) -> None:
+        self.decoder, self.memory, self.image_kv = decoder, memory, decoder.prefill(memory)
+
+    def prefill(self, prompts: Tensor, rows: int, max_new_tokens: int) -> Tensor:
+        images, self.prompt_length = prompts.shape
+        self.cache = self.decoder.new_cache(images, self.prompt_length + max_new_tokens * rows, self.memory)
+        positions = torch.arange(self.prompt_length, device=prompts.device)
+        mask = causal_mask(self.prompt_length, self.memory)
+        hidden = self.decoder.step(prompts, positions, self.image_kv, self.cache, mask)
+        return self.decoder.logits(hidden[:, -1:])
+
+    def step(self, tokens: Tensor, position: int, visible: Tensor | None) -> Tensor:
+        positions = torch.full((tokens.shape[1],), position, device=tokens.device)
+        mask = None if visible is None else self._mask(visible)
+        return self.decoder.logits(self.decoder.step(tokens, positions, self.image_kv, self.cache, mask))
+
+    def _mask(self, visible: Tensor) -> Tensor:
+        """0 for the prompt and what is visible, else -inf: (images, 1, rows, slots)."""
+        images, rows, slots = visible.shape
+        mask = self.memory.new_zeros(images, 1, rows, self.prompt_length + slots)
+        mask[:, 0, :, self.prompt_length :].masked_fill_(~visible, float("-inf"))
+        return mask
