@@ -63,7 +63,7 @@ def test_help_is_light() -> None:
     assert loaded_by([f"from captune.cli.main import run; assert run({line!r}) == 0" for line in lines]) == {}
 
 
-@pytest.mark.parametrize("room", ["core", "data", "metrics", "data.formats", "data.writers"])
+@pytest.mark.parametrize("room", ["core", "decoding", "data", "metrics", "data.formats", "data.writers"])
 def test_rooms_without_torch(room: str) -> None:
     assert not any("torch" in loaded for loaded in loaded_by([f"import captune.{room}"]).values())
 
