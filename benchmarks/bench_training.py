@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from bench import Bench
 from blip_base import END, START, TYPES, blip_base
 from captune.core.records import ImageRecord
-from captune.engine.batches import Augmentation, EpochOrder, Visit, Visits, training_loader
+from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, TrainingExample, training_loader
 from captune.engine.features import cached_features
 from captune.engine.trainer import TrainingModule
 from captune.models.backbone import Encoded
@@ -39,20 +39,20 @@ def main() -> None:
     bench = Bench("training", __doc__, "transformers", ("captune", "torch", "transformers", "pillow"), repeats=2)
     bench.parser.add_argument("--pictures", type=int, default=8)
     asked = bench.begin()
-    visits = _visits(asked.pictures if not asked.quick else GROUP)
+    examples = _examples(asked.pictures if not asked.quick else GROUP)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CAPTUNE_CACHE"] = folder
         for threads in asked.threads:
             torch.set_num_threads(threads)
             for name, dtype in TYPES.items():
-                plain = _plain(visits, dtype)
+                plain = _plain(examples, dtype)
                 for way, cached in (("grouped", False), ("grouped, cached features", True)):
                     label = f"{threads} threads, {name}{' autocast' * (name == 'bf16')}, {way}"
-                    bench.row(label, paired(plain, _grouped(visits, dtype, cached), asked.repeats, wall_seconds))
+                    bench.row(label, paired(plain, _grouped(examples, dtype, cached), asked.repeats, wall_seconds))
     bench.end()
 
 
-def _visits(pictures: int) -> list[Visit]:
+def _examples(pictures: int) -> list[TrainingExample]:
     chance = torch.Generator().manual_seed(0)
 
     def caption() -> Encoded:
@@ -60,7 +60,7 @@ def _visits(pictures: int) -> list[Visit]:
         return Encoded((START, *torch.randint(1000, 30000, (words,), generator=chance).tolist(), END), 1)
 
     return [
-        Visit(ImageRecord(str(n), str(path), ("a",) * CAPTIONS), tuple(caption() for _ in range(CAPTIONS)))
+        TrainingExample(ImageRecord(str(n), str(path), ("a",) * CAPTIONS), tuple(caption() for _ in range(CAPTIONS)))
         for n, path in enumerate(photos(pictures))
     ]
 
@@ -72,7 +72,7 @@ def _model() -> tuple[Blip, list[torch.nn.Parameter]]:
     return blip, [p for p in blip.model.parameters() if p.requires_grad]
 
 
-def _plain(visits: list[Visit], dtype: torch.dtype) -> Callable[[], None]:
+def _plain(examples: list[TrainingExample], dtype: torch.dtype) -> Callable[[], None]:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     blip, learned = _model()
@@ -80,7 +80,7 @@ def _plain(visits: list[Visit], dtype: torch.dtype) -> Callable[[], None]:
         size={"height": 384, "width": 384}, image_mean=list(blip.pixels.mean), image_std=list(blip.pixels.std)
     )
     optimizer = torch.optim.AdamW(learned, lr=1e-5)
-    pairs = [(visit.record.image, one) for visit in visits for one in visit.references]
+    pairs = [(example.record.image, one) for example in examples for one in example.references]
 
     def together(batch: list[tuple[str, Encoded]]) -> dict[str, torch.Tensor]:
         width = max(len(one.tokens) for _, one in batch)
@@ -108,14 +108,14 @@ def _plain(visits: list[Visit], dtype: torch.dtype) -> Callable[[], None]:
     return epoch
 
 
-def _grouped(visits: list[Visit], dtype: torch.dtype, cached: bool) -> Callable[[], None]:
+def _grouped(examples: list[TrainingExample], dtype: torch.dtype, cached: bool) -> Callable[[], None]:
     blip, learned = _model()
     optimizer = torch.optim.AdamW(learned, lr=1e-5, fused=True)
     module = TrainingModule(blip)
-    images = [visit.record.image for visit in visits]
+    images = [example.record.image for example in examples]
     features = cached_features(blip, images, autocast=dtype) if cached else None
-    data = Visits(visits, blip.pixels, Augmentation(0, 0.0, 0.0, 0.0), features)
-    loader = training_loader(data, EpochOrder(len(visits), 0), GROUP, 0, blip.pad_token_id)
+    data = CaptionDataset(examples, blip.pixels, Augmentation(0, 0.0, 0.0, 0.0), features)
+    loader = training_loader(data, EpochOrder(len(examples), 0), GROUP, 0, blip.pad_token_id)
 
     def epoch() -> None:
         for batch in loader:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from captune.data.prepared import read_split
-from captune.engine.batches import Augmentation, EpochOrder, Visits, make_visits, training_loader
+from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
 from captune.engine.trainer import TrainingModule
 from captune.models.blip import Blip
 from machine import machine, markdown
@@ -42,13 +42,13 @@ def main() -> None:
         blip.set_dropout(0.0)
         blip.model.train()
         sides.append((kind(blip), torch.optim.AdamW(blip.model.parameters(), lr=5e-4, fused=True)))
-    visits = Visits(
-        make_visits(records, blip, longest=30, per_image=asked.captions), blip.pixels, Augmentation(0, 0.0, 0.0, 0.0)
+    examples = CaptionDataset(
+        make_examples(records, blip, longest=30, per_image=asked.captions), blip.pixels, Augmentation(0, 0.0, 0.0, 0.0)
     )
     curves: list[list[float]] = [[], []]
     seconds = [0.0, 0.0]
     for step, batch in enumerate(
-        training_loader(visits, EpochOrder(len(visits), 0), asked.pictures, 0, blip.pad_token_id)
+        training_loader(examples, EpochOrder(len(examples), 0), asked.pictures, 0, blip.pad_token_id)
     ):
         if step == asked.steps:
             break
@@ -80,7 +80,7 @@ def _plain(blip: Blip) -> Callable[[Batch], torch.Tensor]:
     def loss_of(batch: Batch) -> torch.Tensor:
         mask = torch.arange(batch["tokens"].shape[1]) < batch["lengths"][:, None]
         return blip.model(
-            pixel_values=blip.pixels.normalise(batch["seen"])[batch["owner"]],
+            pixel_values=blip.pixels.normalise(batch["images"])[batch["owner"]],
             input_ids=batch["tokens"],
             attention_mask=mask.long(),
             labels=batch["tokens"].masked_fill(~mask, -100),

@@ -41,7 +41,7 @@ def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) ->
     encoded = [[blip.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
     batch = collate(list(zip(pixels.numpy(), encoded, strict=True)), blip.pad_token_id)
     losses = blip.token_losses(
-        blip.image_features(batch["seen"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
+        blip.image_features(batch["images"]), batch["tokens"], batch["lengths"], batch["owner"], batch["given"]
     )
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in blip.model.named_parameters() if p.grad is not None}
@@ -50,7 +50,7 @@ def test_grouped_losses_and_gradients_are_plain_ones(blip: Blip, prompt: str) ->
     mask = steps < batch["lengths"][:, None]
     labels = batch["tokens"].masked_fill(~mask | (steps < batch["given"][:, None]), -100)
     plain = blip.model(
-        pixel_values=blip.pixels.normalise(batch["seen"])[batch["owner"]],
+        pixel_values=blip.pixels.normalise(batch["images"])[batch["owner"]],
         input_ids=batch["tokens"],
         attention_mask=mask.long(),
         labels=labels,

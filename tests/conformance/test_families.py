@@ -43,7 +43,7 @@ def batch_of(backbone: Backbone, values: torch.Tensor, references: list[list[str
 
 def losses(backbone: Backbone, batch: dict[str, torch.Tensor], **options: float) -> tuple[torch.Tensor, torch.Tensor]:
     found = backbone.token_losses(
-        backbone.image_features(batch["seen"]),
+        backbone.image_features(batch["images"]),
         batch["tokens"],
         batch["lengths"],
         batch["owner"],
@@ -276,7 +276,7 @@ def test_logits_are_written_of_hidden_states_in_one_piece(backbone: Backbone) ->
     losses(backbone, batch)
     trained = len(pieces)
     backbone.own_search = False
-    generate(backbone, backbone.image_features(batch["seen"]), GenerationOptions(num_beams=2, max_new_tokens=3))
+    generate(backbone, backbone.image_features(batch["images"]), GenerationOptions(num_beams=2, max_new_tokens=3))
     assert trained
     assert len(pieces) > trained
     assert all(pieces)

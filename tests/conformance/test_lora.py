@@ -47,7 +47,7 @@ def learn(backbone: Backbone, steps: int = 4) -> None:
     batch = collate(list(zip(seen(backbone).numpy(), references, strict=True)), backbone.pad_token_id)
     optimizer = torch.optim.AdamW([p for p in backbone.model.parameters() if p.requires_grad], lr=0.02)
     for _ in range(steps):
-        memory = backbone.image_features(batch["seen"])
+        memory = backbone.image_features(batch["images"])
         losses = backbone.token_losses(memory, *(batch[k] for k in ("tokens", "lengths", "owner", "given")))
         losses.nll.mean().backward()
         optimizer.step()

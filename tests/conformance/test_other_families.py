@@ -47,7 +47,7 @@ def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
 def plain_clip_gpt2(backbone: Backbone, batch: Losses) -> torch.Tensor:
     mask, labels = _mask(batch), _labels(batch)
     return backbone.model(
-        pixel_values=backbone.pixels.normalise(batch["seen"])[batch["owner"]],
+        pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
         decoder_input_ids=batch["tokens"][:, :-1],
         decoder_attention_mask=mask[:, :-1],
         labels=labels[:, 1:],
@@ -56,7 +56,7 @@ def plain_clip_gpt2(backbone: Backbone, batch: Losses) -> torch.Tensor:
 
 def plain_git(backbone: Backbone, batch: Losses) -> torch.Tensor:
     return backbone.model(
-        pixel_values=backbone.pixels.normalise(batch["seen"])[batch["owner"]],
+        pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
         input_ids=batch["tokens"],
         attention_mask=_mask(batch),
         labels=_labels(batch),
@@ -67,7 +67,7 @@ def plain_opt(backbone: Backbone, batch: Losses) -> torch.Tensor:
     tokens, queries = batch["tokens"], backbone.model.config.num_query_tokens
     picture = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
     return backbone.model(
-        pixel_values=backbone.pixels.normalise(batch["seen"])[batch["owner"]],
+        pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
         input_ids=torch.cat([picture, tokens], 1),
         attention_mask=torch.cat([torch.ones_like(picture), _mask(batch)], 1),
         labels=torch.cat([torch.full_like(picture, -100), _labels(batch)], 1),
@@ -79,7 +79,7 @@ def plain_t5(backbone: Backbone, batch: Losses) -> torch.Tensor:
     picture = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
     end = tokens.new_full((len(tokens), 1), backbone.eos_token_id)
     return backbone.model(
-        pixel_values=backbone.pixels.normalise(batch["seen"])[batch["owner"]],
+        pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
         input_ids=torch.cat([picture, tokens[:, 1:given], end], 1),
         labels=_labels(batch)[:, given:].contiguous(),
     ).loss
@@ -132,7 +132,7 @@ def test_losses_and_gradients_are_plain_ones(kind: str, prompt: str) -> None:
     backbone.prompt = prompt
     batch = batch_of(backbone)
     losses = backbone.token_losses(
-        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["images"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     )
     losses.nll.mean().backward()
     ours = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
@@ -280,15 +280,15 @@ def test_other_vision_parts_are_joined(kind: str, pair: tuple[Path, Path], tmp_p
     assert "pooler" not in " ".join(name for name, _ in backbone.model.named_parameters() if kind == "vit")
     batch = batch_of(backbone)
     losses = backbone.token_losses(
-        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["images"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     )
     losses.nll.mean().backward()
     backbone.save(tmp_path / "m")
     again = load_backbone(str(tmp_path / "m"))
     options = GenerationOptions(max_new_tokens=6)
     with torch.inference_mode():
-        assert generate(again, again.image_features(batch["seen"]), options) == generate(
-            backbone, backbone.image_features(batch["seen"]), options
+        assert generate(again, again.image_features(batch["images"]), options) == generate(
+            backbone, backbone.image_features(batch["images"]), options
         )
     with pytest.raises(UsageError, match="cannot be changed"):
         ClipGpt2.load(tmp_path / "m", image_size=64)

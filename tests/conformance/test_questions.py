@@ -110,7 +110,7 @@ def test_losses_and_gradients_are_those_of_plain_layers(answerer: str) -> None:
     encoded = [[backbone.encode_reference(answer, 20, question) for answer, question in group] for group in told]
     batch = collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad_token_id)
     mine = backbone.token_losses(
-        backbone.image_features(batch["seen"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
+        backbone.image_features(batch["images"]), *(batch[k] for k in ("tokens", "lengths", "owner", "given"))
     ).nll
     mine.sum().backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -218,13 +218,13 @@ def test_any_captioner_reads_a_question_as_its_prompt(family: str) -> None:
         for picture, question in zip(seen, asked, strict=True)
     ]
 
-    def losses(visits: list) -> torch.Tensor:
-        one = collate(visits, backbone.pad_token_id)
+    def losses(examples: list) -> torch.Tensor:
+        one = collate(examples, backbone.pad_token_id)
         keys = ("tokens", "lengths", "owner", "given")
-        return backbone.token_losses(backbone.image_features(one["seen"]), *(one[k] for k in keys)).nll
+        return backbone.token_losses(backbone.image_features(one["images"]), *(one[k] for k in keys)).nll
 
     with torch.inference_mode():
-        torch.testing.assert_close(losses(batch), torch.cat([losses([visit]) for visit in batch]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(losses(batch), torch.cat([losses([one]) for one in batch]), rtol=1e-4, atol=1e-4)
         prompts = [backbone.prompt_for(question) for question in asked]
         options = GenerationOptions(num_beams=2, max_new_tokens=5)
         together = generate(backbone, backbone.image_features(seen), options, prompts=prompts)

@@ -45,13 +45,13 @@ def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, search: str,
 
     module = SelfCriticalModule(backbone, reward, SelfCritical(4, search, baseline, 0.0, 6), recompute=False)
     said = []
-    whole = module._say
+    whole = module._sample
 
     def listen(memory: torch.Tensor, images: list[int], captions: int, search: str) -> tuple:
         said.append(whole(memory, images, captions, search))
         return said[-1]
 
-    module._say = listen
+    module._sample = listen
     supervised = {"lengths": torch.tensor([3]), "given": torch.tensor([1])}
     found = module(pictures(backbone), torch.tensor([2, 0, 1]), **supervised)
     found["objective"].backward()

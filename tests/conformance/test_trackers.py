@@ -277,4 +277,4 @@ def test_a_login_is_found_where_wandb_keeps_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_picture_that_is_gone_has_no_thumbnail(tmp_path: Path) -> None:
-    assert trackers.Sample(str(tmp_path / "none.jpg"), "a", ["b"]).thumbnail() is None
+    assert trackers.CaptionSample(str(tmp_path / "none.jpg"), "a", ["b"]).thumbnail() is None

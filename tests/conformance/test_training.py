@@ -78,7 +78,7 @@ def test_the_logged_loss_is_the_plain_likelihood_whatever_the_smoothing(tiny_dat
 
 def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> None:
     from captune.data.prepared import read_split
-    from captune.engine.batches import EpochOrder, make_visits
+    from captune.engine.batches import EpochOrder, make_examples
     from captune.models.blip import Blip
 
     records = read_split(tiny_data, "train")
@@ -86,8 +86,8 @@ def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> Non
     wanted = sorted((r.id, t) for r in records for t in (backbone.encode_reference(x, 40) for x in r.references)
                     for t in [t.tokens])  # fmt: skip
     for per_image in (0, 1, 2):
-        visits = make_visits(records, backbone, longest=40, per_image=per_image)
-        seen = [visits[number] for _, number in EpochOrder(len(visits), 42)]
+        examples = make_examples(records, backbone, longest=40, per_image=per_image)
+        seen = [examples[number] for _, number in EpochOrder(len(examples), 42)]
         assert sorted((v.record.id, e.tokens) for v in seen for e in v.references) == wanted
 
 

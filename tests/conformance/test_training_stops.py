@@ -18,7 +18,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import TrainConfig
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, Run
-from captune.engine.batches import Augmentation, EpochOrder, Visits, make_visits, training_loader
+from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
 from captune.models.blip import Blip
 from trained import Heard, assert_same, train, weights
 
@@ -64,8 +64,8 @@ def test_an_image_that_vanishes_is_named_from_loader_workers_too(tmp_path: Path,
     records = [
         ImageRecord(name, str(tmp_path / name), ("a red circle",), "train") for name in ("there.png", "gone.png")
     ]
-    visits = Visits(make_visits(records, backbone, longest=9), backbone.pixels, Augmentation())
-    batches = list(training_loader(visits, EpochOrder(2, 1), 1, workers, backbone.pad_token_id))
+    examples = CaptionDataset(make_examples(records, backbone, longest=9), backbone.pixels, Augmentation())
+    batches = list(training_loader(examples, EpochOrder(2, 1), 1, workers, backbone.pad_token_id))
     (error,) = (batch for batch in batches if isinstance(batch, CaptuneError))
     assert "gone.png" in error.message
     assert "--on-bad skip" in error.hint

@@ -102,7 +102,7 @@ def test_every_block_leaves_what_it_promises(ctx: dict[str, Any], work: Path) ->
 def test_a_batch_of_the_collator(ctx: dict[str, Any]) -> None:
     built = ctx["05_build_processor_and_collator"]
     batch = built["collate"]([built["encode"](record) for record in ctx["04_load_datasets"]["train"][:3]])
-    assert batch["seen"].shape == (3, 3, 32, 32)
+    assert batch["images"].shape == (3, 3, 32, 32)
     assert batch["owner"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
     first = ctx["04_load_datasets"]["train"][0].references[0]
     assert built["tokenizer"].decode(batch["tokens"][0], skip_special_tokens=True) == first

@@ -148,7 +148,7 @@ def _train(
     outside = config.tables.allow_outside
     splits = {name: read_split(data, name, allow_outside=outside) for name in (TRAIN, "val")}
     training, validation_records = splits.values()
-    config = pieces.settled(config, training)
+    config = pieces.with_defaults(config, training)
     pieces.check_best_metric(config, progress)
     checkpoint, damaged = last_whole(run)
     if Run.is_run(run.path):

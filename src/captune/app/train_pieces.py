@@ -122,7 +122,7 @@ def part_rates(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def settled(config: TrainConfig, training: Sequence[ImageRecord]) -> TrainConfig:
+def with_defaults(config: TrainConfig, training: Sequence[ImageRecord]) -> TrainConfig:
     """The configuration with what `auto` stands for in this training; answers are measured as answers."""
     from captune.metrics.measure import ANSWERS, metric_names, metrics_for
 
@@ -281,16 +281,16 @@ def trainer(
 ) -> CaptionTrainer:
     """The training loop, ready to begin."""
     from captune.engine.arguments import training_arguments
-    from captune.engine.batches import Augmentation, Visits, make_visits
+    from captune.engine.batches import Augmentation, CaptionDataset, make_examples
     from captune.engine.guarded_tracker import GuardedTracker
     from captune.engine.schedule import Schedule
-    from captune.engine.scst import Guard, NumberedVisits, SelfCritical, SelfCriticalTrainer
+    from captune.engine.scst import Guard, NumberedDataset, SelfCritical, SelfCriticalTrainer
     from captune.engine.trackers import TRACKERS
     from captune.engine.trainer import CaptionTrainer
     from captune.metrics.reward import CiderReward
 
     data, learn = config.data, config.train
-    visits = make_visits(
+    examples = make_examples(
         training,
         backbone,
         longest=data.max_caption_tokens,
@@ -299,10 +299,10 @@ def trainer(
         clean=data.clean_captions,
     )
     change = Augmentation(learn.seed, data.crop, data.flip, data.color_jitter)
-    plan = TrainingPlan.of(learn, len(visits), processes.count)
+    plan = TrainingPlan.of(learn, len(examples), processes.count)
     least = GenerationOptions(**backbone.generation).min_new_tokens
     # The end of a caption is no word of it.
-    lengths = [len(each.tokens) - each.given - 1 for visit in visits for each in visit.references] if least else []
+    lengths = [len(r.tokens) - r.given - 1 for example in examples for r in example.references] if least else []
     for sentence in foreseen(learn, plan, least, lengths):
         progress.warn(sentence)
     schedule = Schedule(log_every=learn.logging_steps, validate_every=plan.validate_every, save_at=plan.stays)
@@ -332,18 +332,18 @@ def trainer(
         loader_workers=data.loader_workers,
     )
     kind: type[CaptionTrainer] = CaptionTrainer
-    shown: type[Visits] = Visits
+    shown: type[CaptionDataset] = CaptionDataset
     more: dict[str, Any] = {}
     if learn.stage == "scst":
-        kind, shown = SelfCriticalTrainer, NumberedVisits
-        references = {n: visit.record.references for n, visit in enumerate(visits)}
+        kind, shown = SelfCriticalTrainer, NumberedDataset
+        references = {n: example.record.references for n, example in enumerate(examples)}
         longest = GenerationOptions(**backbone.generation).max_new_tokens
         how = SelfCritical(learn.scst_samples, learn.scst_search, learn.scst_baseline, learn.scst_references, longest)
         more = {"reward": CiderReward(references), "how": how}
         callbacks.append(Guard(run, learn.scst_guard, progress))
     return kind(
         backbone,
-        shown(visits, backbone.pixels, change, features),
+        shown(examples, backbone.pixels, change, features),
         run,
         arguments,
         order_seed=learn.seed,

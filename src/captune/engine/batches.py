@@ -1,4 +1,4 @@
-"""Training batches: pictures grouped with their references, in an order known from the seed."""
+"""Training batches: images grouped with their references, in an order known from the seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLEANED = re.compile(r'[.!"()*#:;~]')
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training picture may change; all zero: not at all. Seeded by (seed, epoch, picture)."""
+    """How a training image may change; all zero: not at all. Seeded by (seed, epoch, image)."""
 
     seed: int = 0
     crop: float = 0.0
@@ -41,8 +41,8 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A picture and the references it is shown with; an epoch has every reference once."""
+class TrainingExample:
+    """An image with references of it; an epoch has every reference once."""
 
     record: ImageRecord
     references: tuple[Encoded, ...]
@@ -53,81 +53,81 @@ def clean_reference(text: str) -> str:
     return " ".join(CLEANED.sub(" ", text.lower()).split()[:30])
 
 
-def make_visits(
+def make_examples(
     records: Sequence[ImageRecord], backbone: Backbone, *, longest: int, per_image: int = 0, clean: bool = False
-) -> list[Visit]:
-    """Visits of all records; `per_image` references share one (0: all of a picture's).
+) -> list[TrainingExample]:
+    """Examples of all records; `per_image` references share one (0: all of an image's).
 
     Raises `CaptuneError` where no record has a reference.
     """
-    visits = []
+    examples = []
     for record in records:
         texts = [clean_reference(r) for r in record.references] if clean else record.references
         encoded = [backbone.encode_reference(text, longest, record.question) for text in texts]
         step = per_image or max(1, len(encoded))
-        visits += [Visit(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
-    if not visits:
-        raise CaptuneError("No training picture has a reference.", "Check the train split of the prepared data.")
-    return visits
+        examples += [TrainingExample(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
+    if not examples:
+        raise CaptuneError("No training image has a reference.", "Check the train split of the prepared data.")
+    return examples
 
 
 Collate = Callable[[Any], dict[str, Tensor]]
 
 
-class Visits(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
-    """Visits as a data set whose index is (epoch, number): the epoch seeds the augmentation.
+class CaptionDataset(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
+    """Examples by (epoch, number): the epoch seeds the augmentation.
 
-    With `features` a visit has those of its picture instead of pixels.
+    With `features` an example has those of its image instead of pixels.
     """
 
     def __init__(
         self,
-        visits: Sequence[Visit],
+        examples: Sequence[TrainingExample],
         pixels: PixelSettings,
         augmentation: Augmentation,
         features: Features | None = None,
     ) -> None:
-        self.visits, self.pixels, self.augmentation, self.features = visits, pixels, augmentation, features
+        self.examples, self.pixels, self.augmentation, self.features = examples, pixels, augmentation, features
 
     def __len__(self) -> int:
-        return len(self.visits)
+        return len(self.examples)
 
     def __getitem__(self, index: tuple[int, int]) -> tuple[np.ndarray, tuple[Encoded, ...]]:
         epoch, number = index
-        if number < 0:  # only to keep the others company: seen, and nothing of it supervised
-            visit = self.visits[-1 - number]
-            idle = Encoded(visit.references[0].tokens, len(visit.references[0].tokens))
-            return self._seen(epoch, visit), (idle,)
-        return self._seen(epoch, self.visits[number]), self.visits[number].references
+        if number < 0:  # fills up the batch of a process: nothing of it is supervised
+            example = self.examples[-1 - number]
+            idle = Encoded(example.references[0].tokens, len(example.references[0].tokens))
+            return self._image(epoch, example), (idle,)
+        return self._image(epoch, self.examples[number]), self.examples[number].references
 
-    def _seen(self, epoch: int, visit: Visit) -> np.ndarray:
+    def _image(self, epoch: int, example: TrainingExample) -> np.ndarray:
         change = self.augmentation
         if self.features is not None:
-            return self.features[visit.record.image]
+            return self.features[example.record.image]
         try:
             if not change.active:
-                return read_pixels(visit.record.image, self.pixels)
-            image = open_image(visit.record.image)
+                return read_pixels(example.record.image, self.pixels)
+            image = open_image(example.record.image)
         except ImageError as error:
             raise CaptuneError(
-                f"A training picture cannot be read any more: {error.message}",
+                f"A training image cannot be read any more: {error.message}",
                 "Run `captune prepare` again with --on-bad skip, then continue with --resume.",
             ) from None
         image = augment(
             image,
             seed=change.seed,
             epoch=epoch,
-            key=visit.record.id,
+            key=example.record.id,
             crop=change.crop,
             flip=change.flip,
             color_jitter=change.color_jitter,
-            references=visit.record.references,
+            references=example.record.references,
         )
         return read_pixels(image, self.pixels)
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
-    """(epoch, number) of every visit, shuffled anew each epoch by (seed, epoch) alone."""
+    """(epoch, number) of every example, shuffled anew each epoch by (seed, epoch) alone."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
@@ -144,10 +144,10 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
 
 class SharedBatches(Sampler[list[tuple[int, int]]]):
-    """Each process's part of every batch of `count` × `batch_size` visits.
+    """Each process's part of every batch of `count` × `batch_size` examples.
 
-    The batches are those of one process with as many pictures a step. Of the last, short
-    one a process may have nothing: it gets a visit without a supervised token (numbered
+    The batches are those of one process with as many images a step. Of the last, short
+    one a process may have nothing: it gets an example without a supervised token (numbered
     below 0), so that all take every step together.
     """
 
@@ -158,26 +158,26 @@ class SharedBatches(Sampler[list[tuple[int, int]]]):
         return -(-len(self.order) // (self.batch_size * self.count))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        visits, together = list(self.order), self.batch_size * self.count
-        for start in range(0, len(visits), together):
-            batch = visits[start : start + together]
-            mine = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
-            yield mine or [(batch[0][0], -1 - batch[0][1])]
+        examples, together = list(self.order), self.batch_size * self.count
+        for start in range(0, len(examples), together):
+            batch = examples[start : start + together]
+            share = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            yield share or [(batch[0][0], -1 - batch[0][1])]
 
 
-def collate(visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
+def collate(examples: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int = 0) -> dict[str, Tensor]:
     """Pixels (or cached features) and ragged references to tensors.
 
-    `seen` (pictures, 3, size, size), uint8, or (pictures, length, width), uint16; `tokens`
+    `images` (images, 3, size, size), uint8, or (images, length, width), uint16; `tokens`
     (captions, width) padded on the right; `lengths`, `owner` and `given` (captions,).
     """
-    encoded = [(i, one) for i, (_, references) in enumerate(visits) for one in references]
+    encoded = [(i, one) for i, (_, references) in enumerate(examples) for one in references]
     lengths = torch.tensor([len(one.tokens) for _, one in encoded])
     tokens = torch.full((len(encoded), int(lengths.max())), pad)
     for row, (_, one) in zip(tokens, encoded, strict=True):
         row[: len(one.tokens)] = torch.tensor(one.tokens)
     return {
-        "seen": torch.from_numpy(np.stack([seen for seen, _ in visits])),
+        "images": torch.from_numpy(np.stack([image for image, _ in examples])),
         "tokens": tokens,
         "lengths": lengths,
         "owner": torch.tensor([i for i, _ in encoded]),
@@ -191,7 +191,7 @@ def supervised_tokens(batch: dict[str, Tensor]) -> int:
 
 
 def training_loader(
-    visits: Visits,
+    examples: CaptionDataset,
     order: EpochOrder,
     batch_size: int,
     workers: int,
@@ -199,15 +199,15 @@ def training_loader(
     together: Collate | None = None,
     processes: Processes = ALONE,
 ) -> DataLoader:
-    """Batches of visits; no global random state is touched, in any number of workers.
+    """Batches of examples; no global random state is touched, in any number of workers.
 
     A batch with an image that cannot be read is the `CaptuneError` that says so: raised in a worker, it would reach
     the training as a text without its hint.
     """
     return DataLoader(
-        _Carried(visits),
+        _ErrorsAsItems(examples),
         batch_sampler=SharedBatches(order, batch_size, processes.rank, processes.count),
-        collate_fn=_OrError(together or _Collate(pad)),
+        collate_fn=_CollateOrError(together or _Collate(pad)),
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
@@ -222,10 +222,10 @@ def _end_with_training(number: int) -> None:
     end_with_parent()
 
 
-class _Carried(Dataset[Any]):
+class _ErrorsAsItems(Dataset[Any]):
     """Items of a data set, or the error in an item's place."""
 
-    def __init__(self, items: Visits) -> None:
+    def __init__(self, items: CaptionDataset) -> None:
         self.items = items
 
     def __len__(self) -> int:
@@ -239,7 +239,7 @@ class _Carried(Dataset[Any]):
 
 
 @dataclass(frozen=True)
-class _OrError:
+class _CollateOrError:
     """A batch of items, or the first error among them."""
 
     collate: Collate
@@ -252,5 +252,5 @@ class _OrError:
 class _Collate:
     pad: int
 
-    def __call__(self, visits: Sequence[tuple[np.ndarray, Sequence[Encoded]]]) -> dict[str, Tensor]:
-        return collate(visits, self.pad)
+    def __call__(self, examples: Sequence[tuple[np.ndarray, Sequence[Encoded]]]) -> dict[str, Tensor]:
+        return collate(examples, self.pad)

@@ -76,7 +76,7 @@ def likelihood_of_references(
         )
         on = {name: value.to(backbone.device) for name, value in batch.items()}
         with torch.inference_mode():
-            memory = backbone.image_features(on["seen"])
+            memory = backbone.image_features(on["images"])
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
         image = batch["owner"].numpy()[losses.caption.cpu().numpy()]
         sums = np.bincount(image, losses.nll.double().cpu().numpy(), minlength=len(part))

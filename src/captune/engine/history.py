@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from captune.core.files import disk_error, write_text
 from captune.core.progress import Progress
 from captune.core.runs import HISTORY, Run
-from captune.engine.trackers import Sample
+from captune.engine.trackers import CaptionSample
 
 SHOWN = {
     "eval_loss": "loss",
@@ -49,7 +49,7 @@ def history_digest(run: Run) -> str:
 class History(TrainerCallback):
     """Writes the history, moves the bar and shows sample captions after each validation."""
 
-    def __init__(self, run: Run, progress: Progress, samples: Callable[[], Sequence[Sample]]) -> None:
+    def __init__(self, run: Run, progress: Progress, samples: Callable[[], Sequence[CaptionSample]]) -> None:
         self.run, self.progress, self.samples = run, progress, samples
         self._bar: Any = None
         self._task: Any = None

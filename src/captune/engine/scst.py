@@ -1,4 +1,4 @@
-"""Self-critical training: sampled captions are paid by CIDEr-D, against what the model says anyway.
+"""Self-critical training: sampled captions are rewarded by CIDEr-D, against a baseline of the same model.
 
 Rennie et al. 2017, *Self-critical Sequence Training for Image Captioning*. Likelihoods are
 computed anew with gradients; the end of a caption counts as a word; document frequencies
@@ -21,7 +21,7 @@ from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
 from captune.core.runs import Run
 from captune.decoding.sampling import Generated
-from captune.engine.batches import Visits, collate
+from captune.engine.batches import CaptionDataset, collate
 from captune.engine.selection import exceeds, without_dust
 from captune.engine.trainer import CaptionTrainer
 from captune.metrics.reward import CiderReward
@@ -33,11 +33,11 @@ FIGURES = ("reward", "baseline", "ended")
 
 @dataclass(frozen=True)
 class SelfCritical:
-    """`samples` captions a picture of at most `longest` tokens; the baseline; the share of the references' own loss.
+    """`samples` captions an image of at most `longest` tokens; the baseline; the share of the references' own loss.
 
     `search` draws them by chance, or takes the beams of a search (Cornia et al. 2020, *Meshed-Memory
     Transformer*): then what is trained is what a beam search chooses among. Baseline `samples` is
-    the mean reward of a picture's other captions, `greedy` that of its likeliest one.
+    the mean reward of an image's other captions, `greedy` that of its likeliest one.
     """
 
     samples: int
@@ -47,8 +47,8 @@ class SelfCritical:
     longest: int
 
 
-class NumberedVisits(Visits):
-    """Visits that also say their number."""
+class NumberedDataset(CaptionDataset):
+    """Examples with their numbers."""
 
     def __getitem__(self, index: tuple[int, int]) -> Any:
         return *super().__getitem__(index), index[1] if index[1] >= 0 else -1 - index[1]
@@ -58,13 +58,13 @@ class NumberedVisits(Visits):
 class _Collate:
     pad: int
 
-    def __call__(self, visits: Sequence[tuple[np.ndarray, Sequence[Encoded], int]]) -> dict[str, Tensor]:
-        numbers = torch.tensor([number for _, _, number in visits])
-        return {**collate([(seen, references) for seen, references, _ in visits], self.pad), "number": numbers}
+    def __call__(self, examples: Sequence[tuple[np.ndarray, Sequence[Encoded], int]]) -> dict[str, Tensor]:
+        numbers = torch.tensor([number for _, _, number in examples])
+        return {**collate([(image, references) for image, references, _ in examples], self.pad), "number": numbers}
 
 
 class SelfCriticalModule(nn.Module):
-    """The forward pass: pictures to a policy's loss."""
+    """The forward pass: images to a policy's loss."""
 
     def __init__(self, backbone: Backbone, reward: CiderReward, how: SelfCritical, *, recompute: bool) -> None:
         super().__init__()
@@ -72,14 +72,14 @@ class SelfCriticalModule(nn.Module):
         self.backbone = [backbone]  # in a list: it is no module of its own
         self.reward, self.how, self.recompute = reward, how, recompute
 
-    def forward(self, seen: Tensor, number: Tensor, **captions: Any) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, number: Tensor, **captions: Any) -> dict[str, Tensor]:
         """`objective` is a mean over tokens; the figures are means over captions."""
         (backbone,), how = self.backbone, self.how
-        memory = backbone.image_features(seen)
-        images = number.tolist()
-        sampled, rewards, ended = self._say(memory, images, how.samples, how.search)
+        memory = backbone.image_features(images)
+        numbers = number.tolist()
+        sampled, rewards, ended = self._sample(memory, numbers, how.samples, how.search)
         if how.baseline == "greedy":
-            _, baseline, _ = self._say(memory, images, 1, "beams")
+            _, baseline, _ = self._sample(memory, numbers, 1, "beams")
         else:
             baseline = (rewards.sum(1, keepdim=True) - rewards) / (how.samples - 1)
         tokens, lengths, owner, given = self._whole(sampled)
@@ -87,9 +87,9 @@ class SelfCriticalModule(nn.Module):
         advantage = (rewards - baseline).flatten()[losses.caption]
         objective = (advantage * losses.nll).mean()
         if how.references:
-            told = backbone.token_losses(memory, **captions, recompute=self.recompute).nll
-            objective = (1 - how.references) * objective + how.references * told.sum() / max(1, len(told))
-        # A process that only keeps the others company has nothing supervised.
+            nll = backbone.token_losses(memory, **captions, recompute=self.recompute).nll
+            objective = (1 - how.references) * objective + how.references * nll.sum() / max(1, len(nll))
+        # A filled-up batch (`SharedBatches`) has nothing supervised.
         objective = objective * (captions["lengths"] > captions["given"]).any()
         return {
             "objective": objective,
@@ -98,10 +98,10 @@ class SelfCriticalModule(nn.Module):
             "ended": ended.float().mean(),
         }
 
-    def _say(
-        self, memory: Tensor, images: list[int], captions: int, search: Literal["chance", "beams"]
+    def _sample(
+        self, memory: Tensor, numbers: list[int], captions: int, search: Literal["chance", "beams"]
     ) -> tuple[Generated, Tensor, Tensor]:
-        """Captions of each picture, their rewards and whether they end."""
+        """Captions of each image, their rewards and whether they end."""
         (backbone,) = self.backbone
         options = GenerationOptions(
             num_beams=captions if search == "beams" else 1,
@@ -111,7 +111,7 @@ class SelfCriticalModule(nn.Module):
             max_new_tokens=self.how.longest,
             min_new_tokens=0,
         )
-        prompts = torch.tensor([self._prefix()] * len(images), device=memory.device)
+        prompts = torch.tensor([self._prefix()] * len(numbers), device=memory.device)
         training = backbone.model.training
         backbone.model.eval()
         with torch.no_grad():
@@ -129,10 +129,10 @@ class SelfCriticalModule(nn.Module):
             for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
         ]
         ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
-        owners = np.repeat(images, generated.tokens.shape[1]).tolist()
-        paid = self.reward(texts, owners, ended.tolist())
-        rewards = torch.from_numpy(paid).to(memory.device, torch.float32)
-        return generated, rewards.view(len(images), -1), ended
+        owners = np.repeat(numbers, generated.tokens.shape[1]).tolist()
+        scores = self.reward(texts, owners, ended.tolist())
+        rewards = torch.from_numpy(scores).to(memory.device, torch.float32)
+        return generated, rewards.view(len(numbers), -1), ended
 
     def _prefix(self) -> list[int]:
         (backbone,) = self.backbone
@@ -140,10 +140,10 @@ class SelfCriticalModule(nn.Module):
 
     def _whole(self, generated: Generated) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sampled captions with what stands before them, as `token_losses` takes them."""
-        pictures, each, _ = generated.tokens.shape
+        count, each, _ = generated.tokens.shape
         rows, prefix = generated.tokens.flatten(0, 1), torch.tensor(self._prefix(), device=generated.tokens.device)
         tokens = torch.cat([prefix.expand(len(rows), -1), rows], 1)
-        owner = torch.arange(pictures, device=rows.device).repeat_interleave(each)
+        owner = torch.arange(count, device=rows.device).repeat_interleave(each)
         given = torch.full_like(owner, len(prefix))
         return tokens, generated.lengths.flatten() + len(prefix), owner, given
 

@@ -78,7 +78,7 @@ class BestScore:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A validation that a rule chose: when, its scores, and the rule in words."""
 
     rule: str
@@ -140,7 +140,7 @@ def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
     return best
 
 
-def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Choice | None:
+def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Selection | None:
     """What `rule` chooses among the validations in a run's history, or among those at the `kept` steps.
 
     The lowest loss where it finds nothing that it weighs up, or all of that is as good as zero; None where
@@ -160,7 +160,7 @@ def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int
         rule = "loss"
         chosen = lowest_loss(scores)
     why = (RULES[rule].__doc__ or "").strip().splitlines()[0]
-    return Choice(rule, lines[chosen]["step"], float(lines[chosen].get("epoch") or 0.0), dict(scores[chosen]), why)
+    return Selection(rule, lines[chosen]["step"], float(lines[chosen].get("epoch") or 0.0), dict(scores[chosen]), why)
 
 
 def _says_anything(rule: str, scores: Sequence[Scores]) -> bool:

@@ -35,7 +35,7 @@ TRACKERS = Table(
 
 
 @dataclass(frozen=True)
-class Sample:
+class CaptionSample:
     """A validation picture with what the model says, what people said, and the caption's own scores."""
 
     image: str
@@ -78,7 +78,7 @@ class Tracker(TrainerCallback, ABC):
         """Raise `CaptuneError` for what is missing before a training begins; writes nothing into `run`."""
 
     def __init__(
-        self, run: Run, samples: Callable[[], Sequence[Sample]], settings: Mapping[str, Any], resumed_at: int
+        self, run: Run, samples: Callable[[], Sequence[CaptionSample]], settings: Mapping[str, Any], resumed_at: int
     ) -> None:
         self.run, self.samples, self.settings, self.resumed_at = run, samples, settings, resumed_at
         self.ended, self.success = "", True
@@ -91,7 +91,7 @@ class Tracker(TrainerCallback, ABC):
         """Figures by name: `training/loss`, `validation/cider`, ..."""
 
     @abstractmethod
-    def sentences(self, samples: Sequence[Sample], step: int) -> None:
+    def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
         """Sample captions of a validation."""
 
     @abstractmethod
@@ -193,7 +193,7 @@ class TensorBoard(Tracker):
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
-    def sentences(self, samples: Sequence[Sample], step: int) -> None:
+    def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
         rows = ["| picture | caption | references |", "|---|---|---|"]
         rows += [f"| {s.title} | {s.caption} | {' · '.join(s.references)} |" for s in samples]
         self.writer.add_text("samples", "\n".join(rows), step)
@@ -268,7 +268,7 @@ class MLflow(Tracker):
         for name, value in values.items():
             self.client.log_metric(self.id, name, value, step=step)
 
-    def sentences(self, samples: Sequence[Sample], step: int) -> None:
+    def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
         rows = [
             {"picture": s.name, "caption": s.caption, "references": list(s.references), **s.scores} for s in samples
         ]

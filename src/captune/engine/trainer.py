@@ -1,4 +1,4 @@
-"""The training loop: `transformers.Trainer` with our loss, our order of pictures and our checkpoints."""
+"""The training loop: `transformers.Trainer` with our loss, our order of images and our checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captune.core.errors import CaptuneError
 from captune.core.options import PARTS
 from captune.core.runs import Checkpoint, Run
 from captune.core.scratch import scratch_folder
-from captune.engine.batches import Collate, EpochOrder, Visits, supervised_tokens, training_loader
+from captune.engine.batches import CaptionDataset, Collate, EpochOrder, supervised_tokens, training_loader
 from captune.engine.checkpoints import mark_of, rotate, update_pointers, write_checkpoint
 from captune.engine.history import history_digest
 from captune.engine.processes import Processes
@@ -43,16 +43,16 @@ class TrainingModule(nn.Module):
         self.backbone = [backbone]  # in a list: it is no module of its own
         self.label_smoothing, self.recompute = label_smoothing, recompute
 
-    def forward(self, seen: Tensor, **captions: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, **captions: Tensor) -> dict[str, Tensor]:
         (backbone,) = self.backbone
         losses = backbone.token_losses(
-            backbone.image_features(seen), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
+            backbone.image_features(images), label_smoothing=self.label_smoothing, recompute=self.recompute, **captions
         )
         return {"objective": losses.objective.sum(), "nll": losses.nll.sum()}
 
 
 class CaptionTrainer(Trainer):
-    """Trains a backbone on visits of pictures.
+    """Trains a backbone on examples.
 
     The loss of an optimizer step is the sum of its token losses divided by the number of
     supervised tokens in the whole step, over all accumulated batches and all devices
@@ -69,7 +69,7 @@ class CaptionTrainer(Trainer):
     def __init__(
         self,
         backbone: Backbone,
-        visits: Visits,
+        examples: CaptionDataset,
         run: Run,
         args: TrainingArguments,
         *,
@@ -88,15 +88,15 @@ class CaptionTrainer(Trainer):
         self.shards = Shards(backbone) if shard else None
         self.learner = self.shards.learner if self.shards else backbone
         module = self.forward_pass(self.learner, label_smoothing=label_smoothing, recompute=recompute)
-        super().__init__(model=module, args=args, train_dataset=visits, callbacks=callbacks)
+        super().__init__(model=module, args=args, train_dataset=examples, callbacks=callbacks)
         if self.shards:
             self.shards.share_out(module, apart=self.gathered_by_layer, count=processes.count)
             # Autocast as ever, but no copies kept in step (DDP).
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
-        self.backbone, self.visits, self.run = backbone, visits, run
-        self.order = EpochOrder(len(visits), order_seed)
+        self.backbone, self.examples, self.run = backbone, examples, run
+        self.order = EpochOrder(len(examples), order_seed)
         self.validate, self.best_metric = validate, best_metric
         self.keep_checkpoints, self.stays = keep_checkpoints, stays
         self.rates, self.processes = rates, processes
@@ -116,7 +116,7 @@ class CaptionTrainer(Trainer):
     def placed(self, together: Collate | None) -> Any:
         """This process's batches, on its device."""
         loader = training_loader(
-            self.visits,
+            self.examples,
             self.order,
             self.args.per_device_train_batch_size,
             self.args.dataloader_num_workers,

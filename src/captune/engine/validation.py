@@ -14,7 +14,7 @@ from captune.data.prepared import sample_records
 from captune.engine.evaluator import caption_records, likelihood_of_references
 from captune.engine.features import Features
 from captune.engine.processes import ALONE, Processes
-from captune.engine.trackers import Sample
+from captune.engine.trackers import CaptionSample
 from captune.metrics.aids import MetricContext
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
@@ -46,7 +46,7 @@ class Validation:
         self.shown, self.longest, self.batch_size = shown, longest, batch_size
         self.autocast, self.features, self.progress = autocast, features, progress
         self.processes = processes
-        self.samples: list[Sample] = []
+        self.samples: list[CaptionSample] = []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a token), and for captioned pictures the scores of `metrics`."""
@@ -96,7 +96,7 @@ class Validation:
             progress=self.progress,
         )
         self.samples = [
-            Sample(
+            CaptionSample(
                 record.image,
                 captions[record.id].text,
                 record.references,

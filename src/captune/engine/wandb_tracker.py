@@ -17,7 +17,7 @@ from captune.core.files import write_text
 from captune.core.logins import logged_in_to_wandb, wandb_refusal
 from captune.core.runs import SEARCH_JOURNAL, Run
 from captune.engine.selection import LOWER_IS_BETTER
-from captune.engine.trackers import BEST, Sample, Tracker
+from captune.engine.trackers import BEST, CaptionSample, Tracker
 
 MODES = ("online", "offline", "disabled", "shared")
 OFFLINE = "offline"
@@ -106,7 +106,7 @@ class WeightsAndBiases(Tracker):
         epoch = {"epoch": values["training/epoch"]} if "training/epoch" in values else {}
         self.session.log({**values, **epoch, "step": step}, step=step)
 
-    def sentences(self, samples: Sequence[Sample], step: int) -> None:
+    def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
         names = sorted({name for sample in samples for name in sample.scores})
         table = self.wandb.Table(columns=["picture", "name", "caption", "references", *names])
         pictures = []
