@@ -15,7 +15,7 @@ import torch
 
 from blip_base import START, blip_base
 from captune.core.options import GenerationOptions
-from captune.engine.pictures import read_pixels
+from captune.inference.torch_model import read_pixels
 from captune.models.blip import Blip
 from captune.models.generate import own_search, transformers_search
 from machine import machine, markdown

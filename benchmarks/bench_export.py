@@ -26,15 +26,13 @@ import torch
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.scenes import held_out_scenes, render_scene
-from captune.engine.captioning import caption_pixels
-from captune.engine.pictures import read_pixels
-from captune.exporters import EXPORTERS
-from captune.exporters.described import describe, write_tokenizer
-from captune.exporters.graphs import graphs_of
+from captune.datasets.scenes import held_out_scenes, render_scene
+from captune.export import EXPORTERS
+from captune.export.graphs import describe, graphs_of, write_tokenizer
+from captune.inference.runtime import ExportedModel
+from captune.inference.torch_model import caption_pixels, read_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from captune.runtime import ExportedModel
 from machine import machine, markdown
 
 EXPORTED = ("blip", "clip-gpt2", "git")

@@ -17,8 +17,8 @@ from PIL import Image
 from bench import Bench
 from blip_base import TYPES, blip_base
 from captune.core.options import GenerationOptions
-from captune.data.captioning import caption_stream
-from captune.engine.captioning import TorchModel
+from captune.inference.captioning import caption_stream
+from captune.inference.torch_model import TorchModel
 from machine import paired, wall_seconds
 from photos import photos
 

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from bench import Bench
-from captune.engine.pictures import read_pixels
-from captune.models.pixels import PixelSettings
+from captune.inference.torch_model import read_pixels
+from captune.models.preprocessing import PixelSettings
 from machine import paired, wall_seconds
 from photos import photos
 

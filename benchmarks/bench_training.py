@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 from bench import Bench
 from blip_base import END, START, TYPES, blip_base
 from captune.core.records import ImageRecord
-from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, TrainingExample, training_loader
-from captune.engine.features import cached_features
-from captune.engine.trainer import TrainingModule
+from captune.inference.batches import Augmentation, CaptionDataset, EpochOrder, TrainingExample, training_loader
+from captune.inference.features import cached_features
 from captune.models.backbone import Encoded
 from captune.models.blip import Blip
+from captune.training.loop.trainer import TrainingModule
 from machine import paired, wall_seconds
 from photos import photos
 

@@ -7,8 +7,8 @@ import time
 import torch
 
 from captune.models.blip import Blip
-from captune.models.pixels import PixelSettings
-from captune.models.vocabulary import learn_tokenizer
+from captune.models.from_scratch import learn_tokenizer
+from captune.models.preprocessing import PixelSettings
 
 # Billions of multiplications and additions: the vision part and the cross-attention's keys and values of a picture,
 # a token of a caption.

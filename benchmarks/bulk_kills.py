@@ -26,8 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captune.data.scenes import write_flickr8k_folder
-from captune.data.signatures import IMAGE_SUFFIXES
+from captune.datasets.scenes import write_flickr8k_folder
+from captune.images.signatures import IMAGE_SUFFIXES
 from coco_captions import DATA
 from killing import Case, Killing
 from machine import machine

@@ -26,7 +26,7 @@ import psutil
 import torch
 from PIL import Image
 
-from captune.app.captioner import Captioner
+from captune.inference.captioner import Captioner
 from captune.models.blip import Blip
 from coco_captions import DATA
 from machine import machine

@@ -54,8 +54,8 @@ def build(folder: Path, texts: list[str], seed: int = 0) -> int:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     from captune.models.blip2 import Blip2
-    from captune.models.published import IMAGE
-    from captune.models.vocabulary import learn_tokenizer
+    from captune.models.from_scratch import learn_tokenizer
+    from captune.models.loading.pretrained import IMAGE
 
     tokenizer = learn_tokenizer(texts * 2, 500)  # twice: what stands once is not joined to a token
     tokenizer.add_tokens([IMAGE], special_tokens=True)
@@ -106,7 +106,7 @@ def main() -> None:
         make = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import large_models\n"
         if not data.is_dir():
             from captune import prepare
-            from captune.data.scenes import write_flickr8k_folder
+            from captune.datasets.scenes import write_flickr8k_folder
 
             write_flickr8k_folder(folder / "scenes", train=8, dev=4, test=4, size=64)
             prepare(folder / "scenes", data, split="flickr8k", duplicates=False)

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 import captune
-from captune.data.scenes import write_flickr8k_folder
+from captune.datasets.scenes import write_flickr8k_folder
 from captune.models.blip_matcher import BlipMatcher
 from killing import Case, Killing, contents
 from machine import machine

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from adversarial import strings
-from captune.data.formats import read_source
-from captune.data.source import Problem
+from captune.datasets.formats import read_source
+from captune.datasets.source import Problem
 from captune.metrics.measure import measure
 from captune.metrics.ptb_tokenizer import tokenize
 from coco_captions import coco, coco_scores, coco_tokens, flickr8k, systems

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import torch
 
-from captune.data.prepared import read_split
-from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
-from captune.engine.trainer import TrainingModule
+from captune.datasets.prepared import read_split
+from captune.inference.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
 from captune.models.blip import Blip
+from captune.training.loop.trainer import TrainingModule
 from machine import machine, markdown
 
 Batch = dict[str, torch.Tensor]

@@ -19,7 +19,7 @@ from typing import Any
 
 import captune
 from captune.core.runs import COMPLETE, SEARCH_JOURNAL, Run
-from captune.data.scenes import write_flickr8k_folder
+from captune.datasets.scenes import write_flickr8k_folder
 from killing import Case, Killing, contents
 from machine import machine
 

@@ -18,12 +18,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from captune.cli.flags import PANELS, kind, shown_default
 from captune.cli.main import VERBS, load
-from captune.core.aliases import ORIGINS
 from captune.core.config import Leaf, leaves, presets
 from captune.core.environment import VARIABLES
 from captune.core.files import write_text
 from captune.core.options import GenerationOptions, Options
-from captune.core.verb_options import CONFIGS
+from captune.core.options.aliases import ORIGINS
+from captune.core.options.verbs import CONFIGS
 
 ROOT = Path(__file__).resolve().parent.parent
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -176,19 +176,19 @@ def _here(options: tuple[str, ...]) -> str:
 
 
 def formats() -> str:
-    from captune.data.formats import FORMATS
+    from captune.datasets.formats import FORMATS
 
     return entries("`--format`", FORMATS.items())
 
 
 def writers() -> str:
-    from captune.data.writers import WRITERS
+    from captune.captions.writers import WRITERS
 
     return entries("`--format`", WRITERS.items())
 
 
 def exporters() -> str:
-    from captune.exporters import EXPORTERS
+    from captune.export import EXPORTERS
 
     return entries("`--to`", EXPORTERS.items())
 
@@ -202,13 +202,13 @@ def metrics() -> str:
 
 
 def rules() -> str:
-    from captune.engine.selection import RULES
+    from captune.training.selection import RULES
 
     return table(("rule", "what wins"), ((f"`{name}`", about(rule)) for name, rule in RULES.items()))
 
 
 def families() -> str:
-    from captune.app.models import families as known
+    from captune.models.families import families as known
 
     rows = ((f"`{f.name}`", f.about, ", ".join(f"`{name}`" for name in f.new)) for f in known())
     return table(("family", "what it is", "from scratch"), rows)
@@ -216,8 +216,8 @@ def families() -> str:
 
 def family_facts() -> str:
     """What each of captune's own families does."""
-    from captune.app.models import families as known
     from captune.models import FAMILIES
+    from captune.models.families import families as known
 
     rows = []
     for family in known():
@@ -230,7 +230,7 @@ def family_facts() -> str:
 
 def conformance() -> str:
     """Which promise is tested with which family, by asking the tests for their names."""
-    from captune.app.models import families as known
+    from captune.models.families import families as known
 
     files = [f"tests/conformance/test_{name}.py" for name in ("families", "lora", "scst", "questions", "decoding")]
     asked = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
@@ -269,15 +269,15 @@ def preset_table() -> str:
 
 
 def doctor() -> str:
-    from captune.app.doctor import CHECKS
+    from captune.api.doctor import CHECKS
 
     return table(("check", "what it looks at"), ((name, about(check)) for name, check in CHECKS.items()))
 
 
 def support() -> str:
     """What is there by name, in one table."""
-    from captune.data.formats import FORMATS
-    from captune.data.writers import WRITERS
+    from captune.captions.writers import WRITERS
+    from captune.datasets.formats import FORMATS
     from captune.metrics import METRICS
     from captune.models import FAMILIES
 
@@ -339,7 +339,7 @@ def out_of_step(pages: Iterable[Path]) -> dict[Path, str]:
 
 def openapi() -> str:
     """What `captune serve` offers, as OpenAPI."""
-    from captune.web.server import create_app
+    from captune.server.server import create_app
 
     return json.dumps(create_app({}).openapi(), ensure_ascii=False, indent=1) + "\n"
 

@@ -39,7 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Rooms with long tests come first, Ray's before all: at the end no worker waits for another's long test."""
-    items.sort(key=lambda item: (ROOMS.index(item.path.parent.name), item.path.stem != "test_ray"))
+    items.sort(
+        key=lambda item: (
+            ROOMS.index(item.path.relative_to(REPOSITORY / "tests").parts[0]),
+            item.path.stem != "test_ray",
+        )
+    )
 
 
 def pytest_collection_finish() -> None:
@@ -125,7 +130,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Exports of a model that was exported before, by whichever test, take its ONNX graphs from then."""
-    from captune.exporters import onnx
+    from captune.export import onnx
     from exported import traced_once
 
     ours = tmp_path_factory.getbasetemp()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from captune.cli.commands import ClickException
+from captune.cli.flags import ClickException
 from captune.cli.main import VERBS, load
 from captune.core.errors import CaptuneError
 from doc_blocks import ROOT

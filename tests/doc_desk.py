@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from captune.data.inside import MARK, mark_written
+from captune.core.files.paths import MARK, mark_written
 from serving import save_tiny
 
 HUB = {
@@ -80,7 +80,7 @@ def fill_hub(cache: Path) -> None:
 
 
 def scenes(desk: Desk, folder: Path) -> None:
-    from captune.data.scenes import write_flickr8k_folder
+    from captune.datasets.scenes import write_flickr8k_folder
 
     write_flickr8k_folder(folder, train=12, dev=4, test=4, size=48)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from captune.exporters.graphs import Graph
+from captune.export.graphs import Graph
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from lively import LIVELY

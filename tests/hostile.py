@@ -14,9 +14,9 @@ from typing import Any
 import uvicorn
 
 from captune.core.config import resolve
-from captune.core.serve_options import ServeConfig
-from captune.web.connections import Connection, Connections
-from captune.web.server import create_app
+from captune.core.options.serve import ServeConfig
+from captune.server.connections import Connection, Connections
+from captune.server.server import create_app
 
 
 class Hostile:

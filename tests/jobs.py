@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 import captune
-from captune.app.bulk_report import JobReport
-from captune.app.captioner import Captioner
 from captune.core.config import resolve
 from captune.core.options import CaptionConfig
 from captune.core.records import Caption
-from captune.data.pixels import Preprocessing
+from captune.images.preprocessing import Preprocessing
+from captune.inference.captioner import Captioner
+from captune.jobs.job import JobReport
 from noise import noise
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "white": (255, 255, 255)}

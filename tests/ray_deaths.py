@@ -15,15 +15,15 @@ from PIL import Image
 from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT
 from captune.core.records import Caption
-from captune.data.bulk.names import MANIFEST
-from captune.data.bulk.pieces import FILES, InputShard
-from captune.data.bulk.shards import PLAIN
-from captune.data.bulk.store import open_store
-from captune.data.pixels import Preprocessing
-from captune.engine.bulk import BatchCaptioner, ShardOptions
-from captune.engine.decoding_ahead import ShardTask
-from captune.engine.ray_pieces import ClusterOptions, caption_on_ray
-from captune.engine.ray_worker import WorkerSpec
+from captune.core.stores import MANIFEST
+from captune.core.stores.local import open_store
+from captune.datasets.sources.input_shards import FILES, InputShard
+from captune.images.preprocessing import Preprocessing
+from captune.jobs.decode_ahead import ShardTask
+from captune.jobs.ray_pool import ClusterOptions, caption_on_ray
+from captune.jobs.ray_worker import WorkerSpec
+from captune.jobs.shard_captioner import BatchCaptioner, ShardOptions
+from captune.jobs.shards import PLAIN
 
 SHARDS, DEADLY = 8, 4
 

@@ -18,12 +18,12 @@ import uvicorn
 from PIL import Image
 
 from captune.core.config import resolve
-from captune.core.serve_options import ServeConfig
+from captune.core.options.serve import ServeConfig
 from captune.models import FAMILIES
 from captune.models.blip_matcher import BlipMatcher
-from captune.web.connections import Connection
-from captune.web.server import create_app
-from captune.web.service import Service
+from captune.server.connections import Connection
+from captune.server.server import create_app
+from captune.server.service import Service
 from lively import LIVELY
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
-from captune.engine.batches import collate, supervised_tokens
-from captune.engine.sharding import Shards, load_state, whole_state
-from captune.engine.trainer import TrainingModule
+from captune.inference.batches import collate, supervised_tokens
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.training.loop.sharding import Shards, load_state, whole_state
+from captune.training.loop.trainer import TrainingModule
 
 TEXTS = ["a red circle", "two dogs play", "a man on a bike .", "a dog"]
 KINDS = [*((name, "tiny") for name in FAMILIES), ("blip-2", "tiny-t5")]

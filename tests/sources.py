@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from captune.data.formats import read_source
-from captune.data.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.formats import read_source
+from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
 
 
 def jpeg(number: int, format: str = "JPEG") -> bytes:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from captune.core.exported import MEMORY, NEW, PAST, Exported, ExportedPixels, layer_names
-from captune.data.pixels import Preprocessing
-from captune.data.words import ExportTokenizer
+from captune.images.preprocessing import Preprocessing
+from captune.inference.runtime import ExportedModel
+from captune.inference.runtime.tokenizer import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from captune.models.stepper import KVCache
-from captune.runtime import ExportedModel
+from captune.models.decoder import KVCache
 from exported import saved_model
 from lively import LIVELY
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from captune.engine.loader import pair_backbone
 from captune.models.backbone import Backbone
+from captune.models.loading.loader import pair_backbone
 from pairs import save_gpt2
 
 TEXTS = ("a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike")

@@ -27,8 +27,8 @@ from typing import Any, NoReturn
 BEFOREHAND = (
     "torch", "transformers.models.auto", "transformers.models.blip.modeling_blip", "transformers.models.bert",
     "transformers.generation", "transformers.trainer", "PIL.Image", "pyarrow", "matplotlib.figure", "fastapi",
-    "captune.cli.main", "captune.app.train", "captune.engine.trainer", "captune.app.evaluate", "captune.metrics",
-    "captune.web.server",
+    "captune.cli.main", "captune.training.train", "captune.training.loop.trainer", "captune.evaluation.evaluate",
+    "captune.metrics", "captune.server.server",
 )  # fmt: skip
 
 

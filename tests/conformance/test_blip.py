@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.engine.batches import collate
+from captune.inference.batches import collate
 from captune.models.blip import Blip, grid_positions
 from captune.models.generate import generate
 from noise import noise
@@ -194,7 +194,9 @@ def test_what_is_no_model_is_said_so(tmp_path: Path, hub_folder: Path) -> None:
 def test_weights_of_another_user_are_said_to_be_unreadable(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (hub_folder / "model.safetensors").write_bytes(b"")
     # The tests may run as root, who may read everything.
-    monkeypatch.setattr("captune.engine.load_errors.os.access", lambda path, mode: Path(path).suffix != ".safetensors")
+    monkeypatch.setattr(
+        "captune.models.loading.errors.os.access", lambda path, mode: Path(path).suffix != ".safetensors"
+    )
     with pytest.raises(CaptuneError, match=r"model\.safetensors may not be read by this user") as caught:
         captune.Captioner.load(str(hub_folder))
     assert f"chmod -R a+rX {hub_folder}" in caught.value.hint

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from captune.core.options import GenerationOptions
-from captune.engine.batches import collate
+from captune.inference.batches import collate
 from captune.models.backbone import Encoded
 from captune.models.blip import Blip
+from captune.models.from_scratch import learn_tokenizer
 from captune.models.generate import own_search
-from captune.models.pixels import PixelSettings
-from captune.models.vocabulary import learn_tokenizer
+from captune.models.preprocessing import PixelSettings
 
 LAYERS = 4
 TEXT = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import captune
-from captune.exporters.card import CardFacts, card
+from captune.export.card import CardFacts, card
 from captune.models import FAMILIES
 from lively import LIVELY
 from noise import noise

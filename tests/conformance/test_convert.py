@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.model_names import local_folder
-from captune.engine.state_dicts import read_states
+from captune.export.convert import read_states
 from captune.models import FAMILIES
 
 

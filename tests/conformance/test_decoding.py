@@ -12,10 +12,10 @@ import torch
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.data.captioning import stream_text
 from captune.decoding.sampling import Generated, Sampler
 from captune.decoding.torch_ops import TorchOps
-from captune.engine.captioning import TorchModel, caption_pixels
+from captune.inference.captioning import stream_text
+from captune.inference.torch_model import TorchModel, caption_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.generate import generate, own_search, transformers_search

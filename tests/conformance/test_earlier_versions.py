@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from captune.engine.state_dicts import match, read_states
-from captune.exporters.card import OPENED_WITH, CardFacts, card
+from captune.export.card import OPENED_WITH, CardFacts, card
+from captune.export.convert import match, read_states
 from captune.models import FAMILIES
-from captune.models.earlier import readable_by_earlier
+from captune.models.loading.pretrained import readable_by_earlier
 from captune.models.weights import WEIGHTS, opened
 from scripts import ROOT
 

@@ -15,7 +15,7 @@ from captune.cli.main import run as command
 from captune.core.errors import CaptuneError
 from captune.core.progress import Silent
 from captune.core.runs import Run
-from captune.engine.validation import Validation
+from captune.training.loop.validation import Validation
 from trained import train as quick
 
 

@@ -15,15 +15,14 @@ import captune
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.engine.explaining import explain
-from captune.engine.pictures import read_pixels
-from captune.engine.steps import caption_tokens, group_words, score_caption, token_steps
+from captune.inference.explain import caption_tokens, explain, group_words, score_caption, token_steps
+from captune.inference.torch_model import read_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.generate import generate
 from captune.models.git import Git
-from captune.models.reread import on_patches
+from captune.models.layers.teacher_forced import on_patches
 from lively import LIVELY
 from noise import noise
 

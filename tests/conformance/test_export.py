@@ -14,19 +14,19 @@ import pytest
 import torch
 
 import captune
-from captune.app.export import ExportReport
 from captune.core.exported import EXPORT, MEMORY, NEW, PAST, Exported, layer_names
 from captune.core.options import GenerationOptions
-from captune.data.words import ExportTokenizer
-from captune.engine.captioning import caption_pixels
-from captune.engine.loader import load_backbone
-from captune.exporters import EXPORTERS
-from captune.exporters.graphs import Saying
+from captune.export import EXPORTERS
+from captune.export.export import ExportReport
+from captune.export.graphs import Saying
+from captune.inference.runtime import ExportedModel
+from captune.inference.runtime.tokenizer import ExportTokenizer
+from captune.inference.torch_model import caption_pixels
 from captune.models.backbone import Backbone
-from captune.models.dense import with_plain_weights
 from captune.models.generate import generate
-from captune.models.text_stack import TextDecoder
-from captune.runtime import ExportedModel
+from captune.models.layers.fused import with_plain_weights
+from captune.models.layers.text_decoder import TextDecoder
+from captune.models.loading.loader import load_backbone
 from exported import EXPORTABLE, saved_model
 
 pytest.importorskip("onnxruntime")

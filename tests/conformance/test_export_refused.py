@@ -19,12 +19,13 @@ import captune
 from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.exported import EXPORT, FORMAT, VISION, Exported, export_folder
-from captune.data.words import ExportTokenizer
-from captune.engine.loader import load_backbone
-from captune.exporters import described, onnx
-from captune.exporters.graphs import graphs_of
+from captune.export import graphs as described
+from captune.export import onnx
+from captune.export.graphs import graphs_of
+from captune.inference.runtime.sessions import open_session
+from captune.inference.runtime.tokenizer import ExportTokenizer
 from captune.models import FAMILIES
-from captune.runtime.sessions import open_session
+from captune.models.loading.loader import load_backbone
 from copies import Copy
 from exported import saved_model
 from noise import noise
@@ -154,7 +155,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     for module in ("onnx", "openvino"):
         there = lambda name: None if name == package else find_spec(name)
-        monkeypatch.setattr(f"captune.exporters.{module}.find_spec", there)
+        monkeypatch.setattr(f"captune.export.{module}.find_spec", there)
     with pytest.raises(CaptuneError, match=f"'{package}'") as raised:
         captune.export(model, tmp_path / "x", to="openvino")
     assert f"captune[{extra}]" in raised.value.hint

@@ -10,7 +10,7 @@ import torch
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.engine.batches import collate
+from captune.inference.batches import collate
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.generate import generate

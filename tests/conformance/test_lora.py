@@ -11,7 +11,7 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.core.runs import Run
-from captune.engine.batches import collate
+from captune.inference.batches import collate
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.generate import generate

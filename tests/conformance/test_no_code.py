@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from captune.core.errors import CaptuneError, MetricUnavailable
-from captune.engine.clip_score import _load as load_clip
-from captune.engine.loader import family_of, load_backbone, load_pretrained, model_info, pair_backbone
-from captune.engine.translation import _load as load_translator
+from captune.evaluation.clip_score import _load as load_clip
+from captune.inference.translation import _load as load_translator
 from captune.models import FAMILIES
 from captune.models.blip_matcher import BlipMatcher
-from captune.models.pretrained import pretrained
+from captune.models.loading.loader import family_of, load_backbone, load_pretrained, model_info, pair_backbone
+from captune.models.loading.pretrained import pretrained
 
 NAMES = ("Config", "Tokenizer", "ImageProcessor", "Processor", "Model", "ModelForCausalLM", "ModelForSeq2SeqLM")
 CODE = """

@@ -11,14 +11,14 @@ import torch
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.engine.batches import collate
-from captune.engine.loader import load_backbone, pair_backbone
+from captune.inference.batches import collate
 from captune.models.backbone import Backbone
 from captune.models.blip2 import Blip2
 from captune.models.clip_gpt2 import ClipGpt2
+from captune.models.from_scratch import learn_tokenizer
 from captune.models.generate import generate
 from captune.models.git import Git
-from captune.models.vocabulary import learn_tokenizer
+from captune.models.loading.loader import load_backbone, pair_backbone
 from lively import LIVELY
 from pairs import save_clip, save_gpt2
 from vision_parts import vision_part

@@ -14,15 +14,15 @@ import captune
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.runs import Run
-from captune.data.prepared import read_split
-from captune.engine.batches import collate
-from captune.engine.loader import load_backbone
-from captune.engine.pictures import read_pixels
+from captune.datasets.prepared import read_split
+from captune.inference.batches import collate
+from captune.inference.torch_model import read_pixels
 from captune.metrics.measure import measure
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.blip_vqa import BlipVqa
 from captune.models.generate import generate
+from captune.models.loading.loader import load_backbone
 from lively import LIVELY
 
 TEXTS = ("a red circle", "two dogs play", "what is it ?", "how many dogs play ?")

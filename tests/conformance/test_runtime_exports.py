@@ -234,8 +234,8 @@ def test_serves_without_torch(both: tuple[Path, Path]) -> None:
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OF_TORCH)!r}));"
         "from fastapi.testclient import TestClient;"
-        "from captune.core.config import resolve; from captune.core.serve_options import ServeConfig;"
-        "from captune.web.server import create_app;"
+        "from captune.core.config import resolve; from captune.core.options.serve import ServeConfig;"
+        "from captune.server.server import create_app;"
         "app = create_app({'x': sys.argv[1]}, resolve(ServeConfig), {});"
         "client = TestClient(app).__enter__();"
         "print(client.post('/v1/caption', json={'image': sys.argv[2]}).text)"
@@ -252,7 +252,7 @@ def test_serves_without_torch(both: tuple[Path, Path]) -> None:
 def test_too_little_memory_is_a_memory_error(both: tuple[Path, Path]) -> None:
     """So that whoever halves batches can tell it from a broken graph."""
     program = (
-        "import sys, resource, numpy as np; from captune.runtime import ExportedModel;"
+        "import sys, resource, numpy as np; from captune.inference.runtime import ExportedModel;"
         "model = ExportedModel.load(sys.argv[1], threads=1);"
         "seen = np.zeros((60_000, 3, 32, 32), np.uint8);"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"

@@ -12,13 +12,13 @@ import torch
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.data.captioning import stream_text
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.sampling import Sampler
 from captune.decoding.torch_ops import TorchOps
-from captune.engine.captioning import caption_pixels
+from captune.inference.captioning import stream_text
+from captune.inference.runtime import ExportedModel
+from captune.inference.torch_model import caption_pixels
 from captune.models.backbone import Backbone
-from captune.runtime import ExportedModel
 from torchless import lively, without_files
 
 PICTURES = 60

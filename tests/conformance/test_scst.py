@@ -11,10 +11,10 @@ import torch
 import captune
 from captune.core.progress import Silent
 from captune.core.runs import Run
-from captune.engine.scst import SelfCritical, SelfCriticalModule
 from captune.metrics.reward import CiderReward
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
+from captune.training.loop.scst import SelfCritical, SelfCriticalModule
 from lively import LIVELY
 
 REFERENCES = {0: ["a red circle", "one red circle"], 1: ["two dogs play"], 2: ["a man on a bike .", "a man"]}

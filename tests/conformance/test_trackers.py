@@ -14,11 +14,11 @@ import pytest
 
 import captune
 from captune.core.errors import CaptuneError
-from captune.core.logins import logged_in_to_wandb
+from captune.core.machine import logged_in_to_wandb
 from captune.core.progress import Silent
 from captune.core.runs import Run
-from captune.engine import trackers
-from captune.engine.trackers import TRACKERS
+from captune.training import trackers
+from captune.training.trackers import TRACKERS
 
 ONCE: dict[str, Any] = {
     "batch_size": 6,

@@ -14,10 +14,10 @@ import torch
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.runs import COMPLETE, Run
-from captune.data.prepared import read_split
-from captune.engine import features
-from captune.engine.pictures import read_pixels
-from captune.metrics.document_frequencies import DocumentFrequencies
+from captune.datasets.prepared import read_split
+from captune.inference import features
+from captune.inference.torch_model import read_pixels
+from captune.metrics.ngrams import DocumentFrequencies
 from captune.models import FAMILIES
 from copies import Copy
 from trained import QUICK, Heard, assert_same, train, weights
@@ -77,8 +77,8 @@ def test_the_logged_loss_is_the_plain_likelihood_whatever_the_smoothing(tiny_dat
 
 
 def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> None:
-    from captune.data.prepared import read_split
-    from captune.engine.batches import EpochOrder, make_examples
+    from captune.datasets.prepared import read_split
+    from captune.inference.batches import EpochOrder, make_examples
     from captune.models.blip import Blip
 
     records = read_split(tiny_data, "train")
@@ -142,7 +142,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
 
 
 def test_a_checkpoint_without_its_mark_or_with_a_short_file_does_not_count(tiny_data: Path, tmp_path: Path) -> None:
-    from captune.engine.checkpoints import last_whole
+    from captune.training.loop.checkpoints import last_whole
 
     run = train(tiny_data, tmp_path / "run")
     newest, older = run.checkpoints()[-1], run.checkpoints()[-2]

@@ -13,12 +13,12 @@ from PIL import Image
 
 import captune
 from captune.core.config import resolve
-from captune.core.disk import DiskFull
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.machine import DiskFull
 from captune.core.options import TrainConfig
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, Run
-from captune.engine.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
+from captune.inference.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
 from captune.models.blip import Blip
 from trained import Heard, assert_same, train, weights
 

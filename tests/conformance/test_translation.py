@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import captune
-from captune.app.captioner import Captioner
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
-from captune.engine.translation import BEAMS, MAX_NEW_TOKENS, Translator, load_translator, translated
+from captune.inference.captioner import Captioner
+from captune.inference.translation import BEAMS, MAX_NEW_TOKENS, Translator, load_translator, translated
 from captune.models.blip import Blip
 from lively import LIVELY
 from translators import KINDS, TEXTS, WORDS, m2m100, madlad, marian
@@ -169,7 +169,7 @@ def test_english_needs_no_translator(captioner_name: str, pictures: list[str]) -
 
 
 def test_without_sentencepiece_the_extra_is_named(german: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captune.engine.translation.find_spec", lambda name: None)
+    monkeypatch.setattr("captune.inference.translation.find_spec", lambda name: None)
     with pytest.raises(CaptuneError, match=r"captune\[translate\]"):
         load_translator(german, "de", CPU)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import captune
-from captune.app import tune as room
-from captune.app.tune import Axis
-from captune.core.disk import DiskFull
 from captune.core.errors import EXIT_INTERRUPTED, CaptuneError, UsageError
 from captune.core.files import read_json
-from captune.core.locks import lock_file
+from captune.core.files.locks import lock_file
+from captune.core.machine import DiskFull
 from captune.core.runs import Run
+from captune.training import tune as room
+from captune.training.tune import Axis
 
 pytest.importorskip("optuna")
 ONCE: dict[str, Any] = {

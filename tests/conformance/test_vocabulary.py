@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from captune.models import FAMILIES
-from captune.models.vocabulary import learn_tokenizer
+from captune.models.from_scratch import learn_tokenizer
 
 TEXTS = {
     "English": "A dark-haired man's two dogs can't see 3.5 \"big\" cats , isn't it ?",

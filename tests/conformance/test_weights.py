@@ -15,15 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import captune
-from captune.app.running import placing_for
 from captune.core.errors import CaptuneError
 from captune.core.options import DeviceOptions
 from captune.core.runs import Run
-from captune.engine.loader import load_backbone, model_info
+from captune.inference.loading import placing_for
 from captune.models import FAMILIES
 from captune.models.blip2 import Blip2
-from captune.models.frozen import FROZEN, LEARNED, Shared
-from captune.models.weights import Placing, stored_weights
+from captune.models.loading.loader import load_backbone, model_info
+from captune.models.weights import FROZEN, LEARNED, Placing, Shared, stored_weights
 
 PRECISE = ("language_projection", "qformer", "query_tokens")
 
@@ -182,7 +181,7 @@ def test_an_index_whose_file_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_path: Path) -> None:
     from captune.core.progress import Silent
-    from captune.engine.needs import needs_of, needs_told
+    from captune.training.needs import needs_of, needs_told
 
     made = Blip2.tiny()
     made.freeze(["vision", "text"])

@@ -60,7 +60,7 @@ def model(folder: Path) -> None:
     from transformers import BlipConfig, BlipForConditionalGeneration, BlipProcessor
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    from captune.models.vocabulary import learn_tokenizer
+    from captune.models.from_scratch import learn_tokenizer
 
     torch.manual_seed(1)
     tokenizer = learn_tokenizer([f"a {name} square, one {name} thing on the left" for name in COLOURS], 100)

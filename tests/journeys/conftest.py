@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.app.captioner import Captioner
+from captune.inference.captioner import Captioner
 from jobs import FakeCaptioner, fake_loading, model_folder, pictures
 from typed import Typed
 

@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from browsing import drawn, in_view, serious
-from captune.app.captioner import Captioner
+from captune.inference.captioner import Captioner
 from captune.models import FAMILIES
-from captune.web.page.captioning import samples
-from captune.web.page.launch import PAGE, VARIABLE, PageSettings
+from captune.server.page.captioning import samples
+from captune.server.page.launch import PAGE, VARIABLE, PageSettings
 from lively import LIVELY
 from noise import noise
 from translators import marian

@@ -166,7 +166,7 @@ def test_parts_are_the_whole(here: Path) -> None:
 def held(here: Path) -> Iterator[None]:
     """Another process is at work on part 1/2 of the job in `out`."""
     code = (
-        "from captune.data.bulk.store import open_store\n"
+        "from captune.core.stores.local import open_store\n"
         "with open_store('out').lock('_job/part-1-of-2.lock'):\n"
         "    print('held', flush=True)\n"
         "    input()"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import captune
-from captune.app.bulk_report import JobReport
-from captune.app.captioner import Captioner
+from captune.inference.captioner import Captioner
+from captune.jobs.job import JobReport
 from copies import Copy
 from jobs import fake_loading, model_folder, pictures
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.engine.matching import Embeddings
+from captune.inference.match import Embeddings
 from scripts import ROOT
 from typed import Typed
 

@@ -83,7 +83,7 @@ def test_an_archive_that_goes_while_it_is_read(
 ) -> None:
     with tarfile.open("a.tar", "w") as tar:
         tar.add("photos/0.jpg", "0.jpg")
-    from captune.app import caption
+    from captune.api import caption
 
     found = caption.list_input_shards
 

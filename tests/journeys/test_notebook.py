@@ -14,7 +14,7 @@ import pytest
 
 import captune
 from captune.core.files import read_json, write_json
-from captune.data.inside import MARK, mark_written
+from captune.core.files.paths import MARK, mark_written
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "flickr8k.ipynb"
 TINY: dict[str, Any] = {

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Sampler
 
 from captune.core.runs import Run
-from captune.engine.batches import EpochOrder, SharedBatches
+from captune.inference.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
 from copies import run as captune
 from together import LAUNCHER, PORT, flags

@@ -14,8 +14,8 @@ from serving import picture, save_tiny
 SCRIPT = """
 import json, sys
 import captune
-from captune.engine.identity import revision_of
-from captune.engine.loader import family_of
+from captune.models.loading.identity import revision_of
+from captune.models.loading.loader import family_of
 said = {}
 for name in sys.argv[2:]:
     try:

@@ -19,9 +19,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from captune.web import middleware
-from captune.web.connections import Timeouts
-from captune.web.model_worker import ModelWorker
+from captune.server import middleware
+from captune.server.connections import Timeouts
+from captune.server.model_worker import ModelWorker
 from serving import Serving, encoded, picture, running, save_tiny
 
 PICTURE = picture(1)
@@ -82,7 +82,7 @@ def test_every_route_but_health_needs_a_key(guarded: Serving) -> None:
 
 
 def test_keys_are_named_in_the_log_and_nothing_else_of_them(guarded: Serving, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "captune.web")
+    caplog.set_level("INFO", "captune.server")
     with guarded.client(headers={"Authorization": f"Bearer {KEYS['web']}", "X-Request-ID": "my-id.1"}) as client:
         answer = client.post("/v1/caption", json={"image": encoded(PICTURE)})
     assert answer.headers["x-request-id"] == "my-id.1"

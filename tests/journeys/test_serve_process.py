@@ -15,7 +15,7 @@ import pytest
 
 from captune.core.errors import CaptuneError
 from captune.core.progress import Silent
-from captune.web.server import serve
+from captune.server.server import serve
 from copies import Copy
 from serving import encoded, picture, save_tiny
 

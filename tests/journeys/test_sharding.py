@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from captune.core.errors import CaptuneError
 from captune.core.runs import Run
-from captune.engine.processes import Processes
+from captune.inference.processes import Processes
 from captune.models import FAMILIES
 from copies import run as captune
 from together import flags

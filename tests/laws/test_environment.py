@@ -8,7 +8,7 @@ from pathlib import Path
 
 from captune.core.config import leaves
 from captune.core.environment import VARIABLES
-from captune.core.verb_options import CONFIGS
+from captune.core.options.verbs import CONFIGS
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "captune"
 

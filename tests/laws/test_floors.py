@@ -63,14 +63,16 @@ def test_help_is_light() -> None:
     assert loaded_by([f"from captune.cli.main import run; assert run({line!r}) == 0" for line in lines]) == {}
 
 
-@pytest.mark.parametrize("room", ["core", "decoding", "data", "metrics", "data.formats", "data.writers"])
+@pytest.mark.parametrize(
+    "room", ["core", "decoding", "metrics", "images", "datasets.formats", "captions.writers", "inference.runtime"]
+)
 def test_rooms_without_torch(room: str) -> None:
     assert not any("torch" in loaded for loaded in loaded_by([f"import captune.{room}"]).values())
 
 
 @pytest.mark.parametrize("path", committed("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_has_at_most_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_a_file_has_at_most_600_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
 def test_committed_text_speaks_of_the_project_alone() -> None:
@@ -91,7 +93,7 @@ def test_committed_text_speaks_of_the_project_alone() -> None:
 def test_without_torch_the_tests_that_import_it_are_skipped() -> None:
     program = """
 import pytest, sys
-tests = ["tests/unit/test_pixels.py", "tests/unit/test_tables.py"]
+tests = ["tests/unit/images/test_pixels.py", "tests/unit/core/test_tables.py"]
 code = pytest.main(["-q", "--no-torch", "-p", "no:cacheprovider", *tests])
 sys.exit(code or "torch" in sys.modules)
 """

@@ -25,7 +25,7 @@ NEVER = {
     "transformers.pipeline",
 }
 TOLD = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False)}
-DOOR = SOURCE / "models" / "pretrained.py"
+DOOR = SOURCE / "models" / "loading" / "pretrained.py"
 
 
 def told(call: ast.Call, name: str, value: bool) -> bool:
@@ -60,7 +60,7 @@ def test_what_could_run_code_is_called_in_one_place() -> None:
         for path, text in texts.items()
         if any(word in text for word in words) and (found := faults(text, door=path == DOOR))
     }
-    assert wrong == {}, "call captune.models.pretrained.pretrained; weights_only=True; allow_pickle=False"
+    assert wrong == {}, "call captune.models.loading.pretrained.pretrained; weights_only=True; allow_pickle=False"
 
 
 @pytest.mark.parametrize(

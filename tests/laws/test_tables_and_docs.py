@@ -12,20 +12,20 @@ import captune
 from captune.cli.main import VERBS, application, load
 from captune.core.config import leaves, presets, resolve
 from captune.core.options import EvaluateConfig, Options, TrainConfig
+from captune.core.options.verbs import CONFIGS
 from captune.core.tables import Table
-from captune.core.verb_options import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def tables() -> list[Table]:
-    from captune.data.bulk.pieces import KINDS
-    from captune.data.formats import FORMATS
-    from captune.data.writers import WRITERS
-    from captune.exporters import EXPORTERS
+    from captune.captions.writers import WRITERS
+    from captune.datasets.formats import FORMATS
+    from captune.datasets.sources.input_shards import KINDS
+    from captune.export import EXPORTERS
+    from captune.inference.runtime.sessions import RUNTIMES
     from captune.metrics import METRICS
     from captune.models import FAMILIES
-    from captune.runtime.sessions import RUNTIMES
 
     return [FORMATS, WRITERS, METRICS, FAMILIES, EXPORTERS, RUNTIMES, KINDS]
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, IptcImagePlugin
 
 from captune.core.errors import ImageError
-from captune.data.alt_text.errors import UnsupportedImage
-from captune.data.alt_text.files import with_caption
-from captune.data.images import open_image
+from captune.images.metadata import UnsupportedImage
+from captune.images.metadata.files import with_caption
+from captune.images.open import open_image
 
 pytestmark = pytest.mark.real
 OURS = ("}description", "}AltTextAccessibility")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from captune.core.errors import ImageError
-from captune.engine.pictures import read_pixels
-from captune.models.pixels import PixelSettings
+from captune.inference.torch_model import read_pixels
+from captune.models.preprocessing import PixelSettings
 
 EXACT = PixelSettings(384, (0.5,) * 3, (0.5,) * 3)
 FAST = PixelSettings(384, (0.5,) * 3, (0.5,) * 3, fast=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from captune.data.formats import read_source
-from captune.data.formats.official import official_split
-from captune.data.source import EmbeddedImage, Problem
+from captune.datasets.formats import read_source
+from captune.datasets.source import EmbeddedImage, Problem
+from captune.datasets.splits import official_split
 
 pytestmark = pytest.mark.real
 

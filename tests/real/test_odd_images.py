@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captune.app.prepare import prepare
 from captune.core.errors import ImageError
-from captune.data.images import open_image
-from captune.data.prepared import read_split
+from captune.datasets.prepare import prepare
+from captune.datasets.prepared import read_split
+from captune.images.open import open_image
 
 pytestmark = pytest.mark.real
 
@@ -24,7 +24,7 @@ TWO_GB = 2 * 1000**3
 OPEN_ALL = """
 import json, re, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
-from captune.data.images import ImageError, open_image
+from captune.images.open import ImageError, open_image
 
 def peak():  # getrusage would count the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from captune.app.prepare import prepare
 from captune.core.errors import CaptuneError
-from captune.data.images import open_image
-from captune.data.pixels import to_pixels
-from captune.data.prepared import read_split
-from captune.models.pixels import PixelSettings
+from captune.datasets.prepare import prepare
+from captune.datasets.prepared import read_split
+from captune.images.open import open_image
+from captune.images.preprocessing import to_pixels
+from captune.models.preprocessing import PixelSettings
 
 pytestmark = pytest.mark.real
 

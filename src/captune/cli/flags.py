@@ -1,19 +1,92 @@
-"""Flags drawn from the options of `captune.core.options`: declared there, never again here."""
+"""Flags made from the options of `captune.core.options`, and the command of a verb."""
 
 from __future__ import annotations
 
+import copy
 import inspect
+import os
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
-from captune.cli.commands import VerbCommand
-from captune.core.config import Leaf, leaves, presets
+from captune.cli.terminal import out_json, out_table
+from captune.core.config import Leaf, leaves, presets, resolve
+from captune.core.errors import UsageError, about_option
 from captune.core.options import DEFAULT_MODEL, Options
+from captune.core.options.aliases import ANSWERS, names_of, plain
+
+# typer brings its own copy of click from some version on; these names are right in either case.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+NoSuchOption: Any = sys.modules[ClickException.__module__].NoSuchOption
+
+
+class VerbCommand(TyperCommand):
+    """Takes `--lr` and `--learning_rate` for `--learning-rate`, without listing them in the help."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        known = {parameter.name: parameter for parameter in self.get_params(ctx) if parameter.name}
+        for name, parameter in known.items():
+            if parameter.param_type_name != "option":
+                continue
+            hidden = copy.copy(parameter)
+            hidden.opts = [flag for other in names_of(name, known) for flag in _spellings(other)]
+            hidden.opts += [flag for own in parameter.opts for flag in _spellings(own) if flag not in parameter.opts]
+            hidden.secondary_opts = [
+                flag
+                for own in parameter.secondary_opts
+                for flag in _spellings(own)
+                if flag not in parameter.secondary_opts
+            ]
+            if hidden.opts or hidden.secondary_opts:
+                hidden.add_to_parser(parser, ctx)
+        return parser
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)  # click empties the list
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            flags = [flag for parameter in self.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+            known = [flag for flag in flags if flag.startswith("--")]
+            hint = about_option(error.option_name, known, verb=str(self.name))
+            raise UsageError(
+                f"{ctx.command_path} has no option {error.option_name}.", f"{hint} Try '{ctx.command_path} --help'."
+            ) from None
+        except ClickException as error:
+            error.ctx = error.ctx or ctx  # which verb's help to name
+            answer = _answer(given)
+            if answer is None:
+                raise
+            raise UsageError(message_of(error), f"{answer} Try '{ctx.command_path} --help'.") from None
+
+
+def message_of(error: Any) -> str:
+    """An error of click in words, without those of the library that checked the value."""
+    return str(error.format_message()).replace("Value error, ", "")
+
+
+def _answer(args: list[str]) -> str | None:
+    """What to do instead of another tool's name with a value that is another thing here: `--eval-strategy epoch`."""
+    pairs = [*pairwise(args), *(arg.partition("=")[::2] for arg in args)]
+    keys = (f"{plain(name)}={value}" for name, value in pairs if name.startswith("--"))
+    return next((ANSWERS[key] for key in keys if key in ANSWERS), None)
+
+
+def _spellings(name: str) -> list[str]:
+    """`--model-id` and `--model_id` of either, nothing for a letter."""
+    if name.startswith("-") and not name.startswith("--"):
+        return []
+    stem = name.removeprefix("--")
+    return list(dict.fromkeys(("--" + stem.replace("_", "-"), "--" + stem.replace("-", "_"))))
+
 
 PANELS = {
     "prepare": "Source and splits",
@@ -241,3 +314,33 @@ def _listed(value: Any) -> Any:
         return value
     parts = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
     return parts or None
+
+
+def print_resolved(config: type[Options], chosen: Chosen, *, json: bool) -> None:
+    """The options of a verb as a run would take them now."""
+    origins = chosen.sources
+    resolved = resolve(
+        config,
+        preset=origins.get("preset"),
+        file=origins.get("config"),
+        environment=os.environ,
+        flags=chosen.flags,
+        sets=origins.get("sets") or (),
+    )
+    found = {
+        leaf.key: (
+            getattr(getattr(resolved.values, leaf.section), leaf.name),
+            resolved.sources.get(leaf.key, "default"),
+        )
+        for leaf in leaves(config).values()
+    }
+    if json:
+        out_json({key: {"value": value, "from": source} for key, (value, source) in found.items()})
+        return
+    out_table("", ("option", "value", "from"), [(key, _shown(value), source) for key, (value, source) in found.items()])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.cli.commands import ClickException, message_of
+from captune.cli.flags import ClickException, message_of
 from captune.cli.terminal import print_all_names
 from captune.core.environment import heed_hub_token
 from captune.core.errors import (
@@ -25,11 +25,12 @@ from captune.core.errors import (
     EXIT_TERMINATED,
     CaptuneError,
     UsageError,
+    about_variables,
+    about_verb,
     first_line,
     needing_torch,
 )
 from captune.core.machine import machine_error
-from captune.core.suggestions import about_variables, about_verb
 
 
 @dataclass(frozen=True)

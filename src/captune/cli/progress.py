@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from captune.core.printable import printable
 from captune.core.progress import Task
+from captune.core.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from captune.core.printable import plain_json, printable
+from captune.core.text import plain_json, printable
 
 SCALE = "Scores x 100; loss and perplexity as they are."
 

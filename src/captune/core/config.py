@@ -13,12 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from captune.core.aliases import ANSWERS, FORMER, canonical, plain
-from captune.core.errors import UsageError, did_you_mean
-from captune.core.options import Options
-from captune.core.parsed import parse_yaml
-from captune.core.sampling import OF_SAMPLING, with_sampling
-from captune.core.suggestions import about_option
+from captune.core.errors import UsageError, about_option, did_you_mean
+from captune.core.files.limits import parse_yaml
+from captune.core.options import GenerationOptions, Options
+from captune.core.options.aliases import ANSWERS, FORMER, canonical, plain
 
 Config = TypeVar("Config", bound=Options)
 
@@ -259,3 +257,32 @@ def _scalar(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+OF_SAMPLING = ("temperature", "top_k", "top_p")
+
+
+def with_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a search that somebody gave, with `sample` where a temperature, `top_k` or `top_p` is among them.
+
+    Raises `UsageError` where `sample` was turned off beside one that is not the default; `variations` sample by
+    themselves.
+    """
+    drawn = [name for name in OF_SAMPLING if given.get(name) is not None]
+    if not drawn or given.get("variations"):
+        return dict(given)
+    if given.get("sample") in (False, "false", "off"):
+        changed = [name for name in drawn if given[name] != GenerationOptions.model_fields[name].default]
+        if changed:
+            raise UsageError(
+                f"{changed[0]} = {given[changed[0]]} is for captions that are sampled, but sample is off.",
+                f"Leave out {changed[0]}, or turn sample on.",
+            )
+        return dict(given)
+    return {**given, "sample": True}
+
+
+def as_given(options: GenerationOptions) -> dict[str, Any]:
+    """All options of a search as keywords for another; of one that does not sample without what only sampling reads."""
+    given = options.model_dump()
+    return given if options.sample else {name: value for name, value in given.items() if name not in OF_SAMPLING}

@@ -33,7 +33,7 @@ def output_names(graph: str, layers: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ExportedPixels:
-    """A picture as `captune.data.pixels.to_pixels` makes it; `mean` and `std` are already in the vision graph."""
+    """An image as `captune.images.preprocessing.to_pixels` makes it; `mean` and `std` are in the vision graph."""
 
     size: int
     resample: int

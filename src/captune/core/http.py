@@ -1,4 +1,4 @@
-"""The one client of the web: a server can neither hold it for longer nor make it take more than it was given.
+"""The one HTTP client: total deadlines, size limits, proxies, and no way to machines behind this one.
 
 A clock runs over a whole exchange, from the connection to the last byte (of a stream: over each read), whatever comes
 in between: slow heads, handshakes, single bytes. Bytes are counted where they arrive, so that no answer, however
@@ -8,21 +8,90 @@ to an address behind it.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
+import ipaddress
 import socket
 import ssl
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from captune.core.proxies import proxy_of, tunnel
-from captune.core.public_hosts import addresses_of, is_public
+from captune.core.errors import CaptuneError
+
+# Addresses that carry an IPv4 address inside, which a gateway on the way would go to.
+_CARRIERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """All IP addresses of a host, in the system's order; raises `socket.gaierror` or `UnicodeError`."""
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is on the public internet, and carries no other one inside."""
+    try:
+        ip: Address = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif ip.is_site_local or any(ip in network for network in _CARRIERS):
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where it is, and the header that lets one in."""
+
+    host: str
+    port: int
+    authorization: dict[str, str] = field(default_factory=dict)
+
+
+def proxy_of(parts: urllib.parse.SplitResult) -> Proxy | None:
+    """The proxy for an address; None: none is named, or not for this host.
+
+    Raises `CaptuneError` for one of another kind than http.
+    """
+    named = urllib.request.getproxies().get(parts.scheme)
+    if not named or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
+    if proxy.scheme != "http" or not proxy.hostname:
+        raise CaptuneError(
+            f"A proxy of the kind {proxy.scheme}:// is not supported.",
+            "Name one of http:// in http_proxy and https_proxy.",
+        )
+    header = {}
+    if proxy.username is not None:
+        words = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
+        header = {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    return Proxy(proxy.hostname, proxy.port or 80, header)
+
+
+def tunnel(line: Any, parts: urllib.parse.SplitResult, port: int, proxy: Proxy) -> None:
+    """Have a proxy connect a line to the host of an address; raises `OSError` where it does not."""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    header = "".join(f"{name}: {text}\r\n" for name, text in proxy.authorization.items())
+    line.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{header}\r\n".encode("ascii"))
+    answer = http.client.HTTPResponse(line, method="CONNECT")
+    answer.begin()
+    if answer.status != 200:
+        raise OSError(f"the proxy answered {answer.status}")
+
 
 REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)

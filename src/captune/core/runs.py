@@ -1,20 +1,20 @@
-"""A run: the folder of one training, and the names of its checkpoints."""
+"""A run: the folder of one training, its checkpoints, and why it ended."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from captune.core.errors import CaptuneError
 from captune.core.files import part_path, read_json, remove_leftovers, write_json, write_text
-from captune.core.locks import Lock, Locked, lock_file
-from captune.core.parsed import parse_json
-from captune.core.sealed import find_damage, is_sealed
+from captune.core.files.fingerprints import find_damage, is_sealed
+from captune.core.files.limits import parse_json
+from captune.core.files.locks import Lock, Locked, lock_file
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -235,3 +235,47 @@ def find_runs(folder: str | os.PathLike[str]) -> Iterator[Run]:
     for manifest in sorted(Path(folder).glob(f"*/{MANIFEST}")):
         if Run.is_run(manifest.parent):
             yield Run(manifest.parent)
+
+
+Reason = Literal["all-epochs", "max-steps", "early-stopping", "scst-guard", "signal", "pruned", "watch", "error"]
+IN_WORDS: dict[str, str] = {
+    "all-epochs": "all epochs done",
+    "max-steps": "all steps done",
+    "early-stopping": "early stopping",
+    "scst-guard": "scst guard",
+    "signal": "signal",
+    "pruned": "pruned",
+    "watch": "ended from outside",
+    "error": "error",
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A reason, in a sentence, with when it came and the numbers behind it."""
+
+    reason: Reason
+    text: str
+    step: int
+    epoch: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ending_text(manifest: Mapping[str, Any]) -> str:
+    """The recorded sentence, or what its absence means."""
+    recorded = manifest.get("ended")
+    if isinstance(recorded, Mapping) and recorded.get("text"):
+        return str(recorded["text"])
+    if manifest.get("finished"):
+        return "finished; this run does not record why"
+    return "not recorded: it is still running, or was killed"
+
+
+def ending_reason(manifest: Mapping[str, Any]) -> str:
+    """The reason in a few words; empty where none is recorded."""
+    recorded = manifest.get("ended")
+    reason = recorded.get("reason", "") if isinstance(recorded, Mapping) else ""
+    return IN_WORDS.get(str(reason), str(reason))

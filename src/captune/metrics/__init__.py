@@ -11,7 +11,7 @@ METRICS = Table(
         "cider": "captune.metrics.cider:cider",
         "cider_plain": "captune.metrics.cider:cider_plain",
         "spice": "captune.metrics.spice:spice",
-        "clip_score": "captune.engine.clip_score:clip_score",
+        "clip_score": "captune.evaluation.clip_score:clip_score",
         "vqa_accuracy": "captune.metrics.vqa:vqa_accuracy",
         "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
     },

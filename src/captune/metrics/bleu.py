@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, MetricResult
+from captune.metrics.corpus import ORDERS, Corpus, MetricResult, Statistics
 from captune.metrics.ngrams import GramCounts
-from captune.metrics.statistics import Statistics
 
 # The COCO code adds these to numerator and denominator; they decide what an image
 # without any matching 4-gram gets.

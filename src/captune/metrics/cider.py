@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from captune.metrics.corpus import ORDERS, Corpus, MetricResult, averaged
-from captune.metrics.document_frequencies import DocumentFrequencies
-from captune.metrics.ngrams import GramCounts, distinct_sorted
+from captune.metrics.ngrams import DocumentFrequencies, GramCounts, distinct_sorted
 
 SIGMA = 6.0
 SCALE = 10.0

@@ -1,4 +1,9 @@
-"""What every metric gets: captions and references, raw and tokenised, and what it gives back."""
+"""What every metric gets and gives back: captions and references, raw and tokenised; a score with its statistics.
+
+A mean over images needs one number an image; BLEU and METEOR need summed counts, because
+their corpus score is not a mean (Papineni et al. 2002). Both are rows here, and a row may be
+counted several times or not at all.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,65 @@ from typing import Any
 
 import numpy as np
 
+from captune.core.options import MeasureOptions
 from captune.core.progress import SILENT, Progress
-from captune.metrics.aids import MetricContext
-from captune.metrics.ngrams import GramCounts, gram_counts
+from captune.metrics.ngrams import DocumentFrequencies, GramCounts, gram_counts
 from captune.metrics.ptb_tokenizer import tokenize
-from captune.metrics.statistics import Statistics, mean_statistics
+
+CLIP_MODEL = MeasureOptions().clip_model
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """Every field is optional; a metric that lacks one of its own says so.
+
+    `document_frequencies` are what CIDEr weighs n-grams with (None: those of the
+    references). `pictures` are files by image id and `clip_model` the CLIP that looks at
+    them, on `device`. `spice_jars` is the folder of SPICE's jars. `training` are the
+    captions a model has learned from, as tokens: the others are new.
+    """
+
+    document_frequencies: DocumentFrequencies | None = None
+    pictures: Mapping[str, str] | None = None
+    clip_model: str = CLIP_MODEL
+    device: str = "auto"
+    spice_jars: str | None = None
+    training: frozenset[str] | None = None
+
+
+def metric_context(options: MeasureOptions, **given: Any) -> MetricContext:
+    """The context that options name; `given` are other fields of it."""
+    return MetricContext(
+        document_frequencies=DocumentFrequencies.find(options.document_frequencies),
+        clip_model=options.clip_model,
+        spice_jars=options.spice_jars,
+        **given,
+    )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Rows (N, K), one an image, that add up to corpus scores by `keys`.
+
+    `score` turns sums of rows (…, K) into scores (…, len(keys)); `score(values.sum(0))` are
+    the scores of the whole corpus.
+    """
+
+    keys: tuple[str, ...]
+    values: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
+
+
+def mean_statistics(per_image: Mapping[str, Sequence[float] | np.ndarray]) -> Statistics:
+    """Statistics of scores whose corpus value is the mean over images."""
+    columns = [np.asarray(values, float) for values in per_image.values()]
+    rows = np.stack([*columns, np.ones(len(columns[0]))], axis=1)
+    return Statistics(tuple(per_image), rows, _means)
+
+
+def _means(sums: np.ndarray) -> np.ndarray:
+    return sums[..., :-1] / sums[..., -1:]
+
 
 ORDERS = 4
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captune.metrics.corpus import MetricResult
-from captune.metrics.statistics import Statistics
+from captune.metrics.corpus import MetricResult, Statistics
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from captune.core.errors import CaptuneError, MetricUnavailable, UsageError, did_you_mean
 from captune.core.progress import SILENT, Progress
-from captune.core.scripts import unsegmented
+from captune.core.text import unsegmented
 from captune.metrics import METRICS
-from captune.metrics.aids import MetricContext
-from captune.metrics.corpus import Corpus, MetricResult
+from captune.metrics.corpus import Corpus, MetricContext, MetricResult, Statistics
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import RESAMPLES, intervals
-from captune.metrics.statistics import Statistics
-from captune.metrics.vocabulary import vocabulary
 
 # METEOR is left out where its data is not installed.
 AUTO = "auto"
@@ -147,3 +145,30 @@ def _corpus(
 def _several(ids: Iterable[object], most: int = 5) -> str:
     shown = [repr(image) for image in ids]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def vocabulary(corpus: Corpus) -> dict[str, Any]:
+    """Shares are 0–1, words are tokens.
+
+    `distinct` captions among all, `repeated` captions that stand at another image as well,
+    `distinct_1` and `distinct_2`: different words and word pairs among all of them (Li et
+    al. 2016), number of different words, mean length, number of empty captions, and `novel`
+    captions, which no training reference equals (where the training's are known).
+    """
+    captions = corpus.sentences[: len(corpus.ids)]
+    words = corpus.tokens[: len(corpus.ids)]
+    times = Counter(captions)
+    singles = Counter(word for caption in words for word in caption)
+    pairs = Counter(pair for caption in words for pair in pairwise(caption))
+    found = {
+        "distinct": len(times) / len(captions),
+        "repeated": sum(count for count in times.values() if count > 1) / len(captions),
+        "distinct_1": len(singles) / max(1, singles.total()),
+        "distinct_2": len(pairs) / max(1, pairs.total()),
+        "vocabulary": len(singles),
+        "mean_length": singles.total() / len(words),
+        "empty": sum(not caption for caption in words),
+    }
+    if corpus.context.training is not None:
+        found["novel"] = sum(caption not in corpus.context.training for caption in captions) / len(captions)
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from captune.metrics.statistics import Statistics
+from captune.metrics.corpus import Statistics
 
 # Scores that stand as they are; all others are shown × 100.
 UNSCALED = frozenset({"perplexity", "loss"})

@@ -14,7 +14,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.metrics.cider import SCALE, SIGMA
-from captune.metrics.document_frequencies import END, ORDERS, DocumentFrequencies
+from captune.metrics.ngrams import END, ORDERS, DocumentFrequencies
 from captune.metrics.ptb_tokenizer import tokenize
 
 # An n-gram is a pair of numbers, that of its first words and that of its last word, in one.

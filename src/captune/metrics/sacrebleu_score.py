@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captune.metrics.corpus import ORDERS, Corpus, MetricResult
-from captune.metrics.statistics import Statistics
+from captune.metrics.corpus import ORDERS, Corpus, MetricResult, Statistics
 
 
 def sacrebleu_score(corpus: Corpus) -> MetricResult:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.metrics.corpus import Statistics
 from captune.metrics.report import Interval, MetricReport
-from captune.metrics.statistics import Statistics
 
 RESAMPLES = 1000
 SEED = 0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import MetricUnavailable
-from captune.core.parsed import parse_json
-from captune.core.scratch import scratch_folder
+from captune.core.files import scratch_folder
+from captune.core.files.limits import parse_json
 from captune.metrics.corpus import Corpus, MetricResult, averaged
 
 JAR = "spice-1.0.jar"

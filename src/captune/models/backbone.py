@@ -17,15 +17,15 @@ from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.settings import keywords
-from captune.models.dense import contiguous_head
-from captune.models.earlier import readable_by_earlier
-from captune.models.eye import VisionEncoder
-from captune.models.frozen import Shared, save_apart
+from captune.models.decoder import Decoder
+from captune.models.layers.fused import contiguous_head
+from captune.models.layers.losses import TokenLosses
+from captune.models.layers.teacher_forced import TeacherForced, teacher_forced_pass
+from captune.models.layers.vision_encoder import VisionEncoder
+from captune.models.loading.pretrained import readable_by_earlier
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
-from captune.models.losses import TokenLosses
-from captune.models.pixels import PixelSettings
-from captune.models.reread import TeacherForced, teacher_forced_pass
-from captune.models.stepper import Decoder
+from captune.models.preprocessing import PixelSettings
+from captune.models.weights import Shared, save_apart
 
 Fused = TypeVar("Fused")
 # Names of captune 0.1.0 that families of other packages implement or use, by their names today.

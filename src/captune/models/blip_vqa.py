@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.options import GenerationOptions
-from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
-from captune.models.blip import Blip
-from captune.models.blip_text import decode_grouped
-from captune.models.losses import TokenLosses, token_losses
-from captune.models.reread import TeacherForced, averaged
+from captune.models.blip import Blip, decode_grouped
+from captune.models.layers.attention import CaptionGrid
+from captune.models.layers.losses import TokenLosses, token_losses
+from captune.models.layers.teacher_forced import TeacherForced, averaged
 
 
 class BlipVqa(Blip):

@@ -16,7 +16,7 @@ from captune.decoding.sampling import Generated
 from captune.decoding.settings import normalized, temperatures
 from captune.decoding.torch_ops import TorchOps
 from captune.models.backbone import Backbone
-from captune.models.stepper import Decoder, causal_mask
+from captune.models.decoder import Decoder, causal_mask
 
 
 def generate(

@@ -1,4 +1,8 @@
-"""GIT: a CLIP vision transformer whose patches stand before the words of one transformer.
+"""GIT: a CLIP vision transformer whose patches are a prefix of one text transformer.
+
+The image's rows see one another and no word, so they pass the layers once for all
+captions; words see them and the words of their own caption before. Weights and layers are
+those of `transformers`' `GitModel`.
 
 Wang et al. 2022, *GIT: A Generative Image-to-text Transformer*; the weights and layers are
 `transformers.GitForCausalLM`.
@@ -12,22 +16,101 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.models.attention import CaptionGrid
 from captune.models.backbone import Backbone, Checkpoint
-from captune.models.dense import ACTIVATIONS
-from captune.models.eye import clip_vision_encoder
-from captune.models.git_text import ImagePrefix, decode_grouped, git_decoder
-from captune.models.losses import TokenLosses, token_losses
-from captune.models.pixels import PixelSettings
-from captune.models.positions import grid_positions, resize_clip, resize_processor
-from captune.models.published import load_processor, load_tokenizer
-from captune.models.sizes import Size, chosen_size, layers
-from captune.models.stepper import Decoder
-from captune.models.vocabulary import learn_tokenizer
+from captune.models.decoder import Decoder
+from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
+from captune.models.layers.attention import CaptionGrid, attend
+from captune.models.layers.fused import ACTIVATIONS, FusedLinear, FusedSequential, LayerNorm
+from captune.models.layers.losses import TokenLosses, token_losses
+from captune.models.layers.text_decoder import DecoderLayer, TextDecoder, call_layer
+from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
+from captune.models.loading.pretrained import load_processor, load_tokenizer
+from captune.models.preprocessing import PixelSettings
 from captune.models.weights import FP32, Placing, load_weights
+
+
+def decode_grouped(git: Any, image: Tensor, tokens: Tensor, grid: CaptionGrid, *, recompute: bool = False) -> Tensor:
+    """Hidden states of every row of the grid, behind the image (images, patches, hidden size)."""
+    embeddings = git.embeddings
+    words = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)
+    words = embeddings.dropout(embeddings.LayerNorm(words))
+    mask = _own_caption_before(grid, image)
+    for layer in git.encoder.layer:
+        if recompute and git.training:
+            image, words = checkpoint(call_layer, _layer, layer, image, words, grid, mask, use_reentrant=False)
+        else:
+            image, words = call_layer(_layer, layer, image, words, grid, mask)
+    return words
+
+
+def _own_caption_before(grid: CaptionGrid, like: Tensor) -> Tensor:
+    """0 where a token attends, else -inf; (1, 1, captions · width, patches + captions · width), the image first."""
+    places = torch.arange(grid.max_captions * grid.width, device=like.device)
+    caption, step = places // grid.width, places % grid.width
+    visible = (caption[:, None] == caption) & (step[:, None] >= step)
+    words = torch.zeros(visible.shape, device=like.device).masked_fill(~visible, float("-inf"))
+    return functional.pad(words, (like.shape[1], 0))[None, None]
+
+
+def _layer(layer: Any, image: Tensor, words: Tensor, grid: CaptionGrid, mask: Tensor) -> tuple[Tensor, Tensor]:
+    own = layer.attention.self
+    heads, dropout = own.num_attention_heads, own.dropout.p if own.training else 0.0
+    shape = (*image.shape[:2], heads, -1)
+    of_image = [part(image).view(shape).transpose(1, 2) for part in (own.query, own.key, own.value)]
+    of_tokens = [grid.per_image(part(words), heads) for part in (own.query, own.key, own.value)]
+    attended = attend(*of_image, dropout=dropout).transpose(1, 2).flatten(2)
+    key, value = (torch.cat([a, b], 2) for a, b in zip(of_image[1:], of_tokens[1:], strict=True))
+    read = grid.from_images(attend(of_tokens[0], key, value, mask=mask, dropout=dropout))
+    return (
+        layer.feed_forward_chunk(layer.attention.output(attended, image)),
+        layer.feed_forward_chunk(layer.attention.output(read, words)),
+    )
+
+
+def git_decoder(model: Any, dtype: torch.dtype) -> TextDecoder:
+    """A `GitForCausalLM`'s text part for generation."""
+    git, config = model.git, model.config
+    project, norm = git.visual_projection.visual_projection
+    return TextDecoder(
+        token_embeddings=git.embeddings.word_embeddings.weight,
+        position_embeddings=git.embeddings.position_embeddings.weight,
+        embedding_norm=LayerNorm(git.embeddings.LayerNorm, dtype),
+        layers=[_fused_layer(layer, config.hidden_act, dtype) for layer in git.encoder.layer],
+        num_heads=config.num_attention_heads,
+        head=FusedLinear(model.output, dtype=dtype),
+        dtype=dtype,
+        bridge=FusedSequential(FusedLinear(project, dtype=dtype), LayerNorm(norm, dtype)),
+    )
+
+
+def _fused_layer(layer: Any, activation: str, dtype: torch.dtype) -> DecoderLayer:
+    own, output = layer.attention.self, layer.attention.output
+    return DecoderLayer(
+        attention_norm=LayerNorm(output.LayerNorm, dtype),
+        qkv=FusedLinear(own.query, own.key, own.value, dtype=dtype),
+        attention_out=FusedLinear(output.dense, dtype=dtype),
+        cross=None,
+        mlp_norm=LayerNorm(layer.output.LayerNorm, dtype),
+        mlp=FusedSequential(
+            FusedLinear(layer.intermediate.dense, dtype=dtype, activation=activation),
+            FusedLinear(layer.output.dense, dtype=dtype),
+        ),
+    )
+
+
+class ImagePrefix(nn.Module):
+    """Stands in for the vision part while `transformers` searches: its input is the memory, computed before."""
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return BaseModelOutput(last_hidden_state=pixel_values[:, 0])
+
 
 SIZES = {
     "tiny": Size(32, 8, (32, 2, 2), (48, 2, 2), 0.0),

@@ -13,9 +13,9 @@ def app(
     model: Models = None,
 ) -> None:
     """A page in the browser that captions pictures: several models side by side, variations, downloads."""
-    from captune.app.loading import check_name
-    from captune.web.page.launch import PageSettings, run_page
-    from captune.web.startup import parse_models
+    from captune.inference.loading import check_name
+    from captune.server.page.launch import PageSettings, run_page
+    from captune.server.startup import parse_models
 
     values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
     models = parse_models(model or [DEFAULT_MODEL], short=True)

@@ -13,7 +13,7 @@ from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageErro
 from captune.core.options import AskConfig
 
 if TYPE_CHECKING:
-    from captune.app.ask import Answer
+    from captune.api.ask import Answer
 
 
 def ask(
@@ -27,7 +27,7 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Ask a question about pictures: captune ask photo.jpg 'what is the man holding?'."""
-    from captune.app.ask import ask as question
+    from captune.api.ask import ask as question
 
     *paths, question_text = pictures
     if not paths:

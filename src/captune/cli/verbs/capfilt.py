@@ -34,7 +34,7 @@ def capfilt(
 
     Leaves captions.jsonl (captune prepare reads it), and report/ with the probability of all that went.
     """
-    from captune.app.capfilt import capfilt as clean
+    from captune.api.capfilt import capfilt as clean
 
     progress = TerminalProgress(quiet=quiet)
     done = clean(data, out, model=model, matcher=matcher, progress=progress, environment=os.environ, **chosen.flags)

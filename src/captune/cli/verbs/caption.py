@@ -12,12 +12,12 @@ from captune.cli.progress import TerminalProgress, duration, rate
 from captune.cli.terminal import live_stdout, note, out_json, print_line
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
+from captune.core.files.paths import Listed
 from captune.core.options import CaptionConfig, CaptionOptions, JobOptions
-from captune.data.patterns import Listed
 
 if TYPE_CHECKING:
-    from captune.app.bulk_report import JobReport
-    from captune.data.writers.row import CaptionRow
+    from captune.captions.row import CaptionRow
+    from captune.jobs.job import JobReport
 
 
 def caption(
@@ -48,8 +48,8 @@ def caption(
     exit code is 3 (1 if none could be captioned). Many pictures into a folder or a file are
     a job: after a stop at any moment the same command goes on.
     """
-    from captune.app.bulk_start import is_job
-    from captune.app.caption import caption as caption_images
+    from captune.api.caption import caption as caption_images
+    from captune.jobs.request import is_job
 
     progress = TerminalProgress(quiet=quiet)
     sources = chosen.sources
@@ -77,7 +77,7 @@ def _write(
     rows: Iterable[CaptionRow], out: str | None, options: CaptionOptions, progress: TerminalProgress, *, bare: bool
 ) -> None:
     """Write rows as they come, and name those that failed; `bare`: captions without a name before them, on stdout."""
-    from captune.data.writers import open_writer
+    from captune.captions.writers import open_writer
 
     good = bad = 0
     bare = bare and options.format == "text" and out in (None, "-")
@@ -122,7 +122,7 @@ def _job(
     dry: bool,
     json: bool,
 ) -> None:
-    from captune.app.bulk import caption_job
+    from captune.jobs.job import caption_job
 
     named = list(_named(inputs))
     report = caption_job(
@@ -161,14 +161,14 @@ def _summary(report: JobReport) -> str:
 
 
 def _into_one_file(inputs: list[str], out: str) -> bool:
-    from captune.data.bulk.manifest import is_image
+    from captune.jobs.manifest import is_image
 
     return len(inputs) == 1 and is_image(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
 def _one_picture(inputs: list[str]) -> bool:
     """Whether one picture was named: then its caption needs no name before it."""
-    from captune.data.bulk.listing import is_picture_file
+    from captune.datasets.sources.listing import is_picture_file
 
     return len(inputs) == 1 and is_picture_file(inputs[0])
 

@@ -25,7 +25,7 @@ def compare(
 
     Measures the captions that captune evaluate left in each run; loads no model. One folder alone: all its models.
     """
-    from captune.app.compare import compare as side_by_side
+    from captune.evaluation.compare import compare as side_by_side
 
     result = side_by_side(
         runs,

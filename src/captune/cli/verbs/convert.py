@@ -28,7 +28,7 @@ def convert(
 
     FILE is read without running code that it may hold. The folder captions, trains and loads with transformers.
     """
-    from captune.app.convert import convert as make
+    from captune.export.convert import convert as make
 
     done = make(file, like, out, partial=partial, progress=TerminalProgress(quiet=quiet))
     if json:

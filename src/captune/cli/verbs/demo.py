@@ -22,7 +22,7 @@ def demo(
 
     Needs no network and no downloaded weights; about three minutes on two cores.
     """
-    from captune.app.demo import demo as show
+    from captune.api.demo import demo as show
 
     result = show(out, progress=TerminalProgress(quiet=quiet))
     if json:

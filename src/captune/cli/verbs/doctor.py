@@ -25,8 +25,8 @@ def doctor(
 
     Every line is ok, warn or fail, with the next step. The exit code is 1 if anything fails.
     """
-    from captune.app.doctor import doctor as examine
-    from captune.app.doctor import failed
+    from captune.api.doctor import doctor as examine
+    from captune.api.doctor import failed
 
     checks = examine(model, tracker=tracker, progress=TerminalProgress(quiet=quiet))
     if json:

@@ -29,7 +29,7 @@ def embed(
 
     captune match takes the file in the pictures' place, so that a folder is looked at once.
     """
-    from captune.app.match import embed as look
+    from captune.inference.match import embed as look
 
     progress = TerminalProgress(quiet=quiet)
     found = look(pictures, out, model=model, progress=progress, environment=os.environ, **chosen.flags)

@@ -33,7 +33,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Caption a split and measure the captions against its references."""
-    from captune.app.evaluate import evaluate as measure
+    from captune.evaluation.evaluate import evaluate as measure
 
     result = measure(
         model,

@@ -8,10 +8,10 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table
-from captune.core.export_options import ExportConfig
+from captune.core.options.export import ExportConfig
 
 if TYPE_CHECKING:
-    from captune.app.export import ExportReport
+    from captune.export.export import ExportReport
 
 
 def export(
@@ -30,7 +30,7 @@ def export(
 
     The folder appears only when the export says what the model says; in 8 bits, often enough.
     """
-    from captune.app.export import export as write
+    from captune.export.export import export as write
 
     report = write(
         model,

@@ -11,7 +11,7 @@ from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.options import InspectConfig
 
 if TYPE_CHECKING:
-    from captune.engine.inspecting import Inspection
+    from captune.inference.inspect import Inspection
 
 
 def inspect(
@@ -26,7 +26,7 @@ def inspect(
     Each token of the best caption stands with its probability and the likeliest others. They are the model's own,
     before the penalties of the search.
     """
-    from captune.app.inspect import inspect as look
+    from captune.inference.inspect import inspect as look
 
     found = look(picture, model=model, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
     if json:

@@ -36,7 +36,7 @@ def match(
 
     With --find the nearest by their vectors are put in order by probability, as BLIP's authors do.
     """
-    from captune.app.match import match as fit
+    from captune.inference.match import match as fit
 
     wanted = list(text or ())
     if texts:

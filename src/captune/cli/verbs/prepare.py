@@ -11,7 +11,7 @@ from captune.cli.terminal import next_commands, note, out_json, out_table
 from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL, PrepareConfig
 
 if TYPE_CHECKING:
-    from captune.app.prepare import PrepareResult
+    from captune.datasets.prepare import PrepareResult
 
 SHOWN = 20
 PROBLEMS = "problems.csv"
@@ -30,7 +30,7 @@ def prepare(
 
     Every picture is opened once. The format is found by looking at the source.
     """
-    from captune.app.prepare import prepare as make
+    from captune.datasets.prepare import prepare as make
 
     result = make(source, out, progress=TerminalProgress(quiet=quiet), **chosen.flags)
     if json:

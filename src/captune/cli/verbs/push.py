@@ -29,7 +29,7 @@ def push(
 
     It loads there with plain transformers. What belongs to the training alone (optimizer, random state) stays here.
     """
-    from captune.app.push import push as send
+    from captune.export.push import push as send
 
     done = send(
         model,

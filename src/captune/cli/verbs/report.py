@@ -24,7 +24,7 @@ def report(
 
     Reads what captune evaluate left; loads no model. The page's path is printed, everything else lies beside it.
     """
-    from captune.app.report import report as draw
+    from captune.evaluation.report import report as draw
 
     page = draw(
         folder,

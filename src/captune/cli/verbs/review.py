@@ -25,7 +25,7 @@ def review(
     What cannot be read is listed first, with its place. Captions that repeat a phrase, or that stand on several
     pictures, are flagged.
     """
-    from captune.app.review import review as look
+    from captune.evaluation.review import review as look
 
     found = look(captions, html=html, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
     if json:

@@ -6,10 +6,10 @@ import typer
 
 from captune.cli.flags import CONTEXT, Json
 from captune.cli.terminal import SCALE, hundred, note, out_json, out_table, print_line
-from captune.core.endings import IN_WORDS
+from captune.core.runs import IN_WORDS
 
 if TYPE_CHECKING:
-    from captune.app.runs import RunSummary
+    from captune.training.runs import RunSummary
 
 app = typer.Typer(
     add_completion=False,
@@ -29,7 +29,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """The runs in a folder (default: runs), oldest first, with their best scores."""
-    from captune.app.runs import list_runs
+    from captune.training.runs import list_runs
 
     found = list_runs(folder)
     if json:
@@ -52,7 +52,7 @@ def show(
     json: Json = False,
 ) -> None:
     """One run: its options, validations, checkpoints and evaluation."""
-    from captune.app.runs import show_run
+    from captune.training.runs import show_run
 
     detail = show_run(run)
     if json:
@@ -93,7 +93,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Runs over their epochs: every validation and which rule picks it; what differs between them."""
-    from captune.app.runs import compare_runs
+    from captune.training.runs import compare_runs
 
     comparison = compare_runs(runs)
     if json:

@@ -39,7 +39,7 @@ def score(
 
     Files that captune prepare reads, COCO results, JSON by id, plain text (line i is image i).
     """
-    from captune.app.score import score as measure
+    from captune.evaluation.score import score as measure
 
     result = measure(
         hypotheses,

@@ -6,7 +6,7 @@ import os
 from captune.cli.flags import Chosen, Models, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.core.options import DEFAULT_MODEL
-from captune.core.serve_options import ServeConfig
+from captune.core.options.serve import ServeConfig
 
 
 def serve(
@@ -19,7 +19,7 @@ def serve(
     Keys come from CAPTUNE_API_KEYS (name=key,name=key) and --keys-file, never from flags. SIGTERM answers what was
     accepted, then stops.
     """
-    from captune.web.server import serve as run
+    from captune.server.server import serve as run
 
     run(
         model or [DEFAULT_MODEL],

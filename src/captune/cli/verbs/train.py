@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.printed_config import print_resolved
+from captune.cli.flags import Chosen, Json, Quiet, print_resolved, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
 from captune.core.options import TrainConfig
@@ -42,7 +41,7 @@ def train(
     if print_config:
         print_resolved(TrainConfig, chosen, json=json)
         return
-    from captune.app.train import train as learn
+    from captune.training.train import train as learn
 
     result = learn(
         data,

@@ -34,7 +34,7 @@ def tune(
     Takes the options of captune train as well; they hold for all trials. The same command goes on with a search that
     was stopped. A trial that fails does not end it; one that lags behind is cut short.
     """
-    from captune.app.tune import tune as find
+    from captune.training.tune import tune as find
 
     done = find(
         data,

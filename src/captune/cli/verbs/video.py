@@ -11,11 +11,11 @@ from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, note
 from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.film_options import VideoConfig, VideoOptions
-from captune.data.writers.existing import ExistingCaptions
+from captune.core.files.existing import ExistingCaptions
+from captune.core.options.video import VideoConfig, VideoOptions
 
 if TYPE_CHECKING:
-    from captune.data.film_captions import FilmCaptions
+    from captune.video.subtitles import FilmCaptions
 
 
 def video(
@@ -41,7 +41,7 @@ def video(
     A film that cannot be read, or not whole, does not stop the others: its reason is shown, and the exit
     code is 3 (1 if nothing could be captioned).
     """
-    from captune.app.video import video as caption_films
+    from captune.video.video import video as caption_films
 
     progress = TerminalProgress(quiet=quiet)
     sources = chosen.sources
@@ -68,9 +68,8 @@ class _Output:
     """Where captions of films go: stdout, one file, or a file for each film in a folder."""
 
     def __init__(self, out: str | None, options: VideoOptions, progress: TerminalProgress) -> None:
-        from captune.data.film_captions import SUBTITLES
-        from captune.data.writers.whole_file import ProtectedFiles
-        from captune.data.writers.writer import is_folder
+        from captune.captions.writers.writer import ProtectedFiles, is_folder
+        from captune.video.subtitles import SUBTITLES
 
         self.format, self.progress = options.format, progress
         self.path = None if out is None or out == "-" else Path(out)
@@ -94,7 +93,7 @@ class _Output:
 
     def end(self, films: list[FilmCaptions]) -> None:
         """Write what is one file of all films; captions that are there stay where no film could be captioned."""
-        from captune.data.film_captions import has_scenes
+        from captune.video.subtitles import has_scenes
 
         captioned = any(film.scenes for film in films)
         if self.subtitles:
@@ -105,8 +104,8 @@ class _Output:
             self._write("captions", films)
 
     def _write(self, name: str, films: list[FilmCaptions]) -> None:
-        from captune.data.film_captions import FORMS
-        from captune.data.writers.writer import encodable
+        from captune.captions.writers.writer import encodable
+        from captune.video.subtitles import FORMS
 
         text = encodable(FORMS[self.format](films), "utf-8" if self.path else self.stream.encoding)
         if self.path is None:

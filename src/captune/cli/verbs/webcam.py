@@ -9,7 +9,7 @@ import typer
 from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, print_line
-from captune.core.film_options import WebcamConfig
+from captune.core.options.video import WebcamConfig
 
 
 def webcam(
@@ -27,9 +27,9 @@ def webcam(
     """
     import sys
 
-    from captune.app.webcam import webcam as caption_camera
-    from captune.data.writers.row import caption_json
-    from captune.data.writers.writer import one_line
+    from captune.captions.row import caption_json
+    from captune.captions.writers.writer import one_line
+    from captune.video.webcam import webcam as caption_camera
 
     progress = TerminalProgress(quiet=quiet)
     captioned = caption_camera(model=model, save=save, progress=progress, environment=os.environ, **chosen.flags)

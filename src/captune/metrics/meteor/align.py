@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from captune.metrics.meteor.data import function_words
+from captune.metrics.meteor.data import function_words, synonym_sets
 from captune.metrics.meteor.paraphrases import Phrases
 from captune.metrics.meteor.stemmer import stem
-from captune.metrics.meteor.synonyms import synonym_sets
 
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 BEAM = 40

@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.core.files import cache_folder, disk_error
+from captune.core.files import cache_folder, disk_error, scratch_folder
 from captune.core.progress import SILENT, Progress
-from captune.core.scratch import scratch_folder
 from captune.metrics.meteor.data import PARAPHRASES, folder
 
 LONGEST = 7

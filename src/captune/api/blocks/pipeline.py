@@ -1,0 +1,401 @@
+"""Named blocks that run in order, with checked settings and results in one dictionary."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, overload
+
+from captune.core.config import leaves, resolve
+from captune.core.errors import CaptuneError, UsageError, about_option, did_you_mean
+from captune.core.options import DEFAULT_MODEL, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options.aliases import canonical
+from captune.core.progress import SILENT, Progress
+
+SCENES = "scenes"
+"""The source that needs no data: built-in scenes, drawn into the work folder."""
+
+NEW = "new:"
+CONFIGS: tuple[type[Options], ...] = (PrepareConfig, TrainConfig, EvaluateConfig)
+
+
+class Cfg(dict[str, Any]):
+    """A pipeline's `cfg` as a dictionary whose keys are attributes as well: `cfg.epochs = 3`.
+
+    An attribute that was not set has the value that the blocks would take.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in self:
+            return self[name]
+        known = known_keys()
+        own = canonical(name, known) or name
+        given = settings(self)
+        if own in given.options:
+            return given.options[own]
+        if own in {one.name for one in fields(Settings)}:
+            return getattr(given, own)
+        if own in known:
+            return given.value(own)
+        raise AttributeError(f"cfg has no key '{name}'. {about_option(name, known)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        self.pop(name, None)
+
+
+def as_cfg(given: Any) -> Cfg:
+    """A dictionary, or any object with attributes (a dataclass, a namespace, a class), as a `Cfg`."""
+    if given is None:
+        return Cfg()
+    if isinstance(given, Mapping):
+        return Cfg(given)
+    if is_dataclass(given):
+        return Cfg({one.name: getattr(given, one.name) for one in fields(given)})
+    own = {name: value for kind in reversed(getattr(given, "__mro__", ())) for name, value in vars(kind).items()}
+    own = own or {**vars(type(given)), **getattr(given, "__dict__", {})}
+    return Cfg({name: value for name, value in own.items() if not name.startswith("_") and not callable(value)})
+
+
+def known_keys() -> set[str]:
+    """Every key that a `cfg` may have, by captune's names."""
+    own = {one.name for one in fields(Settings)} - {"options"}
+    return own | {name for config in CONFIGS for name in leaves(config)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A pipeline's `cfg` with its defaults.
+
+    work     folder for everything the blocks make
+    source   what `captune prepare` takes (`flickr8k`, a folder such as /kaggle/input/flickr8k), or `scenes`
+    scenes   pictures of each split where the source is `scenes`
+    model    what is trained: a folder, a run, a Hub id, or new:FAMILY-SIZE
+    preset   recipe of training and evaluation, or None
+    run      name of the run's folder in `work`; another name for another training
+    eval_split   split that block 08 measures on
+    against  model that block 08 compares with; None: `model` itself, or the untrained start of a new one
+    own      whatever blocks of your own read
+    progress where the blocks report; set by `run_pipeline`
+
+    Every other key is an option of `captune prepare`, `train` or `evaluate` by its name
+    (`epochs`, `batch_size`, `limit_images`, ...); it wins over the preset.
+    """
+
+    work: Path = Path("captune-work")
+    source: str = "flickr8k"
+    scenes: Mapping[str, int] | None = None
+    model: str = DEFAULT_MODEL
+    preset: str | None = "flickr8k-quick"
+    run: str = "run"
+    eval_split: str = "test"
+    against: str | None = None
+    own: Any = None
+    progress: Progress = SILENT
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        """The prepared folder."""
+        return self.work / "data"
+
+    @property
+    def run_folder(self) -> Path:
+        return self.work / self.run
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Pictures of each split of the built-in scenes."""
+        return {"train": 600, "dev": 60, "test": 60, **(self.scenes or {})}
+
+    @property
+    def base(self) -> str:
+        """The model that the trained one is compared with."""
+        untrained = f"{self.run_folder}@checkpoint-0" if self.model.startswith(NEW) else self.model
+        return self.against or untrained
+
+    def of(self, config: type[Options]) -> dict[str, Any]:
+        """The options that a verb takes, as its keywords."""
+        return {name: value for name, value in self.options.items() if name in leaves(config)}
+
+    def prepare_options(self) -> dict[str, Any]:
+        """What prepares the source: its own splits are kept, what has none is split 80/10/10."""
+        return {"split": "flickr8k" if self.source == SCENES else "auto", **self.of(PrepareConfig)}
+
+    def value(self, name: str) -> Any:
+        """The value of an option of the verbs, given or not."""
+        for config in CONFIGS:
+            if name in leaves(config):
+                preset = None if config is PrepareConfig else self.preset
+                given = self.prepare_options() if config is PrepareConfig else self.of(config)
+                found = resolve(config, preset=preset, flags=given, environment=os.environ).values
+                return getattr(getattr(found, leaves(config)[name].section), name)
+        raise KeyError(name)
+
+
+def settings(cfg: Mapping[str, Any]) -> Settings:
+    """Check a `cfg`; raises `UsageError` for an unknown key or a value that is not allowed."""
+    own = {one.name for one in fields(Settings)} - {"options"}
+    known = known_keys()
+    cfg = _renamed(cfg, known)
+    given = {key: value for key, value in cfg.items() if key in own}
+    for key in ("work", "source", "model", "run"):
+        if not str(given.get(key, "-")):
+            raise UsageError(f"cfg['{key}'] is empty.", "Leave it out for the default.")
+    found = Settings(
+        **{
+            **given,
+            "work": Path(given.get("work", Settings.work)),
+            "source": os.fspath(given.get("source", Settings.source)),
+            "model": os.fspath(given.get("model", Settings.model)),
+            "options": {key: value for key, value in cfg.items() if key in known - own},
+        }
+    )
+    _check_scenes(found.scenes)
+    resolve(PrepareConfig, flags=found.prepare_options(), environment=os.environ)
+    for config in (TrainConfig, EvaluateConfig):
+        resolve(config, preset=found.preset, flags=found.of(config), environment=os.environ)
+    return found
+
+
+def _renamed(cfg: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """The `cfg` by captune's names; raises `UsageError` for what is neither one nor another tool's name for one."""
+    found: dict[str, Any] = {}
+    before: dict[str, str] = {}
+    for key, value in cfg.items():
+        own = key if key in known else canonical(str(key), known)
+        if own is None:
+            raise UsageError(f"cfg has no key '{key}'.", about_option(str(key), known))
+        if own in found and found[own] != value:
+            raise UsageError(
+                f"cfg: '{before[own]}' and '{key}' are the same key with two values.", f"Set '{own}' once."
+            )
+        found[own], before[own] = value, key
+    return found
+
+
+def _check_scenes(scenes: Any) -> None:
+    if scenes is None:
+        return
+    right = isinstance(scenes, Mapping) and set(scenes) <= {"train", "dev", "test"}
+    if not right or not all(isinstance(count, int) and count > 0 for count in scenes.values()):
+        raise UsageError(
+            f"cfg['scenes']: {scenes!r} is not allowed.", "For example: {'train': 600, 'dev': 60, 'test': 60}"
+        )
+
+
+Result = dict[str, Any]
+Ctx = dict[str, Result]
+_NUMBER = re.compile(r"^\d+_")
+
+
+class Named(Protocol):
+    """What has other names beside the one it is listed by."""
+
+    @property
+    def also(self) -> tuple[str, ...]: ...
+
+
+class Results(dict[str, Result]):
+    """Results by the names of their blocks; `ctx["04_load_ds"]` and `ctx["load_datasets"]` find them as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.also: dict[str, str] = {}
+
+    def _key(self, name: Any) -> Any:
+        if not isinstance(name, str) or super().__contains__(name):
+            return name
+        short = next((full for full in self if _NUMBER.sub("", full) == name), name)
+        return self.also.get(name, short)
+
+    def __getitem__(self, name: str) -> Result:
+        return super().__getitem__(self._key(name))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(self._key(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(self._key(name), default)
+
+
+def full_name(name: str, blocks: Mapping[str, Named]) -> str:
+    """The name of the block that is meant by another of its names, or by its name without the number."""
+    if name in blocks:
+        return name
+    return next((full for full, one in blocks.items() if name in one.also or _NUMBER.sub("", full) == name), name)
+
+
+Run = Callable[[Cfg, Ctx], Result]
+Recall = Callable[[Cfg], Result | None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One named step: `run(cfg, ctx)` returns the dictionary that is kept as `ctx[name]`.
+
+    `needs` names the blocks whose results it reads. `recall(cfg)` finds the result that an
+    earlier session left on disk, or None; a block with `recall` is long work, never done
+    only because another block needs it. `also` are other names of the block.
+    """
+
+    name: str
+    run: Run
+    needs: tuple[str, ...] = ()
+    recall: Recall | None = None
+    also: tuple[str, ...] = ()
+
+    def __call__(self, cfg: Any, ctx: Ctx) -> Result:
+        return self.run(as_cfg(cfg), ctx)
+
+
+class BlockError(CaptuneError):
+    """What went wrong in a block: `block` is its name, `ctx` the results of those before it."""
+
+    def __init__(self, block: str, ctx: Ctx, error: CaptuneError) -> None:
+        super().__init__(f"{block}: {error.message}", error.hint, code=error.code)
+        self.block, self.ctx = block, ctx
+
+
+@overload
+def block(name: Run) -> Block: ...
+@overload
+def block(
+    name: str, needs: Iterable[str] = (), recall: Recall | None = None, also: Iterable[str] = ()
+) -> Callable[[Run], Block]: ...
+def block(
+    name: str | Run, needs: Iterable[str] = (), recall: Recall | None = None, also: Iterable[str] = ()
+) -> Block | Callable[[Run], Block]:
+    """Make a function of (cfg, ctx) a `Block`; it is registered nowhere: put it into a pipeline yourself.
+
+    Without arguments, `@block` names it after its function.
+    """
+    if callable(name):
+        return Block(getattr(name, "__name__", "block"), name)
+    return lambda run: Block(name, run, tuple(needs), recall, tuple(also))
+
+
+def run_pipeline(
+    pipeline: Sequence[Block],
+    cfg: Any = None,
+    only: str | Iterable[str] | None = None,
+    ctx: Ctx | None = None,
+    progress: Progress = SILENT,
+) -> Ctx:
+    """Run all blocks in order, or those named in `only`, and return their results by name.
+
+    `cfg` is a dictionary, or any object whose attributes are the keys. `ctx`, the results of an
+    earlier call, is added to in place. What an asked block needs and `ctx` lacks is taken from disk,
+    or run where that is quick; a long block that has left nothing finished is named in the error
+    instead. A long block that is asked for and was finished with the same settings is taken from
+    disk as well.
+    Raises `UsageError` for unknown names and missing results, `BlockError` for what fails
+    inside a block; other exceptions carry a note with the block's name.
+    """
+    blocks = _by_name(pipeline)
+    asked = set(blocks) if only is None else _asked(only, blocks)
+    ctx = Results() if ctx is None else ctx
+    if isinstance(ctx, Results):
+        ctx.also.update({other: one.name for one in blocks.values() for other in one.also})
+    cfg = Cfg({**as_cfg(cfg), "progress": progress})
+    wanted = set(asked)
+    for name in asked:
+        wanted |= _lacking(blocks[name], blocks, asked, cfg, ctx)
+    for name, one in blocks.items():
+        if name in wanted:
+            with _Named(name, ctx):
+                ctx[name] = _result(one, cfg, ctx, asked=name in asked, progress=progress)
+    return ctx
+
+
+def _result(one: Block, cfg: Cfg, ctx: Ctx, *, asked: bool, progress: Progress) -> Result:
+    recalled = one.recall(cfg) if one.recall else None
+    if recalled is not None:
+        progress.info(f"{one.name}: finished before, taken from disk")
+        return recalled
+    if one.recall and not asked:
+        raise _missing(one.name, [one.name])
+    progress.info(one.name)
+    result = one.run(cfg, ctx)
+    if not isinstance(result, dict):
+        raise UsageError(f"The block returned {type(result).__name__}.", "Let it return a dictionary.")
+    return result
+
+
+def _lacking(one: Block, blocks: Mapping[str, Block], asked: set[str], cfg: Cfg, ctx: Ctx) -> set[str]:
+    """The blocks that `one` needs and that have to be recalled or run for it."""
+    found: set[str] = set()
+    missing: list[str] = []
+
+    def look(needed: Block) -> None:
+        for name in (full_name(need, blocks) for need in needed.needs):
+            if name in asked or name in ctx or name in found:
+                continue
+            found.add(name)
+            recall = blocks[name].recall
+            if recall is None:
+                look(blocks[name])
+            else:
+                with _Named(name, ctx):
+                    if recall(cfg) is None:
+                        missing.append(name)
+
+    look(one)
+    if missing:
+        raise _missing(one.name, missing)
+    return found
+
+
+def _missing(needing: str, missing: list[str]) -> UsageError:
+    listed = ", ".join(missing)
+    return UsageError(
+        f"{needing} needs {listed}, and nothing finished of that is in `ctx` or in the work folder.",
+        f"Run it as well: only={[*missing, *({needing} - set(missing))]}, or pass the ctx of an earlier call.",
+    )
+
+
+def _by_name(pipeline: Sequence[Block]) -> dict[str, Block]:
+    """Blocks by name; every need has to stand before the block that has it."""
+    blocks: dict[str, Block] = {}
+    for one in pipeline:
+        if one.name in blocks:
+            raise UsageError(f"Two blocks of the pipeline are named {one.name}.", "Rename one of them.")
+        for need in one.needs:
+            if full_name(need, blocks) not in blocks:
+                raise UsageError(f"{one.name} needs {need}, which is not before it.", did_you_mean(need, blocks))
+        blocks[one.name] = one
+    return blocks
+
+
+def _asked(only: str | Iterable[str], blocks: Mapping[str, Block]) -> set[str]:
+    names = [full_name(name, blocks) for name in ([only] if isinstance(only, str) else only)]
+    for name in names:
+        if name not in blocks:
+            raise UsageError(f"There is no block '{name}' in the pipeline.", did_you_mean(name, blocks))
+    return set(names)
+
+
+class _Named:
+    """Gives whatever is raised inside the name of the block."""
+
+    def __init__(self, name: str, ctx: Ctx) -> None:
+        self.name, self.ctx = name, ctx
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CaptuneError):
+            raise BlockError(self.name, self.ctx, error) from error
+        if error is not None:
+            error.add_note(f"(in the block {self.name}; the results of those before it are in the ctx you passed)")

@@ -1,0 +1,85 @@
+"""`captune caption`: pictures in, one row for each out, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from captune.captions.row import CaptionRow
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError
+from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.progress import SILENT, Progress, track
+from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable, list_input_shards, read_images
+from captune.images.attention_maps import ExplainedFolder
+from captune.inference.captioner import Captioner
+
+
+def caption(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    explain: str | os.PathLike[str] | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[CaptionRow]:
+    """Caption files, folders (with what lies in them), patterns, archives and addresses, in order.
+
+    Yields a row for every picture; one that cannot be read has status `error` and its
+    reason, and stops nothing. Without `model` the Hub's
+    `Salesforce/blip-image-captioning-base` is used. Into the folder `explain` go heat maps of
+    the words of each picture's best caption. Options are those of `captune caption --help`.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    tables = resolved.values.tables
+    shards = list(
+        list_input_shards(
+            given,
+            recursive=resolved.values.caption.recursive,
+            warn=progress.warn,
+            images=tables.images,
+            allow_outside=tables.allow_outside,
+        )
+    )
+    return _rows(shards, model or DEFAULT_MODEL, resolved, explain, progress)
+
+
+def _rows(
+    shards: Sequence[InputShard], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
+) -> Iterator[CaptionRow]:
+    with progress.task("Loading the model"):
+        captioner = Captioner.load(model, config=resolved)
+    folder = None if explain is None else ExplainedFolder(explain)
+    counts = [shard.count for shard in shards]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    stream = captioner.stream((image, image.source) for image in _image_sources(shards))
+    for image, found in track(stream, progress, "Captioning", total):
+        name = image.name
+        if isinstance(found, CaptuneError):
+            yield CaptionRow(image=name, captions=(), status="error", error=reason_of(found, name), model=model)
+        else:
+            if folder is not None:
+                source = image.source() if callable(image.source) else image.source
+                folder.write(captioner.explain(source, found[0]), name)
+            yield CaptionRow(image=name, captions=tuple(found), status="ok", error=None, model=model)
+
+
+def _image_sources(shards: Iterable[InputShard]) -> Iterator[ImageSource]:
+    """The images of all input shards; a shard that cannot be read is one image with that reason."""
+    for shard in shards:
+        try:
+            yield from read_images(shard)
+        except CaptuneError as error:
+            yield ImageSource(shard.location, Unreadable(error))
+
+
+def reason_of(error: CaptuneError, path: str) -> str:
+    """Why a picture failed, without its path."""
+    reason = getattr(error, "reason", None)
+    return reason or error.message.removeprefix(f"{path}: ")

@@ -1,0 +1,183 @@
+"""Which captions to check first: low confidence, repeated words, the wrong language.
+
+What this does not find: a sentence in another language of the same script for which there is no
+list of small words here, or that is shorter than six words; wrong words of the right language.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from captune.captions.row import CaptionRow
+from captune.core.records import Caption
+
+# A name or a sign in another script does not make another language.
+_FOREIGN_SHARE = 0.2
+_WORDS_TO_JUDGE = 6
+_SCRIPTS = {
+    "CYRILLIC": "ru uk bg sr mk be kk ky mn tg",
+    "GREEK": "el",
+    "ARABIC": "ar fa ur ps sd ug",
+    "HEBREW": "he yi",
+    "DEVANAGARI": "hi mr ne sa",
+    "BENGALI": "bn as",
+    "GURMUKHI": "pa",
+    "GUJARATI": "gu",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "KANNADA": "kn",
+    "MALAYALAM": "ml",
+    "SINHALA": "si",
+    "THAI": "th",
+    "LAO": "lo",
+    "KHMER": "km",
+    "MYANMAR": "my",
+    "GEORGIAN": "ka",
+    "ARMENIAN": "hy",
+    "ETHIOPIC": "am ti",
+    "HANGUL": "ko",
+    "CJK": "zh",
+    "KANA": "ja",
+}
+_SCRIPT_OF = {code: script for script, codes in _SCRIPTS.items() for code in codes.split()}
+# Scripts that are written together.
+_ALSO = {"KANA": {"CJK"}, "HANGUL": {"CJK"}}
+# No language of these does without one of its words in a sentence of six or more that describes a picture.
+_SMALL_WORDS = {
+    "en": "a an the of in on at with and is are by to from his her its their two three some",
+    "de": "der die das den dem des ein eine einen einem einer eines und in im am an auf mit von zu zum zur ist sind "
+    "vor neben zwei drei bei aus über",
+    "fr": "le la les l un une des de du d et est sont dans sur avec à au aux en par deux trois",
+    "es": "el la los las un una unos unas de del y está están es son en con por sobre a al dos tres",
+    "it": "il lo la i gli le l un uno una di del della dei e è sono in nel nella con su sul sulla a al da due tre",
+    "pt": "o a os as um uma uns umas de do da dos das e está estão é são em no na com por ao dois duas três",
+    "nl": "de het een en van in op met is zijn aan bij voor naast te twee drie uit over",
+}
+
+
+def language_mismatch(text: str, language: str | None, original: str | None = None) -> str:
+    """Why `text` is hardly in `language` (ISO 639; None: unknown), in a few words; "" where nothing says so.
+
+    Without a language only a mixture of scripts is language_mismatch. `original` is what was translated.
+    """
+    scripts = Counter(_script(letter) for letter in text if letter.isalpha())
+    letters = scripts.total()
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return "holds broken characters"
+    if not letters:
+        return "no letters" if text.strip() else ""
+    code = None if language is None else language.lower().replace("-", "_").partition("_")[0]
+    expected = scripts.most_common(1)[0][0] if code is None else _SCRIPT_OF.get(code, "LATIN")
+    foreign = letters - sum(scripts[each] for each in {expected, *_ALSO.get(expected, ())})
+    if foreign > _FOREIGN_SHARE * letters:
+        return f"{foreign} of {letters} letters are not {expected.title()}"
+    words = [word for raw in text.casefold().replace("'", " ").split() if (word := raw.strip('.,;:!?"()'))]
+    if original is not None and code != "en" and len(words) > 2 and text.casefold() == original.casefold():
+        return "stayed as it was"
+    small = _SMALL_WORDS.get(code or "")
+    if small and len(words) >= _WORDS_TO_JUDGE and not set(small.split()) & set(words):
+        return f"no small word of '{code}' among {len(words)}"
+    return ""
+
+
+def _script(letter: str) -> str:
+    if letter < "\u0250":
+        return "LATIN"
+    name = unicodedata.name(letter, "").partition(" ")[0]
+    return "KANA" if name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else name.partition("-")[0]
+
+
+# A phrase of this many words that comes twice anywhere is a repetition; shorter ones only side by side.
+LONG = 5
+JOINTS = ("and", "or", "with")
+
+
+@dataclass(frozen=True)
+class ReviewItem:
+    """A picture with its best caption and what is odd about it.
+
+    `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
+    (no caption), `empty`, `repeats` (a phrase comes twice), `language` (hardly in the language that was asked for),
+    `same` (said of several pictures), `duplicate` (nearly the same picture as another).
+    """
+
+    image: str
+    caption: str
+    confidence: float | None
+    flags: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"image": self.image, "caption": self.caption, "confidence": self.confidence, "flags": self.flags}
+
+
+def review_items(
+    rows: Iterable[CaptionRow], *, same: int = 3, duplicates: Mapping[str, str] | None = None
+) -> list[ReviewItem]:
+    """All pictures, the most doubtful first: failed ones, empty captions, then by rising confidence.
+
+    A caption on `same` or more pictures is flagged (0: never); `duplicates` name for a picture the one it repeats.
+    """
+    rows = list(rows)
+    counts = Counter(_plain(row.captions[0].text) for row in rows if row.captions)
+    found = [_item(row, counts, same, duplicates or {}) for row in rows]
+    return sorted(found, key=_order)
+
+
+def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
+    """What is odd about a caption by itself; `language` is the one it should be in, None where nobody said."""
+    flags = {}
+    if not caption.text.strip():
+        flags["empty"] = "no words"
+    if phrase := repeated_phrase(caption.text):
+        flags["repeats"] = phrase
+    if why := language_mismatch(caption.text, language, caption.original):
+        flags["language"] = why
+    return flags
+
+
+def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[str, str]) -> ReviewItem:
+    if not row.captions:
+        return ReviewItem(row.image, "", None, {"failed": row.error or "no caption"})
+    best = row.captions[0]
+    flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
+    times = counts[_plain(best.text)]
+    if best.text.strip() and same and times >= same:
+        flags["same"] = f"on {times:,} pictures"
+    if row.image in duplicates:
+        flags["duplicate"] = f"of {duplicates[row.image]}"
+    return ReviewItem(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)
+
+
+def repeated_phrase(text: str) -> str:
+    """The first phrase that comes twice side by side, or with "and" between, or that is long; "" for none."""
+    words = _plain(text).split()
+    starts = [start for start, word in enumerate(words) if word in words[start + 1 :]]
+    for length in range(len(words) // 2, 0, -1):
+        for start in starts:
+            if start > len(words) - 2 * length:
+                break
+            phrase = words[start : start + length]
+            behind = words[start + length :]
+            joined = length > 1 and behind[:1] and behind[0] in JOINTS and behind[1 : length + 1] == phrase
+            if behind[:length] == phrase or joined or (length >= LONG and _within(phrase, behind)):
+                return " ".join(phrase)
+    return ""
+
+
+def _within(phrase: Sequence[str], words: Sequence[str]) -> bool:
+    return any(words[n : n + len(phrase)] == phrase for n in range(len(words) - len(phrase) + 1))
+
+
+def _plain(text: str) -> str:
+    return " ".join(word for raw in text.casefold().split() if (word := raw.strip(".,;:!?\"'()")))
+
+
+def _order(item: ReviewItem) -> tuple[int, float]:
+    if item.confidence is None:
+        return (0, 0.0) if "failed" in item.flags else (3, 0.0)
+    return (1 if "empty" in item.flags else 2, item.confidence)

@@ -1,0 +1,86 @@
+"""Captions out: to the terminal, into files, or beside the pictures. One format, one file, one line here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import TextIO
+
+from captune.captions.row import CaptionRow
+from captune.captions.writers.writer import ShardWriter, Writer
+from captune.core.errors import UsageError
+from captune.core.files.existing import ExistingCaptions, Mode
+from captune.core.stores.files import is_remote
+from captune.core.tables import Table
+
+__all__ = ["WRITERS", "CaptionRow", "ShardWriter", "Writer", "check_existing", "open_writer"]
+
+WRITERS = Table(
+    "output format",
+    {
+        "text": "captune.captions.writers.text:TextWriter",
+        "txt": "captune.captions.writers.text:PlainTextWriter",
+        "json": "captune.captions.writers.json:JsonWriter",
+        "jsonl": "captune.captions.writers.json:JsonLinesWriter",
+        "csv": "captune.captions.writers.csv:CsvWriter",
+        "xml": "captune.captions.writers.xml:XmlWriter",
+        "parquet": "captune.captions.writers.parquet:ParquetWriter",
+        "sidecar": "captune.captions.writers.sidecar:SidecarWriter",
+        "tar": "captune.captions.writers.tar:TarWriter",
+        "xmp": "captune.captions.writers.alt_text:AltTextWriter",
+    },
+    group="captune.writers",
+)
+
+
+def open_writer(
+    format: str,
+    out: str | os.PathLike[str] | None = None,
+    stream: TextIO | None = None,
+    *,
+    in_place: bool = False,
+    existing: Mode = "keep",
+) -> Writer:
+    """A writer of `format`, to be used in a `with` block.
+
+    Without `out` (or with "-") rows go to `stream` (standard output by default), each as
+    soon as it is there. With `out` they go to a file that appears when the block ends
+    without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
+    exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
+    is put there in the end. With `in_place` the pictures themselves are changed (`xmp`
+    alone). `existing` says what becomes of a person's words that stand there already.
+    Raises `UsageError` for an unknown format.
+    """
+    writer = WRITERS[format]
+    standing = ExistingCaptions(existing)
+    if "existing" in signature(writer).parameters:  # writers of other packages may know nothing of it
+        writer = partial(writer, existing=standing)
+    if in_place:
+        if format != "xmp":
+            raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")
+        writer = partial(writer, in_place=True)
+    if out is not None and is_remote(os.fspath(out)):
+        from captune.captions.writers.uploaded import UploadedShardWriter, UploadedWriter
+
+        kind = UploadedShardWriter if issubclass(WRITERS[format], ShardWriter) else UploadedWriter
+        return kind(writer, os.fspath(out), sys.stdout if stream is None else stream, standing)
+    path = None if out is None or os.fspath(out) == "-" else Path(out)
+    made: Writer = writer(path, sys.stdout if stream is None else stream)
+    return made
+
+
+def check_existing(format: str, out: str | os.PathLike[str], existing: Mode = "keep") -> None:
+    """Raise `CaptuneError` where a writer would find in the end that what stands there is in its way."""
+    if is_remote(os.fspath(out)):
+        if format == "tar" and existing != "replace":
+            from captune.captions.writers.tar import check_tars
+            from captune.core.stores.local import open_store
+
+            check_tars(open_store(os.fspath(out)))
+    else:
+        check = getattr(open_writer(format, out, existing=existing), "check", None)
+        if check is not None:
+            check()

@@ -1,0 +1,90 @@
+"""Captions in the pictures themselves."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from captune.captions.row import CaptionRow
+from captune.captions.writers.sidecar import FilePerImage, Source, inside
+from captune.captions.writers.writer import one_line
+from captune.core.errors import CaptuneError, ImageError, UsageError
+from captune.core.files.existing import ExistingCaptions
+from captune.core.stores.files import Fetch, is_remote
+from captune.core.text import fit_name
+from captune.datasets.sources.input_shards import InputShard, read_images
+from captune.images.metadata.files import write_copy, write_in_place
+from captune.images.signatures import IMAGE_SUFFIXES, suffix_of
+
+
+class AltTextWriter(FilePerImage):
+    """Copies of the pictures with the best caption as XMP alt text (and IPTC); `--in-place`: the files themselves.
+
+    The copies lie as sidecars do; a failed picture has none. What is neither JPEG, PNG nor WebP is
+    copied with a file `photo.gif.xmp` beside it, which `notes` counts.
+    """
+
+    def __init__(
+        self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: ExistingCaptions | None = None
+    ) -> None:
+        if in_place == (out is not None):
+            which = "Pictures are either copied or changed" if in_place else "Alt text needs a place"
+            raise UsageError(f"{which}.", "Give --out DIR for copies, or --in-place to change the files themselves.")
+        if out is not None and out.is_file():
+            raise UsageError(f"{out} is a file, copies need a folder.", "For example: --out described/")
+        super().__init__()
+        self.out = out
+        self.existing = existing or ExistingCaptions()
+        self._beside: Counter[str] = Counter()
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know in the end."""
+        return self.existing.notes + [
+            f"{count} pictures have their caption in a .xmp file beside them: {reason}."
+            for reason, count in sorted(self._beside.items())
+        ]
+
+    def put(self, row: CaptionRow, source: Source) -> Path:
+        if source is None:
+            check_source(row.image)
+            source = Fetch(row.image) if is_remote(row.image) else row.image
+        text = one_line(row.captions[0].text)
+        if self.out is None:
+            if not isinstance(source, str):
+                raise CaptuneError(f"{row.image} is no file that could be changed.", "Write copies: --out DIR")
+            path = Path(source)
+            reason = write_in_place(source, text, self.existing)
+        else:
+            data = source() if callable(source) else source
+            path = self.out / _copy_name(row.image, data)
+            reason = write_copy(data, path, text, self.existing)
+        if reason is not None:
+            self._beside[reason] += 1
+        return path
+
+    def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
+        """Write an input shard, with a row for each of its pictures, in order."""
+        for row, picture in zip(rows, read_images(shard), strict=True):
+            self.write(row, picture.source)
+
+
+def check_source(image: str) -> None:
+    """Raise where an image is neither a file nor an address: `ImageError` where it is gone, else `CaptuneError`."""
+    if is_remote(image) or os.path.isfile(image):
+        return
+    table, row, _ = image.rpartition("#")
+    if any(parent.is_file() for parent in Path(image).parents) or (row and os.path.isfile(table)):
+        raise CaptuneError(f"{image} lies in an archive.", "Take it out first, or use --format jsonl.")
+    raise ImageError(image, "is no file any more", "Was it moved meanwhile?", kind="missing")
+
+
+def _copy_name(image: str, data: str | bytes) -> Path:
+    """Where a copy lies in the output folder."""
+    path = inside(Path(os.path.abspath(image.partition("://")[2] if is_remote(image) else image)))
+    if isinstance(data, bytes) and path.suffix.lower() not in IMAGE_SUFFIXES:
+        return path.with_name(fit_name(path.name, suffix_of(data)))
+    return path

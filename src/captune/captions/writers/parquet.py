@@ -1,0 +1,106 @@
+"""Captions as a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from captune.captions.row import CaptionRow
+from captune.captions.writers.writer import OutputFile, encodable, needs_output, output_file, row_reader
+from captune.core.files import disk_error
+from captune.core.files.existing import ExistingCaptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_GROUP = 1000
+
+
+class ParquetWriter:
+    """Columns `image`, `caption`, `confidence`, `status`, `error`, and `captions` with all of them.
+
+    Rows are held until a group of 1,000 is full.
+    """
+
+    suffix = "parquet"
+
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+        if out is None:
+            raise needs_output("Parquet", "captions.parquet")
+        self.existing = existing or ExistingCaptions()
+        self.path = output_file(out, self.suffix)
+        self._output = OutputFile()
+        self._held: list[CaptionRow] = []
+
+    def __enter__(self) -> Self:
+        import pyarrow.parquet as pq
+
+        file = self._output.open(self.path, self.existing, row_reader(self.suffix), "wb")
+        self._parquet = pq.ParquetWriter(file, schema())
+        return self
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know in the end."""
+        return self.existing.notes
+
+    def check(self) -> None:
+        """Raise `CaptuneError` where a file stands that could not be joined in the end."""
+        OutputFile().stand(self.path, self.existing, row_reader(self.suffix))
+
+    def write(self, row: CaptionRow) -> None:
+        self._write(self._output.joined(row))
+
+    def _write(self, row: CaptionRow) -> None:
+        self._held.append(row)
+        if len(self._held) == ROWS_PER_GROUP:
+            self._write_group()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                for row in self._output.rest():
+                    self._write(row)
+                self._write_group()
+            self._parquet.close()
+        except BaseException as failure:
+            self._output.discard()
+            if isinstance(failure, OSError):
+                raise disk_error(failure, self.path) from failure
+            raise
+        self._output.discard() if kind else self._output.publish()
+
+    def _write_group(self) -> None:
+        if self._held:
+            try:
+                self._parquet.write_table(table(self._held))
+            except OSError as failure:
+                raise disk_error(failure, self.path) from failure
+            self._held.clear()
+
+
+def schema(*, flags: bool = False) -> pa.Schema:
+    """The columns; with `flags` those of a job, in which somebody looked for them."""
+    import pyarrow as pa
+
+    text = pa.string()
+    columns = [("image", text), ("caption", text), ("confidence", pa.float64()), ("status", text), ("error", text)]
+    columns += [("captions", pa.list_(pa.struct([("text", text), ("confidence", pa.float64())])))]
+    return pa.schema(columns + ([("flags", pa.list_(text))] if flags else []))
+
+
+def table(rows: Iterable[CaptionRow], *, flags: bool = False) -> pa.Table:
+    """Rows as a table; what UTF-8 lacks becomes an escape."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_values(row) for row in rows], schema=schema(flags=flags))
+
+
+def _values(row: CaptionRow) -> dict[str, Any]:
+    values = {key: encodable(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
+    values["captions"] = [{"text": encodable(c.text), "confidence": c.confidence} for c in row.captions]
+    return values

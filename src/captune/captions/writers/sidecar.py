@@ -1,0 +1,171 @@
+"""Captions as a text file beside each image."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from captune.captions.row import CaptionRow
+from captune.captions.writers.writer import encodable, one_line
+from captune.core.errors import CaptuneError, ImageError
+from captune.core.files import NotWritable, OutputFolders, atomic_file, disk_error, open_regular, sync_folder
+from captune.core.files.existing import ExistingCaptions, digest
+from captune.core.text import fit_name
+
+Source = str | bytes | Callable[[], bytes] | None
+
+
+class FilePerImage(ABC):
+    """`unwritten` has the reason for each image whose file could not be written; its name or permissions forbid it."""
+
+    def __init__(self) -> None:
+        self.unwritten: dict[str, str] = {}
+        self._folders = OutputFolders()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, row: CaptionRow, source: Source = None) -> None:
+        """Write one image's file; `source` where `row.image` is not its path (inside an archive)."""
+        if not row.captions:
+            return
+        try:
+            path = self.put(row, source)
+        except (NotWritable, ImageError) as error:
+            self.unwritten[row.image] = getattr(error, "reason", "") or error.message
+        else:
+            self._folders.check(path.parent)
+
+    @abstractmethod
+    def put(self, row: CaptionRow, source: Source) -> Path:
+        """Write the file, and return where; raises `NotWritable` or `ImageError` for what concerns it alone."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Every file was whole when it appeared; here their names are put on the disk, with those of new folders."""
+        folders = self._folders.folders
+        if kind is None:
+            for folder in folders:
+                self._folders.check(folder)
+        above = {parent for folder in folders for parent in [*folder.parents][:3]}
+        for each in sorted({*folders, *above}):
+            sync_folder(each)
+
+
+class SidecarWriter(FilePerImage):
+    """`photo.txt` beside `photo.jpg`, one caption a line; a failed image gets none.
+
+    With an output folder the files go there, in the folders that the images lie in
+    (relative to the working folder; images elsewhere by their whole path). Where
+    `photo.jpg` and `photo.png` lie together, the second gets `photo.png.txt`. Lines that captune
+    did not write stay, unless `existing` says otherwise.
+    """
+
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+        super().__init__()
+        self.out = out
+        self.existing = existing or ExistingCaptions()
+        self._written: dict[Path, str] = {}
+        self._shortened: list[Path] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know in the end."""
+        if not self._shortened:
+            return self.existing.notes
+        count, first = len(self._shortened), self._shortened[0]
+        return [
+            *self.existing.notes,
+            f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}.",
+        ]
+
+    def put(self, row: CaptionRow, source: Source) -> Path:
+        path = self._path(row.image)
+        if path.stem not in (Path(row.image).stem, Path(row.image).name):
+            self._shortened.append(path)
+        self.existing.fetch(path)
+        captions = [encodable(one_line(caption.text)) for caption in row.captions]
+        before = _read(path)
+        after = self._after(path, before, captions)
+        if after is not None and after != before:
+            self.existing.ledger(path.parent).add(digest(path.name, caption) for caption in captions)
+            with atomic_file(path, "wb") as file:
+                file.write(after)
+        self._written[path] = os.path.abspath(row.image)
+        return path
+
+    def _after(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
+        """What the file is to hold; None: a person's words are to stay as they are."""
+        encoding = _encoding(before)
+        lines = before.decode(encoding).splitlines(keepends=True)
+        ledger = self.existing.ledger(path.parent)
+        own = [not line.strip() or ledger.has(path.name, line) for line in lines]
+        words = [one_line(line) for line, of_captune in zip(lines, own, strict=True) if not of_captune]
+        joined = self.existing.joined(words, captions)
+        if not words or self.existing.mode == "replace":
+            return "".join(f"{caption}\n" for caption in joined).encode()
+        if joined == words:
+            return None
+        end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+        # A person's lines go in as they were, empty ones between them as well.
+        standing = "".join(line for line in lines if not line.strip() or not ledger.has(path.name, line))
+        new = "".join(caption + end for caption in captions if caption not in words)
+        if self.existing.mode == "append":
+            text = standing + ("" if standing.endswith(("\n", "\r")) else end) + new
+        else:
+            text = new + standing
+        return encodable(text, encoding).encode(encoding)
+
+    def _path(self, image: str) -> Path:
+        """Where the sidecar of a picture goes: no two pictures of one job share one."""
+        whole = os.path.abspath(image)
+        if self.out is None:
+            picture = Path(image)
+            if not picture.parent.is_dir():
+                raise CaptuneError(
+                    f"{image} does not lie in a folder, so nothing can be written beside it.",
+                    "Write the sidecars into a folder: --out DIR",
+                )
+        else:
+            picture = self.out / inside(Path(whole))
+        for name in (fit_name(picture.stem, ".txt"), fit_name(picture.name, ".txt")):
+            path = picture.with_name(name)
+            if self._written.get(path, whole) == whole:
+                return path
+        raise CaptuneError(
+            f"The sidecar of {image} would be {path}, which another picture has already.",
+            "Caption these pictures in two jobs with different --out folders.",
+        )
+
+
+def inside(picture: Path) -> Path:
+    """A picture's path as seen from the working folder, or from the root of the file system."""
+    here = Path.cwd()
+    return picture.relative_to(here) if picture.is_relative_to(here) else picture.relative_to(picture.anchor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            return b""
+        with open_regular(path) as file:
+            return file.read()
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _encoding(data: bytes) -> str:
+    """How a text file of any origin is encoded; what is no Unicode is taken byte by byte."""
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if utf16 else "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return encoding

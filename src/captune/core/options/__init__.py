@@ -1,0 +1,374 @@
+"""Every option, declared once.
+
+A field here is the flag of the command line, the check of its value, the keyword of the
+Python function, the key of the configuration file, the environment variable and the row
+in the docs. `captune.core.config` resolves them; `captune.cli.flags` draws the flags.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from captune.core.options.jobs import JobOptions as JobOptions
+from captune.core.options.option import Options as Options
+from captune.core.options.option import OutsideOptions as OutsideOptions
+from captune.core.options.option import TableOptions as TableOptions
+from captune.core.options.option import option
+from captune.core.options.training import PARTS as PARTS
+from captune.core.options.training import DataOptions as DataOptions
+from captune.core.options.training import ModelOptions as ModelOptions
+from captune.core.options.training import TrainOptions as TrainOptions
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+# ISO 639, with a script or a country where a model tells them apart: de, zh, zh_Hant, pt_br.
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
+# transformers' own values are taken as well.
+EarlyStopping = Annotated[
+    Literal["on", "off", "never"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
+]
+# What captions, and what answers, where no model is named.
+DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
+DEFAULT_VQA_MODEL = "Salesforce/blip-vqa-base"
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+MOST_NEW_TOKENS = 512
+
+
+class WhereOptions(Options):
+    """Where a model runs."""
+
+    device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
+
+
+class DeviceOptions(WhereOptions):
+    """Where and how a model runs."""
+
+    precision: Precision = option(
+        "auto",
+        "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs bf16 for models "
+        "that it makes faster there, else fp32.",
+    )
+    quantize: Literal["none", "8bit", "4bit"] = option(
+        "none", "Load the weights in 8 or 4 bits (BLIP-2, on NVIDIA cards, with bitsandbytes)."
+    )
+    preprocessing: Literal["exact", "fast"] = option(
+        "exact",
+        "How an image file becomes pixels: exact: the pixels of transformers' image processor; "
+        "fast: nearly the same pixels from JPEG files, in less time.",
+    )
+    threads: int = option(0, "Threads of the CPU that the model uses; 0: one for each core.", ge=0, le=1024)
+    decoder: Literal["auto", "transformers"] = option(
+        "auto", "auto: captune's own search where the model's family has one; transformers: its generate."
+    )
+
+
+class GenerationOptions(Options):
+    """How a caption is searched for. The defaults are the same everywhere."""
+
+    num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
+    max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=MOST_NEW_TOKENS)
+    min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=MOST_NEW_TOKENS)
+    length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
+    repetition_penalty: float = option(
+        1.0, "Above 1.0 words that are already there become less likely.", ge=0.01, le=10
+    )
+    no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
+    early_stopping: EarlyStopping = option(
+        "off",
+        "When the beam search of a picture stops: on: as soon as enough captions have ended; off: when a better one is "
+        "unlikely; never: when it is impossible.",
+    )
+    sample: bool = option(
+        False, "Draw tokens by chance instead of taking the likeliest; --temperature, --top-k or --top-p turn it on."
+    )
+    temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied; turns --sample on.", gt=0, le=10)
+    top_k: int = option(50, "Draw among this many tokens; 0: all; turns --sample on.", ge=0)
+    top_p: float = option(1.0, "Draw among the tokens that hold this much probability; turns --sample on.", gt=0, le=1)
+    sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0, le=2**64 - 1)
+    num_captions: int = option(
+        1, "Captions for each picture: the best of at least as many beams, or samples.", ge=1, le=64
+    )
+    variations: int = option(
+        0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
+    )
+    prompt: str | None = option(
+        None,
+        "Words the caption continues; they stand in it only with --prompt-in-caption. Default: the model's own.",
+        max_length=4000,
+    )
+    prompt_in_caption: bool = option(False, "Begin each caption with the words of the prompt that it continues.")
+
+
+class PrepareOptions(Options):
+    """How a source becomes splits."""
+
+    format: str | None = option(None, "Format of the source; default: found by looking at it.")
+    split: tuple[str, ...] = option(
+        ("auto",),
+        "Ratios (80/10/10), an official split (flickr8k, karpathy), split files (train=FILE val=FILE test=FILE), "
+        "or auto: what the source says, else 80/10/10.",
+    )
+    seed: int = option(42, "Seed of a split by ratios.", ge=0)
+    on_bad: Literal["fail", "skip"] = option("fail", "What to do with pictures that cannot be read.")
+    images: str | None = option(None, "Folder, .zip or .tar of the pictures, where they are not beside the captions.")
+    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are bad.", ge=1)
+    duplicates: bool = option(True, "Look for near-duplicate pictures across splits.")
+    workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
+
+
+class MeasureOptions(Options):
+    """How captions are held against references."""
+
+    metrics: tuple[str, ...] = option(
+        ("auto",), "Metrics by name; auto: bleu, meteor (where its data is installed), rouge_l, cider, sacrebleu."
+    )
+    document_frequencies: str = option(
+        "own", "What CIDEr weighs words with: own (the references measured), a run, or a saved file."
+    )
+    clip_model: str = option(
+        "openai/clip-vit-base-patch32", "CLIP that clip_score looks through: a Hub name or a folder."
+    )
+    spice_jars: str | None = option(
+        None, "Folder with spice-1.0.jar and Stanford CoreNLP 3.6, for the metric spice.", env="CAPTUNE_SPICE_HOME"
+    )
+    resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
+
+
+class EvalOptions(Options):
+    """What is measured."""
+
+    limit_images: int = option(0, "Measure on this many pictures of the split; 0: all.", ge=0)
+    limit_references: int = option(0, "References of each picture to measure against; 0: all.", ge=0)
+    perplexity: bool = option(True, "Measure the perplexity of the references as well.")
+    eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
+    explain: int = option(0, "Pictures for which the report shows where the first model looked; 0: none.", ge=0, le=200)
+    shown_captions: int = option(4, "Pictures whose captions and references are printed; 0: none.", ge=0)
+    draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
+
+
+class ReportOptions(Options):
+    """What a report of an evaluation shows."""
+
+    title: str | None = option(None, "Heading of the report; default: the models and the split.")
+    thumbnails: int = option(
+        1000, "Up to this many pictures all have a thumbnail; of more, only the best and worst; 0: none.", ge=0
+    )
+    figures: bool = option(True, "Draw figures as PNG files beside the report.")
+
+
+class PushOptions(Options):
+    """How a model is put on the Hub."""
+
+    private: bool = option(False, "Make the repository private where it is not there yet.", env="HF_PRIVATE")
+    license: str = option("", "Licence of the model, as the Hub names it (mit, apache-2.0); default: the base model's.")
+    data_license: str = option("", "Licence of the pictures and references it learned from, for its card.")
+
+
+class CaptionOptions(Options):
+    """How pictures come in and captions go out."""
+
+    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
+    in_place: bool = option(False, "With --format xmp: put the captions into the pictures themselves, not into copies.")
+    existing: Literal["keep", "replace", "append", "prepend"] = option(
+        "keep",
+        "Words that captune did not write, where a caption goes (sidecars, alt text, rows of a file): keep or replace "
+        "them, append or prepend the caption to them.",
+    )
+    batch_size: int = option(8, "Pictures captioned at once.", ge=1, env="BATCH_SIZE")
+    workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
+    recursive: bool = option(True, "Look into the folders of a folder.")
+    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
+
+
+class TranslationOptions(Options):
+    """The language captions come in."""
+
+    language: Language | None = option(
+        None, "Translate captions into this language: de, fr, es …; default: as the model says them."
+    )
+    translator: str | None = option(
+        None,
+        "Model that translates: Marian, M2M100 or T5 (MADLAD-400), a folder or a Hub id. "
+        "Default: Helsinki-NLP/opus-mt-en-LANGUAGE.",
+    )
+
+
+class TrainConfig(Options):
+    """Everything `captune train` takes, as it stands in a run's `config.yaml`."""
+
+    data: DataOptions = Field(default_factory=DataOptions)
+    model: ModelOptions = Field(default_factory=ModelOptions)
+    train: TrainOptions = Field(default_factory=TrainOptions)
+    eval: EvalOptions = Field(default_factory=EvalOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
+
+
+class TuneOptions(Options):
+    """How good training options are searched for."""
+
+    trials: int = option(20, "Trainings in all, those of earlier calls included.", ge=1)
+    goal: Literal["cider", "meteor", "bleu_4", "rouge_l", "loss"] = option("cider", "What a trial is judged by.")
+    random_trials: int = option(5, "Trials drawn at random before the search learns from them.", ge=1)
+    prune: bool = option(True, "Cut trials short that lag behind the median of the others.")
+    search_seed: int = option(42, "Seed of the search.", ge=0)
+
+
+class TuneConfig(TrainConfig):
+    """Everything `captune tune` takes: what trains, and how it is searched."""
+
+    tune: TuneOptions = Field(default_factory=TuneOptions)
+
+
+class EvaluateConfig(Options):
+    """Everything `captune evaluate` takes."""
+
+    eval: EvalOptions = Field(default_factory=EvalOptions)
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
+
+
+class ScoreOptions(Options):
+    """What to do with captions and references that do not fit together."""
+
+    on_mismatch: Literal["fail", "skip"] = option(
+        "fail", "Images without a caption, without references, or with several captions: stop, or leave them out."
+    )
+
+
+class ScoreConfig(Options):
+    """Everything `captune score` takes."""
+
+    score: ScoreOptions = Field(default_factory=ScoreOptions)
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
+
+
+class CompareConfig(Options):
+    """Everything `captune compare` takes."""
+
+    measure: MeasureOptions = Field(default_factory=MeasureOptions)
+
+
+class ReportConfig(Options):
+    """Everything `captune report` takes."""
+
+    report: ReportOptions = Field(default_factory=ReportOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
+
+
+class CaptionConfig(Options):
+    """Everything `captune caption` takes."""
+
+    caption: CaptionOptions = Field(default_factory=CaptionOptions)
+    job: JobOptions = Field(default_factory=JobOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
+
+
+class MatchOptions(Options):
+    """How pictures and texts are brought together."""
+
+    find: Literal["all", "pictures", "texts"] = option(
+        "all", "all: every pair; pictures: the best for each text; texts: the best for each picture."
+    )
+    best: int = option(5, "How many of the best (with --find pictures or texts).", ge=1)
+    candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
+
+
+class MatchConfig(Options):
+    """Everything `captune match` takes."""
+
+    match: MatchOptions = Field(default_factory=MatchOptions)
+    run_on: WhereOptions = Field(default_factory=WhereOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
+
+
+class EmbedConfig(Options):
+    """Everything `captune embed` takes."""
+
+    run_on: WhereOptions = Field(default_factory=WhereOptions)
+
+
+class InspectConfig(Options):
+    """Everything `captune inspect` takes."""
+
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class ReviewOptions(Options):
+    """Which captions a review lists."""
+
+    limit: int = option(20, "Captions listed, the most doubtful first; 0: all.", ge=0)
+    flagged: bool = option(False, "List only captions with a flag.")
+    same: int = option(3, "A caption on this many pictures is flagged as the same; 0: never.", ge=0)
+
+
+class ReviewConfig(Options):
+    """Everything `captune review` takes."""
+
+    review: ReviewOptions = Field(default_factory=ReviewOptions)
+    tables: TableOptions = Field(default_factory=TableOptions)
+
+
+class AskConfig(Options):
+    """Everything `captune ask` takes."""
+
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class AppOptions(Options):
+    """Where the page is."""
+
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine's.")
+    port: int = option(8501, "Port to listen on.", ge=1, le=65535)
+    open_browser: bool = option(False, "Open the page in this machine's browser.")
+    languages: tuple[Language, ...] = option(
+        (), "Languages to choose from besides the models' own: such as de, fr, es."
+    )
+    max_upload_mb: int = option(50, "Largest picture that is taken, in MB.", ge=1)
+
+
+class AppConfig(Options):
+    """Everything `captune app` takes."""
+
+    app: AppOptions = Field(default_factory=AppOptions)
+    translation: TranslationOptions = Field(default_factory=TranslationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+
+
+class CapFiltOptions(Options):
+    """What texts stay."""
+
+    keep_above: float = option(0.5, "Least probability that a text is true of its picture.", ge=0, le=1)
+
+
+class CapFiltConfig(Options):
+    """Everything `captune capfilt` takes."""
+
+    capfilt: CapFiltOptions = Field(default_factory=CapFiltOptions)
+    generation: GenerationOptions = Field(default_factory=GenerationOptions)
+    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)
+
+
+class PushConfig(Options):
+    """Everything `captune push` takes."""
+
+    push: PushOptions = Field(default_factory=PushOptions)
+
+
+class PrepareConfig(Options):
+    """Everything `captune prepare` takes."""
+
+    prepare: PrepareOptions = Field(default_factory=PrepareOptions)
+    tables: OutsideOptions = Field(default_factory=OutsideOptions)

@@ -1,0 +1,43 @@
+"""What an option is: a field with its help, in a group that refuses unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from captune.core.options.aliases import with_new_names
+
+
+def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:
+    """A field with its help and, where another tool's users expect one, an environment variable."""
+    extra: Any = {"env": env} if env else None
+    return Field(default, description=help, json_schema_extra=extra, **checks)
+
+
+class Options(BaseModel):
+    """A frozen group of options; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return with_new_names(values) if isinstance(values, dict) else values
+
+
+class OutsideOptions(Options):
+    """Which files of this machine tables and lists may name."""
+
+    allow_outside: bool = option(
+        False,
+        "Take images that a table or a list names outside of its folder (or of --images). Only for tables you trust.",
+    )
+
+
+class TableOptions(OutsideOptions):
+    """The same where images are looked for from a folder."""
+
+    images: str | None = option(
+        None, "Folder that tables and lists may name images in; default: the table's own, of a list the working folder."
+    )

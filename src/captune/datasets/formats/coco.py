@@ -1,0 +1,188 @@
+"""COCO's caption files: `images` and `annotations` that point at them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.columns import Columns, columns_of, split_in
+from captune.datasets.tables.files import caption_files, listing
+from captune.datasets.tables.rows import Row, Side, group, note, plain_id
+from captune.datasets.tables.text import head, load_json
+
+DESCRIPTION = "COCO's `annotations.json` or `captions_*.json`, or the folder with `annotations/` and `train2017/`"
+RANK = 70
+_NAMES = ("captions_*.json", "*annotations*.json", "*coco*.json", "*.json")
+_KEYS = re.compile(r'"(images|annotations|info|licenses|categories|type)"\s*:\s*[\[{"]')
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = _files(source)
+    return f"{found[0].name} has COCO's 'images' and 'annotations'" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    paths = _paths(source)
+    roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
+    near = [root / name for root, path in zip(roots, paths, strict=True) for name in _picture_folders(path)]
+    found = _all_rows(paths, problems, "references", every=True)
+    return group(found, source, images, problems, near=[folder for folder in near if folder.is_dir()])
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return _all_rows(_paths(source), problems, side, every=False)
+
+
+def _paths(source: Path) -> list[Path]:
+    return [source] if source.is_file() else _chosen(source, _files(source))
+
+
+def _files(source: Path) -> list[Path]:
+    found = caption_files(source, _NAMES, _fits)
+    return [path for path in found if path.name.startswith("captions_")] or found
+
+
+def _fits(path: Path) -> bool:
+    start = head(path) or ""
+    keys = set(_KEYS.findall(start))
+    if not start.lstrip().startswith("{") or '"sentences"' in start:
+        return False
+    if "images" in keys and ("annotations" in keys or "info" in keys or "licenses" in keys):
+        return True
+    # A large file: its second list begins behind the first 64 KiB.
+    return ("images" in keys and '"file_name"' in start) or ("annotations" in keys and '"caption"' in start)
+
+
+def _chosen(source: Path, found: list[Path]) -> list[Path]:
+    """One file for each split; of 2014 and 2017 the one whose pictures are there."""
+    if not found:
+        raise CaptuneError(f"There is no COCO caption file in {source}.", "Expected annotations/captions_*.json.")
+    by_split: dict[str | None, list[Path]] = {}
+    for path in found:
+        by_split.setdefault(split_in(path.stem), []).append(path)
+    folders = listing(source)[1]
+    chosen = []
+    for paths in by_split.values():
+        there = [path for path in paths if any(name in folders for name in _picture_folders(path))] or paths
+        if len(there) > 1:
+            names = ", ".join(path.name for path in there)
+            raise CaptuneError(f"{source} holds several COCO files: {names}.", "Name the one that is meant.")
+        chosen += there
+    return chosen
+
+
+def _picture_folders(path: Path) -> list[str]:
+    """`train2017` for `captions_train2017.json`."""
+    match = re.search(r"(train|val|test)\d*", path.stem)
+    return [match[0], f"images/{match[0]}"] if match else []
+
+
+def _all_rows(paths: list[Path], problems: list[Problem] | None, side: Side, *, every: bool) -> Iterator[Row]:
+    """Rows of the files; with `every` an image without a caption is a problem."""
+    for path in paths:
+        yield from _rows(path, split_in(path.stem), problems, side, every)
+
+
+def _rows(path: Path, split: str | None, problems: list[Problem] | None, side: Side, every: bool) -> Iterator[Row]:
+    content = load_json(path)
+    annotations = _list(path, content, "annotations")
+    if annotations and not any("caption" in entry for entry in annotations[:100] if isinstance(entry, dict)):
+        raise CaptuneError(
+            f"{path}: its annotations have no 'caption'.", "Is it an instances or keypoints file? Use captions_*.json."
+        )
+    if annotations and "images" not in content:
+        named = _named_by_annotations(annotations)
+    else:
+        named = _named(path, _list(path, content, "images"), problems)
+    captions: dict[Any, list[str]] = {key: [] for key in named}
+    rejected = dict.fromkeys(named, 0)
+    key_of = _keys(named)
+    columns: dict[tuple[str, ...], Columns | None] = {}
+    for position, entry in enumerate(annotations, start=1):
+        where = f"{path.name}, annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
+            note(problems, where, "has no 'caption'")
+        elif (key := key_of(entry.get("image_id"))) is None:
+            note(problems, where, f"points at image {entry.get('image_id')}, which is not in 'images'")
+        elif (found := columns_of(entry, columns)) is not None and found.is_rejected(entry):
+            rejected[key] += 1
+        elif not entry["caption"].strip() and side == "references":
+            note(problems, where, "the caption is empty")
+        else:
+            captions[key].append(entry["caption"])
+    for key, name in named.items():
+        if captions[key] or rejected[key]:
+            yield Row(path, key, name, captions[key], split, _text(key), "image", rejected=rejected[key])
+        elif every:
+            note(problems, f"{path.name}, image {key}", f"{name} has no caption")
+
+
+def _keys(named: Iterable[Any]) -> Callable[[Any], Any]:
+    """A function from an annotation's image id to the image's, or None.
+
+    Ids that are text, float or have zeros in front on one side only are the same id, as long as no two images become
+    one by it.
+    """
+    known = set(named)
+    plain: dict[str, Any] = {}
+    twice: set[str] = set()
+    for key in named:
+        number = plain_id(key) or ""
+        if number in plain:
+            twice.add(number)
+        plain[number] = key
+
+    def key_of(value: Any) -> Any:
+        number = plain_id(value)
+        if number is None:
+            return None
+        return value if value in known else plain.get(number) if number not in twice else None
+
+    return key_of
+
+
+def _text(key: Any) -> str:
+    """An id as text; 1.0, which tables make of 1, is 1."""
+    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
+
+
+def _named_by_annotations(annotations: list[Any]) -> dict[Any, str]:
+    """Where a file has no 'images', their ids are their names."""
+    ids = (entry.get("image_id") for entry in annotations if isinstance(entry, dict))
+    return {_text(id): _text(id) for id in ids if plain_id(id) is not None}
+
+
+def _list(path: Path, content: Any, key: str) -> list[Any]:
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        found = ", ".join(list(content)[:8]) if isinstance(content, dict) else type(content).__name__
+        raise CaptuneError(
+            f"{path}: expected a list '{key}', found {found}.",
+            "A COCO caption file has 'images' (id, file_name) and 'annotations' (image_id, caption).",
+        )
+    return value
+
+
+def _named(path: Path, images: list[Any], problems: list[Problem] | None) -> dict[Any, str]:
+    """Image ids and file names."""
+    named: dict[Any, str] = {}
+    for position, entry in enumerate(images, start=1):
+        where = f"{path.name}, image {position} of 'images'"
+        if not isinstance(entry, dict) or plain_id(entry.get("id")) is None:
+            note(problems, where, "has no 'id'")
+            continue
+        name = entry.get("file_name") or str(entry.get("coco_url") or "").rpartition("/")[2]
+        if not isinstance(name, str) or not name:
+            note(problems, where, "has no 'file_name'")
+        elif named.get(entry["id"], name) != name:
+            note(problems, where, f"id {entry['id']} is {name} here and {named[entry['id']]} before")
+        else:
+            named[entry["id"]] = name
+    return named

@@ -1,0 +1,85 @@
+"""Flickr30k's `results.csv`: `image_name| comment_number| comment`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.text import first_line, numbered
+
+DESCRIPTION = "Flickr30k's `results.csv`: `image_name| comment_number| comment`"
+RANK = 65
+_NAMES = ("results.csv", "*.csv", "*.txt")
+_HEADER = re.compile(
+    r'\s*"?image(_name)?"?\s*([|,])\s*"?comment_number"?\s*\2\s*"?(comment|caption)"?\s*', re.IGNORECASE
+)
+_NUMBERED = re.compile(r"\s*\S+\.\w+\s*(\|)\s*\d+\s*\|.*")
+# Row 19,999 of the real file lacks its second separator: `2199200615.jpg| 4   A dog runs across the grass .`
+_BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)")
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
+    return _rows(found[0], problems)
+
+
+def _fits(path: Path) -> bool:
+    return _separator(first_line(path)) is not None
+
+
+def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    separator = _separator(first_line(path))
+    for index, (number, line) in enumerate(numbered(path)):
+        if index == 0:
+            if separator is None:
+                raise CaptuneError(
+                    f"{path}, line {number}: expected the header 'image_name| comment_number| comment', "
+                    f"found {line[:80]!r}.",
+                    "Is it another format? Leave --format out to have it recognised.",
+                )
+            if _HEADER.fullmatch(line):
+                continue
+        name, found, rest = line.partition(separator or "|")
+        position, second, text = rest.partition(separator or "|")
+        if not second or not position.strip().isdigit():
+            broken = _BROKEN.fullmatch(rest)
+            if not found or broken is None:
+                note(
+                    problems,
+                    f"{path.name}, line {number}",
+                    f"expected 'image_name{separator} comment_number{separator} comment', found {line[:60]!r}",
+                )
+                continue
+            text = broken[2]
+        text = text.strip()
+        if separator == "," and len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1].replace('""', '"')
+        yield Row(path, number, name, (text,))
+
+
+def _separator(line: str | None) -> str | None:
+    if line is None:
+        return None
+    header = _HEADER.fullmatch(line)
+    if header:
+        return header[2]
+    return "|" if _NUMBERED.fullmatch(line) else None

@@ -1,0 +1,53 @@
+"""The `token` files of Flickr8k and Flickr30k: `name.jpg#0<TAB>caption`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.text import first_line, numbered
+
+DESCRIPTION = "Flickr8k's and Flickr30k's `token` files: `name.jpg#0<TAB>caption`"
+RANK = 55
+_NAMES = ("*token*", "*.token", "*.txt")
+# Names stay as they are, Flickr8k's one `….jpg.1` too: it is a picture of its own with one caption.
+_LINE = re.compile(r"(?P<name>[^\t]+?)#\d+[ \t]*\t(?P<caption>.*)")
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    path = _token_file(source)
+    return f"{path.name} has lines 'name.jpg#0<TAB>caption'" if path else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    path = source if source.is_file() else _token_file(source)
+    if path is None:
+        raise CaptuneError(f"There is no token file in {source}.", "Expected lines 'name.jpg#0<TAB>caption'.")
+    return _rows(path, problems)
+
+
+def _token_file(source: Path) -> Path | None:
+    # The lemmatised copy lies beside the original: it is not what people said.
+    found = caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
+    return min(found, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
+
+
+def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    for number, line in numbered(path):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            note(problems, f"{path.name}, line {number}", f"expected 'name.jpg#0<TAB>caption', found {line[:60]!r}")
+            continue
+        yield Row(path, number, match["name"], (match["caption"],))

@@ -1,0 +1,61 @@
+"""Hugging Face's ImageFolder: pictures beside a `metadata.jsonl` or `metadata.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.formats import csv_table, jsonl
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.columns import split_in
+from captune.datasets.tables.files import listing
+from captune.datasets.tables.rows import Row, Side, group
+
+DESCRIPTION = "image folder with `metadata.jsonl` or `metadata.csv` (`file_name`, `text`), also in `train/`, `test/` …"
+RANK = 75
+_NAMES = ("metadata.jsonl", "metadata.csv")
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = _files(source)
+    return f"{found[0].relative_to(source)} describes the pictures beside it" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    folder = source if source.is_dir() else source.parent
+    return group(rows(source, problems), source, images, problems, near=[folder])
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    folder = source if source.is_dir() else source.parent
+    found = _files(folder)
+    if not found:
+        raise CaptuneError(f"There is no metadata.jsonl or metadata.csv in {folder}.", f"It holds: {DESCRIPTION}.")
+    return _rows(folder, found, problems, side)
+
+
+def _files(source: Path) -> list[Path]:
+    """The metadata file of each folder that has one: the source, or folders up to two below."""
+    if not source.is_dir():
+        return []
+    below = [source / name for name in listing(source)[1]]
+    for level in ([source], below, [folder / name for folder in below for name in listing(folder)[1]]):
+        found = [next((f / name for name in _NAMES if (f / name).is_file()), None) for f in level]
+        if any(found):
+            return [path for path in found if path is not None]
+    return []
+
+
+def _rows(folder: Path, paths: list[Path], problems: list[Problem] | None, side: Side) -> Iterator[Row]:
+    for path in paths:
+        below = path.parent.relative_to(folder).as_posix()
+        table = jsonl if path.suffix == ".jsonl" else csv_table
+        for row in table.rows_of([path], problems, side):
+            # The folder belongs to the name: train/1.jpg and test/1.jpg are two pictures.
+            name = row.name.strip() if below == "." else f"{below}/{row.name.strip()}"
+            first = name.replace("\\", "/").split("/")[0] if "/" in name else ""
+            yield row._replace(name=name if row.name.strip() else "", split=row.split or split_in(first))

@@ -1,0 +1,55 @@
+"""Kaggle's `captions.txt`: lines `image,caption`, quoted or not; everything after the first comma is the caption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.formats.csv_table import read_table
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.rows import Row, Side, group
+from captune.datasets.tables.text import first_line, split_fields
+
+DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption a line, commas kept whole"
+RANK = 60
+_NAMES = ("captions.txt", "caption.txt", "*captions*.txt")
+_HEADER = re.compile(r'"?image(_name|_path)?"?\s*,\s*"?caption(_text|s)?"?\s*', re.IGNORECASE)
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image,caption'" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
+    line = first_line(found[0]) or ""
+    if line and not _HEADER.fullmatch(line) and not _is_row(line):
+        raise CaptuneError(
+            f"{found[0]}, line 1: expected the header 'image,caption', found {line[:80]!r}.",
+            "The first line names the columns, each further line is: picture.jpg,A caption.",
+        )
+    return read_table(found[0], ",", problems, side)
+
+
+def _fits(path: Path) -> bool:
+    line = first_line(path) or ""
+    return path.suffix.lower() == ".txt" and (_HEADER.fullmatch(line) is not None or _is_row(line))
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line is an image's name, a comma and more."""
+    fields, _ = split_fields(line, ",")
+    return len(fields) > 1 and is_image_name(fields[0].strip())

@@ -1,0 +1,70 @@
+"""Karpathy's split files: `dataset_flickr8k.json`, `dataset_flickr30k.json`, `dataset_coco.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.columns import choose, split_named
+from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.text import head, load_json
+
+DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
+RANK = 80
+_NAMES = ("*.json",)
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = caption_files(source, _NAMES, fits)
+    return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    path = choose(source, caption_files(source, _NAMES, fits), "Karpathy files")[0]
+    return _rows(path, problems)
+
+
+def entries(path: Path) -> list[Any]:
+    """The list `images`. Raises `CaptuneError` where there is none."""
+    content = load_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise CaptuneError(f"{path}: expected a list 'images'.", "Is it Karpathy's dataset_*.json?")
+    return images
+
+
+def fits(path: Path) -> bool:
+    """Whether the head of the file is that of a Karpathy file."""
+    start = head(path) or ""
+    return start.lstrip().startswith("{") and '"images"' in start and '"sentences"' in start
+
+
+def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    for position, entry in enumerate(entries(path), start=1):
+        where = f"{path.name}, image {position}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+            note(problems, where, "has no 'filename'")
+            continue
+        sentences = entry.get("sentences")
+        captions = [text for s in (sentences if isinstance(sentences, list) else ()) if (text := _sentence(s))]
+        name = f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
+        identity = str(entry["cocoid"]) if "cocoid" in entry else entry["filename"]
+        yield Row(path, position, name, captions, split_named(str(entry.get("split") or "")), identity, "image")
+
+
+def _sentence(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return ""
+    raw, tokens = entry.get("raw"), entry.get("tokens")
+    return raw if isinstance(raw, str) else " ".join(map(str, tokens if isinstance(tokens, list) else ()))

@@ -1,0 +1,149 @@
+"""Parquet files: pictures as bytes in a column, or as paths; read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files.limits import MAX_IMAGE_BYTES
+from captune.core.files.paths import BESIDE, Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.sources import parquet
+from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
+from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_in
+from captune.datasets.tables.embedded import Cell, group_cells, image_bytes
+from captune.datasets.tables.files import shards
+from captune.datasets.tables.rows import Row, Side, group, note, row_of
+
+DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
+RANK = 20
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    for path in _files(source)[:1]:
+        try:
+            with opened_table(str(path)) as file:
+                found = _columns(file.schema_arrow)
+        except CaptuneError:
+            return None
+        # Ids in place of file names may mean anything, unless the file was named.
+        fits = found is not None and (path == source or not found[0].by_id)
+        return f"{path.name} has an image and a caption column" if fits else None
+    return None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    paths = _files(source)
+    if not paths:
+        raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
+    found = _checked(paths)
+    if any(embedded for _, embedded in found.values()):
+        return group_cells(_cells(found, source, images or BESIDE, problems), problems, str(source))
+    return group(_rows(found, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = _checked(_files(source), side)
+    if not any(embedded for _, embedded in found.values()):
+        yield from _rows(found, problems)
+        return
+    # Images without a name are told apart by their bytes.
+    yield from map(row_of, group_cells(_cells(found, source, BESIDE, problems), problems, str(source)))
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file, with all their columns. Raises `CaptuneError` for what is not Parquet, or is damaged."""
+    with opened_table(str(path)) as file:
+        for number, row in parquet.table_rows(file, str(path), file.schema_arrow.names):
+            if isinstance(row, LostRows):
+                raise CaptuneError(f"{path}, row {number + 1}: {row.reason}.", "Download or write the file again.")
+            yield row
+
+
+def _files(source: Path) -> list[Path]:
+    return shards(source, (".parquet", ".pq"))
+
+
+def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[Columns, bool]]:
+    """The columns of each shard, and whether its images are bytes.
+
+    Raises `CaptuneError` for what is not Parquet or lacks a column, and where only some shards hold bytes.
+    """
+    found: dict[Path, tuple[Columns, bool]] = {}
+    for path in paths:
+        with opened_table(str(path)) as file:
+            schema = file.schema_arrow
+        columns = _columns(schema, side)
+        if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
+            raise CaptuneError(
+                f"{path} names its pictures by address ({address}), and prepare fetches nothing.",
+                "Download them first, with img2dataset for example, and prepare what that writes.",
+            )
+        if columns is None:
+            raise CaptuneError(
+                f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
+            )
+        first = next(iter(found.items()), (path, columns))
+        if first[1][1] != columns[1]:
+            with_bytes, other = (first[0], path) if first[1][1] else (path, first[0])
+            raise CaptuneError(
+                f"{with_bytes.name} holds the images themselves, {other.name} their names.",
+                "Name one kind at a time: part-*.parquet, or a folder for each.",
+            )
+        found[path] = columns
+    return found
+
+
+def _columns(schema: Any, side: Side = "references") -> tuple[Columns, bool] | None:
+    embedded = embedded_columns(schema)
+    columns = find_columns(schema.names, image=embedded[0] if embedded else None, side=side)
+    return (columns, bool(embedded)) if columns else None
+
+
+def table_rows(
+    path: Path, columns: list[str], problems: list[Problem] | None, *, largest: int = MAX_IMAGE_BYTES
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their numbers from 1, few in memory at a time; rows that cannot be read are problems."""
+    with opened_table(str(path)) as file:
+        for number, row in parquet.table_rows(file, str(path), columns, largest=largest):
+            if isinstance(row, LostRows):
+                rows = f"row {number + 1}" if row.count == 1 else f"rows {number + 1} to {number + row.count}"
+                note(problems, f"{path.name}, {rows}", row.reason)
+            else:
+                yield number + 1, row
+
+
+def _wanted(columns: Columns) -> list[str]:
+    named = [columns.image, *columns.captions, columns.split, columns.id, columns.name, columns.question]
+    named += [
+        *columns.beside,
+        *columns.rejected,
+        *columns.accepted,
+        columns.status,
+        "error" if columns.status else None,
+    ]
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def _cells(
+    found: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
+) -> Iterator[Cell]:
+    boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in found)]))
+    for path, (columns, _) in found.items():
+        split = split_in(path.stem) or split_in(path.parent.name)
+        bases = [*([images.folder] if images.folder else ()), path.parent]
+        for number, row in table_rows(path, _wanted(columns), problems):
+            data, name, bad = image_bytes(row[columns.image], boundary, bases)
+            stated = str(row.get(columns.name) or "") if columns.name else ""
+            yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
+
+
+def _rows(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
+    for path, (columns, _) in found.items():
+        split = split_in(path.stem) if len(found) > 1 else None
+        for number, row in table_rows(path, _wanted(columns), problems):
+            yield columns.row(path, number, row, split, "row")

@@ -1,0 +1,55 @@
+"""`image|caption` or `image<TAB>caption` text: everything after the first sign is the caption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.formats.csv_table import read_table
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.rows import Row, Side, group
+from captune.datasets.tables.text import first_line
+
+DESCRIPTION = (
+    "text with lines `image|caption` (with or without that header) or `image<TAB>caption`, as `captune caption` prints"
+)
+RANK = 50
+_NAMES = ("*.txt", "*.csv", "*.psv", "*.tsv")
+_HEADER = re.compile(r"image(_name|_path)?\s*\|\s*(caption|text|comment)(_text|s)?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*\d+\s*\|")
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = caption_files(source, _NAMES, _fits)
+    return f"{found[0].name} has lines 'image|caption'" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    if not found:
+        raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
+    return read_table(found[0], _sign(first_line(found[0]) or "") or "|", problems, side)
+
+
+def _fits(path: Path) -> bool:
+    return _sign(first_line(path) or "") is not None
+
+
+def _sign(line: str) -> str | None:
+    """What separates the picture from its caption, or None where the line is of another kind."""
+    for sign in ("|", "\t"):
+        name, found, text = line.partition(sign)
+        # `x.jpg| 0| A dog` is Flickr30k's table of three columns.
+        if found and (_HEADER.fullmatch(line) or (is_image_name(name.strip()) and not _NUMBER.match(text))):
+            return sign
+    return None

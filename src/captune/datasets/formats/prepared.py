@@ -1,0 +1,64 @@
+"""captune's own prepared folder, so that it can be split anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.prepared import SPLITS, row_of, splits_written_here
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.columns import split_named
+from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.text import numbered, parse_json
+
+DESCRIPTION = "a folder made by `captune prepare`, to split it anew, or a `*_split.jsonl` in it"
+RANK = 100
+_SUFFIX = "_split.jsonl"
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    return f"{SPLITS} and *{_SUFFIX}: made by captune prepare" if _files(source) else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    if images is None and splits_written_here(source if source.is_dir() else source.parent):
+        images = Images(allow_outside=True)
+    return group(rows(source, problems), source, images, problems)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    found = _files(source)
+    if not found:
+        raise CaptuneError(f"{source} was not made by captune prepare.", "Expected splits.json and train_split.jsonl.")
+    if side == "captions":
+        raise CaptuneError(f"{source} holds references, not the captions of a model.", "Give it as --references.")
+    return _rows(found, problems, whole=source.is_dir())
+
+
+def _files(source: Path) -> list[Path]:
+    """The splits of a prepared folder, or one of them that was named."""
+    if source.is_file():
+        return [source] if source.name.endswith(_SUFFIX) and (source.parent / SPLITS).is_file() else []
+    return sorted(source.glob(f"*{_SUFFIX}")) if (source / SPLITS).is_file() else []
+
+
+def _rows(paths: list[Path], problems: list[Problem] | None, *, whole: bool) -> Iterator[Row]:
+    """References as they are: what stands in this layout is never a list of one sentence's words.
+
+    A split that was named without the others (not `whole`) is to be split anew.
+    """
+    for path in paths:
+        if path.stat().st_size == 0:
+            continue  # a split without pictures
+        split = split_named(path.name.removesuffix(_SUFFIX)) if whole else None
+        for number, line in numbered(path):
+            try:
+                row = row_of(parse_json(line))
+            except (ValueError, KeyError, TypeError):
+                note(problems, f"{path.name}, line {number}", "expected an object with id, image_path and references")
+                continue
+            yield Row(path, number, row.image, row.references, split, row.id, question=row.question)

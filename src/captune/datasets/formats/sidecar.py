@@ -1,0 +1,223 @@
+"""Images with a text or JSON file of the same name beside each."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files import open_regular
+from captune.core.files.limits import parse_json
+from captune.core.files.paths import Boundary, Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.cells import NotText, texts_in
+from captune.datasets.tables.columns import WORDS, find_columns
+from captune.datasets.tables.files import is_image_name, listing
+from captune.datasets.tables.rows import NothingUsable, note
+from captune.datasets.tables.text import LFS_POINTER, caption_text
+
+DESCRIPTION = (
+    "image folder with a `.txt` (or `.caption`, `.json`) beside each picture, one caption a line; "
+    "`train/`, `val/`, `test/` are splits"
+)
+RANK = 5
+_TEXTS = (".txt", ".caption")
+_JSON = ".json"
+_PROBED = 200
+# Texts that lie in such folders and belong to no picture.
+_OTHERS = frozenset(("readme", "license", "licence", "notice", "changelog", "classes", "requirements"))
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    if not source.is_dir():
+        return None
+    below = [source / name for name in listing(source)[1]]
+    for folder in (source, *below, *(inner / name for inner in below for name in listing(inner)[1])):
+        if not os.access(folder, os.R_OK):
+            continue
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, _PROBED)]
+        stems = {os.path.splitext(name)[0] for name in names if _is_text(name)}
+        for name in filter(is_image_name, names):
+            if stems & {name, os.path.splitext(name)[0]} or _has_text(folder / name):
+                return f"{name} has a text file of its name beside it"
+            if _has_captions((folder / name).with_suffix(_JSON)):
+                return f"{name} has a JSON file with its caption beside it"
+    return None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    if not source.is_dir():
+        raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds pictures and text files.")
+    boundary = Boundary([source], anywhere=images is not None and images.allow_outside)
+    return _records(source, boundary, problems)
+
+
+def _records(source: Path, boundary: Boundary, problems: list[Problem] | None) -> Iterator[SourceRecord]:
+    found = False
+    for folder, names in _walk(source):
+        relative = folder.relative_to(source)
+        split = WORDS.get(relative.parts[0].lower()) if relative.parts else None
+        texts = [name for name in names if _is_text(name)]
+        beside = _Beside([*texts, *(name for name in names if name.lower().endswith(_JSON))])
+        for name in names:
+            if not is_image_name(name):
+                continue
+            where = (relative / name).as_posix()
+            try:
+                text = beside.of(name)
+                if text is None:
+                    raise Unusable(_missing(folder / name))
+                outside = next((link for link in (name, text) if not boundary.holds(folder / link)), None)
+                if outside is not None:
+                    raise Unusable(boundary.reason(outside))
+                captions = _captions(folder / text)
+            except Unusable as error:
+                note(problems, where, str(error))
+                continue
+            found = True
+            yield SourceRecord(where, folder / name, captions, split, where)
+        for name in texts:
+            if name not in beside.taken and os.path.splitext(name)[0].lower() not in _OTHERS:
+                note(problems, (relative / name).as_posix(), "there is no picture of that name beside it")
+    if not found:
+        if problems:
+            raise NothingUsable(source, problems, "No picture has a text file beside it: expected dog.jpg and dog.txt.")
+        raise CaptuneError(f"No picture in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")
+
+
+class _Beside:
+    """The texts of a folder: `dog.txt` and `dog.jpg.txt` are for `dog.jpg`, whatever the case of their endings."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.taken: set[str] = set()
+        self._by_stem: dict[str, list[str]] = {}
+        for name in names:
+            self._by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+
+    def of(self, picture: str) -> str | None:
+        """The text of a picture, None where there is none; raises `Unusable` where two could be meant."""
+        for stem in (picture, os.path.splitext(picture)[0]):
+            texts = self._by_stem.get(stem, [])
+            for ending in (*_TEXTS, _JSON):
+                fitting = [name for name in texts if name.lower().endswith(ending)]
+                self.taken.update(fitting)
+                if len(fitting) > 1:
+                    raise Unusable(f"{' and '.join(fitting)} lie beside it, and nothing says which is meant")
+                if fitting:
+                    self.taken.update(texts)
+                    return fitting[0]
+        return None
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(_TEXTS)
+
+
+def _has_text(picture: Path) -> bool:
+    return any(os.path.isfile(picture.with_suffix(ending)) for ending in _TEXTS)
+
+
+def _has_captions(path: Path) -> bool:
+    try:
+        return bool(path.is_file() and _captions(path))
+    except Unusable:
+        return False
+
+
+def _missing(picture: Path) -> str:
+    text = picture.with_suffix(_TEXTS[0])
+    return f"{text.name} beside it is a folder" if text.is_dir() else f"there is no {text.name} beside it"
+
+
+def _captions(path: Path) -> tuple[str, ...]:
+    """The captions in a file; raises `Unusable` where there are none that can be read."""
+    try:
+        with open_regular(path) as file:
+            data = file.read()
+        if not path.name.lower().endswith(_JSON):
+            return caption_lines(data)
+        captions = tuple(caption for caption in map(caption_text, from_json(parsed(data))[0]) if caption)
+        if not captions:
+            raise Unusable("without a caption")
+        return captions
+    except Unusable as error:
+        raise Unusable(f"{path.name} beside it is {error}") from None
+    except OSError as error:
+        raise Unusable(f"{path.name} beside it cannot be read ({error.strerror})") from None
+
+
+def _walk(source: Path) -> Iterator[tuple[Path, dict[str, None]]]:
+    """Folders and the names in them, in order; follows links, but into no folder twice."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield Path(folder), dict.fromkeys(sorted(name for name in names if not name.startswith(".")))
+
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+class Unusable(ValueError):
+    """Why a text gives no captions, in a few words."""
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file: UTF-8, or UTF-16 with its mark, as Windows writes it. Raises `Unusable` for anything else."""
+    if data.startswith(LFS_POINTER):
+        raise Unusable("a Git LFS pointer, not the text itself (git lfs pull)")
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        shown = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise Unusable(f"not {shown} (byte 0x{data[error.start]:02x} at offset {error.start})") from None
+    if "\0" in text:
+        raise Unusable("no text: it holds zero bytes")
+    return text
+
+
+def caption_lines(data: bytes) -> tuple[str, ...]:
+    """A caption a line; raises `Unusable` where there is none."""
+    captions = tuple(caption for caption in map(caption_text, decoded(data).splitlines()) if caption)
+    if not captions:
+        raise Unusable("empty")
+    return captions
+
+
+def parsed(data: bytes) -> Any:
+    """The value of a JSON text; raises `Unusable`."""
+    try:
+        return parse_json(decoded(data))
+    except json.JSONDecodeError as error:
+        raise Unusable(f"not valid JSON ({error.msg})") from None
+
+
+def from_json(value: Any) -> tuple[Sequence[str], str | None]:
+    """The captions of a JSON value (a text, a list, or an object with the usual keys) and the split it names.
+
+    Raises `Unusable` where they are no text.
+    """
+    try:
+        if isinstance(value, str | list):
+            return texts_in(value, several=True), None
+        columns = find_columns(value, image="") if isinstance(value, dict) else None
+        if columns is None:
+            return [], None
+        if columns.unclear:
+            raise NotText(columns.unclear)
+        return columns.texts(value), columns.split_of(value)
+    except NotText as error:
+        raise Unusable(f"without a caption: {error}") from None

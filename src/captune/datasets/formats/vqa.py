@@ -1,0 +1,98 @@
+"""VQA's pairs of files: `questions`, and `annotations` that answer them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.tables.cells import NotText, texts_in
+from captune.datasets.tables.columns import split_in
+from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.text import head, load_json
+
+DESCRIPTION = "VQA's `*_questions.json` with the `*_annotations.json` that answer them, beside `train2014/` …"
+RANK = 80
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    found = [path for path in _questions(source) if _answers_of(path)]
+    return f"{found[0].name} has VQA's questions, and its annotations are there" if found else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    folders = dict.fromkeys(path.parent / _pictures(path) for path, _ in _pairs(source))
+    near = [folder for folder in folders if folder.is_dir()]
+    return group(rows(source, problems), source, images, problems, near=near)
+
+
+def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+    return (row for pair in _pairs(source) for row in _rows(*pair, problems))
+
+
+def _pairs(source: Path) -> list[tuple[Path, Path]]:
+    pairs = [(path, answers) for path in _questions(source) if (answers := _answers_of(path))]
+    if not pairs:
+        raise CaptuneError(
+            f"There are no questions with answers in {source}.",
+            "Expected v2_OpenEnded_mscoco_train2014_questions.json and v2_mscoco_train2014_annotations.json.",
+        )
+    return pairs
+
+
+def _questions(source: Path) -> list[Path]:
+    return caption_files(source, ("*questions*.json",), lambda path: '"questions"' in (head(path) or ""))
+
+
+def _answers_of(questions: Path) -> Path | None:
+    """The annotations beside a file of questions whose names speak of the same pictures."""
+    found = [
+        path for path in sorted(questions.parent.glob("*annotations*.json")) if _pictures(path) == _pictures(questions)
+    ]
+    return found[0] if found else None
+
+
+def _pictures(path: Path) -> str:
+    """`train2014` of `v2_mscoco_train2014_annotations.json`."""
+    match = re.search(r"(train|val|test)\d*", path.stem)
+    return match[0] if match else ""
+
+
+def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) -> Iterator[Row]:
+    asked: dict[Any, tuple[Any, str]] = {
+        entry["question_id"]: (entry.get("image_id"), entry["question"])
+        for entry in _list(questions, "questions")
+        if isinstance(entry, dict) and "question_id" in entry and isinstance(entry.get("question"), str)
+    }
+    split = split_in(questions.stem)
+    for position, entry in enumerate(_list(annotations, "annotations"), start=1):
+        number = entry.get("question_id") if isinstance(entry, dict) else None
+        where = f"{annotations.name}, annotation {position}"
+        if number not in asked:
+            note(problems, where, f"answers question {number}, which is not in {questions.name}")
+            continue
+        picture, question = asked[number]
+        name = picture if isinstance(picture, str) else f"COCO_{_pictures(questions)}_{picture:012d}.jpg"
+        row = Row(annotations, position, name, (), split, str(number), "annotation", question.strip())
+        try:
+            told = texts_in(entry.get("answers"), several=True, answers=True)
+            told = told or texts_in(entry.get("multiple_choice_answer"), several=False, answers=True)
+        except NotText as error:
+            yield row._replace(bad=f"'answers' {error}")
+            continue
+        yield row._replace(captions=told)
+
+
+def _list(path: Path, key: str) -> list[Any]:
+    content = load_json(path)
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        raise CaptuneError(f"{path}: expected a list '{key}'.", "Is it a file of VQA?")
+    return value

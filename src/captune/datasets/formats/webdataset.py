@@ -1,0 +1,299 @@
+"""WebDataset: tar shards in which `000017.jpg` and `000017.txt` (or `.json`) make one sample.
+
+A shard is read twice: names and texts first, then the pictures, one in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from captune.core.errors import CaptuneError
+from captune.core.files.limits import MAX_IMAGE_BYTES, MAX_SHARD_TEXT_BYTES, MAX_TEXT_BYTES
+from captune.core.files.paths import Images
+from captune.datasets.formats.sidecar import Unusable, caption_lines, from_json, parsed
+from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.sources.tar import CutOff, Member, headers_only, members
+from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_in
+from captune.datasets.tables.files import is_image_name, shards
+from captune.datasets.tables.rows import NothingUsable, note
+from captune.datasets.tables.text import caption_text, check_file
+
+TEXTS = ("txt", "caption", "json")
+
+
+@dataclass
+class Sample:
+    """Members of a shard that share a name up to the first dot: names of pictures, and texts by name."""
+
+    key: str
+    pictures: list[str] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture of a sample and the texts that may be its captions, the likeliest first."""
+
+    key: str
+    picture: str
+    texts: tuple[str, ...]
+
+
+def kind_of(name: str) -> str:
+    """`image`, `text`, or nothing, by the ending of a member."""
+    base = name.rpartition("/")[2]
+    if base.startswith("."):
+        return ""
+    if is_image_name(base):
+        return "image"
+    return "text" if base.rpartition(".")[2].lower() in TEXTS and "." in base else ""
+
+
+def stem_of(name: str) -> str:
+    """A member's name, with its folders, without its last ending."""
+    return name.rpartition(".")[0]
+
+
+def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
+    """The pictures of a sample with their texts, and the pictures that no text is for.
+
+    A text is for the picture of the same name: `a.b.jpg` and `a.b.txt`. One without such a picture is the
+    sample's own: it goes to the picture that is left, or to the first of several. Of texts with different names
+    that of the sample's name is meant, else none.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for kind in TEXTS:
+        for name in sample.texts:
+            if name.rpartition(".")[2].lower() == kind:
+                by_stem.setdefault(stem_of(name), []).append(name)
+    pairs: list[Pair] = []
+    left: list[str] = []
+    taken: set[str] = set()
+    for picture in sample.pictures:
+        stem = stem_of(picture)
+        if stem in by_stem and stem not in taken:
+            taken.add(stem)
+            key = sample.key if stem == sample.key or len(sample.pictures) == 1 else stem
+            pairs.append(Pair(key, picture, tuple(by_stem[stem])))
+        else:
+            left.append(picture)
+    stems = [stem for stem in by_stem if stem not in taken]
+    free = tuple(by_stem[sample.key] if sample.key in stems else by_stem[stems[0]] if len(stems) == 1 else ())
+    if free and left:
+        picture = left.pop(0)
+        key = stem_of(picture) if any(pair.key == sample.key for pair in pairs) else sample.key
+        pairs.append(Pair(key, picture, free))
+    return pairs, left
+
+
+def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_TEXT_BYTES) -> list[Sample]:
+    """The samples of a shard, without its images; what is damaged or too large is a problem.
+
+    Members of one key belong together wherever they stand. Their texts have `texts` bytes at most.
+    """
+    samples: dict[str, Sample] = {}
+    room = texts
+
+    def is_text(member: Member) -> bool:
+        return kind_of(member.name) == "text" and member.size <= min(MAX_TEXT_BYTES, room)
+
+    for member in members(str(path), load=is_text):
+        if isinstance(member, CutOff):
+            note(problems, path.name, member.reason)
+            break
+        kind, where = kind_of(member.name), f"{path.name}, {member.name}"
+        if not kind:
+            continue
+        if member.other:
+            note(problems, where, f"{member.other}; unpack the tar and name the folder")
+            continue
+        sample = samples.setdefault(member.key, Sample(member.key))
+        if member.size > (MAX_IMAGE_BYTES if kind == "image" else MAX_TEXT_BYTES):
+            note(problems, where, f"has {member.size:,} bytes, too many for its kind")
+        elif member.name in sample.pictures or member.name in sample.texts:
+            note(problems, where, "the name stands twice in the shard")
+        elif kind == "image":
+            sample.pictures.append(member.name)
+        elif member.data is None:
+            note(problems, where, f"the texts before it have {texts:,} bytes: no room for more")
+        else:
+            sample.texts[member.name] = member.data
+            room -= member.size
+    return list(samples.values())
+
+
+def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] | None) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the wanted pictures of a shard, in its order; one that is cut off is a problem."""
+    left = dict.fromkeys(wanted)
+    for member in members(str(path), load=lambda one: one.name in left):
+        if isinstance(member, CutOff):  # the scan said why
+            for name in left:
+                note(problems, f"{path.name}, {name}", "lies where the shard cannot be read on")
+        elif member.data is not None:
+            del left[member.name]
+            yield member.name, member.data
+        if not left:
+            return
+
+
+DESCRIPTION = (
+    "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
+)
+RANK = 20
+
+
+class _Said(NamedTuple):
+    """The captions of a picture, and the split that its JSON names."""
+
+    key: str
+    captions: tuple[str, ...]
+    split: str | None = None
+
+
+def sniff(source: Path, images: Path | None = None) -> str | None:
+    paths = _shards(source)
+    if not paths:
+        return None
+    try:
+        first = list(islice(members(str(paths[0]), load=headers_only), 20))
+    except CaptuneError:
+        return None
+    kinds = {kind_of(member.name) for member in first if isinstance(member, Member) and not member.other}
+    return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
+
+
+def read(
+    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
+) -> Iterator[SourceRecord]:
+    paths = _shards(source)
+    if not paths:
+        raise CaptuneError(
+            f"There are no tar shards in {source}.", "Name a .tar file, a folder, or shard-{000..009}.tar."
+        )
+    for path in paths:
+        check_file(path)
+    return _records(paths, source, problems)
+
+
+def _records(paths: list[Path], source: Path, problems: list[Problem] | None) -> Iterator[SourceRecord]:
+    found = False
+    for path in paths:
+        split = split_in(path.name.split(".")[0]) or split_in(path.parent.name)
+        shard = path.name.split(".")[0]
+        said: dict[str, _Said] = {}
+        for sample in scan(path, problems):
+            said |= _said(sample, path.name, problems)
+        for picture, data in read_pictures(path, said, problems):
+            key, captions, stated = said[picture]
+            found = True
+            name = f"{shard}_{key.replace('/', '_')}.{picture.rpartition('.')[2]}"
+            image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
+            yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {picture}")
+    if not found:
+        raise NothingUsable(source, problems, f"Expected: {DESCRIPTION}.")
+
+
+def _shards(source: Path) -> list[Path]:
+    return shards(source, (".tar", ".tar.gz", ".tgz"))
+
+
+def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Said]:
+    """What is said of each picture of a sample; a picture without a caption of its own is a problem."""
+    where = f"{shard}, sample {sample.key}"
+    if not sample.pictures:
+        note(problems, where, f"has no picture, only {', '.join(sample.texts)}")
+        return {}
+    if not sample.texts:
+        for picture in sample.pictures:
+            note(problems, where if len(sample.pictures) == 1 else f"{shard}, {picture}", "has no caption")
+        return {}
+    found = _by_name(sample)
+    rest = Sample(sample.key, [name for name in sample.pictures if name not in found], sample.texts)
+    if not rest.pictures:
+        return found
+    pairs, left = paired(rest)
+    for pair in pairs:
+        try:
+            found[pair.picture] = _captions(pair, rest, found)
+        except Unusable as error:
+            note(
+                problems, where if len(sample.pictures) == 1 else f"{shard}, {pair.picture}", f"its caption is {error}"
+            )
+            continue
+    for picture in left:
+        gone = [pair.picture for pair in pairs if pair.picture in found]
+        went = f" went to {', '.join(gone)}" if gone else ""
+        texts = ", ".join(sample.texts)
+        note(problems, f"{shard}, {picture}", f"no text of sample {sample.key} names this picture ({texts}{went})")
+    return found
+
+
+def _captions(pair: Pair, sample: Sample, others: dict[str, _Said]) -> _Said:
+    """The first of a picture's texts that has captions (a text's lines; JSON's usual keys)."""
+    reason = Unusable("empty")
+    for name in pair.texts:
+        try:
+            if name.lower().endswith(".json"):
+                texts, split = from_json(parsed(sample.texts[name]))
+            else:
+                texts, split = caption_lines(sample.texts[name]), None
+        except Unusable as error:
+            reason = error
+            continue
+        captions = tuple(caption for caption in map(caption_text, texts) if caption)
+        if len(captions) == len(sample.pictures) > 1 and stem_of(name) != stem_of(pair.picture):
+            raise Unusable(f"one of {len(captions)} in {name}, which does not say whose is which")
+        if captions:
+            return _Said(pair.key, captions, split)
+    raise reason
+
+
+def _by_name(sample: Sample) -> dict[str, _Said]:
+    """What the JSON of a sample of several pictures says of each by its name: a mapping, or a list of rows."""
+    found: dict[str, _Said] = {}
+    if len(sample.pictures) < 2:
+        return found
+    for name, data in sample.texts.items():
+        if not name.lower().endswith(".json"):
+            continue
+        try:
+            value = parsed(data)
+        except Unusable:
+            continue  # told where it is read as the sample's own text
+        for picture in sample.pictures:
+            texts = next((texts for key, texts in _rows(value) if key in _names(picture, sample.key)), None)
+            captions = tuple(caption for caption in map(caption_text, texts or ()) if caption)
+            if captions:
+                found[picture] = _Said(picture.rpartition(".")[0], captions)
+    return found
+
+
+def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    """Names and captions of pictures, as JSON may list them; one with captions of its own names none."""
+    if isinstance(value, list):
+        for row in value:
+            columns = find_columns(row) if isinstance(row, dict) else None
+            if columns is not None:
+                yield str(row.get(columns.image)), _texts(row)
+    elif isinstance(value, dict) and not any(map(caption_text, _texts(value))):
+        inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
+        for key, said in inner.items():
+            yield str(key), _texts(said)
+
+
+def _texts(value: Any) -> Sequence[str]:
+    try:
+        return from_json(value)[0]
+    except Unusable:
+        return ()  # as above: told where it is read
+
+
+def _names(picture: str, key: str) -> set[str]:
+    """How JSON may name a picture of a sample: whole, without folders, without the key, without the ending."""
+    alone = PurePosixPath(picture).name
+    behind = picture[len(key) + 1 :]
+    return {picture, alone, behind, alone.rpartition(".")[0], behind.rpartition(".")[0]} - {""}

@@ -1,0 +1,182 @@
+"""From a source's records to one record a picture (and question), every picture a file on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
+from captune.core.progress import SILENT, Progress
+from captune.core.records import ImageRecord
+from captune.core.text import fit_name
+from captune.datasets.source import EmbeddedImage, Problem, SourceRecord, UnreadableImage
+
+# Folders of more files than this are slow to list on many file systems.
+FILES_IN_FOLDER = 10_000
+_LONGEST_NAME = 200  # bytes; a digest may come to it
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """`records` have absolute paths and unique ids; `merged` counts entries that named a picture again.
+
+    `without_references` are pictures that no sentence describes, `embedded` how many
+    pictures were written to the folder of pictures, `renamed` those whose file is called otherwise than
+    the source says: the first of them, what it is called, and how many there are; `rejected` counts captions
+    that the source marks as unfit.
+    """
+
+    records: list[ImageRecord]
+    merged: int
+    without_references: int
+    embedded: int
+    renamed: tuple[str, str, int] | None = None
+    rejected: int = 0
+
+
+class _Entry:
+    __slots__ = ("id", "image", "question", "references", "split", "where")
+
+    def __init__(self, record: SourceRecord, image: str) -> None:
+        self.id, self.image, self.split, self.where = record.id, image, record.split, record.where
+        self.question = record.question
+        self.references: list[str] = []
+
+
+def gather(
+    records: Iterable[SourceRecord],
+    images: Path,
+    problems: list[Problem],
+    *,
+    one_split: bool = True,
+    progress: Progress = SILENT,
+) -> Gathered:
+    """Read a source to its end, one record a picture and question, in the order of first mention.
+
+    Pictures that lie in archives are written to the folder `images` as they come, byte for
+    byte, and are the same picture when their bytes are the same. References of a picture
+    that is named more than once are joined; answers that were given several times stay so.
+    Where `one_split` is true, a picture that the source puts in two splits raises `CaptuneError`.
+    """
+    writer = _PictureWriter(images)
+    entries: dict[tuple[str, str], _Entry] = {}
+    firsts: dict[str, _Entry] = {}
+    merged = rejected = 0
+    renamed: tuple[str, str, int] | None = None
+    with progress.task("Reading the source") as task:
+        for record in records:
+            task.advance()
+            rejected += record.rejected
+            if (other := record.other_name) is not None:
+                first_other, count = (renamed[:2], renamed[2]) if renamed else ((record.named, other), 0)
+                renamed = (*first_other, count + 1)
+            if isinstance(record.image, EmbeddedImage):
+                try:
+                    image = writer.write(record.image, record.split or "")
+                except UnreadableImage as error:
+                    problems.append(Problem(record.where or record.id, str(error)))
+                    continue
+            else:
+                image = os.path.abspath(record.image)
+            if not _can_be_written(image):
+                shown = image.encode("utf-8", "backslashreplace").decode()
+                problems.append(Problem(shown, "its name is not valid UTF-8; rename the file"))
+                continue
+            entry = entries.get((image, record.question))
+            if entry is None:
+                entry = entries[image, record.question] = _Entry(record, image)
+            else:
+                merged += 1
+            first = firsts.setdefault(image, entry)
+            if one_split and first.split != record.split:
+                raise _two_splits(first, record)
+            known = set() if record.question else set(entry.references)
+            sentences = (sentence.strip() for sentence in record.references)
+            entry.references += [sentence for sentence in sentences if sentence and sentence not in known]
+    used: set[str] = set()
+    found = [
+        ImageRecord(_unique(entry.id, used), entry.image, tuple(entry.references), entry.split, entry.question)
+        for entry in entries.values()
+        if entry.references
+    ]
+    return Gathered(found, merged, len(entries) - len(found), writer.count, renamed, rejected)
+
+
+class _PictureWriter:
+    """Writes pictures under safe names that no other picture has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._taken: set[str] = set()
+        self._written: dict[bytes, str] = {}
+
+    def write(self, picture: EmbeddedImage, split: str) -> str:
+        """The absolute path of the picture; equal bytes of one split and key are written once."""
+        data = picture.read()
+        hashed = hashlib.blake2b(data, digest_size=16, person=split.encode()[:16])
+        if picture.key is not None:  # named by the captions: a picture of its own, whatever its bytes
+            hashed.update(picture.key.encode("utf-8", "replace"))
+        digest = hashed.digest()
+        known = self._written.get(digest)
+        if known is not None:
+            return known
+        path = os.path.join(os.path.abspath(self.folder), self._free_name(safe_name(picture.name), digest.hex()))
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "xb") as file:
+                file.write(data)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        self.count += 1
+        self._written[digest] = path
+        return path
+
+    def _free_name(self, name: str, digest: str) -> str:
+        folder = "" if self.count < FILES_IN_FOLDER else digest[:2] + "/"
+        stem, suffix = os.path.splitext(name)
+        tries = [f"{folder}{name}", f"{folder}{stem}-{digest[:8]}{suffix}", f"{folder}{stem}-{digest}{suffix}"]
+        # Compared without case: some file systems know no difference.
+        free = next(attempt for attempt in tries if attempt.lower() not in self._taken)
+        self._taken.add(free.lower())
+        return free
+
+
+def safe_name(name: str) -> str:
+    """A file name without folders, dots in front or characters that some system forbids."""
+    base = re.split(r"[\\/]", name)[-1]
+    base = _UNSAFE.sub("_", base.encode("utf-8", "replace").decode()).strip(" .")
+    stem, suffix = os.path.splitext(base)
+    suffix = suffix if len(suffix) <= 10 else ""
+    return fit_name(stem or "picture", suffix, _LONGEST_NAME)
+
+
+def _can_be_written(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unique(id: str, used: set[str]) -> str:
+    candidate, number = id, 1
+    while candidate in used:
+        number += 1
+        candidate = f"{id} ({number})"
+    used.add(candidate)
+    return candidate
+
+
+def _two_splits(entry: _Entry, record: SourceRecord) -> CaptuneError:
+    return CaptuneError(
+        f"{entry.image} is in split {entry.split or 'none'} ({entry.where}) and in {record.split or 'none'} "
+        f"({record.where}).",
+        "A picture can be in one split only. Correct the source, or split anew: --split 80/10/10",
+    )

@@ -1,0 +1,272 @@
+"""`captune prepare`: a source of pictures with captions becomes verified splits."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captune import __version__
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import PrepareConfig, PrepareOptions
+from captune.core.progress import SILENT, Progress
+from captune.core.records import ImageRecord
+from captune.datasets.downloads import DOWNLOADS, download
+from captune.datasets.formats import find_format, read_source
+from captune.datasets.merge import Gathered, gather
+from captune.datasets.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, write_splits, write_table
+from captune.datasets.source import Problem
+from captune.datasets.splits import assign, official_split
+from captune.datasets.staging import staged
+from captune.datasets.tables.rows import NothingUsable
+from captune.images.duplicates import DuplicatePair, count_by_splits, find_duplicates
+from captune.images.verify import THUMB_BYTES, verify
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What `prepare` made.
+
+    `format` and `why` say how the source was read, `how` how it was split; `problems` are the
+    pictures and rows that were left out, `duplicates` near-copies across splits, `questions`
+    how many are asked.
+    """
+
+    folder: Path
+    format: str
+    why: str
+    how: str
+    splits: dict[str, SplitCount]
+    problems: tuple[Problem, ...]
+    duplicates: tuple[DuplicatePair, ...]
+    notes: tuple[str, ...]
+    digest: str
+    seconds: float
+    questions: int = 0
+
+
+def prepare(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress = SILENT, **options: Any
+) -> PrepareResult:
+    """Read a data set, open every picture once, split it and write the prepared folder `out`.
+
+    `source` is a folder or file, `flickr8k`, `flickr30k` or `coco` (downloaded where no folder
+    of that name exists), or `hf:org/name`. `options` are those of `captune prepare`: format,
+    split, seed, on_bad, images, max_pixels, duplicates, workers, allow_outside. Raises `CaptuneError` for a
+    source that cannot be used and, with on_bad="fail", for the first bad picture or row.
+    An `out` that was prepared before is replaced once everything is done.
+    """
+    started = time.monotonic()
+    config = resolve(PrepareConfig, flags=options, environment=os.environ).values
+    settings = config.prepare
+    folder = Path(out)
+    problems: list[Problem] = []
+    with staged(folder) as stage:
+        path = _find(os.fspath(source), folder, progress)
+        images = Path(settings.images) if settings.images is not None else None
+        name, why = (settings.format, "as told") if settings.format else find_format(path, images)
+        _, rows = read_source(path, name, images, problems, allow_outside=config.tables.allow_outside)
+        with _listing(problems, folder):
+            gathered = gather(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
+        _refuse_nothing(gathered, path)
+        _refuse_own_pictures(gathered.records, folder)
+        verified = _verify(gathered.records, settings, stage, problems, progress)
+        _check(problems, len(gathered.records), len(verified.records), settings, folder)
+        assigned = assign(verified.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
+        pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
+        _list(problems, stage)
+        write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
+        unassigned = len(verified.records) - len(assigned.splits)
+        counts, digest = write_splits(
+            stage,
+            _by_split(verified.records, assigned.splits, stage, folder),
+            dict(zip((record.id for record in verified.records), verified.digests, strict=True)),
+            {
+                "captune": __version__,
+                "source": str(source),
+                "format": name,
+                "split": assigned.how,
+                "seed": settings.seed,
+                "bad": len(problems),
+                "merged_entries": gathered.merged,
+                "images_without_references": gathered.without_references,
+                "rejected_captions": gathered.rejected,
+                "images_in_no_split": unassigned,
+                "duplicate_pairs": len(pairs),
+                "pictures_in_folder": gathered.embedded > 0,
+            },
+            base=folder,
+        )
+    notes = [*assigned.notes, *_notes(gathered, unassigned, pairs, folder)]
+    seconds = time.monotonic() - started
+    questions = sum(bool(record.question) for record in verified.records)
+    return PrepareResult(
+        folder, name, why, assigned.how, counts, tuple(problems), tuple(pairs), tuple(notes), digest, seconds, questions
+    )
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """Records of good pictures in the order of the source; hashes (n,), thumbnails (n, 192), digests of pictures."""
+
+    records: list[ImageRecord]
+    hashes: np.ndarray
+    thumbs: np.ndarray
+    digests: list[str]
+
+
+def _find(source: str, out: Path, progress: Progress) -> str:
+    if source not in DOWNLOADS:
+        return source
+    if os.path.abspath(source) == os.path.abspath(out):
+        raise UsageError(f"--out {out} is where {source} itself is kept.", f"For example: --out {source}-prepared")
+    return str(download(source, Path(source), progress))
+
+
+def _refuse_nothing(gathered: Gathered, path: str) -> None:
+    if not gathered.records:
+        reason = f": {_rejected(gathered.rejected)}" if gathered.rejected else "."
+        raise CaptuneError(f"{path} has no picture with a caption{reason}", "Is this the right folder?")
+
+
+def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:
+    inside = os.path.join(os.path.abspath(out), IMAGES, "")
+    if any(record.image.startswith(inside) for record in records):
+        raise UsageError(f"The source's pictures lie in {inside}, which --out {out} replaces.", "Name another --out.")
+
+
+def _verify(
+    records: Sequence[ImageRecord],
+    settings: PrepareOptions,
+    stage: Path,
+    problems: list[Problem],
+    progress: Progress,
+) -> _Verified:
+    """Open every picture once; the bad ones join `problems`."""
+    paths = list(dict.fromkeys(record.image for record in records))
+    hashes = np.zeros(len(paths), np.uint64)
+    thumbs = np.zeros((len(paths), THUMB_BYTES), np.uint8)
+    digests = [""] * len(paths)
+    bad: dict[int, str] = {}
+    for look in verify(paths, max_pixels=settings.max_pixels, workers=settings.workers, progress=progress):
+        if look.reason is not None:
+            bad[look.index] = look.reason
+            continue
+        hashes[look.index] = look.hash
+        thumbs[look.index] = np.frombuffer(look.thumb, np.uint8)
+        digests[look.index] = look.digest
+    here = str(stage.absolute()) + os.sep
+    for index in sorted(bad):
+        shown = paths[index]
+        if shown.startswith(here):  # out of an archive: it has no other place than its name
+            os.unlink(shown)
+            shown = os.path.basename(shown)
+        problems.append(Problem(shown, bad[index]))
+    place = {path: index for index, path in enumerate(paths) if index not in bad}
+    good = [record for record in records if record.image in place]
+    where = [place[record.image] for record in good]
+    return _Verified(good, hashes[where], thumbs[where], [digests[i] for i in where])
+
+
+@contextmanager
+def _listing(problems: Sequence[Problem], out: Path) -> Iterator[None]:
+    """A source of which nothing can be used leaves the list of its problems."""
+    try:
+        yield
+    except NothingUsable as error:
+        if not problems:
+            raise
+        _list(problems, out)
+        raise CaptuneError(error.message, f"All are listed in {out / PROBLEMS}. {error.hint}") from None
+
+
+def _notes(gathered: Gathered, unassigned: int, pairs: Sequence[DuplicatePair], out: Path) -> Iterator[str]:
+    """What a user should know of what was read and split."""
+    if gathered.renamed:
+        named, found, count = gathered.renamed
+        yield f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}."
+    if gathered.rejected:
+        yield _rejected(gathered.rejected)
+    if gathered.without_references:
+        yield f"{gathered.without_references:,} pictures without a caption were left out."
+    if unassigned:
+        yield f"{unassigned:,} pictures are in no split."
+    for names, count in count_by_splits(pairs).items():
+        yield f"{count:,} pairs of near-duplicates between {names}, see {out / DUPLICATES}."
+
+
+def _rejected(count: int) -> str:
+    return f"{count:,} captions were left out: the source marks them as rejected or ready-made."
+
+
+def _list(problems: Sequence[Problem], out: Path) -> None:
+    write_table(out / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
+
+
+def _check(problems: Sequence[Problem], total: int, good: int, settings: PrepareOptions, out: Path) -> None:
+    """Stop at problems as `--on-bad` says; the whole list is written beside the message."""
+    if not problems or (settings.on_bad == "skip" and good):
+        return
+    _list(problems, out)
+    lines = [f"  {problem.where}: {problem.reason}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"  … and {len(problems) - _SHOWN:,} more")
+    listed = "\n".join(lines)
+    reasons = Counter(problem.reason for problem in problems)
+    hint = "Mend or replace them, or leave them out: --on-bad skip"
+    if reasons["there is no such file"] > total // 2:
+        hint = "Name the folder of the pictures with --images DIR, or leave out what is missing: --on-bad skip"
+    if not good:
+        raise CaptuneError(
+            f"None of the {total:,} pictures can be used:\n{listed}", f"All are listed in {out / PROBLEMS}."
+        )
+    said = f"{len(problems):,} of {total:,} pictures or rows cannot be used"
+    raise CaptuneError(f"{said}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
+
+
+def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePair]:
+    firsts = {record.image: index for index, record in reversed(list(enumerate(verified.records)))}
+    kept = sorted(index for index in firsts.values() if verified.records[index].id in splits)
+    ids = [verified.records[index].id for index in kept]
+    return find_duplicates(
+        ids,
+        [splits[id] for id in ids],
+        verified.hashes[kept],
+        verified.thumbs[kept],
+        [verified.digests[index] for index in kept],
+    )
+
+
+_PAIR_COLUMNS = ("image_a", "split_a", "image_b", "split_b", "distance", "kind")
+
+
+def _pair_row(pair: DuplicatePair) -> tuple[object, ...]:
+    kind = "exact" if pair.exact else "near"
+    return pair.a, pair.split_a, pair.b, pair.split_b, pair.distance, kind
+
+
+def _by_split(
+    good: Sequence[ImageRecord], splits: dict[str, str], stage: Path, out: Path
+) -> dict[str, list[ImageRecord]]:
+    """Records of each split in the order of the source, their pictures where they will be in the end."""
+    here, there = str(stage.absolute()), os.path.abspath(out)
+    found: dict[str, list[ImageRecord]] = {}
+    for record in good:
+        split = splits.get(record.id)
+        if split is None:
+            continue
+        image = record.image
+        if image.startswith(here + os.sep):
+            image = there + image[len(here) :]
+        found.setdefault(split, []).append(replace(record, image=image, split=split))
+    return found

@@ -1,0 +1,244 @@
+"""The prepared folder: what `captune prepare` leaves and every other verb reads.
+
+    train.csv, val.csv, test.csv       image_path,caption (or image_path,question,answer): one row a reference
+    train_split.jsonl, …               one line a picture: id, image_path, (question,) references
+    splits.json                        how it was split, counts, digest
+    problems.csv, duplicates.csv       what was left out, which pictures are near-copies
+    images/                            pictures that came out of archives
+
+An `image_path` is relative to the folder where the picture lies inside it, else absolute. The latter counts where
+`captune prepare` wrote the folder on this machine (`.written-here` has the inode numbers of its files, which nobody
+who sends a folder can know), else only with `--allow-outside`.
+`splits.json` is written last and removed first: a folder without it is not prepared.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files import atomic_file, read_json, write_json, write_jsonl
+from captune.core.files.fingerprints import contents_digest
+from captune.core.files.limits import parse_json
+from captune.core.files.paths import Boundary, mark_written, shown, written_here
+from captune.core.records import ImageRecord
+from captune.core.text import guarded
+
+VERSION = 1
+SPLITS = "splits.json"
+_SPLIT = "_split.jsonl"
+PROBLEMS = "problems.csv"
+DUPLICATES = "duplicates.csv"
+IMAGES = "images"
+TRAIN = "train"
+_FIRST = (TRAIN, "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Pictures of a split, and references of all of them together."""
+
+    images: int
+    references: int
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared folder: its splits with counts, the digest of its contents, and all of `splits.json`."""
+
+    folder: Path
+    splits: dict[str, SplitCount]
+    digest: str
+    summary: dict[str, Any]
+
+
+def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
+    """The prepared folder's counts and digest; raises `CaptuneError` where there is none."""
+    path = Path(folder)
+    if not (path / SPLITS).is_file():
+        if path.is_dir():
+            said, step = "is not prepared", f"captune prepare {path} --out {path}-prepared"
+        else:
+            said, step = "does not exist", f"captune prepare SOURCE --out {path}"
+        raise CaptuneError(f"The data folder {path} {said} (there is no {path / SPLITS}).", f"Run: {step}")
+    again = f"Run: captune prepare SOURCE --out {path}"
+    try:
+        summary = read_json(path / SPLITS)
+    except CaptuneError as error:
+        raise CaptuneError(error.message, again) from None
+    try:
+        version = int(summary["version"])
+        counts = {
+            str(name): SplitCount(int(count["unique_images"]), int(count["rows"]))
+            for name, count in summary["splits"].items()
+        }
+        digest = str(summary["digest"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CaptuneError(f"{path / SPLITS} was not written by `captune prepare`.", again) from None
+    if version != VERSION:
+        raise CaptuneError(
+            f"{path} was prepared by another version of captune (layout {version}, this one reads {VERSION}).",
+            f"Run again: captune prepare {shlex.quote(str(summary.get('source', 'SOURCE')))} --out {path}",
+        )
+    return PreparedData(path, counts, digest, summary)
+
+
+def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: bool = False) -> list[ImageRecord]:
+    """The pictures of a split, in their order, with absolute paths.
+
+    Raises `CaptuneError` for a folder that is not prepared, a broken line, or a picture outside of the folder that was
+    not prepared on this machine (unless `allow_outside`), `UsageError` for a split that is not there.
+    """
+    data = read_prepared(folder)
+    if split not in data.splits:
+        known = ", ".join(f"{name} ({count.images:,} pictures)" for name, count in data.splits.items())
+        raise UsageError(f"{data.folder} has no split '{split}'.", f"It has: {known}.")
+    path = data.folder / f"{split}_split.jsonl"
+    base = os.path.abspath(data.folder)
+    boundary = Boundary([base], anywhere=allow_outside or splits_written_here(data.folder))
+    records = []
+    again = f"Prepare the data again: captune prepare {data.summary.get('source', 'SOURCE')} --out {data.folder}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = row_of(parse_json(line))
+                    image = os.path.join(base, row.image)
+                    if not boundary.holds(image):
+                        raise _outside(path, number, boundary, row.image)
+                    records.append(replace(row, image=os.path.normpath(image), split=split))
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    raise CaptuneError(
+                        f"{path}, line {number}: expected an object with id, image_path and references (a list of "
+                        "texts).",
+                        again,
+                    ) from None
+    except FileNotFoundError:
+        raise CaptuneError(f"{path} is missing.", again) from None
+    except UnicodeDecodeError:
+        raise CaptuneError(f"{path} is not UTF-8 text: it is damaged, or something else wrote it.", again) from None
+    except OSError as error:
+        raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check its permissions and the disk.") from None
+    expected = data.splits[split]
+    found = SplitCount(len({record.image for record in records}), sum(len(record.references) for record in records))
+    if found != expected:
+        raise CaptuneError(
+            f"{path} has {found.images:,} images with {found.references:,} references, and {data.folder / SPLITS} "
+            f"counts {expected.images:,} with {expected.references:,}: it was cut off or edited.",
+            f"{again} (edit the source rather than what was prepared).",
+        )
+    return records
+
+
+def row_of(value: Any) -> ImageRecord:
+    """The record that a line of a split states, its image as it is written there.
+
+    Raises KeyError, TypeError or ValueError where the line states none.
+    """
+    if not isinstance(value["references"], list):
+        raise TypeError("references are a list")
+    references, question = tuple(map(str, value["references"])), str(value.get("question", ""))
+    return ImageRecord(str(value["id"]), os.fspath(value["image_path"]), references, "", question)
+
+
+def splits_written_here(folder: Path) -> bool:
+    """Whether `captune prepare` wrote the splits of a folder where they lie, and nobody sent or copied them."""
+    names = [path.name for path in folder.glob(f"*{_SPLIT}")]
+    return bool(names) and written_here(folder, names)
+
+
+def _outside(path: Path, number: int, boundary: Boundary, name: str) -> CaptuneError:
+    return CaptuneError(
+        f"{path}, line {number}: {shown(name)} lies outside of {boundary.folders[0]}, which was not prepared here.",
+        "A folder from elsewhere names images inside of it alone: prepare it again, or trust it with --allow-outside.",
+    )
+
+
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, Sequence[ImageRecord]],
+    contents: Mapping[str, str],
+    facts: Mapping[str, Any],
+    base: Path | None = None,
+) -> tuple[dict[str, SplitCount], str]:
+    """Write the CSV and JSONL file of every split, then `splits.json`.
+
+    `contents` maps record ids to digests of their pictures' bytes, `facts` go into `splits.json`
+    as they are; `base` is the folder the files will end up in, if that is another. The digest
+    covers splits, ids, references and picture bytes, not where things lie. Returns counts and digest.
+    """
+    base = Path(os.path.abspath(base or folder))
+    digest = hashlib.sha256()
+    counts, images = {}, {}
+    for name in sorted(splits, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n)):
+        records = splits[name]
+        paths = [_relative(record.image, base) for record in records]
+        write_jsonl(
+            folder / f"{name}_split.jsonl",
+            (
+                {"id": record.id, "image_path": path, **_asked(record), "references": list(record.references)}
+                for record, path in zip(records, paths, strict=True)
+            ),
+        )
+        asking = any(record.question for record in records)
+        header = ("image_path", "question", "answer") if asking else ("image_path", "caption")
+        rows = (
+            (path, record.question, text) if asking else (path, text)
+            for record, path in zip(records, paths, strict=True)
+            for text in record.references
+        )
+        write_table(folder / f"{name}.csv", header, rows)
+        for record in records:
+            line = [name, record.id, list(record.references), contents.get(record.id, ""), *_asked(record).values()]
+            digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        images[name] = contents_digest(contents.get(record.id, "") for record in records)
+        counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
+    mark_written(folder, [f"{name}{end}" for name in splits for end in (_SPLIT, ".csv")])
+    write_json(
+        folder / SPLITS,
+        {
+            "version": VERSION,
+            **facts,
+            "splits": {n: {"rows": c.references, "unique_images": c.images} for n, c in counts.items()},
+            "image_digests": images,
+            "digest": f"sha256:{digest.hexdigest()}",
+        },
+    )
+    return counts, f"sha256:{digest.hexdigest()}"
+
+
+def _asked(record: ImageRecord) -> dict[str, str]:
+    return {"question": record.question} if record.question else {}
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with quotes where they are needed and no formulas, UTF-8, lines ending in a line feed."""
+    with atomic_file(path, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def _relative(image: str, base: Path) -> str:
+    try:
+        return Path(image).relative_to(base).as_posix()
+    except ValueError:
+        return image
+
+
+def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -> list[ImageRecord]:
+    """`count` records (0: all) in their order, chosen by the seed alone."""
+    if not 0 < count < len(records):
+        return list(records)
+    chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
+    return [records[i] for i in sorted(chosen)]

@@ -1,0 +1,175 @@
+"""Hugging Face data sets, saved by `save_to_disk` or streamed: the one reader of `prepare` and `caption`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from captune.core.errors import CaptuneError, first_line, missing_extra
+from captune.core.files.limits import max_rows
+from captune.datasets.sources.input_shards import ImageSource, InputShard
+from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns
+from captune.datasets.sources.saved_sets import check_saved
+
+KIND = "datasets"
+HUB = "hf:"
+T = TypeVar("T")
+
+
+def find(location: str, shard_size: int) -> Iterator[InputShard]:
+    """Input shards of each split: rows of a saved set (from `start`), or files of a streamed set (number `start`)."""
+    for split, data in _splits(location).items():
+        _columns(data, location)
+        if location.startswith(HUB):
+            for number in range(data.num_shards):
+                yield InputShard(KIND, location, number, None, (split,))
+        else:
+            for start in range(0, len(data), shard_size):
+                yield InputShard(KIND, location, start, min(shard_size, len(data) - start), (split,))
+
+
+def read(shard: InputShard) -> Iterator[ImageSource]:
+    """Rows are named `place/split#row`, those of a streamed set `hf:org/name/split#file-row`."""
+    (split,) = shard.names
+    on_hub = shard.location.startswith(HUB)
+    data = _splits(shard.location).get(split)
+    if data is None:
+        raise CaptuneError(f"{shard.location} has no split '{split}' any more.", "Start a new job for it.")
+    base = shard.location.removesuffix(f":{split}") if on_hub else shard.location
+    image, name = _columns(data, shard.location)
+    where = "/".join(filter(None, (base, split)))
+    if on_hub:
+        rows = hub_errors(iter(data.shard(data.num_shards, shard.start)), shard.location)
+        prefix, first = f"{where}#{shard.start}-", 0
+    else:
+        assert shard.count is not None
+        rows = iter(validated(data.select(range(shard.start, shard.start + shard.count)), shard.location))
+        prefix, first = f"{where}#", shard.start
+    table = TableImages(None if on_hub else f"{shard.location}/", shard.inside)
+    for number, row in enumerate(rows, start=first):
+        yield decode_cell(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
+
+
+def _splits(location: str) -> dict[str, Any]:
+    return _streamed(location.removeprefix(HUB)) if location.startswith(HUB) else saved_splits(Path(location))
+
+
+@lru_cache(maxsize=4)
+def _streamed(name: str) -> dict[str, Any]:
+    """Opening a set on the Hub asks it for its files: once for a job, not for each input shard."""
+    return streamed_splits(name)
+
+
+def _columns(data: Any, location: str) -> tuple[str, str | None]:
+    return image_columns(*column_names(data), location)
+
+
+def _import() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "hub", "Reading Hugging Face data sets") from None
+    return datasets
+
+
+def saved_splits(source: Path) -> dict[str, Any]:
+    """Saved data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
+    datasets = _import()
+    check_saved(source)
+    try:
+        loaded = datasets.load_from_disk(str(source))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
+        raise CaptuneError(
+            f"{source}: not a whole data set folder ({first_line(error).rstrip('.')}).",
+            "Save it again with save_to_disk.",
+        ) from None
+    named = list(loaded.items()) if isinstance(loaded, dict) else [(str(loaded.split or ""), loaded)]
+    for _, data in named:
+        if len(data) > max_rows(sum(os.path.getsize(file["filename"]) for file in data.cache_files)):
+            raise CaptuneError(
+                f"{source} says it has {len(data):,} rows, far more than its files hold.", "Save it again."
+            )
+    # As they are stored: what a saved set says of its format may hide columns, or make tensors of them.
+    return {name: _undecoded(data.with_format(None), datasets) for name, data in named}
+
+
+def streamed_splits(name: str) -> dict[str, Any]:
+    """Data sets of `org/name[:split]` by split, streamed, their pictures as bytes."""
+    datasets = _import()
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, colon, wanted = name.rpartition(":") if ":" in name else (name, "", "")
+    try:
+        loaded = datasets.load_dataset(repository, streaming=True)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise CaptuneError(
+            f"There is no data set '{repository}' on huggingface.co, or it is private.",
+            "Check the name; for a private one log in first: hf auth login",
+        ) from None
+    except (OSError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        raise _unreachable(repository, error) from None
+    except (ValueError, RuntimeError) as error:
+        raise CaptuneError(
+            f"hf:{repository} cannot be opened: {first_line(error).rstrip('.')}.", "Does its page show a table?"
+        ) from None
+    if colon and wanted not in loaded:
+        raise CaptuneError(f"hf:{repository} has no split '{wanted}'.", f"It has: {', '.join(loaded)}.")
+    chosen = {wanted: loaded[wanted]} if colon else dict(loaded)
+    return {split: _undecoded(data, datasets) for split, data in chosen.items()}
+
+
+def hub_errors(records: Iterator[T], source: str) -> Iterator[T]:
+    """What a stream yields; a connection that breaks on the way is said in the user's words."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield from records
+    except (ConnectionError, HfHubHTTPError) as error:
+        raise _unreachable(source.removeprefix(HUB), error) from None
+
+
+def _unreachable(repository: str, error: Exception) -> CaptuneError:
+    return CaptuneError(
+        f"hf:{repository} cannot be read: huggingface.co was not reached ({first_line(error).rstrip('.')}).",
+        "Check the network (HF_HUB_OFFLINE must not be 1), or point at a folder that is already there.",
+    )
+
+
+def validated(data: Any, source: str) -> Any:
+    """A saved data set, once its offsets are known to point into its own file: reading others ends the process.
+
+    Raises `CaptuneError` where they do not.
+    """
+    import pyarrow as pa
+
+    try:
+        data.data.table.validate(full=True)
+    except pa.ArrowException as error:
+        raise CaptuneError(
+            f"{source}: the data set is damaged ({first_line(error).rstrip('.')}).",
+            "Copy or save it again, with save_to_disk.",
+        ) from None
+    return data
+
+
+def _undecoded(data: Any, datasets: Any) -> Any:
+    for column, feature in (data.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def column_names(data: Any) -> tuple[list[str], list[str]]:
+    """All columns, and those that hold pictures as bytes or Hugging Face's pair of bytes and path."""
+    datasets = _import()
+    # Without a declared picture column, the pair still shows itself.
+    names = list(data.features or data.column_names or next(iter(data), {}))
+    pictures = [
+        name
+        for name, feature in (data.features or {}).items()
+        if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+    ]
+    return names, pictures

@@ -1,0 +1,127 @@
+"""Input shards: parts of a job's input that can each be read alone; one result shard comes of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files.paths import ANYWHERE, Listed
+from captune.core.tables import Table
+from captune.datasets.sources.listing import FILES, check_listed, find_places
+
+SHARD_SIZE = 1000
+
+# Each a module with find(place, shard_size) -> Iterator[InputShard] and read(shard) -> Iterator[ImageSource].
+KINDS = Table(
+    "kind of input",
+    {
+        FILES: "captune.datasets.sources.files",
+        "tar": "captune.datasets.sources.tar",
+        "parquet": "captune.datasets.sources.parquet",
+        "datasets": "captune.datasets.sources.hub",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputShard:
+    """A part of the input. What `place`, `start` and `names` mean is the kind's own affair.
+
+    `count` is how many pictures come out of it, None where only reading tells. `inside` is the folder that a table or
+    a list may name files in: "" a table's own (files that the user named need none), `inside.ANYWHERE` no limit.
+    """
+
+    kind: str
+    location: str
+    start: int = 0
+    count: int | None = None
+    names: tuple[str, ...] = ()
+    inside: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a job's folder, where `location` has always been called `place`."""
+        value = {"kind": self.kind, "place": self.location, "start": self.start, "count": self.count}
+        value["names"] = list(self.names)
+        return {**value, "inside": self.inside} if self.inside else value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> InputShard:
+        rest = {key: value[key] for key in ("kind", "start", "count", "inside") if key in value}
+        return cls(location=value["place"], names=tuple(value["names"]), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A picture of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
+
+    A source that fetches raises `ImageError` where the picture cannot be had; it may be called
+    in any thread, and sent to another process.
+    """
+
+    name: str
+    source: str | bytes | Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The source of a picture that is known to be lost: it raises the reason."""
+
+    error: CaptuneError
+
+    def __call__(self) -> bytes:
+        raise self.error
+
+
+def list_input_shards(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    shard_size: int = SHARD_SIZE,
+    warn: Callable[[str], None] | None = None,
+    images: str | None = None,
+    allow_outside: bool = False,
+) -> Iterator[InputShard]:
+    """The input shards of all inputs, in order, the same each time; no picture is opened.
+
+    Image files share shards of up to `shard_size`; an archive has shards of its own. `warn` is told what
+    of a folder was left alone. Tables may name files in the folder `images` (None: in their own), lists in it or in
+    the working folder; `allow_outside`: anywhere. Raises
+    `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
+    """
+    given = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
+    inside = ANYWHERE if allow_outside else os.path.abspath(images) if images else ""
+    listed = inside or os.getcwd()
+    check_listed([item for item in given if isinstance(item, Listed)], listed)
+    held: list[str] = []
+    of_held = ""
+    start = 0
+    empty = True
+    for kind, place in find_places(given, recursive=recursive, warn=warn, listed=listed):
+        limit = listed if isinstance(place, Listed) else ""
+        if held and (kind != FILES or len(held) == shard_size or limit != of_held):
+            yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
+            start, held, empty = start + len(held), [], False
+        if kind == FILES:
+            held.append(place)
+            of_held = limit
+        else:
+            for shard in KINDS[kind].find(place, shard_size):
+                yield replace(shard, inside=inside)
+                empty = False
+    if held:
+        yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
+    elif empty:
+        raise UsageError(f"There are no pictures in {', '.join(given[:3])}.", "Does it hold what you expect?")
+
+
+def read_images(shard: InputShard) -> Iterator[ImageSource]:
+    """The pictures of an input shard, in order, as they are needed.
+
+    Raises `CaptuneError` where the input shard as a whole cannot be read (any more); what concerns a single
+    picture comes out of its source.
+    """
+    found: Iterator[ImageSource] = KINDS[shard.kind].read(shard)
+    return found

@@ -1,0 +1,290 @@
+"""What the inputs of a command name: pictures, and archives of them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files.paths import (
+    ANYWHERE,
+    Boundary,
+    Listed,
+    Visits,
+    expand,
+    has_wildcards,
+    is_open_address,
+    is_pattern,
+    matches,
+    shown,
+)
+from captune.core.stores import files as remote
+from captune.images.signatures import IMAGE_SUFFIXES
+
+FILES = "files"
+ARCHIVES = {
+    ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_ON_HUB = "hf:"
+
+Place = tuple[str, str]  # kind and name
+
+
+def find_places(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
+    what: str = "pictures",
+    archives: bool = True,
+    warn: Callable[[str], None] | None = None,
+    listed: str = ANYWHERE,
+) -> Iterator[Place]:
+    """Kind and name of each picture file and archive that the inputs name: each once, in order.
+
+    Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
+    `suffixes`) are taken; where it has none, its archives, but no table of addresses: nothing is
+    fetched that was not named. A file that is named outright is taken whatever its name. `warn` is told
+    what was left alone. Of what a list names outside of the folder `listed` nothing is opened; it comes out as a file.
+    Raises `UsageError` where nothing is found.
+    """
+    given = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
+    if not given:
+        raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
+    several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
+    seen: set[str] = set()
+    for item in given:
+        wanted = _Wanted(suffixes, what, archives, warn or _unheard)
+        for kind, place in (
+            _of_list(item, recursive, wanted, listed) if isinstance(item, Listed) else _opened(item, recursive, wanted)
+        ):
+            if several:
+                if place in seen:
+                    continue
+                seen.add(place)
+            yield kind, place
+
+
+def find_pictures(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = True,
+    suffixes: Collection[str] = IMAGE_SUFFIXES,
+    what: str = "pictures",
+) -> list[str]:
+    """Paths of the files that `find_places` finds; archives are not looked into."""
+    places = find_places(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
+    return [place for _, place in places]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What of a folder is taken: files with these endings, called `what`, and perhaps archives."""
+
+    suffixes: Collection[str]
+    what: str
+    archives: bool
+    warn: Callable[[str], None]
+
+
+def _unheard(text: str) -> None:
+    return None
+
+
+def check_listed(names: Sequence[str], folder: str) -> None:
+    """Raise `UsageError` where a list names no file inside of `folder`: most likely it is the user's own."""
+    boundary = Boundary([folder], anywhere=folder == ANYWHERE)
+    if names and not any(map(partial(_may_be_listed, boundary), names)):
+        raise UsageError(f"The list names no file inside of {folder}: {shown(names[0])} first.", _own_list(names))
+
+
+def _own_list(names: Sequence[str]) -> str:
+    """What to type where a list is one's own: the folder of the files that it names."""
+    there = [os.path.dirname(os.path.abspath(name)) for name in names if os.path.exists(name)]
+    folder = os.path.commonpath(there) if there else os.sep
+    if folder == os.sep:
+        return "Name the folder of its files with --images DIR, or take them all the same: --allow-outside"
+    return (
+        f"If the list is your own, name the folder of its files: captune caption - --images {shlex.quote(folder)}\n"
+        "Or take whatever it names: captune caption - --allow-outside"
+    )
+
+
+def _of_list(item: str, recursive: bool, wanted: _Wanted, folder: str) -> Iterator[Place]:
+    boundary = Boundary([folder], anywhere=folder == ANYWHERE)
+    if _may_be_listed(boundary, item):
+        yield from ((kind, Listed(place)) for kind, place in _opened(item, recursive, wanted))
+    else:
+        yield FILES, item
+
+
+def _may_be_listed(boundary: Boundary, name: str) -> bool:
+    if name.startswith(_ON_HUB) or remote.is_remote(name):
+        return boundary.anywhere or name.startswith(_ON_HUB) or is_open_address(name)
+    return boundary.holds(name)
+
+
+def _opened(item: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+    archives = wanted.archives
+    if archives and item.startswith(_ON_HUB):
+        yield "datasets", item
+    elif remote.is_remote(item):
+        yield from _remote(item, recursive, wanted)
+    elif os.path.isdir(item):
+        if archives and _is_saved_dataset(item):
+            yield "datasets", item
+        else:
+            yield from _folder(item, walk(item, recursive), wanted)
+    elif is_pattern(item):
+        for name in expand(item):
+            matched = matches(name)
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the folder.")
+            yield from ((_kind(place, archives), place) for place in matched)
+    else:
+        yield _kind(item, archives), item  # a missing picture becomes a row with its reason
+
+
+def _folder(folder: str, names: Iterable[str], wanted: _Wanted) -> Iterator[Place]:
+    """The pictures of a folder; where there is none, its archives."""
+    found = False
+    archives: list[Place] = []
+    for name in names:
+        if os.path.splitext(name)[1].lower() in wanted.suffixes:
+            found = True
+            yield FILES, name
+        elif wanted.archives and (kind := _kind(name, True)) != FILES:
+            archives.append((kind, name))
+    if not found and not archives:
+        raise UsageError(
+            f"There are no {wanted.what} in the folder {folder}.", f"Looked for: {' '.join(sorted(wanted.suffixes))}."
+        )
+    yield from _archives_of(folder, archives, wanted.warn, beside=found)
+
+
+def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None], *, beside: bool) -> list[Place]:
+    """The archives of a folder that hold pictures, unless pictures lie beside them; what is left alone is said.
+
+    Tables of addresses are fetched where they are named, not where a folder happens to hold them.
+    """
+    held = {name: _held(kind, name, strict=not beside) for kind, name in archives}
+    taken = [(kind, name) for kind, name in archives if held[name] == "pictures"]
+    addresses = [name for name in held if held[name] == "addresses"]
+    other = [name for name in held if held[name] == "none"]
+    step = f"To fetch them, name the tables: captune caption {shlex.quote(addresses[0])} …" if addresses else ""
+    if beside:
+        if taken:
+            several = _some(name for _, name in taken)
+            warn(f"Archives beside the pictures in {folder} were left alone: {several}. Name them to caption them too.")
+        return []
+    if not taken:
+        words = "tables of their addresses" if addresses else "tables without a column of pictures"
+        raise UsageError(f"{folder} holds no pictures, but {words}: {_some(held)}.", step)
+    if addresses:
+        warn(f"Nothing was fetched for the tables of addresses in {folder}: {_some(addresses)}. {step}")
+    if other:
+        warn(f"Tables without a column of pictures in {folder} were left alone: {_some(other)}.")
+    return taken
+
+
+def _held(kind: str, name: str, *, strict: bool) -> str:
+    from captune.datasets.sources.parquet import holds
+
+    if kind != "parquet":
+        return "pictures"
+    try:
+        return holds(name)
+    except CaptuneError:
+        if strict:
+            raise
+        return "none"  # damaged, beside pictures that are not
+
+
+def _some(names: Iterable[str]) -> str:
+    every = [os.path.basename(name) for name in names]
+    return f"{', '.join(every[:3])} and {len(every) - 3:,} more" if len(every) > 3 else ", ".join(every)
+
+
+def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> Iterator[str]:
+    """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
+
+    Raises `CaptuneError` for a folder that may not be opened (its pictures would be missing without a word), and for
+    links that lead into the same folders more often than `visits` allows.
+    """
+    above: dict[str, tuple[tuple[int, int], ...]] = {}
+    visits = visits or Visits(folder)
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
+        folders.sort()
+        try:
+            found = os.stat(here)
+        except OSError as error:
+            _closed(error)
+        trail = (*above.pop(here, ()), (found.st_dev, found.st_ino))
+        if trail[-1] in trail[:-1]:
+            folders.clear()
+            continue
+        visits.enter(trail[-1], here)
+        above |= {os.path.join(here, name): trail for name in folders}
+        for name in sorted(files):
+            path = os.path.join(here, name)
+            # What is called as an image is and is none, such as a pipe or a broken link, is a row with its reason.
+            if os.path.isfile(path) or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                yield path
+        if not recursive:
+            return
+
+
+def _closed(error: OSError) -> NoReturn:
+    raise CaptuneError(
+        f"Cannot look into the folder {error.filename}: {error.strerror}.",
+        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption - --images FOLDER",
+    )
+
+
+def _remote(url: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+    archives = wanted.archives
+    if remote.is_web(url):  # no folders, and ? and * are letters there
+        yield from ((_kind(name, archives), name) for name in _expanded(url))
+        return
+    for name in _expanded(url):
+        if not isinstance(url, Listed) and has_wildcards(name) and not remote.exists(name):
+            matched = remote.matching(name)
+            if not matched:
+                raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
+            yield from ((_kind(place, archives), place) for place in matched)
+        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in wanted.suffixes:
+            yield _kind(name, archives), name
+        elif name.endswith("/") or remote.is_folder(name):
+            yield from _folder(name, remote.walk(name, recursive), wanted)
+        else:
+            yield FILES, name
+
+
+def _expanded(url: str) -> list[str]:
+    return [url] if isinstance(url, Listed) else expand(url)
+
+
+def is_picture_file(name: str) -> bool:
+    """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
+    if remote.is_remote(name):
+        path = urlsplit(name).path if remote.is_web(name) else name
+        return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not is_pattern(path)
+    return os.path.isfile(name) and _kind(name, True) == FILES
+
+
+def _kind(name: str, archives: bool) -> str:
+    lower = (urlsplit(name).path if remote.is_web(name) else name).lower()
+    return next((kind for ending, kind in ARCHIVES.items() if archives and lower.endswith(ending)), FILES)
+
+
+def _is_saved_dataset(folder: str) -> bool:
+    from captune.datasets.formats.hub import sniff
+
+    return sniff(Path(folder)) is not None

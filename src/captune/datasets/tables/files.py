@@ -1,0 +1,120 @@
+"""Where caption files lie in a folder, found without walking its pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+
+from captune.core.errors import UsageError
+from captune.core.files.paths import expand, is_pattern, matches
+from captune.core.stores import EXPLAINED, JOB
+from captune.images.signatures import IMAGE_SUFFIXES
+
+_TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
+_MANY = 20
+_DEPTH = 3
+_KEPT = 10_000
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as picture files do."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files that are no pictures (at most 10,000), and of the folders; hidden ones left out."""
+    return _listed(folder)[:2]
+
+
+def unopened(source: Path) -> list[str]:
+    """Pipes, sockets and devices in a folder and in those just below it, by their paths: none is opened."""
+    below = [source, *(source / name for name in listing(source)[1])]
+    return [str((folder / name).relative_to(source)) for folder in below for name in _listed(folder)[2]]
+
+
+def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    try:
+        return _listing(str(folder), folder.stat().st_mtime_ns)
+    except OSError:
+        return (), (), ()
+
+
+@lru_cache(maxsize=256)
+def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    files: list[str] = []
+    folders: list[str] = []
+    others: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files; captune's own are no captions.
+            if entry.name.startswith((".", "__MACOSX")) or entry.name == JOB or entry.name.endswith(EXPLAINED):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
+                if not is_image_name(entry.name):  # of images their rows tell
+                    others.append(entry.name)
+            elif not is_image_name(entry.name) and (len(files) < _KEPT or entry.name.endswith((".tar", ".parquet"))):
+                files.append(entry.name)
+    return tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(others))
+
+
+def forget() -> None:
+    """Look at the disk again."""
+    _listing.cache_clear()
+
+
+def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], bool]) -> list[Path]:
+    """The source if it is a file that fits, else files of its folder that fit and whose names match.
+
+    Where the folder has none, those one folder below count, then those two below. Of very
+    many names that match (a text file for every picture), only those that speak of
+    captions or splits are opened.
+    """
+    if source.is_file():
+        return [source] if fits(source) else []
+    level = [source]
+    for _ in range(_DEPTH):
+        named = [path for folder in level for path in _matching(folder, patterns)]
+        if len(named) > _MANY:
+            named = [path for path in named if any(word in path.name.lower() for word in _TELLING)][:_MANY]
+        found = [path for path in named if fits(path)]
+        if found:
+            return found
+        level = [folder / name for folder in level for name in listing(folder)[1]][:_MANY]
+    return []
+
+
+def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
+    """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
+    if is_pattern(str(source)):
+        return [Path(name) for name in _all_of(str(source)) if name.lower().endswith(endings)]
+    if source.is_file():
+        return [source] if source.name.lower().endswith(endings) else []
+    for folders in ([source], [source / name for name in listing(source)[1]]):
+        found = [f / name for f in folders for name in listing(f)[0] if name.lower().endswith(endings)]
+        if found:
+            return found
+    return []
+
+
+def _all_of(pattern: str) -> list[str]:
+    """The files of a pattern; raises `UsageError` where some that its braces name are missing."""
+    found = {name: matches(name) for name in expand(pattern)}
+    missing = [name for name, files in found.items() if not files]
+    if not missing:
+        return [file for files in found.values() for file in files]
+    several = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
+    raise UsageError(
+        f"{len(missing):,} of the {len(found):,} files of {pattern} are missing: {several}."
+        if len(missing) < len(found)
+        else f"No file matches {pattern}.",
+        "Check the folder and the numbers, or name what is there with a pattern such as '*.tar'.",
+    )
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [folder / name for name in listing(folder)[0] if any(fnmatch(name.lower(), p) for p in patterns)]

@@ -1,0 +1,192 @@
+"""From rows (one caption of one image) to records (one image with all its captions)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import Images
+from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.tables.images import locate
+from captune.datasets.tables.text import caption_text
+
+
+class _Picture:
+    __slots__ = ("captions", "first", "rejected")
+
+    def __init__(self, first: Row) -> None:
+        self.first = first._replace(captions=(), beside=None)
+        self.captions: list[str] = []
+        self.rejected = 0
+
+
+def group(
+    rows: Iterable[Row],
+    source: Path,
+    images: Images | None,
+    problems: list[Problem] | None,
+    *,
+    near: Sequence[Path] = (),
+) -> Iterator[SourceRecord]:
+    """Records in the order in which their pictures are first named.
+
+    All text is read first (captions of a picture need not stand together); pictures are
+    not touched. Empty captions, rows without a picture and pictures in two splits are
+    problems. `near` are more folders where pictures may lie, before the caption files' own.
+    """
+    pictures: dict[tuple[str, str], _Picture] = {}
+    first_of: dict[str, Row] = {}
+    folders: dict[Path, None] = dict.fromkeys(near)
+    if source.is_dir():
+        folders.setdefault(source)
+    file: Path | None = None
+    for row in rows:
+        if row.file is not file:
+            file = row.file
+            folders.setdefault(file.parent)
+        name = row.name.strip()
+        texts = [text for text in map(caption_text, row.captions) if text]
+        reason = _unusable(row, name, texts, first_of.get(name))
+        if reason:
+            note(problems, row.where, reason)
+            continue
+        first_of.setdefault(name, row._replace(captions=(), beside=None))
+        picture = pictures.get((name, row.question))
+        if picture is None:
+            picture = pictures[name, row.question] = _Picture(row)
+        picture.captions.extend(texts)
+        picture.rejected += row.rejected
+    if not pictures:
+        raise NothingUsable(source, problems)
+    path_of = locate(list(first_of), list(folders), images, file=next(iter(first_of.values())).file.name)
+    seen: set[str] = set()
+    for (name, question), picture in pictures.items():
+        first = picture.first
+        image = path_of(name)
+        if image is None:
+            note(problems, first.where, path_of.reason(name))
+            continue
+        identity = first.id if first.id is not None and first.id not in seen else name
+        seen.add(identity)
+        yield SourceRecord(
+            identity, image, tuple(picture.captions), first.split, first.where, question, name, picture.rejected
+        )
+
+
+def _unusable(row: Row, name: str, texts: Sequence[str], first: Row | None) -> str | None:
+    """Why a row gives no caption; `first` is the row that named the image first."""
+    if not name:
+        return row.bad or "no picture is named"
+    if name.startswith(("http://", "https://")):
+        return f"{name} is a URL: download the picture and name the file"
+    if row.bad or row.error:
+        return row.bad or f"{name} could not be captioned: {row.error}"
+    if not texts and not row.rejected:
+        return f"the caption of {name} is empty"
+    if first is not None and row.split != first.split:
+        here, before = row.split or "none", first.split or "none"
+        return f"{name} stands in split {here} here and in {before} before ({first.where})"
+    return None
+
+
+# Of a file that holds both: what people wrote (to train on, to score against), or what a model wrote.
+Side = Literal["references", "captions"]
+_SHOWN = 8
+
+
+class Row(NamedTuple):
+    """Captions of an image as one place of a caption file states them.
+
+    `name` is the image's file name, or its id where the file gives no name. `bad` says why the row cannot be used,
+    `error` why a model gave no caption; `rejected` counts captions that the file itself marks as unfit. With
+    `loose_id` the id may number the row and not the image. `beside` is what captune writes beside a caption
+    (`columns.BESIDE`), where the file has it.
+    """
+
+    file: Path
+    line: int | str
+    name: str
+    captions: Sequence[str]
+    split: str | None = None
+    id: str | None = None
+    unit: str = "line"
+    question: str = ""
+    bad: str = ""
+    error: str = ""
+    rejected: int = 0
+    loose_id: bool = False
+    beside: Mapping[str, Any] | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.name}, {self.unit} {self.line}"
+
+
+def row_of(record: SourceRecord) -> Row:
+    """A record as a row: its image by name alone."""
+    name = record.image.name if isinstance(record.image, EmbeddedImage) else str(record.image)
+    place, _, _ = record.where.partition(", ")
+    return Row(
+        Path(place),
+        record.where.removeprefix(place).removeprefix(", "),
+        name,
+        record.references,
+        record.split,
+        record.id,
+        "",
+        record.question,
+        rejected=record.rejected,
+    )
+
+
+def note(problems: list[Problem] | None, where: str, reason: str) -> None:
+    """Collect a bad row; without a list to collect in, the first one raises `CaptuneError`."""
+    if problems is None:
+        raise CaptuneError(f"{where}: {reason}.", "Mend the row, or prepare with --on-bad skip to leave it out.")
+    problems.append(Problem(where, reason))
+
+
+def listed(problems: Sequence[Problem]) -> str:
+    """The first reasons, a line each; equal ones stand once, with their number."""
+    alike: dict[str, list[str]] = {}
+    for problem in problems:
+        alike.setdefault(problem.reason, []).append(problem.where)
+    lines = [
+        f"  {places[0]}: {reason}" + (f" (and {len(places) - 1:,} more like it)" if len(places) > 1 else "")
+        for reason, places in list(alike.items())[:_SHOWN]
+    ]
+    if len(alike) > _SHOWN:
+        lines.append(f"  … and {sum(map(len, list(alike.values())[_SHOWN:])):,} more")
+    return "\n".join(lines)
+
+
+class NothingUsable(CaptuneError):
+    """A source without one caption that can be used; the message says why."""
+
+    def __init__(
+        self,
+        source: Path | str,
+        problems: Sequence[Problem] | None,
+        hint: str = "Mend the file, or name its --format if it is another.",
+    ) -> None:
+        why = f":\n{listed(problems)}" if problems else ": it has no rows."
+        super().__init__(f"{source} holds no caption that can be used{why}", hint)
+
+
+def plain_id(value: Any) -> str | None:
+    """An image id as text, the same for 1, 1.0, "1", "1.0" and "000001"; None for what is no id.
+
+    Of a text that is no number nothing is changed but the white space around it.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if math.isfinite(value) and value.is_integer() else None
+    text = str(value).strip()
+    number = text.removesuffix(".0")
+    if number.isascii() and number.isdigit():
+        return number.lstrip("0") or "0"
+    return text or None

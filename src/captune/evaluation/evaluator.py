@@ -1,0 +1,105 @@
+"""A backbone against references: its captions, and the likelihood it gives the references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+
+from captune.core.errors import CaptuneError
+from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
+from captune.core.options import GenerationOptions
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import Caption, ImageRecord
+from captune.images.batches import Features
+from captune.inference import captioning
+from captune.inference.batches import collate
+from captune.inference.torch_model import TorchModel, stream_pixels
+from captune.metrics.likelihood import ReferenceLikelihood
+from captune.models.backbone import Backbone
+
+
+def caption_records(
+    backbone: Backbone,
+    records: Sequence[ImageRecord],
+    options: GenerationOptions,
+    *,
+    batch_size: int = 16,
+    autocast: torch.dtype | None = None,
+    features: Features | None = None,
+    progress: Progress = SILENT,
+    label: str = "Captioning",
+) -> dict[str, Caption]:
+    """As `captune.inference.captioning.caption_records`, in the number type of training."""
+    with _autocast(backbone, autocast):
+        return captioning.caption_records(
+            TorchModel(backbone),
+            records,
+            options,
+            batch_size=batch_size,
+            features=features,
+            progress=progress,
+            label=label,
+        )
+
+
+def likelihood_of_references(
+    backbone: Backbone,
+    records: Sequence[ImageRecord],
+    *,
+    longest: int = 512,
+    batch_size: int = 16,
+    autocast: torch.dtype | None = None,
+    features: Features | None = None,
+    progress: Progress = SILENT,
+    label: str = "Loss",
+) -> ReferenceLikelihood:
+    """How likely the model finds the references, by the forward pass that training uses."""
+    by_id = {record.id: record for record in records if record.references}
+    place = {key: index for index, key in enumerate(by_id)}
+    nll, tokens = np.zeros(len(by_id)), np.zeros(len(by_id), np.int64)
+    items = ((key, record.image) for key, record in by_id.items())
+    waiting: list[tuple[ImageRecord, np.ndarray]] = []
+
+    halving = Halving(LESS_MEMORY)
+
+    def losses_of(part: list[tuple[ImageRecord, np.ndarray]]) -> list[tuple[float, int]]:
+        """Sum of losses and number of tokens of each image."""
+        batch = collate(
+            [(pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references]) for r, pixels in part],
+            backbone.pad_token_id,
+        )
+        on = {name: value.to(backbone.device) for name, value in batch.items()}
+        with torch.inference_mode():
+            memory = backbone.image_features(on["images"])
+            losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
+        image = batch["owner"].numpy()[losses.caption.cpu().numpy()]
+        sums = np.bincount(image, losses.nll.double().cpu().numpy(), minlength=len(part))
+        return list(zip(sums.tolist(), np.bincount(image, minlength=len(part)).tolist(), strict=True))
+
+    def flush() -> None:
+        found = halving.results(len(waiting), lambda start, end: losses_of(waiting[start:end]))
+        for (record, _), loss in zip(waiting, found, strict=True):
+            if loss is None:
+                raise OutOfMemory(f"There is not memory enough for the references of {record.id}.", LESS_MEMORY)
+            nll[place[record.id]], tokens[place[record.id]] = loss
+        waiting.clear()
+
+    with _autocast(backbone, autocast):
+        stream = stream_pixels(items, backbone.pixels, features=features)
+        for key, pixels in track(stream, progress, label, len(by_id)):
+            if isinstance(pixels, CaptuneError):
+                raise pixels
+            waiting.append((by_id[key], pixels))
+            if len(waiting) == batch_size:
+                flush()
+        flush()
+    return ReferenceLikelihood(nll, tokens)
+
+
+def _autocast(backbone: Backbone, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    if dtype in (None, torch.float32):
+        return nullcontext()
+    return torch.autocast(backbone.device.type, dtype)

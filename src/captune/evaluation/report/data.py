@@ -1,0 +1,231 @@
+"""The data of a report: the files of an evaluation folder, read once and checked."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from captune.core.errors import CaptuneError
+from captune.core.files import read_json, read_text
+from captune.core.files.limits import parse_json
+from captune.core.files.paths import Boundary, written_here
+from captune.core.runs import CONFIG, EVAL, Run
+from captune.evaluation.report.attention import AttentionSheet, read_attention_sheets
+from captune.evaluation.results import PER_IMAGE
+
+# What no page can show: control characters but tab and line feed, halves of characters.
+UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the evaluation: `label` is the shortest name that tells it from the others."""
+
+    name: str
+    label: str
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first model's score minus another's; `low`, `high` and both p-values are None where nothing was sampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p_bootstrap: float | None = None
+    p_randomisation: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture; `captions` and `scores` are in the order of the models, a caption that is missing is None."""
+
+    id: str
+    image: str
+    references: tuple[str, ...]
+    captions: tuple[str | None, ...]
+    scores: tuple[dict[str, float], ...]
+    question: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its id, with the question that was asked about it."""
+        return f"{self.id}: {self.question}" if self.question else self.id
+
+    @property
+    def alt(self) -> str:
+        """The picture in words: a human's where there are any, else the first model's."""
+        caption = next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
+        return f"{self.question} {caption}".strip()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report says.
+
+    `models` begins with the one that is evaluated; `differences` are that one's scores
+    minus each other model's, by its name. `history` and `config` are empty where the folder
+    is not a run.
+    """
+
+    folder: Path
+    models: tuple[Model, ...]
+    differences: dict[str, dict[str, Difference]]
+    pictures: tuple[Picture, ...]
+    evaluation: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = ()
+    manifest: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    sheets: tuple[AttentionSheet, ...] = ()
+    allow_outside: bool = False
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        """Which pictures are shown: any where captune wrote the evaluation here, else those inside of the folder."""
+        anywhere = self.allow_outside or written_here(self.folder, [PER_IMAGE])
+        return Boundary([self.folder], anywhere=anywhere)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every score of any model, in the order in which they were measured."""
+        return tuple(dict.fromkeys(key for model in self.models for key in model.scores))
+
+    @property
+    def picture_keys(self) -> tuple[str, ...]:
+        """Every score that pictures have one by one."""
+        return tuple(dict.fromkeys(key for picture in self.pictures for scores in picture.scores for key in scores))
+
+    @property
+    def split(self) -> str:
+        return str(self.evaluation.get("split") or "")
+
+    @property
+    def references(self) -> int:
+        return sum(len(picture.references) for picture in self.pictures)
+
+
+def read_report_data(folder: str | os.PathLike[str], *, allow_outside: bool = False) -> ReportData:
+    """Read an evaluation folder. Raises `CaptuneError` that names the file and line that is missing or broken."""
+    path = Path(folder)
+    if not (path / EVAL).is_file():
+        reason = "there is no such folder" if not path.is_dir() else f"there is no {EVAL} in it"
+        raise CaptuneError(
+            f"{path} holds no evaluation: {reason}.", "Make one: captune evaluate MODEL --data DIR --out FOLDER"
+        )
+    evaluation = read_json(path / EVAL)
+    try:
+        first = str(evaluation["model"])
+        names = [first, *(name for name in evaluation["models"] if name != first)]
+        labels = short_names(names)
+        models = tuple(_model(name, labels[name], evaluation["models"][name]) for name in names)
+        differences = _differences(models, evaluation.get("comparisons") or {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CaptuneError(
+            f"{path / EVAL} is not an evaluation ({type(error).__name__}: {error}).",
+            "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
+        ) from None
+    is_run = Run.is_run(path)
+    return ReportData(
+        folder=path,
+        models=models,
+        differences=differences,
+        pictures=_pictures(path / PER_IMAGE, names),
+        evaluation={key: value for key, value in evaluation.items() if key not in ("models", "comparisons")},
+        history=tuple(line for line in Run(path).history() if isinstance(line, dict)),
+        manifest=Run(path).manifest() if is_run else {},
+        config=_config(path / CONFIG) if is_run else "",
+        sheets=read_attention_sheets(path),
+        allow_outside=allow_outside,
+    )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The end of each path-like name, as long as it takes to tell all apart: `runs/a@last` → `a@last`."""
+    parts = {name: [part for part in name.replace("\\", "/").split("/") if part] or [name] for name in names}
+    for depth in range(1, max(map(len, parts.values()), default=1) + 1):
+        short = {name: showable("/".join(part[-depth:])) for name, part in parts.items()}
+        if len(set(short.values())) == len(names):
+            return short
+    return {name: showable(name) for name in names}
+
+
+def showable(text: str) -> str:
+    """Text without what HTML and Markdown cannot hold; a sign stands in its place."""
+    return UNSHOWABLE.sub("\ufffd", text)
+
+
+def _config(path: Path) -> str:
+    """The options of a run, as they stand; none where the file is a link that leads out of the run."""
+    return showable(read_text(path)) if Boundary([path.parent]).holds(path) else ""
+
+
+def _model(name: str, label: str, found: Mapping[str, Any]) -> Model:
+    intervals = {key: (float(low), float(high)) for key, (low, high) in (found.get("intervals") or {}).items()}
+    return Model(name, label, _numbers(found["scores"]), intervals, dict(found.get("settings") or {}))
+
+
+def _differences(models: Sequence[Model], compared: Mapping[str, Any]) -> dict[str, dict[str, Difference]]:
+    first = models[0].scores
+    found: dict[str, dict[str, Difference]] = {}
+    for other in models[1:]:
+        sampled = compared.get(other.name, {})
+        found[other.name] = {
+            key: Difference(
+                first[key] - other.scores[key],
+                *(sampled.get(key, {}).get(name) for name in ("low", "high", "p_bootstrap", "p_randomisation")),
+            )
+            for key in first
+            if key in other.scores
+        }
+    return found
+
+
+def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
+    if not path.is_file():
+        raise CaptuneError(
+            f"{path.parent} holds no scores of single pictures: there is no {path.name}.",
+            "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
+        )
+    found = []
+    # Not splitlines(): a caption may hold U+2028.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_picture(parse_json(line), names))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CaptuneError(
+                f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
+                "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
+            ) from None
+    return tuple(found)
+
+
+def _picture(row: Mapping[str, Any], names: Sequence[str]) -> Picture:
+    found = [row["models"].get(name) or {} for name in names]
+    return Picture(
+        id=showable(str(row["id"])),
+        image=str(row.get("image") or ""),
+        references=tuple(showable(str(text)) for text in row.get("references") or ()),
+        captions=tuple(showable(str(one["caption"])) if "caption" in one else None for one in found),
+        scores=tuple(_numbers(one) for one in found),
+        question=showable(str(row.get("question") or "")),
+    )
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among values; what was not measured is left out."""
+    return {
+        str(key): float(value)
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

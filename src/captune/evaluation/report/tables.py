@@ -1,0 +1,201 @@
+"""What a report sets in tables, as plain rows: HTML and Markdown are written from the same ones."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from captune.core.runs import ending_text
+from captune.evaluation.report.data import ReportData
+from captune.evaluation.report.scores import (
+    LIKELIHOODS,
+    SCALE_NOTE,
+    better,
+    label,
+    p_value,
+    relative,
+    repeated,
+    shown,
+    signed,
+)
+
+FILES_NOTE = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
+
+TESTS_NOTE = (
+    "Paired tests on the same pictures: the interval is that of the paired bootstrap; p is the probability of a "
+    "difference at least as large if the two models were equally good."
+)
+VARIETY_LABELS = {
+    "distinct": "Distinct captions",
+    "vocabulary": "Different words",
+    "mean_length": "Mean length in tokens",
+    "empty": "Empty captions",
+    "distinct_1": "Distinct words (distinct-1)",
+    "distinct_2": "Distinct word pairs (distinct-2)",
+    "repeated": "Captions said of several pictures",
+    "novel": "Captions that no training reference equals",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Words of a cell; `small` stands behind them, `best` marks the best of a row."""
+
+    words: str
+    small: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: its caption, its columns (the first names the rows) and its rows; `note` says how to read it."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numbers: bool = True
+    note: str = ""
+
+
+def score_grid(data: ReportData) -> Grid:
+    """Every score of every model."""
+    rows = []
+    for key in data.keys:
+        best = better(key, (model.scores.get(key) for model in data.models))
+        cells = [Cell(label(key))]
+        for model in data.models:
+            value, interval = model.scores.get(key), model.intervals.get(key)
+            between = f"[{shown(key, interval[0])}, {shown(key, interval[1])}]" if interval else ""
+            cells.append(Cell(shown(key, value), between, best is not None and value == best))
+        rows.append(tuple(cells))
+    words = [SCALE_NOTE]
+    if any(model.intervals for model in data.models):
+        words.append("In brackets: 95 % bootstrap intervals over pictures.")
+    if len(data.models) > 1:
+        words.append("The best of each row is bold.")
+    left_out = data.models[0].settings.get("left_out") or {}
+    words += [f"{name} was left out: {str(reason).splitlines()[0]}" for name, reason in left_out.items()]
+    words += [
+        f"{count:,} sentences are in {language} without spaces and count as one word each, for METEOR as signs."
+        for language, count in (data.models[0].settings.get("unsegmented") or {}).items()
+    ]
+    caption = "Scores × 100 of " + ("all models" if len(data.models) > 1 else data.models[0].label)
+    return Grid(caption, ("Score", *(model.label for model in data.models)), tuple(rows), note=" ".join(words))
+
+
+def difference_grids(data: ReportData) -> list[Grid]:
+    """What the first model has over each other one."""
+    first = data.models[0]
+    grids = []
+    for other in data.models[1:]:
+        found = data.differences[other.name]
+        sampled = any(one.p_randomisation is not None for one in found.values())
+        rows = []
+        for key, one in found.items():
+            between = ""
+            if one.low is not None and one.high is not None:
+                between = f"[{signed(key, one.low)}, {signed(key, one.high)}]"
+            tests = (Cell(p_value(one.p_randomisation)), Cell(p_value(one.p_bootstrap))) if sampled else ()
+            change = Cell(relative(key, first.scores[key], other.scores[key]))
+            rows.append((Cell(label(key)), Cell(signed(key, one.value), between), change, *tests))
+        head = ("Score", "Difference", "Relative", *(("p, randomisation", "p, bootstrap") if sampled else ()))
+        plain = " (loss and perplexity as they are)" if LIKELIHOODS & set(found) else ""
+        grids.append(Grid(f"{first.label} minus {other.label}, × 100{plain}", head, tuple(rows)))
+    return grids
+
+
+def variety_grid(data: ReportData) -> Grid | None:
+    """How varied each model's captions are; None where that was not counted."""
+    counted: list[Mapping[str, Any]] = [model.settings.get("captions") or {} for model in data.models]
+    keys = dict.fromkeys(key for one in counted for key, value in one.items() if isinstance(value, int | float))
+    rows = [
+        (Cell(VARIETY_LABELS.get(key, key.replace("_", " "))), *(Cell(_quantity(key, one.get(key))) for one in counted))
+        for key in keys
+    ]
+    if not rows:
+        return None
+    return Grid("Captions of all pictures together", ("", *(model.label for model in data.models)), tuple(rows))
+
+
+def repeated_grid(data: ReportData) -> Grid | None:
+    """Captions that a model gives to several pictures; None where there are none."""
+    rows = [
+        (Cell(model.label), Cell(caption), Cell(f"{times:,}"))
+        for place, model in enumerate(data.models)
+        for caption, times in repeated(data, place)
+    ]
+    if not rows:
+        return None
+    return Grid("Captions given to several pictures", ("Model", "Caption", "Pictures"), tuple(rows), numbers=False)
+
+
+def settings_grids(data: ReportData) -> list[Grid]:
+    """How the scores came about: what all models share, then what differs between them."""
+    flat = [_flat({k: v for k, v in model.settings.items() if k != "captions"}) for model in data.models]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    same = [key for key in keys if all(key in one and one[key] == flat[0][key] for one in flat)]
+    shared = tuple((Cell(key), Cell(flat[0][key])) for key in same)
+    other = tuple((Cell(key), *(Cell(one.get(key, "–")) for one in flat)) for key in keys if key not in same)
+    grids = []
+    if other:
+        head = ("Setting", *(model.label for model in data.models))
+        grids.append(Grid("Settings and versions that differ", head, other, numbers=False))
+    if shared:
+        caption = "Settings and versions" + (" of all models" if len(data.models) > 1 else "")
+        grids.append(Grid(caption, ("Setting", "Value"), shared, numbers=False))
+    return grids
+
+
+def source_grid(data: ReportData) -> Grid:
+    """Where everything came from, the commands included."""
+    found: dict[str, Any] = {"Model": data.models[0].name}
+    for place, model in enumerate(data.models[1:], start=1):
+        found["Against" if place == 1 else f"Against ({place})"] = model.name
+    found["Data"] = data.evaluation.get("data")
+    found["Digest of the data"] = data.evaluation.get("data_digest")
+    found["Split"] = data.split
+    found["Evaluated"] = data.evaluation.get("created")
+    found["Command of the evaluation"] = _command(data.evaluation.get("command"))
+    found["Trained"] = data.manifest.get("created")
+    found["Training ended"] = ending_text(data.manifest) if data.manifest else ""
+    found["Command of the training"] = _command(data.manifest.get("command"))
+    found["Trained from"] = data.manifest.get("model")
+    found["Parameters"] = _thousands(data.manifest.get("parameters"))
+    found["Parameters trained"] = _thousands(data.manifest.get("trained_parameters"))
+    found["Seed"] = data.manifest.get("seed")
+    found["This report again"] = shlex.join(["captune", "report", str(data.folder)])
+    rows = tuple((Cell(name), Cell(str(value))) for name, value in found.items() if value not in (None, ""))
+    return Grid("Where this comes from", ("", ""), rows, numbers=False)
+
+
+def _quantity(key: str, value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "–"
+    if key.startswith(("distinct", "novel", "repeated")) and 0 <= value <= 1:
+        return f"{100 * value:.1f} %"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Nested settings under dotted names, as words; what is unset is left out."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{before}{name}.")
+        elif value is not None:
+            found[f"{before}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found
+
+
+def _command(command: Any) -> str:
+    if isinstance(command, list):
+        words = [str(word) for word in command]
+        # The path of the program says nothing to a reader elsewhere.
+        return shlex.join([words[0].rsplit("/", 1)[-1], *words[1:]]) if words else ""
+    return str(command or "")
+
+
+def _thousands(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""

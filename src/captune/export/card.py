@@ -1,0 +1,305 @@
+"""The model card: what the Hub shows of a model, filled from its run, with code that captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from captune.core.model_names import hub_name
+from captune.core.options import GenerationOptions
+from captune.decoding.encoding import prompt_for
+from captune.decoding.settings import keywords, normalized
+
+QUESTION = "what is it?"
+_IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
+# What `generate` does by itself, in every version.
+_PLAIN = {
+    "min_new_tokens": None, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_return_sequences": 1,
+    "do_sample": False, "length_penalty": 1.0, "early_stopping": False, "top_p": 1.0, "temperature": 1.0,
+}  # fmt: skip
+
+
+def card_code(family: str, repo: str, *, prompt: str, generation: Mapping[str, Any], encoder: bool) -> str:
+    """Lines of Python that print the caption of photo.jpg; empty for a family that is not known here.
+
+    `generation` are the options of the search (those that differ from the defaults are enough); with `encoder`, the
+    language model of a BLIP-2 reads the prompt with an encoder.
+    """
+    options = normalized(GenerationOptions(**generation))
+    chosen = keywords(options, options.temperature)
+    search = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != _PLAIN.get(name, "none"))
+    writer = {"blip": _blip, "blip-vqa": _blip_vqa, "git": _git, "clip-gpt2": _clip_gpt2}.get(family)
+    if family == "blip-2":
+        return _blip2(repo, prompt, search, encoder=encoder)
+    return writer(repo, prompt, search) if writer else ""
+
+
+def _blip(repo: str, prompt: str, search: str) -> str:
+    text = f"text={prompt!r}, " if prompt else ""
+    # The processor puts a token behind the prompt, which `generate` takes off again.
+    shown = "found[0, inputs.input_ids.shape[1] - 1 :]" if prompt else "found[0]"
+    return f"""from PIL import Image, ImageOps
+from transformers import BlipForConditionalGeneration, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForConditionalGeneration.from_pretrained("{repo}")
+{_IMAGE}
+inputs = processor(image, {text}return_tensors="pt")
+found = model.generate(**inputs, {search})
+print(processor.decode({shown}, skip_special_tokens=True).strip())"""
+
+
+def _blip_vqa(repo: str, prompt: str, search: str) -> str:
+    return f"""from PIL import Image, ImageOps
+from transformers import BlipForQuestionAnswering, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForQuestionAnswering.from_pretrained("{repo}")
+{_IMAGE}
+inputs = processor(image, text={prompt_for(prompt, QUESTION)!r}, return_tensors="pt")
+found = model.generate(**inputs, {search})
+print(processor.decode(found[0], skip_special_tokens=True).strip())"""
+
+
+def _git(repo: str, prompt: str, search: str) -> str:
+    return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = GitForCausalLM.from_pretrained("{repo}")
+{_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+given = torch.tensor([[model.config.bos_token_id, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
+found = model.generate(pixel_values=pixels, input_ids=given, {search})
+print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
+
+
+def _clip_gpt2(repo: str, prompt: str, search: str) -> str:
+    return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = VisionEncoderDecoderModel.from_pretrained("{repo}")
+{_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+start = model.generation_config.decoder_start_token_id
+given = torch.tensor([[start, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
+found = model.generate(pixel_values=pixels, decoder_input_ids=given, {search})
+print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
+
+
+def _blip2(repo: str, prompt: str, search: str, *, encoder: bool) -> str:
+    words = f"*tokenizer({prompt!r}, add_special_tokens=False).input_ids"
+    read = f"{words}, text.eos_token_id" if encoder else f"text.bos_token_id, {words}"
+    # With an encoder the first token is the one that the decoder starts from; 4.46 gives the new tokens behind one.
+    behind = "1" if encoder else "given.shape[1] if found[0, 0] == given[0, 0] else 1"
+    return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = Blip2ForConditionalGeneration.from_pretrained("{repo}")
+text = model.config.text_config
+{_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+seen = [model.config.image_token_index] * model.config.num_query_tokens
+given = torch.tensor([[*seen, {read}]])
+found = model.generate(
+    pixel_values=pixels, input_ids=given, attention_mask=torch.ones_like(given), eos_token_id=text.eos_token_id,
+    pad_token_id=text.pad_token_id, {search},
+)
+behind = {behind}
+print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
+
+
+# Versions of transformers with which tools/open-with opened folders of every family and found captune's captions.
+OPENED_WITH = ("4.46.3", "4.57.6", "5.23.0")
+# What a table of scores shows, in this order; × 100 but for those that have no upper end.
+SHOWN = {
+    "bleu_1": "BLEU-1",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "vqa_accuracy": "VQA accuracy",
+    "cider": "CIDEr-D",
+    "spice": "SPICE",
+    "clip_score": "CLIPScore",
+    "perplexity": "perplexity",
+}
+PLAIN = frozenset({"perplexity", "loss"})
+
+# The Hub's task, its name, and what the model is; of a family that does not caption.
+CAPTIONS = ("image-to-text", "Image captioning", "An image captioner")
+TASKS = {
+    "blip-vqa": (
+        "visual-question-answering",
+        "Visual question answering",
+        "A model that answers questions about pictures",
+    )
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of; what is empty is left out of it.
+
+    `scores` and `intervals` are 0–1 (CIDEr-D and perplexity as they are); `samples` are
+    (references, caption) of held-out pictures.
+    """
+
+    repo: str
+    family: str
+    base_model: str = ""
+    license: str = ""
+    data: str = ""
+    data_license: str = ""
+    language: str = "en"
+    parameters: int = 0
+    trained_parameters: int = 0
+    epochs: float = 0.0
+    steps: int = 0
+    checkpoint: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: str = ""
+    images: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    samples: Sequence[tuple[Sequence[str], str]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
+    # Options of the search that was measured, else of the one the model was saved with.
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = ""
+    # Of a BLIP-2: whether its language model reads the prompt with an encoder.
+    encoder: bool = False
+
+
+def card(facts: CardFacts) -> str:
+    """README.md with its YAML head."""
+    sections = [
+        _head(facts),
+        f"# {facts.repo.rpartition('/')[2]}",
+        _about(facts),
+        "## Use",
+        _use(facts),
+        *_measured(facts),
+        *_training(facts),
+        *_samples(facts),
+        "## Limits",
+        "It says what the captions it learned from say: names, text in pictures, exact counts and other languages are "
+        "not to be expected, and prejudices of its training data are. Captions that matter to somebody should be read "
+        "by a person first.",
+        f"Made with captune {facts.versions.get('captune', '')}.".replace(" .", "."),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(facts: CardFacts) -> str:
+    base, _ = hub_name(facts.base_model)
+    known = {
+        "license": facts.license,
+        "base_model": base if base.count("/") == 1 else "",
+        "library_name": "transformers",
+        "pipeline_tag": TASKS.get(facts.family, CAPTIONS)[0],
+        "language": facts.language,
+        "tags": ["image-captioning", "captune", facts.family],
+        "model-index": _index(facts),
+    }
+    return f"---\n{yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False, allow_unicode=True)}---"
+
+
+def _index(facts: CardFacts) -> list[dict[str, Any]]:
+    if not facts.scores:
+        return []
+    metrics = [
+        {"type": name, "name": SHOWN[name], "value": round(float(facts.scores[name]), 4)}
+        for name in SHOWN
+        if name in facts.scores
+    ]
+    kind, name, _ = TASKS.get(facts.family, CAPTIONS)
+    task = {"type": kind, "name": name}
+    data = {"type": facts.data or "own", "name": facts.data or "own data", "split": facts.split}
+    return [{"name": facts.repo.rpartition("/")[2], "results": [{"task": task, "dataset": data, "metrics": metrics}]}]
+
+
+def _about(facts: CardFacts) -> str:
+    base = f"`{facts.base_model}`" if facts.base_model else "a model of this family"
+    grown = "trained from scratch" if facts.base_model.startswith("new:") else f"fine-tuned from {base}"
+    what = TASKS.get(facts.family, CAPTIONS)[2]
+    lines = [f"{what} ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
+    if facts.prompt:
+        lines.append(f"It was trained behind the words “{facts.prompt}”, which the code below gives it.")
+    unknown = "not stated here; those of the base model and of the data apply"
+    lines.append(f"Licence: {facts.license or unknown}. Licence of the training data: {facts.data_license or unknown}.")
+    return " ".join(lines)
+
+
+def _use(facts: CardFacts) -> str:
+    plain = card_code(facts.family, facts.repo, prompt=facts.prompt, generation=facts.generation, encoder=facts.encoder)
+    shown = [f"```python\n{plain}\n```"] if plain else []
+    if shown:
+        shown.append(
+            f"Tested with transformers {', '.join(OPENED_WITH)}; other versions may read the folder differently."
+        )
+    load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
+    if facts.family in TASKS:
+        load = f'captune.ask("photo.jpg", "what is it?", model="{facts.repo}")[0].answer'
+    shown.append(
+        "With [captune](https://github.com/captune/captune), folders, tables and confidence as well:\n\n"
+        f"```python\nimport captune\n\nprint({load})\n```"
+    )
+    return "\n\n".join(shown)
+
+
+def _measured(facts: CardFacts) -> list[str]:
+    if not facts.scores:
+        return []
+    rows = ["| metric | score | 95 % interval |", "| --- | ---: | ---: |"]
+    for name, label in SHOWN.items():
+        if name not in facts.scores:
+            continue
+        times = 1 if name in PLAIN else 100
+        low_high = facts.intervals.get(name)
+        between = " – ".join(f"{times * float(end):.1f}" for end in low_high) if low_high else ""
+        rows.append(f"| {label} | {times * facts.scores[name]:.1f} | {between} |")
+    rounded = facts.precision not in ("", "fp32", "float32")
+    about = f"On {facts.images:,} pictures of the split `{facts.split}`" + (f" of {facts.data}" if facts.data else "")
+    return [
+        "## Scores",
+        f"{about}; × 100, but for perplexity. The head of this file holds them as 0–1."
+        + (f" Captioned in {facts.precision}; in fp32, as above, some captions differ." if rounded else ""),
+        "\n".join(rows),
+    ]
+
+
+def _training(facts: CardFacts) -> list[str]:
+    if not facts.steps:
+        return []
+    text = f"{facts.epochs:g} epochs, {facts.steps:,} steps; this is {facts.checkpoint}."
+    if facts.parameters:
+        text += f" {facts.trained_parameters:,} of {facts.parameters:,} parameters learned."
+    options = json.dumps(facts.options, indent=2, ensure_ascii=False, default=str)
+    return ["## Training", text, f"<details><summary>Settings</summary>\n\n```json\n{options}\n```\n\n</details>"]
+
+
+def _samples(facts: CardFacts) -> list[str]:
+    if not facts.samples:
+        return []
+    rows = ["| people wrote | the model says |", "| --- | --- |"]
+    rows += [
+        f"| {' · '.join(_cell(r) for r in references)} | {_cell(caption)} |" for references, caption in facts.samples
+    ]
+    return ["## Samples", "The first held-out pictures, not chosen ones.", "\n".join(rows)]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

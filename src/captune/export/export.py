@@ -1,0 +1,190 @@
+"""`captune export`: a model as files for another runtime, checked against the original before they appear."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.exported import EXPORT_REPORT
+from captune.core.files import atomic_folder, check_free, write_json
+from captune.core.options.export import ExportConfig, ExportOptions
+from captune.core.progress import SILENT, Progress
+from captune.core.records import ImageRecord
+from captune.datasets.prepared import SPLITS, TRAIN, read_split
+from captune.datasets.sources.listing import find_pictures
+from captune.export import EXPORTERS
+from captune.export.check import Check, Score, check, refuse_few, refuse_other, score
+
+if TYPE_CHECKING:
+    from captune.inference.runtime import ExportedModel
+    from captune.models.backbone import Backbone
+
+SCENES = "drawn scenes"
+SCENES_SEED = 7
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An export that was written: where, what of, its files, and how it compares with its model.
+
+    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the pictures that int8 looked at
+    beforehand; `score` is there when references were.
+    """
+
+    folder: str
+    model: str
+    family: str
+    target: str
+    precision: str
+    files: dict[str, int]
+    weights: int
+    check: Check
+    calibrated: int = 0
+    score: Score | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    split: str = "val",
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> ExportReport:
+    """Write a model into the folder `out` as graphs that run without torch.
+
+    Options are those of `captune export --help` (`to`, `int8`, `check_on`, …). The folder appears only when the
+    export captions as the model does, in 8 bits often enough; else `CaptuneError` says what differs. With `data`,
+    a prepared folder, both are measured on the references of its `split` as well.
+    """
+    values = resolve(ExportConfig, environment=os.environ if environment is None else environment, flags=options).values
+    asked, outside = values.export, values.tables.allow_outside
+    target = EXPORTERS[asked.to]
+    target.check_installed()
+    _check_options(asked)
+    check_free(Path(out).expanduser())
+    records = () if data is None else _records(data, split, asked.limit_images, outside)
+    import torch
+
+    from captune.export.graphs import describe, graphs_of, write_tokenizer
+    from captune.inference.runtime import ExportedModel
+    from captune.models.loading.loader import load_backbone
+
+    with progress.task(f"Loading {model}"):
+        backbone = load_backbone(str(model))
+        graphs = graphs_of(backbone)
+    pixels, source = _check_pictures(backbone, asked, records, progress)
+    calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, outside, progress)
+    precision = "int8" if asked.int8 else "fp32"
+    facts = describe(backbone, graphs, model=str(model), target=asked.to, precision=precision, opset=target.OPSET)
+    with atomic_folder(out) as stage:
+        write_tokenizer(backbone.tokenizer, stage)
+        target.write(graphs, stage, int8=asked.int8, calibration=calibration, progress=progress)
+        facts.write(stage)
+        written = ExportedModel.load(stage, threads=torch.get_num_threads())
+        found = _checked(backbone, written, pixels, source, asked, progress)
+        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": asked.resamples}
+        measured = score(backbone, written, records, progress=progress, **compared) if records else None
+        replace(facts, check=asdict(found)).write(stage)
+        report = ExportReport(
+            folder=str(out),
+            model=str(model),
+            family=backbone.family,
+            target=asked.to,
+            precision=precision,
+            files={path.name: path.stat().st_size for path in sorted(stage.iterdir())},
+            weights=sum(p.numel() * p.element_size() for p in backbone.model.parameters()),
+            check=found,
+            calibrated=len(calibration),
+            score=measured,
+        )
+        write_json(stage / EXPORT_REPORT, report.to_json())
+    return report
+
+
+def _check_options(asked: ExportOptions) -> None:
+    if asked.calibrate_on is not None and not asked.int8:
+        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
+
+
+def _checked(
+    backbone: Backbone, written: ExportedModel, pixels: Any, source: str, asked: ExportOptions, progress: Progress
+) -> Check:
+    """How the export compares with its model; `CaptuneError` where it says something else (in 8 bits: too often)."""
+    found = check(backbone, written, pixels, source=source, progress=progress)
+    if asked.int8:
+        refuse_few(found, asked.min_identical)
+    else:
+        refuse_other(found)
+    return found
+
+
+def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside: bool) -> Sequence[ImageRecord]:
+    records = [record for record in read_split(data, split, allow_outside=allow_outside) if record.references]
+    if not records:
+        raise CaptuneError(f"The split '{split}' of {data} has no references.", "Choose another --split.")
+    return _spread(records, limit) if limit else records
+
+
+def _check_pictures(
+    backbone: Backbone, asked: ExportOptions, records: Sequence[ImageRecord], progress: Progress
+) -> tuple[list[np.ndarray], str]:
+    """Pixels (3, size, size) of the pictures to check on, and where they are from."""
+    from captune.datasets.scenes import held_out_scenes, render_scene
+    from captune.inference.torch_model import read_pixels
+
+    if asked.check_on is not None:
+        source, paths = asked.check_on, find_pictures([asked.check_on])
+    elif records:
+        source, paths = "the split's pictures", [record.image for record in records]
+    else:
+        scenes = held_out_scenes(asked.check_images, seed=SCENES_SEED)
+        return [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes], SCENES
+    return _read("check", backbone, paths, asked.check_images, source, progress), source
+
+
+def _calibration(backbone: Backbone, asked: ExportOptions, allow_outside: bool, progress: Progress) -> list[np.ndarray]:
+    """Pixels (3, size, size) of the pictures that activations are measured on."""
+    source = str(asked.calibrate_on)
+    if (Path(source).expanduser() / SPLITS).is_file():
+        paths = [record.image for record in read_split(source, TRAIN, allow_outside=allow_outside)]
+    else:
+        paths = find_pictures([source])
+    return _read("calibration", backbone, paths, asked.calibrate_images, source, progress)
+
+
+def _read(
+    purpose: str, backbone: Backbone, paths: Sequence[str], count: int, source: str, progress: Progress
+) -> list[np.ndarray]:
+    from captune.inference.torch_model import stream_pixels
+
+    found = []
+    for _, seen in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
+        if isinstance(seen, CaptuneError):
+            progress.warn(f"Left out of the {purpose}: {seen.message}")
+        else:
+            found.append(seen)
+    if not found:
+        raise CaptuneError(f"No picture of {source} can be read.", f"Name a folder of pictures for the {purpose}.")
+    return found
+
+
+def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:
+    """At most `count` of the items, from first to last."""
+    return [items[n * len(items) // count] for n in range(count)] if count < len(items) else items

@@ -1,0 +1,129 @@
+"""IPTC-IIM in Photoshop's image resources: the dataset 2:120 (Caption-Abstract), all else kept."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from captune.images.metadata import UnsupportedImage
+from captune.images.metadata.exif import decode_text
+
+_IIM, _DIGEST = 0x0404, 0x0425  # numbers of resources
+_SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
+_CHARSET, _VERSION, _CAPTION = (1, 90), (2, 0), (2, 120)
+_UTF8 = b"\x1b%G"
+LONGEST = 2000  # bytes of a caption, by the standard
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    head: bytes  # signature, number and name
+    number: int
+    data: bytes
+
+    def written(self) -> bytes:
+        return self.head + struct.pack(">I", len(self.data)) + self.data + b"\0" * (len(self.data) % 2)
+
+
+def with_caption(block: bytes, text: str) -> bytes:
+    """Image resources (none: b"") with `text` as the caption. Raises `UnsupportedImage` where they are damaged."""
+    resources = _resources(block)
+    old = next((one.data for one in resources if one.number == _IIM), b"")
+    iim = _iim_with_caption(old, text)
+    digest = hashlib.md5(iim, usedforsecurity=False).digest()
+    made: list[_Resource] = []
+    for one in resources:
+        if one.number == _IIM:
+            if any(other.number == _IIM for other in made):
+                made.append(one)  # a second one was never read
+                continue
+            one = _Resource(one.head, one.number, iim)
+        elif one.number == _DIGEST:  # says whether XMP was brought in step with this, which it was
+            one = _Resource(one.head, one.number, digest)
+        made.append(one)
+    if not any(one.number == _IIM for one in made):
+        made.append(_Resource(b"8BIM" + struct.pack(">H", _IIM) + b"\0\0", _IIM, iim))
+    return b"".join(one.written() for one in made)
+
+
+def caption(block: bytes) -> str | None:
+    """The caption in image resources, None where there is none or they are damaged."""
+    try:
+        found = [dataset for one in _resources(block) if one.number == _IIM for dataset in _datasets(one.data)[0]]
+    except UnsupportedImage:
+        return None
+    return next((decode_text(data) for key, _, data in found if key == _CAPTION), None)
+
+
+def _resources(block: bytes) -> list[_Resource]:
+    found = []
+    at = 0
+    while at + 12 <= len(block) and block[at : at + 4] in _SIGNATURES:
+        number = int.from_bytes(block[at + 4 : at + 6], "big")
+        name = 1 + block[at + 6]
+        start = at + 6 + name + name % 2
+        size = int.from_bytes(block[start : start + 4], "big")
+        end = start + 4 + size
+        if start + 4 > len(block) or end > len(block):
+            raise UnsupportedImage("its Photoshop resources are damaged")
+        found.append(_Resource(block[at:start], number, block[start + 4 : end]))
+        at = end + size % 2
+    if block[at:].strip(b"\0 "):
+        raise UnsupportedImage("its Photoshop resources are damaged")
+    return found
+
+
+def _iim_with_caption(iim: bytes, text: str) -> bytes:
+    datasets, rest = _datasets(iim)
+    others = [one for one in datasets if one[0] != _CAPTION]
+    charset = next((data for key, _, data in others if key == _CHARSET), None)
+    encoded = text.encode("utf-8", "replace")
+    if not text.isascii() and charset != _UTF8:
+        if any(not _is_utf8(data) for key, _, data in others if key[0] >= 2):
+            # Other texts are in another alphabet, which one mark rules for all: XMP says it rightly.
+            return b"".join(raw for _, raw, _ in others) + rest
+        others = [_dataset(_CHARSET, _UTF8), *(one for one in others if one[0] != _CHARSET)]
+    if not any(key[0] == 2 for key, _, _ in others):
+        others.append(_dataset(_VERSION, b"\0\x04"))
+    behind = max(number for number, (key, _, _) in enumerate(others, start=1) if key[0] <= 2)
+    caption = _dataset(_CAPTION, _cut(encoded, LONGEST))
+    return b"".join(raw for _, raw, _ in [*others[:behind], caption, *others[behind:]]) + rest
+
+
+_Dataset = tuple[tuple[int, int], bytes, bytes]  # record and number, as it stands, its value
+
+
+def _datasets(iim: bytes) -> tuple[list[_Dataset], bytes]:
+    """The datasets and what follows them."""
+    found: list[_Dataset] = []
+    at = 0
+    while at + 5 <= len(iim) and iim[at] == 0x1C:
+        length = int.from_bytes(iim[at + 3 : at + 5], "big")
+        start = at + 5
+        if length & 0x8000:  # an extended dataset tells how many bytes tell its length
+            start += length & 0x7FFF
+            length = int.from_bytes(iim[at + 5 : start], "big")
+        if start + length > len(iim):
+            raise UnsupportedImage("its IPTC data are damaged")
+        found.append(((iim[at + 1], iim[at + 2]), iim[at : start + length], iim[start : start + length]))
+        at = start + length
+    if iim[at:].strip(b"\0"):
+        raise UnsupportedImage("its IPTC data are damaged")
+    return found, iim[at:]
+
+
+def _dataset(key: tuple[int, int], data: bytes) -> _Dataset:
+    return key, struct.pack(">BBBH", 0x1C, *key, len(data)) + data, data
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _cut(text: bytes, longest: int) -> bytes:
+    return text if len(text) <= longest else text[:longest].decode("utf-8", "ignore").encode()

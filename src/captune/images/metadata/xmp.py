@@ -1,0 +1,199 @@
+"""XMP packets: alt text put in, every other property kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.dom import minidom
+from xml.parsers.expat import ExpatError
+
+from captune.core.files.limits import MAX_DEPTH
+from captune.images.metadata import UnsupportedImage
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+XML = "http://www.w3.org/XML/1998/namespace"
+XMLNS = "http://www.w3.org/2000/xmlns/"
+# Prefix, namespace and name of the properties that hold the text, each with a variant for every language.
+PROPERTIES = (
+    ("Iptc4xmpCore", "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "AltTextAccessibility"),
+    ("dc", "http://purl.org/dc/elements/1.1/", "description"),
+)
+# A text that some programs write as well: brought in step where it is there.
+_COPY = ("tiff", "http://ns.adobe.com/tiff/1.0/", "ImageDescription")
+CAPTUNE = "urn:captune:xmp:1.0/"
+_EMPTY = (
+    f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
+    '<rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>'
+)
+_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+_END = '\n<?xpacket end="w"?>'
+# What XML 1.0 cannot hold, not even escaped.
+_IMPOSSIBLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEXT = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13;"}
+_ATTRIBUTE = {**_TEXT, ord('"'): "&quot;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Which part of a description captune wrote: its `caption`, joined with a person's `words` where there were any."""
+
+    caption: str
+    words: str = ""
+
+
+def read_texts(packet: bytes) -> tuple[list[str], Mark | None]:
+    """The descriptions in a packet, as readers show them, and captune's mark; raises as `with_caption`."""
+    nodes = [
+        node for node in _parsed(packet).getElementsByTagNameNS(RDF, "Description") if isinstance(node, minidom.Element)
+    ]
+    texts = [_text(nodes, namespace, name) for _, namespace, name in (*PROPERTIES, _COPY)]
+    caption = _text(nodes, CAPTUNE, "caption")
+    mark = None if caption is None else Mark(caption, _text(nodes, CAPTUNE, "words") or "")
+    return [text for text in texts if text is not None and text.strip()], mark
+
+
+def with_caption(packet: bytes | None, text: str, mark: Mark | None = None) -> bytes:
+    """A packet (None: a new one) with `text` as the default language of both properties, in UTF-8, and captune's mark.
+
+    Other languages of them and all other properties stay. Raises `UnsupportedImage` for a packet that is not whole.
+    """
+    document = _parsed(packet)
+    found = document.getElementsByTagNameNS(RDF, "RDF")
+    if not found:
+        raise UnsupportedImage("its XMP packet has no RDF in it")
+    rdf = found[0]
+    nodes = [node for node in _elements(rdf) if _is(node, RDF, "Description")]
+    if not nodes:
+        nodes = [_child(rdf, f"{rdf.prefix}:Description" if rdf.prefix else "Description", RDF)]
+        nodes[0].setAttributeNS(RDF, f"{rdf.prefix}:about" if rdf.prefix else "about", "")
+    copy = (_COPY,) if _text(nodes, *_COPY[1:]) is not None else ()
+    for prefix, namespace, name in (*PROPERTIES, *copy):
+        _set(nodes, prefix, namespace, name, _IMPOSSIBLE.sub("\ufffd", text))
+    _sign(nodes, mark)
+    root = document.documentElement
+    assert root is not None
+    return (_BEGIN + "".join(_written(root)) + _END).encode("utf-8")
+
+
+def _parsed(packet: bytes | None) -> minidom.Document:
+    if packet is None:
+        return minidom.parseString(_EMPTY)
+    try:
+        text = packet.decode("utf-8-sig").strip("\0 \t\r\n")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # never part of XMP; could blow up in the parser
+            raise UnsupportedImage("its XMP packet declares entities")
+        document = minidom.parseString(text)
+    except (UnicodeDecodeError, ExpatError) as error:
+        raise UnsupportedImage(f"its XMP packet is damaged ({error})") from None
+    level: list[minidom.Node] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node.childNodes]
+    if level:
+        raise UnsupportedImage("its XMP packet is nested too deeply")
+    return document
+
+
+def _set(nodes: list[minidom.Element], prefix: str, namespace: str, name: str, text: str) -> None:
+    """Make `text` the default of a property, wherever and however it stands."""
+    for node in nodes:
+        if node.hasAttributeNS(namespace, name):
+            node.removeAttributeNS(namespace, name)
+    present = [(node, one) for node in nodes for one in _elements(node) if _is(one, namespace, name)]
+    for node, one in present[1:]:
+        node.removeChild(one)
+    if present:
+        holder = present[0][1]
+    else:
+        holder = _child(nodes[0], f"{prefix}:{name}", namespace)
+        holder.setAttributeNS(XMLNS, f"xmlns:{prefix}", namespace)
+    choices = next((one for one in _elements(holder) if _is(one, RDF, "Alt")), None)
+    if choices is None:
+        while holder.firstChild is not None:
+            holder.removeChild(holder.firstChild)
+        for attribute in [key for key in holder.attributes.keysNS() if key[0] == RDF]:  # such as parseType
+            holder.removeAttributeNS(*attribute)
+        choices = _child(holder, "rdf:Alt", RDF)
+        choices.setAttributeNS(XMLNS, "xmlns:rdf", RDF)
+    default = [one for one in _elements(choices) if one.getAttributeNS(XML, "lang").lower() == "x-default"]
+    item = (
+        default[0] if default else _child(choices, f"{choices.prefix}:li" if choices.prefix else "li", RDF, first=True)
+    )
+    for one in default[1:]:
+        choices.removeChild(one)
+    while item.firstChild is not None:
+        item.removeChild(item.firstChild)
+    item.setAttributeNS(XML, "xml:lang", "x-default")
+    item.appendChild(_document(item).createTextNode(text))
+
+
+def _sign(nodes: list[minidom.Element], mark: Mark | None) -> None:
+    """Put captune's mark in the place of an earlier one."""
+    for name in ("caption", "words"):
+        for node in nodes:
+            if node.hasAttributeNS(CAPTUNE, name):
+                node.removeAttributeNS(CAPTUNE, name)
+            for one in [one for one in _elements(node) if _is(one, CAPTUNE, name)]:
+                node.removeChild(one)
+        value = getattr(mark, name, "")
+        if value:
+            nodes[0].setAttributeNS(XMLNS, "xmlns:captune", CAPTUNE)
+            nodes[0].setAttributeNS(CAPTUNE, f"captune:{name}", _IMPOSSIBLE.sub("\ufffd", value))
+
+
+def _text(nodes: list[minidom.Element], namespace: str, name: str) -> str | None:
+    """A property as it is shown: its default language, else the first, else what stands in it."""
+    for node in nodes:
+        if node.hasAttributeNS(namespace, name):
+            return node.getAttributeNS(namespace, name)
+        for holder in (one for one in _elements(node) if _is(one, namespace, name)):
+            items = [one for one in holder.getElementsByTagNameNS(RDF, "li") if isinstance(one, minidom.Element)]
+            default = [one for one in items if one.getAttributeNS(XML, "lang").lower() == "x-default"]
+            return _content((default or items or [holder])[0])
+    return None
+
+
+def _content(node: minidom.Element) -> str:
+    return "".join(
+        child.data if isinstance(child, minidom.Text) else _content(child)
+        for child in node.childNodes
+        if isinstance(child, (minidom.Text, minidom.Element))
+    )
+
+
+def _child(parent: minidom.Element, name: str, namespace: str, *, first: bool = False) -> minidom.Element:
+    made = _document(parent).createElementNS(namespace, name)
+    parent.insertBefore(made, parent.firstChild if first else None)
+    return made
+
+
+def _document(node: minidom.Element) -> minidom.Document:
+    assert node.ownerDocument is not None
+    return node.ownerDocument
+
+
+def _elements(node: minidom.Element) -> list[minidom.Element]:
+    return [child for child in node.childNodes if isinstance(child, minidom.Element)]
+
+
+def _is(node: minidom.Element, namespace: str, name: str) -> bool:
+    return node.namespaceURI == namespace and node.localName == name
+
+
+def _written(node: minidom.Node) -> Iterator[str]:
+    """XML as it was: minidom's own writer loses line breaks in attributes."""
+    if isinstance(node, minidom.Element):
+        attributes = "".join(f' {name}="{value.translate(_ATTRIBUTE)}"' for name, value in node.attributes.items())
+        if not node.childNodes:
+            yield f"<{node.tagName}{attributes}/>"
+            return
+        yield f"<{node.tagName}{attributes}>"
+        for child in node.childNodes:
+            yield from _written(child)
+        yield f"</{node.tagName}>"
+    elif isinstance(node, minidom.Text):  # with CDATA, which means the same
+        yield node.data.translate(_TEXT)
+    elif isinstance(node, minidom.Comment):
+        yield f"<!--{node.data}-->"
+    elif isinstance(node, minidom.ProcessingInstruction):
+        yield f"<?{node.target} {node.data}?>"

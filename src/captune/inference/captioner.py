@@ -1,0 +1,217 @@
+"""`Captioner`: a loaded model as a function from pictures to captions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError, UsageError, needing_torch
+from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
+from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.records import Caption
+from captune.images.batches import read_pixels
+from captune.inference.captioning import CaptioningModel, caption_stream, stream_text
+from captune.inference.loading import backbone_of, load_model
+
+if TYPE_CHECKING:
+    from captune.core.options import GenerationOptions
+    from captune.images.attention_maps import CaptionAttention, Explained
+    from captune.inference.inspect import Inspection
+    from captune.inference.translation import Translator
+    from captune.models.backbone import Backbone
+
+Key = TypeVar("Key")
+_EXPLAINING = "Telling where a model looked"
+
+
+class Captioner:
+    """A model on its device, ready to caption.
+
+    `Captioner.load(name)(image).text` is the whole use; `name` is a folder, a run
+    (`runs/x@best-loss`), a Hub id, or an export. Options are those of `captune caption --help`; what
+    is not given is as the model was saved, else captune's default.
+    """
+
+    def __init__(self, name: str, model: CaptioningModel, config: Resolved[CaptionConfig]) -> None:
+        self.name, self.model, self.config = name, model, config
+        self.options = config.with_defaults("generation", dict(model.generation))
+        self._translators: dict[str, Translator] = {}
+        self._loading = Lock()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        config: Resolved[CaptionConfig] | None = None,
+        **options: Any,
+    ) -> Captioner:
+        """Load a model once; raises `CaptuneError` where that is not possible."""
+        config = config or resolve(CaptionConfig, environment=os.environ, flags=options)
+        captioner = cls(str(model), load_model(str(model), config.values.run_on), config)
+        captioner.translator(config.values)
+        return captioner
+
+    @property
+    def backbone(self) -> Backbone:
+        """The torch model; raises `CaptuneError` for an export."""
+        return backbone_of(self.model, self.name, "This")
+
+    def __call__(self, image: Any, **options: Any) -> Caption:
+        """The best caption of one picture: a path, bytes, or a PIL picture."""
+        return self.captions(image, **options)[0]
+
+    def captions(self, image: Any, **options: Any) -> list[Caption]:
+        """All captions of one picture that the options ask for, the best first."""
+        for _, found in self.stream([(None, image)], **options):
+            if isinstance(found, CaptuneError):
+                raise found
+            return found
+        raise AssertionError("a stream yields one result for one picture")
+
+    def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
+        """Captions of many pictures; the same as one by one. An unreadable picture raises."""
+        results = []
+        for _, found in self.stream(((None, image) for image in images), **options):
+            if isinstance(found, CaptuneError):
+                raise found
+            results.append(found)
+        return results
+
+    def read(self, image: Any) -> np.ndarray:
+        """The pixels (3, size, size), uint8, that the model sees of a picture; raises `ImageError`. Any thread may."""
+        return read_pixels(image, self.model.pixels, self.options.caption.max_pixels)
+
+    def generate(
+        self,
+        seen: np.ndarray,
+        options: GenerationOptions,
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
+        found = Halving(LESS_MEMORY).results(
+            len(seen),
+            lambda start, end: self.model.generate(
+                seen[start:end], options, prompts=None if prompts is None else prompts[start:end]
+            ),
+        )
+        if None in found:
+            raise OutOfMemory("There is not memory enough to caption one image.", LESS_MEMORY)
+        return [captions for captions in found if captions is not None]
+
+    def speak(self, image: Any, **options: Any) -> Iterator[str]:
+        """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
+
+        `image` is a picture, or what `read` made of one. In another language it comes as one piece.
+        """
+        values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
+        translator = self.translator(values)
+        known = isinstance(image, np.ndarray)
+        pixels = image if known else read_pixels(image, self.model.pixels, values.caption.max_pixels)
+        pieces = stream_text(self.model, pixels[None], values.generation)
+        return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
+
+    def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
+        """Where the model looked for each word of a picture's best caption, or of another `caption`.
+
+        The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
+        for every word (BLIP-2). Of a translated caption the words are those that the model said.
+        """
+        backbone = backbone_of(self.model, self.name, _EXPLAINING)
+        from captune.inference.explain import explain
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        return explain(
+            backbone,
+            image,
+            values.generation,
+            caption=Caption(caption, 0.0) if isinstance(caption, str) else _own(caption),
+            max_pixels=values.caption.max_pixels,
+            model=self.name,
+        )
+
+    def explain_pixels(
+        self, seen: np.ndarray, size: tuple[int, int], caption: Caption, options: GenerationOptions
+    ) -> CaptionAttention:
+        """As `explain`, of what `read` made of an upright image of a size (width, height); opens no file."""
+        backbone = backbone_of(self.model, self.name, _EXPLAINING)
+        from captune.inference.explain import explain_pixels
+
+        return explain_pixels(backbone, seen, size, options, caption=_own(caption), model=self.name)
+
+    def inspect(self, image: Any, **options: Any) -> Inspection:
+        """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
+        backbone = backbone_of(self.model, self.name, "Inspecting a caption")
+        from captune.inference.inspect import inspect_image as inspect
+
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        return inspect(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
+
+    def stream(
+        self, items: Iterable[tuple[Key, Any]], **options: Any
+    ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+        """Captions of (key, picture) pairs, in order, never holding more than a few batches.
+
+        A picture that cannot be read yields its error instead of captions.
+        """
+        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        stream = caption_stream(
+            self.model,
+            items,
+            values.generation,
+            batch_size=values.caption.batch_size,
+            workers=values.caption.workers,
+            max_pixels=values.caption.max_pixels,
+        )
+        translator = self.translator(values)
+        if translator is None:
+            return stream
+        from captune.inference.translation import translated
+
+        return translated(stream, translator, values.caption.batch_size)
+
+    def translate(
+        self, captions: Iterable[list[Caption]], language: str, translator: str | None = None
+    ) -> list[list[Caption]]:
+        """Captions of pictures in another language, by a model that is named, else the Hub's for that language."""
+        flags = {"language": language, **({"translator": translator} if translator else {})}
+        values = resolve(CaptionConfig, flags=flags, base=self.options).values
+        model = self.translator(values)
+        if model is None:
+            return list(captions)
+        from captune.inference.translation import translated
+
+        stream = translated(((None, found) for found in captions), model, values.caption.batch_size)
+        return [found for _, found in stream if not isinstance(found, CaptuneError)]
+
+    def translator(self, values: CaptionConfig) -> Translator | None:
+        """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
+        language, name = values.translation.language, values.translation.translator
+        if language is None:
+            if name is not None:
+                raise UsageError(f"{name} is told no language.", "Name it: --language de")
+            return None
+        if language == "en" and name is None:
+            return None
+        with needing_torch():
+            from captune.inference.translation import default_translator, load_translator
+
+        name = name or default_translator(language)
+        with self._loading:
+            if name not in self._translators:
+                self._translators[name] = load_translator(name, language, self.model.device)
+        found = self._translators[name]
+        return found if found.language == language else found.into(language)
+
+
+def _own(caption: Caption | None) -> Caption | None:
+    """A caption in the words that the model wrote, where it is translated."""
+    if caption is None or caption.original is None:
+        return caption
+    return replace(caption, text=caption.original, original=None)

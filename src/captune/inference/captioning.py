@@ -1,0 +1,196 @@
+"""Pictures in, captions out: in batches, in order, whatever runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
+from captune.core.options import GenerationOptions
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import Caption, ImageRecord
+from captune.decoding.encoding import prompt_for, with_prompt
+from captune.images.batches import Features, stream_pixels
+from captune.images.open import MAX_PIXELS
+from captune.images.preprocessing import Preprocessing
+
+Key = TypeVar("Key")
+
+
+class CaptioningModel(Protocol):
+    """What the rest of captune asks of a loaded captioner, run by torch or exported.
+
+    `prompt` stands before every caption, with a question where it says `{question}`, else at its end;
+    `generation` are the options saved with the model; `device`, `precision` and `decoder` say in a word where
+    it runs, in which numbers, and whose search writes the captions; `weights` are its bytes.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def prompt(self) -> str: ...
+
+    @property
+    def generation(self) -> Mapping[str, Any]: ...
+
+    @property
+    def pixels(self) -> Preprocessing: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def decoder(self) -> str: ...
+
+    @property
+    def weights(self) -> int: ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text without start and end."""
+        ...
+
+    def token_budget(self, prompt: str | None = None) -> int:
+        """How many new tokens the model can read behind start and prompt (None: its own); 0 or less: none."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        ...
+
+    def generate(
+        self,
+        inputs: np.ndarray,
+        options: GenerationOptions,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        on_token: Callable[[Any], None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of each picture of pixels (pictures, 3, size, size), uint8, or of its features; the best first.
+
+        `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or with
+        it by `prompt_in_caption`. `on_token` gets the tokens (images, captions) of each step of a search without beams.
+        """
+        ...
+
+
+def caption_stream(
+    model: CaptioningModel,
+    items: Iterable[tuple[Key, Any]],
+    options: GenerationOptions,
+    *,
+    prompts: Mapping[Any, str] | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    features: Features | None = None,
+) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+    """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing.
+
+    `prompts` replace the options' prompt for some keys. A batch that has no room in memory is halved, as are those
+    after it; a picture that has none by itself yields `OutOfMemory`.
+    """
+    waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
+    good = 0
+    halving = Halving(LESS_MEMORY)
+    for key, pixels in stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels, features=features):
+        waiting.append((key, pixels))
+        good += isinstance(pixels, np.ndarray)
+        if good == batch_size or (good == 0 and len(waiting) >= batch_size):
+            yield from _caption_batch(model, waiting, options, prompts or {}, halving)
+            waiting, good = [], 0
+    yield from _caption_batch(model, waiting, options, prompts or {}, halving)
+
+
+def _caption_batch(
+    model: CaptioningModel,
+    batch: list[tuple[Key, np.ndarray | CaptuneError]],
+    options: GenerationOptions,
+    prompts: Mapping[Any, str],
+    halving: Halving,
+) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+    good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
+    batch_prompts = [prompts.get(batch[n][0], options.prompt) for n in good]
+    inputs = np.stack(list(good.values())) if good else np.empty(0)
+    captions = iter(
+        halving.results(
+            len(good), lambda start, end: model.generate(inputs[start:end], options, prompts=batch_prompts[start:end])
+        )
+    )
+    for key, pixels in batch:
+        if not isinstance(pixels, np.ndarray):
+            yield key, pixels
+        else:
+            found = next(captions)
+            yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY) if found is None else found
+
+
+def caption_records(
+    model: CaptioningModel,
+    records: Sequence[ImageRecord],
+    options: GenerationOptions,
+    *,
+    batch_size: int = 16,
+    features: Features | None = None,
+    progress: Progress = SILENT,
+    label: str = "Captioning",
+) -> dict[str, Caption]:
+    """The best caption of each record, or answer to its question, by its id.
+
+    A picture that cannot be read raises its error, and one that has no room in memory `OutOfMemory`.
+    """
+    captions: dict[str, Caption] = {}
+    own = model.prompt
+    prompts = {record.id: prompt_for(own, record.question, options.prompt) for record in records if record.question}
+    items = ((record.id, record.image) for record in records)
+    stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
+    for key, found in track(stream, progress, label, len(records)):
+        if isinstance(found, OutOfMemory):
+            raise OutOfMemory(f"{key} {found.message}.", found.hint)
+        if isinstance(found, CaptuneError):
+            raise found
+        captions[key] = found[0]
+    return captions
+
+
+def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationOptions) -> Iterator[str]:
+    """The caption of one picture (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
+
+    A search with beams knows its caption only at the end: then it is one piece. The search runs in a
+    thread that ends with the iterator.
+    """
+    said: Queue[int | None] = Queue()
+    left = Event()
+
+    def on_token(tokens: Any) -> None:
+        if left.is_set():
+            raise InterruptedError
+        said.put(int(tokens[0, 0]))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="captune-stream") as pool:
+        writing = pool.submit(model.generate, inputs, options, on_token=on_token)
+        writing.add_done_callback(lambda _: said.put(None))
+        tokens: list[int] = []
+        text = ""
+        prompt = model.prompt if options.prompt is None else options.prompt
+        given = model.tokenize(prompt) if options.prompt_in_caption else None
+        try:
+            while (token := said.get()) is not None:
+                tokens.append(token)
+                now = model.decode(tokens) if given is None else with_prompt(prompt, given, tokens, model.decode)
+                # The bytes of a character may come apart.
+                if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
+                    yield now[len(text) :]
+                    text = now
+            yield writing.result()[0][0].text.removeprefix(text)
+        finally:
+            left.set()

@@ -1,0 +1,200 @@
+"""Explanations of a caption: probabilities, alternatives and attention for each token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.images.attention_maps import Alternative, CaptionAttention, Explained, Word
+from captune.images.open import MAX_PIXELS, open_image
+from captune.images.preprocessing import crop_box
+from captune.inference.torch_model import caption_pixels, read_pixels
+from captune.models.backbone import Backbone
+from captune.models.layers.teacher_forced import TeacherForced, on_patches
+
+ALTERNATIVES = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A token of a caption with its probability, 0–1, and the likeliest others in its place."""
+
+    token: int
+    text: str
+    probability: float
+    alternatives: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True)
+class ScoredCaption:
+    """A caption's `tokens` behind its `prefix` (start and prompt), with the model's logits and attention.
+
+    The rows of `scores` are those that choose `tokens`, in order.
+    """
+
+    prefix: tuple[int, ...]
+    tokens: tuple[int, ...]
+    scores: TeacherForced
+
+
+def caption_tokens(
+    backbone: Backbone, caption: Caption, options: GenerationOptions
+) -> tuple[list[int], tuple[int, ...]]:
+    """Start and prompt, and the caption behind them, as tokens; a caption from elsewhere is read as a reference is."""
+    if caption.tokens:
+        return backbone.codec.prefix(options.prompt, options), caption.tokens
+    prompt = backbone.prompt if options.prompt is None else options.prompt
+    read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.max_length)
+    return list(read.tokens[: read.given]), read.tokens[read.given :]
+
+
+def score_caption(backbone: Backbone, memory: Tensor, caption: Caption, options: GenerationOptions) -> ScoredCaption:
+    """One teacher-forced pass over a finished caption and the memory (1, places, width) of its image."""
+    prefix, tokens = caption_tokens(backbone, caption, options)
+    with torch.inference_mode():
+        found = backbone.teacher_forced(memory.to(backbone.compute_dtype), [*prefix, *tokens[:-1]], len(prefix))
+    if found is None:
+        raise CaptuneError(
+            f"The family {backbone.family} gives no probabilities of the tokens of a caption.",
+            "Use a model of another family: captune models",
+        )
+    rows = slice(len(found.logits) - len(tokens), None)
+    attention = None if found.attention is None else found.attention[rows]
+    return ScoredCaption(tuple(prefix), tokens, TeacherForced(found.logits[rows], attention))
+
+
+def token_steps(backbone: Backbone, scored: ScoredCaption, count: int = ALTERNATIVES) -> list[Step]:
+    """Each token with the `count` likeliest others."""
+    chances = scored.scores.logits.softmax(-1)
+    best = chances.topk(min(count + 1, chances.shape[-1]))
+    chosen = chances.gather(1, torch.tensor(scored.tokens, device=chances.device)[:, None])[:, 0]
+    steps = []
+    for token, chance, values, ids in zip(
+        scored.tokens, chosen.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+    ):
+        others = [
+            Alternative(token_text(backbone, other), value)
+            for other, value in zip(ids, values, strict=True)
+            if other != token
+        ]
+        steps.append(Step(token, token_text(backbone, token), chance, tuple(others[:count])))
+    return steps
+
+
+def token_text(backbone: Backbone, token: int) -> str:
+    """A token as a reader sees it; one of spaces or half a character by its name in the vocabulary."""
+    text = backbone.tokenizer.decode([token]).strip()
+    if text and "\N{REPLACEMENT CHARACTER}" not in text:
+        return text
+    return str(backbone.tokenizer.convert_ids_to_tokens(token))
+
+
+def group_words(backbone: Backbone, tokens: Sequence[int]) -> tuple[list[str], list[list[int]]]:
+    """The words of a caption, and for each the places of the tokens that make it up."""
+    decode = backbone.tokenizer.decode
+    words = decode(list(tokens), skip_special_tokens=True).split()
+    counts = [len(decode(list(tokens[: n + 1]), skip_special_tokens=True).split()) for n in range(len(tokens))]
+    # Decoders draw pieces together later ("do n" becomes "don't"): what counts is what a word is in the end.
+    for n in range(len(counts) - 2, -1, -1):
+        counts[n] = min(counts[n], counts[n + 1])
+    places: list[list[int]] = [[] for _ in words]
+    for n, count in enumerate(counts):
+        if words and decode([tokens[n]], skip_special_tokens=True):
+            places[max(count, 1) - 1].append(n)
+    whole = [(word, found) for word, found in zip(words, places, strict=True) if found]
+    return [word for word, _ in whole], [found for _, found in whole]
+
+
+def explain(
+    backbone: Backbone,
+    source: Any,
+    options: GenerationOptions,
+    *,
+    caption: Caption | None = None,
+    max_pixels: int = MAX_PIXELS,
+    model: str = "",
+) -> Explained:
+    """Heat maps of the words of a picture's best caption, or of `caption`.
+
+    The picture is a path, bytes or a PIL picture. The finished caption passes the model once more; the
+    search is not touched. Raises `CaptuneError` for a family without attention to the picture for every word.
+    """
+    settings = backbone.pixels
+    picture = upright(source, max_pixels)
+    seen = read_pixels(source if settings.fast else picture, settings, max_pixels)
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    found = explain_pixels(backbone, seen, picture.size, options, caption=caption, image=name, model=model)
+    return Explained(**vars(found), picture=picture)
+
+
+def explain_pixels(
+    backbone: Backbone,
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    options: GenerationOptions,
+    *,
+    caption: Caption | None = None,
+    image: str = "",
+    model: str = "",
+) -> CaptionAttention:
+    """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
+    settings, seen = backbone.pixels, pixels[None]
+    if caption is None:
+        caption = caption_pixels(backbone, seen, options)[0][0]
+    with torch.inference_mode():
+        memory = backbone.image_features(torch.from_numpy(seen))
+    scored = score_caption(backbone, memory, caption, options)
+    attention = None if scored.scores.attention is None else on_patches(scored.scores.attention)
+    if attention is None:
+        raise CaptuneError(
+            f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
+            "picture for every word.",
+            "BLIP-2's Q-Former looks once, before the first word. Families with attention maps: "
+            "blip, clip-gpt2, git, blip-vqa.",
+        )
+    steps = token_steps(backbone, scored)
+    texts, places = group_words(backbone, scored.tokens)
+    words, maps = [], []
+    for text, found in zip(texts, places, strict=True):
+        mass = attention[found].mean(0)
+        words.append(
+            Word(
+                text,
+                confidence=prod(steps[n].probability for n in found),
+                on_picture=float(mass.sum()),
+                alternatives=steps[found[0]].alternatives,
+            )
+        )
+        maps.append((mass / mass.sum()).cpu().numpy())
+    return CaptionAttention(
+        image=image,
+        caption=caption.text,
+        confidence=caption.confidence if caption.tokens else _confidence([step.probability for step in steps]),
+        words=tuple(words),
+        maps=np.stack(maps).astype(np.float32) if maps else np.zeros((0, *attention.shape[1:]), np.float32),
+        size=size,
+        box=crop_box(size, settings.size, settings.shorter),
+        model=model,
+    )
+
+
+def upright(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A path, bytes or a PIL picture as RGB, turned as EXIF says (a PIL picture is taken as it is)."""
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    return open_image(source, max_pixels=max_pixels)
+
+
+def _confidence(probabilities: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(probabilities, 1e-38)))))

@@ -1,0 +1,187 @@
+"""What a frozen vision part makes of pictures, kept on disk: bf16, memory-mapped, shared between runs.
+
+A store belongs to one vision part (its weights, its pixels, the number type it runs in);
+inside it a picture is known by its content. It grows by whole parts of at most `PART`
+pictures: the list of a part's pictures is written last, so a part without it does not count.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captune.core.errors import CaptuneError
+from captune.core.files import cache_folder, disk_error, scratch_folder, write_json
+from captune.core.files.limits import parse_json
+from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory, is_disk_full
+from captune.core.progress import SILENT, Progress, Task, track
+from captune.inference.torch_model import stream_pixels
+from captune.models.backbone import Backbone
+
+PART = 1024
+# Left free on the disk whatever is cached.
+SPARE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of pictures by the name of their file: `features[image]` is (length, width), bf16 as uint16."""
+
+    rows: dict[str, tuple[np.ndarray, int]]
+
+    def __contains__(self, image: object) -> bool:
+        return image in self.rows
+
+    def __getitem__(self, image: str) -> np.ndarray:
+        part, row = self.rows[image]
+        return part[row]
+
+
+def cached_features(
+    backbone: Backbone,
+    images: Sequence[str],
+    *,
+    autocast: torch.dtype | None = None,
+    batch_size: int = 16,
+    progress: Progress = SILENT,
+) -> Features:
+    """Features of pictures, made where the store does not have them yet.
+
+    Says how large they will be before it begins. Raises `CaptuneError` where the disk has no
+    room for them or a picture cannot be read.
+    """
+    names = list(dict.fromkeys(images))
+    with ThreadPoolExecutor() as pool:
+        read = track(pool.map(_digest, names), progress, "Reading pictures", len(names))
+        digests = dict(zip(names, read, strict=True))
+    with torch.autocast(backbone.device.type, autocast, enabled=autocast not in (None, torch.float32)):
+        folder = cache_folder() / "features" / _store(backbone)
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _held(folder)
+        missing = list({digests[name]: name for name in names if digests[name] not in held}.values())
+        if missing:
+            _check_room(backbone, folder, missing, progress)
+            with progress.task("Caching features", len(missing)) as task:
+                for start in range(0, len(missing), PART):
+                    some = missing[start : start + PART]
+                    _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, task)
+            held = _held(folder)
+    return Features({name: held[digests[name]] for name in names})
+
+
+def _digest(image: str) -> str:
+    """What a picture's file holds, in 128 bits."""
+    try:
+        return blake2b(Path(image).read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise CaptuneError(
+            f"A training picture cannot be read any more: {image} ({error.strerror}).",
+            "Run `captune prepare` again with --on-bad skip.",
+        ) from None
+
+
+def _store(backbone: Backbone) -> str:
+    """The name of the store of this vision part."""
+    digest = blake2b(digest_size=16)
+    for parameter in backbone.parts()["vision"]:
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(repr((backbone.family, backbone.pixels, str(backbone.compute_dtype))).encode())
+    return f"{backbone.family}-{digest.hexdigest()}"
+
+
+def _held(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
+    """Where the features of each picture are, by digest; parts that are not whole do not count."""
+    found: dict[str, tuple[np.ndarray, int]] = {}
+    for listed in sorted(folder.glob("*.json")):
+        try:
+            digests = parse_json(listed.read_text(encoding="utf-8"))["pictures"]
+            part = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if part.dtype == np.uint16 and len(part) == len(digests):
+            found |= {digest: (part, row) for row, digest in enumerate(digests)}
+    return found
+
+
+def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], progress: Progress) -> None:
+    """Say how large the features will be; stop where the disk is too small."""
+    shape = _features(backbone, missing[:1], 1)[0].shape
+    size = len(missing) * int(np.prod(shape)) * 2
+    progress.info(f"Features of {len(missing):,} pictures take {size / 1e9:.2f} GB in {folder}.")
+    free = shutil.disk_usage(folder).free - SPARE
+    if size > free:
+        raise CaptuneError(
+            f"There is no room for them: {max(0, free) / 1e9:.2f} GB can be used there.",
+            "Name another place with CAPTUNE_CACHE, delete old stores, or train without --cache-features.",
+        )
+
+
+def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> list[np.ndarray]:
+    """Features of each picture, in order."""
+    found: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
+    halving = Halving(LESS_MEMORY)
+
+    def made(part: list[np.ndarray]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            memory = backbone.image_features(torch.from_numpy(np.stack(part)))
+            return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
+
+    def flush() -> None:
+        for one in halving.results(len(waiting), lambda start, end: made(waiting[start:end])):
+            if one is None:
+                raise OutOfMemory("There is not memory enough for the features of one image.", LESS_MEMORY)
+            found.append(one)
+        waiting.clear()
+
+    for _, pixels in stream_pixels(((None, image) for image in images), backbone.pixels):
+        if isinstance(pixels, CaptuneError):
+            raise pixels
+        waiting.append(pixels)
+        if len(waiting) == batch_size:
+            flush()
+    flush()
+    return found
+
+
+def _take_room(file: Path) -> None:
+    """Have the whole file on the disk: a page of a sparse one that finds the disk full ends the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(file, "r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_error(error, file) from error
+            # A file system that cannot promise room.
+
+
+def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, task: Task) -> None:
+    """A part with the features of some pictures, given by digest; whole or not there."""
+    name, names = f"{time.time_ns()}-{os.getpid()}", list(images.values())
+    written: np.memmap | None = None
+    with scratch_folder(folder) as made:
+        temporary = made / "part.npy"
+        for start in range(0, len(names), batch_size):
+            rows = _features(backbone, names[start : start + batch_size], batch_size)
+            if written is None:
+                shape = (len(names), *rows[0].shape)
+                written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)
+                _take_room(temporary)
+            written[start : start + len(rows)] = rows
+            task.advance(len(rows))
+        assert written is not None
+        written.flush()
+        del written
+        # The list first: without its features it counts for nothing, and it is small.
+        write_json(folder / f"{name}.json", {"pictures": list(images)})
+        os.replace(temporary, folder / f"{name}.npy")

@@ -1,0 +1,289 @@
+"""Matching of texts and images: embeddings, probabilities, retrieval (`captune match`, `captune embed`)."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from captune.core.config import resolve
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.files import atomic_file
+from captune.core.files.limits import open_arrays
+from captune.core.files.paths import Images, mark_written, written_here
+from captune.core.options import EmbedConfig, MatchConfig, TableOptions, WhereOptions
+from captune.core.progress import SILENT, Progress, track
+from captune.datasets.sources.listing import find_pictures
+from captune.inference.torch_model import stream_pixels
+from captune.models.blip_matcher import BlipMatcher
+
+if TYPE_CHECKING:
+    from captune.models.blip_matcher import BlipMatcher
+
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors (images, size) of images by path; `model` made them, `failed` could not be read."""
+
+    images: tuple[str, ...]
+    vectors: np.ndarray
+    model: str
+    failed: dict[str, str]
+
+    def save(self, path: str | Path) -> None:
+        """As .npz: `images`, `vectors`, `model`."""
+        with atomic_file(path, "wb") as file:
+            np.savez(file, images=np.array(self.images), vectors=self.vectors, model=np.array(self.model))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embeddings:
+        try:
+            with open_arrays(path) as saved:
+                images, vectors = tuple(map(str, saved["images"])), saved["vectors"]
+                if vectors.ndim != 2 or len(images) != len(vectors) or vectors.dtype.kind != "f":
+                    raise ValueError(f"vectors of shape {vectors.shape} ({vectors.dtype}) for {len(images):,} images")
+                return cls(images, vectors, str(saved["model"]), {})
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CaptuneError(f"{path} holds no embeddings: {error}.", "Make them with captune embed.") from None
+
+
+@dataclass(frozen=True)
+class Match:
+    """An image and a text: the probability that they belong together, and the cosine of their vectors."""
+
+    image: str
+    text: str
+    probability: float
+    similarity: float
+
+
+def encode_images(
+    matcher: BlipMatcher, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
+) -> Iterator[tuple[list[str], torch.Tensor]]:
+    """Paths and patches in batches; what cannot be read goes to `failed` with its reason."""
+    waiting: list[tuple[str, np.ndarray]] = []
+
+    def flush() -> tuple[list[str], torch.Tensor]:
+        names, pixels = [name for name, _ in waiting], torch.from_numpy(np.stack([image for _, image in waiting]))
+        waiting.clear()
+        with torch.inference_mode():
+            return names, matcher.encode(pixels)
+
+    stream = stream_pixels(((path, path) for path in images), matcher.pixels)
+    for path, pixels in track(stream, progress, label, len(images)):
+        if isinstance(pixels, CaptuneError):
+            failed[path] = getattr(pixels, "reason", "") or pixels.message
+            continue
+        waiting.append((path, pixels))
+        if len(waiting) == BATCH:
+            yield flush()
+    if waiting:
+        yield flush()
+
+
+def embed_images(matcher: BlipMatcher, images: Sequence[str], model: str, progress: Progress = SILENT) -> Embeddings:
+    """Vectors of all images that can be read."""
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    failed: dict[str, str] = {}
+    for some, patches in encode_images(matcher, images, failed, progress, "Embedding"):
+        names += some
+        rows.append(matcher.embed_images(patches).float().cpu().numpy())
+    vectors = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
+    return Embeddings(tuple(names), vectors, model, failed)
+
+
+def match_all(
+    matcher: BlipMatcher, images: Sequence[str], texts: Sequence[str], failed: dict[str, str], progress: Progress
+) -> Iterator[Match]:
+    """Every image with every text."""
+    vectors = matcher.embed_texts(texts)
+    for names, patches in encode_images(matcher, images, failed, progress, "Matching"):
+        near = (matcher.embed_images(patches) @ vectors.T).float().cpu()
+        chances = torch.stack([matcher.probability(patches, [text] * len(names)) for text in texts], 1).cpu()
+        for row, name in enumerate(names):
+            for column, text in enumerate(texts):
+                yield Match(name, text, float(chances[row, column]), float(near[row, column]))
+
+
+def match_pixels(matcher: BlipMatcher, pixels: np.ndarray, texts: Sequence[Sequence[str]]) -> list[list[Match]]:
+    """Pixels (images, 3, size, size), uint8, each with texts of its own; the matches name no images."""
+    found = []
+    with torch.inference_mode():
+        patches = matcher.encode(torch.from_numpy(pixels))
+        vectors = matcher.embed_images(patches)
+        for row, own_texts in enumerate(texts):
+            near = (matcher.embed_texts(own_texts) @ vectors[row]).float().cpu().tolist()
+            together = patches[row : row + 1].expand(len(own_texts), -1, -1)
+            chances = matcher.probability(together, own_texts).cpu().tolist()
+            found.append([Match("", *each) for each in zip(own_texts, chances, near, strict=True)])
+    return found
+
+
+def retrieve(
+    matcher: BlipMatcher,
+    embeddings: Embeddings,
+    texts: Sequence[str],
+    *,
+    best: int,
+    for_texts: bool,
+    candidates: int = 32,
+    progress: Progress = SILENT,
+) -> list[Match]:
+    """For each text its `best` images, or for each image its `best` texts, the likeliest first.
+
+    As BLIP's authors do: the nearest `candidates` by their vectors, put in order by probability.
+    """
+    vectors = matcher.embed_texts(texts).float().cpu().numpy()
+    near = embeddings.vectors @ vectors.T
+    near = near.T if for_texts else near
+    texts_of: dict[str, list[int]] = {}
+    for row in range(len(near)):
+        for column in np.argsort(-near[row], kind="stable")[: max(best, candidates)]:
+            number, text = (int(column), row) if for_texts else (row, int(column))
+            texts_of.setdefault(embeddings.images[number], []).append(text)
+    position = {image: n for n, image in enumerate(embeddings.images)}
+    matches: list[Match] = []
+    for names, patches in encode_images(matcher, list(texts_of), {}, progress, "Matching"):
+        for row, name in enumerate(names):
+            numbers = texts_of[name]
+            together = patches[row : row + 1].expand(len(numbers), -1, -1)
+            chances = matcher.probability(together, [texts[t] for t in numbers]).cpu().tolist()
+            for text, chance in zip(numbers, chances, strict=True):
+                cosine = float(embeddings.vectors[position[name]] @ vectors[text])
+                matches.append(Match(name, texts[text], chance, cosine))
+    groups: Iterable[list[Match]] = _grouped(matches, texts if for_texts else embeddings.images, for_texts)
+    return [one for group in groups for one in sorted(group, key=lambda m: -m.probability)[:best]]
+
+
+def _grouped(matches: list[Match], keys: Sequence[str], for_texts: bool) -> list[list[Match]]:
+    by: dict[str, list[Match]] = {key: [] for key in keys}
+    for match in matches:
+        by[match.text if for_texts else match.image].append(match)
+    return list(by.values())
+
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of pictures and texts, and the pictures that could not be read with their reasons."""
+
+    pairs: tuple[Match, ...]
+    failed: dict[str, str]
+
+
+def match(
+    pictures: Paths,
+    texts: str | Sequence[str],
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Matches:
+    """How well texts fit pictures (files, folders, patterns, or an .npz of `captune embed`).
+
+    Options are those of `captune match --help`: with `find` the `best` pictures of each text, or
+    texts of each picture, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
+    """
+    asked = resolve(MatchConfig, environment=_environment(environment), flags=options).values
+    find = asked.match.find
+    wanted = [texts] if isinstance(texts, str) else list(texts)
+    if not wanted or not all(text.strip() for text in wanted):
+        raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
+    matcher, name = load_matcher(model, asked.run_on, progress)
+    failed: dict[str, str] = {}
+    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    kept = [path for path in given if str(path).endswith(".npz")]
+    if find == "all" and not kept:
+        return Matches(tuple(match_all(matcher, find_pictures(given), wanted, failed, progress)), failed)
+    if kept:
+        if len(given) > 1:
+            raise UsageError("Embeddings are matched alone.", "Name one .npz, or pictures.")
+        embedded = Embeddings.load(str(kept[0]))
+        if embedded.model != name:
+            raise CaptuneError(f"{kept[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}.")
+        embedded = inside(embedded, str(kept[0]), asked.tables)
+        if not embedded.images:
+            raise CaptuneError(
+                f"{kept[0]} names no picture that may be read.", next(iter(embedded.failed.values()), "")
+            )
+        failed |= embedded.failed
+        if find == "all":
+            return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
+    else:
+        embedded = embed_images(matcher, find_pictures(given), name, progress)
+    pairs = retrieve(
+        matcher,
+        embedded,
+        wanted,
+        best=asked.match.best,
+        candidates=asked.match.candidates,
+        for_texts=find == "pictures",
+        progress=progress,
+    )
+    return Matches(tuple(pairs), embedded.failed)
+
+
+def embed(
+    pictures: Paths,
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Embeddings:
+    """Vectors of pictures in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
+    if not str(out).endswith(".npz"):
+        raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
+    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    paths = find_pictures(given)
+    asked = resolve(EmbedConfig, environment=_environment(environment), flags=options).values
+    matcher, name = load_matcher(model, asked.run_on, progress)
+    found = embed_images(matcher, paths, name, progress)
+    if not found.images:
+        raise CaptuneError("None of the pictures could be read.", next(iter(found.failed.values()), ""))
+    found.save(str(out))
+    mark_written(Path(out).parent, [Path(out).name])
+    return found
+
+
+def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
+    """Without the pictures that the file names outside of its folder, or of the one that was named."""
+    folder, name = os.path.split(file)
+    own = written_here(folder, [name])  # by `embed`, on this machine
+    images = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own)
+    boundary = images.boundary(folder)
+    kept = [index for index, name in enumerate(embedded.images) if boundary.holds(name)]
+    failed = {name: boundary.reason(name) for name in embedded.images if not boundary.holds(name)}
+    names = tuple(embedded.images[index] for index in kept)
+    return replace(embedded, images=names, vectors=embedded.vectors[kept], failed={**embedded.failed, **failed})
+
+
+def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:
+    """A matcher on its device, and its name (a folder: its whole path)."""
+    from captune.models.blip_matcher import MATCHER, BlipMatcher
+    from captune.models.loading.devices import choose_device
+    from captune.models.loading.loader import load_pretrained
+
+    name = model or MATCHER
+    with progress.task(f"Loading {name}"):
+        matcher = load_pretrained(BlipMatcher.load, name)
+        matcher.model.to(choose_device(run_on.device))
+    return matcher, str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if given is None else given

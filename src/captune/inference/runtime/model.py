@@ -1,0 +1,133 @@
+"""An export folder as a model that captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.decoding import generate, search
+from captune.decoding.encoding import TextCodec
+from captune.decoding.numpy_ops import NumpyOps
+from captune.decoding.ops import Array
+from captune.decoding.sampling import Generated
+from captune.decoding.settings import normalized
+from captune.images.preprocessing import Preprocessing
+from captune.inference.runtime.decoder import Memory, SessionDecoder, select
+from captune.inference.runtime.sessions import Session, open_session
+from captune.inference.runtime.tokenizer import ExportTokenizer
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model that `captune export` wrote, run without torch; what a captioner asks of one.
+
+    `weights` are the bytes of its graphs. Any number of threads may use it at once.
+    """
+
+    exported: Exported
+    tokenizer: ExportTokenizer
+    vision: Session
+    text: Session
+    pixels: Preprocessing
+    weights: int = 0
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int = 0, fast_pixels: bool = False) -> ExportedModel:
+        """Open an export folder; raises `CaptuneError` where something of it is missing or broken.
+
+        `threads` 0: one for each core.
+        """
+        folder = Path(folder)
+        exported = Exported.read(folder)
+        shape = exported.pixels
+        return cls(
+            exported,
+            ExportTokenizer.load(folder / TOKENIZER, clean_up=exported.clean_up),
+            open_session(folder, VISION, exported.target, exported.layers, threads),
+            open_session(folder, TEXT, exported.target, exported.layers, threads),
+            Preprocessing(shape.size, shape.resample, shape.shorter, fast_pixels),
+            weights_in(folder),
+        )
+
+    @property
+    def family(self) -> str:
+        return self.exported.family
+
+    @property
+    def prompt(self) -> str:
+        return self.exported.prompt
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        return self.exported.generation
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def precision(self) -> str:
+        return self.exported.precision
+
+    @property
+    def decoder(self) -> str:
+        return "captune"
+
+    @property
+    def codec(self) -> TextCodec:
+        """How prompts, references and captions are tokens."""
+        made, text = self.exported, self.tokenizer
+        return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, made.prompt)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text without start and end."""
+        return self.tokenizer.encode(text)
+
+    def token_budget(self, prompt: str | None = None) -> int:
+        """How many new tokens the model can read behind start and prompt (None: its own)."""
+        return self.codec.token_budget(prompt)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.tokenizer.decode(tokens)
+
+    def memory(self, inputs: Array) -> Memory:
+        """What captions attend to, of pixels (images, 3, size, size), uint8."""
+        return self.vision(pixels=inputs)
+
+    def generate(
+        self,
+        inputs: Array,
+        options: GenerationOptions,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        on_token: Callable[[Array], None] | None = None,
+    ) -> list[list[Caption]]:
+        """Captions of each image of pixels (images, 3, size, size), uint8, the best first.
+
+        `prompts`, one an image, replace the options' prompt (None: the model's own). `on_token` gets the tokens
+        (images, captions) of every step of a search without beams. With `sample_seed` the same call gives the same
+        captions; they are not those that torch draws.
+        """
+        options = normalized(options)
+        memory, ops = self.memory(inputs), NumpyOps(np.random.default_rng(options.sample_seed))
+
+        def search_group(images: list[int], prefixes: list[list[int]]) -> Generated:
+            part = memory if len(images) == len(inputs) else select(memory, images)
+            decoder, end = SessionDecoder(self.text, part), self.exported.end
+            return search(decoder, ops, ops.array(prefixes), options, end, on_token)
+
+        return generate(self.codec, prompts or [options.prompt] * len(inputs), options, search_group)
+
+
+def weights_in(folder: Path) -> int:
+    """Bytes of an export's graphs and weights."""
+    graphs = (path for path in folder.iterdir() if path.name.startswith((f"{VISION}.", f"{TEXT}.")))
+    return sum(path.stat().st_size for path in graphs)

@@ -1,0 +1,176 @@
+"""A worker of a job on a Ray cluster: a process on a node that has the model and captions the shards it gets.
+
+Nothing here imports ray: its actors are made of this class by `captune.jobs.ray_pool`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from captune import __version__
+from captune.core.errors import CaptuneError
+from captune.core.stores import MANIFEST
+from captune.core.stores.local import open_store
+from captune.jobs.decode_ahead import ShardTask
+from captune.jobs.shard_captioner import BatchCaptioner, FinishedShard, ShardOptions, caption_shards
+
+# A poll is answered when there is something to report, at the latest after this.
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What every worker of a job needs to know. It is sent to other machines, so paths are absolute.
+
+    `load` is a function of a module, or a partial of one. `manifest` are the bytes of the job's manifest in the
+    store at `location`, `folder` is the working folder that names of images depend on, `images` are some that exist
+    where the job was started, `check_inputs` raises `CaptuneError` where inputs are missing.
+    """
+
+    location: str
+    manifest: bytes
+    options: ShardOptions
+    load: Callable[[], BatchCaptioner]
+    check_inputs: Callable[[], None]
+    folder: str | None = None
+    images: tuple[str, ...] = ()
+    captune: str = __version__
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    """A worker has loaded the model; `host` is its machine, `process` its process id."""
+
+    host: str
+    process: int
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """A worker cannot do its work, and why; as in `CaptuneError`."""
+
+    host: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerUpdate:
+    """Since the last poll: images captioned and shards written; `failure` where the worker has ended."""
+
+    images: int = 0
+    finished: tuple[FinishedShard, ...] = ()
+    failure: WorkerFailure | None = None
+
+
+class Worker:
+    """Created on a node, started there once, then polled; a poll may bring shards."""
+
+    def __init__(self, spec: WorkerSpec, cores: int) -> None:
+        options = spec.options
+        self._spec = replace(spec, options=replace(options, workers=options.workers or cores))
+        self._host = socket.gethostname()
+        self._tasks: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._images = 0
+        self._finished: list[FinishedShard] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
+        self._work: Future[None] | None = None
+
+    def start(self) -> WorkerReady | WorkerFailure:
+        """Check that this machine has what the job needs, and load the model."""
+        try:
+            self._check()
+            model = self._spec.load()
+        except CaptuneError as error:
+            return WorkerFailure(self._host, error.message, error.hint)
+        self._work = self._thread.submit(self._caption, model)
+        self._work.add_done_callback(lambda _: self._notify())
+        return WorkerReady(self._host, os.getpid())
+
+    def poll(self, tasks: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
+        """Take shards, and report what has happened since the last poll."""
+        for task in tasks:
+            self._tasks.put(task)
+        with self._changed:
+            if not (self._finished or self._ended):
+                self._changed.wait(_POLL_SECONDS)
+            images, finished = self._images, tuple(self._finished)
+            self._images = 0
+            self._finished.clear()
+        return WorkerUpdate(images, finished, self._failure() if self._ended else None)
+
+    @property
+    def _ended(self) -> bool:
+        return self._work is not None and self._work.done()
+
+    def _check(self) -> None:
+        spec = self._spec
+        if spec.captune != __version__:
+            raise CaptuneError(
+                f"It has captune {__version__}, the job was started with {spec.captune}.",
+                "Install the same version on all nodes.",
+            )
+        if spec.folder is not None:
+            try:
+                os.chdir(spec.folder)
+            except OSError as error:
+                raise CaptuneError(
+                    f"The working folder {spec.folder} is not there ({error.strerror}).",
+                    "Share it with all nodes at the same path, or give absolute paths.",
+                ) from None
+        try:
+            same = open_store(spec.location).read(MANIFEST) == spec.manifest
+        except CaptuneError:
+            same = False
+        if not same:
+            raise CaptuneError(
+                f"The job in {spec.location} is not seen from there.",
+                "Share that folder with all nodes at the same path, or put the job on object storage: --out s3://…",
+            )
+        spec.check_inputs()
+        missing = [image for image in spec.images if not os.path.exists(image)]
+        if missing:
+            raise CaptuneError(
+                f"The picture {missing[0]} is not there.", "Share the pictures with all nodes at the same path."
+            )
+
+    def _caption(self, model: BatchCaptioner) -> None:
+        spec = self._spec
+        for _ in caption_shards(
+            model,
+            iter(self._tasks.get, None),
+            open_store(spec.location),
+            spec.options,
+            advance=self._advance,
+            check_inputs=spec.check_inputs,
+            on_written=self._on_written,
+            stop=lambda: self._tasks.put(None),
+        ):
+            pass  # reported by `_on_written`
+
+    def _advance(self, images: int) -> None:
+        with self._changed:
+            self._images += images
+
+    def _on_written(self, finished: FinishedShard) -> None:
+        with self._changed:
+            self._finished.append(finished)
+            self._changed.notify_all()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _failure(self) -> WorkerFailure:
+        assert self._work is not None
+        error = self._work.exception()
+        if isinstance(error, CaptuneError):
+            return WorkerFailure(self._host, error.message, error.hint)
+        return WorkerFailure(self._host, f"{type(error).__name__}: {error}", "Run `captune doctor` there.")

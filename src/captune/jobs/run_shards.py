@@ -1,0 +1,187 @@
+"""The shards of a job captioned by one model in this process, or by workers on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from captune.captions.row import CaptionRow
+from captune.core.config import Resolved
+from captune.core.errors import CaptuneError
+from captune.core.options import CaptionConfig
+from captune.core.progress import Progress, Task
+from captune.core.records import Caption
+from captune.core.stores import MANIFEST
+from captune.images.workers import cores
+from captune.inference.captioner import Captioner
+from captune.jobs.finish import MAX_WARNINGS, read_rows
+from captune.jobs.manifest import Inputs
+from captune.jobs.request import Job
+
+if TYPE_CHECKING:
+    from captune.jobs.decode_ahead import ShardTask
+    from captune.jobs.ray_worker import WorkerSpec
+    from captune.jobs.shard_captioner import BatchCaptioner, FinishedShard, ShardOptions
+
+
+_IMAGES_PER_PROCESS = 16
+
+
+def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -> int:
+    """Caption the shards `todo`; of those in `retry`, only what failed. Returns how many images were captioned.
+
+    Without `job.captioner` they are captioned on the job's Ray cluster.
+    """
+    images, total = job.listing.count_images(todo), job.listing.count_images(job.numbers)
+    done = 0 if total is None or images is None else total - images
+    captioned = warned = 0
+    with progress.task("Captioning", total, done) as task:
+        if job.captioner is None:
+            stream = run_on_ray(job, todo, retry, progress, task)
+        else:
+            stream = _run_here(job, job.captioner, todo, retry, task)
+        with closing(stream):
+            for finished in stream:
+                captioned += finished.images
+                for row in finished.failed[: max(0, MAX_WARNINGS - warned)]:
+                    progress.warn(f"{row.image}: {row.error}")
+                warned += len(finished.failed)
+    if warned > MAX_WARNINGS:
+        progress.warn(f"{warned - MAX_WARNINGS:,} more could not be captioned.")
+    return captioned
+
+
+def _run_here(job: Job, captioner: Captioner, todo: list[int], retry: set[int], task: Task) -> Generator[FinishedShard]:
+    from captune.jobs.shard_captioner import caption_shards
+
+    return caption_shards(
+        batch_captioner(captioner),
+        shard_tasks(job, todo, retry),
+        job.request.store,
+        shard_options(job, job.listing.count_images(todo)),
+        advance=task.advance,
+        check_inputs=job.request.inputs.check_exist,
+    )
+
+
+def shard_options(job: Job, images: int | None) -> ShardOptions:
+    """How the shards of a job are captioned, with processes enough for so many images (None: unknown)."""
+    from captune.jobs.shard_captioner import ShardOptions
+
+    values = job.request.values
+    useful = cores() if images is None else max(1, images // _IMAGES_PER_PROCESS)
+    return ShardOptions(
+        job.request.format,
+        total=len(job.listing),
+        batch_size=values.caption.batch_size,
+        workers=min(values.caption.workers or cores(), useful),
+        max_pixels=values.caption.max_pixels,
+        language=values.translation.language,
+        fingerprints=not job.request.temporary,
+    )
+
+
+def shard_tasks(job: Job, todo: Iterable[int], retry: Container[int] = ()) -> Iterator[ShardTask]:
+    """Shards to caption; those in `retry` with their rows, of which only the failed are captioned."""
+    from captune.jobs.decode_ahead import ShardTask
+
+    for number in todo:
+        yield ShardTask(number, job.listing[number], _previous_rows(job, number) if number in retry else ())
+
+
+def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
+    """The rows of a shard whose failed images can be captioned again; none where the whole shard has to be."""
+    rows = tuple(read_rows(job, number))
+    shard = job.listing[number]
+    # A shard that could not be read to its end has one row for several images.
+    unreadable = any(row.status == "error" and row.image == shard.location for row in rows)
+    return () if unreadable or shard.count not in (None, len(rows)) else rows
+
+
+def batch_captioner(captioner: Captioner) -> BatchCaptioner:
+    """What captions pixels with a captioner's options, and translates where they ask for that."""
+    from captune.jobs.shard_captioner import BatchCaptioner
+
+    values = captioner.options
+    translator = captioner.translator(values)
+
+    def generate(pixels: np.ndarray) -> list[list[Caption]]:
+        captions = captioner.generate(pixels, values.generation)
+        if translator is None:
+            return captions
+        from captune.inference.translation import translated
+
+        stream = translated(((None, each) for each in captions), translator, len(captions))
+        return [each for _, each in stream if not isinstance(each, CaptuneError)]
+
+    return BatchCaptioner(generate, captioner.model.pixels)
+
+
+_CHECKED = 3  # shards, and images of each, that must exist on a worker's machine
+
+
+def load_batch_captioner(model: str, config: Resolved[CaptionConfig], digest: str) -> BatchCaptioner:
+    """On a worker's machine: the model, if it is the one that the job began with."""
+    from captune.models.loading.identity import identity_of
+
+    captioner = Captioner.load(model, config=config)
+    identity = identity_of(model)
+    if identity is None or identity.digest != digest:
+        raise CaptuneError(
+            f"The model {model} there is not the one that the job began with.",
+            "Put the same files on all nodes, or share their folder.",
+        )
+    return batch_captioner(captioner)
+
+
+def run_on_ray(
+    job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task
+) -> Generator[FinishedShard]:
+    """Caption shards of a job, of those in `retry` only what failed, on the cluster of its options."""
+    from captune.jobs.ray_pool import ClusterOptions, caption_on_ray
+
+    def make_task(number: int) -> ShardTask:
+        return next(shard_tasks(job, [number], retry))
+
+    ray = job.request.values.job
+    cluster = ClusterOptions(ray.ray_address, ray.ray_workers, ray.ray_wait, ray.gpus_per_worker, ray.cpus_per_worker)
+    return caption_on_ray(todo, make_task, worker_spec(job, todo), cluster, progress, task)
+
+
+def worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
+    """What the workers of a job need to know; its paths are absolute."""
+    from captune.jobs.ray_worker import WorkerSpec
+
+    request, manifest = job.request, job.manifest
+    assert manifest is not None
+    location = request.store.location
+    return WorkerSpec(
+        location=location if "://" in location else os.path.abspath(location),
+        manifest=request.store.read(MANIFEST),
+        # Without --workers each worker has as many decoders as cores, which only it knows.
+        options=replace(shard_options(job, None), workers=request.values.caption.workers),
+        load=partial(load_batch_captioner, _absolute(request.model), request.resolved, manifest.digest),
+        check_inputs=partial(Inputs.check_exist, manifest.inputs),
+        folder=manifest.inputs.folder,
+        images=_some_images(job, todo),
+    )
+
+
+def _absolute(model: str) -> str:
+    """The absolute path of a folder, or of a run with `@last` behind it; a Hub id as it is."""
+    path = Path(model.rpartition("@")[0] or model).expanduser()
+    return os.path.abspath(Path(model).expanduser()) if path.exists() else model
+
+
+def _some_images(job: Job, todo: Sequence[int]) -> tuple[str, ...]:
+    """Some of the job's images that are files here: a machine without them would report them as missing."""
+    names = (name for number in todo[:_CHECKED] for name in islice(job.listing[number].names, _CHECKED))
+    return tuple(name for name in names if os.path.isfile(name))

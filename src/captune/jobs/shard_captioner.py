@@ -1,0 +1,195 @@
+"""Input shards in, result shards out, whether a job runs on one machine or on many.
+
+Decoding, the model and writing overlap. A result shard appears whole or not at all, and needs no other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from captune.captions.quality import flags_of
+from captune.captions.row import CaptionRow
+from captune.core.errors import CaptuneError
+from captune.core.machine import Halving
+from captune.core.records import Caption
+from captune.core.stores import fingerprints_name
+from captune.core.stores.local import Store
+from captune.datasets.sources.input_shards import ImageSource
+from captune.images.duplicates import NO_FINGERPRINT, read_fingerprints
+from captune.images.open import MAX_PIXELS
+from captune.images.preprocessing import Preprocessing
+from captune.jobs.decode_ahead import DecodeAhead, Decoded, ShardTask
+from captune.jobs.shards import ShardFormat, shard_name
+
+_BATCHES_AHEAD = 4
+_SHARDS_TO_WRITE = 2
+_OUT_OF_MEMORY_HINT = (
+    "Free some, use --precision bf16, fewer --num-beams, or another --device; then run the same command again."
+)
+
+
+class BatchCaptioner(NamedTuple):
+    """A loaded model: `generate` gives the captions, best first, of each image of uint8 pixels (batch, 3, size, size).
+
+    `preprocessing` is how such pixels are made of an image.
+    """
+
+    generate: Callable[[np.ndarray], list[list[Caption]]]
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """A shard that is written: its number, images captioned in this run, and the rows without a caption."""
+
+    number: int
+    images: int
+    failed: tuple[CaptionRow, ...]
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How shards are captioned and written; the same for every shard of a job.
+
+    `total` is the number of shards of the whole job, `language` the one that captions should be in.
+    """
+
+    format: ShardFormat
+    total: int
+    batch_size: int = 8
+    workers: int = 0
+    max_pixels: int = MAX_PIXELS
+    language: str | None = None
+    fingerprints: bool = True
+
+
+def caption_shards(
+    model: BatchCaptioner,
+    tasks: Iterable[ShardTask],
+    store: Store,
+    options: ShardOptions,
+    *,
+    advance: Callable[[int], None] = lambda images: None,
+    check_inputs: Callable[[], None] = lambda: None,
+    on_written: Callable[[FinishedShard], None] = lambda finished: None,
+    stop: Callable[[], None] = lambda: None,
+) -> Generator[FinishedShard]:
+    """Caption shards, and yield each when it is written.
+
+    An image that cannot be read, or does not fit into memory by itself, is a row with that reason. A batch never
+    spans two shards, so a result depends on its input shard alone. `advance` is called with the number of images
+    done, `on_written` with each shard as soon as it is written (in another thread). `check_inputs` is called before
+    a shard with missing images is written, and may raise. Where `tasks` may block, `stop` ends it. Raises
+    `CaptuneError` where nothing can be written; shards that were yielded stay.
+    """
+    ahead = DecodeAhead(
+        tasks,
+        model.preprocessing,
+        workers=options.workers,
+        max_pixels=options.max_pixels,
+        ahead=_BATCHES_AHEAD * options.batch_size,
+        fingerprints=options.fingerprints,
+        stop=stop,
+    )
+    writing: deque[Future[FinishedShard]] = deque()
+    with ahead as decoding, ThreadPoolExecutor(1, thread_name_prefix="captune-writer") as writer:
+        for task, images in decoding.shards():
+            results: dict[int, _Result] = {}
+            for index, result in _caption(model, images, options):
+                _check_unchanged(task, index, result.row)
+                results[index] = result
+                advance(1)
+            if any(result.missing for result in results.values()):
+                check_inputs()
+            writing.append(writer.submit(_write, task, results, store, options, on_written))
+            while writing and (writing[0].done() or len(writing) > _SHARDS_TO_WRITE):
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    row: CaptionRow
+    fingerprint: bytes = NO_FINGERPRINT
+    missing: bool = False
+
+
+_Image = tuple[int, ImageSource, Decoded]
+
+
+def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOptions) -> Iterator[tuple[int, _Result]]:
+    """A result for each image of a shard with its index, in no order."""
+    # What fits into memory is found anew for each shard.
+    halving = Halving(_OUT_OF_MEMORY_HINT)
+    batch: list[_Image] = []
+    for index, source, decoded in images:
+        if decoded.pixels is None:
+            yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
+            continue
+        batch.append((index, source, decoded))
+        if len(batch) == options.batch_size:
+            yield from _caption_batch(model, halving, batch, options.language)
+            batch = []
+    if batch:
+        yield from _caption_batch(model, halving, batch, options.language)
+
+
+def _caption_batch(
+    model: BatchCaptioner, halving: Halving, batch: list[_Image], language: str | None
+) -> Iterator[tuple[int, _Result]]:
+    pixels = np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
+    results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end]))
+    for (index, source, decoded), captions in zip(batch, results, strict=True):
+        if captions is None:
+            yield index, _Result(_failed(source, "needs more memory than the model has left"))
+            continue
+        row = CaptionRow(source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], language)))
+        yield index, _Result(row, decoded.fingerprint)
+
+
+def _failed(source: ImageSource, reason: str) -> CaptionRow:
+    return CaptionRow(source.name, (), "error", reason, "", ())
+
+
+def _check_unchanged(task: ShardTask, index: int, row: CaptionRow) -> None:
+    """Check that an image that is captioned again has the name that it had."""
+    if task.rows and row.image == task.source.location:
+        raise CaptuneError(f"{row.image}: {row.error}", "Nothing was changed.")
+    if task.rows and (index >= len(task.rows) or task.rows[index].image != row.image):
+        raise CaptuneError(
+            f"The input has changed: it has {row.image} where another picture was.",
+            "Put back what the job began with, or start it anew with --restart.",
+        )
+
+
+def _write(
+    task: ShardTask,
+    results: dict[int, _Result],
+    store: Store,
+    options: ShardOptions,
+    on_written: Callable[[FinishedShard], None],
+) -> FinishedShard:
+    new = [result for _, result in sorted(results.items())]
+    # A shard that could not be read to its end has gaps in its indices; one that is repaired has its earlier rows.
+    changed = results if task.rows else dict(enumerate(new))
+    rows = list(task.rows) or [result.row for result in new]
+    for index, result in changed.items():
+        rows[index] = result.row
+    if options.fingerprints:
+        fingerprints = read_fingerprints(store, task.number) if task.rows else []
+        if len(fingerprints) != len(rows):
+            fingerprints = [NO_FINGERPRINT] * len(rows)
+        for index, result in changed.items():
+            fingerprints[index] = result.fingerprint
+        store.publish(fingerprints_name(task.number), b"".join(fingerprints))
+    store.publish(shard_name(task.number, options.total, options.format.suffix), options.format.encode(rows))
+    finished = FinishedShard(task.number, len(results), tuple(row for row in rows if row.status == "error"))
+    on_written(finished)
+    return finished

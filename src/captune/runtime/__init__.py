@@ -1,5 +1,0 @@
-"""What runs an exported model: numpy and a session of onnxruntime or OpenVINO, without torch and transformers."""
-
-from captune.runtime.model import ExportedModel
-
-__all__ = ["ExportedModel"]

@@ -1,0 +1,380 @@
+"""What every request passes: request id, key, rate limit, size of its body, place in the queue, time-out, log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from captune.core.options.serve import ServeOptions
+from captune.server.bodies import check_type
+from captune.server.connections import (
+    LIMIT_STATUS,
+    Timeouts,
+    TrustedProxies,
+    client_network,
+    is_local_host,
+    is_loopback,
+)
+from captune.server.keys import Keys, RateLimit, WrongKeyLimit
+from captune.server.logs import log_event
+from captune.server.problems import Problem
+
+
+class Admission:
+    """`places` for pictures, taken from the end of a request's body to its answer; no more than `most_bytes` held."""
+
+    def __init__(self, places: int, most_bytes: int) -> None:
+        self.places, self.most_bytes = places, most_bytes
+        self.taken = self.held = 0
+        self.arriving = 0  # requests whose bodies are on their way
+        self.draining = False
+        self._seconds = 1.0
+        self._empty = asyncio.Event()
+
+    def check(self) -> None:
+        """Before a body is read; raises `Problem`: 429 where there is no place, 503 where the server will stop."""
+        if self.draining:
+            raise Problem(503, "The server is stopping.", "Try another one.", headers={"Retry-After": "1"})
+        if self.taken >= self.places:
+            raise self._busy("Too many pictures are waiting.")
+
+    def take(self, pictures: int = 1) -> None:
+        """Take places for pictures of a request that has arrived; raises `Problem` (429)."""
+        if self.taken + pictures > self.places:
+            raise self._busy("Too many pictures are waiting.")
+        self.taken += pictures
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are kept; raises `Problem` (429)."""
+        if self.held + size > self.most_bytes:
+            raise self._busy("Too many large requests at once.")
+        self.held += size
+
+    def leave(self, pictures: int, size: int, seconds: float) -> None:
+        """Give places and bytes back, after so many seconds."""
+        self.taken -= pictures
+        self.held -= size
+        if pictures:
+            self._seconds += 0.1 * (seconds - self._seconds)
+        if not self.taken and not self.arriving:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until nobody is in."""
+        while self.taken or self.arriving:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def _busy(self, why: str) -> Problem:
+        seconds = min(60, max(1, math.ceil(self._seconds)))
+        return Problem(429, why, f"Try again in {seconds} s.", headers={"Retry-After": str(seconds)})
+
+
+PUBLIC_PATHS = frozenset(("/health/live", "/health/ready"))
+ANONYMOUS = "anyone"
+CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left before its answer
+# What is read of a body that is refused, in largest ones.
+_MAX_DISCARDED_BODIES = 4
+_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class ServerMetrics:
+    """Counts and times of one server."""
+
+    media_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter("captune_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self.seconds = Histogram(
+            "captune_request_seconds", "Seconds to the answer.", ["route"], registry=registry, buckets=LATENCY_BUCKETS
+        )
+        self.batches = Histogram(
+            "captune_batch_pictures", "Pictures in a batch.", ["model"], registry=registry, buckets=BATCH_BUCKETS
+        )
+        self.waiting = Gauge("captune_pictures_waiting", "Pictures that wait or are worked on.", registry=registry)
+        self.loads = Counter("captune_model_loads", "Times that a model was loaded.", ["model"], registry=registry)
+        self.loaded = Gauge("captune_models_loaded", "Models in memory.", registry=registry)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count a request by its route's template (bounded in number) and its status."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _ClientDisconnected(Exception):
+    """The client has gone."""
+
+
+@dataclass(eq=False)
+class RequestContext:
+    """A request on its way: what the log says of it, and what is given back at its end (`stack`).
+
+    `heard`: its body has arrived; `begun`, `ended`: so has its answer. `held` are the bytes of the body, and `body`
+    is itself, until a route has read it. `client` is an address.
+    """
+
+    id: str
+    deadline: float
+    client: str | None = None
+    key: str = ANONYMOUS
+    body: bytearray = field(default_factory=bytearray)
+    model: str | None = None
+    pictures: int = 0
+    held: int = 0
+    heard: bool = False
+    status: int = 0
+    begun: bool = False
+    ended: bool = False
+    started: float = field(default_factory=time.monotonic)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+
+class RequestLimits:
+    """ASGI around the routes; a route finds its `RequestContext` in `scope["captune.request"]`."""
+
+    def __init__(
+        self, app: ASGIApp, *, options: ServeOptions, keys: Keys, admission: Admission, metrics: ServerMetrics
+    ) -> None:
+        self.app, self.options, self.keys, self.admission, self.metrics = app, options, keys, admission, metrics
+        self.rate, self.wrong_keys = RateLimit(options.rate), WrongKeyLimit()
+        self.clients = TrustedProxies(options.forwarded_allow_ips)
+        self.most = int(options.max_body * 1e6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        context = RequestContext(
+            given if _ID.fullmatch(given) else uuid4().hex, time.monotonic() + self.options.timeout
+        )
+        context.client = self.clients.of(scope, headers)
+        context.heard = not _has_body(headers)
+        scope["captune.request"] = context
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.begun, context.status = True, message["status"]
+                close = [] if context.heard else [(b"connection", b"close")]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", context.id.encode()), *close]
+            elif not message.get("more_body"):
+                context.ended = True
+            await send(message)
+
+        try:
+            await self._handle(scope, headers, context, receive, telling)
+        except _ClientDisconnected:
+            context.status = CLIENT_CLOSED_REQUEST
+        except Problem as problem:
+            await self._send_problem(problem, context, scope, receive, telling)
+        except Exception as error:  # noqa: BLE001 - the last place that can answer
+            log_event("error", level=logging.ERROR, error=error, request_id=context.id)
+            await self._send_problem(Problem.of(RuntimeError()), context, scope, receive, telling)
+        finally:
+            seconds = time.monotonic() - context.started
+            self.admission.leave(context.pictures, context.held, seconds)
+            await context.stack.aclose()
+            self._log_request(scope, context, seconds)
+
+    async def _send_problem(
+        self, problem: Problem, context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if not context.begun:
+            await problem.response(context.id)(scope, receive, send)
+
+    async def _handle(
+        self, scope: Scope, headers: Headers, context: RequestContext, receive: Receive, send: Send
+    ) -> None:
+        clocks: Timeouts = scope["app"].state.connections.clocks
+        try:
+            if scope["path"] not in PUBLIC_PATHS:
+                self._authorize(scope, headers, context)
+            if scope["method"] == "POST" and _has_route(scope):
+                check_type(headers)
+                self.admission.check()
+                await self._receive_body(clocks, headers, context, receive)
+                self.admission.take()
+                context.pictures = 1
+            elif not context.heard:
+                await self._discard(clocks, headers, receive)
+        except Problem as problem:
+            if not context.heard and problem.status != 503:  # short of descriptors, or stopping
+                await self._discard(clocks, headers, receive)
+            raise
+        gone = asyncio.Event()
+        told = False
+
+        async def replay() -> Message:
+            nonlocal told
+            if not told:
+                told = True
+                return {"type": "http.request", "body": b"", "more_body": False}  # routes read the context's
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        work = asyncio.ensure_future(self.app(scope, replay, send))
+        leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
+        try:
+            left = context.deadline - time.monotonic()
+            done, _ = await asyncio.wait((work, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if work in done or context.ended:
+                await work
+            elif leaving in done:
+                raise _ClientDisconnected
+            else:
+                raise Problem(504, f"There was no answer within {self.options.timeout:g} s.", "Try again later.")
+        finally:
+            gone.set()
+            for task in (work, leaving):
+                task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+
+    def _authorize(self, scope: Scope, headers: Headers, context: RequestContext) -> None:
+        limited = scope.get("state", {}).get(LIMIT_STATUS)
+        if limited is not None:
+            raise Problem(limited, "Too many connections are open.", "Close some.", headers={"Retry-After": "1"})
+        if self.keys:
+            self._check_key(headers, context)
+        elif is_loopback((scope.get("server") or [None])[0]):
+            host = headers.get("host", "")
+            if not is_local_host(host, self.options.hosts):
+                raise Problem(
+                    421,
+                    f"A server without keys is not called {host[:200]}.",
+                    "Call it localhost or by its address, or start it with --hosts and this name, or with keys.",
+                )
+        seconds = self.rate.wait(context.key)
+        if seconds:
+            raise Problem(
+                429,
+                f"More than {self.options.rate:g} requests a minute.",
+                f"Try again in {seconds} s.",
+                headers={"Retry-After": str(seconds)},
+            )
+
+    def _check_key(self, headers: Headers, context: RequestContext) -> None:
+        """Find the name of a request's key; raises `Problem`: 401, or 429 where too many wrong ones came."""
+        given = headers.get("authorization", "")
+        name = self.keys.name_of(given)
+        seconds = self.wrong_keys.wait(client_network(context.client), name) if given else 0
+        if seconds:
+            raise Problem(
+                429,
+                "Too many wrong keys came from this address.",
+                f"Try again in {seconds} s.",
+                headers={"Retry-After": str(seconds)},
+            )
+        if name is None:
+            raise Problem(
+                401,
+                "A key is missing, or is not known.",
+                "Send it as: Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        context.key = name
+
+    async def _receive_body(
+        self, clocks: Timeouts, headers: Headers, context: RequestContext, receive: Receive
+    ) -> None:
+        """Fill the context's body; raises `Problem` (408, 413, 429) and `_ClientDisconnected`."""
+        said = headers.get("content-length", "")
+        if said.isdecimal() and (len(said) > 18 or int(said) > self.most):
+            raise self._too_large()
+        began = time.monotonic()
+        self.admission.arriving += 1
+        try:
+            context.heard = False
+            while not context.heard:
+                allowed = min(self.options.timeout, clocks.body + context.held / clocks.body_rate)
+                async with asyncio.timeout(began + allowed - time.monotonic()):
+                    message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientDisconnected
+                part, context.heard = message.get("body", b""), not message.get("more_body")
+                if context.held + len(part) > self.most:
+                    raise self._too_large()
+                self.admission.hold(len(part))
+                context.held += len(part)
+                context.body += part
+        except TimeoutError:
+            raise Problem(
+                408, f"The body did not arrive within {time.monotonic() - began:.0f} s.", "Send it again."
+            ) from None
+        finally:
+            self.admission.arriving -= 1
+
+    async def _discard(self, clocks: Timeouts, headers: Headers, receive: Receive) -> None:
+        """Read on, to the end of a body that nobody wants, or for a while; not one that waits for a 100 first."""
+        if headers.get("expect", "").lower() == "100-continue":
+            return
+        most = self.most * _MAX_DISCARDED_BODIES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(clocks.rest):
+                while most > 0:
+                    message = await receive()
+                    most -= len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body"):
+                        return
+
+    def _too_large(self) -> Problem:
+        return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller picture.")
+
+    def _log_request(self, scope: Scope, context: RequestContext, seconds: float) -> None:
+        route: Any = scope.get("route")
+        self.metrics.answered(getattr(route, "path", "none"), context.status, seconds)
+        if not self.options.access_log or scope["path"] in PUBLIC_PATHS:
+            return
+        log_event(
+            "request",
+            request_id=context.id,
+            key=context.key if self.keys else None,
+            client=context.client,
+            method=scope["method"],
+            path=scope["path"],
+            status=context.status,
+            ms=round(1000 * seconds, 1),
+            bytes=context.held or None,
+            pictures=context.pictures or None,
+            model=context.model,
+        )
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _has_route(scope: Scope) -> bool:
+    """Whether the application has a route for the path and the method: it answers 404 and 405 without a body."""
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)

@@ -1,0 +1,220 @@
+"""The models that are served: loaded when asked for, within a limit of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from captune.core.config import Resolved
+from captune.core.errors import CaptuneError, did_you_mean
+from captune.core.options import CaptionConfig, CaptionOptions
+from captune.core.options.serve import ServeConfig
+from captune.inference.captioner import Captioner
+from captune.inference.loading import family_of, weights_on_disk
+from captune.server.model_worker import ModelWorker
+from captune.server.problems import Problem
+
+# A model in memory has at least so long a turn before it takes no more requests for another model's sake, or as long
+# as its loading took; shares of the time-out bound that, and how long requests for it have to wait then.
+_TURN_SECONDS, _TURN_SHARE, _CLAIM_SHARE = 1.0, 1 / 8, 1 / 4
+MATCHER, ANSWERER = "matcher", "blip-vqa"
+
+
+@dataclass
+class ServedModel:
+    """A model by the name that clients use; `worker` while it is loaded, `users` requests at work with it.
+
+    `used` and `loaded` are times of `time.monotonic`, `loading` the seconds that loading it took.
+    """
+
+    name: str
+    source: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    family: str = ""
+    worker: ModelWorker | None = None
+    users: int = 0
+    weights: int = 0
+    used: float = 0.0
+    loaded: float = 0.0
+    loading: float = 0.0
+
+
+class ModelPool:
+    """Models by name. `use` one for as long as it is used: until then it is not given up.
+
+    `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens; `load` makes a model of what is
+    served (None: as captune loads models).
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        config: Resolved[ServeConfig],
+        *,
+        on_batch: Callable[[str, int], None] = lambda name, size: None,
+        on_load: Callable[[str, float], None] = lambda name, seconds: None,
+        load: Callable[[ServedModel], Any] | None = None,
+    ) -> None:
+        self.models = {name: ServedModel(name, source) for name, source in models.items()}
+        self.ready = False
+        self._config, self._serve = config, config.values.serve
+        self._on_batch, self._on_load = on_batch, on_load
+        self._loading = asyncio.Lock()
+        self._identified = asyncio.Event()
+        self._released = asyncio.Event()
+        # Not set while another model waits for the room of those in use.
+        self._admitting = asyncio.Event()
+        self._admitting.set()
+        self._load_model = load or self._load_source
+
+    async def start(self) -> None:
+        """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
+        async with self._loading:
+            for model in self.models.values():
+                model.family = await asyncio.to_thread(family_of, model.source)
+                model.weights = await asyncio.to_thread(weights_on_disk, model.source)
+            self._identified.set()
+            for model in self.models.values():
+                if not self._limit or self._loaded_bytes + model.weights <= self._limit:
+                    await self._load(model)
+            if not any(model.worker for model in self.models.values()):
+                raise CaptuneError(
+                    f"No model fits into --memory {self._serve.memory:g} GB.", "Raise it, or leave it out."
+                )
+        self.ready = True
+
+    async def close(self) -> None:
+        """Give all models up."""
+        for model in self.models.values():
+            await self._unload(model)
+
+    async def find(self, name: str | None, task: str) -> ServedModel:
+        """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`.
+
+        Waits until `start` knows what the models are: a request may come before.
+        """
+        await self._identified.wait()
+        fitting = [m for m in self.models.values() if (m.family == MATCHER) == (task == "match")]
+        if name is not None:
+            if name not in self.models:
+                raise Problem(404, f"There is no model '{name[:100]}'.", did_you_mean(name[:100], self.models))
+            if self.models[name] not in fitting:
+                what = "a matcher" if self.models[name].family == MATCHER else "no matcher"
+                known = ", ".join(model.name for model in fitting) or "none here"
+                raise Problem(422, f"The model '{name}' is {what}.", f"Models for this: {known}.")
+            return self.models[name]
+        if not fitting:
+            which = "Salesforce/blip-itm-base-coco" if task == "match" else "Salesforce/blip-image-captioning-base"
+            raise Problem(404, "No model here does that.", f"Start the server with --model {which} as well.")
+        first = [m for m in fitting if (m.family == ANSWERER) == (task == "ask")]
+        return (first or fitting)[0]
+
+    @asynccontextmanager
+    async def use(self, model: ServedModel) -> AsyncIterator[ModelWorker]:
+        """A loaded model that stays loaded inside the block; waits for room, and its turn. Raises `Problem` (503)."""
+        while model.worker is not None and not self._admitting.is_set():
+            await self._admitting.wait()
+        if model.worker is None:
+            async with self._loading:
+                if model.worker is None:
+                    await self._evict_for(model)
+                    try:
+                        await self._load(model)
+                    except CaptuneError as error:
+                        raise Problem(503, error.message, error.hint) from error
+                model.users += 1
+        else:
+            model.users += 1
+        assert model.worker is not None
+        try:
+            yield model.worker
+        finally:
+            model.users -= 1
+            model.used = time.monotonic()
+            self._released.set()
+
+    @property
+    def _limit(self) -> int:
+        return int(self._serve.memory * 1e9)
+
+    @property
+    def _loaded_bytes(self) -> int:
+        return sum(model.weights for model in self.models.values() if model.worker)
+
+    async def _evict_for(self, wanted: ServedModel) -> None:
+        """Give up models that nobody uses, the longest unused first, until `wanted` fits.
+
+        Where all are used it waits: for the end of a turn, then while they take no more requests. Those have to wait
+        for a while only; then it is the turn of the others once more.
+        """
+        if not self._limit:
+            return
+        if wanted.weights > self._limit:
+            raise Problem(503, f"The model '{wanted.name}' does not fit into the server's memory.", "Raise --memory.")
+        turn, claim = self._turn_seconds(), self._serve.timeout * _CLAIM_SHARE
+        since = min((model.loaded for model in self.models.values() if model.worker), default=0.0)
+        since = max(since, time.monotonic() - turn)
+        try:
+            while self._loaded_bytes + wanted.weights > self._limit:
+                idle = [model for model in self.models.values() if model.worker and not model.users]
+                if idle:
+                    await self._unload(min(idle, key=lambda model: model.used))
+                    continue
+                self._released.clear()
+                at = (time.monotonic() - since) % (turn + claim)
+                if at < turn:
+                    self._admitting.set()
+                else:
+                    self._admitting.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout((turn if at < turn else turn + claim) - at):
+                        await self._released.wait()
+        finally:
+            self._admitting.set()
+
+    def _turn_seconds(self) -> float:
+        """Seconds that models in memory take requests for, though another one waits."""
+        took = max((model.loading for model in self.models.values() if model.worker), default=0.0)
+        return min(max(_TURN_SECONDS, took), self._serve.timeout * _TURN_SHARE)
+
+    async def _load(self, model: ServedModel) -> None:
+        started = time.perf_counter()
+        loaded = await asyncio.to_thread(self._load_model, model)
+        worker = ModelWorker(
+            loaded,
+            max_batch=self._serve.max_batch,
+            max_wait=self._serve.max_wait / 1000,
+            name=model.name,
+            translator=self._config.values.translation.translator,
+            watched=lambda size: self._on_batch(model.name, size),
+        )
+        model.worker, model.weights, model.used = worker, worker.weights, time.monotonic()
+        model.loaded, model.loading = model.used, time.perf_counter() - started
+        self._on_load(model.name, model.loading)
+
+    def _load_source(self, model: ServedModel) -> Any:
+        run_on = self._config.values.run_on
+        if model.family == MATCHER:
+            from captune.inference.match import load_matcher
+
+            return load_matcher(model.source, run_on)[0]
+        caption = CaptionOptions(max_pixels=self._serve.max_pixels)
+        values = CaptionConfig(caption=caption, generation=self._config.values.generation, run_on=run_on)
+        return Captioner.load(model.source, config=Resolved(values, self._config.sources))
+
+    async def _unload(self, model: ServedModel) -> None:
+        if model.worker is None:
+            return
+        worker, model.worker = model.worker, None
+        await worker.close()
+        del worker
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()

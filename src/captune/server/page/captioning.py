@@ -1,0 +1,185 @@
+"""Captions for the page: sample images, uploads, models that are loaded once."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import streamlit as st
+from PIL import Image
+
+from captune.captions.writers import CaptionRow
+from captune.core.errors import CaptuneError
+from captune.core.records import Caption
+from captune.images import open
+from captune.images.open import open_image
+from captune.inference.captioner import Captioner
+from captune.server.page.launch import PageSettings
+
+FOLDER = Path(__file__).parent / "assets" / "samples"
+# What a person says of each.
+SAMPLES = {
+    "Dog": "a brown and white dog sits on the grass beside a yellow ball",
+    "Boat": "a sailing boat on the sea at sunset",
+    "Bus": "a red double-decker bus on a city street",
+    "Cat": "a grey cat sits on a window sill in front of a garden",
+    "Fruit": "a bowl of apples, oranges and bananas on a wooden table",
+    "Lake": "a mountain lake with pine trees and a small red tent",
+}
+
+
+@cache
+def samples() -> dict[str, tuple[bytes, str]]:
+    """WebP files with what a person says of each, by name."""
+    return {name: ((FOLDER / f"{name.lower()}.webp").read_bytes(), words) for name, words in SAMPLES.items()}
+
+
+RESULT_SIDE, THUMBNAIL_SIDE = 640, 240
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image as it was chosen on the page: its name and the bytes of its file."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image with its captions by the names of models, or with the reason why it has none.
+
+    `image` is a small JPEG of it. `attention` are sheets (PNG) of where a model looked for each word of its first
+    caption, or why there is none. `language` is that of the captions where one was chosen.
+    """
+
+    name: str
+    image: bytes = b""
+    captions: dict[str, tuple[Caption, ...]] = field(default_factory=dict)
+    attention: dict[str, bytes | str] = field(default_factory=dict)
+    language: str | None = None
+    error: CaptuneError | None = None
+
+    @property
+    def alt(self) -> str:
+        """The image in words: its first caption, and its name."""
+        return f"{next(iter(self.captions.values()))[0].text} ({self.name})".strip()
+
+    def rows(self, models: Sequence[str]) -> list[CaptionRow]:
+        """A row for each of `models`."""
+        if self.error:
+            return [CaptionRow(self.name, (), "error", self.error.message, model) for model in models]
+        return [CaptionRow(self.name, captions, "ok", None, model) for model, captions in self.captions.items()]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A captioner and whose turn it is: visitors use it one after another."""
+
+    captioner: Captioner
+    turn: threading.Lock
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _loaded(model: str, run_on: str) -> Model:
+    return Model(Captioner.load(model, **json.loads(run_on)), threading.Lock())
+
+
+def load(settings: PageSettings, name: str) -> Model:
+    """One of the app's models; raises `CaptuneError` where it cannot be loaded."""
+    return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
+
+
+# What the file chooser offers; whatever a file is called, its contents are what counts.
+USUAL = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+
+
+def offered_endings() -> list[str]:
+    """Endings of files that are read here; what most phones write is among them where the extra heic is installed."""
+    return [*USUAL, *("heic", "heif", "hif") * open.is_installed()]
+
+
+def named_apart(uploads: Sequence[Upload]) -> list[Upload]:
+    """Each with a name of its own: of those with one name all but the first are numbered."""
+    used: set[str] = set()
+    found = []
+    for upload in uploads:
+        name, number = upload.name, 1
+        while name in used:
+            number += 1
+            path = PurePosixPath(upload.name)
+            name = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
+        used.add(name)
+        found.append(Upload(name, upload.data))
+    return found
+
+
+def in_natural_order(uploads: Sequence[Upload]) -> list[Upload]:
+    """By name as people count: `photo 2` before `photo 10`, whatever order the browser sends them in."""
+    return sorted(uploads, key=lambda upload: (_natural(upload.name), upload.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [(int(part), "") if number % 2 else (0, part) for number, part in enumerate(parts)]
+
+
+@st.cache_data(show_spinner=False, max_entries=256, scope="session")
+def thumbnail(upload: Upload) -> bytes | str:
+    """A small JPEG of an image, or why there is none."""
+    try:
+        return small_jpeg(open_image(upload.data, name=upload.name), THUMBNAIL_SIDE)
+    except CaptuneError as error:
+        return error.message
+
+
+def caption_one(
+    upload: Upload, models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+) -> Result:
+    """The captions of every model for an image, or the reason why it has none."""
+    captions: dict[str, tuple[Caption, ...]] = {}
+    sheets: dict[str, bytes | str] = {}
+    try:
+        image = open_image(upload.data, name=upload.name)
+        for name, model in models.items():
+            with model.turn:
+                captions[name] = tuple(model.captioner.captions(image, **options))
+                if attention:
+                    sheets[name] = _sheet(model.captioner, image, captions[name][0], options)
+    except CaptuneError as error:
+        return Result(upload.name, error=error)
+    return Result(upload.name, small_jpeg(image, RESULT_SIDE), captions, sheets, options.get("language"))
+
+
+def caption_all(
+    uploads: Sequence[Upload], models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+) -> Iterator[Result]:
+    """Results in order, each as soon as it is there; a bad image stops nothing."""
+    for upload in uploads:
+        yield caption_one(upload, models, options, attention=attention)
+
+
+def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: Mapping[str, Any]) -> bytes | str:
+    try:
+        sheet = captioner.explain(image, caption, **options).overlay()
+    except CaptuneError as error:
+        return error.message
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def small_jpeg(image: Image.Image, side: int) -> bytes:
+    """An image no longer than `side` pixels, as a JPEG file."""
+    copy = image.copy()
+    copy.thumbnail((side, side))
+    file = io.BytesIO()
+    copy.save(file, "JPEG", quality=88)
+    return file.getvalue()

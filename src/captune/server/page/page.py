@@ -1,0 +1,280 @@
+"""The page of `captune app`: images in, captions out. Streamlit runs this file for every visitor."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.server.page.captioning import (
+    Model,
+    Result,
+    Upload,
+    caption_all,
+    in_natural_order,
+    load,
+    named_apart,
+    offered_endings,
+    samples,
+    thumbnail,
+)
+from captune.server.page.components import captions_by_model, status_line, style_page
+from captune.server.page.downloads import FORMATS, as_sidecars, as_text, file_name
+from captune.server.page.launch import PageSettings
+
+HISTORY = 200
+VARIATIONS = 3
+THUMBNAILS = 12
+# What the page offers of options that allow more: lowest, highest, step. Temperature 0: nothing is drawn by chance.
+OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.0, 2.0, 0.1)}
+LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
+TEMPERATURE = "0: the likeliest caption. Above: words are drawn by chance; below 1.0 safer, above 1.0 more varied."
+ABOUT = "Captions for your images, written on this machine. No image leaves it."
+BEGIN = "Add images, take a photo, or try the samples."
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the visitor chose beside the images: models by name, and options of the search."""
+
+    models: dict[str, Model]
+    options: dict[str, Any]
+    attention: bool
+
+
+def main() -> None:
+    st.set_page_config("captune", ":material/image:", layout="wide")
+    style_page()
+    settings = PageSettings.from_environment()
+    for name, value in {"results": [], "history": [], "summary": "", "runs": 0}.items():
+        st.session_state.setdefault(name, value)
+    st.title("captune", anchor=False)
+    st.write(ABOUT)
+    chosen = st.container()
+    uploads = _images()
+    with chosen:
+        _thumbnails(uploads)
+    problems = st.container()
+    choices = _settings(settings, problems)
+    with st.bottom:
+        progress = st.empty()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            ready = bool(uploads and choices.models)
+            start = st.button("Write captions", key="start", type="primary", disabled=not ready, icon=":material/edit:")
+            status = st.container()
+    if start:
+        _results(_captioned(choices, uploads, progress), anew=True)
+    else:
+        _results(st.session_state.results)
+    _history(st.session_state.history)
+    with status:
+        plan = f"{_counted(len(uploads), 'image')}, {_counted(len(choices.models), 'model')}." if ready else BEGIN
+        status_line(st.session_state.summary or plan, st.session_state.runs)
+
+
+def _images() -> list[Upload]:
+    files, samples_, camera = st.tabs(["Your images", "Samples", "Camera"])
+    with files:
+        whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
+        given = st.file_uploader(
+            "Images",
+            type=offered_endings(),
+            accept_multiple_files="directory" if whole else True,
+            key="folder" if whole else "files",
+        )
+        chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in given or ()])
+    with samples_:
+        st.write("Drawn for captune, and as free as it (Apache-2.0).")
+        with st.grid(min_column_width=110):
+            for name, (data, alt) in samples().items():
+                with st.container(gap="xsmall"):
+                    st.image(data, alt=alt)
+                    if st.checkbox(name, key=f"sample {name}"):
+                        chosen.append(Upload(f"{name.lower()}.webp", data))
+    with camera:
+        if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a photo")):
+            chosen.append(Upload("camera.jpg", shot.getvalue()))
+    return named_apart(chosen)
+
+
+def _thumbnails(chosen: list[Upload]) -> None:
+    if not chosen:
+        return
+    more = f", the first {THUMBNAILS} of them" if len(chosen) > THUMBNAILS else ""
+    st.markdown(f"**{_counted(len(chosen), 'image')} to caption{more}**")
+    with st.container(horizontal=True, gap="small"):
+        for upload in chosen[:THUMBNAILS]:
+            small = thumbnail(upload)
+            if isinstance(small, str):
+                st.error(f"{_plain(upload.name)} cannot be read.", icon=":material/broken_image:", width=240)
+            else:
+                st.image(small, alt=upload.name, width=100)
+
+
+def _settings(settings: PageSettings, problems: Any) -> Choices:
+    with st.sidebar:
+        st.header("Settings", anchor=False)
+        names = list(settings.models)
+        chosen = names
+        if len(names) > 1:
+            chosen = st.pills("Models, side by side", names, selection_mode="multi", default=names[:2])
+        if not chosen:
+            problems.warning("Choose at least one model.")
+        with problems:
+            models = {name: model for name in chosen if (model := _load(settings, name))}
+        first = next(iter(models.values()), None)
+        options = _search(first.captioner.options.generation if first else GenerationOptions())
+        prompt = st.text_input("Words to begin with", help="The caption continues these words.")
+        if prompt.strip():
+            options["prompt"] = prompt.strip()
+            options["prompt_in_caption"] = st.checkbox("Keep these words in the caption", key="keep prompt")
+        if len(settings.languages) > 1:
+            language = st.selectbox("Language", settings.languages, format_func=lambda code: code or "as the model")
+            if language:
+                options["language"] = language
+                options |= {"translator": settings.translator} if settings.translator else {}
+        attention = st.toggle("Attention maps", help="Where the model looked for every word of the first caption.")
+        for name, model in models.items():
+            st.write(f"{name}: {model.captioner.model.family} on {model.captioner.model.device}")
+    return Choices(models, options, attention)
+
+
+def _search(own: GenerationOptions) -> dict[str, Any]:
+    """The options of the search, from sliders that begin where the model's own stand."""
+    options = {"max_new_tokens": _slider("max_new_tokens", own.max_new_tokens)}
+    temperature = _slider("temperature", own.temperature if own.sample else 0.0, TEMPERATURE)
+    several = st.toggle(
+        f"{VARIATIONS} variations", help="Captions drawn with rising temperature around the one above, or around 1.0."
+    )
+    drawn = {"temperature": temperature or own.temperature, "num_beams": 1}
+    if several:
+        return options | drawn | {"variations": VARIATIONS}
+    if temperature:
+        return options | drawn | {"sample": True}
+    return options | {"sample": False, "num_beams": _slider("num_beams", own.num_beams)}
+
+
+def _slider(name: str, own: float, help: str | None = None) -> Any:
+    low, high, step = OFFERED[name]
+    return st.slider(
+        LABELS[name], min(low, own), max(high, own), own, step,
+        key=f"slider {name}", persist_state="session", help=help or GenerationOptions.model_fields[name].description,
+    )  # fmt: skip
+
+
+def _load(settings: PageSettings, name: str) -> Model | None:
+    try:
+        with st.spinner(f"Loading {name} …"):
+            return load(settings, name)
+    except CaptuneError as error:
+        st.error(f"**{name}** cannot be loaded. {error.message}\n\n{error.hint}")
+        return None
+
+
+def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterator[Result]:
+    """Results as they come; those that are there stay when the visitor does something else meanwhile."""
+    st.session_state.results = results = []
+    # Every click draws anew: without a seed a model draws the same captions again.
+    options = {**choices.options, "sample_seed": secrets.randbits(31)}
+    progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
+    for result in caption_all(uploads, choices.models, options, attention=choices.attention):
+        results.append(result)
+        if not result.error:
+            st.session_state.history = [result, *st.session_state.history][:HISTORY]
+        progress.progress(len(results) / len(uploads), f"{len(results)} of {len(uploads)}")
+        yield result
+    progress.empty()
+    good = [result for result in results if not result.error]
+    captions = sum(len(each) for result in good for each in result.captions.values())
+    bad = len(results) - len(good)
+    st.session_state.summary = f"{_counted(captions, 'caption')} for {_counted(len(good), 'image')}" + (
+        f"; {_counted(bad, 'image')} could not be captioned." if bad else "."
+    )
+    st.session_state.runs += 1
+
+
+def _results(results: Iterable[Result], *, anew: bool = False) -> None:
+    # Emptied for new captions, so that none of the last ones stand among them.
+    heading = st.empty()
+    errors, downloads, cards = (st.empty().container() if anew else st.container() for _ in range(3))
+    shown: list[Result] = []
+    for number, result in enumerate(results):
+        shown.append(result)
+        if result.error:
+            message, hint = result.error.message.rstrip("."), result.error.hint
+            errors.error(f"**{_plain(message)}.** {_plain(hint)}", icon=":material/broken_image:")
+            continue
+        heading.header("Captions", anchor=False)
+        with cards.container(border=True):
+            _card(result, f"captions {st.session_state.runs} {number}")
+    if any(not result.error for result in shown):
+        with downloads:
+            _downloads(shown)
+
+
+def _card(result: Result, key: str) -> None:
+    image, captions = st.columns([1, 2 if len(result.captions) < 3 else 3])
+    image.image(result.image, alt=result.alt, width="stretch")
+    with captions:
+        st.subheader(_plain(result.name), anchor=False)
+        captions_by_model(result.name, result.captions, result.language, key=key)
+    for model, sheet in result.attention.items():
+        with st.expander(f"Attention maps of {_plain(model)} for {_plain(result.name)}"):
+            if isinstance(sheet, str):
+                st.info(sheet)
+            else:
+                words = result.captions[model][0].text
+                st.image(sheet, alt=f"The image once for every word, bright where the model looked: {words}")
+
+
+def _downloads(results: list[Result]) -> None:
+    models = list(next(result.captions for result in results if not result.error))
+    rows = [row for result in results for row in result.rows(models)]
+    with st.container(horizontal=True):
+        for name, (writer, media_type) in FORMATS.items():
+            file = file_name(models, name.lower())
+            st.download_button(
+                f"Download {name}",
+                as_text(rows, writer),
+                file,
+                media_type,
+                on_click="ignore",
+                icon=":material/download:",
+            )
+        st.download_button(
+            "Download text files", as_sidecars(rows), file_name(models, "zip"), "application/zip", on_click="ignore",
+            icon=":material/folder_zip:", help="A zip archive: a folder for each model with a .txt for each image.",
+        )  # fmt: skip
+
+
+def _history(history: list[Result]) -> None:
+    if not history:
+        return
+    with st.expander(f"History ({len(history)})"):
+        for result in history:
+            left, right = st.columns([1, 5])
+            left.image(result.image, alt=result.alt, width=100)
+            lines = "\n".join(
+                f"- {_plain(model)}: {_plain(each[0].text) or '(no words)'}" for model, each in result.captions.items()
+            )
+            right.markdown(f"**{_plain(result.name)}**\n\n{lines}")
+        if st.button("Clear the history"):
+            st.session_state.update(results=[], history=[], summary="", runs=st.session_state.runs + 1)
+            st.rerun()
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds nothing to format."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
+
+
+main()

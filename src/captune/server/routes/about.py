@@ -1,0 +1,60 @@
+"""What the server is: its models, its options, its health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from captune.core.options import GenerationOptions
+from captune.server.schemas import READ_PROBLEMS, Health, ModelCard, ModelList, with_field_names
+from captune.server.service import Service
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/v1/models", summary="Models", responses=READ_PROBLEMS)
+async def models(request: Request) -> ModelList:
+    """The models by the names that requests use, the default ones first."""
+    service: Service = request.app.state.service
+    return ModelList(
+        data=[
+            ModelCard(id=model.name, created=model.created, family=model.family, loaded=model.worker is not None)
+            for model in service.pool.models.values()
+        ]
+    )
+
+
+@router.get("/v1/options", summary="Options of the search", responses=READ_PROBLEMS)
+async def options() -> dict[str, Any]:
+    """The JSON schema of the options that /v1/caption takes: their defaults, limits and meaning."""
+    schema: dict[str, Any] = with_field_names(GenerationOptions.model_json_schema())
+    return schema
+
+
+@router.get("/health/live", summary="Is the server there?")
+async def live() -> Health:
+    """200 as long as it answers at all; needs no key."""
+    return Health(status="ok")
+
+
+@router.get("/health/ready", summary="Does it take requests?", responses={503: {"model": Health}})
+async def ready(request: Request) -> Any:
+    """200 once the models are loaded; 503 before, while nothing can be decoded, and from SIGTERM on. Needs no key."""
+    service: Service = request.app.state.service
+    if service.ready:
+        return Health(status="ready")
+    return JSONResponse({"status": service.status}, status_code=503, headers={"Retry-After": "1"})
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **READ_PROBLEMS},
+)
+async def metrics(request: Request) -> Response:
+    """Requests by route and status, times, sizes of batches, memory of the process."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), media_type=service.metrics.media_type)

@@ -1,0 +1,345 @@
+"""Schemas of requests and responses."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from captune.core.config import OF_SAMPLING
+from captune.core.options import MOST_NEW_TOKENS, GenerationOptions
+from captune.server.problems import ProblemBody
+
+EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
+# Characters of a prompt, a question or a text.
+MAX_TEXT_LENGTH = 4000
+_FLAG = re.compile(r"--([a-z][a-z-]+)")
+
+
+def _picture(given: Any) -> str | bytes:
+    if not isinstance(given, (str, bytes)) or not given:
+        raise ValueError("expected base64, a data URL, or an uploaded file")
+    return given
+
+
+Picture = Annotated[
+    Any,
+    BeforeValidator(_picture),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "description": "The file as base64 or as a data URL; in multipart/form-data the file itself. An http(s) "
+            "address where the server allows it.",
+            "examples": [EXAMPLE_IMAGE],
+        }
+    ),
+]
+# A client's upper bound: more than captune writes is no error, nothing is longer than the bound.
+MaxTokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, MOST_NEW_TOKENS))]
+Model = Annotated[
+    str | None, Field(description="A model by its name in /v1/models; default: the first for the task.", max_length=500)
+]
+
+
+def with_field_names(schema: Any) -> Any:
+    """A JSON schema whose descriptions name `sample`, not `--sample`."""
+    if isinstance(schema, dict):
+        return {
+            name: _FLAG.sub(lambda flag: f"`{flag[1].replace('-', '_')}`", value)
+            if name == "description" and isinstance(value, str)
+            else with_field_names(value)
+            for name, value in schema.items()
+        }
+    return [with_field_names(one) for one in schema] if isinstance(schema, list) else schema
+
+
+class _GenerationRequest(GenerationOptions):
+    """Options of the search; what is not given is as the model was saved, else captune's default."""
+
+    max_new_tokens: MaxTokens = Field(
+        GenerationOptions.model_fields["max_new_tokens"].default,
+        description=f"{GenerationOptions.model_fields['max_new_tokens'].description} Above {MOST_NEW_TOKENS}: "
+        f"{MOST_NEW_TOKENS}.",
+    )
+    model: Model = None
+    language: Annotated[
+        str | None, Field(description="Language of the captions, one of those that the server offers.", max_length=20)
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in self.model_fields_set}
+
+
+class CaptionRequest(_GenerationRequest):
+    """A picture to caption, with options of the search."""
+
+    image: Picture
+    explain: bool = Field(False, description="Say where the model looked for each word, and what else was likely.")
+
+
+class BatchRequest(_GenerationRequest):
+    """Pictures to caption, with the same options for all."""
+
+    images: Annotated[list[Picture], Field(min_length=1)]
+
+
+class AskRequest(_GenerationRequest):
+    """A question about a picture."""
+
+    image: Picture
+    question: str = Field(
+        description="The question.", min_length=1, max_length=MAX_TEXT_LENGTH, examples=["What colour is it?"]
+    )
+
+
+class MatchRequest(BaseModel):
+    """Texts that may fit a picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Picture
+    texts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]], Field(min_length=1, max_length=64)
+    ]
+    model: Model = None
+
+
+class ImageUrl(BaseModel):
+    """A picture as a data URL."""
+
+    url: Picture
+
+
+class Part(BaseModel):
+    """A part of a message: words or a picture."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = Field(None, max_length=MAX_TEXT_LENGTH)
+    image_url: ImageUrl | None = None
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    role: str = Field(max_length=50)
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """OpenAI's chat completion with one picture, in the last message of the user.
+
+    Its text, if any, is the prompt: a question where the model answers, else words that the caption continues.
+    Options of /v1/caption may stand beside OpenAI's; other fields are ignored.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Model = None
+    messages: list[Message] = Field(min_length=1, max_length=1000)
+    n: int | None = Field(None, ge=1, le=64, description="`num_captions`.")
+    max_tokens: MaxTokens | None = Field(None, description="`max_new_tokens`.")
+    max_completion_tokens: MaxTokens | None = Field(None, description="`max_new_tokens`.")
+    temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
+    top_p: float | None = Field(
+        None, ge=0, le=1, description="Below 1 the caption is drawn by chance, as `top_p` says."
+    )
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
+    language: str | None = Field(None, description="As in /v1/caption.", max_length=20)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options of the search that were given; raises `ValidationError`."""
+        said = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
+        parse_models = {
+            "num_captions": self.n,
+            "max_new_tokens": self.max_completion_tokens or self.max_tokens,
+            "sample_seed": self.seed,
+            "top_p": self.top_p,
+        }
+        # A null is as good as nothing, and a top_p of 0 means nothing.
+        said = {n: v for n, v in (*said.items(), *parse_models.items()) if v is not None and (n, v) != ("top_p", 0)}
+        if self.temperature == 0:
+            said = {"sample": False, **{n: value for n, value in said.items() if n not in OF_SAMPLING}}
+        elif self.temperature or said.get("top_p", 1) < 1:
+            # OpenAI's defaults beside a temperature: everything may be drawn, and nothing is searched for.
+            drawn = {"temperature": self.temperature} if self.temperature else {}
+            said = {"sample": True, "num_beams": 1, "top_k": 0, **said, **drawn}
+        elif said.get("top_p") == 1:
+            del said["top_p"]  # clients send it where they mean nothing by it
+        return _GenerationRequest.model_validate(said).given()
+
+
+class Alternative(BaseModel):
+    """A piece of text that could stand where a word begins, and its probability."""
+
+    text: str
+    probability: float
+
+
+class WordAttention(BaseModel):
+    """A word, and where the model looked for it: `map` (rows, columns) sums to 1.
+
+    `on_picture` is the share of its attention that fell on the picture.
+    """
+
+    word: str
+    confidence: float
+    on_picture: float
+    alternatives: list[Alternative]
+    map: list[list[float]]
+
+
+class Explanation(BaseModel):
+    """Heat maps of a caption's words: rows and columns divide `box` (left, top, right, bottom) of the upright picture.
+
+    `size` (width, height) is that of the picture, in pixels; `grid` are rows and columns.
+    """
+
+    about: str
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    grid: tuple[int, int]
+    words: list[WordAttention]
+
+
+class CaptionItem(BaseModel):
+    """A caption and how sure the model is of it: the geometric mean of its tokens' probabilities, 0-1."""
+
+    text: str = Field(examples=["a red circle left of a blue square"])
+    confidence: float = Field(examples=[0.83])
+    original: str | None = Field(None, description="What the model said, where that was translated.")
+    explained: Explanation | None = None
+
+
+class CaptionAnswer(BaseModel):
+    """Captions of a picture, the best first."""
+
+    model: str
+    captions: list[CaptionItem]
+
+
+class BatchItem(BaseModel):
+    """Captions of a picture, or why there are none."""
+
+    captions: list[CaptionItem] | None = None
+    error: ProblemBody | None = None
+
+
+class BatchAnswer(BaseModel):
+    """A result for each picture, in their order."""
+
+    model: str
+    results: list[BatchItem]
+
+
+class AskAnswer(BaseModel):
+    """Answers to a question, the best first."""
+
+    model: str
+    answers: list[CaptionItem]
+
+
+class TextMatch(BaseModel):
+    """The probability that a text is true of the picture, and the cosine of their vectors."""
+
+    text: str
+    probability: float
+    similarity: float
+
+
+class MatchAnswer(BaseModel):
+    """A match for each text, in their order."""
+
+    model: str
+    matches: list[TextMatch]
+
+
+class ModelCard(BaseModel):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "captune"
+    family: str = Field(description="Its family; `matcher` for those of /v1/match.")
+    loaded: bool = Field(description="Whether it is in memory now.")
+
+
+class ModelList(BaseModel):
+    """The models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """Whether the server is there."""
+
+    status: str
+
+
+class ChatMessage(BaseModel):
+    """A caption as a message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(BaseModel):
+    """A caption; `finish_reason` is `length` where it has `max_tokens` tokens."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class Usage(BaseModel):
+    """Tokens of the prompt and of the captions."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatAnswer(BaseModel):
+    """OpenAI's chat completion. With `stream` its pieces come as server-sent events instead."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for its documentation."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+    said = {
+        400: "The body is cut off or no JSON.",
+        401: "The key is missing or not known.",
+        404: "There is no such model, or none for this.",
+        408: "The body did not arrive in time.",
+        413: "The body is too large.",
+        415: "The body is of a type that is not known.",
+        422: "A field, a picture or the size of the job is not allowed.",
+        429: "Too busy, or too many requests; `Retry-After` says when to come again.",
+        503: "The server is stopping, or the model cannot be loaded.",
+        504: "There was no answer in time.",
+    }
+    return {status: {"description": said[status], "content": content} for status in statuses}
+
+
+WORK_PROBLEMS = problems(400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
+READ_PROBLEMS = problems(401, 429)

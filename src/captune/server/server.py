@@ -1,0 +1,297 @@
+"""The server: application, middleware and models put together, run until a signal stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from captune.core.config import Resolved, resolve
+from captune.core.errors import EXIT_TERMINATED, missing_extra
+from captune.core.options.serve import ServeConfig
+from captune.core.progress import SILENT, Progress
+
+try:
+    import fastapi_offline  # noqa: F401
+    import prometheus_client  # noqa: F401
+    import python_multipart  # noqa: F401
+    import uvicorn
+    from fastapi import FastAPI
+    from starlette.middleware.cors import CORSMiddleware
+except ImportError as error:
+    raise missing_extra(error.name or "fastapi", "serve", "captune serve") from None
+
+from captune import __version__
+from captune.server.connections import Connection, Connections, TrustedProxies
+from captune.server.keys import VARIABLE, Keys, read_keys
+from captune.server.logs import configure_logging, log_event
+from captune.server.middleware import RequestLimits
+from captune.server.openapi import add_docs_page, document
+from captune.server.problems import add_problem_handlers
+from captune.server.routes import about, captions, chat
+from captune.server.service import Service
+from captune.server.startup import listen, parse_models
+
+# What the end may take beyond `--drain`, and after everything accepted was answered.
+_GRACE_SECONDS, _END_SECONDS = 0.3, 3.0
+THREADS = "captune-"
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def create_app(
+    models: Mapping[str, str],
+    config: Resolved[ServeConfig] | None = None,
+    keys: Mapping[str, str] | None = None,
+    *,
+    loading: asyncio.Future[None] | None = None,
+    service: Service | None = None,
+) -> FastAPI:
+    """The server as an ASGI application, for a process manager or a larger application of your own.
+
+    `models` are names and what they stand for (a run, a folder, a Hub id), `keys` names and keys.
+    Models are loaded before the first request is taken; with `loading` meanwhile, and it is done then.
+    """
+    config = config or resolve(ServeConfig)
+    options = config.values.serve
+    service = service or Service(models, config)
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        start = asyncio.ensure_future(_start(service, loading))
+        try:
+            if loading is None:
+                await start
+            yield
+        finally:
+            start.cancel()
+            await service.close()
+
+    app = FastAPI(
+        title="captune",
+        version=__version__,
+        description="Captions for pictures. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
+        lifespan=life,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    add_docs_page(app)
+    for routes in (captions, chat, about):
+        app.include_router(routes.router)
+    add_problem_handlers(app)
+    app.state.service = service
+    app.state.connections = Connections(options.client_connections, TrustedProxies(options.forwarded_allow_ips))
+    app.add_middleware(
+        RequestLimits, options=options, keys=Keys(keys or {}), admission=service.admission, metrics=service.metrics
+    )
+    if options.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(options.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    document(app)
+    return app
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    sets: Sequence[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> None:
+    """Serve models (`MODEL` or `NAME=MODEL`) until SIGTERM or Ctrl-C; what was accepted is answered before.
+
+    Options are those of `captune serve --help`; keys come from CAPTUNE_API_KEYS and `keys_file`. Raises
+    `CaptuneError` where the port is taken or a model cannot be loaded.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(ServeConfig, file=config, environment=environment, flags=options, sets=sets)
+    asked = resolved.values.serve
+    keys = read_keys(environment, asked.keys_file)
+    model_sources = parse_models(models)
+    if not keys and asked.host not in LOCAL:
+        progress.warn(f"Whoever reaches {asked.host} may ask: set {VARIABLE}=name=key, or --keys-file.")
+    listener = listen(asked.host, asked.port)
+    host, port = listener.getsockname()[:2]
+    configure_logging()
+    shown = f"[{host}]" if ":" in host else host
+
+    def greet() -> None:
+        progress.info(f"Serving {', '.join(model_sources)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
+
+    def end(code: int) -> None:
+        if code:  # in a thread: whoever reads stderr may stall
+            said = threading.Thread(target=_log_cut_off, daemon=True)
+            said.start()
+            said.join(_GRACE_SECONDS / 2)
+        os._exit(code)
+
+    exit_timer = ExitTimer(end)
+    try:
+        if not asyncio.run(_run(model_sources, resolved, keys, listener, greet, exit_timer)):
+            # A batch cannot be stopped in its middle, and its thread would keep the process.
+            end(EXIT_TERMINATED)
+        wait_for_threads()
+    finally:
+        exit_timer.cancel()
+        listener.close()
+
+
+def _log_cut_off() -> None:
+    log_event("requests cut off", level=logging.WARNING, hint="They took longer than --drain allows.")
+    logging.shutdown()
+
+
+async def _run(
+    models: Mapping[str, str],
+    config: Resolved[ServeConfig],
+    keys: Mapping[str, str],
+    listener: socket.socket,
+    greet: Any,
+    exit_timer: ExitTimer,
+) -> bool:
+    """Whether all accepted requests were answered. Health is answered while models are loaded."""
+    options = config.values.serve
+    loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    app = create_app(models, config, keys, loading=loading)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # the gate does it, for the log
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+            # So many are accepted before those that give way have: more could take the last descriptor.
+            backlog=4,
+        ),
+        app.state.service,
+        options.drain,
+        exit_timer,
+    )
+
+    def loaded(done: asyncio.Future[None]) -> None:
+        if done.cancelled() or done.exception():
+            server.should_exit = True
+        else:
+            greet()
+
+    loading.add_done_callback(loaded)
+    await server.serve(sockets=[listener])
+    if loading.done() and not loading.cancelled():
+        loading.result()
+    return server.whole
+
+
+async def _start(service: Service, loading: asyncio.Future[None] | None) -> None:
+    try:
+        await service.start()
+    except Exception as error:
+        if loading is None:
+            raise
+        loading.set_exception(error)
+    else:
+        if loading is not None:
+            loading.set_result(None)
+
+
+class ExitTimer:
+    """Ends the process by `end(code)` when the time is up, from a thread of its own; the last time set counts."""
+
+    def __init__(self, end: Callable[[int], object]) -> None:
+        self._end = end
+        self._timer: threading.Timer | None = None
+
+    def within(self, seconds: float, code: Callable[[], int]) -> None:
+        """Set the time; `code` is called before the end."""
+        self.cancel()
+        self._timer = threading.Timer(seconds, lambda: self._end(code()))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """The process may go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def wait_for_threads() -> None:
+    """Wait for the server's threads, some of which may still do work that nobody waits for."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREADS) and not thread.daemon:
+            thread.join()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to stop in steps: no longer ready, everything accepted answered, then closed."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, seconds: float, exit_timer: ExitTimer) -> None:
+        super().__init__(config)
+        self.whole = True
+        self._service, self._seconds, self._exit_timer = service, seconds, exit_timer
+        self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(2048)  # those that wait in the kernel cost no descriptor
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
+        if self._drain is None:
+            self._exit_timer.within(self._seconds + _GRACE_SECONDS, self._abort)
+            self._drain = asyncio.ensure_future(self._drain_requests())
+        else:  # asked twice
+            self.whole = self._service.admission.taken == 0
+            self._exit_timer.within(_GRACE_SECONDS, self._abort)
+            self.should_exit = True
+
+    def _abort(self) -> int:
+        """Leave nothing behind; returns the code that the process ends with."""
+        self._service.decoder.kill()
+        return 0 if self.whole and self._service.admission.taken == 0 else EXIT_TERMINATED
+
+    async def _drain_requests(self) -> None:
+        admission = self._service.admission
+        admission.draining = True
+        begun = time.monotonic()
+        log_event("stopping", pictures=admission.taken)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await admission.empty()
+        except TimeoutError:
+            self.whole = False
+        else:
+            left = begun + self._seconds - time.monotonic()
+            self._exit_timer.within(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._abort)
+        self.should_exit = True

@@ -1,0 +1,172 @@
+"""What the routes share: models, limits, image decoders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import TYPE_CHECKING, Any
+
+from captune.core.config import Resolved, with_sampling
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import GenerationOptions
+from captune.core.options.serve import ServeConfig
+from captune.decoding.encoding import prompt_for
+from captune.decoding.settings import check_prompt
+from captune.server.images import ImageDecoder, fetch_image, image_bytes, is_url
+from captune.server.logs import log_event
+from captune.server.middleware import Admission, RequestContext, ServerMetrics
+from captune.server.model_pool import ModelPool, ServedModel
+from captune.server.model_worker import ModelWorker
+from captune.server.problems import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Bodies that may be held at once, in largest ones.
+_BODIES = 32
+
+
+class Service:
+    """One server's state."""
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        config: Resolved[ServeConfig],
+        *,
+        fetch: Callable[..., bytes] = fetch_image,
+        load: Callable[[ServedModel], Any] | None = None,
+    ) -> None:
+        self.options = config.values.serve
+        self._fetch = fetch
+        self._translation = config.values.translation
+        self.metrics = ServerMetrics()
+        self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
+        self.metrics.waiting.set_function(lambda: self.admission.taken)
+        self.pool = ModelPool(models, config, on_batch=self._batch, on_load=self._loaded, load=load)
+        self.metrics.loaded.set_function(lambda: sum(m.worker is not None for m in self.pool.models.values()))
+        self.decoder = ImageDecoder(self.options, fast=config.values.run_on.preprocessing == "fast")
+        self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
+        # Two bodies are read at once: while it is read, one costs up to three times its size.
+        self.readers = ThreadPoolExecutor(2, thread_name_prefix="captune-body")
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "ready"
+
+    @property
+    def status(self) -> str:
+        """`ready`, or why no request should come now."""
+        if self.admission.draining:
+            return "stopping"
+        if not self.pool.ready:
+            return "loading"
+        return "busy" if self.decoder.stuck else "ready"
+
+    async def start(self) -> None:
+        """Load the models and start what decodes; raises `CaptuneError` where that cannot be."""
+        await asyncio.gather(self.decoder.start(), self.pool.start())
+
+    async def close(self) -> None:
+        self.decoder.close()
+        await self.pool.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.readers.shutdown(wait=False, cancel_futures=True)
+
+    async def model(self, name: str | None, task: str, context: RequestContext) -> tuple[ServedModel, ModelWorker]:
+        """The model for a task, loaded until the context ends; raises `Problem`."""
+        model = await self.pool.find(name, task)
+        context.model = model.name
+        return model, await context.stack.enter_async_context(self.pool.use(model))
+
+    async def contents(self, picture: str | bytes) -> bytes:
+        """The bytes of a picture's file, fetched where that is allowed; raises `Problem`."""
+        if isinstance(picture, str) and is_url(picture):
+            if not self.options.allow_urls:
+                raise Problem(
+                    422,
+                    "Pictures are not fetched from addresses here.",
+                    "Send the picture itself, or start the server with --allow-urls.",
+                )
+            most = int(self.options.max_body * 1e6)
+            picture = await asyncio.to_thread(
+                self._fetch, picture, most_bytes=most, seconds=min(10.0, self.options.timeout)
+            )
+        return await asyncio.get_running_loop().run_in_executor(self.threads, image_bytes, picture)
+
+    async def pixels(self, picture: str | bytes, worker: ModelWorker) -> np.ndarray:
+        """What a model sees of a picture; raises `Problem` and `ImageError`."""
+        return (await self.pixels_and_size(picture, worker, size=False))[0]
+
+    async def pixels_and_size(
+        self, picture: str | bytes, worker: ModelWorker, *, size: bool
+    ) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """As `pixels`, with the `size` (width, height) of the upright image where it is wanted."""
+        contents = await self.contents(picture)
+        if size:
+            return await self.decoder.pixels_and_size(contents, worker.square)
+        return await self.decoder.pixels(contents, worker.square), None
+
+    def search(
+        self, worker: ModelWorker, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False
+    ) -> GenerationOptions:
+        """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
+
+        With `shorten` captions end where the work allowed is used up instead. A question takes its place in the prompt,
+        and new tokens are at most those that the model has room for behind it.
+        """
+        own = worker.captioner.options.generation
+        try:
+            options = GenerationOptions.model_validate({**own.model_dump(), **with_sampling(given)})
+        except UsageError as error:
+            raise Problem(422, error.message, error.hint) from None
+        if options.min_new_tokens > options.max_new_tokens:
+            raise Problem(422, "min_new_tokens is larger than max_new_tokens.", "Lower the one or raise the other.")
+        captions = options.variations or options.num_beams * options.num_captions
+        if shorten and captions <= self.options.max_work:
+            most = min(options.max_new_tokens, self.options.max_work // captions)
+            options = options.model_copy(update={"max_new_tokens": most})
+        work = captions * options.max_new_tokens
+        if work > self.options.max_work:
+            raise Problem(
+                422,
+                f"Beams × captions × tokens are {work:,}; {self.options.max_work:,} are allowed.",
+                "Ask for fewer or shorter captions.",
+            )
+        if question is not None:
+            options = options.model_copy(
+                update={"prompt": prompt_for(worker.captioner.model.prompt, question.strip(), options.prompt)}
+            )
+        model = worker.captioner.model
+        check_prompt(model.prompt if options.prompt is None else options.prompt, options)
+        room = model.token_budget(options.prompt)
+        if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
+            options = options.model_copy(update={"max_new_tokens": room})
+        return options
+
+    def language(self, asked: str | None) -> str | None:
+        """The language of a request's captions, None for the models' own; raises `Problem` where it is not offered."""
+        own = self._translation.language
+        offered = {"en", *self.options.languages, *filter(None, (own,))}
+        if asked is not None and asked not in offered:
+            raise Problem(
+                422, f"Captions are not offered in '{asked}'.", f"Offered here: {', '.join(sorted(offered))}."
+            )
+        language = asked or own
+        return None if language == "en" else language
+
+    def _batch(self, model: str, size: int) -> None:
+        self.metrics.batches.labels(model).observe(size)
+
+    def _loaded(self, model: str, seconds: float) -> None:
+        self.metrics.loads.labels(model).inc()
+        log_event("model loaded", model=model, seconds=round(seconds, 2))
+
+
+def image_problem(error: Exception, request_id: str) -> dict[str, Any]:
+    """What is said of one picture of several; raises what is not about a picture."""
+    if isinstance(error, UsageError) or not isinstance(error, (CaptuneError, Problem)):
+        raise error
+    return Problem.of(error).body(request_id)

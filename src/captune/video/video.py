@@ -1,0 +1,140 @@
+"""`captune video`: films in, a caption for each scene out, with its times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError
+from captune.core.files import atomic_file
+from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
+from captune.core.options.video import VideoConfig, VideoOptions
+from captune.core.progress import SILENT, Progress, Task
+from captune.datasets.sources.listing import find_pictures
+from captune.inference.captioner import Captioner
+from captune.video.frames import FILM_SUFFIXES, Film, FilmError, SampledFrame
+from captune.video.scenes import Scene, cut_evenly, find_scenes
+from captune.video.subtitles import FilmCaptions, SceneCaption, clock, merge_repeated
+
+
+def video(
+    films: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str | None = None,
+    frames: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Iterator[FilmCaptions]:
+    """Caption films, folders (with what lies in them) and glob patterns, in order, a film at a time.
+
+    A film that cannot be read, or not whole, has status `error` and its reason, and stops nothing. `frames`
+    is a folder for the pictures that were captioned. Without `model` the Hub's
+    `Salesforce/blip-image-captioning-base` is used. Options are those of `captune video --help`.
+    """
+    environment = os.environ if environment is None else environment
+    resolved = resolve(VideoConfig, file=config, environment=environment, flags=options, sets=sets)
+    given = [films] if isinstance(films, (str, os.PathLike)) else list(films)
+    paths = find_pictures(given, suffixes=FILM_SUFFIXES, what="films")
+    chosen = resolved.values.video
+    captioning = as_captioning(resolved, CaptionOptions(batch_size=chosen.batch_size))
+    return _films(paths, model or DEFAULT_MODEL, captioning, chosen, frames, progress)
+
+
+def as_captioning(resolved: Resolved[Any], caption: CaptionOptions) -> Resolved[CaptionConfig]:
+    """What a verb that captions was told, as a captioner takes it."""
+    told = resolved.values
+    captioning = CaptionConfig(
+        caption=caption, generation=told.generation, translation=told.translation, run_on=told.run_on
+    )
+    return Resolved(captioning, resolved.sources)
+
+
+def _films(
+    paths: list[str],
+    model: str,
+    config: Resolved[CaptionConfig],
+    chosen: VideoOptions,
+    frames: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> Iterator[FilmCaptions]:
+    with progress.task("Loading the model"):
+        captioner = Captioner.load(model, config=config)
+    names = _folders(paths)
+    for path in paths:
+        folder = None if frames is None else Path(frames) / names[path] if len(paths) > 1 else Path(frames)
+        scenes: list[SceneCaption] = []
+        duration, damage = 0.0, ""
+        try:
+            with Film(path, max_pixels=chosen.max_pixels) as film:
+                with progress.task(Path(path).name, film.duration or None) as bar:
+                    found = _captioned(captioner, film, chosen, folder, bar)
+                    scenes.extend(merge_repeated(found) if chosen.merge else found)
+                duration, damage = film.end, film.damage
+        except FilmError as error:
+            damage = error.reason
+        yield FilmCaptions(path, tuple(scenes), duration, "error" if damage else "ok", damage or None, model)
+
+
+def _captioned(
+    captioner: Captioner, film: Film, chosen: VideoOptions, folder: Path | None, bar: Task
+) -> Iterator[SceneCaption]:
+    """The scenes of a film with their captions; of its pictures a few are held at a time."""
+
+    def pictures() -> Iterator[tuple[SceneCaption, Any]]:
+        for number, scene in enumerate(_scenes(film, chosen, bar), start=1):
+            picture = film.picture(scene.best.frame)
+            saved = None if folder is None else _save(picture, folder / f"{number:04}-{_stamp(scene.best.time)}.jpg")
+            yield SceneCaption(scene.start, scene.end, scene.best.time, (), frame=saved), picture
+
+    # One thread turns pictures into pixels: each that waits for one is held whole.
+    for scene, captions in captioner.stream(pictures(), workers=1):
+        if isinstance(captions, CaptuneError):
+            raise captions
+        yield SceneCaption(scene.start, scene.end, scene.time, tuple(captions), frame=scene.frame)
+
+
+def _scenes(film: Film, chosen: VideoOptions, bar: Task) -> Iterator[Scene]:
+    def end() -> float:
+        return film.end
+
+    if chosen.every:
+        return cut_evenly(_watched(film.samples(1 / chosen.every), film, bar), end)
+    samples = _watched(film.samples(chosen.sample_fps), film, bar)
+    return find_scenes(samples, end, threshold=chosen.scene_threshold, least=chosen.min_scene_seconds)
+
+
+def _watched(samples: Iterator[SampledFrame], film: Film, bar: Task) -> Iterator[SampledFrame]:
+    """The samples, with a bar that moves by the film's seconds."""
+    done, whole = 0.0, f" of {clock(film.duration)}" if film.duration else ""
+    for sample in samples:
+        yield sample
+        if sample.time - done >= 1:
+            bar.advance(int(sample.time - done))
+            done += int(sample.time - done)
+            bar.note(f"{clock(sample.time)}{whole}")
+
+
+def _folders(paths: list[str]) -> dict[str, str]:
+    """A name for each film's folder of pictures: no two films share one."""
+    names: dict[str, str] = {}
+    for path in paths:
+        stem = Path(path).stem
+        taken = set(names.values())
+        names[path] = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(paths) + 2))) if n not in taken)
+    return names
+
+
+def _save(picture: Any, path: Path) -> str:
+    with atomic_file(path, "wb") as file:
+        picture.save(file, "JPEG", quality=95)
+    return str(path)
+
+
+def _stamp(seconds: float) -> str:
+    return clock(seconds).replace(":", "-")
