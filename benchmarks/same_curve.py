@@ -43,7 +43,9 @@ def main() -> None:
         blip.model.train()
         sides.append((kind(blip), torch.optim.AdamW(blip.model.parameters(), lr=5e-4, fused=True)))
     examples = CaptionDataset(
-        make_examples(records, blip, longest=30, per_image=asked.captions), blip.pixels, Augmentation(0, 0.0, 0.0, 0.0)
+        make_examples(records, blip, max_tokens=30, per_image=asked.captions),
+        blip.pixels,
+        Augmentation(0, 0.0, 0.0, 0.0),
     )
     curves: list[list[float]] = [[], []]
     seconds = [0.0, 0.0]

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from captune.inference.batches import collate, supervised_tokens
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from captune.training.loop.sharding import Shards, load_state, whole_state
+from captune.training.loop.sharding import ShardedBackbone, load_state, whole_state
 from captune.training.loop.trainer import TrainingModule
 
 TEXTS = ["a red circle", "two dogs play", "a man on a bike .", "a dog"]
@@ -34,10 +34,10 @@ def check(name: str, size: str, rank: int, recompute: bool) -> None:
     for parameter in alone.model.parameters():
         distributed.broadcast(parameter.data, 0)
     sizes = [parameter.numel() for parameter in backbone.model.parameters()]
-    shards = Shards(backbone)
+    shards = ShardedBackbone(backbone)
     assert sum(p.numel() for p in backbone.model.parameters()) == 0
     module = TrainingModule(shards.learner, recompute=recompute)
-    shards.share_out(module, apart=("vision", "bridge", "text"), count=2)
+    shards.shard(module, apart=("vision", "bridge", "text"), count=2)
     whole = TrainingModule(alone, recompute=recompute)
     optimizers = [torch.optim.AdamW(each.parameters(), lr=1e-3, fused=True) for each in (module, whole)]
     mine, all_of_it = batch_of(alone, range(2 * rank, 2 * rank + 2)), batch_of(alone, range(4))
@@ -57,14 +57,14 @@ def check(name: str, size: str, rank: int, recompute: bool) -> None:
     assert 0.4 < sum(p.to_local().numel() for p in held) / sum(sizes) < 0.6
     moments = [values["exp_avg"] for values in optimizers[0].state.values()]
     assert 0.4 < sum(m.to_local().numel() for m in moments) / sum(m.numel() for m in moments) < 0.6
-    with shards.lent():
+    with shards.gathered():
         for found, expected in zip(backbone.model.parameters(), alone.model.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         for parameter in backbone.model.parameters():
             parameter.data += 1
-        shards.take()
+        shards.update_shards()
     assert sum(p.numel() for p in backbone.model.parameters()) == 0
-    with shards.lent(here=rank == 0):
+    with shards.gathered(here=rank == 0):
         for found, expected in zip(backbone.model.parameters(), alone.model.parameters(), strict=True):
             if rank == 0:
                 torch.testing.assert_close(found, expected + 1, rtol=1e-4, atol=1e-5)

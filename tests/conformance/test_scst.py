@@ -70,7 +70,7 @@ def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, search: str,
         (_, base, _) = said[1]
     else:
         base = torch.stack([(row.sum() - row) / 3 for row in rewards])
-    tokens, sizes, owner, given = module._whole(written)
+    tokens, sizes, owner, given = module._with_prefix(written)
     losses = backbone.token_losses(backbone.image_features(pictures(backbone)), tokens, sizes, owner, given)
     weights = (rewards - base).flatten()[losses.caption]
     assert found["objective"].item() == pytest.approx(float((weights * losses.nll).mean()), rel=1e-4, abs=1e-6)

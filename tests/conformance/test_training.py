@@ -86,7 +86,7 @@ def test_an_epoch_shows_every_reference_of_every_picture(tiny_data: Path) -> Non
     wanted = sorted((r.id, t) for r in records for t in (backbone.encode_reference(x, 40) for x in r.references)
                     for t in [t.tokens])  # fmt: skip
     for per_image in (0, 1, 2):
-        examples = make_examples(records, backbone, longest=40, per_image=per_image)
+        examples = make_examples(records, backbone, max_tokens=40, per_image=per_image)
         seen = [examples[number] for _, number in EpochOrder(len(examples), 42)]
         assert sorted((v.record.id, e.tokens) for v in seen for e in v.references) == wanted
 
@@ -264,7 +264,7 @@ def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeyp
     cached = Run(
         captune.train(tiny_data, "new:blip-tiny", tmp_path / "a", cache_features=True, progress=heard, **once).run
     )
-    assert [text for text in heard.said if text.startswith("Features of 16 pictures take")]
+    assert [text for text in heard.said if text.startswith("Features of 16 images take")]
     first, second = weights(plain), weights(cached)
     for name, value in first.items():  # features are rounded to bf16
         torch.testing.assert_close(second[name], value, rtol=0.02, atol=2e-3)

@@ -64,7 +64,7 @@ def test_an_image_that_vanishes_is_named_from_loader_workers_too(tmp_path: Path,
     records = [
         ImageRecord(name, str(tmp_path / name), ("a red circle",), "train") for name in ("there.png", "gone.png")
     ]
-    examples = CaptionDataset(make_examples(records, backbone, longest=9), backbone.pixels, Augmentation())
+    examples = CaptionDataset(make_examples(records, backbone, max_tokens=9), backbone.pixels, Augmentation())
     batches = list(training_loader(examples, EpochOrder(2, 1), 1, workers, backbone.pad_token_id))
     (error,) = (batch for batch in batches if isinstance(batch, CaptuneError))
     assert "gone.png" in error.message

@@ -13,9 +13,9 @@ from captune.core.errors import EXIT_INTERRUPTED, CaptuneError, UsageError
 from captune.core.files import read_json
 from captune.core.files.locks import lock_file
 from captune.core.machine import DiskFull
+from captune.core.options import TuneOptions
 from captune.core.runs import Run
-from captune.training import tune as room
-from captune.training.tune import Axis
+from captune.training.tune import Axis, search
 
 pytest.importorskip("optuna")
 ONCE: dict[str, Any] = {
@@ -51,11 +51,11 @@ def test_a_search_finds_its_best_and_goes_on(tiny_data: Path, tmp_path: Path) ->
     assert f"captions_per_image: {kept['options']['captions_per_image']}" in config
 
 
-def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
     stops = [(0, 1), (1, 0), (1, 2)]  # trial and validation
     begun: list[tuple[str, bool]] = []
 
-    def trained(data: Any, model: Any, out: Path, *, watch: Any, resume: bool, **options: Any) -> None:
+    def trained(out: Path, *, watch: Any, resume: bool, **options: Any) -> None:
         """Four validations, of which those are there already that an earlier call made; a stop leaves them."""
         out.mkdir(parents=True, exist_ok=True)
         begun.append((out.name, resume))
@@ -69,22 +69,16 @@ def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: 
                 stops.pop(0)
                 raise CaptuneError("Stopped by a signal.", "", code=EXIT_INTERRUPTED)
 
-    monkeypatch.setattr(room, "train", trained)
-    asked = {
-        "space": ["learning_rate=1e-6..1e-2:log", "batch_size=4..8"],
-        "trials": 5,
-        "goal": "loss",
-        "environment": {},
-    }
-    asked |= {"random_trials": 2}
-    alone = captune.tune("data", "model", tmp_path / "alone", **asked)
+    axes = [Axis.parse("learning_rate=1e-6..1e-2:log"), Axis.parse("batch_size=4..8")]
+    options = TuneOptions(trials=5, goal="loss", random_trials=2)
+    alone = search(tmp_path / "alone", axes, options, trained)
     for _ in (1, 2, 3):
         with pytest.raises(CaptuneError, match=r"\d trials are finished"):
-            captune.tune("data", "model", tmp_path / "stopped", **asked)
+            search(tmp_path / "stopped", axes, options, trained)
         (tmp_path / "stopped" / "study.journal.lock").symlink_to("study.journal")  # as a kill leaves them
         with open(tmp_path / "stopped" / "study.journal", "a") as journal:
             journal.write('{"op_code":')
-    done = captune.tune("data", "model", tmp_path / "stopped", **asked)
+    done = search(tmp_path / "stopped", axes, options, trained)
     assert (done.value, done.options, done.states) == (alone.value, alone.options, alone.states)
     assert sum(done.states.values()) == 5
     names = [[path.name for path in sorted((tmp_path / name).iterdir())] for name in ("alone", "stopped")]
@@ -102,34 +96,33 @@ def test_two_searches_do_not_share_a_folder(tiny_data: Path, tmp_path: Path) -> 
         captune.tune(tiny_data, "new:blip-tiny", tmp_path, space=["seed=1..9"], trials=1, **ONCE)
 
 
-def test_a_full_disk_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_trial(tmp_path: Path) -> None:
     drawn = []
 
-    def full(*args: Any, **kwargs: Any) -> Any:
+    def full(**kwargs: Any) -> Any:
         drawn.append(kwargs["learning_rate"])
         raise DiskFull("The disk is full.")
 
-    monkeypatch.setattr(room, "train", full)
+    options = TuneOptions(trials=1, goal="loss", random_trials=2)
     for _ in range(2):
         with pytest.raises(DiskFull, match=r"The disk is full\. 0 trials are finished") as caught:
-            captune.tune("data", "new:blip-tiny", tmp_path, space=["learning_rate=1e-6..1e-2:log"], trials=1, **ONCE)
+            search(tmp_path, [Axis.parse("learning_rate=1e-6..1e-2:log")], options, full)
         assert "same command goes on" in caught.value.hint
     assert drawn[0] == drawn[1]
 
 
-def test_a_failed_trial_does_not_end_the_search(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, calls = room.train, []
+def test_a_failed_trial_does_not_end_the_search(tiny_data: Path, tmp_path: Path) -> None:
+    calls = []
+    once = {name: value for name, value in ONCE.items() if name not in ("goal", "random_trials")}
 
-    def unlucky(*args: Any, **kwargs: Any) -> Any:
+    def unlucky(**kwargs: Any) -> Any:
         calls.append(kwargs)
         if len(calls) == 1:
             raise CaptuneError("The loss is not finite.", "")
-        return plain(*args, **kwargs)
+        return captune.train(tiny_data, "new:blip-tiny", **once, **kwargs)
 
-    monkeypatch.setattr(room, "train", unlucky)
-    done = captune.tune(tiny_data, "new:blip-tiny", tmp_path, space=["seed=1..9"], trials=3, **ONCE)
+    options = TuneOptions(trials=3, goal="loss", random_trials=2)
+    done = search(tmp_path, [Axis.parse("seed=1..9")], options, unlucky)
     assert done.states == {"fail": 1, "complete": 2}
 
 

@@ -181,18 +181,18 @@ def test_an_index_whose_file_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_path: Path) -> None:
     from captune.core.progress import Silent
-    from captune.training.needs import needs_of, needs_told
+    from captune.training.needs import estimate_needs, needs_message
 
     made = Blip2.tiny()
     made.freeze(["vision", "text"])
     learning = sum(p.numel() for p in made.parts()["bridge"])
     weights = sum(p.nbytes for p in made.model.parameters())
-    needs = needs_of(made)
+    needs = estimate_needs(made)
     assert (needs.weights, needs.learning, needs.first) == (weights, 12 * learning, weights + 8 * learning)
     assert needs.disk(3) == 3 * needs.first, "a small model shares nothing"
-    assert "2 checkpoints" not in needs_told(made, tmp_path / "run", 2)
-    assert "for 4 checkpoints" in needs_told(made, tmp_path / "run", 2)
-    assert "for each other" in needs_told(made, tmp_path / "run", 0)
+    assert "2 checkpoints" not in needs_message(made, tmp_path / "run", 2)
+    assert "for 4 checkpoints" in needs_message(made, tmp_path / "run", 2)
+    assert "for each other" in needs_message(made, tmp_path / "run", 0)
 
     class Heard(Silent):
         def __init__(self) -> None:

@@ -34,7 +34,7 @@ MODELS = ("untrained", "trained")
 
 @dataclass(frozen=True)
 class DemoRow:
-    """A held-out picture, what is on it, and what the model said before and after training."""
+    """A held-out image, its objects, and its captions before and after training."""
 
     image: str
     objects: tuple[str, ...]
@@ -45,9 +45,9 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class DemoScores:
-    """One model on the held-out pictures.
+    """One model on the held-out images.
 
-    `objects_named` is the share of pictures whose caption names every object with its own
+    `objects_named` is the share of images whose caption names every object with its own
     colour and shape and nothing else, `all_true` the share whose relation is right as
     well; `cider` is CIDEr-D, `bleu_4` BLEU-4, 0–1 (CIDEr-D 0–10).
     """
@@ -60,7 +60,7 @@ class DemoScores:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made and measured; `table` and `next` are what it has to say."""
+    """What the demo made and measured; `table` is the result as Markdown, `next` commands to try."""
 
     folder: Path
     images: int
@@ -82,8 +82,8 @@ def demo(
     """Draw scenes, prepare, train a small BLIP from scratch, and measure it on held-out combinations.
 
     `out` receives `scenes/` (a Flickr8k folder), `data/`, `run/`, `table.md`, `demo.json`
-    and `captions.png`. An `out` where a demo was stopped is gone on with. `scenes` are the
-    numbers of pictures, `sets` changes of the preset as in `captune train --set`.
+    and `captions.png`. A demo that was stopped continues in its `out`. `scenes` are the
+    numbers of images, `sets` changes of the preset as in `captune train --set`.
     """
     check_torch()
     folder = Path(out)
@@ -104,7 +104,7 @@ def demo(
             names["trained"], folder / "data", against=names["untrained"], preset=PRESET, progress=progress
         )
     truth = read_scenes(drawn.path)
-    scores = {said: _scores(measured, name, truth) for said, name in names.items()}
+    scores = {label: _scores(measured, name, truth) for label, name in names.items()}
     with _timed(seconds, "caption"):
         rows = _caption_some(measured, names, truth, progress)
         sheet = folder / "captions.png"
@@ -142,17 +142,17 @@ def _scores(measured: Evaluation, model: str, truth: Mapping[str, Scene]) -> Dem
 def _caption_some(
     measured: Evaluation, names: Mapping[str, str], truth: Mapping[str, Scene], progress: Progress
 ) -> tuple[DemoRow, ...]:
-    """The first pictures of the test split, captioned by the verb; none of them is chosen."""
-    pictures = [record.image for record in measured.records[:SHOWN]]
-    said = {
-        name: [row.captions[0].text for row in caption(pictures, model=model, progress=progress)]
+    """The first images of the test split, captioned by the verb; none of them is chosen."""
+    images = [record.image for record in measured.records[:SHOWN]]
+    texts = {
+        name: [row.captions[0].text for row in caption(images, model=model, progress=progress)]
         for name, model in names.items()
     }
     rows = []
-    for picture, before, after in zip(pictures, said["untrained"], said["trained"], strict=True):
-        scene = truth[Path(picture).name]
+    for image, before, after in zip(images, texts["untrained"], texts["trained"], strict=True):
+        scene = truth[Path(image).name]
         objects = tuple(" ".join(one) for one in scene.names)
-        rows.append(DemoRow(picture, objects, before, after, objects_named(after, scene.names)))
+        rows.append(DemoRow(image, objects, before, after, objects_named(after, scene.names)))
     return tuple(rows)
 
 

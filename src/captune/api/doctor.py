@@ -67,7 +67,7 @@ ROOM_FOR_A_MODEL = 2 * GIB
 MEMORY_FOR_A_MODEL = 4 * GIB
 # What packages that do not fit together raise; it is the finding, and the other checks still have to run.
 BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-# Where wandb has kept its keys over the years.
+# Required by another package; its version is shown.
 ALSO_SHOWN = ("tokenizers",)
 # What runs exports.
 RUNNERS = ("onnxruntime", "openvino")
@@ -89,24 +89,24 @@ def doctor(model: str | None = None, *, tracker: str | None = None, progress: Pr
     `model` is a model to load and caption with besides the tiny ones, `tracker` (wandb)
     one that has to be ready. Nothing is raised for what is found: a failed check is a row.
     """
-    found: list[Check] = []
+    checks: list[Check] = []
     for check in track(list(CHECKS.values()), progress, "Checking"):
-        found.extend(check())
-    found.extend(_tracker_wandb(required=tracker == "wandb"))
+        checks.extend(check())
+    checks.extend(_tracker_wandb(required=tracker == "wandb"))
     if tracker == "mlflow" and importlib.util.find_spec("mlflow") is None:
-        found.append(Check("tracker mlflow", "fail", "mlflow is not installed", "pip install 'captune[mlflow]'"))
+        checks.append(Check("tracker mlflow", "fail", "mlflow is not installed", "pip install 'captune[mlflow]'"))
     elif tracker == "mlflow":
         where = os.environ.get("MLFLOW_TRACKING_URI") or "the run's own folder (MLFLOW_TRACKING_URI is not set)"
-        found.append(Check("tracker mlflow", "ok", f"writes to {where}"))
+        checks.append(Check("tracker mlflow", "ok", f"writes to {where}"))
     elif tracker not in (None, "wandb", "tensorboard", "none"):
-        found.append(Check(f"tracker {tracker}", "fail", "captune does not know it", "tensorboard, wandb or mlflow"))
+        checks.append(Check(f"tracker {tracker}", "fail", "captune does not know it", "tensorboard, wandb or mlflow"))
     if model is not None:
-        found.append(_model(model, progress))
-    return found
+        checks.append(_model(model, progress))
+    return checks
 
 
 def failed(checks: list[Check]) -> bool:
-    """Whether anything has to be mended before captune can work."""
+    """Whether anything has to be fixed before captune can work."""
     return any(check.status == "fail" for check in checks)
 
 
@@ -169,11 +169,11 @@ def _devices() -> Iterator[Check]:
     try:
         from captune.models.loading.devices import devices
 
-        found = devices()
+        usable = devices()
     except (ImportError, OSError, RuntimeError) as error:
         yield Check("devices", "fail", f"torch does not start: {first_line(error)}", "Reinstall torch.")
         return
-    for device in found:
+    for device in usable:
         parts = [device.about]
         if device.memory:
             parts.append(f"{device.memory / GIB:.0f} GiB")
@@ -213,8 +213,8 @@ def _hub() -> Iterator[Check]:
         yield _space("hub cache", there, ROOM_FOR_A_MODEL, "a base model", shown=cache)
     flags = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name, "0") not in ("", "0")]
     if flags:
-        held = sorted(path.name for path in cache.glob("models--*")) if cache.is_dir() else []
-        text = f"offline ({', '.join(flags)}); {len(held)} models in the cache"
+        models = sorted(path.name for path in cache.glob("models--*")) if cache.is_dir() else []
+        text = f"offline ({', '.join(flags)}); {len(models)} models in the cache"
         yield Check("hub access", "warn", text, f"To download models: unset {' '.join(flags)}")
     else:
         yield Check("hub access", "ok", "online")
@@ -236,7 +236,7 @@ def _families() -> Iterator[Check]:
             try:
                 done = self_test(name, Path(folder))
             except BREAKAGES as error:
-                hint = error.hint if isinstance(error, CaptuneError) else "Mend what fails above, or reinstall captune."
+                hint = error.hint if isinstance(error, CaptuneError) else "Fix what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", first_line(error, with_type=True), hint)
             else:
                 about = f"a tiny one was built, saved, loaded and captions; searched by {done.decoder}"
@@ -248,14 +248,14 @@ def _extras() -> Iterator[Check]:
     for extra in metadata("captune").get_all("Provides-Extra") or []:
         if extra in ("all", "dev", "torch"):
             continue
-        wanted = list(_requirements(extra))
-        missing = [name for name in wanted if _version(name) is None]
+        packages = list(_requirements(extra))
+        missing = [name for name in packages if _version(name) is None]
         if missing:
             yield Check(
                 f"[{extra}]", "ok", f"optional, not installed: {', '.join(missing)}", f"pip install 'captune[{extra}]'"
             )
         else:
-            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {_version(name)}" for name in wanted))
+            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {_version(name)}" for name in packages))
 
 
 def _hub_login() -> Iterator[Check]:
@@ -303,28 +303,28 @@ def _tracker_wandb(*, required: bool) -> Iterator[Check]:
 
 
 def _model(model: str, progress: Progress) -> Check:
-    """Load a model and caption one picture with it."""
+    """Load a model and caption one image with it."""
     from PIL import Image
 
     from captune.inference.captioner import Captioner
 
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "grey.png"
-        Image.new("RGB", (64, 64), "grey").save(picture)
+        image = Path(folder) / "grey.png"
+        Image.new("RGB", (64, 64), "grey").save(image)
         try:
             with progress.task(f"Loading {model}"):
                 captioner = Captioner.load(model)
-            said = captioner(picture).text
+            caption = captioner(image).text
         except CaptuneError as error:
             return Check(f"model {model}", "fail", error.message, error.hint)
     loaded = captioner.model
     about = f"searched by {loaded.decoder}, {loaded.precision} on {loaded.device}"
     about += f"; its weights take {loaded.weights / 1e9:.2f} GB"
     if export_folder(model) is None:
-        from captune.training.needs import told_of_default
+        from captune.training.needs import default_needs_message
 
-        about += f"; {told_of_default(captioner.backbone)}"
-    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {said} ({about})")
+        about += f"; {default_needs_message(captioner.backbone)}"
+    return Check(f"model {model}", "ok", f"loads, and says of a grey square: {caption} ({about})")
 
 
 def _space(name: str, folder: Path, wanted: int, purpose: str, *, shown: Path | None = None) -> Check:
@@ -339,14 +339,14 @@ def _space(name: str, folder: Path, wanted: int, purpose: str, *, shown: Path | 
 
 def _requirements(extra: str = "") -> dict[str, str]:
     """The packages that captune, or one of its extras, declares, with the least version of each."""
-    found = {}
+    needed_versions = {}
     for line in requires("captune") or []:
         needed, _, condition = line.partition(";")
         if (f'"{extra}"' in condition.replace("'", '"')) if extra else not condition.strip():
             match = re.match(r"([\w.-]+)(?:\[[^]]*])?\s*(?:>=\s*([\w.]+))?", needed.strip())
             if match and match[1] != "captune":  # an extra may bring another one
-                found[match[1]] = match[2] or "0"
-    return found
+                needed_versions[match[1]] = match[2] or "0"
+    return needed_versions
 
 
 def _version(name: str) -> str | None:

@@ -65,12 +65,12 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk, a quota or the largest size of a file is used up."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    said = str(error).lower()
-    return any(words in said for words in _WORDS) or _CUT.search(said) is not None
+    text = str(error).lower()
+    return any(words in text for words in _WORDS) or _CUT.search(text) is not None
 
 
 def disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull:
-    """What to tell where `is_disk_full`: no room at `path`, or a file larger than may be written there."""
+    """The error to show where `is_disk_full`: no room at `path`, or a file larger than may be written there."""
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return DiskFull(
             f"Cannot write {path}: the file is larger than this user or this file system may write "
@@ -140,8 +140,8 @@ _memory_WORDS = (
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is for want of memory: of a card or of the machine."""
     while error is not None:
-        said = str(error).lower()
-        if isinstance(error, (MemoryError, OutOfMemory)) or any(words in said for words in _memory_WORDS):
+        text = str(error).lower()
+        if isinstance(error, (MemoryError, OutOfMemory)) or any(words in text for words in _memory_WORDS):
             return True
         error = error.__cause__
     return False
@@ -165,24 +165,24 @@ LESS_MEMORY = (
 def machine_error(error: BaseException) -> CaptuneError | None:
     """The error to show instead of one that the system, or a library for it, has raised; None where that is a bug."""
     if is_out_of_memory(error):
-        found: CaptuneError = memory_error(error, "for this", LESS_MEMORY)
+        shown: CaptuneError = memory_error(error, "for this", LESS_MEMORY)
     elif is_disk_full(error):
         name = getattr(error, "filename", None)
         if name:
-            found = disk_full(error, str(name))
+            shown = disk_full(error, str(name))
         else:
-            found = DiskFull(f"The disk is full ({error}).", "Free some space and run the command again.")
+            shown = DiskFull(f"The disk is full ({error}).", "Free some space and run the command again.")
     elif isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         name = shortened(str(error.filename))
-        found = CaptuneError(f"{name}: {error.strerror}.", "Check that path, its permissions and the disk it is on.")
+        shown = CaptuneError(f"{name}: {error.strerror}.", "Check that path, its permissions and the disk it is on.")
     else:
         return None
-    found.__cause__ = error
-    return found
+    shown.__cause__ = error
+    return shown
 
 
 Result = TypeVar("Result")
-# So many items one after another that have no room by themselves are not the items' fault.
+# When so many items in a row do not fit alone, the items are not the cause.
 _NO_ROOM = 8
 
 
@@ -191,31 +191,31 @@ class Halving:
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
-        self._most = sys.maxsize
-        self._refused = 0
+        self._batch_size = sys.maxsize
+        self._refusals = 0
 
     def results(self, count: int, run: Callable[[int, int], Sequence[Result]]) -> list[Result | None]:
         """What `run(start, end)` makes of `count` items, in order; None for one that has no room by itself.
 
         Raises `OutOfMemory` where several one after another have none.
         """
-        found: list[Result | None] = []
-        while len(found) < count:
-            end = min(len(found) + self._most, count)
-            part = _attempt(run, len(found), end)
+        results: list[Result | None] = []
+        while len(results) < count:
+            end = min(len(results) + self._batch_size, count)
+            part = _attempt(run, len(results), end)
             if part is not None:
-                self._refused = 0
-                found += part
-            elif end - len(found) > 1:
-                self._most = (end - len(found)) // 2
+                self._refusals = 0
+                results += part
+            elif end - len(results) > 1:
+                self._batch_size = (end - len(results)) // 2
             else:
-                self._refused += 1
-                if self._refused == _NO_ROOM:
+                self._refusals += 1
+                if self._refusals == _NO_ROOM:
                     raise OutOfMemory(
                         f"There is not memory enough for one image at a time ({_NO_ROOM} were tried).", self._hint
                     )
-                found.append(None)
-        return found
+                results.append(None)
+        return results
 
 
 def _attempt(run: Callable[[int, int], Sequence[Result]], start: int, end: int) -> Sequence[Result] | None:
@@ -264,10 +264,10 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Python, the platform, and every package that shapes a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

@@ -113,12 +113,12 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Whole checkpoints, oldest first."""
-        found = []
+        whole = []
         for path in self.checkpoints_folder.glob(f"checkpoint-*/{COMPLETE}"):
             mark = read_mark(path.parent)
             if mark is not None:
-                found.append(Checkpoint(path.parent, int(mark["step"]), float(mark["epoch"])))
-        return sorted(found, key=lambda c: c.step)
+                whole.append(Checkpoint(path.parent, int(mark["step"]), float(mark["epoch"])))
+        return sorted(whole, key=lambda c: c.step)
 
     def last(self) -> Checkpoint | None:
         whole = self.checkpoints()
@@ -190,19 +190,19 @@ class Run:
         path = self.path / MANIFEST
         hint = f"Restore it from a copy. The models stay usable without it: {self.checkpoints_folder}/checkpoint-STEP"
         try:
-            found = read_json(path)
+            manifest = read_json(path)
         except CaptuneError as error:
             raise CaptuneError(error.message, hint) from None
-        if not isinstance(found, dict):
+        if not isinstance(manifest, dict):
             raise CaptuneError(f"{path} does not hold an object.", hint)
         for name, kind in _KINDS.items():
-            value = found.get(name)
-            whole = name not in found or isinstance(value, kind)
+            value = manifest.get(name)
+            whole = name not in manifest or isinstance(value, kind)
             if whole and name in _NESTED and value is not None:
                 whole = all(isinstance(each, dict) for each in value.values())
             if not whole:
                 raise CaptuneError(f"{path}: '{name}' is not what captune writes there.", hint)
-        return found
+        return manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.path / MANIFEST, manifest)

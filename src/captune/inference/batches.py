@@ -54,7 +54,7 @@ def clean_reference(text: str) -> str:
 
 
 def make_examples(
-    records: Sequence[ImageRecord], backbone: Backbone, *, longest: int, per_image: int = 0, clean: bool = False
+    records: Sequence[ImageRecord], backbone: Backbone, *, max_tokens: int, per_image: int = 0, clean: bool = False
 ) -> list[TrainingExample]:
     """Examples of all records; `per_image` references share one (0: all of an image's).
 
@@ -63,7 +63,7 @@ def make_examples(
     examples = []
     for record in records:
         texts = [clean_reference(r) for r in record.references] if clean else record.references
-        encoded = [backbone.encode_reference(text, longest, record.question) for text in texts]
+        encoded = [backbone.encode_reference(text, max_tokens, record.question) for text in texts]
         step = per_image or max(1, len(encoded))
         examples += [TrainingExample(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
     if not examples:

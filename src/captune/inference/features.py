@@ -1,8 +1,8 @@
-"""What a frozen vision part makes of pictures, kept on disk: bf16, memory-mapped, shared between runs.
+"""Features of images from a frozen vision part, cached on disk: bf16, memory-mapped, shared between runs.
 
 A store belongs to one vision part (its weights, its pixels, the number type it runs in);
-inside it a picture is known by its content. It grows by whole parts of at most `PART`
-pictures: the list of a part's pictures is written last, so a part without it does not count.
+in it an image is known by its content. It grows by whole parts of at most `PART`
+images: the list of a part's images is written last, so a part without it does not count.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPARE = 1 << 30
 
 @dataclass(frozen=True)
 class Features:
-    """Features of pictures by the name of their file: `features[image]` is (length, width), bf16 as uint16."""
+    """Features of images by the name of their file: `features[image]` is (length, width), bf16 as uint16."""
 
     rows: dict[str, tuple[np.ndarray, int]]
 
@@ -54,42 +54,42 @@ def cached_features(
     batch_size: int = 16,
     progress: Progress = SILENT,
 ) -> Features:
-    """Features of pictures, made where the store does not have them yet.
+    """Features of images, made where the store does not have them yet.
 
     Says how large they will be before it begins. Raises `CaptuneError` where the disk has no
-    room for them or a picture cannot be read.
+    room for them or an image cannot be read.
     """
     names = list(dict.fromkeys(images))
     with ThreadPoolExecutor() as pool:
-        read = track(pool.map(_digest, names), progress, "Reading pictures", len(names))
+        read = track(pool.map(_digest, names), progress, "Reading images", len(names))
         digests = dict(zip(names, read, strict=True))
     with torch.autocast(backbone.device.type, autocast, enabled=autocast not in (None, torch.float32)):
-        folder = cache_folder() / "features" / _store(backbone)
+        folder = cache_folder() / "features" / _store_name(backbone)
         folder.mkdir(parents=True, exist_ok=True)
-        held = _held(folder)
-        missing = list({digests[name]: name for name in names if digests[name] not in held}.values())
+        stored = _stored(folder)
+        missing = list({digests[name]: name for name in names if digests[name] not in stored}.values())
         if missing:
             _check_room(backbone, folder, missing, progress)
             with progress.task("Caching features", len(missing)) as task:
                 for start in range(0, len(missing), PART):
                     some = missing[start : start + PART]
                     _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, task)
-            held = _held(folder)
-    return Features({name: held[digests[name]] for name in names})
+            stored = _stored(folder)
+    return Features({name: stored[digests[name]] for name in names})
 
 
 def _digest(image: str) -> str:
-    """What a picture's file holds, in 128 bits."""
+    """A digest of an image's file, in 128 bits."""
     try:
         return blake2b(Path(image).read_bytes(), digest_size=16).hexdigest()
     except OSError as error:
         raise CaptuneError(
-            f"A training picture cannot be read any more: {image} ({error.strerror}).",
+            f"A training image cannot be read any more: {image} ({error.strerror}).",
             "Run `captune prepare` again with --on-bad skip.",
         ) from None
 
 
-def _store(backbone: Backbone) -> str:
+def _store_name(backbone: Backbone) -> str:
     """The name of the store of this vision part."""
     digest = blake2b(digest_size=16)
     for parameter in backbone.parts()["vision"]:
@@ -98,9 +98,9 @@ def _store(backbone: Backbone) -> str:
     return f"{backbone.family}-{digest.hexdigest()}"
 
 
-def _held(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
-    """Where the features of each picture are, by digest; parts that are not whole do not count."""
-    found: dict[str, tuple[np.ndarray, int]] = {}
+def _stored(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
+    """Where the features of each image are, by digest; parts that are not whole do not count."""
+    stored: dict[str, tuple[np.ndarray, int]] = {}
     for listed in sorted(folder.glob("*.json")):
         try:
             digests = parse_json(listed.read_text(encoding="utf-8"))["pictures"]
@@ -108,15 +108,15 @@ def _held(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if part.dtype == np.uint16 and len(part) == len(digests):
-            found |= {digest: (part, row) for row, digest in enumerate(digests)}
-    return found
+            stored |= {digest: (part, row) for row, digest in enumerate(digests)}
+    return stored
 
 
 def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], progress: Progress) -> None:
     """Say how large the features will be; stop where the disk is too small."""
     shape = _features(backbone, missing[:1], 1)[0].shape
     size = len(missing) * int(np.prod(shape)) * 2
-    progress.info(f"Features of {len(missing):,} pictures take {size / 1e9:.2f} GB in {folder}.")
+    progress.info(f"Features of {len(missing):,} images take {size / 1e9:.2f} GB in {folder}.")
     free = shutil.disk_usage(folder).free - SPARE
     if size > free:
         raise CaptuneError(
@@ -126,35 +126,35 @@ def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], progre
 
 
 def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> list[np.ndarray]:
-    """Features of each picture, in order."""
-    found: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
+    """Features of each image, in order."""
+    features: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
     halving = Halving(LESS_MEMORY)
 
-    def made(part: list[np.ndarray]) -> list[np.ndarray]:
+    def compute(part: list[np.ndarray]) -> list[np.ndarray]:
         with torch.inference_mode():
             memory = backbone.image_features(torch.from_numpy(np.stack(part)))
             return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
 
     def flush() -> None:
-        for one in halving.results(len(waiting), lambda start, end: made(waiting[start:end])):
+        for one in halving.results(len(batch), lambda start, end: compute(batch[start:end])):
             if one is None:
                 raise OutOfMemory("There is not memory enough for the features of one image.", LESS_MEMORY)
-            found.append(one)
-        waiting.clear()
+            features.append(one)
+        batch.clear()
 
     for _, pixels in stream_pixels(((None, image) for image in images), backbone.pixels):
         if isinstance(pixels, CaptuneError):
             raise pixels
-        waiting.append(pixels)
-        if len(waiting) == batch_size:
+        batch.append(pixels)
+        if len(batch) == batch_size:
             flush()
     flush()
-    return found
+    return features
 
 
-def _take_room(file: Path) -> None:
-    """Have the whole file on the disk: a page of a sparse one that finds the disk full ends the process (SIGBUS)."""
+def _reserve(file: Path) -> None:
+    """Allocate the whole file: writing a page of a sparse one on a full disk ends the process (SIGBUS)."""
     if hasattr(os, "posix_fallocate"):
         try:
             with open(file, "r+b") as opened:
@@ -166,7 +166,7 @@ def _take_room(file: Path) -> None:
 
 
 def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, task: Task) -> None:
-    """A part with the features of some pictures, given by digest; whole or not there."""
+    """Write a part with the features of some images, given by digest; whole or not at all."""
     name, names = f"{time.time_ns()}-{os.getpid()}", list(images.values())
     written: np.memmap | None = None
     with scratch_folder(folder) as made:
@@ -176,7 +176,7 @@ def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_
             if written is None:
                 shape = (len(names), *rows[0].shape)
                 written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)
-                _take_room(temporary)
+                _reserve(temporary)
             written[start : start + len(rows)] = rows
             task.advance(len(rows))
         assert written is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Value = TypeVar("Value")
-# How accelerate's launcher asks for sharding, and how one asks captune for it.
+# The variables by which accelerate's launcher and a user turn sharding on.
 ACCELERATE_SHARDS, SHARDS = "ACCELERATE_USE_FSDP", "CAPTUNE_SHARD"
 
 
@@ -26,15 +28,15 @@ class Processes:
 
     @classmethod
     def join(cls, device: str | None = None) -> Processes:
-        """Meet the others, as the launcher's variables say; alone, and without torch, where there is no launcher."""
-        if _asks_for(ACCELERATE_SHARDS):
+        """Join the process group that the launcher's variables name; alone, and without torch, where there is none."""
+        if _is_on(ACCELERATE_SHARDS):
             # accelerate and transformers must not shard as well.
             del os.environ[ACCELERATE_SHARDS]
             os.environ.setdefault(SHARDS, "true")
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
-        if _asks_for("ACCELERATE_USE_DEEPSPEED"):
+        if _is_on("ACCELERATE_USE_DEEPSPEED"):
             raise CaptuneError(
                 "Training with DeepSpeed is not in this version.",
                 "Choose multi-GPU (DDP) or FSDP in the launcher, which shares out as much as ZeRO stage 3.",
@@ -57,15 +59,31 @@ class Processes:
 
             distributed.barrier()
 
+    @contextmanager
+    def first_does(self) -> Iterator[bool]:
+        """All meet before and after the block; it gets True in the first process, which alone has work there."""
+        self.wait()
+        yield self.first
+        self.wait()
+
+    @contextmanager
+    def first_goes_ahead(self) -> Iterator[None]:
+        """The first process goes through the block while the others wait, then the others do."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
     def share(self, value: Value) -> Value:
         """The first process's value, in all."""
         if self.count == 1:
             return value
         from torch import distributed
 
-        held = [value]
-        distributed.broadcast_object_list(held, src=0)
-        return held[0]
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
     def gather(self, value: Value) -> list[Value]:
         """Every process's value, in their order, in all."""
@@ -73,9 +91,9 @@ class Processes:
             return [value]
         from torch import distributed
 
-        held: list[Any] = [None] * self.count
-        distributed.all_gather_object(held, value)
-        return held
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
     def any(self, flag: bool) -> bool:
         """Whether it is so in one of them."""
@@ -90,12 +108,12 @@ class Processes:
         return device
 
 
-def _asks_for(variable: str) -> bool:
+def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "true", "yes")
 
 
 def _leave() -> None:
-    """Take leave of the others at the end, so that none waits."""
+    """Leave the process group at the end, so that no other process waits."""
     from torch import distributed
 
     if distributed.is_initialized():

@@ -1,29 +1,32 @@
-"""A run's folder at the start and at the end of a training."""
+"""The folder of a training: locked, begun or cleared at its start, its ending and summary recorded."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import socket
-from collections.abc import Container, Iterator, Sequence
+import sys
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from captune.core.errors import CaptuneError, first_line
-from captune.core.files import folders_to_make, read_json, write_json
+from captune.core.config import dump
+from captune.core.errors import CaptuneError
+from captune.core.files import folders_to_make, read_json, write_json, write_text
 from captune.core.files.locks import Lock
 from captune.core.machine import DiskFull, OutOfMemory
 from captune.core.options import TrainConfig
 from captune.core.progress import Progress
-from captune.core.runs import CONFIG, HISTORY, LOCK, MANIFEST, POINTERS, SPLITS, TRAIN_METRICS, Checkpoint, Ending, Run
+from captune.core.runs import CONFIG, HISTORY, LOCK, MANIFEST, POINTERS, SPLITS, TRAIN_METRICS, Ending, Run
+from captune.datasets.prepared import PreparedData
 from captune.metrics.ngrams import FILE as DOCUMENT_FREQUENCIES
 
 if TYPE_CHECKING:
-    from captune.training.loop.trainer import CaptionTrainer
-
+    from captune.models.backbone import Backbone
 
 # What a training writes; everything else in its folder is somebody's. The manifest is removed last: a folder that has
 # it is known to be a training's, and can begin again.
@@ -37,8 +40,8 @@ _PART = re.compile(rf"\.({'|'.join(map(re.escape, _OWN))})\.\d+\.part")
 
 
 @contextmanager
-def reserved(run: Run, progress: Progress, *, first: bool) -> Iterator[None]:
-    """Around a training, in its `first` process: no other trains into the folder, and no empty one is left.
+def locked_run(run: Run, progress: Progress, *, first: bool) -> Iterator[None]:
+    """Lock the folder of a training in its `first` process; an empty folder is removed afterwards.
 
     Raises `CaptuneError` where another training holds the run.
     """
@@ -59,10 +62,10 @@ def reserved(run: Run, progress: Progress, *, first: bool) -> Iterator[None]:
                 folder.rmdir()
 
 
-def make_room(run: Run, progress: Progress) -> None:
-    """Let a new training begin in its folder; raises `CaptuneError` where that holds something to keep.
+def clear_untrained(run: Run, progress: Progress) -> None:
+    """Remove what a training without a checkpoint left in its folder; other files stay.
 
-    Of a training that never came to a checkpoint, captune's own files make room; what else lies there stays.
+    Raises `CaptuneError` where the folder holds a training with a checkpoint, or anything else.
     """
     there = [path.name for path in run.path.iterdir()] if run.path.is_dir() else []
     if not [name for name in there if name != LOCK and not _PART.fullmatch(name)]:
@@ -77,26 +80,26 @@ def make_room(run: Run, progress: Progress) -> None:
     _clear(run.path)
 
 
-def forget_start(run: Run) -> None:
-    """Remove what a training left that came to no checkpoint, but what says how it began."""
+def forget_untrained(run: Run) -> None:
+    """Remove what a training without a checkpoint left, except how it began."""
     _clear(run.path, stays=(CONFIG, MANIFEST))
 
 
-class Start:
-    """Around a training: what goes wrong before `learning` is called leaves the folder as it was.
+class StartGuard:
+    """Leaves the folder as it was where a training fails before `keep` is called.
 
-    Want of memory or room does not: what was begun goes on with --resume.
+    Not where memory or disk run out: what was begun goes on with --resume.
     """
 
     def __init__(self, run: Run, *, first: bool) -> None:
         self._run = run
         self._kept = not first or (run.path / MANIFEST).exists()
 
-    def learning(self) -> None:
+    def keep(self) -> None:
         """From here on the folder holds something."""
         self._kept = True
 
-    def __enter__(self) -> Start:
+    def __enter__(self) -> StartGuard:
         return self
 
     def __exit__(
@@ -132,37 +135,38 @@ def _clear(folder: Path, stays: Container[str] = ()) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def recorded_ending(
-    run: Run, trainer: CaptionTrainer, callbacks: Sequence[Any], config: TrainConfig, progress: Progress, *, first: bool
-) -> Iterator[None]:
-    """Record in the run why the training within the block ended; errors pass through."""
-    if first:
-        record_ending(run, None)
-    try:
-        yield
-    except BaseException as error:
-        ending = _of(callbacks) or _of_error(error, trainer)
-        if first:
-            with suppress(CaptuneError):  # a full disk: the error that ends the training is the one to report
-                record_ending(run, ending)
-        _end_trackers(trainer, ending)
-        raise
-    state = trainer.state
-    done = state.global_step >= state.max_steps
-    ending = (None if done else _of(callbacks)) or all_done(config, state.global_step, float(state.epoch or 0.0))
-    if first:
-        record_ending(run, ending)
-        progress.info(f"Training ended: {ending.text}.")
-    _end_trackers(trainer, ending)
+def begin_run(
+    run: Run,
+    data: PreparedData,
+    facts: Mapping[str, Any],
+    config: TrainConfig,
+    backbone: Backbone,
+    processes: int,
+) -> None:
+    """Write down what the run is before its first step."""
+    from captune.core.machine import versions
 
-
-def _end_trackers(trainer: CaptionTrainer, ending: Ending) -> None:
-    from captune.training.trackers import GuardedTracker
-
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, GuardedTracker):
-            callback.end(ending, trainer.args, trainer.state, trainer.control)
+    forget_untrained(run)
+    parameters = list(backbone.model.parameters())
+    # The manifest is first and holds the options too: with it the folder is known to be captune's own, and goes on.
+    run.write_manifest(
+        {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            **facts,
+            "family": backbone.family,
+            "seed": config.train.seed,
+            "processes": processes,
+            "parameters": sum(p.numel() for p in parameters),
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "parts": {name: sum(p.numel() for p in part) for name, part in backbone.parts().items()},
+            "versions": versions(),
+            "finished": False,
+            "options": config.model_dump(mode="json"),
+        }
+    )
+    write_text(run.path / CONFIG, dump(config))
+    write_text(run.path / SPLITS, (data.folder / SPLITS).read_text(encoding="utf-8"))
 
 
 def record_ending(run: Run, ending: Ending | None) -> None:
@@ -180,26 +184,13 @@ def all_done(config: TrainConfig, step: int, epoch: float) -> Ending:
     return Ending("all-epochs", f"all {config.train.epochs:g} epochs are done (step {step})", step, epoch)
 
 
-def _of(callbacks: Sequence[Any]) -> Ending | None:
-    found = (getattr(callback, "ending", None) for callback in callbacks)
-    return next((ending for ending in found if isinstance(ending, Ending)), None)
-
-
-def _of_error(error: BaseException, trainer: CaptionTrainer) -> Ending:
-    step, epoch = trainer.state.global_step, float(trainer.state.epoch or 0.0)
-    if isinstance(error, KeyboardInterrupt):
-        return Ending("signal", f"stopped at once by a second signal behind step {step}", step, epoch)
-    reason = first_line(error, with_type=not isinstance(error, CaptuneError))
-    return Ending("error", f"an error behind step {step}: {reason}", step, epoch, {"error": type(error).__name__})
-
-
-def sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -> None:
+def write_summary(run: Run, config: TrainConfig, seconds: float) -> None:
     """Write `train_metrics.json` and the drawn losses, and mark the run finished."""
     from captune.training.history import draw_losses
     from captune.training.loop.checkpoints import mark_of
     from captune.training.selection import RULES, choose
 
-    best = run.checkpoint("best")
+    reached, best = run.checkpoint("last"), run.checkpoint("best")
     history = run.history()
     losses = [line["loss"] for line in history if "loss" in line]
     if "ended" not in run.manifest():
@@ -220,9 +211,3 @@ def sum_up(run: Run, reached: Checkpoint, config: TrainConfig, seconds: float) -
     write_json(run.path / TRAIN_METRICS, metrics)
     draw_losses(history, run.path / "loss.png")
     run.write_manifest({**manifest, "finished": True})
-
-
-def metrics_of(run: Run) -> dict[str, Any]:
-    """What `sum_up` wrote."""
-    found: dict[str, Any] = read_json(run.path / TRAIN_METRICS)
-    return found

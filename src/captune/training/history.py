@@ -37,9 +37,9 @@ def append_history(run: Run, line: dict[str, Any]) -> None:
 
 
 def cut_history(run: Run, step: int) -> None:
-    """Forget lines behind `step`, so that a resumed run writes them anew."""
-    kept = [line for line in run.history() if line.get("step", 0) <= step]
-    write_text(run.path / HISTORY, "".join(json.dumps(line) + "\n" for line in kept))
+    """Remove lines after `step`, so that a resumed run writes them anew."""
+    lines = [line for line in run.history() if line.get("step", 0) <= step]
+    write_text(run.path / HISTORY, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def history_digest(run: Run) -> str:
@@ -89,16 +89,16 @@ class History(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         scores = {name: value for name, value in (self.run.history() or [{}])[-1].items() if name in SHOWN}
-        shown = "  ".join(f"{SHOWN[name]} {_figure(name, value)}" for name, value in scores.items())
+        shown = "  ".join(f"{SHOWN[name]} {_formatted(name, value)}" for name, value in scores.items())
         self.progress.info(f"epoch {state.epoch:.2f}, step {state.global_step}, validation: {shown}")
         for sample in self.samples():
             first = sample.references[0] if sample.references else ""
             self.progress.info(f"  {sample.title}: {sample.caption!r}  reference: {first!r}")
 
-        lost = [name.removeprefix("eval_") for name, value in scores.items() if value is None]
-        if lost:
+        not_finite = [name.removeprefix("eval_") for name, value in scores.items() if value is None]
+        if not_finite:
             self.progress.warn(
-                f"No finite number at step {state.global_step}: {', '.join(lost)}. This validation counts as the "
+                f"No finite number at step {state.global_step}: {', '.join(not_finite)}. This validation counts as the "
                 "worst; if it goes on, lower --learning-rate or use --precision bf16 or fp32."
             )
 
@@ -109,7 +109,7 @@ class History(TrainerCallback):
             self._bar = None
 
 
-def _figure(name: str, value: float | None) -> str:
+def _formatted(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
     return f"{value:.3f}" if name == "eval_loss" else f"{100 * value:.1f}"

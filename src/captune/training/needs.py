@@ -1,11 +1,10 @@
-"""How much memory and disk a training will take, told before it begins."""
+"""An estimate of the memory and disk that a training takes."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from captune.models.weights import LEAST
 
 # fp32: the gradient of a value that learns, and Adam's two averages of it.
 GRADIENT, ADAM = 4, 8
-# Checkpoints that are kept besides the newest: the two best.
+# Checkpoints that stay besides the newest: the two best.
 BEST = 2
 
 
@@ -31,7 +30,7 @@ class Needs:
         return self.first + max(0, checkpoints - 1) * self.later
 
 
-def needs_of(backbone: Backbone) -> Needs:
+def estimate_needs(backbone: Backbone) -> Needs:
     """Those of a backbone as it is loaded, with what is to learn."""
     parameters = list(backbone.model.parameters())
     values = sum(p.numel() for p in parameters if p.requires_grad)
@@ -45,22 +44,22 @@ def needs_of(backbone: Backbone) -> Needs:
     return Needs(weights, values * (GRADIENT + ADAM), weights + state, weights + state - shared)
 
 
-def told_of_default(backbone: Backbone) -> str:
+def default_needs_message(backbone: Backbone) -> str:
     """What a training with default options would take of a loaded model, in words; it changes what is to learn."""
     backbone.freeze(backbone.frozen_by_default)
-    needs = needs_of(backbone)
+    needs = estimate_needs(backbone)
     memory = gigabytes(needs.weights + needs.learning)
     return f"training takes about {memory} of memory besides its batches, a first checkpoint {gigabytes(needs.first)}"
 
 
-def needs_told(backbone: Backbone, run: Path, keep: int) -> str:
+def needs_message(backbone: Backbone, run: Path, keep: int) -> str:
     """The needs of a training in a line, beside what is free; `keep` as in --keep-checkpoints."""
-    needs = needs_of(backbone)
+    needs = estimate_needs(backbone)
     all_of, weights, learning = map(gigabytes, (needs.weights + needs.learning, needs.weights, needs.learning))
     room = gigabytes(free_memory(backbone.device))
     memory = f"{all_of} of memory (weights {weights}, gradients and optimizer {learning}) and what its batches need"
-    place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if keep:
         disk = f"up to {gigabytes(needs.disk(keep + BEST))} of disk for {keep + BEST} checkpoints"
     else:
@@ -73,8 +72,8 @@ def needs_told(backbone: Backbone, run: Path, keep: int) -> str:
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device now; MPS shares the machine's."""
     if device.type == "cuda":
-        found: Any = torch.cuda.mem_get_info(device)
-        return int(found[0])
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
     import psutil
 
     return int(psutil.virtual_memory().available)

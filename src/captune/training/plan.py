@@ -26,9 +26,9 @@ class TrainingPlan:
     permanent: ChosenEpochs
 
     @classmethod
-    def of(cls, options: TrainOptions, visits: int, processes: int = 1) -> TrainingPlan:
-        """The plan for so many visits of pictures in an epoch, counted as the training loop counts."""
-        batches = -(-visits // (options.batch_size * processes))
+    def of(cls, options: TrainOptions, examples: int, processes: int = 1) -> TrainingPlan:
+        """The plan for so many examples in an epoch, counted as the training loop counts."""
+        batches = -(-examples // (options.batch_size * processes))
         per_epoch = max(1, -(-batches // options.gradient_accumulation))
         steps = options.max_steps or max(1, math.ceil(per_epoch * options.epochs))
         every = options.eval_steps or max(1, round(per_epoch * options.eval_every))
@@ -54,72 +54,72 @@ def most_checkpoints(options: TrainOptions) -> int:
     return options.keep_checkpoints and options.keep_checkpoints + chosen
 
 
-def foreseen(options: TrainOptions, plan: TrainingPlan, least: int = 0, lengths: Sequence[int] = ()) -> list[str]:
-    """What will not come about as the options say, each as a sentence with the way out.
+def plan_warnings(options: TrainOptions, plan: TrainingPlan, least: int = 0, lengths: Sequence[int] = ()) -> list[str]:
+    """Options that cannot take effect in this training, each as a sentence that says what to change.
 
     `least` is the smallest number of tokens a caption may have, `lengths` those of the training references.
     """
-    found = []
+    warnings = []
     if options.warmup_steps >= plan.steps:
         # The rate of step n, counted from 0, is n / warmup_steps of its peak.
         reached = (plan.steps - 1) / options.warmup_steps
-        found.append(
+        warnings.append(
             f"The warm-up is longer than the training: the learning rate rises for {options.warmup_steps} steps, and "
             f"there are {plan.steps} ({plan.epochs:.3g} epochs of {plan.per_epoch}). It will end at {reached:.0%} of "
             f"--learning-rate {options.learning_rate:g}. Give fewer --warmup-steps, or 0 and --warmup-ratio 0.05."
         )
     if options.early_stopping_patience >= plan.validations:
-        found.append(
+        warnings.append(
             f"Early stopping cannot happen: it takes more than {options.early_stopping_patience} validations, and "
             f"there will be {plan.validations}. Lower --early-stopping-patience or --eval-every."
         )
-    missing = plan.permanent.beyond(plan.epochs)
-    if missing:
-        epochs = ", ".join(f"{epoch:g}" for epoch in missing)
-        found.append(f"--keep-epochs names {epochs}, and this training ends with epoch {plan.epochs:.3g}.")
+    beyond = plan.permanent.beyond(plan.epochs)
+    if beyond:
+        epochs = ", ".join(f"{epoch:g}" for epoch in beyond)
+        warnings.append(f"--keep-epochs names {epochs}, and this training ends with epoch {plan.epochs:.3g}.")
     shorter = sum(length < least for length in lengths) / max(1, len(lengths))
     if shorter > 0.5:
-        found.append(
+        warnings.append(
             f"{shorter:.0%} of the training references are shorter than --min-new-tokens {least}: captions that must "
             "be longer repeat themselves. --min-new-tokens 0 lets them end."
         )
-    return found
+    return warnings
 
 
 @contextmanager
-def told(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
-    """Around a part of a training (`what` it does): `OutOfMemory` and `DiskFull` say how it goes on."""
+def explained_limits(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
+    """Around a part of a training (`what` it does): errors for want of memory or disk say how to go on."""
     try:
         yield
     except (OutOfMemory, DiskFull) as error:
-        again = _again(run)
-        if again in error.hint:
+        command = _resume_command(run)
+        if command in error.hint:
             raise
-        hint = re.sub(r",? and run the command again\.", f", then: {again}", error.hint)
-        less = _equal(run, config) if isinstance(error, OutOfMemory) else ""
+        hint = re.sub(r",? and run the command again\.", f", then: {command}", error.hint)
+        less = _less_memory(run, config) if isinstance(error, OutOfMemory) else ""
         raise type(error)(error.message, less + hint) from error
     except CaptuneError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise memory_error(error, what, _equal(run, config) + _others(config)) from error
+            raise memory_error(error, what, _less_memory(run, config) + _alternatives(config)) from error
         if "dataloader worker" in str(error).lower():
             raise CaptuneError(
                 f"A process that reads images has died: {first_line(error)}",
-                f"Often it was memory. With fewer: {_again(run)} --loader-workers 0",
+                f"Often it was memory. With fewer: {_resume_command(run)} --loader-workers 0",
             ) from error
         known = machine_error(error)
         if isinstance(known, DiskFull):
-            raise DiskFull(known.message, f"Free some space, then: {_again(run)}") from error
+            raise DiskFull(known.message, f"Free some space, then: {_resume_command(run)}") from error
         raise
 
 
-def _again(run: Run) -> str:
+def _resume_command(run: Run) -> str:
     """The command that goes on with a run, or begins one that has no folder yet."""
     return f"captune train --resume --out {run.path}" if Run.is_run(run.path) else "the same command"
 
 
-def _equal(run: Run, config: TrainConfig) -> str:
+def _less_memory(run: Run, config: TrainConfig) -> str:
     """The command that goes on with the same mathematics in less memory; empty where there is none."""
     learn = config.train
     flags = [] if learn.stage == "scst" else [equal_steps(learn.batch_size, learn.gradient_accumulation)]
@@ -129,10 +129,10 @@ def _equal(run: Run, config: TrainConfig) -> str:
     if not flags:
         return ""
     each = " (or one of the two)" if len(flags) > 1 else ""
-    return f"The same loss in less memory{each}: {_again(run)} {' '.join(flags)}\n"
+    return f"The same loss in less memory{each}: {_resume_command(run)} {' '.join(flags)}\n"
 
 
-def _others(config: TrainConfig) -> str:
+def _alternatives(config: TrainConfig) -> str:
     """What a new run could do with less, at other mathematics."""
     data, learn = config.data, config.train
     ways = {

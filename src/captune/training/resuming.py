@@ -35,8 +35,8 @@ def model_facts(model: str, config: TrainConfig) -> dict[str, Any]:
 
     digest = None
     if config.model.lora is not None and not is_new(model) and not is_pair(model):
-        found = identity_of(model)
-        digest = found.digest if found else None
+        identity = identity_of(model)
+        digest = identity.digest if identity else None
     return {"model": model, "model_revision": revision_of(model), "model_digest": digest}
 
 
@@ -115,8 +115,10 @@ def changed_versions(run: Run) -> dict[str, list[str]]:
     return {name: [then[name], now[name]] for name in _PACKAGES if name in then and then[name] != now[name]}
 
 
-def keep_session(run: Run, step: int, data: Mapping[str, Any], damaged: Mapping[str, str], progress: Progress) -> None:
-    """Write into the manifest what is otherwise from optimizer step `step` on, and warn of it.
+def record_session(
+    run: Run, step: int, data: Mapping[str, Any], damaged: Mapping[str, str], progress: Progress
+) -> None:
+    """Write into the manifest what differs from optimizer step `step` on, and warn of it.
 
     `data` are its `data_facts` now, `damaged` the checkpoints that the run cannot go on from.
     """
@@ -173,7 +175,7 @@ def resolve_resumed(
     environment: Mapping[str, str],
     options: Mapping[str, Any],
 ) -> Resolved[TrainConfig]:
-    """The run's own configuration; what is given anew must agree, but for what cannot change the weights."""
+    """The run's own configuration; options given again must agree, except those that cannot change the weights."""
     try:
         saved = resolve(TrainConfig, file=run.path / CONFIG)
     except UsageError as error:
@@ -200,12 +202,12 @@ def resolve_resumed(
     return resolve(TrainConfig, file=run.path / CONFIG, flags=changed)
 
 
-def is_begun(run: Run) -> bool:
-    """Whether a training began in the folder, be it that it was killed before all of its first files were there."""
+def has_begun(run: Run) -> bool:
+    """Whether a training began in the folder, even if it was killed before all of its first files were written."""
     return Run.is_run(run.path) or (run.path / MANIFEST).is_file()
 
 
-def not_begun(run: Run) -> UsageError:
+def no_run_error(run: Run) -> UsageError:
     """The error for `--resume` where there is nothing to go on with."""
     missing = [name for name in (MANIFEST, CONFIG) if not (run.path / name).is_file()]
     why = f"it has no {' and no '.join(missing)}" if run.path.is_dir() else "there is no such folder"
@@ -215,9 +217,9 @@ def not_begun(run: Run) -> UsageError:
     )
 
 
-def restored(run: Run, progress: Progress) -> bool:
+def restore_config(run: Run, progress: Progress) -> bool:
     """Whether there is a run to go on with; a `config.yaml` that is missing is written again from the manifest."""
-    if Run.is_run(run.path) or not is_begun(run):
+    if Run.is_run(run.path) or not has_begun(run):
         return Run.is_run(run.path)
     began = run.manifest().get("options")
     if not isinstance(began, dict):
@@ -241,7 +243,7 @@ def check_trained(run: Run, checkpoint: Checkpoint | None, damaged: Mapping[str,
         )
 
 
-def go_on(
+def resume_run(
     run: Run,
     checkpoint: Checkpoint,
     config: TrainConfig,
@@ -249,7 +251,7 @@ def go_on(
     damaged: Mapping[str, str],
     progress: Progress,
 ) -> None:
-    """Have the run folder stand where the checkpoint stood, and write down and tell what is otherwise now."""
+    """Bring the run folder back to the checkpoint, and record and report what differs now."""
     from captune.training.history import cut_history, history_digest
     from captune.training.loop.checkpoints import DAMAGED, mark_of, rotate, set_aside, update_pointers
 
@@ -257,10 +259,10 @@ def go_on(
         progress.warn(f"{name} is damaged and is set aside as {DAMAGED}{name}: {what}.")
     set_aside(run, damaged)
     progress.info(f"Resuming {run.path} from {checkpoint.name} (epoch {checkpoint.epoch:.2f}).")
-    keep_session(run, checkpoint.step, data, damaged, progress)
-    said = keep_changes(run, config, checkpoint.step)
-    if said:
-        progress.info(said)
+    record_session(run, checkpoint.step, data, damaged, progress)
+    changes = record_changes(run, config, checkpoint.step)
+    if changes:
+        progress.info(changes)
     cut_history(run, checkpoint.step)
     if mark_of(checkpoint).get("history") not in (None, history_digest(run)):
         progress.warn(f"{run.path / HISTORY} is not as it was at {checkpoint.name}: its figures were changed or lost.")
@@ -315,23 +317,23 @@ def equal_steps(batch_size: int, accumulation: int) -> str:
     return f"--batch-size {smaller} --gradient-accumulation {accumulation * batch_size // smaller}"
 
 
-def keep_changes(run: Run, config: TrainConfig, step: int) -> str:
+def record_changes(run: Run, config: TrainConfig, step: int) -> str:
     """Write into the run what changes for the rest of it, from optimizer step `step` on; returns it in words."""
     saved = resolve(TrainConfig, file=run.path / CONFIG).values
     changed: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
-    told = {}
+    noted = {}
     for section, names in (("train", SAME_SUMS[:3]), ("eval", SAME_SUMS[3:])):
         for name in names:
             old, new = getattr(getattr(saved, section), name), getattr(getattr(config, section), name)
             if new != old:
                 changed[section][name] = new
-                told[name] = [old, new]
-    if not told:
+                noted[name] = [old, new]
+    if not noted:
         return ""
     sections = {section: getattr(saved, section).model_copy(update=new) for section, new in changed.items()}
     write_text(run.path / CONFIG, dump(saved.model_copy(update=sections)))
     manifest = run.manifest()
-    run.write_manifest({**manifest, "changed": [*manifest.get("changed", []), {"step": step, **told}]})
-    words = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in told.items())
+    run.write_manifest({**manifest, "changed": [*manifest.get("changed", []), {"step": step, **noted}]})
+    words = ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in noted.items())
     same = "Every step sums up the same images: the same loss (dropout, if any, draws other numbers)."
-    return f"From here on {words}. {same if any(name in told for name in STEP) else 'The loss is the same.'}"
+    return f"From here on {words}. {same if any(name in noted for name in STEP) else 'The loss is the same.'}"

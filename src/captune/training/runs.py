@@ -138,11 +138,11 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
     """Runs side by side, and the checkpoints of each; raises `CaptuneError` for a folder that is no run."""
     if not paths:
         raise CaptuneError("There is nothing to compare.", "For example: captune runs compare runs/a runs/b")
-    found = [_run(path) for path in paths]
-    summaries = tuple(_summary(run) for run in found)
+    runs = [_run(path) for path in paths]
+    summaries = tuple(_summary(run) for run in runs)
     flat = [
         {"model": summary.model, **_data(run.manifest()), **_flat(_config(run))}
-        for run, summary in zip(found, summaries, strict=True)
+        for run, summary in zip(runs, summaries, strict=True)
     ]
     keys = dict.fromkeys(key for options in flat for key in options)
     differences = {
@@ -150,7 +150,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> Comparison:
         for key in keys
         if any(options.get(key) != flat[0].get(key) for options in flat)
     }
-    return Comparison(summaries, differences, tuple(_validated(run) for run in found))
+    return Comparison(summaries, differences, tuple(_validated(run) for run in runs))
 
 
 def _validated(run: Run) -> tuple[ValidatedStep, ...]:

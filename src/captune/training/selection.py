@@ -3,7 +3,7 @@
 A rule is a pure function of the scores of every validation, oldest first, to the index of
 the best one. Scores are by name (`meteor`, `cider`, `bleu_4`, `rouge_l`, `loss`); a metric
 that was not measured at every validation is left out. METEOR is first where it was
-measured, else CIDEr-D. Numerical dust decides nothing: scores that are as good as zero count
+measured, else CIDEr-D. Rounding decides nothing: scores that are as good as zero count
 as zero, and values that are equal but for rounding as equal. A validation whose score is no
 finite number is never the best where another one's is.
 """
@@ -88,7 +88,7 @@ class Selection:
     why: str
 
 
-def without_dust(name: str, value: Any) -> float | None:
+def as_finite(name: str, value: Any) -> float | None:
     """A score of a caption metric that is as good as zero as 0.0; None for what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -104,7 +104,7 @@ def exceeds(new: float, best: float) -> bool:
 
 def improves(name: str, new: Any, best: Any) -> bool:
     """Whether a score is better than the best one before it; anything is better than none."""
-    value, before = without_dust(name, new), without_dust(name, best)
+    value, before = as_finite(name, new), as_finite(name, best)
     if value is None:
         return False
     sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
@@ -140,20 +140,20 @@ def best_scores(history: Sequence[Mapping[str, Any]]) -> dict[str, BestScore]:
     return best
 
 
-def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int] | None = None) -> Selection | None:
-    """What `rule` chooses among the validations in a run's history, or among those at the `kept` steps.
+def choose(history: Sequence[Mapping[str, Any]], rule: str, steps: Collection[int] | None = None) -> Selection | None:
+    """What `rule` chooses among the validations in a run's history, or among those at `steps`.
 
     The lowest loss where it finds nothing that it weighs up, or all of that is as good as zero; None where
     nothing was validated.
     """
-    lines = [line for line in history if "eval_loss" in line and (kept is None or line["step"] in kept)]
+    lines = [line for line in history if "eval_loss" in line and (steps is None or line["step"] in steps)]
     if not lines:
         return None
     scores = [
         {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")} for line in lines
     ]
     try:
-        if not _says_anything(rule, scores):
+        if not _has_signal(rule, scores):
             raise CaptuneError(f"All scores that {rule} weighs up are as good as zero.")
         chosen = RULES[rule](scores)
     except CaptuneError:
@@ -163,10 +163,10 @@ def choose(history: Sequence[Mapping[str, Any]], rule: str, kept: Collection[int
     return Selection(rule, lines[chosen]["step"], float(lines[chosen].get("epoch") or 0.0), dict(scores[chosen]), why)
 
 
-def _says_anything(rule: str, scores: Sequence[Scores]) -> bool:
+def _has_signal(rule: str, scores: Sequence[Scores]) -> bool:
     """Whether any score that a rule of captune's weighs up is above zero; one of another package is left to itself."""
     names = [SINGLE[rule]] if rule in SINGLE else list(WEIGHTS) if rule in OVER_SEVERAL else []
-    return rule == "loss" or not names or any(without_dust(name, one.get(name)) for one in scores for name in names)
+    return rule == "loss" or not names or any(as_finite(name, one.get(name)) for one in scores for name in names)
 
 
 def meteor_centric(history: Sequence[Scores]) -> int:
@@ -179,7 +179,7 @@ def meteor_centric(history: Sequence[Scores]) -> int:
             exceeds((1 - TOLERANCE) * best[name], new[name]) for name in others
         )
 
-    return _climb(history, names, better)
+    return _last_improvement(history, names, better)
 
 
 def weighted_composite(history: Sequence[Scores]) -> int:
@@ -201,7 +201,7 @@ def pareto(history: Sequence[Scores]) -> int:
             exceeds(new[name], best[name]) for name in names
         )
 
-    return _climb(history, names, better)
+    return _last_improvement(history, names, better)
 
 
 def multi_criteria(history: Sequence[Scores]) -> int:
@@ -213,7 +213,7 @@ def multi_criteria(history: Sequence[Scores]) -> int:
         gains = [(new[name] - best[name]) / (best[name] or 1.0) for name in names]
         return not exceeds((1 - FLEXIBILITY) * best[first], new[first]) and sum(gains) > ROUNDING
 
-    return _climb(history, names, better)
+    return _last_improvement(history, names, better)
 
 
 def highest_meteor(history: Sequence[Scores]) -> int:
@@ -252,7 +252,7 @@ def measured(history: Sequence[Scores]) -> list[str]:
     One that was a finite number at no validation is none. Raises `CaptuneError` where there is none.
     """
     names = [name for name in WEIGHTS if history and all(name in scores for scores in history)]
-    names = [name for name in names if any(without_dust(name, scores[name]) is not None for scores in history)]
+    names = [name for name in names if any(as_finite(name, scores[name]) is not None for scores in history)]
     if not any(_rows(history, names)):
         names = names[:1]  # no validation has finite numbers of them all
     if not names:
@@ -263,11 +263,11 @@ def measured(history: Sequence[Scores]) -> list[str]:
 
 
 def _rows(history: Sequence[Scores], names: Sequence[str]) -> list[dict[str, float]]:
-    """The scores of each validation without dust; empty where one of them is no finite number."""
+    """The scores of each validation; empty where one of them is no finite number."""
     rows = []
     for scores in history:
-        found = {name: without_dust(name, scores[name]) for name in names}
-        rows.append({name: value for name, value in found.items() if value is not None})
+        values = {name: as_finite(name, scores[name]) for name in names}
+        rows.append({name: value for name, value in values.items() if value is not None})
         if len(rows[-1]) < len(names):
             rows[-1] = {}
     return rows
@@ -276,12 +276,12 @@ def _rows(history: Sequence[Scores], names: Sequence[str]) -> list[dict[str, flo
 def _all(history: Sequence[Scores], name: str) -> list[float]:
     if not history or not all(name in scores for scores in history):
         raise CaptuneError(f"{name} was not measured at every validation.", "Choose a rule over what was measured.")
-    values = [without_dust(name, scores[name]) for scores in history]
+    values = [as_finite(name, scores[name]) for scores in history]
     worst = math.inf if name in LOWER_IS_BETTER else -math.inf
     return [worst if value is None else value for value in values]
 
 
-def _climb(history: Sequence[Scores], names: Sequence[str], better: Callable[[Scores, Scores], bool]) -> int:
+def _last_improvement(history: Sequence[Scores], names: Sequence[str], better: Callable[[Scores, Scores], bool]) -> int:
     """The last of the validations that each were better than the best before them."""
     rows = _rows(history, names)
     best = 0

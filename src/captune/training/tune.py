@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 BEST = "best.json"
-# Drawn where nothing else is asked for.
+# Drawn where no space is given.
 DEFAULT_SPACE = ("learning_rate=1e-5..5e-4:log", "batch_size=4|8|16", "label_smoothing=0..0.2", "warmup_ratio=0..0.2")
 # So many trials that cannot begin for the same reason end a search.
 _REFUSED = 2
@@ -53,19 +53,19 @@ class Axis:
         name = name.strip().replace("-", "_").removeprefix("__")
         known = {option: leaf for option, leaf in leaves(TuneConfig).items() if leaf.section != "tune"}
         name = find_option(name, known, "The search").name
-        found = _RANGE.fullmatch(values.strip())
+        span = _RANGE.fullmatch(values.strip())
         try:
-            if found:
-                low, high = float(found[1]), float(found[2])
-                whole = "." not in found[1] + found[2] and "e" not in (found[1] + found[2]).lower()
-                if low < high and (low > 0 or not found[3]):
-                    return cls(name, low=low, high=high, log=bool(found[3]), whole=whole)
+            if span:
+                low, high = float(span[1]), float(span[2])
+                whole = "." not in span[1] + span[2] and "e" not in (span[1] + span[2]).lower()
+                if low < high and (low > 0 or not span[3]):
+                    return cls(name, low=low, high=high, log=bool(span[3]), whole=whole)
             elif "|" in values:
                 return cls(name, choices=tuple(part.strip() for part in values.split("|")))
         except ValueError:
             pass
         raise UsageError(
-            f"'{text}' says no values to search over.",
+            f"'{text}' names no values to search over.",
             "For example: learning_rate=1e-5..1e-3:log, batch_size=4|8|16, label_smoothing=0..0.2",
         )
 
@@ -116,10 +116,6 @@ def tune(
     clash = [axis.name for axis in axes if axis.name in fixed]
     if clash:
         raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")
-    folder = Path(out)
-    missing = folders_to_make(folder)
-    new = not (folder / SEARCH_JOURNAL).exists()
-    asked = resolved.values.tune
     training = partial(
         train,
         data,
@@ -131,11 +127,23 @@ def tune(
         environment=environment,
         **fixed,
     )
+    return search(Path(out), axes, resolved.values.tune, training, progress)
+
+
+def search(
+    folder: Path,
+    axes: Sequence[Axis],
+    options: TuneOptions,
+    training: Callable[..., Any],
+    progress: Progress = SILENT,
+) -> Tuned:
+    """Search over `axes`; `training` trains with what was drawn, as keywords beside `out`, `resume` and `watch`."""
+    missing = folders_to_make(folder)
+    new = not (folder / SEARCH_JOURNAL).exists()
     refusals = _Refusals()
-    smallest = asked.goal == "loss"
-    with opened(folder, smallest=smallest, prune=asked.prune, random_trials=asked.random_trials) as study:
-        trials = _Trials(study, folder, axes, asked, training, progress, refusals)
-        trials.run()
+    smallest = options.goal == "loss"
+    with open_study(folder, smallest=smallest, prune=options.prune, random_trials=options.random_trials) as study:
+        _Trials(study, folder, axes, options, training, progress, refusals).run()
         only_refused = new and all(trial.state.name == "FAIL" for trial in study.trials)
         if refusals.last is None:
             return _finished(study, folder)
@@ -145,7 +153,7 @@ def tune(
 
 
 def _remove(folder: Path, missing: Iterable[Path]) -> None:
-    """Take away what a search that could not begin has made."""
+    """Remove what a search that could not begin has made."""
     for path in folder.glob(f"{SEARCH_JOURNAL}*"):
         path.unlink(missing_ok=True)
     for made in missing:
@@ -210,7 +218,7 @@ class _Trials:
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in drawn.items()
         )
         self.progress.info(f"trial {trial.number}{' goes on' if stopped else ''}: {shown}")
-        watch = _Watch(trial, run, goal, prune=self.options.prune)
+        watch = _TrialWatch(trial, run, goal, prune=self.options.prune)
         self.training(out=run.path, resume=stopped, watch=watch, **drawn)
         value = best_value(run, goal)
         if value is None:
@@ -223,9 +231,9 @@ class _Trials:
         import optuna
 
         drawn = {}
-        for place, axis in enumerate(self.axes):
+        for number, axis in enumerate(self.axes):
             self.study.sampler = optuna.samplers.TPESampler(
-                seed=seed_for(self.options.search_seed, trial.number, place),
+                seed=seed_for(self.options.search_seed, trial.number, number),
                 n_startup_trials=self.options.random_trials,
             )
             drawn[axis.name] = axis.draw(trial)
@@ -237,7 +245,7 @@ def _name(trial: optuna.Trial) -> str:
 
 
 class _Refusals:
-    """Trials that could not begin, one after another, for the same reason; `last` once there are enough of them."""
+    """Counts trials in a row that could not begin for the same reason; `last` is the error once there are enough."""
 
     def __init__(self) -> None:
         self.last: CaptuneError | None = None
@@ -250,8 +258,8 @@ class _Refusals:
         self.last = error if enough else None
 
 
-class _Watch:
-    """Tells a trial of every validation, and ends a training whose trial is not worth going on with."""
+class _TrialWatch:
+    """Reports every validation to a trial, and ends the training where Optuna prunes the trial."""
 
     def __init__(self, trial: optuna.Trial, run: Run, goal: str, *, prune: bool) -> None:
         self.trial, self.run, self.goal, self.prune = trial, run, goal, prune
@@ -271,8 +279,7 @@ class _Watch:
 
 def best_value(run: Run, goal: str) -> float | None:
     """The best of a run's validations."""
-    found = (line.get(f"eval_{goal}") for line in run.history())
-    values = [value for value in found if value is not None]
+    values = [value for line in run.history() if (value := line.get(f"eval_{goal}")) is not None]
     if not values:
         return None
     return float(min(values) if goal == "loss" else max(values))
@@ -302,7 +309,7 @@ def _finished(study: optuna.Study, folder: Path) -> Tuned:
 
 
 @contextmanager
-def opened(folder: Path, *, smallest: bool, prune: bool, random_trials: int) -> Iterator[optuna.Study]:
+def open_study(folder: Path, *, smallest: bool, prune: bool, random_trials: int) -> Iterator[optuna.Study]:
     """The study in a folder, made where there is none; no other search writes to it within the block.
 
     The trial with the `smallest` value is the best, or that with the largest; with `prune`, poor ones are cut short
@@ -318,7 +325,7 @@ def opened(folder: Path, *, smallest: bool, prune: bool, random_trials: int) -> 
     journal = folder / SEARCH_JOURNAL
     try:
         with lock_file(folder / LOCK):
-            _mend(journal)
+            _repair_journal(journal)
             yield optuna.create_study(
                 study_name="captune",
                 storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -333,9 +340,9 @@ def opened(folder: Path, *, smallest: bool, prune: bool, random_trials: int) -> 
         ) from None
 
 
-def _mend(journal: Path) -> None:
-    """Remove what a killed search left of a write: Optuna would wait half a minute for its lock, and never read on
-    behind half a line.
+def _repair_journal(journal: Path) -> None:
+    """Remove the lock and the cut line of a killed search: Optuna would wait half a minute for the lock, and never
+    read on after the line.
     """
     for left in journal.parent.glob(f"{journal.name}.lock*"):
         left.unlink(missing_ok=True)
@@ -347,7 +354,7 @@ def _mend(journal: Path) -> None:
 
 
 def next_trial(study: optuna.Study) -> tuple[optuna.Trial, bool]:
-    """The trial that was stopped before its end, else a new one; and whether it is such a one."""
+    """The trial that was stopped before its end, or a new one; and whether it was stopped."""
     from optuna.trial import Trial, TrialState
 
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -12,7 +12,7 @@ import pytest
 
 import captune
 from captune.api.blocks import PIPELINE, Block, BlockError, block, run_pipeline
-from captune.api.blocks.pipeline import settings
+from captune.api.blocks.pipeline import read_settings
 from captune.core.errors import CaptuneError, UsageError
 
 NAMES = [
@@ -147,12 +147,12 @@ def test_a_cfg_is_checked_before_anything_runs(cfg: dict[str, Any], said: str) -
 
 
 def test_defaults_are_the_two_epoch_recipe(tmp_path: Path) -> None:
-    asked = settings({"work": tmp_path, "epochs": 1, "limit_images": 20, "own": {"mine": 1}})
+    asked = read_settings({"work": tmp_path, "epochs": 1, "limit_images": 20, "own": {"mine": 1}})
     assert (asked.preset, asked.model) == ("flickr8k-quick", "Salesforce/blip-image-captioning-base")
     assert asked.prepare_options() == {"split": "auto"}
     assert asked.base == asked.model
     assert asked.options == {"epochs": 1, "limit_images": 20}
-    assert settings({"model": "new:blip-tiny"}).base == "captune-work/run@checkpoint-0"
+    assert read_settings({"model": "new:blip-tiny"}).base == "captune-work/run@checkpoint-0"
 
 
 def test_cfg_is_an_object_with_attributes_and_still_a_dictionary() -> None:
@@ -185,7 +185,7 @@ def test_an_object_of_ones_own_is_read_by_its_attributes(cfg: Any) -> None:
 
 def test_the_notebooks_names_of_keys(tmp_path: Path) -> None:
     given = {"lr": 1e-3, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 3, "grad_accum": 4}
-    asked = settings({**given, "model_id": "m", "outputs_dir": tmp_path, "max_length": 20})
+    asked = read_settings({**given, "model_id": "m", "outputs_dir": tmp_path, "max_length": 20})
     assert (asked.model, asked.work) == ("m", tmp_path)
     assert asked.options == {
         "learning_rate": 1e-3,
@@ -195,7 +195,7 @@ def test_the_notebooks_names_of_keys(tmp_path: Path) -> None:
         "max_caption_tokens": 20,
     }
     with pytest.raises(UsageError, match="'lr' and 'learning_rate' are the same key"):
-        settings({"lr": 1e-3, "learning_rate": 1e-4})
+        read_settings({"lr": 1e-3, "learning_rate": 1e-4})
 
 
 def test_a_block_without_arguments_is_named_after_its_function() -> None:

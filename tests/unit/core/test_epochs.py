@@ -1,4 +1,4 @@
-"""Chosen epochs, the plan of a training, and what is foreseen before it begins."""
+"""Chosen epochs, the plan of a training, and what is plan_warnings before it begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from captune.core.errors import UsageError
 from captune.core.options import TrainConfig
 from captune.core.options.training import ChosenEpochs, TrainOptions
 from captune.core.runs import ending_reason, ending_text
-from captune.training.plan import TrainingPlan, foreseen, most_checkpoints
+from captune.training.plan import TrainingPlan, most_checkpoints, plan_warnings
 
 
 @pytest.mark.parametrize("given", ["2,4,every-10", ["2", "4", "every-10"], [2, 4.0, "every-10"], ("2,4", "every-10")])
@@ -38,13 +38,13 @@ def test_parts_of_an_epoch() -> None:
     assert [step for step in range(31) if chosen.at(step, 10)] == [5, 15, 30]
 
 
-def plan(visits: int = 100, **options: Any) -> tuple[TrainOptions, TrainingPlan]:
+def plan(examples: int = 100, **options: Any) -> tuple[TrainOptions, TrainingPlan]:
     chosen = TrainOptions(**{"batch_size": 10, "epochs": 3, **options})
-    return chosen, TrainingPlan.of(chosen, visits)
+    return chosen, TrainingPlan.of(chosen, examples)
 
 
 def test_the_plan_counts_as_the_loop_does() -> None:
-    _, found = plan(visits=101, gradient_accumulation=4, epochs=2.5)
+    _, found = plan(examples=101, gradient_accumulation=4, epochs=2.5)
     assert (found.per_epoch, found.steps, found.validate_every, found.validations) == (3, 8, 3, 3)
     _, found = plan(max_steps=7, eval_steps=7)
     assert (found.steps, found.validations) == (7, 1)
@@ -62,19 +62,19 @@ def test_the_plan_counts_as_the_loop_does() -> None:
         ({"keep_epochs": ("2", "4", "every-10")}, "--keep-epochs names 4, 10, and this training ends with epoch 3"),
     ],
 )
-def test_what_cannot_work_out_is_foreseen(options: dict[str, Any], about: str) -> None:
-    (sentence,) = foreseen(*plan(**options))
+def test_what_cannot_work_out_is_plan_warnings(options: dict[str, Any], about: str) -> None:
+    (sentence,) = plan_warnings(*plan(**options))
     assert about in sentence
 
 
-def test_captions_longer_than_the_references_are_foreseen() -> None:
-    (sentence,) = foreseen(*plan(), 10, [5, 6, 12])
+def test_captions_longer_than_the_references_are_plan_warnings() -> None:
+    (sentence,) = plan_warnings(*plan(), 10, [5, 6, 12])
     assert "67% of the training references are shorter than --min-new-tokens 10" in sentence
-    assert not foreseen(*plan(), 10, [5, 11, 12])
+    assert not plan_warnings(*plan(), 10, [5, 11, 12])
 
 
-def test_nothing_is_foreseen_of_a_sound_plan() -> None:
-    assert foreseen(*plan(warmup_steps=29, early_stopping_patience=2, keep_epochs=("1", "every-3"))) == []
+def test_nothing_is_plan_warnings_of_a_sound_plan() -> None:
+    assert plan_warnings(*plan(warmup_steps=29, early_stopping_patience=2, keep_epochs=("1", "every-3"))) == []
 
 
 def test_the_long_recipe_is_as_its_document_has_it() -> None:
@@ -93,7 +93,7 @@ def test_the_long_recipe_is_as_its_document_has_it() -> None:
         0.05,
     )
     assert (config.generation.min_new_tokens, config.generation.max_new_tokens) == (0, 50)
-    assert foreseen(learn, found) == []
+    assert plan_warnings(learn, found) == []
     assert most_checkpoints(learn) == 2 + 9, "what the disk has to hold besides the best two"
 
 

@@ -13,7 +13,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.locks import Lock, Locked, lock_file
 from captune.core.progress import Silent
 from captune.core.runs import LOCK, Run
-from captune.training.folder import reserved
+from captune.training.folder import locked_run
 
 
 def test_one_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_what_another_host_left_is_told(tmp_path: Path) -> None:
 
     warnings: list[str] = []
     (tmp_path / LOCK).write_text("process 7 on elsewhere\n")
-    with reserved(Run(tmp_path), Warned(), first=True):
+    with locked_run(Run(tmp_path), Warned(), first=True):
         pass
     assert "process 7 on elsewhere" in warnings[0]
     assert "other hosts" in warnings[0]

@@ -21,7 +21,7 @@ from captune.core.progress import SILENT
 from captune.core.runs import CONFIG, Run, checkpoint_damage
 from captune.training.history import append_history, cut_history, history_digest
 from captune.training.loop.checkpoints import last_whole, rotate, set_aside, write_checkpoint
-from captune.training.resuming import go_on
+from captune.training.resuming import resume_run
 
 LIMIT = 4096
 
@@ -201,7 +201,7 @@ def test_what_a_kill_left_to_delete_goes_as_the_training_goes_on(run: Run) -> No
     run.write_manifest({"data": "data", "options": config.model_dump(mode="json")})
     checkpoint = run.last()
     assert checkpoint is not None
-    go_on(run, checkpoint, config, {"data": "data"}, {}, SILENT)
+    resume_run(run, checkpoint, config, {"data": "data"}, {}, SILENT)
     assert [path.name for path in run.checkpoints_folder.iterdir()] == [checkpoint.name]
 
 

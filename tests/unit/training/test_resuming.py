@@ -25,12 +25,12 @@ from captune.training.resuming import (
     check_trained,
     check_unedited,
     data_facts,
-    is_begun,
-    keep_session,
+    has_begun,
     model_facts,
-    not_begun,
+    no_run_error,
+    record_session,
     resolve_resumed,
-    restored,
+    restore_config,
 )
 
 PLAIN = resolve(TrainConfig, flags={}).values
@@ -137,7 +137,7 @@ def test_another_folder_is_refused_and_a_copy_is_not(tmp_path: Path) -> None:
     copy = prepared(tmp_path / "copy")  # the same bytes, written later
     os.utime(copy.folder / "train-0.bmp", (0, 0))
     facts = check_same_data(run, copy, splits_of(copy), SILENT)
-    keep_session(run, 4, facts, {}, SILENT)
+    record_session(run, 4, facts, {}, SILENT)
     assert run.manifest()["data"] == str(copy.folder)
     assert run.manifest()["changed"] == [{"step": 4, "data": [str(data.folder), str(copy.folder)]}]
 
@@ -195,11 +195,11 @@ def test_other_versions_are_told_once_and_written_down(tmp_path: Path) -> None:
     data, run, progress = prepared(tmp_path / "data"), Run(tmp_path / "run"), Warned()
     facts = data_facts(data, splits_of(data))
     run.write_manifest({**facts, "versions": {**versions(), "torch": "1.0", "platform": "elsewhere"}})
-    keep_session(run, 8, facts, {}, progress)
+    record_session(run, 8, facts, {}, progress)
     (told,) = progress.warnings
     assert f"torch {versions()['torch']} instead of 1.0" in told
     assert run.manifest()["changed"] == [{"step": 8, "versions": {"torch": ["1.0", versions()["torch"]]}}]
-    keep_session(run, 9, facts, {}, progress)
+    record_session(run, 9, facts, {}, progress)
     assert len(progress.warnings) == 1
 
 
@@ -212,20 +212,20 @@ def test_options_that_were_edited_in_the_run_are_refused(tmp_path: Path) -> None
 
 
 def test_a_folder_that_is_no_run_is_named_as_such(tmp_path: Path) -> None:
-    assert "there is no such folder" in not_begun(Run(tmp_path / "none")).message
-    assert "it has no manifest.json and no config.yaml" in not_begun(Run(tmp_path)).message
-    assert not is_begun(Run(tmp_path))
+    assert "there is no such folder" in no_run_error(Run(tmp_path / "none")).message
+    assert "it has no manifest.json and no config.yaml" in no_run_error(Run(tmp_path)).message
+    assert not has_begun(Run(tmp_path))
 
 
 def test_a_run_without_its_options_has_them_from_the_manifest(tmp_path: Path) -> None:
     run = Run(tmp_path)
     saved = resolve(TrainConfig, flags={"learning_rate": 0.5}).values
     run.write_manifest({"options": json.loads(json.dumps(saved.model_dump(mode="json")))})
-    assert restored(run, SILENT)
+    assert restore_config(run, SILENT)
     assert (run.path / CONFIG).read_text() == dump(saved)
     (run.path / CONFIG).unlink()
     write_json(run.path / MANIFEST, {})
-    assert not restored(run, SILENT)
+    assert not restore_config(run, SILENT)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(tmp_path: Path) -> None:

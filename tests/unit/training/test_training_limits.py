@@ -14,8 +14,8 @@ from captune.core.machine import DiskFull, Halving, OutOfMemory
 from captune.core.options import TrainConfig
 from captune.core.progress import SILENT
 from captune.core.runs import CONFIG, HISTORY, MANIFEST, Run
-from captune.training.folder import Start, make_room, reserved
-from captune.training.plan import told
+from captune.training.folder import StartGuard, clear_untrained, locked_run
+from captune.training.plan import explained_limits
 from captune.training.resuming import equal_steps
 
 CARD = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79 GiB.")
@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def after(error: Exception, where: str = "runs/x", **options: Any) -> CaptuneError:
     """What a training ends with in which `error` was raised."""
     config = resolve(TrainConfig, flags=options).values
-    with pytest.raises(CaptuneError) as caught, told(Run(where), config, "to train"):
+    with pytest.raises(CaptuneError) as caught, explained_limits(Run(where), config, "to train"):
         raise error
     return caught.value
 
@@ -118,10 +118,10 @@ def began(run: Run) -> None:
 
 def fails(run: Run, error: Exception, *, learning: bool = False) -> None:
     """A training that ends with `error`, perhaps after it has learned something."""
-    with reserved(run, SILENT, first=True), Start(run, first=True) as start:
+    with locked_run(run, SILENT, first=True), StartGuard(run, first=True) as start:
         began(run)
         if learning:
-            start.learning()
+            start.keep()
         raise error
 
 
@@ -148,7 +148,7 @@ def test_what_has_learned_or_can_go_on_stays() -> None:
 
 
 def test_a_refused_resume_takes_nothing(run: Run) -> None:
-    with pytest.raises(CaptuneError), Start(run, first=True):
+    with pytest.raises(CaptuneError), StartGuard(run, first=True):
         raise REFUSED
     assert Run.is_run(run.path)
 
@@ -157,10 +157,10 @@ def test_an_untrained_folder_begins_again_and_what_is_somebodys_stays(run: Run) 
     began(run)
     (run.path / HISTORY).write_text('{"step": 1}\n')
     (run.path / "notes.txt").write_text("mine")
-    make_room(run, SILENT)
+    clear_untrained(run, SILENT)
     assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
     with pytest.raises(CaptuneError, match="not empty"):  # of captune there is nothing any more
-        make_room(run, SILENT)
+        clear_untrained(run, SILENT)
 
 
 @pytest.mark.parametrize("written", [(), (MANIFEST,), (MANIFEST, CONFIG), (f".{MANIFEST}.7.part", ".lock")])
@@ -169,8 +169,8 @@ def test_a_start_that_was_killed_between_any_two_files_begins_again(tmp_path: Pa
     run.path.mkdir()
     for name in written:
         (run.path / name).write_text('{"data_digest": "x"}' if name == MANIFEST else "")
-    with reserved(run, SILENT, first=True):
-        make_room(run, SILENT)
+    with locked_run(run, SILENT, first=True):
+        clear_untrained(run, SILENT)
         assert [path.name for path in run.path.iterdir()] == [".lock"]
 
 
@@ -179,16 +179,16 @@ def test_room_is_made_from_the_manifest_last(run: Run, monkeypatch: pytest.Monke
     removed: list[str] = []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, **how: (removed.append(path.name), unlink(path, **how))[1])
-    make_room(run, SILENT)
+    clear_untrained(run, SILENT)
     assert removed[-1] == MANIFEST
 
 
 def test_a_trained_folder_and_anothers_do_not(run: Run) -> None:
     (run.path / "checkpoints" / "checkpoint-20").mkdir(parents=True)  # not whole, but weights may be there
     with pytest.raises(CaptuneError, match="not empty") as caught:
-        make_room(run, SILENT)
+        clear_untrained(run, SILENT)
     assert "--resume" in caught.value.hint
     (run.path / "checkpoints" / "checkpoint-20").rmdir()
     run.write_manifest({"name": "some other program's"})
     with pytest.raises(CaptuneError, match="not empty"):
-        make_room(run, SILENT)
+        clear_untrained(run, SILENT)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.api.blocks.pipeline import NEW, SCENES, Block, Cfg, Ctx, Result, Settings, block, settings
+from captune.api.blocks.pipeline import NEW, SCENES, Block, Cfg, Ctx, Result, Settings, block, read_settings
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError, missing_extra
 from captune.core.files import read_json, write_json
@@ -32,7 +32,7 @@ PREPARED = "prepared.json"
 @block("01_setup_env")
 def setup_env(cfg: Cfg, ctx: Ctx) -> Result:
     """`device`, `versions`; the whole `cfg` is checked here."""
-    run_on = _train_config(settings(cfg)).run_on
+    run_on = _train_config(read_settings(cfg)).run_on
     from captune.core.machine import versions
     from captune.models.loading.devices import choose_device
 
@@ -41,30 +41,30 @@ def setup_env(cfg: Cfg, ctx: Ctx) -> Result:
 
 @block("02_download_flickr8k")
 def download_flickr8k(cfg: Cfg, ctx: Ctx) -> Result:
-    """`folder`: where pictures and captions are, downloaded or drawn if they were not."""
+    """`folder`: where images and captions are, downloaded or drawn if they were not."""
     from captune.datasets.downloads import DOWNLOADS, download
 
-    asked = settings(cfg)
-    if asked.source == SCENES:
+    settings = read_settings(cfg)
+    if settings.source == SCENES:
         from captune.datasets.scenes import write_flickr8k_folder
 
-        drawn = write_flickr8k_folder(asked.work / SCENES, **asked.drawn, progress=asked.progress)
+        drawn = write_flickr8k_folder(settings.work / SCENES, **settings.drawn, progress=settings.progress)
         return {"folder": str(drawn.path)}
-    if asked.source in DOWNLOADS:
-        return {"folder": str(download(asked.source, Path(asked.source), asked.progress))}
-    return {"folder": asked.source}
+    if settings.source in DOWNLOADS:
+        return {"folder": str(download(settings.source, Path(settings.source), settings.progress))}
+    return {"folder": settings.source}
 
 
 def _prepared_before(cfg: Cfg) -> Result | None:
-    asked = settings(cfg)
-    mark = asked.work / PREPARED
-    if not (mark.is_file() and (asked.data / SPLITS).is_file()):
+    settings = read_settings(cfg)
+    mark = settings.work / PREPARED
+    if not (mark.is_file() and (settings.data / SPLITS).is_file()):
         return None
-    prepared = read_prepared(asked.data)
-    if read_json(mark) != {"asked": _asked_of_prepare(asked), "digest": prepared.digest}:
+    prepared = read_prepared(settings.data)
+    if read_json(mark) != {"asked": _prepare_request(settings), "digest": prepared.digest}:
         return None
     counts = {name: asdict(count) for name, count in prepared.splits.items()}
-    return {"folder": str(asked.data), "splits": prepared.summary, "counts": counts, "digest": prepared.digest}
+    return {"folder": str(settings.data), "splits": prepared.summary, "counts": counts, "digest": prepared.digest}
 
 
 @block("03_prepare_data", needs=["02_download_flickr8k"], recall=_prepared_before)
@@ -72,15 +72,15 @@ def prepare_data(cfg: Cfg, ctx: Ctx) -> Result:
     """`folder`, `splits` (what `splits.json` says), `counts` of each split, `digest`."""
     from captune.datasets.prepare import prepare
 
-    asked = settings(cfg)
+    settings = read_settings(cfg)
     source = ctx["02_download_flickr8k"]["folder"]
-    made = prepare(source, asked.data, progress=asked.progress, **asked.prepare_options())
-    write_json(asked.work / PREPARED, {"asked": _asked_of_prepare(asked), "digest": made.digest})
+    made = prepare(source, settings.data, progress=settings.progress, **settings.prepare_options())
+    write_json(settings.work / PREPARED, {"asked": _prepare_request(settings), "digest": made.digest})
     for note in made.notes:
-        asked.progress.info(note)
-    found = _prepared_before(cfg)
-    assert found is not None, "what was just prepared as asked is found again"
-    return found
+        settings.progress.info(note)
+    result = _prepared_before(cfg)
+    assert result is not None, "what was just prepared as requested is there"
+    return result
 
 
 @block("04_load_datasets", needs=["03_prepare_data"], also=["04_load_ds"])
@@ -101,7 +101,7 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     from captune.inference.batches import clean_reference, collate
     from captune.inference.torch_model import read_pixels
 
-    data = _train_config(settings(cfg)).data
+    data = _train_config(read_settings(cfg)).data
     backbone = _backbone(cfg, ctx)
     backbone.model.to("meta")  # ctx lives as long as the notebook; the weights need not
 
@@ -132,7 +132,7 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
     from captune.models.loading.devices import choose_device, choose_precision
 
     backbone = _backbone(cfg, ctx)
-    run_on = _train_config(settings(cfg)).run_on
+    run_on = _train_config(read_settings(cfg)).run_on
     precision = choose_precision(
         run_on.precision, choose_device(run_on.device), backbone.vision_hidden_size, training=True
     )
@@ -141,7 +141,7 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
         for name, part in backbone.parts().items()
     }
     return {
-        "model": settings(cfg).model,
+        "model": read_settings(cfg).model,
         "family": backbone.family,
         "precision": str(precision).removeprefix("torch."),
         "parameters": sum(part["parameters"] for part in parts.values()),
@@ -151,11 +151,11 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
 
 
 def _trained_before(cfg: Cfg) -> Result | None:
-    asked = settings(cfg)
-    run = Run(asked.run_folder)
+    settings = read_settings(cfg)
+    run = Run(settings.run_folder)
     if not Run.is_run(run.path):
         return None
-    _check_same(run, asked)
+    _check_same(run, settings)
     if not run.manifest()["finished"]:
         return None
     return _trained(run.path, run.checkpoint().path)
@@ -167,18 +167,18 @@ def train_model(cfg: Cfg, ctx: Ctx) -> Result:
     from captune.training.resuming import FREE_TO_CHANGE
     from captune.training.train import train
 
-    asked = settings(cfg)
-    options = asked.of(TrainConfig)
-    if Run.is_run(asked.run_folder):  # it has the same settings, else `recall` had raised
+    settings = read_settings(cfg)
+    options = settings.of(TrainConfig)
+    if Run.is_run(settings.run_folder):  # it has the same settings, else `recall` had raised
         free = {name: value for name, value in options.items() if name in FREE_TO_CHANGE}
-        result = train(out=asked.run_folder, resume=True, progress=asked.progress, **free)
+        result = train(out=settings.run_folder, resume=True, progress=settings.progress, **free)
     else:
         result = train(
             ctx["03_prepare_data"]["folder"],
-            asked.model,
-            asked.run_folder,
-            preset=asked.preset,
-            progress=asked.progress,
+            settings.model,
+            settings.run_folder,
+            preset=settings.preset,
+            progress=settings.progress,
             **options,
         )
     return _trained(result.run, result.best)
@@ -192,33 +192,33 @@ def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
     """
     from captune.evaluation.evaluate import evaluate
 
-    asked = settings(cfg)
+    settings = read_settings(cfg)
     tuned = ctx["07_train"]["run"]
     measured = evaluate(
         tuned,
         ctx["03_prepare_data"]["folder"],
-        split=asked.eval_split,
-        against=asked.base,
-        preset=asked.preset,
-        progress=asked.progress,
-        **asked.of(EvaluateConfig),
+        split=settings.eval_split,
+        against=settings.base,
+        preset=settings.preset,
+        progress=settings.progress,
+        **settings.of(EvaluateConfig),
     )
     report = measured.reports[tuned]
-    bleu = [scores.get("sacrebleu") for scores in (measured.reports[asked.base].scores, report.scores)]
+    bleu = [scores.get("sacrebleu") for scores in (measured.reports[settings.base].scores, report.scores)]
     before, after = (None if score is None else 100 * score for score in bleu)
     return {
         "BLEU_base": before,
         "BLEU_finetuned": after,
         "delta": None if before is None or after is None else after - before,
-        "base": measured.reports[asked.base].scores,
+        "base": measured.reports[settings.base].scores,
         "tuned": report.scores,
-        "difference": measured.differences().get(asked.base, {}),
+        "difference": measured.differences().get(settings.base, {}),
         "images": report.images,
         "references": report.references,
-        "models": {"base": asked.base, "tuned": tuned},
+        "models": {"base": settings.base, "tuned": tuned},
         "captions": {
             name: {id: caption.text for id, caption in measured.captions[model].items()}
-            for name, model in (("base", asked.base), ("tuned", tuned))
+            for name, model in (("base", settings.base), ("tuned", tuned))
         },
         "file": str(Path(tuned) / EVAL),
     }
@@ -229,7 +229,7 @@ def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
     """`caption_image_core(picture, **generation)` gives the caption as text; `captioner` is what it calls."""
     from captune.inference.captioner import Captioner
 
-    options = settings(cfg).of(TrainConfig)
+    options = read_settings(cfg).of(TrainConfig)
     own = {**GenerationOptions.model_fields, **DeviceOptions.model_fields}
     captioner = Captioner.load(ctx["07_train"]["run"], **{name: options[name] for name in own if name in options})
 
@@ -242,11 +242,11 @@ def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
 
 @block("10_demo_widgets", needs=["09_infer_core"])
 def demo_widgets(cfg: Cfg, ctx: Ctx) -> Result:
-    """`widget` to caption a picture and see where the model looked, with its `parts`; without ipywidgets it is None."""
+    """`widget` to caption an image and see its attention maps, with its `parts`; None without ipywidgets."""
     try:
         return build_demo(ctx["09_infer_core"]["captioner"])
     except CaptuneError as error:
-        settings(cfg).progress.warn(str(error))
+        read_settings(cfg).progress.warn(str(error))
         return {"widget": None, "note": str(error)}
 
 
@@ -265,22 +265,22 @@ PIPELINE: tuple[Block, ...] = (
 """The ten blocks in order."""
 
 
-def _asked_of_prepare(asked: Settings) -> dict[str, Any]:
-    scenes = asked.drawn if asked.source == SCENES else None
-    return {"source": asked.source, "scenes": scenes, "options": json.loads(json.dumps(asked.prepare_options()))}
+def _prepare_request(settings: Settings) -> dict[str, Any]:
+    scenes = settings.drawn if settings.source == SCENES else None
+    return {"source": settings.source, "scenes": scenes, "options": json.loads(json.dumps(settings.prepare_options()))}
 
 
-def _train_config(asked: Settings) -> TrainConfig:
-    return resolve(TrainConfig, preset=asked.preset, flags=asked.of(TrainConfig), environment=os.environ).values
+def _train_config(settings: Settings) -> TrainConfig:
+    return resolve(TrainConfig, preset=settings.preset, flags=settings.of(TrainConfig), environment=os.environ).values
 
 
 def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
-    from captune.training.build import build_backbone
+    from captune.training.model import build_backbone
 
-    asked, splits = settings(cfg), ctx["04_load_datasets"]
+    settings, splits = read_settings(cfg), ctx["04_load_datasets"]
     if "train" not in splits:
         raise CaptuneError(f"The data has no split 'train'; it has {', '.join(splits)}.", "See cfg['split'].")
-    return build_backbone(asked.model, splits["train"], _train_config(asked), new=asked.model.startswith(NEW))
+    return build_backbone(settings.model, splits["train"], _train_config(settings), new=settings.model.startswith(NEW))
 
 
 def _trained(run: Path, best: Path) -> Result:
@@ -294,25 +294,25 @@ def _trained(run: Path, best: Path) -> Result:
     return {"run": str(run), "best": str(best), "metrics": {**named, **short}}
 
 
-def _check_same(run: Run, asked: Settings) -> None:
+def _check_same(run: Run, settings: Settings) -> None:
     """Raise `UsageError` where the run in the work folder is not the training that `cfg` asks for."""
     from captune.training.resuming import FREE_TO_CHANGE
 
     manifest = run.manifest()
     began = resolve(TrainConfig, file=run.path / CONFIG).values.model_dump()
-    wanted = _train_config(asked).model_dump()
+    requested = _train_config(settings).model_dump()
     differing = [
         f"{name} {began[section][name]} → {value}"
-        for section, options in wanted.items()
+        for section, options in requested.items()
         if section not in ("eval", "generation")  # how captions are searched and measured does not shape weights
         for name, value in options.items()
         if name not in FREE_TO_CHANGE and began[section][name] != value
         if (name, value) != ("best_metric", "auto")  # a run holds what that stood for
     ]
-    if manifest["model"] != asked.model:
-        differing.append(f"model {manifest['model']} → {asked.model}")
-    if (asked.data / SPLITS).is_file() and read_prepared(asked.data).digest != manifest["data_digest"]:
-        differing.append(f"other data in {asked.data}")
+    if manifest["model"] != settings.model:
+        differing.append(f"model {manifest['model']} → {settings.model}")
+    if (settings.data / SPLITS).is_file() and read_prepared(settings.data).digest != manifest["data_digest"]:
+        differing.append(f"other data in {settings.data}")
     if differing:
         raise UsageError(
             f"The run {run.path} was trained with other settings: {'; '.join(differing)}.",
@@ -328,8 +328,8 @@ SMALL = "384px"
 def build_demo(captioner: Captioner) -> dict[str, Any]:
     """An ipywidgets box around a captioner.
 
-    Returns `widget`, the box, and `parts`: `upload`, `beams`, `length`, `looked` (show where the
-    model looked for each word), `button`, `picture` and `output`, for driving it from code. Raises
+    Returns `widget`, the box, and `parts`: `upload`, `beams`, `length`, `looked` (show what the
+    model attends to for each word), `button`, `picture` and `output`, for driving it from code. Raises
     `CaptuneError` where ipywidgets is not installed.
     """
     try:
@@ -354,9 +354,9 @@ def build_demo(captioner: Captioner) -> dict[str, Any]:
         content = bytes(chosen[0]["content"])
         parts["output"].value = "…"
         try:
-            asked = {"num_beams": parts["beams"].value, "max_new_tokens": parts["length"].value}
-            said = captioner(content, **asked)
-            shown = _sheet(captioner, content, said, asked) if parts["looked"].value else content
+            options = {"num_beams": parts["beams"].value, "max_new_tokens": parts["length"].value}
+            caption = captioner(content, **options)
+            shown = _sheet(captioner, content, caption, options) if parts["looked"].value else content
         except CaptuneError as error:
             parts["picture"].layout.display = "none"
             parts["output"].value = html.escape(str(error))
@@ -364,7 +364,7 @@ def build_demo(captioner: Captioner) -> dict[str, Any]:
         parts["picture"].value = shown
         parts["picture"].layout.max_width = "100%" if parts["looked"].value else SMALL
         parts["picture"].layout.display = ""
-        parts["output"].value = f"<b>{html.escape(said.text)}</b> {said.confidence:.0%} confidence"
+        parts["output"].value = f"<b>{html.escape(caption.text)}</b> {caption.confidence:.0%} confidence"
 
     parts["button"].on_click(show)
     parts["upload"].observe(show, names="value")
@@ -372,8 +372,8 @@ def build_demo(captioner: Captioner) -> dict[str, Any]:
     return {"widget": ipywidgets.VBox(list(parts.values())), "parts": parts}
 
 
-def _sheet(captioner: Captioner, content: bytes, said: Caption, asked: dict[str, Any]) -> bytes:
+def _sheet(captioner: Captioner, content: bytes, caption: Caption, options: dict[str, Any]) -> bytes:
     """The attention maps of a caption as PNG."""
     file = io.BytesIO()
-    captioner.explain(content, said, **asked).overlay().save(file, "PNG")
+    captioner.explain(content, caption, **options).overlay().save(file, "PNG")
     return file.getvalue()

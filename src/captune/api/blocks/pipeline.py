@@ -36,7 +36,7 @@ class Cfg(dict[str, Any]):
             return self[name]
         known = known_keys()
         own = canonical(name, known) or name
-        given = settings(self)
+        given = read_settings(self)
         if own in given.options:
             return given.options[own]
         if own in {one.name for one in fields(Settings)}:
@@ -77,7 +77,7 @@ class Settings:
 
     work     folder for everything the blocks make
     source   what `captune prepare` takes (`flickr8k`, a folder such as /kaggle/input/flickr8k), or `scenes`
-    scenes   pictures of each split where the source is `scenes`
+    scenes   images of each split where the source is `scenes`
     model    what is trained: a folder, a run, a Hub id, or new:FAMILY-SIZE
     preset   recipe of training and evaluation, or None
     run      name of the run's folder in `work`; another name for another training
@@ -113,7 +113,7 @@ class Settings:
 
     @property
     def drawn(self) -> dict[str, int]:
-        """Pictures of each split of the built-in scenes."""
+        """Images of each split of the built-in scenes."""
         return {"train": 600, "dev": 60, "test": 60, **(self.scenes or {})}
 
     @property
@@ -136,12 +136,12 @@ class Settings:
             if name in leaves(config):
                 preset = None if config is PrepareConfig else self.preset
                 given = self.prepare_options() if config is PrepareConfig else self.of(config)
-                found = resolve(config, preset=preset, flags=given, environment=os.environ).values
-                return getattr(getattr(found, leaves(config)[name].section), name)
+                values = resolve(config, preset=preset, flags=given, environment=os.environ).values
+                return getattr(getattr(values, leaves(config)[name].section), name)
         raise KeyError(name)
 
 
-def settings(cfg: Mapping[str, Any]) -> Settings:
+def read_settings(cfg: Mapping[str, Any]) -> Settings:
     """Check a `cfg`; raises `UsageError` for an unknown key or a value that is not allowed."""
     own = {one.name for one in fields(Settings)} - {"options"}
     known = known_keys()
@@ -150,7 +150,7 @@ def settings(cfg: Mapping[str, Any]) -> Settings:
     for key in ("work", "source", "model", "run"):
         if not str(given.get(key, "-")):
             raise UsageError(f"cfg['{key}'] is empty.", "Leave it out for the default.")
-    found = Settings(
+    settings = Settings(
         **{
             **given,
             "work": Path(given.get("work", Settings.work)),
@@ -159,27 +159,27 @@ def settings(cfg: Mapping[str, Any]) -> Settings:
             "options": {key: value for key, value in cfg.items() if key in known - own},
         }
     )
-    _check_scenes(found.scenes)
-    resolve(PrepareConfig, flags=found.prepare_options(), environment=os.environ)
+    _check_scenes(settings.scenes)
+    resolve(PrepareConfig, flags=settings.prepare_options(), environment=os.environ)
     for config in (TrainConfig, EvaluateConfig):
-        resolve(config, preset=found.preset, flags=found.of(config), environment=os.environ)
-    return found
+        resolve(config, preset=settings.preset, flags=settings.of(config), environment=os.environ)
+    return settings
 
 
 def _renamed(cfg: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     """The `cfg` by captune's names; raises `UsageError` for what is neither one nor another tool's name for one."""
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     before: dict[str, str] = {}
     for key, value in cfg.items():
         own = key if key in known else canonical(str(key), known)
         if own is None:
             raise UsageError(f"cfg has no key '{key}'.", about_option(str(key), known))
-        if own in found and found[own] != value:
+        if own in renamed and renamed[own] != value:
             raise UsageError(
                 f"cfg: '{before[own]}' and '{key}' are the same key with two values.", f"Set '{own}' once."
             )
-        found[own], before[own] = value, key
-    return found
+        renamed[own], before[own] = value, key
+    return renamed
 
 
 def _check_scenes(scenes: Any) -> None:
@@ -293,35 +293,35 @@ def run_pipeline(
     """Run all blocks in order, or those named in `only`, and return their results by name.
 
     `cfg` is a dictionary, or any object whose attributes are the keys. `ctx`, the results of an
-    earlier call, is added to in place. What an asked block needs and `ctx` lacks is taken from disk,
+    earlier call, is added to in place. What a requested block needs and `ctx` lacks is taken from disk,
     or run where that is quick; a long block that has left nothing finished is named in the error
-    instead. A long block that is asked for and was finished with the same settings is taken from
+    instead. A long block that is requested and was finished with the same settings is taken from
     disk as well.
     Raises `UsageError` for unknown names and missing results, `BlockError` for what fails
     inside a block; other exceptions carry a note with the block's name.
     """
     blocks = _by_name(pipeline)
-    asked = set(blocks) if only is None else _asked(only, blocks)
+    requested = set(blocks) if only is None else _requested(only, blocks)
     ctx = Results() if ctx is None else ctx
     if isinstance(ctx, Results):
         ctx.also.update({other: one.name for one in blocks.values() for other in one.also})
     cfg = Cfg({**as_cfg(cfg), "progress": progress})
-    wanted = set(asked)
-    for name in asked:
-        wanted |= _lacking(blocks[name], blocks, asked, cfg, ctx)
+    chosen = set(requested)
+    for name in requested:
+        chosen |= _lacking(blocks[name], blocks, requested, cfg, ctx)
     for name, one in blocks.items():
-        if name in wanted:
+        if name in chosen:
             with _Named(name, ctx):
-                ctx[name] = _result(one, cfg, ctx, asked=name in asked, progress=progress)
+                ctx[name] = _result(one, cfg, ctx, requested=name in requested, progress=progress)
     return ctx
 
 
-def _result(one: Block, cfg: Cfg, ctx: Ctx, *, asked: bool, progress: Progress) -> Result:
+def _result(one: Block, cfg: Cfg, ctx: Ctx, *, requested: bool, progress: Progress) -> Result:
     recalled = one.recall(cfg) if one.recall else None
     if recalled is not None:
         progress.info(f"{one.name}: finished before, taken from disk")
         return recalled
-    if one.recall and not asked:
+    if one.recall and not requested:
         raise _missing(one.name, [one.name])
     progress.info(one.name)
     result = one.run(cfg, ctx)
@@ -330,28 +330,28 @@ def _result(one: Block, cfg: Cfg, ctx: Ctx, *, asked: bool, progress: Progress) 
     return result
 
 
-def _lacking(one: Block, blocks: Mapping[str, Block], asked: set[str], cfg: Cfg, ctx: Ctx) -> set[str]:
+def _lacking(one: Block, blocks: Mapping[str, Block], requested: set[str], cfg: Cfg, ctx: Ctx) -> set[str]:
     """The blocks that `one` needs and that have to be recalled or run for it."""
-    found: set[str] = set()
+    lacking: set[str] = set()
     missing: list[str] = []
 
-    def look(needed: Block) -> None:
+    def add_needs_of(needed: Block) -> None:
         for name in (full_name(need, blocks) for need in needed.needs):
-            if name in asked or name in ctx or name in found:
+            if name in requested or name in ctx or name in lacking:
                 continue
-            found.add(name)
+            lacking.add(name)
             recall = blocks[name].recall
             if recall is None:
-                look(blocks[name])
+                add_needs_of(blocks[name])
             else:
                 with _Named(name, ctx):
                     if recall(cfg) is None:
                         missing.append(name)
 
-    look(one)
+    add_needs_of(one)
     if missing:
         raise _missing(one.name, missing)
-    return found
+    return lacking
 
 
 def _missing(needing: str, missing: list[str]) -> UsageError:
@@ -375,7 +375,7 @@ def _by_name(pipeline: Sequence[Block]) -> dict[str, Block]:
     return blocks
 
 
-def _asked(only: str | Iterable[str], blocks: Mapping[str, Block]) -> set[str]:
+def _requested(only: str | Iterable[str], blocks: Mapping[str, Block]) -> set[str]:
     names = [full_name(name, blocks) for name in ([only] if isinstance(only, str) else only)]
     for name in names:
         if name not in blocks:

@@ -41,12 +41,12 @@ def contents_of(folder: Path, known: Mapping[tuple[int, int], str] | None = None
 
 def linked_digests(folder: Path, contents: Mapping[str, Any]) -> dict[tuple[int, int], str]:
     """The digests in `contents` (of `contents_of`) of files that have more than one name, by (device, inode)."""
-    found = {}
+    digests = {}
     for name, digest in contents.get("sha256", {}).items():
         state = (folder / name).stat() if (folder / name).is_file() else None
         if state is not None and state.st_nlink > 1:
-            found[state.st_dev, state.st_ino] = str(digest)
-    return found
+            digests[state.st_dev, state.st_ino] = str(digest)
+    return digests
 
 
 def find_damage(
@@ -54,7 +54,7 @@ def find_damage(
 ) -> str:
     """The first file that is not as `contents` (of `contents_of`) says, with what is wrong; empty where all are.
 
-    Only `names` are looked at, where they are given; without digests (or with `sizes_only`) only sizes.
+    Only `names` are checked, where they are given; without digests (or with `sizes_only`) only sizes.
     """
     sizes, digests = contents.get("files", {}), contents.get("sha256", {})
     chosen = [name for name in sizes if names is None or name in names]

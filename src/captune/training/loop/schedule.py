@@ -1,4 +1,4 @@
-"""When to log, validate, save and stop: decided by step alone, so that a resumed run decides alike."""
+"""When to log, validate, save and stop: decided by step alone, so that a resumed run does the same."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from captune.core.runs import Ending, Run
-from captune.inference.processes import Processes
+from captune.core.runs import Ending, Reason, Run
+from captune.inference.processes import ALONE, Processes
 from captune.training.selection import SINGLE, choose, shown_score
+
+
+def ending_at(state: TrainerState, reason: Reason, text: str, **details: Any) -> Ending:
+    """An ending at the current step."""
+    return Ending(reason, text, state.global_step, float(state.epoch or 0.0), details)
 
 
 class Schedule(TrainerCallback):
@@ -38,7 +43,7 @@ class EarlyStop(TrainerCallback):
     It reads the run's history, so a resumed run stops where an uninterrupted one would.
     """
 
-    def __init__(self, run: Run, rule: str, patience: int, processes: Processes) -> None:
+    def __init__(self, run: Run, rule: str, patience: int, processes: Processes = ALONE) -> None:
         self.run, self.rule, self.patience, self.processes = run, rule, patience, processes
         self.ending: Ending | None = None
 
@@ -79,8 +84,8 @@ class EarlyStop(TrainerCallback):
         return control
 
 
-class Watched(TrainerCallback):
-    """Hands the scores of every validation to somebody, who may raise."""
+class OnValidation(TrainerCallback):
+    """Calls `watch` with the scores of every validation; what it raises ends the training."""
 
     def __init__(self, watch: Callable[[Mapping[str, float]], None]) -> None:
         self.watch = watch
@@ -98,18 +103,17 @@ class Watched(TrainerCallback):
             self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
         except Exception as error:
             pruned = type(error).__name__ == "TrialPruned"
-            self.ending = Ending(
+            self.ending = ending_at(
+                state,
                 "pruned" if pruned else "watch",
                 f"{'pruned by the search' if pruned else 'ended from outside'} behind the validation of epoch "
                 f"{state.epoch or 0:g} (step {state.global_step}): {str(error) or type(error).__name__}",
-                state.global_step,
-                float(state.epoch or 0.0),
             )
             raise
 
 
-class Saved(TrainerCallback):
-    """Calls somebody behind every checkpoint."""
+class OnSave(TrainerCallback):
+    """Calls `then` after every checkpoint."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self.then = then
@@ -134,14 +138,14 @@ class StopSignals(TrainerCallback):
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
@@ -153,11 +157,6 @@ class StopSignals(TrainerCallback):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
             name = signal.Signals(self.received).name
-            self.ending = Ending(
-                "signal",
-                f"stopped by {name} at epoch {state.epoch or 0:.4g} (step {state.global_step})",
-                state.global_step,
-                float(state.epoch or 0.0),
-                {"signal": name},
-            )
+            text = f"stopped by {name} at epoch {state.epoch or 0:.4g} (step {state.global_step})"
+            self.ending = ending_at(state, "signal", text, signal=name)
         return control

@@ -24,8 +24,9 @@ from captune.inference.batches import CaptionDataset, collate
 from captune.metrics.reward import CiderReward
 from captune.models.backbone import Backbone, Encoded
 from captune.models.generate import own_search, transformers_search
+from captune.training.loop.schedule import ending_at
 from captune.training.loop.trainer import CaptionTrainer
-from captune.training.selection import exceeds, without_dust
+from captune.training.selection import as_finite, exceeds
 
 FIGURES = ("reward", "baseline", "ended")
 
@@ -81,7 +82,7 @@ class SelfCriticalModule(nn.Module):
             _, baseline, _ = self._sample(memory, numbers, 1, "beams")
         else:
             baseline = (rewards.sum(1, keepdim=True) - rewards) / (how.samples - 1)
-        tokens, lengths, owner, given = self._whole(sampled)
+        tokens, lengths, owner, given = self._with_prefix(sampled)
         losses = backbone.token_losses(memory, tokens, lengths, owner, given, recompute=self.recompute)
         advantage = (rewards - baseline).flatten()[losses.caption]
         objective = (advantage * losses.nll).mean()
@@ -115,12 +116,12 @@ class SelfCriticalModule(nn.Module):
         backbone.model.eval()
         with torch.no_grad():
             decoder = backbone.text_decoder() if backbone.own_search else None
-            said = memory.detach().to(backbone.compute_dtype)
+            detached = memory.detach().to(backbone.compute_dtype)
             if decoder is None:
-                generated = transformers_search(backbone, said, prompts, options)
+                generated = transformers_search(backbone, detached, prompts, options)
             else:
                 with torch.autocast(memory.device.type, enabled=False):
-                    generated = own_search(backbone, decoder, said, prompts, options)
+                    generated = own_search(backbone, decoder, detached, prompts, options)
         backbone.model.train(training)
         rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
         texts = [
@@ -137,8 +138,8 @@ class SelfCriticalModule(nn.Module):
         (backbone,) = self.backbone
         return [backbone.bos_token_id, *backbone.tokenize(backbone.prompt)]
 
-    def _whole(self, generated: Generated) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sampled captions with what stands before them, as `token_losses` takes them."""
+    def _with_prefix(self, generated: Generated) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sampled captions after start and prompt, as `token_losses` takes them."""
         count, each, _ = generated.tokens.shape
         rows, prefix = generated.tokens.flatten(0, 1), torch.tensor(self._prefix(), device=generated.tokens.device)
         tokens = torch.cat([prefix.expand(len(rows), -1), rows], 1)
@@ -162,16 +163,16 @@ class SelfCriticalTrainer(CaptionTrainer):
         return SelfCriticalModule(backbone, self.reward, self.how, recompute=recompute)
 
     def get_train_dataloader(self) -> Any:
-        return self.placed(_Collate(self.backbone.pad_token_id))
+        return self.loader(_Collate(self.backbone.pad_token_id))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        found = model(**inputs)
-        figures = [found["objective"].detach(), *(found[name] for name in FIGURES)]
+        sums = model(**inputs)
+        figures = [sums["objective"].detach(), *(sums[name] for name in FIGURES)]
         self._figures.append(torch.stack([figure.double() for figure in figures]))
-        loss = found["objective"] / self.args.gradient_accumulation_steps
-        return (loss, found) if return_outputs else loss
+        loss = sums["objective"] / self.args.gradient_accumulation_steps
+        return (loss, sums) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._figures:
@@ -197,7 +198,7 @@ class Guard(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        measured = (without_dust("cider", line.get("eval_cider")) for line in self.run.history())
+        measured = (as_finite("cider", line.get("eval_cider")) for line in self.run.history())
         scores = [score for score in measured if score is not None]
         if scores and exceeds((1 - self.share) * max(scores), scores[-1]):
             self.progress.info(
@@ -205,12 +206,14 @@ class Guard(TrainerCallback):
                 "training stops; best-metric keeps the better one."
             )
             control.should_training_stop = True
-            self.ending = Ending(
+            self.ending = ending_at(
+                state,
                 "scst-guard",
                 f"scst guard at epoch {state.epoch or 0:g} (step {state.global_step}): CIDEr-D fell from "
                 f"{100 * max(scores):.1f} to {100 * scores[-1]:.1f}, by more than --scst-guard {self.share:g} allows",
-                state.global_step,
-                float(state.epoch or 0.0),
-                {"metric": "cider", "best": max(scores), "now": scores[-1], "share": self.share},
+                metric="cider",
+                best=max(scores),
+                now=scores[-1],
+                share=self.share,
             )
         return control

@@ -1,8 +1,8 @@
-"""Weights, gradients and optimizer state shared out among the processes that train (FSDP).
+"""Weights, gradients and optimizer state sharded over the processes that train (FSDP).
 
 Rajbhandari et al. 2020, *ZeRO: Memory Optimizations Toward Training Trillion Parameter
-Models*; the sharding is torch's `fully_shard`. What learns and what validates and is saved
-are two models: the first holds shards, the second borrows whole weights and gives them back.
+Models*; the sharding is torch's `fully_shard`. The model that learns holds shards; the one
+that validates and is saved gathers whole weights for that time.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from captune.models.backbone import Backbone
 
 
-class Shards:
-    """A backbone as two: `learner` holds a share of every weight, `whole` none but those it has borrowed.
+class ShardedBackbone:
+    """A backbone as two: `learner` holds a shard of every weight, `whole` has weights within `gathered` only.
 
     Every process calls every method, at the same time.
     """
 
     def __init__(self, whole: Backbone) -> None:
         self.whole, self.learner = whole, replace(whole, fused_vision=False)
-        whole.model = _hollow(whole.model)
+        whole.model = _without_weights(whole.model)
         whole.clear_fused()
 
-    def share_out(self, module: nn.Module, *, apart: Collection[str], count: int) -> None:
-        """Leave this process its share of a module around the learner, as the first process has it.
+    def shard(self, module: nn.Module, *, apart: Collection[str], count: int) -> None:
+        """Shard a module around the learner; its weights are those of the first process.
 
         The layers of the parts `apart` are gathered one at a time, everything else for the
         whole forward and backward pass.
@@ -50,60 +50,60 @@ class Shards:
         fully_shard(module, mesh=mesh)
 
     @contextmanager
-    def lent(self, *, here: bool = True) -> Iterator[None]:
-        """`whole` has its weights meanwhile, on its device; in the processes that are not `here` it stays empty."""
-        for borrowed, share in self._pairs():
-            weights = share.detach().full_tensor()
+    def gathered(self, *, here: bool = True) -> Iterator[None]:
+        """`whole` has its weights within the block, on its device; in processes that are not `here` it stays empty."""
+        for weight, shard in self._weight_pairs():
+            weights = shard.detach().full_tensor()
             if here:
-                borrowed.data = weights
+                weight.data = weights
         try:
             yield
         finally:
             self.whole.clear_fused()
-            for borrowed, _ in self._pairs():
-                borrowed.data = borrowed.data.new_empty(0)
+            for weight, _ in self._weight_pairs():
+                weight.data = weight.data.new_empty(0)
 
-    def take(self) -> None:
-        """Keep what was done to the weights that are lent."""
+    def update_shards(self) -> None:
+        """Keep changes of the gathered weights."""
         with torch.no_grad():
-            for borrowed, share in self._pairs():
-                share.copy_(_share(borrowed.data, share))
+            for weight, shard in self._weight_pairs():
+                shard.copy_(_shard_of(weight.data, shard))
 
-    def _pairs(self) -> Iterator[tuple[nn.Parameter, Any]]:
+    def _weight_pairs(self) -> Iterator[tuple[nn.Parameter, Any]]:
         return zip(self.whole.model.parameters(), self.learner.model.parameters(), strict=True)
 
 
 def whole_state(optimizer: torch.optim.Optimizer, *, here: bool) -> dict[str, Any]:
-    """The state of an optimizer over shards as it would be without them, on the CPU; empty where it is not kept."""
+    """The state of an optimizer over shards as it would be without them, on the CPU; empty where not `here`."""
     state = optimizer.state_dict()
-    found: dict[int, dict[str, Any]] = {}
+    whole: dict[int, dict[str, Any]] = {}
     for number, values in state["state"].items():
         for name, value in values.items():
             value = value.full_tensor() if isinstance(value, DTensor) else value
             if here:
-                found.setdefault(number, {})[name] = value.cpu() if isinstance(value, Tensor) else value
-    return {**state, "state": found}
+                whole.setdefault(number, {})[name] = value.cpu() if isinstance(value, Tensor) else value
+    return {**state, "state": whole}
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Share out what `whole_state` made, or what was saved without shards."""
-    shares = [share for group in optimizer.param_groups for share in group["params"]]
-    found = {
+    """Shard what `whole_state` made, or what was saved without shards."""
+    shards = [shard for group in optimizer.param_groups for shard in group["params"]]
+    sharded = {
         number: {
-            name: _share(value, shares[number]) if value.shape == shares[number].shape else value
+            name: _shard_of(value, shards[number]) if value.shape == shards[number].shape else value
             for name, value in values.items()
         }
         for number, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": found})
+    optimizer.load_state_dict({**state, "state": sharded})
 
 
-def _share(value: Tensor, like: DTensor) -> DTensor:
-    """This process's share of a whole tensor that all of them have."""
+def _shard_of(value: Tensor, like: DTensor) -> DTensor:
+    """This process's shard of a tensor that all processes have."""
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _hollow(model: Any) -> Any:
+def _without_weights(model: Any) -> Any:
     """A copy of a model with its buffers and without its weights; those that are tied stay tied."""
     empty: dict[int, Any] = {
         id(p): nn.Parameter(p.data.new_empty(0), requires_grad=p.requires_grad) for p in model.parameters()

@@ -28,7 +28,7 @@ from captune.models.lora import ADAPTER, load_adapter
 from captune.models.weights import Shared
 from captune.training.history import history_digest
 from captune.training.loop.checkpoints import mark_of, rotate, update_pointers, write_checkpoint
-from captune.training.loop.sharding import Shards, load_state, whole_state
+from captune.training.loop.sharding import ShardedBackbone, load_state, whole_state
 
 Validate = Callable[[], dict[str, float]]
 SUMS = ("nll", "objective", "tokens")
@@ -58,12 +58,12 @@ class CaptionTrainer(Trainer):
     supervised tokens in the whole step, over all accumulated batches and all devices
     (plain `Trainer` averages means, which depends on how a step is cut into batches).
     What is logged as `loss` is the plain negative log-likelihood per token, whatever the
-    label smoothing; `objective` is what is minimised. With `shard` the processes share the
-    weights, their gradients and the optimizer's state; `backbone` then has weights only
+    label smoothing; `objective` is what is minimised. With `shard` the weights, their gradients
+    and the optimizer's state are sharded over the processes; `backbone` then has weights only
     while it validates and is saved.
     """
 
-    # Where weights are shared: the parts whose layers need not be there all at once.
+    # With `shard`: the parts whose layers are gathered one at a time.
     gathered_by_layer: ClassVar[tuple[str, ...]] = PARTS
 
     def __init__(
@@ -85,13 +85,13 @@ class CaptionTrainer(Trainer):
         shard: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.shards = Shards(backbone) if shard else None
-        self.learner = self.shards.learner if self.shards else backbone
+        self.sharded = ShardedBackbone(backbone) if shard else None
+        self.learner = self.sharded.learner if self.sharded else backbone
         module = self.forward_pass(self.learner, label_smoothing=label_smoothing, recompute=recompute)
         super().__init__(model=module, args=args, train_dataset=examples, callbacks=callbacks)
-        if self.shards:
-            self.shards.share_out(module, apart=self.gathered_by_layer, count=processes.count)
-            # Autocast as ever, but no copies kept in step (DDP).
+        if self.sharded:
+            self.sharded.shard(module, apart=self.gathered_by_layer, count=processes.count)
+            # Autocast, but no DDP.
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
@@ -111,9 +111,9 @@ class CaptionTrainer(Trainer):
     # -- data --------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
-        return self.placed(None)
+        return self.loader(None)
 
-    def placed(self, together: Collate | None) -> Any:
+    def loader(self, collate: Collate | None) -> Any:
         """This process's batches, on its device."""
         loader = training_loader(
             self.examples,
@@ -121,10 +121,10 @@ class CaptionTrainer(Trainer):
             self.args.per_device_train_batch_size,
             self.args.dataloader_num_workers,
             self.backbone.pad_token_id,
-            together,
+            collate,
             self.processes,
         )
-        # The batches are shared out already; accelerate would do it again, with doubles at the end of an epoch.
+        # The batches are split over the processes already; accelerate would split them again, with doubles at the end.
         return prepare_data_loader(
             loader, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
@@ -139,7 +139,7 @@ class CaptionTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The library's, with a peak learning rate of its own for each part in `rates`."""
         optimizer = super().create_optimizer(model)
-        part_of = {id(p): part for part, found in self.learner.parts().items() for p in found}
+        part_of = {id(p): part for part, parameters in self.learner.parts().items() for p in parameters}
         groups = []
         for group in optimizer.param_groups:
             by_rate: dict[float, list[nn.Parameter]] = {}
@@ -218,19 +218,19 @@ class CaptionTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         module = self.backbone.model
         module.eval()
-        with self._whole():
+        with self._gathered():
             scores = self.validate()
         module.train()
-        # Files and trackers get None for what is no number; whoever watches gets what was measured.
+        # Files and trackers get None for what is no finite number; callbacks get what was measured.
         self.scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
         self.log({f"eval_{name}": value for name, value in self.scores.items()})  # type: ignore[misc]
         logs = {f"eval_{name}": value for name, value in scores.items()}
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
-    def _whole(self, *, here: bool = True) -> AbstractContextManager[None]:
-        """The backbone has all its weights meanwhile, in the processes that are `here`."""
-        return self.shards.lent(here=here) if self.shards else nullcontext()
+    def _gathered(self, *, here: bool = True) -> AbstractContextManager[None]:
+        """The backbone has all its weights within the block, in the processes that are `here`."""
+        return self.sharded.gathered(here=here) if self.sharded else nullcontext()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._collect()
@@ -239,8 +239,8 @@ class CaptionTrainer(Trainer):
         states = self.processes.gather(self._random_state())
         first = self.processes.first
         assert self.optimizer is not None, "what is saved has been trained"
-        optimizer = whole_state(self.optimizer, here=first) if self.shards else self.optimizer.state_dict()
-        with self._whole(here=first):
+        optimizer = whole_state(self.optimizer, here=first) if self.sharded else self.optimizer.state_dict()
+        with self._gathered(here=first):
             if first:
                 write_checkpoint(self.run, step, epoch, lambda folder: self._fill(folder, optimizer, states), extra)
                 update_pointers(self.run, self.best_metric)
@@ -277,7 +277,7 @@ class CaptionTrainer(Trainer):
             self.state.epoch = 0.0
             self.evaluate()
         first = self.processes.first
-        with self._whole(here=first):
+        with self._gathered(here=first):
             if first:
                 write_checkpoint(self.run, 0, 0.0, self._save_model, {"scores": self.scores})
                 if measure:
@@ -285,26 +285,26 @@ class CaptionTrainer(Trainer):
         self.processes.wait()
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
-        """Take the running sums of the log from a checkpoint; weights follow in `train`."""
+        """Take the running sums of the log from a checkpoint; `train` loads the rest."""
         self.sums = {name: float(value) for name, value in mark_of(checkpoint).get("sums", self.sums).items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Adapters alone: without them the backbone was loaded from the checkpoint, and large weights are read once."""
         if self.backbone.lora is None:
             return
-        with self._whole():
+        with self._gathered():
             load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
-            if self.shards:
-                self.shards.take()
+            if self.sharded:
+                self.sharded.update_shards()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.shards is None or checkpoint is None:
+        if self.sharded is None or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         assert self.optimizer is not None, "it is made before it is loaded"
         assert self.lr_scheduler is not None, "it is made with the optimizer"
         folder = Path(checkpoint)
-        # Read from the file as it is shared out: the processes of a machine together have room for one.
+        # Mapped from the file: the processes of a machine together have room for one copy.
         load_state(
             self.optimizer, torch.load(folder / OPTIMIZER_NAME, map_location="cpu", mmap=True, weights_only=True)
         )
@@ -314,8 +314,8 @@ class CaptionTrainer(Trainer):
 def not_finite(run: Run, step: int, what: str) -> CaptuneError:
     """The error for a loss or a gradient that is NaN or infinite."""
     last = run.last()
-    kept = f"The last good checkpoint is {last.path}." if last else "No checkpoint had been written yet."
+    good = f"The last good checkpoint is {last.path}." if last else "No checkpoint had been written yet."
     return CaptuneError(
-        f"The {what} is not finite at step {step}: training stopped before the weights were touched. {kept}",
+        f"The {what} is not finite at step {step}: training stopped before the weights were touched. {good}",
         "Lower --learning-rate, raise --warmup-steps, or use --precision bf16 or fp32; then start again or --resume.",
     )

@@ -32,7 +32,7 @@ class Validation:
         images: int,
         metrics: Sequence[str],
         shown: int,
-        longest: int,
+        max_caption_tokens: int,
         batch_size: int,
         autocast: torch.dtype | None,
         features: Features | None = None,
@@ -43,38 +43,38 @@ class Validation:
         self.records = [record for record in records if record.references]
         self.captioned = sample_records(self.records, images) if images else []
         self.metrics = metrics
-        self.shown, self.longest, self.batch_size = shown, longest, batch_size
+        self.shown, self.max_caption_tokens, self.batch_size = shown, max_caption_tokens, batch_size
         self.autocast, self.features, self.progress = autocast, features, progress
         self.processes = processes
         self.samples: list[CaptionSample] = []
 
     def __call__(self) -> dict[str, float]:
-        """`loss` (nats a token), and for captioned pictures the scores of `metrics`."""
-        found = likelihood_of_references(
+        """`loss` (nats a token), and for captioned images the scores of `metrics`."""
+        likelihood = likelihood_of_references(
             self.backbone,
-            self._mine(self.records),
-            longest=self.longest,
+            self._share(self.records),
+            longest=self.max_caption_tokens,
             batch_size=self.batch_size,
             autocast=self.autocast,
             features=self.features,
             progress=self.progress,
             label="Validation: loss",
         )
-        parts = self.processes.gather((float(found.nll.sum()), int(found.tokens.sum())))
+        parts = self.processes.gather((float(likelihood.nll.sum()), int(likelihood.tokens.sum())))
         loss = sum(nll for nll, _ in parts) / max(1, sum(tokens for _, tokens in parts))
         scores = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         if self.captioned:
             scores |= self._caption()
         return scores
 
-    def _mine(self, records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+    def _share(self, records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
         """This process's share; all together have each record once."""
         return records[self.processes.rank :: self.processes.count]
 
     def _caption(self) -> dict[str, float]:
         captions = caption_records(
             self.backbone,
-            self._mine(self.captioned),
+            self._share(self.captioned),
             self.generation,
             batch_size=self.batch_size,
             autocast=self.autocast,

@@ -25,10 +25,19 @@ from captune.training.selection import best_scores, choose
 SUCCESSES = ("all-epochs", "max-steps", "early-stopping", "scst-guard")
 
 
-class GuardedTracker(TrainerCallback):
-    """Passes on what happens to a tracker until that fails: then it warns once and leaves it alone.
+def _forwarded(event: str) -> Callable[..., None]:
+    """A method that passes an event of the training on to the tracker."""
 
-    `begin` makes the tracker, from the first event on; `end` closes it, also where the training failed.
+    def forward(self: GuardedTracker, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._safely(lambda: getattr(self.tracker, event)(args, state, control, **kwargs))
+
+    return forward
+
+
+class GuardedTracker(TrainerCallback):
+    """Passes events on to a tracker until one fails: then it warns once and calls the tracker no more.
+
+    `begin` makes the tracker; `end` closes it, also where the training failed.
     """
 
     def __init__(self, name: str, run: Run, begin: Callable[[], Any], progress: Progress) -> None:
@@ -37,12 +46,12 @@ class GuardedTracker(TrainerCallback):
         self.lost = False
         self.tracker = self._safely(begin)
 
-    def _safely(self, act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _safely(self, act: Callable[[], Any]) -> Any:
         if self.lost:
             return None
         try:
-            return act(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the training's
+            return act()
+        except Exception as error:  # noqa: BLE001 - a tracker's failure does not end the training
             self.lost = True
             self.progress.warn(
                 f"The tracker {self.name} failed and gets nothing more: {first_line(error, with_type=True)}. "
@@ -51,32 +60,18 @@ class GuardedTracker(TrainerCallback):
             return None
 
     def end(self, ending: Ending, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
-        """Close the tracker, which learns why the training ended."""
+        """Close the tracker and give it the reason why the training ended."""
         if not self.lost:
             self.tracker.ended, self.tracker.success = ending.text, ending.reason in SUCCESSES
-            self._safely(self.tracker.on_train_end, args, state, control)
+            self._safely(lambda: self.tracker.on_train_end(args, state, control))
         self.lost = True
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_train_begin", args, state, control, **kwargs)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_epoch_end", args, state, control, **kwargs)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_step_end", args, state, control, **kwargs)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_log", args, state, control, **kwargs)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_evaluate", args, state, control, **kwargs)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._safely(self._event, "on_save", args, state, control, **kwargs)
-
-    def _event(self, event: str, *args: Any, **kwargs: Any) -> None:
-        getattr(self.tracker, event)(*args, **kwargs)
+    on_train_begin = _forwarded("on_train_begin")
+    on_epoch_end = _forwarded("on_epoch_end")
+    on_step_end = _forwarded("on_step_end")
+    on_log = _forwarded("on_log")
+    on_evaluate = _forwarded("on_evaluate")
+    on_save = _forwarded("on_save")
 
 
 SIDE = 320
@@ -94,7 +89,7 @@ TRACKERS = Table(
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """A validation picture with what the model says, what people said, and the caption's own scores."""
+    """A validation image with its caption, its references, and the caption's own scores."""
 
     image: str
     caption: str
@@ -108,23 +103,23 @@ class CaptionSample:
 
     @property
     def title(self) -> str:
-        """Its name, with the question that was asked about it."""
+        """The image's name, with the question about it."""
         return f"{self.name}: {self.question}" if self.question else self.name
 
     def thumbnail(self) -> Image.Image | None:
-        """The picture, small; None where it cannot be read any more."""
+        """The image, small; None where it cannot be read any more."""
         try:
-            picture = open_image(self.image)
+            image = open_image(self.image)
         except ImageError:
             return None
-        picture.thumbnail((SIDE, SIDE))
-        return picture
+        image.thumbnail((SIDE, SIDE))
+        return image
 
 
 class Tracker(TrainerCallback, ABC):
-    """A place for figures, sample captions and checkpoints; `settings` is the run's whole configuration.
+    """Receives figures, sample captions and checkpoints; `settings` is the run's whole configuration.
 
-    A training that goes on continues the curves where its last checkpoint was: what was logged before
+    A training that goes on continues the curves at its last checkpoint: what was logged before
     it stopped, as the file `LOGGED` of the run says, is not logged again. `ended` says why the training
     ended and `success` whether it came to its end, once that is known.
     """
@@ -164,15 +159,15 @@ class Tracker(TrainerCallback, ABC):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for name, value in (logs or {}).items():
             if value is None:
                 continue  # it was no finite number
             group, _, rest = name.partition("_")
-            found[f"validation/{rest}" if group == "eval" else f"training/{name}"] = value
-        group = "validation" if any(name.startswith("validation/") for name in found) else "training"
-        if found and state.is_world_process_zero and self._is_new(group, state.global_step):
-            self.figures(found, state.global_step)
+            values[f"validation/{rest}" if group == "eval" else f"training/{name}"] = value
+        group = "validation" if any(name.startswith("validation/") for name in values) else "training"
+        if values and state.is_world_process_zero and self._is_new(group, state.global_step):
+            self.figures(values, state.global_step)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero and self._is_new("samples", state.global_step):
@@ -197,9 +192,9 @@ class Tracker(TrainerCallback, ABC):
     def best_so_far(self) -> dict[str, float]:
         """The best of each score of the validations until now, and the step and epoch that the run's rule chooses."""
         history = self.run.history()
-        found = {f"{BEST}/{name}": best.value for name, best in best_scores(history).items()}
+        scores = {f"{BEST}/{name}": best.value for name, best in best_scores(history).items()}
         choice = choose(history, self.rule())
-        return {**found, **({f"{BEST}/step": choice.step, f"{BEST}/epoch": choice.epoch} if choice else {})}
+        return {**scores, **({f"{BEST}/step": choice.step, f"{BEST}/epoch": choice.epoch} if choice else {})}
 
     def facts_of(self, pointer: str, folder: Path) -> dict[str, Any]:
         """What a best checkpoint is: where from, chosen by which rule, its scores, the data it learned from."""
@@ -228,7 +223,7 @@ class Tracker(TrainerCallback, ABC):
 
 
 class TensorBoard(Tracker):
-    """Scalars, pictures and captions under `RUN/tensorboard`."""
+    """Scalars, images and captions under `RUN/tensorboard`."""
 
     @classmethod
     def check(cls, run: Run) -> None:
@@ -256,9 +251,9 @@ class TensorBoard(Tracker):
         rows += [f"| {s.title} | {s.caption} | {' · '.join(s.references)} |" for s in samples]
         self.writer.add_text("samples", "\n".join(rows), step)
         for sample in samples:
-            picture = sample.thumbnail()
-            if picture is not None:
-                self.writer.add_image(f"samples/{sample.name}", np.asarray(picture), step, dataformats="HWC")
+            image = sample.thumbnail()
+            if image is not None:
+                self.writer.add_image(f"samples/{sample.name}", np.asarray(image), step, dataformats="HWC")
         self.writer.flush()
 
     def close(self, best: Mapping[str, Path]) -> None:
@@ -268,7 +263,7 @@ class TensorBoard(Tracker):
 class MLflow(Tracker):
     """Figures, settings, samples and the best checkpoint's files in MLflow.
 
-    MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME name the place; without, `RUN/mlflow`.
+    MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME name the server and the experiment; without them, `RUN/mlflow`.
     """
 
     ID = "mlflow-run.txt"
@@ -290,13 +285,13 @@ class MLflow(Tracker):
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
             raise CaptuneError(
                 f"MLflow at {uri} cannot be used: {first_line(error)[:300]}",
-                "Mend MLFLOW_TRACKING_URI, or unset it: then everything is kept in the run folder.",
+                "Correct MLFLOW_TRACKING_URI, or unset it: then everything is kept in the run folder.",
             ) from None
 
     @staticmethod
     def _environment() -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        # A server that is gone must not hold a training up for minutes.
+        # A server that does not answer must not delay a training for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -307,9 +302,9 @@ class MLflow(Tracker):
         self._environment()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (self.run.path.resolve() / "mlflow").as_uri()
         self.client = mlflow.MlflowClient(tracking_uri=uri)
-        kept = self.run.path / self.ID
-        if kept.is_file():
-            self.id = kept.read_text(encoding="utf-8").strip()
+        marker = self.run.path / self.ID
+        if marker.is_file():
+            self.id = marker.read_text(encoding="utf-8").strip()
             self.client.update_run(self.id, status="RUNNING")
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "captune"
@@ -317,7 +312,7 @@ class MLflow(Tracker):
         experiment = known.experiment_id if known else self.client.create_experiment(name)
         session = self.client.create_run(experiment, run_name=self.run.path.resolve().name)
         self.id = session.info.run_id
-        write_text(kept, self.id + "\n")
+        write_text(marker, self.id + "\n")
         for section, values in self.settings.items():
             for option, value in values.items():
                 self.client.log_param(self.id, f"{section}.{option}", str(value)[:500])

@@ -27,7 +27,7 @@ MOST_SECONDS_AT_THE_END = 900.0
 
 
 class WeightsAndBiases(Tracker):
-    """Figures, a table of pictures with captions and scores, and the two best checkpoints as artifacts.
+    """Figures, a table of images with captions and scores, and the two best checkpoints as artifacts.
 
     WANDB_PROJECT and WANDB_RUN_NAME name it. Without a login everything is kept under
     `RUN/wandb`, images and models too, with paths relative to RUN: the folder may be moved, and
@@ -88,7 +88,7 @@ class WeightsAndBiases(Tracker):
         )
         if self.offline:
             # The session makes the artifact of a table itself, with absolute paths: they are mended where it logs it.
-            movable = partial(_log_movable, self.session.log_artifact, self.run.path.resolve())
+            movable = partial(_log_with_relative_paths, self.session.log_artifact, self.run.path.resolve())
             self.session.log_artifact = movable
         self.session.define_metric("step", hidden=True)
         self.session.define_metric("epoch", hidden=True)
@@ -128,7 +128,7 @@ class WeightsAndBiases(Tracker):
             artifact = self.wandb.Artifact(f"{self.session.id}-{pointer}", type="model", metadata=facts)
             for file in sorted(folder.iterdir()):
                 if file.suffix in MODEL_FILES and file.is_file():
-                    artifact.add_file(str(self._lasting(file)), name=file.name, policy="immutable")
+                    artifact.add_file(str(self._kept_file(file)), name=file.name, policy="immutable")
             self.session.log_artifact(artifact, aliases=[pointer])
         self.session.finish(exit_code=0 if self.success else 1)
         if self.offline:
@@ -137,7 +137,7 @@ class WeightsAndBiases(Tracker):
             else:
                 os.environ["WANDB_DATA_DIR"] = self.before
 
-    def _lasting(self, file: Path) -> Path:
+    def _kept_file(self, file: Path) -> Path:
         """The file itself; of an offline run a link to it beside what will be synced, which outlives the checkpoint."""
         if not self.offline:
             return file.resolve()
@@ -151,7 +151,7 @@ class WeightsAndBiases(Tracker):
         return target
 
 
-def _log_movable(log: Callable[..., Any], root: Path, artifact: Any, **how: Any) -> Any:
+def _log_with_relative_paths(log: Callable[..., Any], root: Path, artifact: Any, **how: Any) -> Any:
     """Log an artifact whose files lie under `root` with paths relative to it."""
     for entry in artifact.manifest.entries.values():
         if entry.local_path and Path(entry.local_path).is_relative_to(root):
