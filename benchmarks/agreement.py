@@ -17,7 +17,7 @@ from blip_base import START, blip_base
 from captune.core.options import GenerationOptions
 from captune.inference.torch_model import read_pixels
 from captune.models.blip import Blip
-from captune.models.generate import own_search, transformers_search
+from captune.models.generate import search_tokens
 from machine import machine, markdown
 from photos import photos
 
@@ -46,11 +46,7 @@ def _said(blip: Blip, seen: np.ndarray, options: GenerationOptions) -> list[tupl
     with torch.inference_mode():
         for some in np.array_split(seen, -(-len(seen) // 8)):
             memory, prompts = blip.image_features(torch.from_numpy(some)), torch.full((len(some), 1), START)
-            decoder = blip.text_decoder() if blip.own_search else None
-            if decoder is None:
-                written = transformers_search(blip, memory, prompts, options)
-            else:
-                written = own_search(blip, decoder, memory, prompts, options)
+            written = search_tokens(blip, memory, prompts, options)
             found += [tuple(each[0]) for each in written.tokens.tolist()]
     return found
 

@@ -11,7 +11,7 @@ from captune.inference.batches import collate
 from captune.models.backbone import Encoded
 from captune.models.blip import Blip
 from captune.models.from_scratch import learn_tokenizer
-from captune.models.generate import own_search
+from captune.models.generate import search_tokens
 from captune.models.preprocessing import PixelSettings
 
 LAYERS = 4
@@ -74,9 +74,8 @@ def test_captions_equal_plain_generate(
 ) -> None:
     with torch.inference_mode():
         before = torch.tensor([[blip.bos_token_id, *prompt]] * len(pixels))
-        decoder = blip.text_decoder()
-        assert decoder is not None
-        found = own_search(blip, decoder, blip.encode(pixels), before, GenerationOptions(**options))
+        assert blip.text_decoder() is not None
+        found = search_tokens(blip, blip.encode(pixels), before, GenerationOptions(**options))
         given = torch.tensor([[101, *prompt, 102]]).repeat(2, 1) if prompt else None
         theirs = blip.model.generate(pixel_values=pixels, input_ids=given, **plain)
     ours = [row[:n] for row, n in zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)]

@@ -12,13 +12,14 @@ import torch
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.decoding.sampling import Generated, Sampler
+from captune.decoding.rows import Generated
+from captune.decoding.sampling import Sampler
 from captune.decoding.torch_ops import TorchOps
 from captune.inference.captioning import stream_text
 from captune.inference.torch_model import TorchModel, caption_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from captune.models.generate import generate, own_search, transformers_search
+from captune.models.generate import generate, search_tokens, transformers_search
 from lively import LIVELY
 
 PICTURES = 200
@@ -69,12 +70,10 @@ def both(
     backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions
 ) -> tuple[Generated, Generated]:
     prompts = torch.tensor([[backbone.bos_token_id, *backbone.tokenize(prompt)]] * len(memory))
-    decoder = backbone.text_decoder()
-    assert decoder is not None
+    assert backbone.text_decoder() is not None
     with torch.inference_mode():
-        return own_search(backbone, decoder, memory, prompts, options), transformers_search(
-            backbone, memory, prompts, options
-        )
+        own = search_tokens(backbone, memory, prompts, options)
+        return own, transformers_search(backbone, memory, prompts, options)
 
 
 def said(generated: Generated) -> list[list[int]]:
@@ -212,7 +211,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     torch.manual_seed(0)
     with torch.inference_mode():
-        rounds = [own_search(backbone, decoder, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
+        rounds = [search_tokens(backbone, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
         drawn = torch.cat(rounds)
         said = decoder.new_cache(1, 1, memory)
         hidden = decoder.step(prompts, torch.zeros(1, dtype=torch.long), decoder.prefill(memory[:1]), said, None)

@@ -1,5 +1,5 @@
 """The search for captions, once for torch and for exports."""
 
-from captune.decoding.generate import generate, search
+from captune.decoding.generate import captions_of, search
 
-__all__ = ["generate", "search"]
+__all__ = ["captions_of", "search"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from captune.core.options import EarlyStopping
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.penalties import Penalties
-from captune.decoding.rows import Rows
-from captune.decoding.sampling import Generated, Sampler
+from captune.decoding.rows import Generated, Rows
+from captune.decoding.sampling import Sampler
 
 # Far below any sum of log-probabilities, but finite: differences of it stay numbers.
 NEVER = -1.0e9

@@ -10,12 +10,12 @@ from captune.decoding.beams import beam_search
 from captune.decoding.encoding import TextCodec
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.penalties import Penalties
-from captune.decoding.rows import CachedDecoder, Rows
-from captune.decoding.sampling import Generated, Sampler, sample
+from captune.decoding.rows import CachedDecoder, Generated, Rows
+from captune.decoding.sampling import Sampler, sample
 from captune.decoding.settings import rows_of, temperatures
 
 
-def generate(
+def captions_of(
     codec: TextCodec,
     prompts: Sequence[str | None],
     options: GenerationOptions,

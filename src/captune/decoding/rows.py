@@ -1,7 +1,10 @@
-"""The captions of a search while they are written, behind any decoder with a KV cache."""
+"""The captions of a search: while they are written, by any decoder with a KV cache, and when they are done."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import exp
 from typing import Protocol
 
 from captune.decoding.ops import Array, ArrayOps
@@ -54,3 +57,21 @@ class Rows:
         written = self.ops.broadcast(self.row[None, :, None], (images, self.count, 1))
         self.ancestors = self.ops.concat([self.ancestors, written], 2)
         return (self.ancestors[..., None] == self.row).reshape(images, self.count, -1)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Captions as tokens (images, captions, width) without their prompts.
+
+    `lengths` (images, captions) count tokens, the end included; `log_probs` (images, captions) are
+    the summed log-likelihoods that the model itself gives them.
+    """
+
+    tokens: Array
+    lengths: Array
+    log_probs: Array
+
+    def captions(self) -> Iterator[list[tuple[list[int], float]]]:
+        """Each image's captions as tokens and confidence: the geometric mean of the tokens' probabilities."""
+        for image in zip(self.tokens.tolist(), self.lengths.tolist(), self.log_probs.tolist(), strict=True):
+            yield [(row[:length], exp(log_prob / max(1, length))) for row, length, log_prob in zip(*image, strict=True)]

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp
 
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.penalties import Penalties
-from captune.decoding.rows import Rows
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Captions as tokens (images, captions, width) without their prompts.
-
-    `lengths` (images, captions) count tokens, the end included; `log_probs` (images, captions) are
-    the summed log-likelihoods that the model itself gives them.
-    """
-
-    tokens: Array
-    lengths: Array
-    log_probs: Array
-
-    def captions(self) -> Iterator[list[tuple[list[int], float]]]:
-        """Each image's captions as tokens and confidence: the geometric mean of the tokens' probabilities."""
-        for image in zip(self.tokens.tolist(), self.lengths.tolist(), self.log_probs.tolist(), strict=True):
-            yield [(row[:length], exp(log_prob / max(1, length))) for row, length, log_prob in zip(*image, strict=True)]
+from captune.decoding.rows import Generated, Rows
 
 
 @dataclass(frozen=True)

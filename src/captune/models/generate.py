@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.decoding.generate import generate as generate_captions
-from captune.decoding.generate import search
-from captune.decoding.sampling import Generated
+from captune.decoding.generate import captions_of, search
+from captune.decoding.rows import Generated
 from captune.decoding.settings import normalized, temperatures
 from captune.decoding.torch_ops import TorchOps
 from captune.models.backbone import Backbone
@@ -34,43 +33,41 @@ def generate(
     without beams.
     """
     options = normalized(options)
-    decoder = backbone.text_decoder() if backbone.own_search else None
     memory = memory.to(backbone.compute_dtype)
+    # `transformers` gets the same prompt for all images of a search.
+    group = len if backbone.decoder == "captune" else tuple
 
     def search_group(images: list[int], prefixes: list[list[int]]) -> Generated:
         part = memory if len(images) == len(memory) else memory[images]
-        tokens = torch.tensor(prefixes, device=memory.device)
-        if decoder is None:
-            return transformers_search(backbone, part, tokens, options)
-        return own_search(backbone, decoder, part, tokens, options, on_token)
+        return search_tokens(backbone, part, torch.tensor(prefixes, device=memory.device), options, on_token)
 
-    autocast = torch.autocast(
-        memory.device.type, enabled=decoder is None and torch.is_autocast_enabled(memory.device.type)
-    )
     # A search with a seed leaves torch's generator as it was, for all threads share it; one without draws on.
     seeded = options.sample and options.sample_seed is not None
     devices = [memory.device] if memory.is_cuda else []
-    with torch.inference_mode(), autocast, torch.random.fork_rng(devices=devices, enabled=seeded):
+    with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=seeded):
         if seeded:
             torch.manual_seed(options.sample_seed)
-        # `transformers` gets the same prompt for all images of a search.
-        group = tuple if decoder is None else len
-        return generate_captions(
-            backbone.codec, prompts or [options.prompt] * len(memory), options, search_group, group
-        )
+        return captions_of(backbone.codec, prompts or [options.prompt] * len(memory), options, search_group, group)
 
 
-def own_search(
+def search_tokens(
     backbone: Backbone,
-    decoder: Decoder,
     memory: Tensor,
     prompts: Tensor,
     options: GenerationOptions,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Generated:
-    """By captune's own search, behind prompts (images, tokens)."""
-    ops = TorchOps(memory.device)
-    return search(_CachedDecoder(decoder, memory), ops, prompts, options, backbone.eos_token_id, on_token)
+    """Captions behind prompts (images, tokens) of one length, or the same for all where `transformers` searches.
+
+    `options` are `normalized`; captune's own search runs without autocast, in the number type that it would choose.
+    """
+    memory = memory.to(backbone.compute_dtype)
+    decoder = backbone.text_decoder() if backbone.own_search else None
+    if decoder is None:
+        return transformers_search(backbone, memory, prompts, options)
+    with torch.autocast(memory.device.type, enabled=False):
+        cached, ops = _CachedDecoder(decoder, memory), TorchOps(memory.device)
+        return search(cached, ops, prompts, options, backbone.eos_token_id, on_token)
 
 
 def transformers_search(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Generated:

@@ -12,11 +12,11 @@ import numpy as np
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.decoding import generate, search
+from captune.decoding import captions_of, search
 from captune.decoding.encoding import TextCodec
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.ops import Array
-from captune.decoding.sampling import Generated
+from captune.decoding.rows import Generated
 from captune.decoding.settings import normalized
 from captune.images.preprocessing import Preprocessing
 from captune.inference.runtime.decoder import Memory, SessionDecoder, select
@@ -124,7 +124,7 @@ class ExportedModel:
             decoder, end = SessionDecoder(self.text, part), self.exported.end
             return search(decoder, ops, ops.array(prefixes), options, end, on_token)
 
-        return generate(self.codec, prompts or [options.prompt] * len(inputs), options, search_group)
+        return captions_of(self.codec, prompts or [options.prompt] * len(inputs), options, search_group)
 
 
 def weights_in(folder: Path) -> int:

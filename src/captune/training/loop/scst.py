@@ -19,11 +19,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
 from captune.core.runs import Ending, Run
-from captune.decoding.sampling import Generated
+from captune.decoding.rows import Generated
 from captune.inference.batches import CaptionDataset, collate
 from captune.metrics.reward import CiderReward
 from captune.models.backbone import Backbone, Encoded
-from captune.models.generate import own_search, transformers_search
+from captune.models.generate import search_tokens
 from captune.training.loop.schedule import ending_at
 from captune.training.loop.trainer import CaptionTrainer
 from captune.training.selection import as_finite, exceeds
@@ -115,13 +115,7 @@ class SelfCriticalModule(nn.Module):
         training = backbone.model.training
         backbone.model.eval()
         with torch.no_grad():
-            decoder = backbone.text_decoder() if backbone.own_search else None
-            detached = memory.detach().to(backbone.compute_dtype)
-            if decoder is None:
-                generated = transformers_search(backbone, detached, prompts, options)
-            else:
-                with torch.autocast(memory.device.type, enabled=False):
-                    generated = own_search(backbone, decoder, detached, prompts, options)
+            generated = search_tokens(backbone, memory.detach(), prompts, options)
         backbone.model.train(training)
         rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
         texts = [
