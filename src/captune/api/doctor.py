@@ -8,13 +8,11 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from captune.core.errors import CaptuneError, first_line
 from captune.core.exported import export_folder
@@ -22,43 +20,6 @@ from captune.core.machine import logged_in_to_wandb, wandb_refusal
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption
-from captune.models import FAMILIES
-from captune.models.generate import generate
-
-
-@dataclass(frozen=True)
-class SelfTestResult:
-    """What the loaded model captions, and whose search (captune or transformers) found it."""
-
-    caption: Caption
-    decoder: str
-
-
-def self_test(family: str, folder: Path) -> SelfTestResult:
-    """Build the tiny model of a family, save it, load it, caption noise with both.
-
-    Raises `CaptuneError` where the loaded model writes another caption than the saved one.
-    """
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    built = FAMILIES[family].tiny()
-    built.save(folder)
-    loaded = FAMILIES[family].load(folder)
-    options = GenerationOptions(num_beams=1, max_new_tokens=5)
-    captions = []
-    for backbone in (built, loaded):
-        backbone.model.eval()
-        with torch.no_grad():
-            black = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size, dtype=torch.uint8)
-            captions.append(generate(backbone, backbone.image_features(black), options)[0][0])
-    if captions[0].text != captions[1].text:
-        raise CaptuneError(
-            f"The tiny {family} model captions differently after saving and loading.",
-            "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
-        )
-    return SelfTestResult(captions[1], loaded.decoder)
-
 
 GIB = 1024**3
 # A checkpoint of BLIP base with its optimizer is 2.7 GB; two newest and two best are kept.
@@ -71,6 +32,10 @@ BREAKAGES = (CaptuneError, ImportError, OSError, RuntimeError, ValueError, TypeE
 ALSO_SHOWN = ("tokenizers",)
 # What runs exports.
 RUNNERS = ("onnxruntime", "openvino")
+
+
+# The version of an installed package by its name, or None.
+Installed = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +56,7 @@ def doctor(model: str | None = None, *, tracker: str | None = None, progress: Pr
     """
     checks: list[Check] = []
     for check in track(list(CHECKS.values()), progress, "Checking"):
-        checks.extend(check())
+        checks.extend(check(installed_version))
     checks.extend(_tracker_wandb(required=tracker == "wandb"))
     if tracker == "mlflow" and importlib.util.find_spec("mlflow") is None:
         checks.append(Check("tracker mlflow", "fail", "mlflow is not installed", "pip install 'captune[mlflow]'"))
@@ -110,7 +75,7 @@ def failed(checks: list[Check]) -> bool:
     return any(check.status == "fail" for check in checks)
 
 
-def _python() -> Iterator[Check]:
+def _python(installed: Installed) -> Iterator[Check]:
     """A Python that is new enough, and where it runs."""
     text = f"{sys.version.split()[0]} at {sys.executable}"
     least = metadata("captune")["Requires-Python"].removeprefix(">=")
@@ -120,38 +85,38 @@ def _python() -> Iterator[Check]:
         yield Check("python", "ok", text)
 
 
-def _packages() -> Iterator[Check]:
+def _packages(installed: Installed) -> Iterator[Check]:
     """captune and every required package: installed, and new enough; torch's as well, where it is there."""
-    yield Check("captune", "ok", version("captune"))
-    with_torch = _version("torch") is not None
+    yield Check("captune", "ok", installed("captune") or "not installed")
+    with_torch = installed("torch") is not None
     for name, least in (_requirements() | (_requirements("torch") if with_torch else {})).items():
-        installed = _version(name)
-        if installed is None:
+        there = installed(name)
+        if there is None:
             yield Check(name, "fail", "not installed", f"pip install '{name}>={least}'")
-        elif _number(installed) < _number(least):
-            yield Check(name, "fail", f"{installed}, captune needs {least}", f"pip install -U '{name}>={least}'")
+        elif _number(there) < _number(least):
+            yield Check(name, "fail", f"{there}, captune needs {least}", f"pip install -U '{name}>={least}'")
         else:
-            yield Check(name, "ok", f"{installed} (at least {least})")
+            yield Check(name, "ok", f"{there} (at least {least})")
     for name in ALSO_SHOWN:
-        yield Check(name, "ok", _version(name) or "not installed")
+        yield Check(name, "ok", installed(name) or "not installed")
     if not with_torch:
-        runs = any(_version(name) for name in RUNNERS)
+        runs = any(installed(name) for name in RUNNERS)
         text = f"not installed; {'exports caption without it' if runs else 'nothing here can caption'}"
         yield Check("torch", "ok" if runs else "warn", text, "For models and training: pip install 'captune[torch]'")
 
 
-def _exports() -> Iterator[Check]:
+def _exports(installed: Installed) -> Iterator[Check]:
     """What runs exports."""
-    there = [f"{name} {_version(name)}" for name in RUNNERS if _version(name)]
+    there = [f"{name} {installed(name)}" for name in RUNNERS if installed(name)]
     if there:
         yield Check("exports", "ok", f"run by {', '.join(there)}")
     else:
         yield Check("exports", "ok", "optional: nothing here runs them", "pip install 'captune[onnx]'")
 
 
-def _torchvision() -> Iterator[Check]:
+def _torchvision(installed: Installed) -> Iterator[Check]:
     """torchvision, which captune does not need: absent, or fit for this torch."""
-    if _version("torch") is None:
+    if installed("torch") is None:
         return
     from captune.models.loading.devices import torchvision_fault
 
@@ -159,12 +124,12 @@ def _torchvision() -> Iterator[Check]:
     if fault is not None:
         yield Check("torchvision", "fail", f"installed but broken: {fault}", "Remove it: pip uninstall torchvision")
     else:
-        yield Check("torchvision", "ok", _version("torchvision") or "not installed, not needed")
+        yield Check("torchvision", "ok", installed("torchvision") or "not installed, not needed")
 
 
-def _devices() -> Iterator[Check]:
+def _devices(installed: Installed) -> Iterator[Check]:
     """CUDA, MPS and CPU devices, their memory and whether they have bf16."""
-    if _version("torch") is None:
+    if installed("torch") is None:
         return
     try:
         from captune.models.loading.devices import devices
@@ -182,7 +147,7 @@ def _devices() -> Iterator[Check]:
         yield Check(device.name, "ok", ", ".join(parts))
 
 
-def _memory() -> Iterator[Check]:
+def _memory(installed: Installed) -> Iterator[Check]:
     """Memory that is free now."""
     import psutil
 
@@ -194,14 +159,14 @@ def _memory() -> Iterator[Check]:
         yield Check("memory", "ok", text)
 
 
-def _disk() -> Iterator[Check]:
+def _disk(installed: Installed) -> Iterator[Check]:
     """Free disk space of this folder, where runs are written."""
     yield _space("disk here", Path.cwd(), ROOM_FOR_A_RUN, "a training run of a base model")
 
 
-def _hub() -> Iterator[Check]:
+def _hub(installed: Installed) -> Iterator[Check]:
     """The Hugging Face cache: where, how much room, whether it may be written, offline or not."""
-    if _version("huggingface_hub") is None:
+    if installed("huggingface_hub") is None:
         return
     from huggingface_hub import constants
 
@@ -220,21 +185,25 @@ def _hub() -> Iterator[Check]:
         yield Check("hub access", "ok", "online")
 
 
-def _families() -> Iterator[Check]:
+def _families(
+    installed: Installed,
+    names: Iterable[str] | None = None,
+    test: Callable[[str, Path], SelfTestResult] | None = None,
+) -> Iterator[Check]:
     """A tiny model of every family: built, saved, loaded, captioning the same."""
-    if _version("torch") is None:
+    if installed("torch") is None:
         return
     try:
         from captune.models import FAMILIES
 
-        names = list(FAMILIES)
+        names = list(FAMILIES if names is None else names)
     except ImportError as error:
         yield Check("models", "fail", first_line(error), "Reinstall captune.")
         return
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                done = self_test(name, Path(folder))
+                done = (test or self_test)(name, Path(folder))
             except BREAKAGES as error:
                 hint = error.hint if isinstance(error, CaptuneError) else "Fix what fails above, or reinstall captune."
                 yield Check(f"model {name}", "fail", first_line(error, with_type=True), hint)
@@ -243,24 +212,62 @@ def _families() -> Iterator[Check]:
                 yield Check(f"model {name}", "ok", about)
 
 
-def _extras() -> Iterator[Check]:
+@dataclass(frozen=True)
+class SelfTestResult:
+    """What the loaded model captions, and whose search (captune or transformers) found it."""
+
+    caption: Caption
+    decoder: str
+
+
+def self_test(family: str, folder: Path) -> SelfTestResult:
+    """Build the tiny model of a family, save it, load it, caption noise with both.
+
+    Raises `CaptuneError` where the loaded model writes another caption than the saved one.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from captune.models import FAMILIES
+    from captune.models.generate import generate
+
+    logging.disable_progress_bar()
+    built = FAMILIES[family].tiny()
+    built.save(folder)
+    loaded = FAMILIES[family].load(folder)
+    options = GenerationOptions(num_beams=1, max_new_tokens=5)
+    captions = []
+    for backbone in (built, loaded):
+        backbone.model.eval()
+        with torch.no_grad():
+            black = torch.zeros(1, 3, backbone.pixels.size, backbone.pixels.size, dtype=torch.uint8)
+            captions.append(generate(backbone, backbone.image_features(black), options)[0][0])
+    if captions[0].text != captions[1].text:
+        raise CaptuneError(
+            f"The tiny {family} model captions differently after saving and loading.",
+            "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
+        )
+    return SelfTestResult(captions[1], loaded.decoder)
+
+
+def _extras(installed: Installed) -> Iterator[Check]:
     """Optional packages, or the pip command that brings them."""
     for extra in metadata("captune").get_all("Provides-Extra") or []:
         if extra in ("all", "dev", "torch"):
             continue
         packages = list(_requirements(extra))
-        missing = [name for name in packages if _version(name) is None]
+        missing = [name for name in packages if installed(name) is None]
         if missing:
             yield Check(
                 f"[{extra}]", "ok", f"optional, not installed: {', '.join(missing)}", f"pip install 'captune[{extra}]'"
             )
         else:
-            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {_version(name)}" for name in packages))
+            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {installed(name)}" for name in packages))
 
 
-def _hub_login() -> Iterator[Check]:
+def _hub_login(installed: Installed) -> Iterator[Check]:
     """Whether a Hugging Face token is there (it is never shown)."""
-    if _version("huggingface_hub") is None:
+    if installed("huggingface_hub") is None:
         return
     from huggingface_hub import get_token
 
@@ -270,7 +277,7 @@ def _hub_login() -> Iterator[Check]:
         yield Check("hub login", "ok", "no token; only private models and pushing need one", "hf auth login")
 
 
-CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
+CHECKS: dict[str, Callable[[Installed], Iterator[Check]]] = {
     "python": _python,
     "packages": _packages,
     "torchvision": _torchvision,
@@ -349,7 +356,8 @@ def _requirements(extra: str = "") -> dict[str, str]:
     return needed_versions
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:

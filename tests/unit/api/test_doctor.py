@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from captune.api import doctor as room
-from captune.api.doctor import CHECKS, Check, SelfTestResult, doctor, failed
+from captune.api.doctor import CHECKS, Check, Installed, SelfTestResult, doctor, failed, installed_version
 from captune.cli.main import run
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
@@ -21,9 +21,9 @@ from captune.models.loading.devices import check_torchvision, torchvision_fault
 BROKEN = 'raise RuntimeError("operator torchvision::nms does not exist\\nand more")'
 
 
-def found(name: str) -> dict[str, Check]:
+def found(name: str, installed: Installed = installed_version, **given: Any) -> dict[str, Check]:
     """The rows of one check by name."""
-    return {check.name: check for check in CHECKS[name]()}
+    return {check.name: check for check in CHECKS[name](installed, **given)}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Leave these rows as all that the doctor finds."""
 
     def leave(*checks: Check) -> None:
-        monkeypatch.setattr(room, "CHECKS", {"all": lambda: iter(checks)})
+        monkeypatch.setattr(room, "CHECKS", {"all": lambda installed: iter(checks)})
 
     return leave
 
@@ -75,16 +75,9 @@ def test_every_required_package_is_looked_at() -> None:
     assert rows["pillow"].detail.startswith(f"{version('pillow')} (at least ")
 
 
-def test_an_old_and_a_missing_package_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    def versions(name: str) -> str:
-        if name == "numpy":
-            return "1.26.4"
-        if name == "pillow":
-            raise PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr(room, "version", versions)
-    rows = found("packages")
+def test_an_old_and_a_missing_package_fail() -> None:
+    versions = {"numpy": "1.26.4", "pillow": None}
+    rows = found("packages", lambda name: versions.get(name, installed_version(name)))
     assert rows["numpy"].status == rows["pillow"].status == "fail"
     assert rows["numpy"].detail.startswith("1.26.4, captune needs ")
     assert rows["pillow"].next.startswith("pip install 'pillow>=")
@@ -92,51 +85,37 @@ def test_an_old_and_a_missing_package_fail(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("runner", "status"), [(True, "ok"), (False, "warn")])
-def test_a_machine_without_torch_is_told_what_it_can_do(
-    monkeypatch: pytest.MonkeyPatch, runner: bool, status: str
-) -> None:
+def test_a_machine_without_torch_is_told_what_it_can_do(runner: bool, status: str) -> None:
     """Without torch nothing about devices, families or the Hub is asked; exports run where their runtime is."""
     absent = {"torch", "huggingface_hub", "openvino", *(() if runner else ("onnxruntime",))}
 
-    def versions(name: str) -> str:
-        if name in absent:
-            raise PackageNotFoundError(name)
-        return "99.0"
+    def installed(name: str) -> str | None:
+        return None if name in absent else "99.0"
 
-    monkeypatch.setattr(room, "version", versions)
-    monkeypatch.setattr(room, "_requirements", lambda extra="": {"numpy": "2.0"} if not extra else {"torch": "2.10"})
-    rows = found("packages")
+    rows = found("packages", installed)
     assert rows["torch"].status == status
     assert rows["torch"].next.endswith("pip install 'captune[torch]'")
     assert rows["numpy"].status == "ok"
     for check in ("torchvision", "devices", "models", "hub", "hub login"):
-        assert found(check) == {}
-    assert ("onnxruntime 99.0" in found("exports")["exports"].detail) == runner
+        assert found(check, installed) == {}
+    assert ("onnxruntime 99.0" in found("exports", installed)["exports"].detail) == runner
 
 
-def test_an_optional_package_that_is_missing_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def versions(name: str) -> str:
-        if name == "wandb":
-            raise PackageNotFoundError(name)
-        return "1.0"
-
-    monkeypatch.setattr(room, "version", versions)
-    rows = found("extras")
+def test_an_optional_package_that_is_missing_is_no_fault() -> None:
+    rows = found("extras", lambda name: None if name == "wandb" else "1.0")
     assert rows["[wandb]"].status == "ok"
     assert rows["[wandb]"].next == "pip install 'captune[wandb]'"
     assert rows["[hub]"].next == ""
     assert "[dev]" not in rows
 
 
-def test_a_family_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_breaks_does_not_hide_the_others() -> None:
     def self_test(family: str, folder: Path) -> SelfTestResult:
         if family == "bad":
             raise RuntimeError("operator does not exist\nand more")
         return SelfTestResult(Caption("a dog", 0.5), "captune")
 
-    monkeypatch.setattr("captune.models.FAMILIES", ["bad", "good"])
-    monkeypatch.setattr("captune.api.doctor.self_test", self_test)
-    rows = found("models")
+    rows = found("models", names=["bad", "good"], test=self_test)
     assert rows["model bad"].status == "fail"
     assert rows["model bad"].detail == "RuntimeError: operator does not exist"
     assert rows["model good"].status == "ok"
