@@ -181,7 +181,7 @@ def test_an_index_whose_file_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_path: Path) -> None:
     from captune.core.progress import Silent
-    from captune.training.needs import estimate_needs, needs_message
+    from captune.training.plan import estimate_needs, needs_message
 
     made = Blip2.tiny()
     made.freeze(["vision", "text"])

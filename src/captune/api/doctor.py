@@ -328,7 +328,7 @@ def _model(model: str, progress: Progress) -> Check:
     about = f"searched by {loaded.decoder}, {loaded.precision} on {loaded.device}"
     about += f"; its weights take {loaded.weights / 1e9:.2f} GB"
     if export_folder(model) is None:
-        from captune.training.needs import default_needs_message
+        from captune.training.plan import default_needs_message
 
         about += f"; {default_needs_message(captioner.backbone)}"
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {caption} ({about})")

@@ -216,34 +216,23 @@ def multi_criteria(history: Sequence[Scores]) -> int:
     return _last_improvement(history, names, better)
 
 
-def highest_meteor(history: Sequence[Scores]) -> int:
-    """Highest METEOR."""
-    return _first_best(_all(history, "meteor"))
+def _best_of(metric: str, words: str) -> Rule:
+    """The rule over one metric; `words` say it to a reader."""
+
+    def rule(history: Sequence[Scores]) -> int:
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        return _first_best([sign * value for value in _all(history, metric)])
+
+    rule.__doc__ = words
+    return rule
 
 
-def highest_cider(history: Sequence[Scores]) -> int:
-    """Highest CIDEr-D."""
-    return _first_best(_all(history, "cider"))
-
-
-def highest_bleu(history: Sequence[Scores]) -> int:
-    """Highest BLEU-4."""
-    return _first_best(_all(history, "bleu_4"))
-
-
-def highest_rouge(history: Sequence[Scores]) -> int:
-    """Highest ROUGE-L."""
-    return _first_best(_all(history, "rouge_l"))
-
-
-def highest_vqa_accuracy(history: Sequence[Scores]) -> int:
-    """Highest accuracy of answers."""
-    return _first_best(_all(history, "vqa_accuracy"))
-
-
-def lowest_loss(history: Sequence[Scores]) -> int:
-    """Lowest validation loss."""
-    return _first_best([-loss for loss in _all(history, "loss")])
+highest_meteor = _best_of("meteor", "Highest METEOR.")
+highest_cider = _best_of("cider", "Highest CIDEr-D.")
+highest_bleu = _best_of("bleu_4", "Highest BLEU-4.")
+highest_rouge = _best_of("rouge_l", "Highest ROUGE-L.")
+highest_vqa_accuracy = _best_of("vqa_accuracy", "Highest accuracy of answers.")
+lowest_loss = _best_of("loss", "Lowest validation loss.")
 
 
 def measured(history: Sequence[Scores]) -> list[str]:

@@ -122,9 +122,8 @@ def _train(
     start: StartGuard,
 ) -> TrainResult:
     with gc_paused():
-        from captune.training.build import build, is_complete, open_run
+        from captune.training.build import build, is_complete, load_model, open_run
         from captune.training.inputs import read_inputs
-        from captune.training.model import load_model
 
     started = time.monotonic()
     inputs = read_inputs(run, data, model, config, processes, progress)

@@ -275,7 +275,7 @@ def _train_config(settings: Settings) -> TrainConfig:
 
 
 def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
-    from captune.training.model import build_backbone
+    from captune.training.build import build_backbone
 
     settings, splits = read_settings(cfg), ctx["04_load_datasets"]
     if "train" not in splits:
