@@ -12,7 +12,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import DEFAULT_VQA_MODEL, CaptionConfig
 from captune.core.progress import SILENT, Progress, track
-from captune.datasets.sources.listing import find_pictures
+from captune.datasets.sources.listing import find_image_paths
 from captune.decoding.encoding import prompt_for
 from captune.inference.captioner import Captioner
 
@@ -45,7 +45,7 @@ def ask(
     if not question.strip():
         raise UsageError("There is no question.", "For example: captune ask photo.jpg 'what colour is the car?'")
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
-    paths = find_pictures(given)
+    paths = find_image_paths(given)
     resolved = resolve(CaptionConfig, environment=os.environ if environment is None else environment, flags=options)
     name = model or DEFAULT_VQA_MODEL
     with progress.task(f"Loading {name}"):

@@ -213,7 +213,7 @@ class Answer:
 def get(
     url: str,
     *,
-    most_bytes: int,
+    max_bytes: int,
     seconds: float,
     public: bool = False,
     grown: Callable[[int], None] = lambda count: None,
@@ -228,12 +228,12 @@ def get(
     accept = {"Accept": "image/*"}
     with opened(url, seconds=seconds, headers=accept, public=public, stopped=stopped, network=network) as answer:
         answer.check(200)
-        if answer.length is not None and answer.length > most_bytes:
-            raise _too_large(most_bytes)
-        while block := answer.read(min(_BLOCK, most_bytes + 1 - found.tell())):
+        if answer.length is not None and answer.length > max_bytes:
+            raise _too_large(max_bytes)
+        while block := answer.read(min(_BLOCK, max_bytes + 1 - found.tell())):
             found.write(block)
-            if found.tell() > most_bytes:
-                raise _too_large(most_bytes)
+            if found.tell() > max_bytes:
+                raise _too_large(max_bytes)
             before = time.monotonic()
             grown(found.tell())
             answer.pause(time.monotonic() - before)

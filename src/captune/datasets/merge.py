@@ -1,4 +1,4 @@
-"""From a source's records to one record a picture (and question), every picture a file on disk."""
+"""From a source's records to one record an image (and question), every image a file on disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """`records` have absolute paths and unique ids; `merged` counts entries that named a picture again.
+class MergedRecords:
+    """`records` have absolute paths and unique ids; `merged` counts entries that named an image again.
 
-    `without_references` are pictures that no sentence describes, `embedded` how many
-    pictures were written to the folder of pictures, `renamed` those whose file is called otherwise than
+    `without_references` are images that no sentence describes, `embedded` how many
+    images were written to the folder of images, `renamed` those whose file is called otherwise than
     the source says: the first of them, what it is called, and how many there are; `rejected` counts captions
     that the source marks as unfit.
     """
@@ -49,22 +49,22 @@ class _Entry:
         self.references: list[str] = []
 
 
-def gather(
+def merge_records(
     records: Iterable[SourceRecord],
     images: Path,
     problems: list[Problem],
     *,
     one_split: bool = True,
     progress: Progress = SILENT,
-) -> Gathered:
-    """Read a source to its end, one record a picture and question, in the order of first mention.
+) -> MergedRecords:
+    """Read a source to its end, one record an image and question, in the order of first mention.
 
-    Pictures that lie in archives are written to the folder `images` as they come, byte for
-    byte, and are the same picture when their bytes are the same. References of a picture
+    Images that lie in archives are written to the folder `images` as they come, byte for
+    byte, and are the same image when their bytes are the same. References of an image
     that is named more than once are joined; answers that were given several times stay so.
-    Where `one_split` is true, a picture that the source puts in two splits raises `CaptuneError`.
+    Where `one_split` is true, an image that the source puts in two splits raises `CaptuneError`.
     """
-    writer = _PictureWriter(images)
+    writer = _ImageFiles(images)
     entries: dict[tuple[str, str], _Entry] = {}
     firsts: dict[str, _Entry] = {}
     merged = rejected = 0
@@ -105,11 +105,11 @@ def gather(
         for entry in entries.values()
         if entry.references
     ]
-    return Gathered(found, merged, len(entries) - len(found), writer.count, renamed, rejected)
+    return MergedRecords(found, merged, len(entries) - len(found), writer.count, renamed, rejected)
 
 
-class _PictureWriter:
-    """Writes pictures under safe names that no other picture has."""
+class _ImageFiles:
+    """Writes images under safe names that no other image has."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,17 +117,17 @@ class _PictureWriter:
         self._taken: set[str] = set()
         self._written: dict[bytes, str] = {}
 
-    def write(self, picture: EmbeddedImage, split: str) -> str:
-        """The absolute path of the picture; equal bytes of one split and key are written once."""
-        data = picture.read()
+    def write(self, image: EmbeddedImage, split: str) -> str:
+        """The absolute path of the image; equal bytes of one split and key are written once."""
+        data = image.read()
         hashed = hashlib.blake2b(data, digest_size=16, person=split.encode()[:16])
-        if picture.key is not None:  # named by the captions: a picture of its own, whatever its bytes
-            hashed.update(picture.key.encode("utf-8", "replace"))
+        if image.key is not None:  # named by the captions: an image of its own, whatever its bytes
+            hashed.update(image.key.encode("utf-8", "replace"))
         digest = hashed.digest()
         known = self._written.get(digest)
         if known is not None:
             return known
-        path = os.path.join(os.path.abspath(self.folder), self._free_name(safe_name(picture.name), digest.hex()))
+        path = os.path.join(os.path.abspath(self.folder), self._free_name(safe_name(image.name), digest.hex()))
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "xb") as file:
@@ -178,5 +178,5 @@ def _two_splits(entry: _Entry, record: SourceRecord) -> CaptuneError:
     return CaptuneError(
         f"{entry.image} is in split {entry.split or 'none'} ({entry.where}) and in {record.split or 'none'} "
         f"({record.where}).",
-        "A picture can be in one split only. Correct the source, or split anew: --split 80/10/10",
+        "An image can be in one split only. Correct the source, or split anew: --split 80/10/10",
     )

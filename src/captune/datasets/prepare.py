@@ -1,4 +1,4 @@
-"""`captune prepare`: a source of pictures with captions becomes verified splits."""
+"""`captune prepare`: a source of images with captions becomes verified splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.downloads import DOWNLOADS, download
 from captune.datasets.formats import find_format, read_source
-from captune.datasets.merge import Gathered, gather
+from captune.datasets.merge import MergedRecords, merge_records
 from captune.datasets.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, write_splits, write_table
 from captune.datasets.source import Problem
 from captune.datasets.splits import assign, official_split
@@ -38,7 +38,7 @@ class PrepareResult:
     """What `prepare` made.
 
     `format` and `why` say how the source was read, `how` how it was split; `problems` are the
-    pictures and rows that were left out, `duplicates` near-copies across splits, `questions`
+    images and rows that were left out, `duplicates` near-copies across splits, `questions`
     how many are asked.
     """
 
@@ -58,12 +58,12 @@ class PrepareResult:
 def prepare(
     source: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress = SILENT, **options: Any
 ) -> PrepareResult:
-    """Read a data set, open every picture once, split it and write the prepared folder `out`.
+    """Read a data set, open every image once, split it and write the prepared folder `out`.
 
     `source` is a folder or file, `flickr8k`, `flickr30k` or `coco` (downloaded where no folder
     of that name exists), or `hf:org/name`. `options` are those of `captune prepare`: format,
     split, seed, on_bad, images, max_pixels, duplicates, workers, allow_outside. Raises `CaptuneError` for a
-    source that cannot be used and, with on_bad="fail", for the first bad picture or row.
+    source that cannot be used and, with on_bad="fail", for the first bad image or row.
     An `out` that was prepared before is replaced once everything is done.
     """
     started = time.monotonic()
@@ -77,11 +77,13 @@ def prepare(
         name, why = (settings.format, "as told") if settings.format else find_format(path, images)
         _, rows = read_source(path, name, images, problems, allow_outside=config.tables.allow_outside)
         with _listing(problems, folder):
-            gathered = gather(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
-        _refuse_nothing(gathered, path)
-        _refuse_own_pictures(gathered.records, folder)
-        verified = _verify(gathered.records, settings, stage, problems, progress)
-        _check(problems, len(gathered.records), len(verified.records), settings, folder)
+            merged = merge_records(
+                rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress
+            )
+        _refuse_nothing(merged, path)
+        _refuse_own_images(merged.records, folder)
+        verified = _verify(merged.records, settings, stage, problems, progress)
+        _check(problems, len(merged.records), len(verified.records), settings, folder)
         assigned = assign(verified.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
         pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
         _list(problems, stage)
@@ -98,16 +100,16 @@ def prepare(
                 "split": assigned.how,
                 "seed": settings.seed,
                 "bad": len(problems),
-                "merged_entries": gathered.merged,
-                "images_without_references": gathered.without_references,
-                "rejected_captions": gathered.rejected,
+                "merged_entries": merged.merged,
+                "images_without_references": merged.without_references,
+                "rejected_captions": merged.rejected,
                 "images_in_no_split": unassigned,
                 "duplicate_pairs": len(pairs),
-                "pictures_in_folder": gathered.embedded > 0,
+                "pictures_in_folder": merged.embedded > 0,
             },
             base=folder,
         )
-    notes = [*assigned.notes, *_notes(gathered, unassigned, pairs, folder)]
+    notes = [*assigned.notes, *_notes(merged, unassigned, pairs, folder)]
     seconds = time.monotonic() - started
     questions = sum(bool(record.question) for record in verified.records)
     return PrepareResult(
@@ -117,7 +119,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Verified:
-    """Records of good pictures in the order of the source; hashes (n,), thumbnails (n, 192), digests of pictures."""
+    """Records of good images in the order of the source; hashes (n,), thumbnails (n, 192), digests of images."""
 
     records: list[ImageRecord]
     hashes: np.ndarray
@@ -133,16 +135,16 @@ def _find(source: str, out: Path, progress: Progress) -> str:
     return str(download(source, Path(source), progress))
 
 
-def _refuse_nothing(gathered: Gathered, path: str) -> None:
-    if not gathered.records:
-        reason = f": {_rejected(gathered.rejected)}" if gathered.rejected else "."
-        raise CaptuneError(f"{path} has no picture with a caption{reason}", "Is this the right folder?")
+def _refuse_nothing(merged: MergedRecords, path: str) -> None:
+    if not merged.records:
+        reason = f": {_rejected(merged.rejected)}" if merged.rejected else "."
+        raise CaptuneError(f"{path} has no image with a caption{reason}", "Is this the right folder?")
 
 
-def _refuse_own_pictures(records: Sequence[ImageRecord], out: Path) -> None:
+def _refuse_own_images(records: Sequence[ImageRecord], out: Path) -> None:
     inside = os.path.join(os.path.abspath(out), IMAGES, "")
     if any(record.image.startswith(inside) for record in records):
-        raise UsageError(f"The source's pictures lie in {inside}, which --out {out} replaces.", "Name another --out.")
+        raise UsageError(f"The source's images lie in {inside}, which --out {out} replaces.", "Name another --out.")
 
 
 def _verify(
@@ -152,7 +154,7 @@ def _verify(
     problems: list[Problem],
     progress: Progress,
 ) -> _Verified:
-    """Open every picture once; the bad ones join `problems`."""
+    """Open every image once; the bad ones join `problems`."""
     paths = list(dict.fromkeys(record.image for record in records))
     hashes = np.zeros(len(paths), np.uint64)
     thumbs = np.zeros((len(paths), THUMB_BYTES), np.uint8)
@@ -190,17 +192,17 @@ def _listing(problems: Sequence[Problem], out: Path) -> Iterator[None]:
         raise CaptuneError(error.message, f"All are listed in {out / PROBLEMS}. {error.hint}") from None
 
 
-def _notes(gathered: Gathered, unassigned: int, pairs: Sequence[DuplicatePair], out: Path) -> Iterator[str]:
+def _notes(merged: MergedRecords, unassigned: int, pairs: Sequence[DuplicatePair], out: Path) -> Iterator[str]:
     """What a user should know of what was read and split."""
-    if gathered.renamed:
-        named, found, count = gathered.renamed
-        yield f"{count:,} pictures are called otherwise than the source says, such as {found} for {named}."
-    if gathered.rejected:
-        yield _rejected(gathered.rejected)
-    if gathered.without_references:
-        yield f"{gathered.without_references:,} pictures without a caption were left out."
+    if merged.renamed:
+        named, found, count = merged.renamed
+        yield f"{count:,} images are called otherwise than the source says, such as {found} for {named}."
+    if merged.rejected:
+        yield _rejected(merged.rejected)
+    if merged.without_references:
+        yield f"{merged.without_references:,} images without a caption were left out."
     if unassigned:
-        yield f"{unassigned:,} pictures are in no split."
+        yield f"{unassigned:,} images are in no split."
     for names, count in count_by_splits(pairs).items():
         yield f"{count:,} pairs of near-duplicates between {names}, see {out / DUPLICATES}."
 
@@ -225,12 +227,12 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
     reasons = Counter(problem.reason for problem in problems)
     hint = "Mend or replace them, or leave them out: --on-bad skip"
     if reasons["there is no such file"] > total // 2:
-        hint = "Name the folder of the pictures with --images DIR, or leave out what is missing: --on-bad skip"
+        hint = "Name the folder of the images with --images DIR, or leave out what is missing: --on-bad skip"
     if not good:
         raise CaptuneError(
-            f"None of the {total:,} pictures can be used:\n{listed}", f"All are listed in {out / PROBLEMS}."
+            f"None of the {total:,} images can be used:\n{listed}", f"All are listed in {out / PROBLEMS}."
         )
-    said = f"{len(problems):,} of {total:,} pictures or rows cannot be used"
+    said = f"{len(problems):,} of {total:,} images or rows cannot be used"
     raise CaptuneError(f"{said}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
 
 
@@ -258,7 +260,7 @@ def _pair_row(pair: DuplicatePair) -> tuple[object, ...]:
 def _by_split(
     good: Sequence[ImageRecord], splits: dict[str, str], stage: Path, out: Path
 ) -> dict[str, list[ImageRecord]]:
-    """Records of each split in the order of the source, their pictures where they will be in the end."""
+    """Records of each split in the order of the source, their images where they will be in the end."""
     here, there = str(stage.absolute()), os.path.abspath(out)
     found: dict[str, list[ImageRecord]] = {}
     for record in good:

@@ -1,12 +1,12 @@
 """The prepared folder: what `captune prepare` leaves and every other verb reads.
 
     train.csv, val.csv, test.csv       image_path,caption (or image_path,question,answer): one row a reference
-    train_split.jsonl, …               one line a picture: id, image_path, (question,) references
+    train_split.jsonl, …               one line an image: id, image_path, (question,) references
     splits.json                        how it was split, counts, digest
-    problems.csv, duplicates.csv       what was left out, which pictures are near-copies
-    images/                            pictures that came out of archives
+    problems.csv, duplicates.csv       what was left out, which images are near-copies
+    images/                            images that came out of archives
 
-An `image_path` is relative to the folder where the picture lies inside it, else absolute. The latter counts where
+An `image_path` is relative to the folder where the image lies inside it, else absolute. The latter counts where
 `captune prepare` wrote the folder on this machine (`.written-here` has the inode numbers of its files, which nobody
 who sends a folder can know), else only with `--allow-outside`.
 `splits.json` is written last and removed first: a folder without it is not prepared.
@@ -46,7 +46,7 @@ _FIRST = (TRAIN, "val", "test")
 
 @dataclass(frozen=True)
 class SplitCount:
-    """Pictures of a split, and references of all of them together."""
+    """Images of a split, and references of all of them together."""
 
     images: int
     references: int
@@ -94,14 +94,14 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
 
 
 def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: bool = False) -> list[ImageRecord]:
-    """The pictures of a split, in their order, with absolute paths.
+    """The images of a split, in their order, with absolute paths.
 
-    Raises `CaptuneError` for a folder that is not prepared, a broken line, or a picture outside of the folder that was
+    Raises `CaptuneError` for a folder that is not prepared, a broken line, or an image outside of the folder that was
     not prepared on this machine (unless `allow_outside`), `UsageError` for a split that is not there.
     """
     data = read_prepared(folder)
     if split not in data.splits:
-        known = ", ".join(f"{name} ({count.images:,} pictures)" for name, count in data.splits.items())
+        known = ", ".join(f"{name} ({count.images:,} images)" for name, count in data.splits.items())
         raise UsageError(f"{data.folder} has no split '{split}'.", f"It has: {known}.")
     path = data.folder / f"{split}_split.jsonl"
     base = os.path.abspath(data.folder)
@@ -173,9 +173,9 @@ def write_splits(
 ) -> tuple[dict[str, SplitCount], str]:
     """Write the CSV and JSONL file of every split, then `splits.json`.
 
-    `contents` maps record ids to digests of their pictures' bytes, `facts` go into `splits.json`
+    `contents` maps record ids to digests of their images' bytes, `facts` go into `splits.json`
     as they are; `base` is the folder the files will end up in, if that is another. The digest
-    covers splits, ids, references and picture bytes, not where things lie. Returns counts and digest.
+    covers splits, ids, references and image bytes, not where things lie. Returns counts and digest.
     """
     base = Path(os.path.abspath(base or folder))
     digest = hashlib.sha256()
@@ -186,7 +186,7 @@ def write_splits(
         write_jsonl(
             folder / f"{name}_split.jsonl",
             (
-                {"id": record.id, "image_path": path, **_asked(record), "references": list(record.references)}
+                {"id": record.id, "image_path": path, **_question_of(record), "references": list(record.references)}
                 for record, path in zip(records, paths, strict=True)
             ),
         )
@@ -199,7 +199,13 @@ def write_splits(
         )
         write_table(folder / f"{name}.csv", header, rows)
         for record in records:
-            line = [name, record.id, list(record.references), contents.get(record.id, ""), *_asked(record).values()]
+            line = [
+                name,
+                record.id,
+                list(record.references),
+                contents.get(record.id, ""),
+                *_question_of(record).values(),
+            ]
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
         images[name] = contents_digest(contents.get(record.id, "") for record in records)
         counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
@@ -217,7 +223,7 @@ def write_splits(
     return counts, f"sha256:{digest.hexdigest()}"
 
 
-def _asked(record: ImageRecord) -> dict[str, str]:
+def _question_of(record: ImageRecord) -> dict[str, str]:
     return {"question": record.question} if record.question else {}
 
 

@@ -1,4 +1,4 @@
-"""What a dataset format yields: records whose pictures may still lie inside an archive."""
+"""What a dataset format yields: records whose images may still lie inside an archive."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedImage:
-    """A picture that lies inside a tar shard, a Parquet file or a Hub data set.
+    """An image that lies inside a tar shard, a Parquet file or a Hub data set.
 
     `name` is the file name it should get; `read` returns its bytes as they were stored or raises `UnreadableImage`,
-    and may only be called before the next record is asked for. Pictures with equal bytes are one picture, unless the
+    and may only be called before the next record is asked for. Images with equal bytes are one image, unless the
     captions tell them apart by their `key`.
     """
 
@@ -30,10 +30,10 @@ class EmbeddedImage:
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """A picture with its references as the source states them; with a `question`, its answers.
+    """An image with its references as the source states them; with a `question`, its answers.
 
     `where` says where in the source it stands ("captions.txt, line 12"), for messages, `named`
-    what it calls the picture. `rejected` counts captions that the source marks as unfit; they are not among the
+    what it calls the image. `rejected` counts captions that the source marks as unfit; they are not among the
     references, of which there may then be none.
     """
 
@@ -48,7 +48,7 @@ class SourceRecord:
 
     @property
     def other_name(self) -> str | None:
-        """What the picture's file is called where the source calls it otherwise; None for a bare id."""
+        """What the image's file is called where the source calls it otherwise; None for a bare id."""
         ending = PurePath(self.named).suffix
         found = PurePath(self.image.name).name
         if ending.lower() not in IMAGE_SUFFIXES or _plain(found) == _plain(self.named):

@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.records import ImageRecord
 from captune.datasets.formats.karpathy import entries, fits
-from captune.datasets.tables.columns import split_named
-from captune.datasets.tables.files import listing
+from captune.datasets.tables.columns import normalize_split
+from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.text import numbered
 
 RATIOS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -37,7 +37,7 @@ def assign(
     seed: int,
     official: Callable[[str], Mapping[str, str]],
 ) -> Assignment:
-    """Give every record its split as `--split` says; all records of one picture have the same.
+    """Give every record its split as `--split` says; all records of one image have the same.
 
     `how` is ("auto",), (ratios,), (an official name,) or split files; `official` returns
     {file name: split} for an official name. Raises `UsageError` or `CaptuneError` where the
@@ -114,7 +114,7 @@ def parse_ratios(text: str) -> dict[str, float]:
 
 def split_name(name: str) -> str:
     """A split's name as captune writes it: train, val, test, or the source's own."""
-    plain = split_named(name) or ""
+    plain = normalize_split(name) or ""
     if not _SAFE.fullmatch(plain):
         raise CaptuneError(f"{name!r} cannot be the name of a split.", "Use letters, digits, '-' and '_'.")
     return plain
@@ -134,7 +134,7 @@ def _auto(records: Sequence[ImageRecord], seed: int) -> Assignment:
         said.update(carved)
         taken = sum(split == "val" for split in carved.values())
         notes.append(
-            f"The source has no val split: {taken:,} of its {len(train):,} train pictures became val (seed {seed})."
+            f"The source has no val split: {taken:,} of its {len(train):,} train images became val (seed {seed})."
         )
     for missing in sorted({"train", "test"} - names):
         notes.append(f"The source has no {missing} split; its own splits are kept. For new ones: --split 80/10/10")
@@ -155,10 +155,10 @@ def _listed(records: Sequence[ImageRecord], wanted: Mapping[str, str], how: str)
     if not found:
         example = next(iter(wanted), "none")
         raise CaptuneError(
-            f"The {how} names no picture of this source (it names {example}; the source has {find.example}).",
+            f"The {how} names no image of this source (it names {example}; the source has {find.example}).",
             "Is this the right data set? Otherwise: --split 80/10/10",
         )
-    notes = (f"{absent:,} of the {len(wanted):,} names in the {how} are no pictures of this source.",) if absent else ()
+    notes = (f"{absent:,} of the {len(wanted):,} names in the {how} are no images of this source.",) if absent else ()
     return Assignment(found, how, notes)
 
 
@@ -179,20 +179,20 @@ def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignm
             if found.get(record.id, split) != split:
                 raise CaptuneError(
                     f"{path}, line {line}: {name} is in {split} and, by {where[record.id]}, in {found[record.id]}.",
-                    "A picture can be in one split only; remove it from one of the files.",
+                    "An image can be in one split only; remove it from one of the files.",
                 )
             found[record.id] = split
             where[record.id] = f"{path}, line {line}"
     if not found:
         first = absent[0] if absent else "the files are empty"
         raise CaptuneError(
-            f"The split files name no picture of this source ({first}; the source has {find.example}).",
+            f"The split files name no image of this source ({first}; the source has {find.example}).",
             "List one file name or id a line, as the source names them.",
         )
     notes: list[str] = []
     if absent:
         notes.append(
-            f"{len(absent):,} of the {total:,} names in the split files are no pictures here, first {absent[0]}."
+            f"{len(absent):,} of the {total:,} names in the split files are no images here, first {absent[0]}."
         )
     counts = Counter(found.values())
     return Assignment(
@@ -210,7 +210,7 @@ def _split_file(word: str) -> tuple[str, Path]:
     if equals:
         return split_name(name), path
     for part in re.findall(r"[a-z]+", re.sub(r"([A-Z])", r" \1", path.stem).lower()):
-        if split_named(part) in RATIOS:
+        if normalize_split(part) in RATIOS:
             return split_name(part), path
     raise UsageError(f"--split {word}: of which split is this the list?", f"Write train={word}")
 
@@ -229,16 +229,16 @@ def _names_in(path: Path) -> Iterable[tuple[int, str]]:
 
 
 class _Finder:
-    """Finds a record by its id, its picture's file name, or that name without its ending."""
+    """Finds a record by its id, its image's file name, or that name without its ending."""
 
     def __init__(self, records: Sequence[ImageRecord]) -> None:
-        self.example = PurePath(records[0].image).name if records else "no pictures"
+        self.example = PurePath(records[0].image).name if records else "no images"
         self._ids = {record.id: record for record in records}
         self._names: dict[str, ImageRecord | None] = {}
         for record in records:
             path = PurePath(record.image)
             for name in {path.name, path.stem}:
-                # None: more than one picture is called that.
+                # None: more than one image is called that.
                 self._names[name] = record if self._names.get(name, record) is record else None
 
     def __call__(self, name: str) -> ImageRecord | None:
@@ -249,13 +249,13 @@ class _Finder:
             if wanted in self._names:
                 record = self._names[wanted]
                 if record is None:
-                    raise CaptuneError(f"More than one picture is called {wanted}.", "List their ids instead.")
+                    raise CaptuneError(f"More than one image is called {wanted}.", "List their ids instead.")
                 return record
         return None
 
 
 def _shares(ratios: Mapping[str, float]) -> str:
-    return "/".join(f"{100 * share:g}" for share in ratios.values()) + " by picture"
+    return "/".join(f"{100 * share:g}" for share in ratios.values()) + " by image"
 
 
 OFFICIAL = ("flickr8k", "karpathy")
@@ -268,7 +268,7 @@ _FOLDERS = ("Flickr8k_text", "Flickr8k_text/Flickr8k_text", "text", "splits", "c
 
 
 def official_split(name: str, source: str | Path) -> dict[str, str]:
-    """File names of pictures and their splits (train, val, test), 6,000/1,000/1,000 for `flickr8k`.
+    """File names of images and their splits (train, val, test), 6,000/1,000/1,000 for `flickr8k`.
 
     Looks beside the source, in the usual folders there, and the same one folder higher.
     Raises `UsageError` for another name, `CaptuneError` that lists the places where the
@@ -284,7 +284,7 @@ def _folders(source: Path) -> Iterator[Path]:
     here = source if source.is_dir() else source.parent
     seen: set[Path] = set()
     for folder in (here, here.absolute().parent):
-        inner = [folder / name for name in listing(folder)[1]] if folder == here else []
+        inner = [folder / name for name in list_folder(folder)[1]] if folder == here else []
         for candidate in (folder, *(folder / name for name in _FOLDERS), *inner):
             if candidate not in seen and candidate.is_dir():
                 seen.add(candidate)
@@ -298,10 +298,10 @@ def _flickr8k(folders: list[Path]) -> dict[str, str]:
         splits: dict[str, str] = {}
         for split, file in _FLICKR8K.items():
             for number, line in numbered(folder / file):
-                picture = line.strip()
-                if splits.setdefault(picture, split) != split:
+                image = line.strip()
+                if splits.setdefault(image, split) != split:
                     raise CaptuneError(
-                        f"{folder / file}, line {number}: {picture} is in {split} and in {splits[picture]}.",
+                        f"{folder / file}, line {number}: {image} is in {split} and in {splits[image]}.",
                         "Fetch the original split files again.",
                     )
         return splits
@@ -320,7 +320,7 @@ def _karpathy(source: Path, folders: list[Path]) -> dict[str, str]:
         for path in filter(fits, found):
             for entry in entries(path):
                 if isinstance(entry, dict) and entry.get("filename"):
-                    splits[str(entry["filename"])] = split_named(str(entry.get("split") or "")) or "train"
+                    splits[str(entry["filename"])] = normalize_split(str(entry.get("split") or "")) or "train"
         if splits:
             return splits
     raise CaptuneError(

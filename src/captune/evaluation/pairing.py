@@ -164,7 +164,7 @@ def _check_no_names(lines: Sequence[str], source: str, side: Side) -> None:
         raise CaptuneError(f"{source}, line {tabs}: a tab in a file of one caption a line.", _TWO_COLUMNS)
 
 
-def find_pictures(folder: str | os.PathLike[str], ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+def image_files_by_id(folder: str | os.PathLike[str], ids: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
     """The file of each image in a folder: named as its id or its file name, with or without an ending.
 
     Raises `CaptuneError` where an image has no file, or several.

@@ -13,7 +13,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import ScoreConfig
 from captune.core.progress import SILENT, Progress
 from captune.datasets.tables.rows import listed
-from captune.evaluation.pairing import STDIN, Results, find_pictures, pair_images, read_results
+from captune.evaluation.pairing import STDIN, Results, image_files_by_id, pair_images, read_results
 from captune.metrics.corpus import metric_context
 from captune.metrics.ngrams import DocumentFrequencies
 from captune.metrics.report import MetricReport
@@ -83,7 +83,7 @@ def score(
     if any(len(captions) > len(common) for captions, _ in fitted.values()):
         notes.append(f"Only the {len(common)} images that every file has a caption for are measured.")
     context = metric_context(
-        chosen, pictures=None if pictures is None else find_pictures(pictures, sorted(common), truth.names)
+        chosen, pictures=None if pictures is None else image_files_by_id(pictures, sorted(common), truth.names)
     )
     reports = {}
     for name, (captions, groups) in fitted.items():

@@ -18,7 +18,7 @@ from captune.core.options.export import ExportConfig, ExportOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import SPLITS, TRAIN, read_split
-from captune.datasets.sources.listing import find_pictures
+from captune.datasets.sources.listing import find_image_paths
 from captune.export import EXPORTERS
 from captune.export.check import Check, Score, check, refuse_few, refuse_other, score
 
@@ -150,7 +150,7 @@ def _check_pictures(
     from captune.inference.torch_model import read_pixels
 
     if asked.check_on is not None:
-        source, paths = asked.check_on, find_pictures([asked.check_on])
+        source, paths = asked.check_on, find_image_paths([asked.check_on])
     elif records:
         source, paths = "the split's pictures", [record.image for record in records]
     else:
@@ -165,7 +165,7 @@ def _calibration(backbone: Backbone, asked: ExportOptions, allow_outside: bool, 
     if (Path(source).expanduser() / SPLITS).is_file():
         paths = [record.image for record in read_split(source, TRAIN, allow_outside=allow_outside)]
     else:
-        paths = find_pictures([source])
+        paths = find_image_paths([source])
     return _read("calibration", backbone, paths, asked.calibrate_images, source, progress)
 
 

@@ -1,4 +1,4 @@
-"""What a file that is no readable picture is instead, told from its first bytes."""
+"""What a file that is no readable image is instead, told from its first bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from captune.core.errors import ImageErrorKind
 
 HEAD_BYTES = 512
 
-# How the names of picture files end, for looking through folders; what a file is, its bytes tell.
+# How the names of image files end, for looking through folders; what a file is, its bytes tell.
 IMAGE_SUFFIXES = frozenset(
     (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".avifs", ".tif", ".tiff", ".bmp",
@@ -16,12 +16,12 @@ IMAGE_SUFFIXES = frozenset(
 )  # fmt: skip
 
 _POINTERS = (
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the picture itself", "git lfs pull"),
-    (b"# xet version", "a git-xet pointer, not the picture itself", "git xet checkout"),
-    (b"/annex/objects/", "a git-annex pointer, not the picture itself", "git annex get"),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the image itself", "git lfs pull"),
+    (b"# xet version", "a git-xet pointer, not the image itself", "git xet checkout"),
+    (b"/annex/objects/", "a git-annex pointer, not the image itself", "git annex get"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_PICTURE_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
+_IMAGE_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
 _VIDEO_BRANDS = (b"isom", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1")
 CONVERT = "convert it to JPEG or PNG"
 _UNSUPPORTED = (
@@ -39,7 +39,7 @@ _UNSUPPORTED = (
     (b"\xd0\xcf\x11\xe0", "a Microsoft Office document"),
     (b"\x1aE\xdf\xa3", "a video (WebM or Matroska)"),
 )
-_PICTURES = (
+_IMAGES = (
     (b"\xff\xd8\xff", "JPEG", ".jpg"),
     (b"\x89PNG", "PNG", ".png"),
     (b"GIF8", "GIF", ".gif"),
@@ -56,7 +56,7 @@ _PICTURES = (
 
 
 def detect_unreadable(head: bytes) -> tuple[ImageErrorKind, str, str] | None:
-    """ImageErrorKind, words and next step for first bytes that are surely no readable picture, else None.
+    """ImageErrorKind, words and next step for first bytes that are surely no readable image, else None.
 
     Asked before decoding, so it must never name a file that a decoder could read.
     """
@@ -64,18 +64,18 @@ def detect_unreadable(head: bytes) -> tuple[ImageErrorKind, str, str] | None:
         return "empty", "the file is empty (0 bytes)", "download or copy it again"
     for start, words, step in _POINTERS:
         if head.startswith(start):
-            return "pointer", words, f"run `{step}` where the picture was cloned"
+            return "pointer", words, f"run `{step}` where the image was cloned"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n\x00")[:256].lower()
     if not text:
         return "empty", "the file holds nothing but blanks", "download or copy it again"
     if b"<svg" in head.lower() and text.startswith((b"<svg", b"<?xml", b"<!--", b"<!doctype svg")):
         return "unsupported", "an SVG drawing, which is not supported", CONVERT
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "page", "an HTML page saved under a picture's name", "download the picture again"
+        return "page", "an HTML page saved under an image's name", "download the image again"
     if text.startswith((b"<?xml", b"<error", b'{"error', b'{"message')):
-        return "page", "a text saved under a picture's name", "download the picture again"
+        return "page", "a text saved under an image's name", "download the image again"
     if is_video(head):
-        return "unsupported", "a video, which is not a picture", "extract a frame from it"
+        return "unsupported", "a video, which is not an image", "extract a frame from it"
     for start, words in _UNSUPPORTED:
         if head.startswith(start):
             return "unsupported", f"{words}, which is not supported", CONVERT
@@ -89,15 +89,15 @@ def is_heif(head: bytes) -> bool:
 
 
 def suffix_of(data: bytes) -> str:
-    """The file name ending for the bytes of a picture; .jpg for what is not known."""
+    """The file name ending for the bytes of an image; .jpg for what is not known."""
     if data[4:8] == b"ftyp":
         return ".heic" if is_heif(data[:HEAD_BYTES]) else ".avif"
-    return next((suffix for magic, _, suffix in _PICTURES if data.startswith(magic)), ".jpg")
+    return next((suffix for magic, _, suffix in _IMAGES if data.startswith(magic)), ".jpg")
 
 
 def is_video(head: bytes) -> bool:
-    """Whether first bytes are those of a film in a box of the MP4 family, in which no picture is."""
-    return head[4:8] == b"ftyp" and head[8:12] in _VIDEO_BRANDS and not _brands(head).intersection(_PICTURE_BRANDS)
+    """Whether first bytes are those of a film in a box of the MP4 family, in which no image is."""
+    return head[4:8] == b"ftyp" and head[8:12] in _VIDEO_BRANDS and not _brands(head).intersection(_IMAGE_BRANDS)
 
 
 def _brands(head: bytes) -> set[bytes]:
@@ -118,10 +118,10 @@ def explain_unknown(head: bytes) -> tuple[ImageErrorKind, str, str]:
     except UnicodeDecodeError:
         readable = False
     if readable:
-        return "page", "a text saved under a picture's name", "download the picture again"
+        return "page", "a text saved under an image's name", "download the image again"
     if _brands(head) & {b"avif", b"avis"}:
         return "damaged", "an AVIF file with a damaged header, or of a kind that is not decoded", CONVERT
-    for start, name, _ in _PICTURES:
+    for start, name, _ in _IMAGES:
         if head.startswith(start):
             return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", CONVERT
-    return "unknown", "not a picture of any kind that is decoded", CONVERT
+    return "unknown", "not an image of any kind that is decoded", CONVERT

@@ -19,7 +19,7 @@ from captune.core.files.limits import open_arrays
 from captune.core.files.paths import Images, mark_written, written_here
 from captune.core.options import EmbedConfig, MatchConfig, TableOptions, WhereOptions
 from captune.core.progress import SILENT, Progress, track
-from captune.datasets.sources.listing import find_pictures
+from captune.datasets.sources.listing import find_image_paths
 from captune.inference.torch_model import stream_pixels
 from captune.models.blip_matcher import BlipMatcher
 
@@ -207,7 +207,7 @@ def match(
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
     kept = [path for path in given if str(path).endswith(".npz")]
     if find == "all" and not kept:
-        return Matches(tuple(match_all(matcher, find_pictures(given), wanted, failed, progress)), failed)
+        return Matches(tuple(match_all(matcher, find_image_paths(given), wanted, failed, progress)), failed)
     if kept:
         if len(given) > 1:
             raise UsageError("Embeddings are matched alone.", "Name one .npz, or pictures.")
@@ -223,7 +223,7 @@ def match(
         if find == "all":
             return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
     else:
-        embedded = embed_images(matcher, find_pictures(given), name, progress)
+        embedded = embed_images(matcher, find_image_paths(given), name, progress)
     pairs = retrieve(
         matcher,
         embedded,
@@ -249,7 +249,7 @@ def embed(
     if not str(out).endswith(".npz"):
         raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
     given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
-    paths = find_pictures(given)
+    paths = find_image_paths(given)
     asked = resolve(EmbedConfig, environment=_environment(environment), flags=options).values
     matcher, name = load_matcher(model, asked.run_on, progress)
     found = embed_images(matcher, paths, name, progress)

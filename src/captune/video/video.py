@@ -13,7 +13,7 @@ from captune.core.files import atomic_file
 from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
 from captune.core.options.video import VideoConfig, VideoOptions
 from captune.core.progress import SILENT, Progress, Task
-from captune.datasets.sources.listing import find_pictures
+from captune.datasets.sources.listing import find_image_paths
 from captune.inference.captioner import Captioner
 from captune.video.frames import FILM_SUFFIXES, Film, FilmError, SampledFrame
 from captune.video.scenes import Scene, cut_evenly, find_scenes
@@ -40,7 +40,7 @@ def video(
     environment = os.environ if environment is None else environment
     resolved = resolve(VideoConfig, file=config, environment=environment, flags=options, sets=sets)
     given = [films] if isinstance(films, (str, os.PathLike)) else list(films)
-    paths = find_pictures(given, suffixes=FILM_SUFFIXES, what="films")
+    paths = find_image_paths(given, suffixes=FILM_SUFFIXES, what="films")
     chosen = resolved.values.video
     captioning = as_captioning(resolved, CaptionOptions(batch_size=chosen.batch_size))
     return _films(paths, model or DEFAULT_MODEL, captioning, chosen, frames, progress)

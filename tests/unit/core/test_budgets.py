@@ -23,7 +23,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import read_json, read_yaml
 from captune.core.files.limits import MAX_DEPTH, LimitedGzip, max_unpacked, open_arrays, parse_json, parse_yaml
-from captune.core.files.paths import Visits, matches
+from captune.core.files.paths import FolderVisits, matches
 from captune.core.options import TrainConfig
 from captune.datasets.formats import csv_table, hub, jsonl, parquet, webdataset
 from captune.datasets.source import EmbeddedImage, Problem, UnreadableImage
@@ -157,7 +157,7 @@ def test_a_tar_whose_header_declares_what_no_header_has(name: str, packed: bool,
     assert "cannot be read on after sample a" in problems[0].reason
     if not packed:
         with pytest.raises(CaptuneError, match="cannot be opened"):
-            images.pictures_of(path)
+            images.open_archive(path)
 
 
 def test_the_texts_of_a_shard_have_a_budget(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_zips_of_pictures(tmp_path: Path) -> None:
         found["b.jpg"]()
     data = path.read_bytes()
     path.write_bytes(data[:30] + bytes(8) + data[38:])
-    broken = images.pictures_of(path)("a.jpg")
+    broken = images.open_archive(path)("a.jpg")
     assert isinstance(broken, EmbeddedImage)
     with pytest.raises(UnreadableImage, match="cannot be read"):
         broken.read()
@@ -299,14 +299,14 @@ def test_folders_that_links_double(tmp_path: Path) -> None:
     assert len(list(walk(str(few)))) == 9
     assert len(matches(f"{few}/**/*.jpg")) == 9
     many = linked(tmp_path / "many", 22)
-    few_visits = (Visits(str(many), most=100) for _ in range(2))
+    few_visits = (FolderVisits(str(many), most=100) for _ in range(2))
     for listed in (
         lambda: list(walk(str(many), visits=next(few_visits))),
         lambda: matches(f"{many}/**/*.jpg", next(few_visits)),
     ):
         with pytest.raises(CaptuneError, match="lead into the same folders more than"):
             listed()
-    visits = Visits("x", most=1)
+    visits = FolderVisits("x", most=1)
     visits.enter((1, 1), "a")
     visits.enter((1, 1), "b")
     with pytest.raises(CaptuneError):

@@ -77,7 +77,7 @@ def server() -> Iterator[RawServer]:
 def test_no_answer_holds_or_fills_its_reader(server: RawServer, attack: str) -> None:
     started = time.monotonic()
     with pytest.raises(http.WebError, match=ATTACKS[attack][1]):
-        http.get(f"{server.url}/{[*ATTACKS].index(attack)}", most_bytes=MOST, seconds=SECONDS)
+        http.get(f"{server.url}/{[*ATTACKS].index(attack)}", max_bytes=MOST, seconds=SECONDS)
     assert time.monotonic() - started < 10 * SECONDS
 
 
@@ -95,8 +95,8 @@ GOOD = {
 def test_answers_that_are_unusual_and_right(server: RawServer) -> None:
     server.answers |= {f"/{name.replace(' ', '%20')}": answer for name, answer in GOOD.items()}
     for name in GOOD:
-        assert http.get(f"{server.url}/{name}", most_bytes=MOST, seconds=3) == b"image", name
-    assert http.get(f"{server.url}/until the end", most_bytes=5, seconds=3) == b"image"
+        assert http.get(f"{server.url}/{name}", max_bytes=MOST, seconds=3) == b"image", name
+    assert http.get(f"{server.url}/until the end", max_bytes=5, seconds=3) == b"image"
 
 
 def test_time_for_which_the_reader_waits_does_not_count(server: RawServer) -> None:
@@ -107,7 +107,7 @@ def test_time_for_which_the_reader_waits_does_not_count(server: RawServer) -> No
         waited.append(count)
         time.sleep(0.1)
 
-    assert len(http.get(f"{server.url}/long", most_bytes=10**6, seconds=0.25, grown=wait)) == 200_000
+    assert len(http.get(f"{server.url}/long", max_bytes=10**6, seconds=0.25, grown=wait)) == 200_000
     assert waited[-1] == 200_000
 
 
@@ -121,8 +121,8 @@ def test_a_public_host_does_not_redirect_to_one_behind_it(server: RawServer) -> 
     server.answers["/inside"] = said(b"HTTP/1.1 302 F\r\nLocation: http://inside.example/as%20it%20is" + END)
     server.answers["/as%20it%20is"] = GOOD["as it is"]
     with pytest.raises(http.WebError, match="not a public one"):
-        http.get("http://photos.example/inside", most_bytes=MOST, seconds=3, network=network)
-    assert http.get("http://inside.example/inside", most_bytes=MOST, seconds=3, network=network) == b"image"
+        http.get("http://photos.example/inside", max_bytes=MOST, seconds=3, network=network)
+    assert http.get("http://inside.example/inside", max_bytes=MOST, seconds=3, network=network) == b"image"
 
 
 def test_one_that_speaks_no_tls_and_one_that_is_silent(server: RawServer) -> None:
@@ -130,9 +130,9 @@ def test_one_that_speaks_no_tls_and_one_that_is_silent(server: RawServer) -> Non
     address = server.url.replace("http:", "https:")
     started = time.monotonic()
     with pytest.raises(http.WebError, match=r"encryption|not reached|in time"):
-        http.get(f"{address}/0", most_bytes=MOST, seconds=SECONDS)
+        http.get(f"{address}/0", max_bytes=MOST, seconds=SECONDS)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(http.WebError, match="in time"):
-        http.get(f"https://127.0.0.1:{silent.getsockname()[1]}/", most_bytes=MOST, seconds=SECONDS)
+        http.get(f"https://127.0.0.1:{silent.getsockname()[1]}/", max_bytes=MOST, seconds=SECONDS)
     assert time.monotonic() - started < 10 * SECONDS
 
 

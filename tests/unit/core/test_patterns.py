@@ -12,7 +12,7 @@ from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.files.paths import Listed, expand, is_pattern, matches
 from captune.datasets.formats import read_source
 from captune.datasets.sources.input_shards import list_input_shards, read_images
-from captune.datasets.sources.listing import find_pictures
+from captune.datasets.sources.listing import find_image_paths
 from captune.images.open import open_image
 
 
@@ -51,7 +51,7 @@ def test_names_of_a_list_are_names(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["img[1].jpg", "a*b.jpg", "what?.jpg", "{x,img1}.jpg", "[a-z].jpg"])
 def test_a_file_that_is_there_is_meant_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x")
-    assert find_pictures([name]) == [name]
+    assert find_image_paths([name]) == [name]
     assert not is_pattern(name)
 
 
@@ -75,13 +75,13 @@ def test_a_file_that_is_there_is_meant_by_its_name(folder: Path, name: str) -> N
     ],
 )
 def test_patterns_and_folders_with_brackets(folder: Path, pattern: str, found: list[str]) -> None:
-    assert find_pictures([pattern]) == found
-    assert find_pictures([str(folder / pattern)]) == [str(folder / name) for name in found]
+    assert find_image_paths([pattern]) == found
+    assert find_image_paths([str(folder / pattern)]) == [str(folder / name) for name in found]
 
 
 def test_a_pattern_that_finds_nothing_shows_itself_whole(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"No file matches Photos \{old\}/\*\.png"):
-        find_pictures(["Photos {old}/*.png"])
+        find_image_paths(["Photos {old}/*.png"])
     with pytest.raises(CaptuneError, match=r"There is no file or folder Photos \[1999\]"):
         read_source("Photos [1999]")
     with pytest.raises(CaptuneError, match=r"There is no file or folder Photos \{new\}"):

@@ -24,7 +24,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
 
 
 def fetched(url: str, *, public: bool = False) -> bytes:
-    return http.get(url, most_bytes=100, seconds=2, public=public)
+    return http.get(url, max_bytes=100, seconds=2, public=public)
 
 
 def test_http_goes_through_it_with_its_password(proxy: RawServer) -> None:

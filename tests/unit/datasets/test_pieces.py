@@ -20,7 +20,7 @@ from PIL import Image
 from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.files.paths import STEP
 from captune.datasets.sources.input_shards import InputShard, list_input_shards, read_images
-from captune.datasets.sources.listing import find_pictures, is_picture_file
+from captune.datasets.sources.listing import find_image_paths, is_image_file
 
 
 def jpeg(shade: int) -> bytes:
@@ -132,9 +132,9 @@ def test_pictures_go_before_archives(tmp_path: Path) -> None:
     assert names(found(tmp_path / "only")) == [[f"{archive}/0000.jpg", f"{archive}/0001.jpg"]]
     put(tmp_path / "only" / "z.jpg")
     assert names(found(tmp_path / "only")) == [[f"{tmp_path}/only/z.jpg"]]
-    assert find_pictures([tmp_path / "only" / "a.tar"]) == [str(archive)]  # verbs that open no archives
-    assert not is_picture_file(str(archive))
-    assert is_picture_file(f"{tmp_path}/only/z.jpg")
+    assert find_image_paths([tmp_path / "only" / "a.tar"]) == [str(archive)]  # verbs that open no archives
+    assert not is_image_file(str(archive))
+    assert is_image_file(f"{tmp_path}/only/z.jpg")
 
 
 def test_tar_pieces_split_no_sample(tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ def _into_one_file(inputs: list[str], out: str) -> bool:
 
 def _one_picture(inputs: list[str]) -> bool:
     """Whether one picture was named: then its caption needs no name before it."""
-    from captune.datasets.sources.listing import is_picture_file
+    from captune.datasets.sources.listing import is_image_file
 
-    return len(inputs) == 1 and is_picture_file(inputs[0])
+    return len(inputs) == 1 and is_image_file(inputs[0])
 
 
 def _named(inputs: list[str]) -> Iterator[str]:

@@ -176,13 +176,13 @@ def _roots(folder: str) -> list[str]:
 
 # Visits to folders that were visited before. Data sets that link a few hundred times stay far below; two links in
 # each of 22 nested folders are four million.
-MOST_AGAIN = 10_000
+MAX_REVISITS = 10_000
 
 
-class Visits:
+class FolderVisits:
     """The folders of a walk; raises `CaptuneError` where links lead into the same ones without end."""
 
-    def __init__(self, start: str, most: int = MOST_AGAIN) -> None:
+    def __init__(self, start: str, most: int = MAX_REVISITS) -> None:
         self._start, self._most = start, most
         self._known: set[tuple[int, ...]] = set()
         self._again = 0
@@ -234,17 +234,17 @@ def expand(pattern: str) -> list[str]:
     return [pattern]
 
 
-def matches(pattern: str, visits: Visits | None = None) -> list[str]:
+def matches(pattern: str, visits: FolderVisits | None = None) -> list[str]:
     """The files that a pattern without braces stands for, sorted; `**` is any number of folders, none hidden."""
     start, parts = (os.sep, pattern[1:].split("/")) if pattern.startswith("/") else ("", pattern.split("/"))
     named = [part for part in parts if part]
     # Several ** in a row mean what one does, and would look into each folder again and again.
     once = [part for part, several in groupby(named) for _ in (several if part != "**" else "1")]
-    found = _below(start, once, visits or Visits(pattern))
+    found = _below(start, once, visits or FolderVisits(pattern))
     return sorted({path for path in found if os.path.isfile(path)})
 
 
-def _below(folder: str, parts: list[str], visits: Visits) -> Iterator[str]:
+def _below(folder: str, parts: list[str], visits: FolderVisits) -> Iterator[str]:
     """What the parts of a pattern stand for in a folder."""
     if not parts:
         yield folder
@@ -267,7 +267,7 @@ def _below(folder: str, parts: list[str], visits: Visits) -> Iterator[str]:
                 yield from _below(os.path.join(folder, name), rest, visits)
 
 
-def _enter(folder: str, left: int, visits: Visits) -> None:
+def _enter(folder: str, left: int, visits: FolderVisits) -> None:
     """Count a visit for a `**` with so many parts of the pattern left."""
     with suppress(OSError):  # no folder, or a closed one: nothing in it matches
         found = os.stat(folder or ".")

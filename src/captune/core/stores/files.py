@@ -20,7 +20,7 @@ from captune.core.errors import CaptuneError, ImageError, missing_extra
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.http import Answer, WebError
 
-SMALL_PICTURE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
+SMALL_IMAGE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WEB = ("http", "https")
 FETCH_SECONDS = 60.0  # for an image from the web, from the connection to the last byte
@@ -60,7 +60,7 @@ def is_web(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A source that gets the bytes of a picture from its address; raises `ImageError`."""
+    """A source that gets the bytes of an image from its address; raises `ImageError`."""
 
     url: str
 
@@ -72,7 +72,7 @@ class Fetch:
 class Turns:
     """Large images from the web are in memory a few at a time: of others, only the first bytes come meanwhile."""
 
-    def __init__(self, count: int, small: int = SMALL_PICTURE) -> None:
+    def __init__(self, count: int, small: int = SMALL_IMAGE) -> None:
         self._places, self._small = threading.BoundedSemaphore(count), small
 
     @contextmanager
@@ -94,7 +94,7 @@ class Turns:
 
 
 def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda: False) -> bytes:
-    """The bytes of a picture; raises `ImageError` with the reason."""
+    """The bytes of an image; raises `ImageError` with the reason."""
     try:
         return _from_web(url, grown, stopped) if is_web(url) else read(url, grown)
     except CaptuneError as error:
@@ -103,9 +103,9 @@ def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda
 
 
 def read(
-    url: str, grown: Grown = lambda count: None, *, most: int = MAX_IMAGE_BYTES, small: int = SMALL_PICTURE
+    url: str, grown: Grown = lambda count: None, *, most: int = MAX_IMAGE_BYTES, small: int = SMALL_IMAGE
 ) -> bytes:
-    """The bytes of a picture in a store, whatever size the store says it has; `grown` is called as by `Fetch`.
+    """The bytes of an image in a store, whatever size the store says it has; `grown` is called as by `Fetch`.
 
     A large one is read in two parts, the second of which may have to wait.
     """
@@ -258,7 +258,7 @@ def _credentials(scheme: str) -> str:
 
 def _from_web(url: str, grown: Grown, stopped: Stopped) -> bytes:
     try:
-        return http.get(url, most_bytes=MAX_IMAGE_BYTES, seconds=FETCH_SECONDS, grown=grown, stopped=stopped)
+        return http.get(url, max_bytes=MAX_IMAGE_BYTES, seconds=FETCH_SECONDS, grown=grown, stopped=stopped)
     except http.WebError as error:
         raise web_error(url, error) from None
 

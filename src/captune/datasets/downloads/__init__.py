@@ -16,7 +16,7 @@ def download(name: str, to: str | Path, progress: Progress = SILENT) -> Path:
     """The folder of a data set that `data.formats` reads: `flickr8k`, `flickr30k` or `coco`.
 
     A folder `to` that is there already (or, on Kaggle, the one in /kaggle/input) is taken
-    as it is; a download that was cut off goes on where it stopped. Flickr's pictures are
+    as it is; a download that was cut off goes on where it stopped. Flickr's images are
     kept in Kaggle's own cache, COCO's in `to`. Raises `UsageError` for another name, and
     `CaptuneError` that names the host which was not reached or the credential that is missing.
     """

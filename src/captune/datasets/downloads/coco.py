@@ -1,4 +1,4 @@
-"""COCO 2017 captions from cocodataset.org: 118,287 training and 5,000 validation pictures, 19 GB."""
+"""COCO 2017 captions from cocodataset.org: 118,287 training and 5,000 validation images, 19 GB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error, write_text
 from captune.core.progress import SILENT, Progress
-from captune.datasets.downloads.http import fetch, forget
+from captune.datasets.downloads.http import fetch, remove_download
 
 # Plain http: the server's certificate is for another name. Each zip's own checksums guard the content.
 _UNFINISHED = ".unfinished-download"
@@ -37,7 +37,7 @@ ARCHIVES = (
 def download_coco(
     folder: Path, progress: Progress = SILENT, *, host: str = HOST, archives: tuple[Archive, ...] = ARCHIVES
 ) -> Path:
-    """Bring the pictures and captions into `folder`; a folder that is no unfinished download is taken as it is."""
+    """Bring the images and captions into `folder`; a folder that is no unfinished download is taken as it is."""
     unfinished = folder / _UNFINISHED
     # A kill may have come before even that was written.
     there = folder.is_dir() and [path for path in folder.iterdir() if not path.name.startswith(f".{_UNFINISHED}.")]
@@ -48,7 +48,7 @@ def download_coco(
         file = folder / Path(archive.path).name
         if not (folder / archive.folder).is_dir():
             _unpack(fetch(f"{host}/{archive.path}", file, progress=progress), folder, archive, progress)
-        forget(file)  # also that of a run that was killed when it had been unpacked
+        remove_download(file)  # also that of a run that was killed when it had been unpacked
     unfinished.unlink()
     return folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.files import atomic_folder
 from captune.core.progress import SILENT, Progress
-from captune.datasets.downloads.http import fetch, forget
+from captune.datasets.downloads.http import fetch, remove_download
 
 FLICKR = {"flickr8k": "adityajn105/flickr8k", "flickr30k": "hsankesara/flickr-image-dataset"}
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -70,7 +70,7 @@ def _add_split_lists(folder: Path, progress: Progress) -> None:
     """Put `Flickr_8k.{train,dev,test}Images.txt` beside the captions; without them only `--split flickr8k` is lost."""
     target, archive = folder / "Flickr8k_text", folder / "Flickr8k_text.zip"
     if target.is_dir():
-        forget(archive)
+        remove_download(archive)
         return
     try:
         fetch(SPLIT_LISTS, archive, progress=progress, attempts=2)
@@ -79,10 +79,10 @@ def _add_split_lists(folder: Path, progress: Progress) -> None:
                 if Path(name).name.startswith("Flickr_8k."):
                     with zipped.open(name) as source, open(lists / Path(name).name, "wb") as file:
                         shutil.copyfileobj(source, file)
-        forget(archive)
+        remove_download(archive)
     except (CaptuneError, OSError, zipfile.BadZipFile) as error:
         if isinstance(error, zipfile.BadZipFile):
-            forget(archive)  # else it would be found damaged each time
+            remove_download(archive)  # else it would be found damaged each time
         progress.warn(f"The lists of the official Flickr8k split were not fetched ({_first(error)}).")
 
 

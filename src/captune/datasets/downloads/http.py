@@ -173,7 +173,7 @@ def _total(answer: Answer) -> int | None:
     return int(match[1]) if match else None
 
 
-def forget(target: Path) -> None:
+def remove_download(target: Path) -> None:
     """Remove what `fetch` left of a file that is not needed any more, whole or not."""
     part = target.with_name(target.name + ".part")
     for path in (target, part, _etag(part)):

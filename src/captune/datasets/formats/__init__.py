@@ -12,8 +12,8 @@ A format whose captions can be read without the images also has
 which `read` makes its records of and `score` its captions and references: `side` says whose captions are meant where
 a file holds those of people and of a model.
 
-`sniff` opens at most the head of a few files. `read` yields a record for each picture
-with all its captions: the text may be held in memory, pictures never are. Rows that cannot
+`sniff` opens at most the head of a few files. `read` yields a record for each image
+with all its captions: the text may be held in memory, images never are. Rows that cannot
 be used are appended to `problems`; where that is None the first of them raises.
 """
 
@@ -81,7 +81,7 @@ def find_format(source: str | Path, images: Path | None = None) -> tuple[str, st
 
 def recognised(source: Path, images: Path | None = None) -> tuple[str, str] | None:
     """As `find_format`, but None where no format fits."""
-    places.forget()
+    places.clear_cache()
     _check_exists(source)
     fitting: list[tuple[int, str, str]] = []
     for name, module in FORMATS.items():
@@ -112,7 +112,7 @@ def read_source(
     """The format's name and the records of a source: a file, a folder, shards, or `hf:org/name`.
 
     Rows that cannot be used are appended to `problems`; without that list the first raises
-    `CaptuneError`. Pictures inside archives may be read only before the next record. Files that the source names
+    `CaptuneError`. Images inside archives may be read only before the next record. Files that the source names
     outside of the folder `images` (None: of its own) are problems unless `allow_outside`.
     """
     source = Path(source)
@@ -121,7 +121,7 @@ def read_source(
         name = find_format(source, folder)[0]
     else:
         name = format
-        places.forget()
+        places.clear_cache()
         module = FORMATS[name]  # an unknown name is the first thing to say
         _check_exists(source)
     module = FORMATS[name]
@@ -157,7 +157,7 @@ def _check_exists(source: Path) -> None:
     if str(source).startswith("hf:") or is_pattern(str(source)):
         return
     if not source.exists():
-        files, folders = places.listing(source.parent)
+        files, folders = places.list_folder(source.parent)
         near = [*files, *folders]
         there = f"{source.parent} holds {', '.join(near[:8])}." if near else "Check the path."
         raise CaptuneError(f"There is no file or folder {source}.", there)
@@ -175,13 +175,13 @@ def _by_suffix(source: Path) -> tuple[str, str]:
         if name is not None:
             return name, f"its name ends in {source.suffix}"
         found = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
-    elif places.shards(source, (".parquet", ".pq")):
+    elif places.find_shards(source, (".parquet", ".pq")):
         return "parquet", "it holds Parquet files"
     else:
         likely = ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")
-        for path in places.caption_files(source, likely, lambda path: True):
+        for path in places.find_caption_files(source, likely, lambda path: True):
             check_file(path)
-        files, folders = places.listing(source)
+        files, folders = places.list_folder(source)
         found = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."
     looked = "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in FORMATS.items())
     raise CaptuneError(

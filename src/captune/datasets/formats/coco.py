@@ -10,8 +10,8 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import Columns, columns_of, split_in
-from captune.datasets.tables.files import caption_files, listing
+from captune.datasets.tables.columns import Columns, columns_of, split_from_name
+from captune.datasets.tables.files import find_caption_files, list_folder
 from captune.datasets.tables.rows import Row, Side, group, note, plain_id
 from captune.datasets.tables.text import head, load_json
 
@@ -31,7 +31,7 @@ def read(
 ) -> Iterator[SourceRecord]:
     paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
-    near = [root / name for root, path in zip(roots, paths, strict=True) for name in _picture_folders(path)]
+    near = [root / name for root, path in zip(roots, paths, strict=True) for name in _image_folders(path)]
     found = _all_rows(paths, problems, "references", every=True)
     return group(found, source, images, problems, near=[folder for folder in near if folder.is_dir()])
 
@@ -45,7 +45,7 @@ def _paths(source: Path) -> list[Path]:
 
 
 def _files(source: Path) -> list[Path]:
-    found = caption_files(source, _NAMES, _fits)
+    found = find_caption_files(source, _NAMES, _fits)
     return [path for path in found if path.name.startswith("captions_")] or found
 
 
@@ -61,16 +61,16 @@ def _fits(path: Path) -> bool:
 
 
 def _chosen(source: Path, found: list[Path]) -> list[Path]:
-    """One file for each split; of 2014 and 2017 the one whose pictures are there."""
+    """One file for each split; of 2014 and 2017 the one whose images are there."""
     if not found:
         raise CaptuneError(f"There is no COCO caption file in {source}.", "Expected annotations/captions_*.json.")
     by_split: dict[str | None, list[Path]] = {}
     for path in found:
-        by_split.setdefault(split_in(path.stem), []).append(path)
-    folders = listing(source)[1]
+        by_split.setdefault(split_from_name(path.stem), []).append(path)
+    folders = list_folder(source)[1]
     chosen = []
     for paths in by_split.values():
-        there = [path for path in paths if any(name in folders for name in _picture_folders(path))] or paths
+        there = [path for path in paths if any(name in folders for name in _image_folders(path))] or paths
         if len(there) > 1:
             names = ", ".join(path.name for path in there)
             raise CaptuneError(f"{source} holds several COCO files: {names}.", "Name the one that is meant.")
@@ -78,7 +78,7 @@ def _chosen(source: Path, found: list[Path]) -> list[Path]:
     return chosen
 
 
-def _picture_folders(path: Path) -> list[str]:
+def _image_folders(path: Path) -> list[str]:
     """`train2017` for `captions_train2017.json`."""
     match = re.search(r"(train|val|test)\d*", path.stem)
     return [match[0], f"images/{match[0]}"] if match else []
@@ -87,7 +87,7 @@ def _picture_folders(path: Path) -> list[str]:
 def _all_rows(paths: list[Path], problems: list[Problem] | None, side: Side, *, every: bool) -> Iterator[Row]:
     """Rows of the files; with `every` an image without a caption is a problem."""
     for path in paths:
-        yield from _rows(path, split_in(path.stem), problems, side, every)
+        yield from _rows(path, split_from_name(path.stem), problems, side, every)
 
 
 def _rows(path: Path, split: str | None, problems: list[Problem] | None, side: Side, every: bool) -> Iterator[Row]:

@@ -11,8 +11,8 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.core.text import OF_CAPTUNE, unguarded
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_in
-from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
+from captune.datasets.tables.files import find_caption_files, is_image_name
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import first_line, head, lines, split_fields, table_rows
 
@@ -53,7 +53,7 @@ def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "ref
     for path in paths:
         found = header_of(path, side)
         delimiter = found[0] if found else _headless(path) or _by_suffix(path)
-        yield from read_table(path, delimiter, problems, side, split_in(path.stem) if len(paths) > 1 else None)
+        yield from read_table(path, delimiter, problems, side, split_from_name(path.stem) if len(paths) > 1 else None)
 
 
 def header_of(path: Path, side: Side = "references") -> tuple[str, Columns] | None:
@@ -142,7 +142,7 @@ def _of_captune(path: Path, names: list[str]) -> bool:
 
 
 def _tables(source: Path) -> list[Path]:
-    return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
+    return find_caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 
 
 def _fits(path: Path, named: bool) -> bool:

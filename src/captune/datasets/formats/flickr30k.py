@@ -9,7 +9,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import first_line, numbered
 
@@ -25,7 +25,7 @@ _BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = caption_files(source, _NAMES, _fits)
+    found = find_caption_files(source, _NAMES, _fits)
     return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
 
 
@@ -36,7 +36,7 @@ def read(
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
     if not found:
         raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
     return _rows(found[0], problems)

@@ -9,14 +9,14 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import first_line, numbered
 
 DESCRIPTION = "Flickr8k's and Flickr30k's `token` files: `name.jpg#0<TAB>caption`"
 RANK = 55
 _NAMES = ("*token*", "*.token", "*.txt")
-# Names stay as they are, Flickr8k's one `….jpg.1` too: it is a picture of its own with one caption.
+# Names stay as they are, Flickr8k's one `….jpg.1` too: it is an image of its own with one caption.
 _LINE = re.compile(r"(?P<name>[^\t]+?)#\d+[ \t]*\t(?P<caption>.*)")
 
 
@@ -40,7 +40,7 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
 
 def _token_file(source: Path) -> Path | None:
     # The lemmatised copy lies beside the original: it is not what people said.
-    found = caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
+    found = find_caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
     return min(found, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
 
 

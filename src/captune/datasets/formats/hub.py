@@ -11,8 +11,8 @@ from captune.core.files.paths import BESIDE, Boundary, Images
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.sources.hub import HUB, column_names, hub_errors, saved_splits, streamed_splits, validated
 from captune.datasets.sources.saved_sets import DICT, INFO, STATE
-from captune.datasets.tables.columns import Columns, expected, find_columns, split_named
-from captune.datasets.tables.embedded import Cell, group_cells, image_bytes
+from captune.datasets.tables.columns import Columns, expected, find_columns, normalize_split
+from captune.datasets.tables.embedded import EmbeddedRow, group_embedded, image_bytes
 from captune.datasets.tables.rows import Row, group
 
 DESCRIPTION = "Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` from the Hub"
@@ -40,34 +40,34 @@ def read(
     images = images or BESIDE
     bases = [*filter(None, [images.folder]), *([] if on_hub else [source])]  # a data set of the Hub names no file here
     cells = _cells(splits, columns, images.boundary(*bases), bases)
-    records = group_cells(cells, problems, str(source))
+    records = group_embedded(cells, problems, str(source))
     return hub_errors(records, str(source)) if on_hub else records
 
 
 def _from_disk(source: Path) -> dict[str | None, Any]:
-    return {split_named(name): validated(data, str(source)) for name, data in saved_splits(source).items()}
+    return {normalize_split(name): validated(data, str(source)) for name, data in saved_splits(source).items()}
 
 
 def _from_hub(name: str) -> dict[str | None, Any]:
-    return {split_named(split): data for split, data in streamed_splits(name).items()}
+    return {normalize_split(split): data for split, data in streamed_splits(name).items()}
 
 
 def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
-    names, pictures = column_names(data)
-    columns = find_columns(names, image=pictures[0] if pictures else None)
+    names, images = column_names(data)
+    columns = find_columns(names, image=images[0] if images else None)
     if columns is None:
         raise CaptuneError(f"{source}: expected {expected()}; found {', '.join(names[:12])}.", "Rename its columns.")
-    return columns, bool(pictures)
+    return columns, bool(images)
 
 
 def _cells(
     splits: dict[str | None, Any], columns: Columns, boundary: Boundary, bases: Sequence[Path]
-) -> Iterator[Cell]:
+) -> Iterator[EmbeddedRow]:
     for split, data in splits.items():
         for number, row in enumerate(data, start=1):
             content, name, bad = image_bytes(row[columns.image], boundary, bases or [Path()])
             stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield Cell(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns, bad)
+            yield EmbeddedRow(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns, bad)
 
 
 def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Hugging Face's ImageFolder: pictures beside a `metadata.jsonl` or `metadata.csv`."""
+"""Hugging Face's ImageFolder: images beside a `metadata.jsonl` or `metadata.csv`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.formats import csv_table, jsonl
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import split_in
-from captune.datasets.tables.files import listing
+from captune.datasets.tables.columns import split_from_name
+from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.rows import Row, Side, group
 
 DESCRIPTION = "image folder with `metadata.jsonl` or `metadata.csv` (`file_name`, `text`), also in `train/`, `test/` …"
@@ -20,7 +20,7 @@ _NAMES = ("metadata.jsonl", "metadata.csv")
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = _files(source)
-    return f"{found[0].relative_to(source)} describes the pictures beside it" if found else None
+    return f"{found[0].relative_to(source)} describes the images beside it" if found else None
 
 
 def read(
@@ -42,8 +42,8 @@ def _files(source: Path) -> list[Path]:
     """The metadata file of each folder that has one: the source, or folders up to two below."""
     if not source.is_dir():
         return []
-    below = [source / name for name in listing(source)[1]]
-    for level in ([source], below, [folder / name for folder in below for name in listing(folder)[1]]):
+    below = [source / name for name in list_folder(source)[1]]
+    for level in ([source], below, [folder / name for folder in below for name in list_folder(folder)[1]]):
         found = [next((f / name for name in _NAMES if (f / name).is_file()), None) for f in level]
         if any(found):
             return [path for path in found if path is not None]
@@ -55,7 +55,7 @@ def _rows(folder: Path, paths: list[Path], problems: list[Problem] | None, side:
         below = path.parent.relative_to(folder).as_posix()
         table = jsonl if path.suffix == ".jsonl" else csv_table
         for row in table.rows_of([path], problems, side):
-            # The folder belongs to the name: train/1.jpg and test/1.jpg are two pictures.
+            # The folder belongs to the name: train/1.jpg and test/1.jpg are two images.
             name = row.name.strip() if below == "." else f"{below}/{row.name.strip()}"
             first = name.replace("\\", "/").split("/")[0] if "/" in name else ""
-            yield row._replace(name=name if row.name.strip() else "", split=row.split or split_in(first))
+            yield row._replace(name=name if row.name.strip() else "", split=row.split or split_from_name(first))

@@ -11,8 +11,8 @@ from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_in
-from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
+from captune.datasets.tables.files import find_caption_files, is_image_name
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import head, load_json, numbered
 
@@ -45,7 +45,7 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
 def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no key does."""
     for path in paths:
-        split = split_in(path.stem) if len(paths) > 1 else None
+        split = split_from_name(path.stem) if len(paths) > 1 else None
         read_one = _whole if _is_whole(head(path) or "") else _lines
         yield from read_one(path, split, problems, side)
 
@@ -64,7 +64,7 @@ def entries(path: Path) -> Iterator[Any]:
 
 
 def _files(source: Path) -> list[Path]:
-    return caption_files(source, _NAMES, lambda path: _fits(path, path == source))
+    return find_caption_files(source, _NAMES, lambda path: _fits(path, path == source))
 
 
 def _fits(path: Path, named: bool) -> bool:

@@ -10,7 +10,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.formats.csv_table import read_table
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.files import find_caption_files, is_image_name
 from captune.datasets.tables.rows import Row, Side, group
 from captune.datasets.tables.text import first_line, split_fields
 
@@ -21,7 +21,7 @@ _HEADER = re.compile(r'"?image(_name|_path)?"?\s*,\s*"?caption(_text|s)?"?\s*', 
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = caption_files(source, _NAMES, _fits)
+    found = find_caption_files(source, _NAMES, _fits)
     return f"{found[0].name} has lines 'image,caption'" if found else None
 
 
@@ -32,14 +32,14 @@ def read(
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
     if not found:
         raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
     line = first_line(found[0]) or ""
     if line and not _HEADER.fullmatch(line) and not _is_row(line):
         raise CaptuneError(
             f"{found[0]}, line 1: expected the header 'image,caption', found {line[:80]!r}.",
-            "The first line names the columns, each further line is: picture.jpg,A caption.",
+            "The first line names the columns, each further line is: image.jpg,A caption.",
         )
     return read_table(found[0], ",", problems, side)
 

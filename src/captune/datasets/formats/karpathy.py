@@ -9,8 +9,8 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import choose, split_named
-from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.columns import choose, normalize_split
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import head, load_json
 
@@ -20,7 +20,7 @@ _NAMES = ("*.json",)
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = caption_files(source, _NAMES, fits)
+    found = find_caption_files(source, _NAMES, fits)
     return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
 
 
@@ -31,7 +31,7 @@ def read(
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    path = choose(source, caption_files(source, _NAMES, fits), "Karpathy files")[0]
+    path = choose(source, find_caption_files(source, _NAMES, fits), "Karpathy files")[0]
     return _rows(path, problems)
 
 
@@ -60,7 +60,7 @@ def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
         captions = [text for s in (sentences if isinstance(sentences, list) else ()) if (text := _sentence(s))]
         name = f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
         identity = str(entry["cocoid"]) if "cocoid" in entry else entry["filename"]
-        yield Row(path, position, name, captions, split_named(str(entry.get("split") or "")), identity, "image")
+        yield Row(path, position, name, captions, normalize_split(str(entry.get("split") or "")), identity, "image")
 
 
 def _sentence(entry: Any) -> str:

@@ -1,4 +1,4 @@
-"""Parquet files: pictures as bytes in a column, or as paths; read batch by batch."""
+"""Parquet files: images as bytes in a column, or as paths; read batch by batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from captune.core.files.paths import BESIDE, Images
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.sources import parquet
 from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
-from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_in
-from captune.datasets.tables.embedded import Cell, group_cells, image_bytes
-from captune.datasets.tables.files import shards
+from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_from_name
+from captune.datasets.tables.embedded import EmbeddedRow, group_embedded, image_bytes
+from captune.datasets.tables.files import find_shards
 from captune.datasets.tables.rows import Row, Side, group, note, row_of
 
 DESCRIPTION = "Parquet: an image column (path, bytes, or Hugging Face's bytes and path) and captions (text or list)"
@@ -42,7 +42,7 @@ def read(
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
     found = _checked(paths)
     if any(embedded for _, embedded in found.values()):
-        return group_cells(_cells(found, source, images or BESIDE, problems), problems, str(source))
+        return group_embedded(_cells(found, source, images or BESIDE, problems), problems, str(source))
     return group(_rows(found, problems), source, images, problems)
 
 
@@ -52,7 +52,7 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
         yield from _rows(found, problems)
         return
     # Images without a name are told apart by their bytes.
-    yield from map(row_of, group_cells(_cells(found, source, BESIDE, problems), problems, str(source)))
+    yield from map(row_of, group_embedded(_cells(found, source, BESIDE, problems), problems, str(source)))
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -65,7 +65,7 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _files(source: Path) -> list[Path]:
-    return shards(source, (".parquet", ".pq"))
+    return find_shards(source, (".parquet", ".pq"))
 
 
 def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[Columns, bool]]:
@@ -80,7 +80,7 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
         columns = _columns(schema, side)
         if columns is None and (address := next((name for name in schema.names if name.lower() in ADDRESS), None)):
             raise CaptuneError(
-                f"{path} names its pictures by address ({address}), and prepare fetches nothing.",
+                f"{path} names its images by address ({address}), and prepare fetches nothing.",
                 "Download them first, with img2dataset for example, and prepare what that writes.",
             )
         if columns is None:
@@ -131,19 +131,19 @@ def _wanted(columns: Columns) -> list[str]:
 
 def _cells(
     found: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
-) -> Iterator[Cell]:
+) -> Iterator[EmbeddedRow]:
     boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in found)]))
     for path, (columns, _) in found.items():
-        split = split_in(path.stem) or split_in(path.parent.name)
+        split = split_from_name(path.stem) or split_from_name(path.parent.name)
         bases = [*([images.folder] if images.folder else ()), path.parent]
         for number, row in table_rows(path, _wanted(columns), problems):
             data, name, bad = image_bytes(row[columns.image], boundary, bases)
             stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield Cell(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
+            yield EmbeddedRow(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
 
 
 def _rows(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
     for path, (columns, _) in found.items():
-        split = split_in(path.stem) if len(found) > 1 else None
+        split = split_from_name(path.stem) if len(found) > 1 else None
         for number, row in table_rows(path, _wanted(columns), problems):
             yield columns.row(path, number, row, split, "row")

@@ -10,7 +10,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.formats.csv_table import read_table
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.files import caption_files, is_image_name
+from captune.datasets.tables.files import find_caption_files, is_image_name
 from captune.datasets.tables.rows import Row, Side, group
 from captune.datasets.tables.text import first_line
 
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"\s*\d+\s*\|")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = caption_files(source, _NAMES, _fits)
+    found = find_caption_files(source, _NAMES, _fits)
     return f"{found[0].name} has lines 'image|caption'" if found else None
 
 
@@ -35,7 +35,7 @@ def read(
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else caption_files(source, _NAMES, _fits)
+    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
     if not found:
         raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
     return read_table(found[0], _sign(first_line(found[0]) or "") or "|", problems, side)
@@ -46,7 +46,7 @@ def _fits(path: Path) -> bool:
 
 
 def _sign(line: str) -> str | None:
-    """What separates the picture from its caption, or None where the line is of another kind."""
+    """What separates the image from its caption, or None where the line is of another kind."""
     for sign in ("|", "\t"):
         name, found, text = line.partition(sign)
         # `x.jpg| 0| A dog` is Flickr30k's table of three columns.

@@ -9,7 +9,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.prepared import SPLITS, row_of, splits_written_here
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.columns import split_named
+from captune.datasets.tables.columns import normalize_split
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import numbered, parse_json
 
@@ -53,8 +53,8 @@ def _rows(paths: list[Path], problems: list[Problem] | None, *, whole: bool) -> 
     """
     for path in paths:
         if path.stat().st_size == 0:
-            continue  # a split without pictures
-        split = split_named(path.name.removesuffix(_SUFFIX)) if whole else None
+            continue  # a split without images
+        split = normalize_split(path.name.removesuffix(_SUFFIX)) if whole else None
         for number, line in numbered(path):
             try:
                 row = row_of(parse_json(line))

@@ -17,27 +17,27 @@ from captune.core.files.paths import Boundary, Images
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import WORDS, find_columns
-from captune.datasets.tables.files import is_image_name, listing
+from captune.datasets.tables.files import is_image_name, list_folder
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import LFS_POINTER, caption_text
 
 DESCRIPTION = (
-    "image folder with a `.txt` (or `.caption`, `.json`) beside each picture, one caption a line; "
+    "image folder with a `.txt` (or `.caption`, `.json`) beside each image, one caption a line; "
     "`train/`, `val/`, `test/` are splits"
 )
 RANK = 5
 _TEXTS = (".txt", ".caption")
 _JSON = ".json"
 _PROBED = 200
-# Texts that lie in such folders and belong to no picture.
+# Texts that lie in such folders and belong to no image.
 _OTHERS = frozenset(("readme", "license", "licence", "notice", "changelog", "classes", "requirements"))
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
     if not source.is_dir():
         return None
-    below = [source / name for name in listing(source)[1]]
-    for folder in (source, *below, *(inner / name for inner in below for name in listing(inner)[1])):
+    below = [source / name for name in list_folder(source)[1]]
+    for folder in (source, *below, *(inner / name for inner in below for name in list_folder(inner)[1])):
         if not os.access(folder, os.R_OK):
             continue
         with os.scandir(folder) as entries:
@@ -55,7 +55,7 @@ def read(
     source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
 ) -> Iterator[SourceRecord]:
     if not source.is_dir():
-        raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds pictures and text files.")
+        raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds images and text files.")
     boundary = Boundary([source], anywhere=images is not None and images.allow_outside)
     return _records(source, boundary, problems)
 
@@ -86,11 +86,11 @@ def _records(source: Path, boundary: Boundary, problems: list[Problem] | None) -
             yield SourceRecord(where, folder / name, captions, split, where)
         for name in texts:
             if name not in beside.taken and os.path.splitext(name)[0].lower() not in _OTHERS:
-                note(problems, (relative / name).as_posix(), "there is no picture of that name beside it")
+                note(problems, (relative / name).as_posix(), "there is no image of that name beside it")
     if not found:
         if problems:
-            raise NothingUsable(source, problems, "No picture has a text file beside it: expected dog.jpg and dog.txt.")
-        raise CaptuneError(f"No picture in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")
+            raise NothingUsable(source, problems, "No image has a text file beside it: expected dog.jpg and dog.txt.")
+        raise CaptuneError(f"No image in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")
 
 
 class _Beside:
@@ -102,9 +102,9 @@ class _Beside:
         for name in names:
             self._by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
 
-    def of(self, picture: str) -> str | None:
-        """The text of a picture, None where there is none; raises `Unusable` where two could be meant."""
-        for stem in (picture, os.path.splitext(picture)[0]):
+    def of(self, image: str) -> str | None:
+        """The text of an image, None where there is none; raises `Unusable` where two could be meant."""
+        for stem in (image, os.path.splitext(image)[0]):
             texts = self._by_stem.get(stem, [])
             for ending in (*_TEXTS, _JSON):
                 fitting = [name for name in texts if name.lower().endswith(ending)]
@@ -121,8 +121,8 @@ def _is_text(name: str) -> bool:
     return name.lower().endswith(_TEXTS)
 
 
-def _has_text(picture: Path) -> bool:
-    return any(os.path.isfile(picture.with_suffix(ending)) for ending in _TEXTS)
+def _has_text(image: Path) -> bool:
+    return any(os.path.isfile(image.with_suffix(ending)) for ending in _TEXTS)
 
 
 def _has_captions(path: Path) -> bool:
@@ -132,8 +132,8 @@ def _has_captions(path: Path) -> bool:
         return False
 
 
-def _missing(picture: Path) -> str:
-    text = picture.with_suffix(_TEXTS[0])
+def _missing(image: Path) -> str:
+    text = image.with_suffix(_TEXTS[0])
     return f"{text.name} beside it is a folder" if text.is_dir() else f"there is no {text.name} beside it"
 
 

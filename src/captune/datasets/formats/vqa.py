@@ -11,8 +11,8 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables.cells import NotText, texts_in
-from captune.datasets.tables.columns import split_in
-from captune.datasets.tables.files import caption_files
+from captune.datasets.tables.columns import split_from_name
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import head, load_json
 
@@ -28,7 +28,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 def read(
     source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
 ) -> Iterator[SourceRecord]:
-    folders = dict.fromkeys(path.parent / _pictures(path) for path, _ in _pairs(source))
+    folders = dict.fromkeys(path.parent / _images(path) for path, _ in _pairs(source))
     near = [folder for folder in folders if folder.is_dir()]
     return group(rows(source, problems), source, images, problems, near=near)
 
@@ -48,18 +48,18 @@ def _pairs(source: Path) -> list[tuple[Path, Path]]:
 
 
 def _questions(source: Path) -> list[Path]:
-    return caption_files(source, ("*questions*.json",), lambda path: '"questions"' in (head(path) or ""))
+    return find_caption_files(source, ("*questions*.json",), lambda path: '"questions"' in (head(path) or ""))
 
 
 def _answers_of(questions: Path) -> Path | None:
-    """The annotations beside a file of questions whose names speak of the same pictures."""
+    """The annotations beside a file of questions whose names speak of the same images."""
     found = [
-        path for path in sorted(questions.parent.glob("*annotations*.json")) if _pictures(path) == _pictures(questions)
+        path for path in sorted(questions.parent.glob("*annotations*.json")) if _images(path) == _images(questions)
     ]
     return found[0] if found else None
 
 
-def _pictures(path: Path) -> str:
+def _images(path: Path) -> str:
     """`train2014` of `v2_mscoco_train2014_annotations.json`."""
     match = re.search(r"(train|val|test)\d*", path.stem)
     return match[0] if match else ""
@@ -71,15 +71,15 @@ def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) ->
         for entry in _list(questions, "questions")
         if isinstance(entry, dict) and "question_id" in entry and isinstance(entry.get("question"), str)
     }
-    split = split_in(questions.stem)
+    split = split_from_name(questions.stem)
     for position, entry in enumerate(_list(annotations, "annotations"), start=1):
         number = entry.get("question_id") if isinstance(entry, dict) else None
         where = f"{annotations.name}, annotation {position}"
         if number not in asked:
             note(problems, where, f"answers question {number}, which is not in {questions.name}")
             continue
-        picture, question = asked[number]
-        name = picture if isinstance(picture, str) else f"COCO_{_pictures(questions)}_{picture:012d}.jpg"
+        image, question = asked[number]
+        name = image if isinstance(image, str) else f"COCO_{_images(questions)}_{image:012d}.jpg"
         row = Row(annotations, position, name, (), split, str(number), "annotation", question.strip())
         try:
             told = texts_in(entry.get("answers"), several=True, answers=True)

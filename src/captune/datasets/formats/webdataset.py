@@ -1,6 +1,6 @@
 """WebDataset: tar shards in which `000017.jpg` and `000017.txt` (or `.json`) make one sample.
 
-A shard is read twice: names and texts first, then the pictures, one in memory at a time.
+A shard is read twice: names and texts first, then the images, one in memory at a time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from captune.core.files.paths import Images
 from captune.datasets.formats.sidecar import Unusable, caption_lines, from_json, parsed
 from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.sources.tar import CutOff, Member, headers_only, members
-from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_in
-from captune.datasets.tables.files import is_image_name, shards
+from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_from_name
+from captune.datasets.tables.files import find_shards, is_image_name
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import caption_text, check_file
 
@@ -27,19 +27,19 @@ TEXTS = ("txt", "caption", "json")
 
 @dataclass
 class Sample:
-    """Members of a shard that share a name up to the first dot: names of pictures, and texts by name."""
+    """Members of a shard that share a name up to the first dot: names of images, and texts by name."""
 
     key: str
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture of a sample and the texts that may be its captions, the likeliest first."""
+    """An image of a sample and the texts that may be its captions, the likeliest first."""
 
     key: str
-    picture: str
+    image: str
     texts: tuple[str, ...]
 
 
@@ -59,10 +59,10 @@ def stem_of(name: str) -> str:
 
 
 def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
-    """The pictures of a sample with their texts, and the pictures that no text is for.
+    """The images of a sample with their texts, and the images that no text is for.
 
-    A text is for the picture of the same name: `a.b.jpg` and `a.b.txt`. One without such a picture is the
-    sample's own: it goes to the picture that is left, or to the first of several. Of texts with different names
+    A text is for the image of the same name: `a.b.jpg` and `a.b.txt`. One without such an image is the
+    sample's own: it goes to the image that is left, or to the first of several. Of texts with different names
     that of the sample's name is meant, else none.
     """
     by_stem: dict[str, list[str]] = {}
@@ -73,20 +73,20 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     pairs: list[Pair] = []
     left: list[str] = []
     taken: set[str] = set()
-    for picture in sample.pictures:
-        stem = stem_of(picture)
+    for image in sample.images:
+        stem = stem_of(image)
         if stem in by_stem and stem not in taken:
             taken.add(stem)
-            key = sample.key if stem == sample.key or len(sample.pictures) == 1 else stem
-            pairs.append(Pair(key, picture, tuple(by_stem[stem])))
+            key = sample.key if stem == sample.key or len(sample.images) == 1 else stem
+            pairs.append(Pair(key, image, tuple(by_stem[stem])))
         else:
-            left.append(picture)
+            left.append(image)
     stems = [stem for stem in by_stem if stem not in taken]
     free = tuple(by_stem[sample.key] if sample.key in stems else by_stem[stems[0]] if len(stems) == 1 else ())
     if free and left:
-        picture = left.pop(0)
-        key = stem_of(picture) if any(pair.key == sample.key for pair in pairs) else sample.key
-        pairs.append(Pair(key, picture, free))
+        image = left.pop(0)
+        key = stem_of(image) if any(pair.key == sample.key for pair in pairs) else sample.key
+        pairs.append(Pair(key, image, free))
     return pairs, left
 
 
@@ -114,10 +114,10 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_T
         sample = samples.setdefault(member.key, Sample(member.key))
         if member.size > (MAX_IMAGE_BYTES if kind == "image" else MAX_TEXT_BYTES):
             note(problems, where, f"has {member.size:,} bytes, too many for its kind")
-        elif member.name in sample.pictures or member.name in sample.texts:
+        elif member.name in sample.images or member.name in sample.texts:
             note(problems, where, "the name stands twice in the shard")
         elif kind == "image":
-            sample.pictures.append(member.name)
+            sample.images.append(member.name)
         elif member.data is None:
             note(problems, where, f"the texts before it have {texts:,} bytes: no room for more")
         else:
@@ -126,8 +126,8 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_T
     return list(samples.values())
 
 
-def read_pictures(path: Path, wanted: Collection[str], problems: list[Problem] | None) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the wanted pictures of a shard, in its order; one that is cut off is a problem."""
+def read_images(path: Path, wanted: Collection[str], problems: list[Problem] | None) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the wanted images of a shard, in its order; one that is cut off is a problem."""
     left = dict.fromkeys(wanted)
     for member in members(str(path), load=lambda one: one.name in left):
         if isinstance(member, CutOff):  # the scan said why
@@ -146,8 +146,8 @@ DESCRIPTION = (
 RANK = 20
 
 
-class _Said(NamedTuple):
-    """The captions of a picture, and the split that its JSON names."""
+class _Captions(NamedTuple):
+    """The captions of an image, and the split that its JSON names."""
 
     key: str
     captions: tuple[str, ...]
@@ -163,7 +163,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     except CaptuneError:
         return None
     kinds = {kind_of(member.name) for member in first if isinstance(member, Member) and not member.other}
-    return f"{paths[0].name} is a tar of pictures and their texts" if {"image", "text"} <= kinds else None
+    return f"{paths[0].name} is a tar of images and their texts" if {"image", "text"} <= kinds else None
 
 
 def read(
@@ -182,58 +182,56 @@ def read(
 def _records(paths: list[Path], source: Path, problems: list[Problem] | None) -> Iterator[SourceRecord]:
     found = False
     for path in paths:
-        split = split_in(path.name.split(".")[0]) or split_in(path.parent.name)
+        split = split_from_name(path.name.split(".")[0]) or split_from_name(path.parent.name)
         shard = path.name.split(".")[0]
-        said: dict[str, _Said] = {}
+        said: dict[str, _Captions] = {}
         for sample in scan(path, problems):
             said |= _said(sample, path.name, problems)
-        for picture, data in read_pictures(path, said, problems):
-            key, captions, stated = said[picture]
+        for member, data in read_images(path, said, problems):
+            key, captions, stated = said[member]
             found = True
-            name = f"{shard}_{key.replace('/', '_')}.{picture.rpartition('.')[2]}"
+            name = f"{shard}_{key.replace('/', '_')}.{member.rpartition('.')[2]}"
             image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
-            yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {picture}")
+            yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {member}")
     if not found:
         raise NothingUsable(source, problems, f"Expected: {DESCRIPTION}.")
 
 
 def _shards(source: Path) -> list[Path]:
-    return shards(source, (".tar", ".tar.gz", ".tgz"))
+    return find_shards(source, (".tar", ".tar.gz", ".tgz"))
 
 
-def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Said]:
-    """What is said of each picture of a sample; a picture without a caption of its own is a problem."""
+def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Captions]:
+    """What is said of each image of a sample; an image without a caption of its own is a problem."""
     where = f"{shard}, sample {sample.key}"
-    if not sample.pictures:
-        note(problems, where, f"has no picture, only {', '.join(sample.texts)}")
+    if not sample.images:
+        note(problems, where, f"has no image, only {', '.join(sample.texts)}")
         return {}
     if not sample.texts:
-        for picture in sample.pictures:
-            note(problems, where if len(sample.pictures) == 1 else f"{shard}, {picture}", "has no caption")
+        for image in sample.images:
+            note(problems, where if len(sample.images) == 1 else f"{shard}, {image}", "has no caption")
         return {}
     found = _by_name(sample)
-    rest = Sample(sample.key, [name for name in sample.pictures if name not in found], sample.texts)
-    if not rest.pictures:
+    rest = Sample(sample.key, [name for name in sample.images if name not in found], sample.texts)
+    if not rest.images:
         return found
     pairs, left = paired(rest)
     for pair in pairs:
         try:
-            found[pair.picture] = _captions(pair, rest, found)
+            found[pair.image] = _captions(pair, rest, found)
         except Unusable as error:
-            note(
-                problems, where if len(sample.pictures) == 1 else f"{shard}, {pair.picture}", f"its caption is {error}"
-            )
+            note(problems, where if len(sample.images) == 1 else f"{shard}, {pair.image}", f"its caption is {error}")
             continue
-    for picture in left:
-        gone = [pair.picture for pair in pairs if pair.picture in found]
+    for image in left:
+        gone = [pair.image for pair in pairs if pair.image in found]
         went = f" went to {', '.join(gone)}" if gone else ""
         texts = ", ".join(sample.texts)
-        note(problems, f"{shard}, {picture}", f"no text of sample {sample.key} names this picture ({texts}{went})")
+        note(problems, f"{shard}, {image}", f"no text of sample {sample.key} names this image ({texts}{went})")
     return found
 
 
-def _captions(pair: Pair, sample: Sample, others: dict[str, _Said]) -> _Said:
-    """The first of a picture's texts that has captions (a text's lines; JSON's usual keys)."""
+def _captions(pair: Pair, sample: Sample, others: dict[str, _Captions]) -> _Captions:
+    """The first of an image's texts that has captions (a text's lines; JSON's usual keys)."""
     reason = Unusable("empty")
     for name in pair.texts:
         try:
@@ -245,17 +243,17 @@ def _captions(pair: Pair, sample: Sample, others: dict[str, _Said]) -> _Said:
             reason = error
             continue
         captions = tuple(caption for caption in map(caption_text, texts) if caption)
-        if len(captions) == len(sample.pictures) > 1 and stem_of(name) != stem_of(pair.picture):
+        if len(captions) == len(sample.images) > 1 and stem_of(name) != stem_of(pair.image):
             raise Unusable(f"one of {len(captions)} in {name}, which does not say whose is which")
         if captions:
-            return _Said(pair.key, captions, split)
+            return _Captions(pair.key, captions, split)
     raise reason
 
 
-def _by_name(sample: Sample) -> dict[str, _Said]:
-    """What the JSON of a sample of several pictures says of each by its name: a mapping, or a list of rows."""
-    found: dict[str, _Said] = {}
-    if len(sample.pictures) < 2:
+def _by_name(sample: Sample) -> dict[str, _Captions]:
+    """What the JSON of a sample of several images says of each by its name: a mapping, or a list of rows."""
+    found: dict[str, _Captions] = {}
+    if len(sample.images) < 2:
         return found
     for name, data in sample.texts.items():
         if not name.lower().endswith(".json"):
@@ -264,16 +262,16 @@ def _by_name(sample: Sample) -> dict[str, _Said]:
             value = parsed(data)
         except Unusable:
             continue  # told where it is read as the sample's own text
-        for picture in sample.pictures:
-            texts = next((texts for key, texts in _rows(value) if key in _names(picture, sample.key)), None)
+        for image in sample.images:
+            texts = next((texts for key, texts in _rows(value) if key in _names(image, sample.key)), None)
             captions = tuple(caption for caption in map(caption_text, texts or ()) if caption)
             if captions:
-                found[picture] = _Said(picture.rpartition(".")[0], captions)
+                found[image] = _Captions(image.rpartition(".")[0], captions)
     return found
 
 
 def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
-    """Names and captions of pictures, as JSON may list them; one with captions of its own names none."""
+    """Names and captions of images, as JSON may list them; one with captions of its own names none."""
     if isinstance(value, list):
         for row in value:
             columns = find_columns(row) if isinstance(row, dict) else None
@@ -292,8 +290,8 @@ def _texts(value: Any) -> Sequence[str]:
         return ()  # as above: told where it is read
 
 
-def _names(picture: str, key: str) -> set[str]:
-    """How JSON may name a picture of a sample: whole, without folders, without the key, without the ending."""
-    alone = PurePosixPath(picture).name
-    behind = picture[len(key) + 1 :]
-    return {picture, alone, behind, alone.rpartition(".")[0], behind.rpartition(".")[0]} - {""}
+def _names(image: str, key: str) -> set[str]:
+    """How JSON may name an image of a sample: whole, without folders, without the key, without the ending."""
+    alone = PurePosixPath(image).name
+    behind = image[len(key) + 1 :]
+    return {image, alone, behind, alone.rpartition(".")[0], behind.rpartition(".")[0]} - {""}

@@ -1,4 +1,4 @@
-"""Pictures that are files: on this machine, or on a file system that fsspec knows."""
+"""Images that are files: on this machine, or on a file system that fsspec knows."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _import() -> Any:
 
 
 def saved_splits(source: Path) -> dict[str, Any]:
-    """Saved data sets by split; their pictures stay the bytes they are, since decoding raises in mid-iteration."""
+    """Saved data sets by split; their images stay the bytes they are, since decoding raises in mid-iteration."""
     datasets = _import()
     check_saved(source)
     try:
@@ -97,7 +97,7 @@ def saved_splits(source: Path) -> dict[str, Any]:
 
 
 def streamed_splits(name: str) -> dict[str, Any]:
-    """Data sets of `org/name[:split]` by split, streamed, their pictures as bytes."""
+    """Data sets of `org/name[:split]` by split, streamed, their images as bytes."""
     datasets = _import()
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -163,13 +163,13 @@ def _undecoded(data: Any, datasets: Any) -> Any:
 
 
 def column_names(data: Any) -> tuple[list[str], list[str]]:
-    """All columns, and those that hold pictures as bytes or Hugging Face's pair of bytes and path."""
+    """All columns, and those that hold images as bytes or Hugging Face's pair of bytes and path."""
     datasets = _import()
-    # Without a declared picture column, the pair still shows itself.
+    # Without a declared image column, the pair still shows itself.
     names = list(data.features or data.column_names or next(iter(data), {}))
-    pictures = [
+    images = [
         name
         for name, feature in (data.features or {}).items()
         if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
     ]
-    return names, pictures
+    return names, images

@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.paths import ANYWHERE, Listed
 from captune.core.tables import Table
-from captune.datasets.sources.listing import FILES, check_listed, find_places
+from captune.datasets.sources.listing import FILES, check_listed, list_inputs
 
 SHARD_SIZE = 1000
 
@@ -30,7 +30,7 @@ KINDS = Table(
 class InputShard:
     """A part of the input. What `place`, `start` and `names` mean is the kind's own affair.
 
-    `count` is how many pictures come out of it, None where only reading tells. `inside` is the folder that a table or
+    `count` is how many images come out of it, None where only reading tells. `inside` is the folder that a table or
     a list may name files in: "" a table's own (files that the user named need none), `inside.ANYWHERE` no limit.
     """
 
@@ -55,9 +55,9 @@ class InputShard:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A picture of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
+    """An image of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
 
-    A source that fetches raises `ImageError` where the picture cannot be had; it may be called
+    A source that fetches raises `ImageError` where the image cannot be had; it may be called
     in any thread, and sent to another process.
     """
 
@@ -67,7 +67,7 @@ class ImageSource:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The source of a picture that is known to be lost: it raises the reason."""
+    """The source of an image that is known to be lost: it raises the reason."""
 
     error: CaptuneError
 
@@ -84,7 +84,7 @@ def list_input_shards(
     images: str | None = None,
     allow_outside: bool = False,
 ) -> Iterator[InputShard]:
-    """The input shards of all inputs, in order, the same each time; no picture is opened.
+    """The input shards of all inputs, in order, the same each time; no image is opened.
 
     Image files share shards of up to `shard_size`; an archive has shards of its own. `warn` is told what
     of a folder was left alone. Tables may name files in the folder `images` (None: in their own), lists in it or in
@@ -99,7 +99,7 @@ def list_input_shards(
     of_held = ""
     start = 0
     empty = True
-    for kind, place in find_places(given, recursive=recursive, warn=warn, listed=listed):
+    for kind, place in list_inputs(given, recursive=recursive, warn=warn, listed=listed):
         limit = listed if isinstance(place, Listed) else ""
         if held and (kind != FILES or len(held) == shard_size or limit != of_held):
             yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
@@ -114,14 +114,14 @@ def list_input_shards(
     if held:
         yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
     elif empty:
-        raise UsageError(f"There are no pictures in {', '.join(given[:3])}.", "Does it hold what you expect?")
+        raise UsageError(f"There are no images in {', '.join(given[:3])}.", "Does it hold what you expect?")
 
 
 def read_images(shard: InputShard) -> Iterator[ImageSource]:
-    """The pictures of an input shard, in order, as they are needed.
+    """The images of an input shard, in order, as they are needed.
 
     Raises `CaptuneError` where the input shard as a whole cannot be read (any more); what concerns a single
-    picture comes out of its source.
+    image comes out of its source.
     """
     found: Iterator[ImageSource] = KINDS[shard.kind].read(shard)
     return found

@@ -1,4 +1,4 @@
-"""What the inputs of a command name: pictures, and archives of them."""
+"""What the inputs of a command name: images, and archives of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.paths import (
     ANYWHERE,
     Boundary,
+    FolderVisits,
     Listed,
-    Visits,
     expand,
     has_wildcards,
     is_open_address,
@@ -37,7 +37,7 @@ _ON_HUB = "hf:"
 Place = tuple[str, str]  # kind and name
 
 
-def find_places(
+def list_inputs(
     inputs: Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
@@ -47,9 +47,9 @@ def find_places(
     warn: Callable[[str], None] | None = None,
     listed: str = ANYWHERE,
 ) -> Iterator[Place]:
-    """Kind and name of each picture file and archive that the inputs name: each once, in order.
+    """Kind and name of each image file and archive that the inputs name: each once, in order.
 
-    Folders and patterns are opened. In a folder, files whose name ends like a picture's (as in
+    Folders and patterns are opened. In a folder, files whose name ends like an image's (as in
     `suffixes`) are taken; where it has none, its archives, but no table of addresses: nothing is
     fetched that was not named. A file that is named outright is taken whatever its name. `warn` is told
     what was left alone. Of what a list names outside of the folder `listed` nothing is opened; it comes out as a file.
@@ -61,7 +61,7 @@ def find_places(
     several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
     seen: set[str] = set()
     for item in given:
-        wanted = _Wanted(suffixes, what, archives, warn or _unheard)
+        wanted = _Filter(suffixes, what, archives, warn or _ignore)
         for kind, place in (
             _of_list(item, recursive, wanted, listed) if isinstance(item, Listed) else _opened(item, recursive, wanted)
         ):
@@ -72,20 +72,20 @@ def find_places(
             yield kind, place
 
 
-def find_pictures(
+def find_image_paths(
     inputs: Iterable[str | os.PathLike[str]],
     *,
     recursive: bool = True,
     suffixes: Collection[str] = IMAGE_SUFFIXES,
     what: str = "pictures",
 ) -> list[str]:
-    """Paths of the files that `find_places` finds; archives are not looked into."""
-    places = find_places(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
+    """Paths of the files that `list_inputs` finds; archives are not looked into."""
+    places = list_inputs(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
     return [place for _, place in places]
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Filter:
     """What of a folder is taken: files with these endings, called `what`, and perhaps archives."""
 
     suffixes: Collection[str]
@@ -94,7 +94,7 @@ class _Wanted:
     warn: Callable[[str], None]
 
 
-def _unheard(text: str) -> None:
+def _ignore(text: str) -> None:
     return None
 
 
@@ -102,10 +102,10 @@ def check_listed(names: Sequence[str], folder: str) -> None:
     """Raise `UsageError` where a list names no file inside of `folder`: most likely it is the user's own."""
     boundary = Boundary([folder], anywhere=folder == ANYWHERE)
     if names and not any(map(partial(_may_be_listed, boundary), names)):
-        raise UsageError(f"The list names no file inside of {folder}: {shown(names[0])} first.", _own_list(names))
+        raise UsageError(f"The list names no file inside of {folder}: {shown(names[0])} first.", _list_hint(names))
 
 
-def _own_list(names: Sequence[str]) -> str:
+def _list_hint(names: Sequence[str]) -> str:
     """What to type where a list is one's own: the folder of the files that it names."""
     there = [os.path.dirname(os.path.abspath(name)) for name in names if os.path.exists(name)]
     folder = os.path.commonpath(there) if there else os.sep
@@ -117,7 +117,7 @@ def _own_list(names: Sequence[str]) -> str:
     )
 
 
-def _of_list(item: str, recursive: bool, wanted: _Wanted, folder: str) -> Iterator[Place]:
+def _of_list(item: str, recursive: bool, wanted: _Filter, folder: str) -> Iterator[Place]:
     boundary = Boundary([folder], anywhere=folder == ANYWHERE)
     if _may_be_listed(boundary, item):
         yield from ((kind, Listed(place)) for kind, place in _opened(item, recursive, wanted))
@@ -131,7 +131,7 @@ def _may_be_listed(boundary: Boundary, name: str) -> bool:
     return boundary.holds(name)
 
 
-def _opened(item: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+def _opened(item: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
     archives = wanted.archives
     if archives and item.startswith(_ON_HUB):
         yield "datasets", item
@@ -149,11 +149,11 @@ def _opened(item: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
                 raise UsageError(f"No file matches {name}.", "Check the pattern and the folder.")
             yield from ((_kind(place, archives), place) for place in matched)
     else:
-        yield _kind(item, archives), item  # a missing picture becomes a row with its reason
+        yield _kind(item, archives), item  # a missing image becomes a row with its reason
 
 
-def _folder(folder: str, names: Iterable[str], wanted: _Wanted) -> Iterator[Place]:
-    """The pictures of a folder; where there is none, its archives."""
+def _folder(folder: str, names: Iterable[str], wanted: _Filter) -> Iterator[Place]:
+    """The images of a folder; where there is none, its archives."""
     found = False
     archives: list[Place] = []
     for name in names:
@@ -170,7 +170,7 @@ def _folder(folder: str, names: Iterable[str], wanted: _Wanted) -> Iterator[Plac
 
 
 def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None], *, beside: bool) -> list[Place]:
-    """The archives of a folder that hold pictures, unless pictures lie beside them; what is left alone is said.
+    """The archives of a folder that hold images, unless images lie beside them; what is left alone is said.
 
     Tables of addresses are fetched where they are named, not where a folder happens to hold them.
     """
@@ -182,15 +182,15 @@ def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None]
     if beside:
         if taken:
             several = _some(name for _, name in taken)
-            warn(f"Archives beside the pictures in {folder} were left alone: {several}. Name them to caption them too.")
+            warn(f"Archives beside the images in {folder} were left alone: {several}. Name them to caption them too.")
         return []
     if not taken:
-        words = "tables of their addresses" if addresses else "tables without a column of pictures"
-        raise UsageError(f"{folder} holds no pictures, but {words}: {_some(held)}.", step)
+        words = "tables of their addresses" if addresses else "tables without a column of images"
+        raise UsageError(f"{folder} holds no images, but {words}: {_some(held)}.", step)
     if addresses:
         warn(f"Nothing was fetched for the tables of addresses in {folder}: {_some(addresses)}. {step}")
     if other:
-        warn(f"Tables without a column of pictures in {folder} were left alone: {_some(other)}.")
+        warn(f"Tables without a column of images in {folder} were left alone: {_some(other)}.")
     return taken
 
 
@@ -204,7 +204,7 @@ def _held(kind: str, name: str, *, strict: bool) -> str:
     except CaptuneError:
         if strict:
             raise
-        return "none"  # damaged, beside pictures that are not
+        return "none"  # damaged, beside images that are not
 
 
 def _some(names: Iterable[str]) -> str:
@@ -212,14 +212,14 @@ def _some(names: Iterable[str]) -> str:
     return f"{', '.join(every[:3])} and {len(every) - 3:,} more" if len(every) > 3 else ", ".join(every)
 
 
-def walk(folder: str, recursive: bool = True, visits: Visits | None = None) -> Iterator[str]:
+def walk(folder: str, recursive: bool = True, visits: FolderVisits | None = None) -> Iterator[str]:
     """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
 
-    Raises `CaptuneError` for a folder that may not be opened (its pictures would be missing without a word), and for
+    Raises `CaptuneError` for a folder that may not be opened (its images would be missing without a word), and for
     links that lead into the same folders more often than `visits` allows.
     """
     above: dict[str, tuple[tuple[int, int], ...]] = {}
-    visits = visits or Visits(folder)
+    visits = visits or FolderVisits(folder)
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
         folders.sort()
         try:
@@ -248,7 +248,7 @@ def _closed(error: OSError) -> NoReturn:
     )
 
 
-def _remote(url: str, recursive: bool, wanted: _Wanted) -> Iterator[Place]:
+def _remote(url: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
     archives = wanted.archives
     if remote.is_web(url):  # no folders, and ? and * are letters there
         yield from ((_kind(name, archives), name) for name in _expanded(url))
@@ -271,8 +271,8 @@ def _expanded(url: str) -> list[str]:
     return [url] if isinstance(url, Listed) else expand(url)
 
 
-def is_picture_file(name: str) -> bool:
-    """Whether a name is that of one picture: a file that is there, or an address that ends like one."""
+def is_image_file(name: str) -> bool:
+    """Whether a name is that of one image: a file that is there, or an address that ends like one."""
     if remote.is_remote(name):
         path = urlsplit(name).path if remote.is_web(name) else name
         return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not is_pattern(path)

@@ -25,25 +25,25 @@ from captune.datasets.tables.text import check_file
 
 # Of bytes beside the usual names of images: what img2dataset and others call theirs.
 _BYTES = ("bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes", "image_data", "img_data")
-NO_IMAGE = "there is no picture in this row"
+NO_IMAGE = "there is no image in this row"
 
 
 def image_columns(names: Iterable[str], embedded: Sequence[str], location: str) -> tuple[str, str | None]:
-    """The column with the pictures (bytes before paths before addresses), and one with names of embedded ones."""
+    """The column with the images (bytes before paths before addresses), and one with names of embedded ones."""
     names = [str(name) for name in names]
     stated = image_column(name for name in names if name not in embedded)
     if embedded:
         return embedded[0], stated
     if stated is None:
         raise CaptuneError(
-            f"{location}: there is no column of pictures among {', '.join(names[:12])}.",
+            f"{location}: there is no column of images among {', '.join(names[:12])}.",
             "Name the one with bytes, paths or addresses 'image' (or image_path, file_name, url).",
         )
     return stated, None
 
 
 def image_column(names: Iterable[str]) -> str | None:
-    """The column that names pictures: by their paths, else by their addresses."""
+    """The column that names images: by their paths, else by their addresses."""
     plain = {plain_name(name): name for name in names}
     return next((plain[name] for name in (*IMAGE, *ADDRESS) if name in plain), None)
 
@@ -78,7 +78,7 @@ def split_cell(cell: Any) -> tuple[bytes | None, str | None]:
 
 
 class TableImages:
-    """A table with its pictures: where it lies (None: a data set of the Hub), and where the files may that it names.
+    """A table with its images: where it lies (None: a data set of the Hub), and where the files may that it names.
 
     Paths are looked for from the folder of images if one was named, from the table's folder, then from the working
     folder. What they may name is told by `inside`, as in `InputShard`.
@@ -92,7 +92,7 @@ class TableImages:
         self._bases = [*([inside] if images.folder else []), *own, ""]
 
     def source(self, name: str, path: str) -> str | Fetch | Unreadable:
-        """What gives the bytes of the picture that a row names; where that may not be named, it raises the reason."""
+        """What gives the bytes of the image that a row names; where that may not be named, it raises the reason."""
         remote = f"{self.location.rpartition('/')[0]}/{path}" if self.location and is_remote(self.location) else None
         address = path if is_remote(path) and local_path(path) == path else remote
         if address is not None and (self._boundary.anywhere or _is_open(address)):
@@ -148,7 +148,7 @@ def read(shard: InputShard, *, largest: int = MAX_IMAGE_BYTES) -> Iterator[Image
 
 
 def holds(location: str) -> Literal["pictures", "addresses", "none"]:
-    """Whether a table has pictures or their paths, only their addresses (`url`, or names that begin with one), or none.
+    """Whether a table has images or their paths, only their addresses (`url`, or names that begin with one), or none.
 
     Raises `CaptuneError` where the file cannot be read.
     """

@@ -30,7 +30,7 @@ _DAMAGED = "the file cannot be read here (what it says of its columns is damaged
 
 
 class TooLarge(Exception):
-    """A group of rows that would take more memory than any picture needs, or whose size cannot be told: why."""
+    """A group of rows that would take more memory than any image needs, or whose size cannot be told: why."""
 
 
 class _Chunk(NamedTuple):
@@ -83,7 +83,7 @@ def rows_at_once(
             if chunk.name in lists and values > _VALUES + _VALUES_A_ROW * rows:
                 raise TooLarge(f"the file holds {values:,} values in {rows:,} rows of '{chunk.name}' here")
     if biggest > largest:
-        raise TooLarge(f"the file holds cells of up to {biggest:,} bytes here; a picture has {largest:,} at most")
+        raise TooLarge(f"the file holds cells of up to {biggest:,} bytes here; an image has {largest:,} at most")
     return max(1, min(_AT_ONCE, batch // biggest))
 
 

@@ -224,7 +224,7 @@ def _what_instead(entry: tarfile.TarInfo) -> str:
 def _lost(name: str, member: Member) -> ImageError:
     if member.other:
         return ImageError(name, member.other, "Unpack the tar and caption the folder.", kind="missing")
-    return ImageError(name, f"has {member.size:,} bytes, too many for a picture", "Is it a picture?", kind="giant")
+    return ImageError(name, f"has {member.size:,} bytes, too many for an image", "Is it an image?", kind="giant")
 
 
 def _is_seekable(location: str) -> bool:

@@ -17,7 +17,7 @@ from captune.datasets.tables.rows import Row, Side
 WORDS = {
     "train": "train",
     "training": "train",
-    "restval": "train",  # Karpathy's COCO pictures that belong to no evaluation split
+    "restval": "train",  # Karpathy's COCO images that belong to no evaluation split
     "val": "val",
     "valid": "val",
     "validation": "val",
@@ -27,13 +27,13 @@ WORDS = {
 }
 
 
-def split_named(word: str) -> str | None:
+def normalize_split(word: str) -> str | None:
     """`train`, `val` or `test` for a usual word, else the word itself in lower case; None for nothing."""
     word = word.strip().lower()
     return WORDS.get(word, word) or None
 
 
-def split_in(name: str) -> str | None:
+def split_from_name(name: str) -> str | None:
     """The split that a file or folder name such as `captions_val2017` speaks of, or None."""
     found = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
     return found.pop() if len(found) == 1 else None
@@ -157,7 +157,7 @@ class Columns:
 
     def split_of(self, row: Mapping[str, Any]) -> str | None:
         value = row.get(self.split) if self.split else None
-        return split_named(value) if isinstance(value, str) else None
+        return normalize_split(value) if isinstance(value, str) else None
 
     def id_of(self, row: Mapping[str, Any]) -> str | None:
         return _id(row.get(self.id)) if self.id else None
@@ -213,23 +213,23 @@ def find_columns(names: Iterable[str], *, image: str | None = None, side: Side =
     plain = dict(reversed(plain.items()))
     id = _first(plain, ID)
     named = _first({key: value for key, value in plain.items() if value != image}, IMAGE)
-    picture, name = (image, named) if image is not None else (named or id, None)
-    if picture is None:
+    column, name = (image, named) if image is not None else (named or id, None)
+    if column is None:
         return None
     by_id = image is None and named is None
     status = plain.get("status") if "error" in plain else None
     flags = tuple(plain[key] for key in REJECTED if key in plain), tuple(plain[key] for key in ACCEPTED if key in plain)
     split = _first(plain, SPLIT)
     question = _first(plain, QUESTION)
-    taken = {picture, name, split, question}
+    taken = {column, name, split, question}
     texts = _texts(plain, taken, side) if question is None else _answers(plain, taken, side)
     if texts is None:
         return None
     if question is not None:
         id = _first(plain, ("question_id", *ID))
-    beside = tuple(plain[key] for key in BESIDE if key in plain and plain[key] not in (picture, *texts.columns))
+    beside = tuple(plain[key] for key in BESIDE if key in plain and plain[key] not in (column, *texts.columns))
     return Columns(
-        picture, texts.columns, texts.several, split, id, name, question, *flags, status, by_id, texts.unclear, beside
+        column, texts.columns, texts.several, split, id, name, question, *flags, status, by_id, texts.unclear, beside
     )
 
 
@@ -375,8 +375,8 @@ def choose(source: Path, found: Sequence[Path], kind: str) -> list[Path]:
         if not found:
             raise CaptuneError(f"There are no {kind} with captions in {source}.", "Name the caption file itself.")
         return list(found)
-    by_split = [path for path in found if split_in(path.stem)]
-    if by_split and len({split_in(path.stem) for path in by_split}) == len(by_split):
+    by_split = [path for path in found if split_from_name(path.stem)]
+    if by_split and len({split_from_name(path.stem) for path in by_split}) == len(by_split):
         return by_split
     names = ", ".join(str(path.relative_to(source)) for path in found[:6])
     raise CaptuneError(f"{source} holds several {kind}: {names}.", "Name the one that is meant instead of the folder.")

@@ -1,4 +1,4 @@
-"""Pictures that lie in table cells as bytes: told apart, named and handed on one at a time."""
+"""Images that lie in table cells as bytes: told apart, named and handed on one at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from captune.datasets.tables.text import caption_text
 from captune.images.signatures import suffix_of
 
 
-class Cell(NamedTuple):
-    """One row of a table: where it stands, the picture's bytes (None: none) and file name, the other columns.
+class EmbeddedRow(NamedTuple):
+    """One row of a table: where it stands, the image's bytes (None: none) and file name, the other columns.
 
     `columns` are those of the row's own shard, `bad` says why there are no bytes where that is known.
     """
@@ -35,15 +35,15 @@ class Cell(NamedTuple):
     bad: str = ""
 
 
-def group_cells(cells: Iterable[Cell], problems: list[Problem] | None, source: str) -> Iterator[SourceRecord]:
-    """Records of a table that is read once; one picture is in memory at a time.
+def group_embedded(cells: Iterable[EmbeddedRow], problems: list[Problem] | None, source: str) -> Iterator[SourceRecord]:
+    """Records of a table that is read once; one image is in memory at a time.
 
-    Rows that follow each other with equal bytes and questions are one picture: names in such tables often
-    repeat ("image.jpg") or are missing. A picture that comes back later is a record again,
-    with the same bytes; only who keeps the pictures can join the two.
+    Rows that follow each other with equal bytes and questions are one image: names in such tables often
+    repeat ("image.jpg") or are missing. An image that comes back later is a record again,
+    with the same bytes; only who keeps the images can join the two.
     """
     names = _Names()
-    first: Cell | None = None
+    first: EmbeddedRow | None = None
     key = (b"", "")
     captions: list[str] = []
     rejected = 0
@@ -80,14 +80,14 @@ def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[
     if os.path.isfile(path):
         try:
             if (size := os.path.getsize(path)) > MAX_IMAGE_BYTES:
-                return None, name, f"{name} has {size:,} bytes, too many for a picture"
+                return None, name, f"{name} has {size:,} bytes, too many for an image"
             data = Path(path).read_bytes()
         except OSError as error:
             return None, name, f"{name} cannot be read ({error.strerror})"
     return data, name, ""
 
 
-def texts_of(cell: Cell, problems: list[Problem] | None) -> list[str]:
+def texts_of(cell: EmbeddedRow, problems: list[Problem] | None) -> list[str]:
     """The captions of a row; none is a problem."""
     try:
         found = [] if cell.columns.unclear else cell.columns.texts(cell.row)
@@ -111,7 +111,7 @@ class _Names:
         self._ids: set[str] = set()
         self._files: set[str] = set()
 
-    def record(self, cell: Cell, captions: tuple[str, ...], rejected: int) -> SourceRecord:
+    def record(self, cell: EmbeddedRow, captions: tuple[str, ...], rejected: int) -> SourceRecord:
         columns = cell.columns
         data = cell.data or b""
         split = columns.split_of(cell.row) or cell.split
@@ -130,7 +130,7 @@ def _file_name(text: str) -> str:
 
 
 def _once(given: set[str], name: str, data: bytes) -> str:
-    """The name, with a part of the picture's digest where it was given before."""
+    """The name, with a part of the image's digest where it was given before."""
     if name in given:
         stem, suffix = os.path.splitext(name)
         name = f"{stem}-{digest(data).hex()[:12]}{suffix}"

@@ -1,4 +1,4 @@
-"""Where caption files lie in a folder, found without walking its pictures."""
+"""Where caption files lie in a folder, found without walking its images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _KEPT = 10_000
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name ends as picture files do."""
+    """Whether a name ends as image files do."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def listing(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the files that are no pictures (at most 10,000), and of the folders; hidden ones left out."""
+def list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files that are no images (at most 10,000), and of the folders; hidden ones left out."""
     return _listed(folder)[:2]
 
 
 def unopened(source: Path) -> list[str]:
     """Pipes, sockets and devices in a folder and in those just below it, by their paths: none is opened."""
-    below = [source, *(source / name for name in listing(source)[1])]
+    below = [source, *(source / name for name in list_folder(source)[1])]
     return [str((folder / name).relative_to(source)) for folder in below for name in _listed(folder)[2]]
 
 
@@ -62,16 +62,16 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(others))
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Look at the disk again."""
     _listing.cache_clear()
 
 
-def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], bool]) -> list[Path]:
+def find_caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], bool]) -> list[Path]:
     """The source if it is a file that fits, else files of its folder that fit and whose names match.
 
     Where the folder has none, those one folder below count, then those two below. Of very
-    many names that match (a text file for every picture), only those that speak of
+    many names that match (a text file for every image), only those that speak of
     captions or splits are opened.
     """
     if source.is_file():
@@ -84,18 +84,18 @@ def caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Path], 
         found = [path for path in named if fits(path)]
         if found:
             return found
-        level = [folder / name for folder in level for name in listing(folder)[1]][:_MANY]
+        level = [folder / name for folder in level for name in list_folder(folder)[1]][:_MANY]
     return []
 
 
-def shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
+def find_shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     """All files with these endings: the source, those of its folder or else one folder below, or of its pattern."""
     if is_pattern(str(source)):
         return [Path(name) for name in _all_of(str(source)) if name.lower().endswith(endings)]
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
-    for folders in ([source], [source / name for name in listing(source)[1]]):
-        found = [f / name for f in folders for name in listing(f)[0] if name.lower().endswith(endings)]
+    for folders in ([source], [source / name for name in list_folder(source)[1]]):
+        found = [f / name for f in folders for name in list_folder(f)[0] if name.lower().endswith(endings)]
         if found:
             return found
     return []
@@ -117,4 +117,4 @@ def _all_of(pattern: str) -> list[str]:
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return [folder / name for name in listing(folder)[0] if any(fnmatch(name.lower(), p) for p in patterns)]
+    return [folder / name for name in list_folder(folder)[0] if any(fnmatch(name.lower(), p) for p in patterns)]

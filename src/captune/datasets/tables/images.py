@@ -17,13 +17,13 @@ from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import BESIDE, Boundary, Images, elsewhere, shown
 from captune.datasets.source import EmbeddedImage, UnreadableImage
 from captune.datasets.sources.tar import CutOff, Member, headers_only, is_compressed, members
-from captune.datasets.tables.files import is_image_name, listing
+from captune.datasets.tables.files import is_image_name, list_folder
 
 Stems = dict[str, list[str]]
 
 
 def by_stem(names: Iterable[str]) -> Stems:
-    """Names of pictures, without folders, by their stem without case."""
+    """Names of images, without folders, by their stem without case."""
     found: Stems = {}
     for name in names:
         if is_image_name(name):
@@ -32,7 +32,7 @@ def by_stem(names: Iterable[str]) -> Stems:
 
 
 def alike(name: str, stems: Stems) -> list[str]:
-    """The pictures that a name may mean: but for case the same, else of the same stem; several where that is open."""
+    """The images that a name may mean: but for case the same, else of the same stem; several where that is open."""
     stem = os.path.splitext(name)[0] if is_image_name(name) else name
     found = stems.get(stem.casefold(), [])
     same = [other for other in found if other.casefold() == name.casefold()]
@@ -40,13 +40,13 @@ def alike(name: str, stems: Stems) -> list[str]:
 
 
 class Folders:
-    """Folders of pictures, listed when a name is not there, each once."""
+    """Folders of images, listed when a name is not there, each once."""
 
     def __init__(self) -> None:
         self._listed: dict[str, Stems] = {}
 
     def alike(self, path: str) -> list[str]:
-        """Paths of the pictures that a path may mean."""
+        """Paths of the images that a path may mean."""
         folder, name = os.path.split(path)
         if folder not in self._listed:
             try:
@@ -65,8 +65,8 @@ def several(name: str, found: Iterable[str]) -> str:
 ENDINGS = (".zip", ".tar")
 
 
-def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
-    """A function from a picture's name, with or without folders, to the picture in the archive.
+def open_archive(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
+    """A function from an image's name, with or without folders, to the image in the archive.
 
     One under another ending is taken where only one can be meant; else what it may be comes
     out, an empty list where nothing is. Raises `CaptuneError` for a file that is no whole zip or uncompressed tar.
@@ -76,7 +76,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
         members = _zip(archive) if archive.suffix.lower() == ".zip" else _tar(archive)
     except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise CaptuneError(
-            f"{archive} cannot be opened as an archive of pictures ({error}).",
+            f"{archive} cannot be opened as an archive of images ({error}).",
             f"Expected a whole {' or '.join(ENDINGS)}; or unpack it and name the folder: --images DIR.",
         ) from None
     alone: dict[str, list[str]] = {}
@@ -84,7 +84,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
         alone.setdefault(PurePosixPath(name).name, []).append(name)
     stems = by_stem(alone)
 
-    def picture(name: str) -> EmbeddedImage | list[str]:
+    def image(name: str) -> EmbeddedImage | list[str]:
         name = name.replace("\\", "/")
         base = PurePosixPath(name).name
         found = [name] if name in members else alone.get(base) or _other_endings(name, base)
@@ -97,7 +97,7 @@ def pictures_of(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
         folder = PurePosixPath(name).parent
         return [one for one in there if PurePosixPath(one).parent == folder] or there
 
-    return picture
+    return image
 
 
 def _zip(path: Path, largest: int = MAX_IMAGE_BYTES) -> dict[str, Callable[[], bytes]]:
@@ -107,7 +107,7 @@ def _zip(path: Path, largest: int = MAX_IMAGE_BYTES) -> dict[str, Callable[[], b
         def read() -> bytes:
             size = zipped.getinfo(name).file_size  # no more than that is unpacked
             if size > largest:
-                raise UnreadableImage(f"{name} has {size:,} bytes in {path.name}, too many for a picture")
+                raise UnreadableImage(f"{name} has {size:,} bytes in {path.name}, too many for an image")
             try:
                 return zipped.read(name)
             except (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
@@ -169,8 +169,8 @@ _PROBED = 64
 _FOLDERS = 60
 
 
-class Located:
-    """Where pictures are, by the names that captions give them."""
+class ImageFinder:
+    """Where images are, by the names that captions give them."""
 
     def __init__(self, find: Callable[[str], Path | EmbeddedImage | list[str]], gone: Callable[[str], str]) -> None:
         self._find = find
@@ -178,7 +178,7 @@ class Located:
         self._reasons: dict[str, str] = {}
 
     def __call__(self, name: str) -> Path | EmbeddedImage | None:
-        """The path of a picture, or the picture in an archive; None where it is not in it, or several may be meant."""
+        """The path of an image, or the image in an archive; None where it is not in it, or several may be meant."""
         found = self._find(name)
         if not isinstance(found, list):
             return found
@@ -190,13 +190,13 @@ class Located:
         return self._reasons[name]
 
 
-def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *, file: str) -> Located:
-    """Where pictures are that a caption file names.
+def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *, file: str) -> ImageFinder:
+    """Where images are that a caption file names.
 
     `near` are the folders of the caption files, `images` the user's own word, `file` the
-    caption file for the message. A picture that is there under another ending is taken where only
+    caption file for the message. An image that is there under another ending is taken where only
     one can be meant; one outside of those folders is not, unless `images` says so. Raises `CaptuneError` where not one
-    of the pictures is found in any of the usual places.
+    of the images is found in any of the usual places.
     """
     images = images or BESIDE
     folder = images.folder
@@ -204,7 +204,7 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *,
         return _in_archive(names, folder, file)
     if folder is not None and not folder.is_dir():
         raise CaptuneError(
-            f"There is no folder of pictures {folder}.", "Check --images: a folder, or a .zip or .tar of pictures."
+            f"There is no folder of images {folder}.", "Check --images: a folder, or a .zip or .tar of images."
         )
     places = list(_places(near, folder))
     boundary = images.boundary(*near, *_beside(near))
@@ -238,42 +238,42 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *,
             return []
         return Path(paths[0])
 
-    return Located(path_of, boundary.reason)
+    return ImageFinder(path_of, boundary.reason)
 
 
 def _nothing_found(names: Sequence[str], places: Sequence[Path], boundary: Boundary, file: str) -> CaptuneError:
-    """The error for a caption file of which no picture is where it may be."""
+    """The error for a caption file of which no image is where it may be."""
     outside = next(
         (name for name in names if not any(boundary.holds(os.path.join(place, name)) for place in places)), ""
     )
     outside = outside or next(filter(elsewhere, names), "")
     if outside and not boundary.anywhere:
         return CaptuneError(
-            f"None of the {len(names):,} pictures that {file} names was found inside of its folder: "
+            f"None of the {len(names):,} images that {file} names was found inside of its folder: "
             f"{shown(outside)} lies outside.",
-            "Name the folder that holds the pictures: --images DIR. Or, if you trust the file: --allow-outside",
+            "Name the folder that holds the images: --images DIR. Or, if you trust the file: --allow-outside",
         )
     looked = ", ".join(str(place) for place in places[:4])
     return CaptuneError(
-        f"None of the {len(names):,} pictures that {file} names was found, for example {names[0]!r}. "
+        f"None of the {len(names):,} images that {file} names was found, for example {names[0]!r}. "
         f"Looked in {looked}{' and usual folders near there' if len(places) > 4 else ''}.",
-        "Name the folder that holds the pictures: --images DIR.",
+        "Name the folder that holds the images: --images DIR.",
     )
 
 
 def _alike(folders: Folders, path: str, boundary: Boundary) -> list[str]:
-    """Pictures that a path may mean and that may be named."""
+    """Images that a path may mean and that may be named."""
     return [other for other in folders.alike(path) if boundary.holds(other)] if boundary.holds(path) else []
 
 
-def _in_archive(names: Sequence[str], archive: Path, file: str) -> Located:
-    picture = pictures_of(archive)
-    if names and not any(picture(name) for name in names):
+def _in_archive(names: Sequence[str], archive: Path, file: str) -> ImageFinder:
+    image = open_archive(archive)
+    if names and not any(image(name) for name in names):
         raise CaptuneError(
-            f"None of the {len(names):,} pictures that {file} names is in {archive}, for example {names[0]!r}.",
-            "Name the folder or archive that holds the pictures: --images DIR.",
+            f"None of the {len(names):,} images that {file} names is in {archive}, for example {names[0]!r}.",
+            "Name the folder or archive that holds the images: --images DIR.",
         )
-    return Located(picture, lambda name: f"{name} is not in {archive}")
+    return ImageFinder(image, lambda name: f"{name} is not in {archive}")
 
 
 def _as_is(name: str) -> str:
@@ -323,16 +323,16 @@ def _places(near: Sequence[Path], images: Path | None) -> Iterator[Path]:
     for root in roots:
         yield from fresh([root, *(root / name for name in USUAL)])
     for root in roots:
-        yield from fresh([root / name for name in listing(root)[1]])
+        yield from fresh([root / name for name in list_folder(root)[1]])
     for inner in list(seen):
-        yield from fresh([inner / name for name in listing(inner)[1]])
+        yield from fresh([inner / name for name in list_folder(inner)[1]])
     if images is None:
         for above in _above(roots):
             yield from fresh([above, *_usual(above)])
 
 
 def _beside(near: Sequence[Path]) -> Iterator[Path]:
-    """The usual folders of pictures beside folders of captions; their names alone open no other folder there."""
+    """The usual folders of images beside folders of captions; their names alone open no other folder there."""
     for above in _above(near):
         yield from (folder for folder in _usual(above) if folder.is_dir())
 
@@ -365,7 +365,7 @@ def _hits(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _
 
 
 def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders, boundary: Boundary) -> _Found:
-    """As `_hits` for pictures under other endings than the names have."""
+    """As `_hits` for images under other endings than the names have."""
     counted: list[tuple[int, Path, Callable[[str], str]]] = []
     for place in places:
         for variant in (_as_is, _slashes, _alone):
@@ -377,7 +377,7 @@ def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders, 
 
 
 def _hits_in_full(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _Found:
-    """As `_hits` with every name, by reading folders: for few pictures of a large caption file."""
+    """As `_hits` with every name, by reading folders: for few images of a large caption file."""
     wanted = {_alone(name) for name in names}
     likely = [place for place in places if os.access(place, os.R_OK) and not wanted.isdisjoint(os.listdir(place))]
     return _hits(names, likely, boundary)

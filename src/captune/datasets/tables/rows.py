@@ -14,7 +14,7 @@ from captune.datasets.tables.images import locate
 from captune.datasets.tables.text import caption_text
 
 
-class _Picture:
+class _Entry:
     __slots__ = ("captions", "first", "rejected")
 
     def __init__(self, first: Row) -> None:
@@ -31,13 +31,13 @@ def group(
     *,
     near: Sequence[Path] = (),
 ) -> Iterator[SourceRecord]:
-    """Records in the order in which their pictures are first named.
+    """Records in the order in which their images are first named.
 
-    All text is read first (captions of a picture need not stand together); pictures are
-    not touched. Empty captions, rows without a picture and pictures in two splits are
-    problems. `near` are more folders where pictures may lie, before the caption files' own.
+    All text is read first (captions of an image need not stand together); images are
+    not touched. Empty captions, rows without an image and images in two splits are
+    problems. `near` are more folders where images may lie, before the caption files' own.
     """
-    pictures: dict[tuple[str, str], _Picture] = {}
+    entries: dict[tuple[str, str], _Entry] = {}
     first_of: dict[str, Row] = {}
     folders: dict[Path, None] = dict.fromkeys(near)
     if source.is_dir():
@@ -54,34 +54,34 @@ def group(
             note(problems, row.where, reason)
             continue
         first_of.setdefault(name, row._replace(captions=(), beside=None))
-        picture = pictures.get((name, row.question))
-        if picture is None:
-            picture = pictures[name, row.question] = _Picture(row)
-        picture.captions.extend(texts)
-        picture.rejected += row.rejected
-    if not pictures:
+        entry = entries.get((name, row.question))
+        if entry is None:
+            entry = entries[name, row.question] = _Entry(row)
+        entry.captions.extend(texts)
+        entry.rejected += row.rejected
+    if not entries:
         raise NothingUsable(source, problems)
     path_of = locate(list(first_of), list(folders), images, file=next(iter(first_of.values())).file.name)
-    seen: set[str] = set()
-    for (name, question), picture in pictures.items():
-        first = picture.first
+    ids: set[str] = set()
+    for (name, question), entry in entries.items():
+        first = entry.first
         image = path_of(name)
         if image is None:
             note(problems, first.where, path_of.reason(name))
             continue
-        identity = first.id if first.id is not None and first.id not in seen else name
-        seen.add(identity)
+        identity = first.id if first.id is not None and first.id not in ids else name
+        ids.add(identity)
         yield SourceRecord(
-            identity, image, tuple(picture.captions), first.split, first.where, question, name, picture.rejected
+            identity, image, tuple(entry.captions), first.split, first.where, question, name, entry.rejected
         )
 
 
 def _unusable(row: Row, name: str, texts: Sequence[str], first: Row | None) -> str | None:
     """Why a row gives no caption; `first` is the row that named the image first."""
     if not name:
-        return row.bad or "no picture is named"
+        return row.bad or "no image is named"
     if name.startswith(("http://", "https://")):
-        return f"{name} is a URL: download the picture and name the file"
+        return f"{name} is a URL: download the image and name the file"
     if row.bad or row.error:
         return row.bad or f"{name} could not be captioned: {row.error}"
     if not texts and not row.rejected:
