@@ -1,4 +1,4 @@
-"""Data sets to read: files and tars of little pictures, and everything that a source says of them."""
+"""Data sets to read: files and tars of little images, and everything that a source says of them."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_wrong_words_are_answered_before_anything_is_loaded(model: Path, tmp_pat
     with pytest.raises(CaptuneError, match="no model folder"):
         captune.export(tmp_path / "nowhere", tmp_path / "x")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         captune.export(model, tmp_path / "x", check_on=str(tmp_path / "empty"))
     assert not (tmp_path / "x").exists()
 

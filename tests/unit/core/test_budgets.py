@@ -153,7 +153,7 @@ def test_a_tar_whose_header_declares_what_no_header_has(name: str, packed: bool,
     assert [one.name for one in found if not isinstance(one, CutOff)] == ["a.jpg"]
     assert isinstance(found[-1], CutOff)
     problems: list[Problem] = []
-    assert [sample.pictures for sample in webdataset.scan(path, problems)] == [["a.jpg"]]
+    assert [sample.images for sample in webdataset.scan(path, problems)] == [["a.jpg"]]
     assert "cannot be read on after sample a" in problems[0].reason
     if not packed:
         with pytest.raises(CaptuneError, match="cannot be opened"):
@@ -172,14 +172,14 @@ def test_the_texts_of_a_shard_have_a_budget(tmp_path: Path) -> None:
     assert problems[0].where == "x.tar.gz, b.txt"
 
 
-def test_zips_of_pictures(tmp_path: Path) -> None:
+def test_zips_of_images(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr("a.jpg", b"jpg")
         zipped.writestr("b.jpg", bytes(100_000))
     found = images._zip(path, largest=50_000)
     assert found["a.jpg"]() == b"jpg"
-    with pytest.raises(UnreadableImage, match="too many for a picture"):
+    with pytest.raises(UnreadableImage, match="too many for an image"):
         found["b.jpg"]()
     data = path.read_bytes()
     path.write_bytes(data[:30] + bytes(8) + data[38:])
@@ -212,7 +212,7 @@ def test_the_cells_of_a_table_are_measured_before_they_are_read(writer: str, tmp
         assert rows_at_once(path, file, 0, ["image"], largest=1000) > 1
         assert rows_at_once(path, file, 1, ["image"], batch=1000) == 1
         assert rows_at_once(path, file, 1, ["caption"], largest=1000) > 1
-        with pytest.raises(TooLarge, match="a picture has 1,000 at most"):
+        with pytest.raises(TooLarge, match="an image has 1,000 at most"):
             rows_at_once(path, file, 1, ["image"], largest=1000)
     problems: list[Problem] = []
     rows = list(parquet.table_rows(path, ["image", "caption"], problems, largest=1000))
@@ -223,9 +223,9 @@ def test_the_cells_of_a_table_are_measured_before_they_are_read(writer: str, tmp
 def test_rows_of_a_job_whose_cells_are_too_large(tmp_path: Path) -> None:
     path = parquet_file(tmp_path / "x.parquet")
     (shard,) = bulk_parquet.find(str(path), 100)
-    pictures = list(bulk_parquet.read(shard, largest=1000))
-    assert [isinstance(picture.source, bytes) for picture in pictures] == [True, True, False, False]
-    assert [picture.name.rpartition("#")[2] for picture in pictures] == ["0", "1", "2", "3"]
+    images = list(bulk_parquet.read(shard, largest=1000))
+    assert [isinstance(image.source, bytes) for image in images] == [True, True, False, False]
+    assert [image.name.rpartition("#")[2] for image in images] == ["0", "1", "2", "3"]
 
 
 def test_a_list_of_a_million_nothings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Image folders, Parquet, pictures in archives, saved and streamed data sets, prepared folders."""
+"""Image folders, Parquet, images in archives, saved and streamed data sets, prepared folders."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_image_folder_with_one_table(tmp_path: Path) -> None:
     ]
 
 
-def test_parquet_with_bytes_groups_equal_pictures(tmp_path: Path) -> None:
+def test_parquet_with_bytes_groups_equal_images(tmp_path: Path) -> None:
     rows = [
         {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "A dog, a cat"},
         {"image": {"bytes": jpeg(1), "path": "image.jpg"}, "caption": "Again"},
@@ -70,7 +70,7 @@ def test_parquet_with_bytes_groups_equal_pictures(tmp_path: Path) -> None:
         ("A fish",),
         ("Later",),
     ]
-    # The last row is the first picture again: only who keeps the pictures can join the two.
+    # The last row is the first image again: only who keeps the images can join the two.
     assert contents == [jpeg(1), jpeg(2), jpeg(3, "PNG"), jpeg(1)]
     assert {record.split for record in found} == {"train"}
     names = [record.image.name for record in found if isinstance(record.image, EmbeddedImage)]
@@ -128,17 +128,17 @@ def test_a_table_of_addresses_says_what_to_do(tmp_path: Path, column: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_pictures_in_an_archive(tmp_path: Path, kind: str) -> None:
-    pictures = {"Images/a.jpg": jpeg(1), "Images/b.jpg": jpeg(2)}
+def test_images_in_an_archive(tmp_path: Path, kind: str) -> None:
+    images = {"Images/a.jpg": jpeg(1), "Images/b.jpg": jpeg(2)}
     if kind == "tar":
-        tar(tmp_path / "pictures.tar", pictures)
+        tar(tmp_path / "images.tar", images)
     else:
-        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
-            for name, data in pictures.items():
+        with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+            for name, data in images.items():
                 archive.writestr(name, data)
     write(tmp_path / "captions.txt", "image,caption\nb.jpg,B\na.jpg,A\ngone.jpg,C\n")
     problems: list[Problem] = []
-    name, found = read_source(tmp_path / "captions.txt", None, tmp_path / f"pictures.{kind}", problems)
+    name, found = read_source(tmp_path / "captions.txt", None, tmp_path / f"images.{kind}", problems)
     images = [(record.references, record.image) for record in found]
     assert name == "kaggle"
     assert [(text, image.read()) for text, image in images[:2] if isinstance(image, EmbeddedImage)] == [
@@ -164,10 +164,10 @@ def saved(folder: Path, splits: dict[str, list[dict[str, Any]]]) -> None:
     datasets.DatasetDict(made).save_to_disk(str(folder))
 
 
-def test_saved_data_set_with_a_corrupt_picture(tmp_path: Path) -> None:
+def test_saved_data_set_with_a_corrupt_image(tmp_path: Path) -> None:
     rows = [
         {"image": {"bytes": jpeg(1), "path": None}, "caption": "A dog"},
-        {"image": {"bytes": b"not a picture", "path": None}, "caption": "Broken"},
+        {"image": {"bytes": b"not an image", "path": None}, "caption": "Broken"},
         {"image": {"bytes": jpeg(1), "path": None}, "caption": "Again"},
     ]
     saved(
@@ -181,7 +181,7 @@ def test_saved_data_set_with_a_corrupt_picture(tmp_path: Path) -> None:
         ("train", ("Again",)),
         ("val", ("B",)),
     ]
-    assert contents == [jpeg(1), b"not a picture", jpeg(1), jpeg(2)]
+    assert contents == [jpeg(1), b"not an image", jpeg(1), jpeg(2)]
     name, found, _, _ = records(tmp_path / "set" / "train")
     assert (name, len(found)) == ("datasets", 3)
 
@@ -260,13 +260,13 @@ def test_every_format_describes_itself() -> None:
         assert callable(module.read)
 
 
-def test_equal_pictures_that_the_captions_name_apart_stay_apart(tmp_path: Path) -> None:
-    from captune.datasets.merge import gather
+def test_equal_images_that_the_captions_name_apart_stay_apart(tmp_path: Path) -> None:
+    from captune.datasets.merge import merge_records
 
-    tar(tmp_path / "pictures.tar", {f"{folder}/1.jpg": jpeg(1) for folder in "abcd"})
+    tar(tmp_path / "images.tar", {f"{folder}/1.jpg": jpeg(1) for folder in "abcd"})
     rows = "".join(f"{folder}/1.jpg,In {folder}\n" for folder in "abcd")
     write(tmp_path / "captions.txt", f"image,caption\n{rows}")
-    _, found = read_source(tmp_path / "captions.txt", images=tmp_path / "pictures.tar")
-    gathered = gather(found, tmp_path / "out", [])
+    _, found = read_source(tmp_path / "captions.txt", images=tmp_path / "images.tar")
+    gathered = merge_records(found, tmp_path / "out", [])
     assert [record.references for record in gathered.records] == [(f"In {folder}",) for folder in "abcd"]
     assert all(Path(record.image).read_bytes() == jpeg(1) for record in gathered.records)

@@ -1,4 +1,4 @@
-"""Pictures under another ending than the captions name: taken where one can be meant, told where several can."""
+"""Images under another ending than the captions name: taken where one can be meant, told where several can."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listed(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("others", [[], ["exact.jpg"]])
-def test_the_only_picture_of_a_stem_is_meant(tmp_path: Path, named: str, file: str, others: list[str]) -> None:
+def test_the_only_image_of_a_stem_is_meant(tmp_path: Path, named: str, file: str, others: list[str]) -> None:
     found, problems = listed(tmp_path, [named, *others], file, *others, "other.png")
     assert found == {named: file} | {name: name for name in others}
     assert problems == []
@@ -61,7 +61,7 @@ def test_a_name_that_is_there_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_in_an_archive(tmp_path: Path, kind: str) -> None:
     members = {"a/s.jpeg": jpeg(1), "a/t.jpeg": jpeg(2), "b/t.png": jpeg(3), "a/u.jpg": jpeg(4), "b/u.jpg": jpeg(5)}
-    archive = tmp_path / f"pictures.{kind}"
+    archive = tmp_path / f"images.{kind}"
     if kind == "tar":
         tar(archive, members)  # type: ignore[arg-type]
     else:
@@ -82,9 +82,9 @@ def test_prepare_says_it(tmp_path: Path) -> None:
     listed(tmp_path, names, *(f"s{n}.jpeg" if n % 2 else f"s{n}.jpg" for n in range(6)))
     result = prepare(tmp_path, tmp_path / "out")
     assert sum(count.images for count in result.splits.values()) == 6
-    assert "3 pictures are called otherwise than the source says, such as s1.jpeg for images/s1.jpg." in result.notes
+    assert "3 images are called otherwise than the source says, such as s1.jpeg for images/s1.jpg." in result.notes
 
 
-def test_no_picture_at_all_is_still_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CaptuneError, match="None of the 1 pictures"):
+def test_no_image_at_all_is_still_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CaptuneError, match="None of the 1 images"):
         listed(tmp_path, ["s.jpg"], "t.jpg")

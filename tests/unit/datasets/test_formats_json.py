@@ -50,7 +50,7 @@ def test_jsonl_and_json_lists(tmp_path: Path, text: str) -> None:
     assert [record.split for record in found] == ["train", "val"]
 
 
-def test_json_map_of_pictures(tmp_path: Path) -> None:
+def test_json_map_of_images(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "data.json").write_text(json.dumps({"a.jpg": ["A dog", "Again"], "b.jpg": "A bird"}), "utf-8")
     name, found, _ = records(tmp_path)
@@ -148,13 +148,13 @@ def test_json_of_the_wrong_shape_never_crashes(tmp_path: Path) -> None:
     source = tmp_path / "data.json"
     image = '{"id": 1, "file_name": "a.jpg"}'
     fine = '{"id": 1, "image_id": 1, "caption": "fine"}'
-    for pictures, captions, said in (
+    for images, captions, said in (
         (f'{image}, {{"id": [1]}}', fine, "has no 'id'"),
         (f'{image}, {{"id": 2, "file_name": 5}}', fine, "has no 'file_name'"),
         (image, f'{fine}, {{"id": 2, "image_id": {{}}, "caption": "x"}}', "points at image {}"),
         (image, f"{fine}, 3", "has no 'caption'"),
     ):
-        source.write_text(f'{{"images": [{pictures}], "annotations": [{captions}]}}', "utf-8")
+        source.write_text(f'{{"images": [{images}], "annotations": [{captions}]}}', "utf-8")
         _, found, problems = records(source)
         assert references(found) == {"a.jpg": ("fine",)}
         assert said in problems[0].reason

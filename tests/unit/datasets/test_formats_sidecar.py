@@ -1,4 +1,4 @@
-"""Pictures with texts beside them: what pairs is taken, what does not is told."""
+"""Images with texts beside them: what pairs is taken, what does not is told."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_sidecars(tmp_path: Path) -> None:
     assert {(problem.where, problem.reason) for problem in problems} == {
         ("test/alone.jpg", "there is no alone.txt beside it"),
         ("test/empty.jpg", "empty.txt beside it is empty"),
-        ("test/lost.txt", "there is no picture of that name beside it"),
+        ("test/lost.txt", "there is no image of that name beside it"),
     }
 
 
-def test_one_bad_sidecar_costs_one_picture(tmp_path: Path) -> None:
+def test_one_bad_sidecar_costs_one_image(tmp_path: Path) -> None:
     texts: dict[str, bytes] = {
         "utf16": "Ünicode, by Windows".encode("utf-16"), "utf16be": codecs.BOM_UTF16_BE + "Größe".encode("utf-16-be"),
         "bom": b"\xef\xbb\xbfA cat", "good": b"A dog", "latin": b"caf\xe9", "half": b"\xff\xfeA\xd8",
@@ -87,7 +87,7 @@ def test_endings_of_sidecars(tmp_path: Path) -> None:
     ]
 
 
-def test_json_beside_pictures_alone(tmp_path: Path) -> None:
+def test_json_beside_images_alone(tmp_path: Path) -> None:
     write(tmp_path / "00000" / "1.jpg", jpeg(1))
     write(tmp_path / "00000" / "1.json", '{"caption": "A dog", "status": "success"}')
     name, found, _, _ = records(tmp_path)

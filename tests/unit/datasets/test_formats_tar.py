@@ -1,4 +1,4 @@
-"""Tar shards: which text is for which picture."""
+"""Tar shards: which text is for which image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_webdataset_shards(tmp_path: Path) -> None:
             "sub/0002.caption": "Fish",
             "sub/0002.jpeg": jpeg(3),
             "0004.jpg": jpeg(4),
-            "0005.txt": "no picture",
+            "0005.txt": "no image",
             "0006.jpg": jpeg(6),
             "0006.txt": b"caf\xe9",
         },
@@ -73,8 +73,8 @@ def test_webdataset_gzipped_and_cut_off(tmp_path: Path) -> None:
     assert any("cut off" in problem.reason for problem in problems)
 
 
-def test_texts_go_to_the_pictures_of_their_names(tmp_path: Path) -> None:
-    """Dots in names, masks beside pictures, several pictures for one text: taken or told, never dropped."""
+def test_texts_go_to_the_images_of_their_names(tmp_path: Path) -> None:
+    """Dots in names, masks beside images, several images for one text: taken or told, never dropped."""
     tar(
         tmp_path / "a.tar",
         {
@@ -102,7 +102,7 @@ def test_texts_go_to_the_pictures_of_their_names(tmp_path: Path) -> None:
         [{"file_name": "img.1.jpg", "captions": ["A cat", "Again"]}, {"file_name": "img.0.jpg", "captions": ["A dog"]}],
     ],
 )
-def test_json_with_captions_of_several_pictures(tmp_path: Path, said: Any) -> None:
+def test_json_with_captions_of_several_images(tmp_path: Path, said: Any) -> None:
     tar(tmp_path / "a.tar", {"img.0.jpg": jpeg(0), "img.1.jpg": jpeg(1), "img.json": json.dumps(said)})
     _, found, _, problems = records(tmp_path)
     assert {record.id: record.references for record in found} == {
@@ -115,9 +115,9 @@ def test_json_with_captions_of_several_pictures(tmp_path: Path, said: Any) -> No
 @pytest.mark.parametrize(
     "texts", [{"img.json": json.dumps({"captions": ["A dog", "A cat"]})}, {"img.txt": "A dog\nA cat"}]
 )
-def test_as_many_captions_as_pictures_are_no_ones(tmp_path: Path, texts: dict[str, str]) -> None:
-    pictures = {"img.0.jpg": jpeg(0), "img.1.jpg": jpeg(1), "z.jpg": jpeg(2), "z.txt": "A bird"}
-    tar(tmp_path / "a.tar", pictures | texts)
+def test_as_many_captions_as_images_are_no_ones(tmp_path: Path, texts: dict[str, str]) -> None:
+    images = {"img.0.jpg": jpeg(0), "img.1.jpg": jpeg(1), "z.jpg": jpeg(2), "z.txt": "A bird"}
+    tar(tmp_path / "a.tar", images | texts)
     _, found, _, problems = records(tmp_path)
     assert [record.references for record in found] == [("A bird",)]
     assert {problem.where for problem in problems} == {"a.tar, img.0.jpg", "a.tar, img.1.jpg"}
@@ -139,7 +139,7 @@ def test_of_several_texts_none_is_chosen(tmp_path: Path) -> None:
     _, found, _, problems = records(tmp_path)
     assert [record.references for record in found] == [("A cat",)]
     assert problems[0].where == "a.tar, x.image.jpg"
-    assert "no text of sample x names this picture (x.words.txt, x.ocr.txt)" in problems[0].reason
+    assert "no text of sample x names this image (x.words.txt, x.ocr.txt)" in problems[0].reason
 
 
 def test_what_captune_wrote_is_read_back(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_what_captune_wrote_is_read_back(tmp_path: Path) -> None:
     with open_writer("tar", tmp_path / "out") as writer:
         (shard,) = list_input_shards([str(tmp_path / "in.tar")])
         rows = [
-            CaptionRow(picture.name, (Caption(f"caption {n}", 0.5),), "ok", None, "m")
-            for n, picture in enumerate(read_images(shard))
+            CaptionRow(image.name, (Caption(f"caption {n}", 0.5),), "ok", None, "m")
+            for n, image in enumerate(read_images(shard))
         ]
         writer.write_shard(shard, rows)  # type: ignore[attr-defined]
     _, found, contents, problems = records(tmp_path / "out")
@@ -157,7 +157,7 @@ def test_what_captune_wrote_is_read_back(tmp_path: Path) -> None:
     assert (contents, problems) == ([jpeg(0), jpeg(1), jpeg(2, "PNG")], [])
 
 
-def test_a_shard_whose_texts_stand_apart_from_its_pictures(tmp_path: Path) -> None:
+def test_a_shard_whose_texts_stand_apart_from_its_images(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(3)} | {f"{n}.txt": f"text {n}" for n in range(3)})
     _, found, contents, problems = records(tmp_path)
     assert [record.references for record in found] == [("text 0",), ("text 1",), ("text 2",)]
@@ -187,7 +187,7 @@ def test_texts_of_a_shard_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tar_of_pictures_alone_is_no_data_set(tmp_path: Path) -> None:
+def test_a_tar_of_images_alone_is_no_data_set(tmp_path: Path) -> None:
     tar(tmp_path / "images.tar", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
     with pytest.raises(CaptuneError, match="No captions were recognised"):
         find_format(tmp_path)

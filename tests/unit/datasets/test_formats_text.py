@@ -1,4 +1,4 @@
-"""Caption files of text: exact references, ragged pictures, splits, bad rows."""
+"""Caption files of text: exact references, ragged images, splits, bad rows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_bad_rows_are_collected_with_their_lines(tmp_path: Path) -> None:
     assert [problem.where for problem in problems] == [f"captions.txt, line {n}" for n in (3, 4, 5, 6, 7)]
     assert "empty" in problems[0].reason
     assert "no comma" in problems[2].reason
-    assert "no picture" in problems[3].reason
+    assert "no image" in problems[3].reason
     assert "URL" in problems[4].reason
 
 
@@ -235,8 +235,8 @@ def test_csv_quote_that_is_never_closed(tmp_path: Path) -> None:
 
 def test_csv_files_for_each_split(tmp_path: Path) -> None:
     photos(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
-    for split, picture in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
-        (tmp_path / f"{split}.csv").write_text(f"image,caption\n{picture},A dog\n", encoding="utf-8")
+    for split, image in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
+        (tmp_path / f"{split}.csv").write_text(f"image,caption\n{image},A dog\n", encoding="utf-8")
     name, found, _ = records(tmp_path)
     assert name == "csv"
     assert {Path(record.image).name: record.split for record in found} == {
@@ -255,23 +255,23 @@ def test_several_tables_must_be_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "Images", "images", "photos", "some/thing"])
-def test_pictures_are_found_near_the_captions(tmp_path: Path, below: str) -> None:
+def test_images_are_found_near_the_captions(tmp_path: Path, below: str) -> None:
     photos(tmp_path / below, "a.jpg")
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
     assert records(tmp_path / "captions.txt")[1][0].image == tmp_path / below / "a.jpg"
 
 
-def test_pictures_elsewhere(tmp_path: Path) -> None:
+def test_images_elsewhere(tmp_path: Path) -> None:
     photos(tmp_path / "far" / "away", "a.jpg", "b.jpg")
     home = tmp_path / "home" / "me"
     home.mkdir(parents=True)
     (home / "data.csv").write_text("image,caption\n/kaggle/input/x/a.jpg,A dog\nC:\\x\\b.jpg,A cat\n", encoding="utf-8")
-    with pytest.raises(CaptuneError, match="None of the 2 pictures") as caught:
+    with pytest.raises(CaptuneError, match="None of the 2 images") as caught:
         records(home)
     assert "--images" in caught.value.hint
     found = records(home, images=tmp_path / "far")[1]
     assert [record.image for record in found] == [tmp_path / "far" / "away" / name for name in ("a.jpg", "b.jpg")]
-    with pytest.raises(CaptuneError, match="no folder of pictures"):
+    with pytest.raises(CaptuneError, match="no folder of images"):
         records(home, images=tmp_path / "nowhere")
 
 
@@ -281,7 +281,7 @@ def test_names_with_composed_signs(tmp_path: Path) -> None:
     assert records(tmp_path)[1][0].image.is_file()
 
 
-def test_a_few_pictures_of_many_names(tmp_path: Path) -> None:
+def test_a_few_images_of_many_names(tmp_path: Path) -> None:
     photos(tmp_path / "Images", "777.jpg")
     rows = "".join(f"{number}.jpg,A dog\n" for number in range(3000))
     (tmp_path / "captions.txt").write_text("image,caption\n" + rows, encoding="utf-8")

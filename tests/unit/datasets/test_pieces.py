@@ -1,4 +1,4 @@
-"""Every kind of input in pieces: all pictures once, in order, the same each time, bad ones with their reason."""
+"""Every kind of input in pieces: all images once, in order, the same each time, bad ones with their reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tar(path: Path, files: list[tuple[str, bytes]], mode: str = "w") -> Path:
 
 
 def samples(count: int) -> list[tuple[str, bytes]]:
-    """Texts before and behind the picture, as WebDataset's members are sorted by name."""
+    """Texts before and behind the image, as WebDataset's members are sorted by name."""
     kinds = ("cls", "jpg", "txt")
     return [(f"{n:04}.{kind}", jpeg(n) if kind == "jpg" else b"text") for n in range(count) for kind in kinds]
 
@@ -57,24 +57,24 @@ def found(*inputs: object, recursive: bool = True, shard_size: int = 1000) -> li
     read = []
     for shard in pieces:
         assert InputShard.from_json(shard.to_json()) == shard
-        pictures: list[tuple[str, object]] = []
-        for picture in read_images(shard):
-            source: object = picture.source
+        images: list[tuple[str, object]] = []
+        for image in read_images(shard):
+            source: object = image.source
             if callable(source):
                 try:
                     source = source()
                 except ImageError as error:
                     source = error.reason
-            pictures.append((picture.name, source))
-        assert shard.count in (None, len(pictures))
-        read.append(pictures)
-    names = [name for pictures in read for name, _ in pictures]
+            images.append((image.name, source))
+        assert shard.count in (None, len(images))
+        read.append(images)
+    names = [name for images in read for name, _ in images]
     assert len(names) == len(set(names))
     return read
 
 
 def names(pieces: list[list[tuple[str, object]]]) -> list[list[str]]:
-    return [[name for name, _ in pictures] for pictures in pieces]
+    return [[name for name, _ in images] for images in pieces]
 
 
 def test_a_tree_is_cut_into_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +113,13 @@ def test_a_folder_that_may_not_be_opened_is_not_passed_over(tmp_path: Path) -> N
 
 def test_nothing_to_find(tmp_path: Path) -> None:
     put(tmp_path / "notes.txt")
-    with pytest.raises(UsageError, match="no pictures in the folder"):
+    with pytest.raises(UsageError, match="no images in the folder"):
         found(tmp_path)
     with pytest.raises(UsageError, match=r"No file matches .*2\.tar"):
         found(tar(tmp_path / "1.tar", samples(1)).with_name("{1..2}.tar"))
-    with pytest.raises(UsageError, match="There are no pictures in"):
+    with pytest.raises(UsageError, match="There are no images in"):
         found(tar(tmp_path / "texts.tar", [("a.txt", b"text")]))
-    with pytest.raises(UsageError, match="No pictures were given"):
+    with pytest.raises(UsageError, match="No images were given"):
         found()
     with pytest.raises(CaptuneError, match=r"There is no file gone\.tar"):
         found("gone.tar")
@@ -127,7 +127,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         found("gone.parquet")
 
 
-def test_pictures_go_before_archives(tmp_path: Path) -> None:
+def test_images_go_before_archives(tmp_path: Path) -> None:
     archive = tar(tmp_path / "only" / "a.tar", samples(2)) if (tmp_path / "only").mkdir() is None else None
     assert names(found(tmp_path / "only")) == [[f"{archive}/0000.jpg", f"{archive}/0001.jpg"]]
     put(tmp_path / "only" / "z.jpg")
@@ -143,17 +143,17 @@ def test_tar_pieces_split_no_sample(tmp_path: Path) -> None:
     assert [shard.count for shard in pieces] == [3, 3, 2]
     with open(path, "rb") as file:
         file.seek(pieces[1].start)
-        assert file.read(8) == b"0003.cls"  # a sample's first member, not its picture
+        assert file.read(8) == b"0003.cls"  # a sample's first member, not its image
     read = found(path, shard_size=3)
-    assert [data for pictures in read for _, data in pictures] == [*(jpeg(n) for n in range(7)), b"second"]
-    (both,) = list_input_shards([str(path)], shard_size=7)  # the second picture of a sample stays with the first
+    assert [data for images in read for _, data in images] == [*(jpeg(n) for n in range(7)), b"second"]
+    (both,) = list_input_shards([str(path)], shard_size=7)  # the second image of a sample stays with the first
     assert both.count == 8
 
 
 def test_a_name_twice_in_a_tar(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", [("x.jpg", b"1"), ("y.jpg", b"2"), ("x.jpg", b"3"), ("x.jpg", b"4")])
     for size in (1, 2, 1000):
-        read = [one for pictures in found(path, shard_size=size) for one in pictures]
+        read = [one for images in found(path, shard_size=size) for one in images]
         assert [data for _, data in read] == [b"1", b"2", b"3", b"4"]
 
 
@@ -165,14 +165,14 @@ def test_a_tar_that_is_cut_off(tmp_path: Path, cut: int, size: int) -> None:
         ends = [one.offset_data + one.size for one in shard if one.name.endswith("jpg")]
     with open(path, "r+b") as file:
         file.truncate(cut)
-    read = [one for pictures in found(path, shard_size=size) for one in pictures]
+    read = [one for images in found(path, shard_size=size) for one in images]
     assert read[-1][0] == str(path)
     assert "cannot be read on" in str(read[-1][1])
     assert [data for _, data in read[:-1]] == [jpeg(n) for n in range(len(read) - 1)]
     assert len(read) - 1 == sum(end <= cut for end in ends)
     pieces = list(list_input_shards([str(path)], shard_size=size))
     tar(path, samples(5))  # copied again
-    names = [picture.name for shard in pieces for picture in read_images(shard)]
+    names = [image.name for shard in pieces for image in read_images(shard)]
     assert names == [f"{path}/{n:04}.jpg" for n in range(5)]
 
 
@@ -222,8 +222,8 @@ def test_parquet_by_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(50)], "n": range(50)}), path, row_group_size=7)
     for size in (5, 7, 20, 1000):
         read = found(path, shard_size=size)
-        assert [len(pictures) for pictures in read[:-1]] == [size] * (len(read) - 1)
-        assert [one for pictures in read for one in pictures] == [(f"{path}#{n}", jpeg(n)) for n in range(50)]
+        assert [len(images) for images in read[:-1]] == [size] * (len(read) - 1)
+        assert [one for images in read for one in images] == [(f"{path}#{n}", jpeg(n)) for n in range(50)]
 
 
 def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         [
             ("tables/a.parquet#0/k.jpg", b"1"),
             ("tables/a.parquet#1/beside.jpg", "tables/beside.jpg"),
-            ("tables/a.parquet#2", "there is no picture in this row"),
+            ("tables/a.parquet#2", "there is no image in this row"),
         ]
     ]
     pq.write_table(pa.table({"Image Path": ["beside.jpg", "here.jpg", "gone.jpg", ""]}), "tables/b.parquet")
@@ -244,7 +244,7 @@ def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "tables/beside.jpg",
         f"here.jpg lies outside of tables: {STEP}",
         "tables/gone.jpg",
-        "there is no picture in this row",
+        "there is no image in this row",
     ]
     pq.write_table(pa.table({"image": [b"1"], "file_name": ["dog.jpg"]}), "tables/c.parquet")
     assert found("tables/c.parquet") == [[("tables/c.parquet#0/dog.jpg", b"1")]]
@@ -253,7 +253,7 @@ def test_parquet_cells_of_all_sorts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"label": [1]}), path)
-    with pytest.raises(CaptuneError, match="no column of pictures among label"):
+    with pytest.raises(CaptuneError, match="no column of images among label"):
         found(path)
     put(path, b"PAR1 but no more")
     with pytest.raises(CaptuneError, match="not a whole Parquet file"):
@@ -326,7 +326,7 @@ def test_a_file_system_of_fsspec(tmp_path: Path) -> None:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """A web server with one picture, whose /broken answers less than it promised."""
+    """A web server with one image, whose /broken answers less than it promised."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -346,7 +346,7 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_pictures_on_the_web(web: str) -> None:
+def test_images_on_the_web(web: str) -> None:
     assert found(f"{web}/a.jpg?größe=1 2")[0][0][1] == b"jpg"
     (read,) = found(f"{web}/a.jpg?size=1", f"{web}/gone.jpg", f"{web}/broken.jpg", "http://127.0.0.1:1/x.jpg")
     assert read[0] == (f"{web}/a.jpg?size=1", b"jpg")

@@ -1,4 +1,4 @@
-"""Tables that lie in a folder: read where they hold pictures, and nothing is fetched unasked."""
+"""Tables that lie in a folder: read where they hold images, and nothing is fetched unasked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_nothing_is_fetched_for_a_table_that_lies_in_a_folder(tmp_path: Path, co
     pq.write_table(
         pa.table({column: ["http://127.0.0.1:9/1.jpg", "http://127.0.0.1:9/2.jpg"], "caption": ["a", "b"]}), table
     )
-    with pytest.raises(UsageError, match="no pictures, but tables of their addresses: 00000") as caught:
+    with pytest.raises(UsageError, match="no images, but tables of their addresses: 00000") as caught:
         heard(tmp_path)
     assert f"captune caption {table}" in caught.value.hint
     tar(tmp_path / "00000.tar", {"1.jpg": jpeg(1)})
@@ -42,11 +42,11 @@ def test_what_a_folder_holds_besides_is_said(tmp_path: Path) -> None:
     pq.write_table(pa.table({"label": [1]}), tmp_path / "labels.parquet")
     pieces, (said,) = heard(tmp_path)
     assert pieces == ["a.tar"]
-    assert "without a column of pictures" in said
+    assert "without a column of images" in said
     write(tmp_path / "broken.parquet", b"PAR1")
     with pytest.raises(CaptuneError, match="not a whole Parquet file"):
         heard(tmp_path)
-    write(tmp_path / "photo.jpg", b"x")  # beside a picture archives are left alone
+    write(tmp_path / "photo.jpg", b"x")  # beside an image archives are left alone
     pieces, (said,) = heard(tmp_path)
     assert pieces == [""]
     assert "a.tar" in said
@@ -58,7 +58,7 @@ def test_bytes_in_a_column_of_another_name(tmp_path: Path, column: str) -> None:
     """img2dataset's Parquet has `jpg` beside `url`; rows that were not downloaded have none."""
     pq.write_table(pa.table({"url": ["http://127.0.0.1:9/1.jpg"] * 2, column: [b"1", None]}), tmp_path / "a.parquet")
     (shard,) = list_input_shards([str(tmp_path)])
-    first, second = (picture.source for picture in read_images(shard))
+    first, second = (image.source for image in read_images(shard))
     assert first == b"1"
-    with pytest.raises(ImageError, match="there is no picture in this row"):
+    with pytest.raises(ImageError, match="there is no image in this row"):
         second()  # type: ignore[operator]

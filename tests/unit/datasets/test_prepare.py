@@ -21,7 +21,7 @@ from PIL import Image
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.paths import MARK
 from captune.core.records import ImageRecord
-from captune.datasets.merge import gather, safe_name
+from captune.datasets.merge import merge_records, safe_name
 from captune.datasets.prepare import prepare
 from captune.datasets.prepared import read_prepared, read_split, write_splits
 from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
@@ -45,7 +45,7 @@ def flickr(folder: Path, count: int = 20) -> Path:
         for number in range(count):
             (folder / "Images" / f"{number}.jpg").write_bytes(photo(number))
             for reference in range(1 + number % 3):
-                rows.writerow((f"{number}.jpg", f'Picture {number}, said "{reference}".'))
+                rows.writerow((f"{number}.jpg", f'Image {number}, said "{reference}".'))
     return folder
 
 
@@ -77,7 +77,7 @@ def test_a_folder_becomes_splits_that_others_can_read(source: Path, tmp_path: Pa
     for record in records:
         number = int(Path(record.image).stem)
         assert Path(record.image) == source / "Images" / f"{number}.jpg"
-        assert record.references == tuple(f'Picture {number}, said "{r}".' for r in range(1 + number % 3))
+        assert record.references == tuple(f'Image {number}, said "{r}".' for r in range(1 + number % 3))
     with open(out / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     train = read_split(out, "train")
@@ -106,7 +106,7 @@ def test_the_digest_follows_content_not_place(source: Path, tmp_path: Path) -> N
     assert prepare(moved, tmp_path / "c").digest != first
 
 
-def test_bad_pictures_stop_or_are_left_out(source: Path, tmp_path: Path) -> None:
+def test_bad_images_stop_or_are_left_out(source: Path, tmp_path: Path) -> None:
     images = source / "Images"
     (images / "3.jpg").write_bytes(photo(3)[:700])
     (images / "4.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:7b\nsize 3\n")
@@ -134,10 +134,10 @@ def test_bad_pictures_stop_or_are_left_out(source: Path, tmp_path: Path) -> None
     assert len(read_split(out, "train")) == 13, "the folder that was there stays"
 
 
-def test_pictures_leave_a_tar_shard_as_they_are(tmp_path: Path) -> None:
+def test_images_leave_a_tar_shard_as_they_are(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for number in range(6):
-            for name, data in ((f"{number}.jpg", photo(number % 5)), (f"{number}.txt", f"picture {number}".encode())):
+            for name, data in ((f"{number}.jpg", photo(number % 5)), (f"{number}.txt", f"image {number}".encode())):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -145,8 +145,8 @@ def test_pictures_leave_a_tar_shard_as_they_are(tmp_path: Path) -> None:
     prepare(tmp_path / "shard.tar", out, split="80/10/10")
     prepare(tmp_path / "shard.tar", out, split="60/40")
     records = read_split(out, "train") + read_split(out, "val")
-    assert len(records) == 5, "equal bytes are one picture"
-    assert sorted(text for record in records for text in record.references) == [f"picture {n}" for n in range(6)]
+    assert len(records) == 5, "equal bytes are one image"
+    assert sorted(text for record in records for text in record.references) == [f"image {n}" for n in range(6)]
     for record in records:
         assert Path(record.image).parent == out / "images"
         assert Path(record.image).read_bytes() in [photo(n) for n in range(5)]
@@ -176,7 +176,7 @@ def test_names_in_archives_cannot_leave_the_folder(tmp_path: Path) -> None:
         ".git",
     ]
     problems: list[Problem] = []
-    found = gather(embedded(names), tmp_path / "deep" / "images", problems)
+    found = merge_records(embedded(names), tmp_path / "deep" / "images", problems)
     assert problems == []
     assert found.embedded == len(names)
     paths = [Path(record.image) for record in found.records]
@@ -190,15 +190,15 @@ def test_names_in_archives_cannot_leave_the_folder(tmp_path: Path) -> None:
     assert safe_name("C:\\photos\\my dog?.JPG") == "my dog_.JPG"
 
 
-def test_many_pictures_go_to_sub_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_go_to_sub_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captune.datasets.merge.FILES_IN_FOLDER", 3)
-    found = gather(embedded(["a.jpg"] * 9), tmp_path / "images", [])
+    found = merge_records(embedded(["a.jpg"] * 9), tmp_path / "images", [])
     folders = [Path(record.image).parent for record in found.records]
     assert folders[:3] == [tmp_path / "images"] * 3
     assert all(len(folder.name) == 2 for folder in folders[3:])
 
 
-def test_entries_of_one_picture_are_joined(tmp_path: Path) -> None:
+def test_entries_of_one_image_are_joined(tmp_path: Path) -> None:
     a, b = tmp_path / "a.jpg", tmp_path / "b.jpg"
     rows = [
         SourceRecord("1", a, ("one", " "), "train", "line 1"),
@@ -206,7 +206,7 @@ def test_entries_of_one_picture_are_joined(tmp_path: Path) -> None:
         SourceRecord("3", tmp_path / "x" / ".." / "a.jpg", ("three", "one"), "train", "line 3"),
         SourceRecord("4", tmp_path / "c.jpg", ("",), None, "line 4"),
     ]
-    found = gather(iter(rows), tmp_path / "images", [])
+    found = merge_records(iter(rows), tmp_path / "images", [])
     assert found.records == [
         ImageRecord("1", str(a), ("one", "three"), "train"),
         ImageRecord("1 (2)", str(b), ("two",), None),
@@ -214,7 +214,7 @@ def test_entries_of_one_picture_are_joined(tmp_path: Path) -> None:
     assert (found.merged, found.without_references) == (1, 1)
     rows[2] = SourceRecord("3", a, ("x",), "test", "line 3")
     with pytest.raises(CaptuneError, match=r"in split train \(line 1\) and in test \(line 3\)"):
-        gather(iter(rows), tmp_path / "images", [])
+        merge_records(iter(rows), tmp_path / "images", [])
 
 
 def test_out_must_be_new_empty_or_prepared(source: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_out_must_be_new_empty_or_prepared(source: Path, tmp_path: Path) -> None
     assert not (out / "test.csv").exists()
 
 
-def test_splitting_anew_must_not_eat_its_own_pictures(tmp_path: Path) -> None:
+def test_splitting_anew_must_not_eat_its_own_images(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for name, data in (("1.jpg", photo(1)), ("1.txt", b"a dog"), ("2.jpg", photo(2)), ("2.txt", b"a cat")):
@@ -309,7 +309,7 @@ def test_a_killed_prepare_leaves_the_old_folder_and_can_be_repeated(source: Path
     out = tmp_path / "out"
     prepare(source, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    # One picture that takes long, so that the signal comes in the middle.
+    # One image that takes long, so that the signal comes in the middle.
     Image.new("1", (9900, 9900)).save(source / "Images" / "0.jpg", "PNG")
     code = "import sys; from captune.datasets.prepare import prepare; prepare(sys.argv[1], sys.argv[2], seed=3)"
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stderr=subprocess.PIPE)
@@ -348,7 +348,7 @@ def test_a_folder_that_is_not_prepared_says_what_to_do(source: Path, tmp_path: P
     prepare(source, tmp_path / "out")
     with pytest.raises(UsageError) as usage:
         read_split(tmp_path / "out", "dev")
-    assert "train (16 pictures), val (2 pictures), test (2 pictures)" in usage.value.hint
+    assert "train (16 images), val (2 images), test (2 images)" in usage.value.hint
     with open(tmp_path / "out" / "val_split.jsonl", "a") as file:
         file.write("{broken\n")
     with pytest.raises(CaptuneError, match=r"val_split\.jsonl, line 3"):

@@ -29,7 +29,7 @@ def test_captions_that_the_source_rejects_are_left_out_and_counted(tmp_path: Pat
     assert sum(count.references for count in result.splits.values()) == 2
     told = " ".join(result.notes)
     assert "2 captions were left out" in told
-    assert "1 pictures without a caption" in told
+    assert "1 images without a caption" in told
 
 
 def test_a_bare_stem_that_may_be_two_images(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import datasets
 
     folder = tmp_path_factory.mktemp("honest") / "set"
-    pictures = [{"bytes": b"a picture", "path": None}] * 3
-    datasets.Dataset.from_dict({"image": pictures, "caption": ["a cat", "a dog", "a cow"]}).save_to_disk(str(folder))
+    images = [{"bytes": b"an image", "path": None}] * 3
+    datasets.Dataset.from_dict({"image": images, "caption": ["a cat", "a dog", "a cow"]}).save_to_disk(str(folder))
     return folder
 
 

@@ -143,7 +143,7 @@ def test_cells_of_parquet_are_the_same_for_both(tmp_path: Path) -> None:
         1: jpeg(9),
         2: jpeg(9),
         3: caption[3],
-        4: "there is no picture in this row",
+        4: "there is no image in this row",
         5: jpeg(2),
     }
     assert "lies outside of" in str(caption[3])

@@ -1,4 +1,4 @@
-"""Splits are by picture, repeatable, and say what they could not do."""
+"""Splits are by image, repeatable, and say what they could not do."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_auto_makes_a_val_split_and_says_so() -> None:
     found = assign(records(100, train=list(range(80)), test=list(range(80, 100))), ("auto",), 42, no_official)
     assert Counter(found.splits.values()) == {"train": 72, "val": 8, "test": 20}
     assert "no val split" in found.notes[0]
-    assert "8 of its 80 train pictures" in found.notes[0]
+    assert "8 of its 80 train images" in found.notes[0]
 
 
 def test_auto_names_a_missing_test_split() -> None:
@@ -111,7 +111,7 @@ def test_official_splits_go_by_file_name() -> None:
     found = assign(records(5), ("flickr8k",), 42, lambda name: wanted)
     assert found.splits == {"id0": "train", "id1": "val", "id2": "test"}
     assert "1 of the 4" in found.notes[0]
-    with pytest.raises(CaptuneError, match="names no picture of this source"):
+    with pytest.raises(CaptuneError, match="names no image of this source"):
         assign(records(5), ("karpathy",), 42, lambda name: {"x.jpg": "train"})
 
 
@@ -133,17 +133,17 @@ def test_split_files_whose_names_tell_the_split(tmp_path: Path) -> None:
         assign(records(5), (str(tmp_path / "other.txt"),), 42, no_official)
 
 
-def test_a_picture_in_two_split_files(tmp_path: Path) -> None:
+def test_a_image_in_two_split_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("p000.jpg\n")
     (tmp_path / "b").write_text("p001.jpg\nid0\n")
     with pytest.raises(CaptuneError, match=r"b, line 2: id0 is in test and, by .*a, line 1, in train"):
         assign(records(5), (f"train={tmp_path / 'a'}", f"test={tmp_path / 'b'}"), 42, no_official)
 
 
-def test_names_that_two_pictures_share(tmp_path: Path) -> None:
+def test_names_that_two_images_share(tmp_path: Path) -> None:
     twins = [ImageRecord("x/1.jpg", "/x/1.jpg", ("a",)), ImageRecord("y/1.jpg", "/y/1.jpg", ("b",))]
     (tmp_path / "a").write_text("1.jpg\n")
-    with pytest.raises(CaptuneError, match="More than one picture"):
+    with pytest.raises(CaptuneError, match="More than one image"):
         assign(twins, (f"train={tmp_path / 'a'}",), 42, no_official)
     (tmp_path / "a").write_text("y/1.jpg\n")
     assert assign(twins, (f"train={tmp_path / 'a'}",), 42, no_official).splits == {"y/1.jpg": "train"}

@@ -64,7 +64,7 @@ def outside(place: Path) -> list[str]:
 
 
 def sources(pieces: Iterator[InputShard]) -> dict[str, object]:
-    return {picture.name: picture.source for shard in pieces for picture in read_images(shard)}
+    return {image.name: image.source for shard in pieces for image in read_images(shard)}
 
 
 def test_a_parquet_of_a_job_names_files_in_its_folder_alone(place: Path) -> None:
@@ -235,7 +235,7 @@ def test_what_failed_is_not_copied_and_names_stay_below_the_folder(tmp_path: Pat
             entry.size = 3
             tar.addfile(entry, io.BytesIO(b"abc"))
     (shard,) = list_input_shards([archive])
-    found = [picture.name for picture in read_images(shard)]
+    found = [image.name for image in read_images(shard)]
     assert [name.removeprefix(f"{archive}/") for name in found] == [
         "up.jpg", "etc/root.jpg", "a/b.jpg", "x/c.jpg", "broken.jpg"
     ]  # fmt: skip

@@ -171,7 +171,7 @@ def test_a_picture_that_ends_in_grey_opens(progressive: bool) -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged", "PNG"),
         (b"\xff\xd8\xff\xe0" + bytes(30), "damaged", "JPEG"),
         (b"\0\0\0\x10ftypmif3avif" + bytes(99), "damaged", "AVIF"),
-        (bytes(range(128, 256)) * 4, "unknown", "not a picture"),
+        (bytes(range(128, 256)) * 4, "unknown", "not an image"),
     ],
 )  # fmt: skip
 def test_what_is_no_picture_says_what_it_is(tmp_path: Path, head: bytes, kind: str, words: str) -> None:

@@ -42,7 +42,7 @@ def list_inputs(
     *,
     recursive: bool = True,
     suffixes: Collection[str] = IMAGE_SUFFIXES,
-    what: str = "pictures",
+    what: str = "images",
     archives: bool = True,
     warn: Callable[[str], None] | None = None,
     listed: str = ANYWHERE,
@@ -77,7 +77,7 @@ def find_image_paths(
     *,
     recursive: bool = True,
     suffixes: Collection[str] = IMAGE_SUFFIXES,
-    what: str = "pictures",
+    what: str = "images",
 ) -> list[str]:
     """Paths of the files that `list_inputs` finds; archives are not looked into."""
     places = list_inputs(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
@@ -175,7 +175,7 @@ def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None]
     Tables of addresses are fetched where they are named, not where a folder happens to hold them.
     """
     held = {name: _held(kind, name, strict=not beside) for kind, name in archives}
-    taken = [(kind, name) for kind, name in archives if held[name] == "pictures"]
+    taken = [(kind, name) for kind, name in archives if held[name] == "images"]
     addresses = [name for name in held if held[name] == "addresses"]
     other = [name for name in held if held[name] == "none"]
     step = f"To fetch them, name the tables: captune caption {shlex.quote(addresses[0])} …" if addresses else ""
@@ -198,7 +198,7 @@ def _held(kind: str, name: str, *, strict: bool) -> str:
     from captune.datasets.sources.parquet import holds
 
     if kind != "parquet":
-        return "pictures"
+        return "images"
     try:
         return holds(name)
     except CaptuneError:

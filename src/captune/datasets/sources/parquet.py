@@ -147,7 +147,7 @@ def read(shard: InputShard, *, largest: int = MAX_IMAGE_BYTES) -> Iterator[Image
                 yield ImageSource(where, Unreadable(ImageError(where, row.reason, row.step, kind=row.kind)))
 
 
-def holds(location: str) -> Literal["pictures", "addresses", "none"]:
+def holds(location: str) -> Literal["images", "addresses", "none"]:
     """Whether a table has images or their paths, only their addresses (`url`, or names that begin with one), or none.
 
     Raises `CaptuneError` where the file cannot be read.
@@ -155,12 +155,12 @@ def holds(location: str) -> Literal["pictures", "addresses", "none"]:
     with opened_table(location) as file:
         schema = file.schema_arrow
         if embedded_columns(schema):
-            return "pictures"
+            return "images"
         column = image_column(schema.names)
         if column is None:
             return "none"
         addresses = is_address_column(column) or any(map(_is_address, _first_cells(file, location, column)))
-        return "addresses" if addresses else "pictures"
+        return "addresses" if addresses else "images"
 
 
 def _is_address(cell: Any) -> bool:
