@@ -75,7 +75,7 @@ def fetch_image(url: str, *, most_bytes: int, seconds: float, network: Network =
     try:
         if any(ord(sign) <= 32 or ord(sign) == 127 for sign in url) or len(url) > _MAX_URL_LENGTH:
             raise WebError("it is not an address")
-        return get(url, most_bytes=most_bytes, seconds=seconds, public=True, network=network)
+        return get(url, max_bytes=most_bytes, seconds=seconds, public=True, network=network)
     except WebError as error:
         raise Problem(422, f"The picture's address cannot be used: {error}.", "Send the picture itself.") from None
 
