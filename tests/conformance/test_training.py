@@ -280,11 +280,10 @@ def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeyp
 
 def test_a_store_grows_by_whole_parts(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(features, "PART", 5)
     backbone = FAMILIES["blip"].tiny()
     backbone.model.eval()
     images = [record.image for record in read_split(tiny_data, "train")]
-    made = features.cached_features(backbone, images[:7])
+    made = features.cached_features(backbone, images[:7], part_size=5)
     (store,) = (tmp_path / "features").iterdir()
     assert len(list(store.glob("*.npy"))) == len(list(store.glob("*.json"))) == 2
     with torch.inference_mode():
@@ -295,7 +294,7 @@ def test_a_store_grows_by_whole_parts(tiny_data: Path, tmp_path: Path, monkeypat
     first = made[images[0]].copy()
     whole = sorted(store.glob("*.npy"))
     whole[0].write_bytes(whole[0].read_bytes()[:200])
-    after = features.cached_features(backbone, images)
+    after = features.cached_features(backbone, images, part_size=5)
     assert np.array_equal(after[images[0]], first)
     assert len(after.rows) == 12
     # Other weights have another store.
@@ -316,8 +315,8 @@ def test_a_full_disk_is_named_before_anything_is_written(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(features, "SPARE", 1 << 60)
     backbone = FAMILIES["blip"].tiny()
+    images = [record.image for record in read_split(tiny_data, "train")]
     with pytest.raises(CaptuneError, match="no room"):
-        features.cached_features(backbone, [record.image for record in read_split(tiny_data, "train")])
+        features.cached_features(backbone, images, spare=1 << 60)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -164,24 +164,15 @@ class Run:
                 f"The run {self.path} has no whole checkpoint yet.", "Let it train longer, or --resume it."
             )
         by_name = {c.name: c for c in whole}
-        if which == "best":
-            for pointer in POINTERS:
-                name = self.pointed(pointer)
-                if name in by_name:
-                    return by_name[name]
+        for name in POINTERS if which == "best" else (which,):
+            target = self.pointed(name) if name in POINTERS else name
+            if target in by_name:
+                return by_name[target]
+        if which in ("best", "last"):
             return whole[-1]
-        if which == "last":
-            return whole[-1]
-        if which in POINTERS:
-            name = self.pointed(which)
-            if name in by_name:
-                return by_name[name]
-        elif which in by_name:
-            return by_name[which]
-        elif which.startswith("epoch-"):
-            for candidate in reversed(whole):
-                if f"{candidate.epoch:g}" == which.removeprefix("epoch-"):
-                    return candidate
+        for candidate in reversed(whole):
+            if which == f"epoch-{candidate.epoch:g}":
+                return candidate
         names = [*(p for p in POINTERS if self.pointed(p)), "last", *by_name, *(f"epoch-{c.epoch:g}" for c in whole)]
         raise CaptuneError(f"The run {self.path} has no checkpoint '{which}'.", f"It has: {', '.join(names)}.")
 

@@ -52,12 +52,14 @@ def cached_features(
     *,
     autocast: torch.dtype | None = None,
     batch_size: int = 16,
+    part_size: int = PART,
+    spare: int = SPARE,
     progress: Progress = SILENT,
 ) -> Features:
     """Features of images, made where the store does not have them yet.
 
-    Says how large they will be before it begins. Raises `CaptuneError` where the disk has no
-    room for them or an image cannot be read.
+    Reports their size first, and leaves `spare` bytes of the disk free. Raises `CaptuneError` where the
+    disk has no room for them or an image cannot be read.
     """
     names = list(dict.fromkeys(images))
     with ThreadPoolExecutor() as pool:
@@ -69,10 +71,10 @@ def cached_features(
         stored = _stored(folder)
         missing = list({digests[name]: name for name in names if digests[name] not in stored}.values())
         if missing:
-            _check_room(backbone, folder, missing, progress)
+            _check_room(backbone, folder, missing, spare, progress)
             with progress.task("Caching features", len(missing)) as task:
-                for start in range(0, len(missing), PART):
-                    some = missing[start : start + PART]
+                for start in range(0, len(missing), part_size):
+                    some = missing[start : start + part_size]
                     _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, task)
             stored = _stored(folder)
     return Features({name: stored[digests[name]] for name in names})
@@ -112,12 +114,12 @@ def _stored(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
     return stored
 
 
-def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], progress: Progress) -> None:
+def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], spare: int, progress: Progress) -> None:
     """Say how large the features will be; stop where the disk is too small."""
     shape = _features(backbone, missing[:1], 1)[0].shape
     size = len(missing) * int(np.prod(shape)) * 2
     progress.info(f"Features of {len(missing):,} images take {size / 1e9:.2f} GB in {folder}.")
-    free = shutil.disk_usage(folder).free - SPARE
+    free = shutil.disk_usage(folder).free - spare
     if size > free:
         raise CaptuneError(
             f"There is no room for them: {max(0, free) / 1e9:.2f} GB can be used there.",

@@ -125,6 +125,7 @@ class Tracker(TrainerCallback, ABC):
     """
 
     LOGGED: ClassVar[str] = ""
+    ID: ClassVar[str] = ""
 
     @classmethod
     def check(cls, run: Run) -> None:
@@ -138,6 +139,15 @@ class Tracker(TrainerCallback, ABC):
         file = run.path / self.LOGGED
         self.logged: dict[str, int] = read_json(file) if self.LOGGED and resumed_at and file.is_file() else {}
         self.earlier = dict(self.logged)
+
+    def saved_id(self, new: Callable[[], str]) -> tuple[str, bool]:
+        """The tracker's own id of this run, kept in the run's file `ID`; and whether it is `new`."""
+        file = self.run.path / self.ID
+        if file.is_file():
+            return file.read_text(encoding="utf-8").strip(), False
+        found = new()
+        write_text(file, found + "\n")
+        return found, True
 
     @abstractmethod
     def figures(self, values: dict[str, float], step: int) -> None:
@@ -302,20 +312,20 @@ class MLflow(Tracker):
         self._environment()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (self.run.path.resolve() / "mlflow").as_uri()
         self.client = mlflow.MlflowClient(tracking_uri=uri)
-        marker = self.run.path / self.ID
-        if marker.is_file():
-            self.id = marker.read_text(encoding="utf-8").strip()
+        self.id, new = self.saved_id(self._new_run)
+        if not new:
             self.client.update_run(self.id, status="RUNNING")
             return
+        for section, values in self.settings.items():
+            for option, value in values.items():
+                self.client.log_param(self.id, f"{section}.{option}", str(value)[:500])
+
+    def _new_run(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "captune"
         known = self.client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self.client.create_experiment(name)
         session = self.client.create_run(experiment, run_name=self.run.path.resolve().name)
-        self.id = session.info.run_id
-        write_text(marker, self.id + "\n")
-        for section, values in self.settings.items():
-            for option, value in values.items():
-                self.client.log_param(self.id, f"{section}.{option}", str(value)[:500])
+        return str(session.info.run_id)
 
     def figures(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import write_text
 from captune.core.machine import logged_in_to_wandb, wandb_refusal
 from captune.core.runs import SEARCH_JOURNAL, Run
 from captune.training.selection import LOWER_IS_BETTER
@@ -60,9 +59,7 @@ class WeightsAndBiases(Tracker):
         import wandb
 
         super().__init__(*args)
-        marker = self.run.path / self.ID
-        known = marker.read_text(encoding="utf-8").strip() if marker.is_file() else secrets.token_hex(4)
-        write_text(marker, known + "\n")
+        known, _ = self.saved_id(lambda: secrets.token_hex(4))
         mode: Any = _mode()
         self.wandb, self.offline = wandb, mode == OFFLINE
         self.before = os.environ.get("WANDB_DATA_DIR")
