@@ -159,6 +159,7 @@ def test_the_guard_stops_what_falls(learned: Path, tiny_data: Path, tmp_path: Pa
     assert run.last().step < 40
     assert any("training stops" in text for text in heard.said)
     assert run.pointed("best-metric") != run.last().name
+    assert run.manifest()["ended"]["reason"] == "scst-guard"
 
 
 def test_it_resumes_exactly(learned: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -178,7 +178,6 @@ class Training:
     """Everything that a training needs."""
 
     inputs: TrainingInputs
-    callbacks: list[TrainerCallback]
     history: History
     signals: StopSignals
     trainer: CaptionTrainer
@@ -229,7 +228,8 @@ class Training:
         self._end_trackers(ending)
 
     def _callback_ending(self) -> Ending | None:
-        endings = (getattr(callback, "ending", None) for callback in self.callbacks)
+        """Why a callback stopped the training, if one did."""
+        endings = (getattr(callback, "ending", None) for callback in self.trainer.callback_handler.callbacks)
         return next((ending for ending in endings if isinstance(ending, Ending)), None)
 
     def _end_trackers(self, ending: Ending) -> None:
@@ -249,13 +249,13 @@ def build(
         features = _features(inputs, backbone, precision)
     validation = _validation(inputs, backbone, precision, features)
     history, signals = History(run, progress, lambda: validation.samples), StopSignals(processes)
-    callbacks = [*([history] if processes.first else []), _early_stop(inputs), signals]
+    callbacks: list[TrainerCallback] = [*([history] if processes.first else []), _early_stop(inputs), signals]
     if watch:
         callbacks.append(OnValidation(watch))
     if config.train.push_to and processes.first:
         callbacks.append(OnSave(_Publisher(run, config.train.push_to, progress)))
     trainer = _trainer(inputs, backbone, validation, precision, features, callbacks)
-    return Training(inputs, callbacks, history, signals, trainer)
+    return Training(inputs, history, signals, trainer)
 
 
 def _features(inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype) -> Features | None:
