@@ -166,14 +166,14 @@ def _draw(rows: tuple[DemoRow, ...], path: Path) -> None:
 def _table(scores: Mapping[str, DemoScores], rows: tuple[DemoRow, ...], images: int) -> str:
     before, after = scores["untrained"], scores["trained"]
     lines = [
-        f"| {images} held-out pictures | untrained | trained |",
+        f"| {images} held-out images | untrained | trained |",
         "|---|---:|---:|",
         f"| every object's colour and shape named right | {before.objects_named:.1%} | {after.objects_named:.1%} |",
         f"| the relation as well | {before.all_true:.1%} | {after.all_true:.1%} |",
         f"| CIDEr-D × 100 | {100 * before.cider:.1f} | {100 * after.cider:.1f} |",
         f"| BLEU-4 × 100 | {100 * before.bleu_4:.1f} | {100 * after.bleu_4:.1f} |",
         "",
-        "| picture | untrained | trained |",
+        "| image | untrained | trained |",
         "|---|---|---|",
     ]
     lines += [f"| {Path(row.image).name} | {row.untrained} | {row.trained} |" for row in rows]

@@ -243,7 +243,7 @@ IN_WORDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Ending:
-    """A reason, in a sentence, with when it came and the numbers behind it."""
+    """Why a training ended: the reason, a sentence, the step, and the numbers that led to it."""
 
     reason: Reason
     text: str

@@ -126,7 +126,7 @@ def _frozen(family: type[Backbone], config: TrainConfig, *, new: bool) -> list[s
 def _placing(model: str, config: TrainConfig, processes: Processes | None) -> Placing:
     """How a model is loaded that is trained: what is frozen for good in the type to compute in, where that may be."""
     if config.train.shard or config.model.lora is not None:
-        return FP32  # shares of the weights, and sums of adapters and weights, are of one type
+        return FP32  # shards of the weights, and sums of adapters and weights, are of one type
     frozen = _frozen(model_info(model).family, config, new=False)
     return placing_for(model, config.run_on, learns=[part for part in PARTS if part not in frozen], processes=processes)
 
@@ -426,9 +426,9 @@ def _arguments(inputs: TrainingInputs, device: torch.device, precision: torch.dt
 def _error_ending(error: BaseException, trainer: CaptionTrainer) -> Ending:
     state = trainer.state
     if isinstance(error, KeyboardInterrupt):
-        return ending_at(state, "signal", f"stopped at once by a second signal behind step {state.global_step}")
+        return ending_at(state, "signal", f"stopped at once by a second signal after step {state.global_step}")
     reason = first_line(error, with_type=not isinstance(error, CaptuneError))
-    return ending_at(state, "error", f"an error behind step {state.global_step}: {reason}", error=type(error).__name__)
+    return ending_at(state, "error", f"an error after step {state.global_step}: {reason}", error=type(error).__name__)
 
 
 class _Publisher:

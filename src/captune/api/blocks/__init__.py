@@ -1,4 +1,4 @@
-"""The way from pictures to captions as ten named blocks, for notebooks."""
+"""The way from images to captions as ten named blocks, for notebooks."""
 
 from captune.api.blocks.flickr8k import PIPELINE
 from captune.api.blocks.pipeline import Block, BlockError, Cfg, block, run_pipeline

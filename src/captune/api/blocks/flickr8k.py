@@ -94,7 +94,7 @@ def load_datasets(cfg: Cfg, ctx: Ctx) -> Result:
 def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     """`tokenizer`, `pixels` (size, mean, std), `processor`, `encode` and `collate`.
 
-    `processor(picture)` gives the pixels (3, size, size) of 0–255, which the model normalises itself,
+    `processor(image)` gives the pixels (3, size, size) of 0–255, which the model normalises itself,
     `encode(record)` pixels and
     tokens of all its references, `collate([encode(record), ...])` a training batch.
     """
@@ -105,8 +105,8 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     backbone = _backbone(cfg, ctx)
     backbone.model.to("meta")  # ctx lives as long as the notebook; the weights need not
 
-    def processor(picture: Any) -> Any:
-        return read_pixels(picture, backbone.pixels)
+    def processor(image: Any) -> Any:
+        return read_pixels(image, backbone.pixels)
 
     def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
         texts = [clean_reference(r) for r in record.references] if data.clean_captions else record.references
@@ -226,16 +226,16 @@ def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
 
 @block("09_infer_core", needs=["07_train"])
 def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
-    """`caption_image_core(picture, **generation)` gives the caption as text; `captioner` is what it calls."""
+    """`caption_image_core(image, **generation)` gives the caption as text; `captioner` is what it calls."""
     from captune.inference.captioner import Captioner
 
     options = read_settings(cfg).of(TrainConfig)
     own = {**GenerationOptions.model_fields, **DeviceOptions.model_fields}
     captioner = Captioner.load(ctx["07_train"]["run"], **{name: options[name] for name in own if name in options})
 
-    def caption_image_core(picture: Any, **generation: Any) -> str:
-        """The caption of a path, bytes or a PIL picture; options as those of `captune caption`."""
-        return captioner(picture, **generation).text
+    def caption_image_core(image: Any, **generation: Any) -> str:
+        """The caption of a path, bytes or a PIL image; options as those of `captune caption`."""
+        return captioner(image, **generation).text
 
     return {"caption_image_core": caption_image_core, "captioner": captioner}
 

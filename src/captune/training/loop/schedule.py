@@ -38,7 +38,7 @@ class Schedule(TrainerCallback):
 
 
 class EarlyStop(TrainerCallback):
-    """Stops after `patience` validations (0: never) behind the one that a selection rule finds best.
+    """Stops after `patience` validations (0: never) after the one that a selection rule finds best.
 
     It reads the run's history, so a resumed run stops where an uninterrupted one would.
     """
@@ -106,7 +106,7 @@ class OnValidation(TrainerCallback):
             self.ending = ending_at(
                 state,
                 "pruned" if pruned else "watch",
-                f"{'pruned by the search' if pruned else 'ended from outside'} behind the validation of epoch "
+                f"{'pruned by the search' if pruned else 'ended from outside'} after the validation of epoch "
                 f"{state.epoch or 0:g} (step {state.global_step}): {str(error) or type(error).__name__}",
             )
             raise
@@ -126,7 +126,7 @@ class StopSignals(TrainerCallback):
     """On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and training stops.
 
     A second signal stops at once. `received` is the signal, or None. One that reaches a single
-    process stops all behind the same step.
+    process stops all after the same step.
     """
 
     def __init__(self, processes: Processes) -> None:

@@ -159,7 +159,7 @@ class Tracker(TrainerCallback, ABC):
 
     @abstractmethod
     def close(self, best: Mapping[str, Path]) -> None:
-        """The end; `best` are the checkpoints behind best-metric and best-loss."""
+        """The end; `best` has the checkpoints of best-metric and best-loss."""
 
     def on_log(
         self,
@@ -196,7 +196,7 @@ class Tracker(TrainerCallback, ABC):
         return self.run.manifest() if Run.is_run(self.run.path) else {}
 
     def rule(self) -> str:
-        """The rule behind best-metric."""
+        """The rule that chooses best-metric."""
         return str(self.settings.get("train", {}).get("best_metric") or "loss")
 
     def best_so_far(self) -> dict[str, float]:

@@ -106,15 +106,15 @@ class WeightsAndBiases(Tracker):
     def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
         names = sorted({name for sample in samples for name in sample.scores})
         table = self.wandb.Table(columns=["picture", "name", "caption", "references", *names])
-        pictures = []
+        images = []
         for sample in samples:
-            picture = sample.thumbnail()
-            shown = self.wandb.Image(picture) if picture is not None else None
+            image = sample.thumbnail()
+            shown = self.wandb.Image(image) if image is not None else None
             values = (sample.scores.get(name) for name in names)
             table.add_data(shown, sample.name, sample.caption, "\n".join(sample.references), *values)
-            if picture is not None:
-                pictures.append(self.wandb.Image(picture, caption=f"{sample.title}: {sample.caption}"))
-        self.session.log({"samples": table, "pictures": pictures, "step": step}, step=step)
+            if image is not None:
+                images.append(self.wandb.Image(image, caption=f"{sample.title}: {sample.caption}"))
+        self.session.log({"samples": table, "pictures": images, "step": step}, step=step)
 
     def close(self, best: Mapping[str, Path]) -> None:
         for name, value in self.best_so_far().items():
