@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from captune.cli.flags import PANELS, kind, shown_default
-from captune.cli.main import VERBS, load
+from captune.cli.flags import kind, shown_default
+from captune.cli.main import load
 from captune.core.config import Leaf, leaves, presets
 from captune.core.environment import VARIABLES
 from captune.core.files import write_text
 from captune.core.options import GenerationOptions, Options
 from captune.core.options.aliases import ORIGINS
-from captune.core.options.verbs import CONFIGS
+from captune.core.options.verbs import configs
+from captune.core.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -50,7 +51,7 @@ def entries(head: str, items: Iterable[tuple[str, Any]]) -> str:
 def sections() -> dict[str, dict[str, type[Options]]]:
     """Each section of options, with the group of it that each verb takes; of some sections a verb takes a part."""
     found: dict[str, dict[str, type[Options]]] = {}
-    for verb, config in CONFIGS.items():
+    for verb, config in configs().items():
         for section, field in config.model_fields.items():
             found.setdefault(section, {})[verb] = field.annotation  # type: ignore[assignment]
     return found
@@ -95,7 +96,7 @@ def options() -> str:
     parts = []
     for section, groups in sections().items():
         verb, group = fullest(groups)
-        known = [leaf for leaf in leaves(CONFIGS[verb]).values() if leaf.section == section]
+        known = [leaf for leaf in leaves(configs()[verb]).values() if leaf.section == section]
         rows = [
             (
                 f"`{leaf.flag}`",
@@ -106,7 +107,7 @@ def options() -> str:
             for leaf in known
         ]
         parts.append(
-            f"### {PANELS[section]} (`{section}`)\n\n{taken_by(groups)}\n\n"
+            f"### {group.panel} (`{section}`)\n\n{taken_by(groups)}\n\n"
             + table(("flag", "default", "values", "meaning"), rows)
         )
     return "\n".join(parts)
@@ -124,7 +125,7 @@ def verbs() -> str:
 
 
 def _verb(name: str, command: Any) -> str:
-    drawn = set(leaves(CONFIGS[name])) if name in CONFIGS else set()
+    drawn = set(leaves(configs()[name])) if name in configs() else set()
     rows = []
     usage = [f"captune {name}"]
     for parameter in command.params:
@@ -141,8 +142,8 @@ def _verb(name: str, command: Any) -> str:
     usage.append("[OPTION...]")
     text = f"### {name}\n\n{command.help}\n\n```\n{' '.join(usage)}\n```\n\n" + table(("argument", "meaning"), rows)
     if drawn:
-        config = CONFIGS[name]
-        groups = ", ".join(f"{PANELS[section]} (`{section}`)" for section in config.model_fields)
+        first = {leaf.section: leaf for leaf in leaves(name).values()}
+        groups = ", ".join(f"{leaf.panel} (`{leaf.section}`)" for leaf in first.values())
         text += f"\nOptions, in [options.md](options.md): {groups}.\n"
     return text
 
@@ -150,7 +151,7 @@ def _verb(name: str, command: Any) -> str:
 def environment() -> str:
     """Every environment variable: those that set an option, then the others."""
     found: dict[str, tuple[list[str], Leaf]] = {}
-    for verb, config in CONFIGS.items():
+    for verb, config in configs().items():
         for leaf in leaves(config).values():
             for variable in leaf.env[1:]:
                 found.setdefault(variable, ([], leaf))[0].append(verb)

@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any
 
 from captune.cli.flags import ClickException
-from captune.cli.main import VERBS, load
+from captune.cli.main import load
 from captune.core.errors import CaptuneError
+from captune.core.verbs import VERBS
 from doc_blocks import ROOT
 
 _EXTRAS = re.compile(r"captune\[([\w,]+)\]")

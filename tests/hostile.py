@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 
 from captune.core.config import resolve
-from captune.core.options.serve import ServeConfig
 from captune.server.connections import Connection, Connections
 from captune.server.server import create_app
 
@@ -77,7 +76,7 @@ def attacked(
     loop = asyncio.new_event_loop()
     loading: asyncio.Future[None] = loop.create_future()
     loop.close()
-    app = create_app({}, resolve(ServeConfig, flags=options), keys, loading=loading)
+    app = create_app({}, resolve("serve", flags=options), keys, loading=loading)
     if connections is not None:
         app.state.connections = connections
     server = uvicorn.Server(

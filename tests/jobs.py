@@ -14,7 +14,6 @@ import numpy as np
 
 import captune
 from captune.core.config import resolve
-from captune.core.options import CaptionConfig
 from captune.core.records import Caption
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
@@ -61,7 +60,7 @@ def fake_loading(**settings: Any) -> list[FakeCaptioner]:
     loaded: list[FakeCaptioner] = []
 
     def load(model: str, *, config: Any = None, **options: Any) -> FakeCaptioner:
-        loaded.append(FakeCaptioner(model, config or resolve(CaptionConfig, flags=options), **settings))
+        loaded.append(FakeCaptioner(model, config or resolve("caption", flags=options), **settings))
         return loaded[-1]
 
     Captioner.load = load  # type: ignore[method-assign, assignment]

@@ -18,7 +18,6 @@ import uvicorn
 from PIL import Image
 
 from captune.core.config import resolve
-from captune.core.options.serve import ServeConfig
 from captune.models import FAMILIES
 from captune.models.blip_matcher import BlipMatcher
 from captune.server.connections import Connection
@@ -83,7 +82,7 @@ def running(
     **options: Any,
 ) -> Iterator[Serving]:
     """A server with these models and options at a port of its own; `parts` replace some of its `Service`."""
-    config = resolve(ServeConfig, flags={"device": "cpu", "precision": "fp32", **options})
+    config = resolve("serve", flags={"device": "cpu", "precision": "fp32", **options})
     app = create_app(models, config, keys, service=Service(models, config, **(parts or {})))
     settings = uvicorn.Config(app, port=0, http=Connection, log_config=None, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)

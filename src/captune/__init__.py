@@ -14,48 +14,26 @@ Nothing heavy is imported before a verb is called.
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from captune.core.verbs import VERBS, load
+
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Captioner": "captune.inference.captioner",
-    "caption": "captune.api.caption",
-    "caption_job": "captune.jobs.job",
-    "compare": "captune.evaluation.compare",
-    "convert": "captune.export.convert",
-    "doctor": "captune.api.doctor",
-    "demo": "captune.api.demo",
-    "evaluate": "captune.evaluation.evaluate",
-    "capfilt": "captune.api.capfilt",
-    "match": "captune.inference.match",
-    "embed": "captune.inference.match",
-    "ask": "captune.api.ask",
-    "inspect": "captune.inference.inspect",
-    "review": "captune.evaluation.review",
-    "export": "captune.export.export",
-    "prepare": "captune.datasets.prepare",
-    "push": "captune.export.push",
-    "report": "captune.evaluation.report",
-    "runs": "captune.training.runs",
-    "score": "captune.evaluation.score",
-    "train": "captune.training.train",
-    "tune": "captune.training.tune",
-    "video": "captune.video.video",
-    "webcam": "captune.video.webcam",
-    "CaptuneError": "captune.core.errors",
-    "Caption": "captune.core.records",
-    "ImageRecord": "captune.core.records",
-    "Explained": "captune.images.attention_maps",
-    "Cfg": "captune.api.blocks",
-    "block": "captune.api.blocks",
-    "PIPELINE": "captune.api.blocks",
-    "run_pipeline": "captune.api.blocks",
+# Public names besides the verbs, and where they are.
+_OTHERS = {
+    "Captioner": "captune.inference.captioner:Captioner",
+    "caption_job": "captune.jobs.job:caption_job",
+    "CaptuneError": "captune.core.errors:CaptuneError",
+    "Caption": "captune.core.records:Caption",
+    "ImageRecord": "captune.core.records:ImageRecord",
+    "Explained": "captune.images.attention_maps:Explained",
+    **{name: f"captune.api.blocks:{name}" for name in ("Cfg", "block", "PIPELINE", "run_pipeline")},
 }
+_TARGETS = {**{verb.name: verb.function for verb in VERBS.own.values() if verb.function}, **_OTHERS}
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [*sorted(_TARGETS), "__version__"]
 
 if TYPE_CHECKING:
     from captune.core.errors import CaptuneError as CaptuneError
@@ -64,13 +42,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _TARGETS:
         raise AttributeError(f"module 'captune' has no attribute '{name}'")
     from captune.core.environment import heed_hub_token
 
     heed_hub_token(os.environ)
-    home = importlib.import_module(_HOMES[name])
-    return home if name == "runs" else getattr(home, name)
+    return load(_TARGETS[name])
 
 
 def __dir__() -> list[str]:

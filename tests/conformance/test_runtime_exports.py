@@ -234,9 +234,9 @@ def test_serves_without_torch(both: tuple[Path, Path]) -> None:
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(OF_TORCH)!r}));"
         "from fastapi.testclient import TestClient;"
-        "from captune.core.config import resolve; from captune.core.options.serve import ServeConfig;"
+        "from captune.core.config import resolve;"
         "from captune.server.server import create_app;"
-        "app = create_app({'x': sys.argv[1]}, resolve(ServeConfig), {});"
+        "app = create_app({'x': sys.argv[1]}, resolve('serve'), {});"
         "client = TestClient(app).__enter__();"
         "print(client.post('/v1/caption', json={'image': sys.argv[2]}).text)"
     )

@@ -15,7 +15,6 @@ import captune
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.machine import DiskFull
-from captune.core.options import TrainConfig
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, Run
 from captune.inference.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
@@ -112,7 +111,7 @@ def test_a_run_goes_on_in_smaller_batches_to_the_same_weights(tiny_data: Path, b
     losses = [[line["loss"] for line in run.history() if "loss" in line] for run in (whole, begun)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     # What has changed is the run's from now on, and stands in it.
-    saved = resolve(TrainConfig, file=begun.path / CONFIG).values
+    saved = resolve("train", file=begun.path / CONFIG).values
     assert (saved.train.batch_size, saved.train.gradient_accumulation, saved.eval.eval_batch_size) == (2, 2, 1)
     (changed,) = begun.manifest()["changed"]
     assert changed == {
@@ -149,7 +148,7 @@ def test_rewards_go_on_in_the_batches_that_they_began_with(tmp_path: Path) -> No
     run = Run(tmp_path / "run")
     run.path.mkdir()
     run.write_manifest({"data": "x", "model": "y", "processes": 1})
-    saved = resolve(TrainConfig, flags={"stage": "scst"}).values
+    saved = resolve("train", flags={"stage": "scst"}).values
     (run.path / CONFIG).write_text(dump(saved))
     with pytest.raises(UsageError, match="means of batches"):
         captune.train(out=run.path, resume=True, batch_size=4, gradient_accumulation=2, environment={})

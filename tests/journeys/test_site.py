@@ -41,6 +41,6 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 
 def test_every_public_name_is_documented(site: Path) -> None:
     page = (site / "api" / "index.html").read_text(encoding="utf-8")
-    homes = {name: f"{captune._HOMES[name]}.{name}" for name in captune._HOMES}
+    homes = {name: target.replace(":", ".") for name, target in captune._TARGETS.items()}
     missing = [name for name in homes if not re.search(rf'id="captune\.[\w.]*\b{name}"|<code>{name}</code>', page)]
     assert missing == []

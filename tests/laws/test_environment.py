@@ -8,7 +8,7 @@ from pathlib import Path
 
 from captune.core.config import leaves
 from captune.core.environment import VARIABLES
-from captune.core.options.verbs import CONFIGS
+from captune.core.options.verbs import configs
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "captune"
 
@@ -61,7 +61,7 @@ def read_in(tree: ast.Module) -> Iterator[str]:
 
 
 def test_every_variable_that_is_read_is_in_the_table() -> None:
-    own = {variable for config in CONFIGS.values() for leaf in leaves(config).values() for variable in leaf.env}
+    own = {variable for config in configs().values() for leaf in leaves(config).values() for variable in leaf.env}
     listed = own | {one.name for one in VARIABLES}
     missing = {
         f"{path.relative_to(SOURCE)}: {name}"
@@ -83,4 +83,4 @@ def test_the_law_sees_the_ways_to_read() -> None:
 def test_no_variable_stands_twice() -> None:
     names = [one.name for one in VARIABLES]
     assert len(names) == len(set(names))
-    assert not {leaf.env[1] for c in CONFIGS.values() for leaf in leaves(c).values() if leaf.env[1:]} & set(names)
+    assert not {leaf.env[1] for c in configs().values() for leaf in leaves(c).values() if leaf.env[1:]} & set(names)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.cli.main import VERBS
+from captune.core.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "pandas", "matplotlib", "pyarrow")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import captune
-from captune.cli.main import VERBS, application, load
+from captune.cli.main import application, load
 from captune.core.config import leaves, presets, resolve
-from captune.core.options import EvaluateConfig, Options, TrainConfig
-from captune.core.options.verbs import CONFIGS
+from captune.core.options import Options
+from captune.core.options.verbs import configs
 from captune.core.tables import Table
+from captune.core.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,21 +41,21 @@ def test_every_public_name_loads(name: str) -> None:
     assert getattr(captune, name) is not None
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", list(configs()))
 def test_option_names_are_unique_in_a_verb(name: str) -> None:
     command = load(name)
     flags = [flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
     assert len(flags) == len(set(flags))
-    assert set(leaves(CONFIGS[name])) <= {parameter.name for parameter in command.params}
+    assert set(leaves(configs()[name])) <= {parameter.name for parameter in command.params}
 
 
-@pytest.mark.parametrize("config", list(CONFIGS.values()))
+@pytest.mark.parametrize("config", list(configs().values()))
 def test_every_option_explains_itself(config: type[Options]) -> None:
     assert not [leaf.key for leaf in leaves(config).values() if not leaf.help.endswith((".", ".)"))]
 
 
 @pytest.mark.parametrize("name", presets())
-@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig])
+@pytest.mark.parametrize("config", ["train", "evaluate"])
 def test_presets_resolve(name: str, config: type[Options]) -> None:
     resolved = resolve(config, preset=name)
     assert resolved.sources

@@ -10,7 +10,8 @@ from typing import Any
 from captune.api.caption import reason_of
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import DEFAULT_VQA_MODEL, CaptionConfig
+from captune.core.files import as_paths
+from captune.core.options import DEFAULT_VQA_MODEL
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.listing import find_image_paths
 from captune.decoding.encoding import prompt_for
@@ -33,6 +34,8 @@ def ask(
     question: str,
     *,
     model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -44,9 +47,9 @@ def ask(
     """
     if not question.strip():
         raise UsageError("There is no question.", "For example: captune ask photo.jpg 'what colour is the car?'")
-    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    given = as_paths(pictures)
     paths = find_image_paths(given)
-    resolved = resolve(CaptionConfig, environment=os.environ if environment is None else environment, flags=options)
+    resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
     name = model or DEFAULT_VQA_MODEL
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.core.config import leaves, resolve
+from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file, write_json
 from captune.core.files.paths import CLEANED, mark_written
-from captune.core.options import DEFAULT_MODEL, CapFiltConfig, CaptionConfig
+from captune.core.options import DEFAULT_MODEL, CaptionOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import read_prepared, read_split
 from captune.inference.captioner import Captioner
+from captune.video.video import as_captioning
 
 if TYPE_CHECKING:
     from captune.models.blip_matcher import BlipMatcher
@@ -52,6 +53,8 @@ def capfilt(
     *,
     model: str | None = None,
     matcher: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -67,18 +70,16 @@ def capfilt(
     from captune.models.loading.devices import choose_device
     from captune.models.loading.loader import load_pretrained
 
-    environment = os.environ if environment is None else environment
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise CaptuneError(f"The folder {folder} is not empty.", "Choose another --out.")
-    values = resolve(CapFiltConfig, environment=environment, flags=options).values
+    resolved = resolve("capfilt", file=config, environment=environment, flags=options, sets=sets)
+    values = resolved.values
     prepared = read_prepared(data)
     by_split = {name: read_split(data, name, allow_outside=values.tables.allow_outside) for name in prepared.splits}
     # What is not given is as the captioner was saved, as in `captune caption`.
-    captioning = {name: value for name, value in options.items() if name in leaves(CaptionConfig)}
-    config = resolve(CaptionConfig, environment=environment, flags=captioning)
     with progress.task("Loading the models"):
-        captioner = Captioner.load(model or DEFAULT_MODEL, config=config)
+        captioner = Captioner.load(model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions()))
         judge = load_pretrained(BlipMatcher.load, matcher or MATCHER)
         judge.model.to(choose_device(values.run_on.device))
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)

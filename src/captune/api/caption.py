@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captune.captions.row import CaptionRow
-from captune.core.config import resolve
+from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
-from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.files import as_paths
+from captune.core.options import DEFAULT_MODEL
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable, list_input_shards, read_images
 from captune.images.attention_maps import ExplainedFolder
@@ -20,7 +21,7 @@ def caption(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     model: str | None = None,
-    config: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | Resolved | None = None,
     sets: Iterable[str] = (),
     explain: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
@@ -34,9 +35,8 @@ def caption(
     `Salesforce/blip-image-captioning-base` is used. Into the folder `explain` go heat maps of
     the words of each picture's best caption. Options are those of `captune caption --help`.
     """
-    environment = os.environ if environment is None else environment
-    resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
+    given = as_paths(inputs)
     tables = resolved.values.tables
     shards = list(
         list_input_shards(

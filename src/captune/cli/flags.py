@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 import sys
 import typing
 from collections.abc import Callable
@@ -17,10 +16,11 @@ import typer
 from typer.core import TyperCommand
 
 from captune.cli.terminal import out_json, out_table
-from captune.core.config import Leaf, leaves, presets, resolve
+from captune.core.config import Leaf, Resolved, leaves, presets, resolve
 from captune.core.errors import UsageError, about_option
 from captune.core.options import DEFAULT_MODEL, Options
 from captune.core.options.aliases import ANSWERS, names_of, plain
+from captune.core.verbs import VERBS, Verb
 
 # typer brings its own copy of click from some version on; these names are right in either case.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -88,34 +88,7 @@ def _spellings(name: str) -> list[str]:
     return list(dict.fromkeys(("--" + stem.replace("_", "-"), "--" + stem.replace("-", "_"))))
 
 
-PANELS = {
-    "prepare": "Source and splits",
-    "data": "Data in training",
-    "model": "Model",
-    "train": "Training",
-    "eval": "Evaluation",
-    "score": "Captions and references",
-    "measure": "Metrics",
-    "report": "Report",
-    "caption": "Pictures and captions",
-    "job": "A job in a folder",
-    "generation": "How a caption is searched for",
-    "run_on": "Device",
-    "translation": "Language",
-    "video": "Films and scenes",
-    "webcam": "Camera",
-    "push": "On the Hub",
-    "export": "Export",
-    "match": "Pairs",
-    "capfilt": "Filter",
-    "review": "List",
-    "app": "Page",
-    "tune": "Search",
-    "serve": "Serving",
-    "tables": "What tables and lists may name",
-}
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
-SOURCES = ("config", "preset", "sets")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress and no advice, only warnings.")]
@@ -153,48 +126,48 @@ class Chosen:
     """What the user gave for the options of a verb.
 
     `flags` holds values by option name, those that were not given left out; `sources` holds
-    `config`, `preset` and `sets`, as the Python functions name them.
+    `config`, `sets` and, where the verb takes one, `preset`, as the Python functions name them.
     """
 
     flags: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
 
+    def resolve(self, verb: str) -> Resolved:
+        """The options of the verb, from these and the environment."""
+        given = {"file" if name == "config" else name: value for name, value in self.sources.items()}
+        return resolve(verb, environment=None, flags=self.flags, **given)
 
-def verb(
-    function: Callable[..., None], config: type[Options] | None = None, *, sources: tuple[str, ...] = SOURCES
-) -> typer.Typer:
-    """A command from a function.
 
-    With `config`, the function's parameter `chosen` is filled from a flag for each option,
-    and from those of `--config`, `--preset` and `--set` that are among `sources`.
+def verb(function: Callable[..., None], declared: Verb | None = None) -> typer.Typer:
+    """A command from a function, whose verb is `declared`, by default that of its name.
+
+    Where the verb has options, the function's parameter `chosen` is filled from a flag for each,
+    and from `--config`, `--set` and, where it takes presets, `--preset`.
     """
+    declared = declared or VERBS[function.__name__]
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    command = with_options(function, config, sources) if config else function
-    app.command(function.__name__, cls=VerbCommand, help=_unwrapped(function.__doc__ or ""), context_settings=CONTEXT)(
-        command
-    )
+    command = with_options(function, declared) if declared.options else function
+    help = _unwrapped(function.__doc__ or "")
+    app.command(declared.name, cls=VerbCommand, help=help, context_settings=CONTEXT)(command)
     return app
 
 
-def with_options(
-    function: Callable[..., None], config: type[Options], sources: tuple[str, ...] = SOURCES
-) -> Callable[..., None]:
-    """`function` with a keyword for every option of `config` in place of its `chosen`."""
+def with_options(function: Callable[..., None], config: str | Verb | type[Options]) -> Callable[..., None]:
+    """`function` with a keyword for every option of a verb or configuration in place of its `chosen`."""
     known = leaves(config)
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "chosen"]
-    drawn = [_parameter(leaf) for leaf in known.values()]
-    declared = [parameter for parameter in _source_parameters() if parameter.name in sources]
+    sources = [p for p in _source_parameters() if p.name != "preset" or (isinstance(config, Verb) and config.presets)]
 
     def command(**given: Any) -> None:
         flags = {name: _listed(given.pop(name)) for name in known}
-        origins = {name: given.pop(name) for name in sources}
-        if "sets" in origins:
-            origins["sets"] = tuple(origins["sets"] or ())
+        origins = {parameter.name: given.pop(parameter.name) for parameter in sources}
+        origins["sets"] = tuple(origins["sets"] or ())
         function(**given, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, origins))
 
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *declared, *drawn]]
+    drawn = [_parameter(leaf) for leaf in known.values()]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *sources, *drawn]]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
@@ -235,7 +208,7 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
     settings: dict[str, Any] = {
         "help": text.replace("[", r"\["),
         "show_default": False,
-        "rich_help_panel": PANELS.get(leaf.section, leaf.section),
+        "rich_help_panel": leaf.panel or leaf.section,
     }
     if one in METAVARS:
         settings["metavar"] = METAVARS[one]
@@ -316,23 +289,15 @@ def _listed(value: Any) -> Any:
     return parts or None
 
 
-def print_resolved(config: type[Options], chosen: Chosen, *, json: bool) -> None:
+def print_resolved(verb: str, chosen: Chosen, *, json: bool) -> None:
     """The options of a verb as a run would take them now."""
-    origins = chosen.sources
-    resolved = resolve(
-        config,
-        preset=origins.get("preset"),
-        file=origins.get("config"),
-        environment=os.environ,
-        flags=chosen.flags,
-        sets=origins.get("sets") or (),
-    )
+    resolved = chosen.resolve(verb)
     found = {
         leaf.key: (
             getattr(getattr(resolved.values, leaf.section), leaf.name),
             resolved.sources.get(leaf.key, "default"),
         )
-        for leaf in leaves(config).values()
+        for leaf in leaves(verb).values()
     }
     if json:
         out_json({key: {"value": value, "from": source} for key, (value, source) in found.items()})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Annotated, Any, NoReturn
 
@@ -31,71 +29,10 @@ from captune.core.errors import (
     needing_torch,
 )
 from captune.core.machine import machine_error
+from captune.core.verbs import VERBS
 
 
-@dataclass(frozen=True)
-class Verb:
-    """A command before it is loaded: its line in `captune --help`, and what a stop leaves behind."""
-
-    help: str
-    panel: str
-    when_stopped: str = "Nothing was changed."
-
-
-START, WORK, LOOK = "Start here", "The main job", "Look back"
-
-VERBS = {
-    "demo": Verb(
-        "The whole way on built-in scenes: no network, no downloads, about three minutes.",
-        START,
-        "What is finished stays in the demo's folder; the same command goes on with it.",
-    ),
-    "doctor": Verb("Check Python, packages, devices, disk, a model and the logins.", START),
-    "prepare": Verb(
-        "Turn a dataset into verified splits.", WORK, "No split was written; run the same command to start over."
-    ),
-    "train": Verb(
-        "Fine-tune a model, or train one from scratch.",
-        WORK,
-        "Whole checkpoints are kept; the same command with --resume goes on from the last.",
-    ),
-    "tune": Verb(
-        "Search for good training options.", WORK, "Finished trials are kept; the same command goes on with the search."
-    ),
-    "evaluate": Verb(
-        "Caption a split and measure it; several models side by side.",
-        WORK,
-        "Reports that were finished are kept; run the same command to measure again.",
-    ),
-    "score": Verb("Measure captions that were made elsewhere against references.", WORK),
-    "caption": Verb(
-        "Caption pictures, folders of pictures, or a list on stdin.",
-        WORK,
-        "Captions printed so far stand; a job in a folder or a file goes on with the same command.",
-    ),
-    "video": Verb("Caption the scenes of films: times, JSON, subtitles.", WORK, "Captions printed so far stand."),
-    "webcam": Verb("Caption what a camera sees, every few seconds.", WORK, "Captions printed so far stand."),
-    "inspect": Verb("How one caption comes about: pixels, tokens, probabilities, time.", WORK),
-    "review": Verb("The most doubtful captions first, from files of captune caption.", WORK),
-    "match": Verb("How well texts fit pictures; the best pictures of a text, the best texts of a picture.", WORK),
-    "ask": Verb("Ask a question about pictures.", WORK),
-    "embed": Verb("Vectors of pictures, in the space that texts share.", WORK),
-    "capfilt": Verb("Clean noisy pairs: a captioner writes, a matcher filters.", WORK, "Nothing was kept."),
-    "serve": Verb(
-        "Caption pictures over HTTP: REST, and OpenAI's chat completions.", WORK, "Nothing was being served."
-    ),
-    "app": Verb("A page in the browser that captions pictures.", WORK, "The page is closed."),
-    "export": Verb("Write a model as ONNX or OpenVINO files that caption without torch.", WORK, "Nothing was written."),
-    "convert": Verb("Make a model folder of weights alone (weights.pt).", WORK, "Nothing was written."),
-    "push": Verb("Put a model on the Hugging Face Hub with a filled card.", WORK, "Nothing was published."),
-    "report": Verb("Page, Markdown and figures of an evaluation.", LOOK),
-    "compare": Verb("Evaluated runs side by side, with paired tests.", LOOK),
-    "runs": Verb("List, show and compare training runs.", LOOK),
-    "models": Verb("Model families that captune knows.", LOOK),
-}
-
-
-class Verbs(TyperGroup):
+class VerbGroup(TyperGroup):
     """The group of all verbs; a verb's module is imported when it is called, not for the list."""
 
     def __init__(self, **settings: Any) -> None:
@@ -131,7 +68,7 @@ class Terminated(SystemExit):
 
 def load(name: str) -> Any:
     """The command of a verb, ready to be called."""
-    command = typer.main.get_command(importlib.import_module(f"captune.cli.verbs.{name}").app)
+    command = typer.main.get_command(VERBS[name].load_command())
     command.name = name
     return command
 
@@ -139,7 +76,7 @@ def load(name: str) -> Any:
 def application() -> Any:
     """The whole command line as one command."""
     app = typer.Typer(
-        cls=Verbs, name="captune", rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+        cls=VerbGroup, name="captune", rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
     )
     app.callback(invoke_without_command=True)(_captune)
     return typer.main.get_command(app)
@@ -205,7 +142,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(verb: str | None, how: str) -> None:
-    _note(f"{how}. {VERBS[verb].when_stopped if verb in VERBS else ''}".rstrip())
+    _note(f"{how}. {VERBS[verb].when_stopped if verb and verb in VERBS else ''}".rstrip())
 
 
 def _note(text: str) -> None:

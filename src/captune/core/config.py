@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from captune.core.errors import UsageError, about_option, did_you_mean
 from captune.core.files.limits import parse_yaml
 from captune.core.options import GenerationOptions, Options
 from captune.core.options.aliases import ANSWERS, FORMER, canonical, plain
+from captune.core.options.verbs import Config, config_of
+from captune.core.verbs import Verb
 
-Config = TypeVar("Config", bound=Options)
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Leaf:
     help: str
     env: tuple[str, ...]
     former_env: tuple[str, ...] = ()
+    panel: str = ""
 
     @property
     def key(self) -> str:
@@ -44,7 +47,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Resolved(Generic[Config]):
+class Resolved:
     """The checked values, and for every key that is not a default, who set it."""
 
     values: Config
@@ -58,12 +61,13 @@ class Resolved(Generic[Config]):
         return self.values.model_copy(update={section: merged})
 
 
-def leaves(config: type[Options]) -> dict[str, Leaf]:
-    """Every option of a configuration by its name, in the order of declaration."""
+def leaves(config: str | Verb | type[Options]) -> dict[str, Leaf]:
+    """Every option of a verb (or of a configuration) by its name, in the order of declaration."""
+    config = config if isinstance(config, type) else config_of(config)
     found: dict[str, Leaf] = {}
     for section, field in config.model_fields.items():
         group = field.annotation
-        if not (isinstance(group, type) and issubclass(group, BaseModel)):
+        if not (isinstance(group, type) and issubclass(group, Options)):
             raise TypeError(f"{config.__name__}.{section} is not a group of options")
         for name, leaf in group.model_fields.items():
             if name in found:
@@ -77,6 +81,7 @@ def leaves(config: type[Options]) -> dict[str, Leaf]:
                 default=None if leaf.default is PydanticUndefined else leaf.default,
                 help=leaf.description or "",
                 env=(f"CAPTUNE_{name.upper()}", *env),
+                panel=group.panel,
                 former_env=tuple(f"CAPTUNE_{old.upper()}" for old, new in FORMER.items() if new == name),
             )
     return found
@@ -90,22 +95,28 @@ def presets() -> list[str]:
 
 
 def resolve(
-    config: type[Config],
+    config: str | Verb | type[Config],
     *,
     preset: str | None = None,
-    file: str | os.PathLike[str] | None = None,
-    environment: Mapping[str, str] | None = None,
+    file: str | os.PathLike[str] | Resolved | None = None,
+    environment: Mapping[str, str] | None = NO_VARIABLES,
     flags: Mapping[str, Any] | None = None,
     sets: Iterable[str] = (),
     base: Config | None = None,
-) -> Resolved[Config]:
+) -> Resolved:
     """Merge all sources, the later winning: defaults or `base`, preset, file, environment, flags, `sets`.
 
+    `config` is a verb, or its configuration. A `file` that is resolved already is returned as it is. Without
+    `environment` no variable is read; None stands for the variables of this process.
     `flags` are option names with values (None: not given; a path is its text), `sets` are strings
     `section.name=value` whose values are YAML. A temperature, `top_k` or `top_p` that is given turns `sample` on,
     unless the same or a later source turns it off. Raises `UsageError` for an unknown key or a value out of range,
     naming where it came from.
     """
+    if isinstance(file, Resolved):
+        return file
+    config = config if isinstance(config, type) else config_of(config)
+    environment = os.environ if environment is None else environment
     known = leaves(config)
     tree: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
     sources: dict[str, str] = {}
@@ -134,8 +145,8 @@ def resolve(
             put(key, value, str(file), 1)
     for leaf in known.values():
         for variable in (*leaf.env, *leaf.former_env):
-            if (environment or {}).get(variable, "") != "":
-                put(leaf.key, _scalar((environment or {})[variable]), f"environment variable {variable}", 2)
+            if environment.get(variable, "") != "":
+                put(leaf.key, _scalar(environment[variable]), f"environment variable {variable}", 2)
                 break
     for name, value in (flags or {}).items():
         if value is not None:

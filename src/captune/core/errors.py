@@ -109,9 +109,9 @@ def about_variables(environment: Mapping[str, str]) -> list[str]:
     if not strange:
         return []
     from captune.core.config import leaves
-    from captune.core.options.verbs import CONFIGS
+    from captune.core.options.verbs import configs
 
-    options = {name for config in CONFIGS.values() for name in (*leaves(config), *FORMER)}
+    options = {name for config in configs().values() for name in (*leaves(config), *FORMER)}
     known |= {f"{OWN}{name.upper()}" for name in options}
     stems = {name.removeprefix(OWN).lower() for name in known if name.startswith(OWN)}
     found = []
@@ -127,10 +127,10 @@ def about_variables(environment: Mapping[str, str]) -> list[str]:
 def _takers(options: Iterable[str], besides: str) -> tuple[str, list[str]] | None:
     """The first of the options that some verb takes, with those verbs."""
     from captune.core.config import leaves
-    from captune.core.options.verbs import CONFIGS
+    from captune.core.options.verbs import configs
 
     for option in options:
-        verbs = [verb for verb, config in CONFIGS.items() if verb != besides and option in leaves(config)]
+        verbs = [verb for verb, config in configs().items() if verb != besides and option in leaves(config)]
         if verbs:
             return option, verbs
     return None

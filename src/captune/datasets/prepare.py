@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from captune import __version__
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import PrepareConfig, PrepareOptions
+from captune.core.options import PrepareOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.downloads import DOWNLOADS, download
@@ -56,7 +56,14 @@ class PrepareResult:
 
 
 def prepare(
-    source: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: Progress = SILENT, **options: Any
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> PrepareResult:
     """Read a data set, open every image once, split it and write the prepared folder `out`.
 
@@ -67,15 +74,15 @@ def prepare(
     An `out` that was prepared before is replaced once everything is done.
     """
     started = time.monotonic()
-    config = resolve(PrepareConfig, flags=options, environment=os.environ).values
-    settings = config.prepare
+    resolved = resolve("prepare", file=config, environment=environment, flags=options, sets=sets).values
+    settings = resolved.prepare
     folder = Path(out)
     problems: list[Problem] = []
     with staged(folder) as stage:
         path = _find(os.fspath(source), folder, progress)
         images = Path(settings.images) if settings.images is not None else None
         name, why = (settings.format, "as told") if settings.format else find_format(path, images)
-        _, rows = read_source(path, name, images, problems, allow_outside=config.tables.allow_outside)
+        _, rows = read_source(path, name, images, problems, allow_outside=resolved.tables.allow_outside)
         with _listing(problems, folder):
             merged = merge_records(
                 rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress

@@ -10,7 +10,6 @@ from typing import Any
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import written_here
-from captune.core.options import CompareConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.evaluation.report import write_report
@@ -38,8 +37,7 @@ def compare(
     written there as an evaluation writes. Raises `CaptuneError` where the evaluations are
     not about the same pictures and references.
     """
-    environment = os.environ if environment is None else environment
-    resolved = resolve(CompareConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    resolved = resolve("compare", preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.metrics.measure import measure
 
     records: tuple[ImageRecord, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
-from captune.core.options import EvaluateConfig
+from captune.core.options.verbs import Config
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
@@ -52,8 +52,7 @@ def evaluate(
     """
     processes = Processes.join(options.get("device"))
     progress = progress if processes.first else SILENT
-    environment = os.environ if environment is None else environment
-    resolved = resolve(EvaluateConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    resolved = resolve("evaluate", preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.metrics.measure import metric_names, metrics_for
 
     metric_names(resolved.values.measure.metrics)
@@ -90,7 +89,7 @@ def evaluate(
     return evaluation
 
 
-def _records(data: str | os.PathLike[str], split: str, values: EvaluateConfig) -> list[ImageRecord]:
+def _records(data: str | os.PathLike[str], split: str, values: Config) -> list[ImageRecord]:
     """What is measured on: images of a split that have references."""
     records = [
         record for record in read_split(data, split, allow_outside=values.tables.allow_outside) if record.references
@@ -123,7 +122,7 @@ def _expanded(model: str | os.PathLike[str]) -> list[str]:
 def _measure(
     name: str,
     records: list[ImageRecord],
-    resolved: Resolved[EvaluateConfig],
+    resolved: Resolved,
     metrics: Sequence[str],
     context: MetricContext,
     sheets: Path | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -16,7 +16,6 @@ from captune.core.config import resolve
 from captune.core.files import write_text
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, Images
-from captune.core.options import ReviewConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
 from captune.core.stores import DUPLICATES
@@ -88,6 +87,8 @@ def review(
     captions: str | os.PathLike[str],
     *,
     html: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -97,9 +98,7 @@ def review(
     What cannot be read in it is a row with its place and the reason.
     `html` is a page to write with thumbnails. Options are those of `captune review --help`.
     """
-    resolved = resolve(
-        ReviewConfig, environment=os.environ if environment is None else environment, flags=options
-    ).values
+    resolved = resolve("review", file=config, environment=environment, flags=options, sets=sets).values
     with progress.task("Reading the captions"):
         found = review_items(read_captions(captions), same=resolved.review.same, duplicates=read_duplicates(captions))
     counts = Counter(flag for item in found for flag in item.flags)

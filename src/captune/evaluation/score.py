@@ -10,7 +10,7 @@ from typing import Any
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import ScoreConfig
+from captune.core.files import as_paths
 from captune.core.progress import SILENT, Progress
 from captune.datasets.tables.rows import listed
 from captune.evaluation.pairing import STDIN, Results, image_files_by_id, pair_images, read_results
@@ -60,10 +60,9 @@ def score(
     `captune score --help`. Raises `CaptuneError` where files cannot be read or do not fit
     together; with `on_mismatch="skip"` what does not fit is left out and told in `notes`.
     """
-    environment = os.environ if environment is None else environment
-    resolved = resolve(ScoreConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    resolved = resolve("score", preset=preset, file=config, environment=environment, flags=options, sets=sets)
     chosen, skip = resolved.values.measure, resolved.values.score.on_mismatch == "skip"
-    caption_files, reference_files = _names(hypotheses), _names(references)
+    caption_files, reference_files = list(map(str, as_paths(hypotheses))), list(map(str, as_paths(references)))
     if [*caption_files, *reference_files].count(STDIN) > 1:
         raise UsageError("Standard input can be only one of the files.", "Write one of them to a file.")
     from captune.metrics.measure import measure
@@ -99,10 +98,6 @@ def score(
         name: compare(reports[first], reports[name], chosen.resamples) for name in others if chosen.resamples
     }
     return Scored(reports, comparisons, tuple(notes))
-
-
-def _names(files: Names | Sequence[Names]) -> list[str]:
-    return [str(files)] if isinstance(files, str | os.PathLike) else [str(name) for name in files]
 
 
 def _checked(found: Results, skip: bool, notes: list[str]) -> Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.exported import EXPORT_REPORT
 from captune.core.files import atomic_folder, check_free, write_json
-from captune.core.options.export import ExportConfig, ExportOptions
+from captune.core.options.export import ExportOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import SPLITS, TRAIN, read_split
@@ -63,6 +63,8 @@ def export(
     *,
     data: str | os.PathLike[str] | None = None,
     split: str = "val",
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -73,7 +75,7 @@ def export(
     export captions as the model does, in 8 bits often enough; else `CaptuneError` says what differs. With `data`,
     a prepared folder, both are measured on the references of its `split` as well.
     """
-    values = resolve(ExportConfig, environment=os.environ if environment is None else environment, flags=options).values
+    values = resolve("export", file=config, environment=environment, flags=options, sets=sets).values
     asked, outside = values.export, values.tables.allow_outside
     target = EXPORTERS[asked.to]
     target.check_installed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import atomic_folder, disk_error, read_json, read_yaml, scratch_folder, write_text
 from captune.core.model_names import hub_name
-from captune.core.options import PushConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run, checkpoint_damage
 from captune.evaluation.results import read_captions
@@ -131,6 +130,8 @@ def push(
     *,
     dry_run: bool = False,
     out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -144,7 +145,7 @@ def push(
     from captune.core.model_names import local_folder
 
     environment = os.environ if environment is None else environment
-    asked = resolve(PushConfig, environment=environment, flags=options).values.push
+    asked = resolve("push", file=config, environment=environment, flags=options, sets=sets).values.push
     repo = repo or environment.get("HF_REPO_NAME") or ""
     check_repo(repo)
     folder = local_folder(model)

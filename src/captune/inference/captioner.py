@@ -13,7 +13,8 @@ import numpy as np
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
-from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.options import DEFAULT_MODEL
+from captune.core.options.verbs import Config
 from captune.core.records import Caption
 from captune.images.batches import read_pixels
 from captune.inference.captioning import CaptioningModel, caption_stream, stream_text
@@ -38,7 +39,7 @@ class Captioner:
     is not given is as the model was saved, else captune's default.
     """
 
-    def __init__(self, name: str, model: CaptioningModel, config: Resolved[CaptionConfig]) -> None:
+    def __init__(self, name: str, model: CaptioningModel, config: Resolved) -> None:
         self.name, self.model, self.config = name, model, config
         self.options = config.with_defaults("generation", dict(model.generation))
         self._translators: dict[str, Translator] = {}
@@ -49,11 +50,11 @@ class Captioner:
         cls,
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
-        config: Resolved[CaptionConfig] | None = None,
+        config: Resolved | None = None,
         **options: Any,
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
-        config = config or resolve(CaptionConfig, environment=os.environ, flags=options)
+        config = config or resolve("caption", environment=os.environ, flags=options)
         captioner = cls(str(model), load_model(str(model), config.values.run_on), config)
         captioner.translator(config.values)
         return captioner
@@ -110,7 +111,7 @@ class Captioner:
 
         `image` is a picture, or what `read` made of one. In another language it comes as one piece.
         """
-        values = resolve(CaptionConfig, flags={"num_beams": 1, **options}, base=self.options).values
+        values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
         known = isinstance(image, np.ndarray)
         pixels = image if known else read_pixels(image, self.model.pixels, values.caption.max_pixels)
@@ -126,7 +127,7 @@ class Captioner:
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.inference.explain import explain
 
-        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        values = resolve("caption", flags=options, base=self.options).values
         return explain(
             backbone,
             image,
@@ -150,7 +151,7 @@ class Captioner:
         backbone = backbone_of(self.model, self.name, "Inspecting a caption")
         from captune.inference.inspect import inspect_image as inspect
 
-        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        values = resolve("caption", flags=options, base=self.options).values
         return inspect(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
@@ -160,7 +161,7 @@ class Captioner:
 
         A picture that cannot be read yields its error instead of captions.
         """
-        values = resolve(CaptionConfig, flags=options, base=self.options).values
+        values = resolve("caption", flags=options, base=self.options).values
         stream = caption_stream(
             self.model,
             items,
@@ -181,7 +182,7 @@ class Captioner:
     ) -> list[list[Caption]]:
         """Captions of pictures in another language, by a model that is named, else the Hub's for that language."""
         flags = {"language": language, **({"translator": translator} if translator else {})}
-        values = resolve(CaptionConfig, flags=flags, base=self.options).values
+        values = resolve("caption", flags=flags, base=self.options).values
         model = self.translator(values)
         if model is None:
             return list(captions)
@@ -190,7 +191,7 @@ class Captioner:
         stream = translated(((None, found) for found in captions), model, values.caption.batch_size)
         return [found for _, found in stream if not isinstance(found, CaptuneError)]
 
-    def translator(self, values: CaptionConfig) -> Translator | None:
+    def translator(self, values: Config) -> Translator | None:
         """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
         language, name = values.translation.language, values.translation.translator
         if language is None:

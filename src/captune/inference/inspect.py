@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from captune.core.config import resolve
-from captune.core.options import DEFAULT_MODEL, CaptionConfig, GenerationOptions
+from captune.core.options import DEFAULT_MODEL, GenerationOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
 from captune.images.open import MAX_PIXELS, StoredImage, stored_image
@@ -134,6 +134,8 @@ def inspect(
     picture: str | os.PathLike[str],
     *,
     model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -142,7 +144,7 @@ def inspect(
 
     Options are those of `captune inspect --help`; without `model` as in `captune.caption`.
     """
-    resolved = resolve(CaptionConfig, environment=os.environ if environment is None else environment, flags=options)
+    resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
     with progress.task("Loading the model"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=resolved)
     with progress.task("Captioning"):

@@ -14,10 +14,10 @@ import torch
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files import atomic_file
+from captune.core.files import as_paths, atomic_file
 from captune.core.files.limits import open_arrays
 from captune.core.files.paths import Images, mark_written, written_here
-from captune.core.options import EmbedConfig, MatchConfig, TableOptions, WhereOptions
+from captune.core.options import TableOptions, WhereOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.listing import find_image_paths
 from captune.inference.torch_model import stream_pixels
@@ -188,6 +188,8 @@ def match(
     texts: str | Sequence[str],
     *,
     model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -197,14 +199,14 @@ def match(
     Options are those of `captune match --help`: with `find` the `best` pictures of each text, or
     texts of each picture, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
     """
-    asked = resolve(MatchConfig, environment=_environment(environment), flags=options).values
+    asked = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
     find = asked.match.find
     wanted = [texts] if isinstance(texts, str) else list(texts)
     if not wanted or not all(text.strip() for text in wanted):
         raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
     matcher, name = load_matcher(model, asked.run_on, progress)
     failed: dict[str, str] = {}
-    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    given = as_paths(pictures)
     kept = [path for path in given if str(path).endswith(".npz")]
     if find == "all" and not kept:
         return Matches(tuple(match_all(matcher, find_image_paths(given), wanted, failed, progress)), failed)
@@ -241,6 +243,8 @@ def embed(
     out: str | os.PathLike[str],
     *,
     model: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -248,9 +252,9 @@ def embed(
     """Vectors of pictures in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
     if not str(out).endswith(".npz"):
         raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
-    given = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+    given = as_paths(pictures)
     paths = find_image_paths(given)
-    asked = resolve(EmbedConfig, environment=_environment(environment), flags=options).values
+    asked = resolve("embed", file=config, environment=environment, flags=options, sets=sets).values
     matcher, name = load_matcher(model, asked.run_on, progress)
     found = embed_images(matcher, paths, name, progress)
     if not found.images:
@@ -283,7 +287,3 @@ def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = S
         matcher = load_pretrained(BlipMatcher.load, name)
         matcher.model.to(choose_device(run_on.device))
     return matcher, str(Path(name).resolve()) if Path(name).exists() else name
-
-
-def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
-    return os.environ if given is None else given

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from captune.core.config import resolve
+from captune.core.config import Resolved, resolve
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError
-from captune.core.files import folders_to_make
+from captune.core.files import as_paths, folders_to_make
 from captune.core.files.paths import Listed
-from captune.core.options import DEFAULT_MODEL, CaptionConfig
+from captune.core.options import DEFAULT_MODEL
 from captune.core.progress import SILENT, Progress
 from captune.core.stores import FAILURES, JOB, MANIFEST, REPORT
 from captune.core.stores.local import LocalStore, Store
@@ -29,7 +29,7 @@ def caption_job(
     out: str | os.PathLike[str],
     *,
     model: str | None = None,
-    config: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | Resolved | None = None,
     sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
@@ -43,9 +43,8 @@ def caption_job(
     shards stay. Options are those of `captune caption --help`.
     """
     started = time.monotonic()
-    environment = os.environ if environment is None else environment
-    resolved = resolve(CaptionConfig, file=config, environment=environment, flags=options, sets=sets)
-    items = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
+    items = as_paths(inputs)
     # Names from a list stay different from those that the user typed.
     sources = tuple(item if isinstance(item, Listed) else os.fspath(item) for item in items)
     request = parse_request(sources, os.fspath(out), model or DEFAULT_MODEL, resolved)

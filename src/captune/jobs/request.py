@@ -17,7 +17,6 @@ from captune.core.config import Resolved, leaves
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import Mode
 from captune.core.files.locks import Locked
-from captune.core.options import CaptionConfig
 from captune.core.progress import Progress
 from captune.core.stores import JOB, MANIFEST, REPORT, is_ledger
 from captune.core.stores.files import is_remote
@@ -60,7 +59,7 @@ class JobRequest:
     sources: tuple[str, ...]
     out: str
     model: str
-    resolved: Resolved[CaptionConfig]
+    resolved: Resolved
     store: Store
     format: ShardFormat
     part: tuple[int, int]
@@ -68,7 +67,7 @@ class JobRequest:
     temporary: bool = False
 
     @property
-    def values(self) -> CaptionConfig:
+    def values(self) -> Any:
         return self.resolved.values
 
     @property
@@ -102,7 +101,7 @@ def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
     )
 
 
-def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Resolved[CaptionConfig]) -> JobRequest:
+def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Resolved) -> JobRequest:
     """The request of a command; raises `CaptuneError` where its options do not fit together."""
     values = resolved.values
     format = values.caption.format
@@ -275,7 +274,7 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
     if earlier is None:
         return options
     # The job began with the defaults of options that are younger than it.
-    default = {leaf.key: leaf.default for leaf in leaves(CaptionConfig).values()}
+    default = {leaf.key: leaf.default for leaf in leaves("caption").values()}
     default |= {f"run_on.{saved}": default[f"run_on.{name}"] for saved, name in _RUN_ON.items()}
     return {key: value for key, value in options.items() if key in earlier or value != default[key]}
 

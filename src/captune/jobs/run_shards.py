@@ -16,7 +16,6 @@ import numpy as np
 from captune.captions.row import CaptionRow
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError
-from captune.core.options import CaptionConfig
 from captune.core.progress import Progress, Task
 from captune.core.records import Caption
 from captune.core.stores import MANIFEST
@@ -128,7 +127,7 @@ def batch_captioner(captioner: Captioner) -> BatchCaptioner:
 _CHECKED = 3  # shards, and images of each, that must exist on a worker's machine
 
 
-def load_batch_captioner(model: str, config: Resolved[CaptionConfig], digest: str) -> BatchCaptioner:
+def load_batch_captioner(model: str, config: Resolved, digest: str) -> BatchCaptioner:
     """On a worker's machine: the model, if it is the one that the job began with."""
     from captune.models.loading.identity import identity_of
 

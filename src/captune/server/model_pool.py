@@ -13,8 +13,8 @@ from typing import Any
 
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, did_you_mean
-from captune.core.options import CaptionConfig, CaptionOptions
-from captune.core.options.serve import ServeConfig
+from captune.core.options import CaptionOptions
+from captune.core.options.verbs import config_of
 from captune.inference.captioner import Captioner
 from captune.inference.loading import family_of, weights_on_disk
 from captune.server.model_worker import ModelWorker
@@ -55,7 +55,7 @@ class ModelPool:
     def __init__(
         self,
         models: Mapping[str, str],
-        config: Resolved[ServeConfig],
+        config: Resolved,
         *,
         on_batch: Callable[[str, int], None] = lambda name, size: None,
         on_load: Callable[[str, float], None] = lambda name, seconds: None,
@@ -205,7 +205,7 @@ class ModelPool:
 
             return load_matcher(model.source, run_on)[0]
         caption = CaptionOptions(max_pixels=self._serve.max_pixels)
-        values = CaptionConfig(caption=caption, generation=self._config.values.generation, run_on=run_on)
+        values = config_of("caption")(caption=caption, generation=self._config.values.generation, run_on=run_on)
         return Captioner.load(model.source, config=Resolved(values, self._config.sources))
 
     async def _unload(self, model: ServedModel) -> None:

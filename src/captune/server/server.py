@@ -15,7 +15,6 @@ from typing import Any
 
 from captune.core.config import Resolved, resolve
 from captune.core.errors import EXIT_TERMINATED, missing_extra
-from captune.core.options.serve import ServeConfig
 from captune.core.progress import SILENT, Progress
 
 try:
@@ -47,7 +46,7 @@ LOCAL = ("127.0.0.1", "::1", "localhost")
 
 def create_app(
     models: Mapping[str, str],
-    config: Resolved[ServeConfig] | None = None,
+    config: Resolved | None = None,
     keys: Mapping[str, str] | None = None,
     *,
     loading: asyncio.Future[None] | None = None,
@@ -58,7 +57,7 @@ def create_app(
     `models` are names and what they stand for (a run, a folder, a Hub id), `keys` names and keys.
     Models are loaded before the first request is taken; with `loading` meanwhile, and it is done then.
     """
-    config = config or resolve(ServeConfig)
+    config = config or resolve("serve")
     options = config.values.serve
     service = service or Service(models, config)
 
@@ -118,7 +117,7 @@ def serve(
     `CaptuneError` where the port is taken or a model cannot be loaded.
     """
     environment = os.environ if environment is None else environment
-    resolved = resolve(ServeConfig, file=config, environment=environment, flags=options, sets=sets)
+    resolved = resolve("serve", file=config, environment=environment, flags=options, sets=sets)
     asked = resolved.values.serve
     keys = read_keys(environment, asked.keys_file)
     model_sources = parse_models(models)
@@ -157,7 +156,7 @@ def _log_cut_off() -> None:
 
 async def _run(
     models: Mapping[str, str],
-    config: Resolved[ServeConfig],
+    config: Resolved,
     keys: Mapping[str, str],
     listener: socket.socket,
     greet: Any,

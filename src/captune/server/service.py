@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.core.options.serve import ServeConfig
 from captune.decoding.encoding import prompt_for
 from captune.decoding.settings import check_prompt
 from captune.server.images import ImageDecoder, fetch_image, image_bytes, is_url
@@ -34,7 +33,7 @@ class Service:
     def __init__(
         self,
         models: Mapping[str, str],
-        config: Resolved[ServeConfig],
+        config: Resolved,
         *,
         fetch: Callable[..., bytes] = fetch_image,
         load: Callable[[ServedModel], Any] | None = None,

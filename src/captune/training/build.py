@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainingArguments
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError, first_line
 from captune.core.machine import gc_paused
 from captune.core.model_names import is_new, is_pair
-from captune.core.options import PARTS, GenerationOptions, TrainConfig
+from captune.core.options import PARTS, GenerationOptions
+from captune.core.options.verbs import Config
 from captune.core.progress import Progress
 from captune.core.records import ImageRecord
 from captune.core.runs import POINTERS, Ending, Run
@@ -66,7 +67,7 @@ def load_model(inputs: TrainingInputs) -> Backbone:
 def build_backbone(
     model: str,
     training: list[ImageRecord],
-    config: TrainConfig,
+    config: Config,
     *,
     new: bool,
     processes: Processes | None = None,
@@ -115,7 +116,7 @@ def build_backbone(
     return backbone
 
 
-def _frozen(family: type[Backbone], config: TrainConfig, *, new: bool) -> list[str]:
+def _frozen(family: type[Backbone], config: Config, *, new: bool) -> list[str]:
     """The parts that do not learn, with what `auto` stands for."""
     frozen: tuple[str, ...] = config.model.freeze
     if "auto" in frozen:
@@ -123,7 +124,7 @@ def _frozen(family: type[Backbone], config: TrainConfig, *, new: bool) -> list[s
     return [part for part in frozen if part != "none"]
 
 
-def _placing(model: str, config: TrainConfig, processes: Processes | None) -> Placing:
+def _placing(model: str, config: Config, processes: Processes | None) -> Placing:
     """How a model is loaded that is trained: what is frozen for good in the type to compute in, where that may be."""
     if config.train.shard or config.model.lora is not None:
         return FP32  # shards of the weights, and sums of adapters and weights, are of one type
@@ -131,7 +132,7 @@ def _placing(model: str, config: TrainConfig, processes: Processes | None) -> Pl
     return placing_for(model, config.run_on, learns=[part for part in PARTS if part not in frozen], processes=processes)
 
 
-def check_cacheable(backbone: Backbone, config: TrainConfig) -> None:
+def check_cacheable(backbone: Backbone, config: Config) -> None:
     """Features can be cached where images are the same in every epoch and the vision part does not learn."""
     data = config.data
     if data.cache_features and (data.crop or data.flip or data.color_jitter):
@@ -294,7 +295,7 @@ def _validation(
     )
 
 
-def _early_stopping_rule(config: TrainConfig) -> str:
+def _early_stopping_rule(config: Config) -> str:
     rule: str = config.train.early_stopping_metric
     return config.train.best_metric if rule == "auto" else rule
 
@@ -382,7 +383,7 @@ def _trackers(inputs: TrainingInputs, validation: Validation) -> list[TrainerCal
     return [GuardedTracker(name, run, begin[name], inputs.progress) for name in names]
 
 
-def _self_critical(examples: Sequence[TrainingExample], config: TrainConfig, backbone: Backbone) -> dict[str, Any]:
+def _self_critical(examples: Sequence[TrainingExample], config: Config, backbone: Backbone) -> dict[str, Any]:
     """What self-critical training needs besides: the reward, and how captions are sampled."""
     learn, max_tokens = config.train, GenerationOptions(**backbone.generation).max_new_tokens
     how = SelfCritical(learn.scst_samples, learn.scst_search, learn.scst_baseline, learn.scst_references, max_tokens)

@@ -19,7 +19,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import folders_to_make, read_json, write_json, write_text
 from captune.core.files.locks import Lock
 from captune.core.machine import DiskFull, OutOfMemory
-from captune.core.options import TrainConfig
+from captune.core.options.verbs import Config
 from captune.core.progress import Progress
 from captune.core.runs import CONFIG, HISTORY, LOCK, MANIFEST, POINTERS, SPLITS, TRAIN_METRICS, Ending, Run
 from captune.datasets.prepared import PreparedData
@@ -139,7 +139,7 @@ def begin_run(
     run: Run,
     data: PreparedData,
     facts: Mapping[str, Any],
-    config: TrainConfig,
+    config: Config,
     backbone: Backbone,
     processes: int,
 ) -> None:
@@ -176,7 +176,7 @@ def record_ending(run: Run, ending: Ending | None) -> None:
     run.write_manifest({**manifest, **({"ended": ending.to_json()} if ending else {})})
 
 
-def all_done(config: TrainConfig, step: int, epoch: float) -> Ending:
+def all_done(config: Config, step: int, epoch: float) -> Ending:
     """The ending of a training that took all its steps."""
     limit = config.train.max_steps
     if limit:
@@ -184,7 +184,7 @@ def all_done(config: TrainConfig, step: int, epoch: float) -> Ending:
     return Ending("all-epochs", f"all {config.train.epochs:g} epochs are done (step {step})", step, epoch)
 
 
-def write_summary(run: Run, config: TrainConfig, seconds: float) -> None:
+def write_summary(run: Run, config: Config, seconds: float) -> None:
     """Write `train_metrics.json` and the drawn losses, and mark the run finished."""
     from captune.training.history import draw_losses
     from captune.training.loop.checkpoints import mark_of

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import PARTS, TrainConfig
+from captune.core.options import PARTS
+from captune.core.options.verbs import Config
 from captune.core.progress import Progress
 from captune.core.records import ImageRecord
 from captune.core.runs import Checkpoint, Run
@@ -31,7 +32,7 @@ class TrainingInputs:
 
     run: Run
     model: str
-    config: TrainConfig
+    config: Config
     data: PreparedData
     training: list[ImageRecord]
     validation: list[ImageRecord]
@@ -48,7 +49,7 @@ class TrainingInputs:
 
 
 def read_inputs(
-    run: Run, data: Path, model: str, config: TrainConfig, processes: Processes, progress: Progress
+    run: Run, data: Path, model: str, config: Config, processes: Processes, progress: Progress
 ) -> TrainingInputs:
     """Read the data and the run; raises `CaptuneError` for all that can be refused before a model is loaded."""
     part_rates(config.train.part_learning_rates)
@@ -91,7 +92,7 @@ def part_rates(pairs: Sequence[str]) -> dict[str, float]:
     return rates
 
 
-def with_defaults(config: TrainConfig, training: Sequence[ImageRecord]) -> TrainConfig:
+def with_defaults(config: Config, training: Sequence[ImageRecord]) -> Config:
     """The configuration with what `auto` stands for in this training; answers are measured as answers."""
     learn = config.train
     questions = any(record.question for record in training)
@@ -107,7 +108,7 @@ def with_defaults(config: TrainConfig, training: Sequence[ImageRecord]) -> Train
     return config.model_copy(update={"train": learn.model_copy(update=changed)})
 
 
-def check_best_metric(config: TrainConfig, progress: Progress) -> None:
+def check_best_metric(config: Config, progress: Progress) -> None:
     """What a best checkpoint is chosen by must be among the scores of a validation."""
     learn = config.train
     metric_names(learn.validation_metrics)
@@ -130,7 +131,7 @@ def check_best_metric(config: TrainConfig, progress: Progress) -> None:
         )
 
 
-def check_trackers(config: TrainConfig, run: Run) -> None:
+def check_trackers(config: Config, run: Run) -> None:
     """Trackers, and a repository of the Hub, that could not be used are refused before anything begins."""
     for name in config.train.trackers:
         # One of another package may be older than the check.
@@ -141,7 +142,7 @@ def check_trackers(config: TrainConfig, run: Run) -> None:
         check_login()
 
 
-def check_shardable(config: TrainConfig, processes: Processes) -> None:
+def check_shardable(config: Config, processes: Processes) -> None:
     """Weights are shared out among several processes, in the number type they learn in."""
     if config.train.shard and processes.count == 1:
         raise UsageError(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from captune.core.errors import CaptuneError, first_line
 from captune.core.machine import DiskFull, OutOfMemory, is_out_of_memory, machine_error, memory_error
-from captune.core.options import TrainConfig
 from captune.core.options.training import ChosenEpochs, TrainOptions
+from captune.core.options.verbs import Config
 from captune.core.runs import Run
 from captune.training.resuming import equal_steps
 
@@ -100,7 +100,7 @@ def plan_warnings(options: TrainOptions, plan: TrainingPlan, least: int = 0, len
 
 
 @contextmanager
-def explained_limits(run: Run, config: TrainConfig, what: str) -> Iterator[None]:
+def explained_limits(run: Run, config: Config, what: str) -> Iterator[None]:
     """Around a part of a training (`what` it does): errors for want of memory or disk say how to go on."""
     try:
         yield
@@ -132,7 +132,7 @@ def _resume_command(run: Run) -> str:
     return f"captune train --resume --out {run.path}" if Run.is_run(run.path) else "the same command"
 
 
-def _less_memory(run: Run, config: TrainConfig) -> str:
+def _less_memory(run: Run, config: Config) -> str:
     """The command that goes on with the same mathematics in less memory; empty where there is none."""
     learn = config.train
     flags = [] if learn.stage == "scst" else [equal_steps(learn.batch_size, learn.gradient_accumulation)]
@@ -145,7 +145,7 @@ def _less_memory(run: Run, config: TrainConfig) -> str:
     return f"The same loss in less memory{each}: {_resume_command(run)} {' '.join(flags)}\n"
 
 
-def _alternatives(config: TrainConfig) -> str:
+def _alternatives(config: Config) -> str:
     """What a new run could do with less, at other mathematics."""
     data, learn = config.data, config.train
     ways = {

@@ -10,9 +10,9 @@ from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.files.fingerprints import difference, read_contents, split_fingerprint
-from captune.core.options import TrainConfig
 from captune.core.options.aliases import with_new_names
 from captune.core.options.training import ChosenEpochs
+from captune.core.options.verbs import Config, config_of
 from captune.core.progress import Progress
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, HISTORY, MANIFEST, POINTERS, Checkpoint, Run
@@ -25,7 +25,7 @@ _PACKAGES = (
 _NEW_RUN = "or start a new run with another --out."
 
 
-def model_facts(model: str, config: TrainConfig) -> dict[str, Any]:
+def model_facts(model: str, config: Config) -> dict[str, Any]:
     """What the manifest holds of the model that a training begins with.
 
     Adapters go on the same weights after every stop: of a folder, those are known by a digest.
@@ -49,7 +49,7 @@ def data_facts(data: PreparedData, splits: Mapping[str, Sequence[ImageRecord]]) 
     }
 
 
-def check_same_model(run: Run, model: str, config: TrainConfig) -> None:
+def check_same_model(run: Run, model: str, config: Config) -> None:
     """Raises `UsageError` where a run would go on with another model than it began with."""
     manifest = run.manifest()
     began = str(manifest.get("model", model))
@@ -174,16 +174,16 @@ def resolve_resumed(
     sets: Iterable[str],
     environment: Mapping[str, str],
     options: Mapping[str, Any],
-) -> Resolved[TrainConfig]:
+) -> Resolved:
     """The run's own configuration; options given again must agree, except those that cannot change the weights."""
     try:
-        saved = resolve(TrainConfig, file=run.path / CONFIG)
+        saved = resolve("train", file=run.path / CONFIG)
     except UsageError as error:
         raise UsageError(
             error.message, f"Remove it: captune train --resume --out {run.path} then has the options of {MANIFEST}."
         ) from None
     check_unedited(run, saved.values)
-    given = resolve(TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    given = resolve("train", preset=preset, file=config, environment=environment, flags=options, sets=sets)
     changed: dict[str, Any] = {}
     for key, source in given.sources.items():
         section, _, name = key.partition(".")
@@ -199,7 +199,7 @@ def resolve_resumed(
             )
         changed[name] = new
     _check_step(run, saved.values, changed)
-    return resolve(TrainConfig, file=run.path / CONFIG, flags=changed)
+    return resolve("train", file=run.path / CONFIG, flags=changed)
 
 
 def has_begun(run: Run) -> bool:
@@ -224,7 +224,7 @@ def restore_config(run: Run, progress: Progress) -> bool:
     began = run.manifest().get("options")
     if not isinstance(began, dict):
         return False
-    write_text(run.path / CONFIG, dump(TrainConfig.model_validate(began)))
+    write_text(run.path / CONFIG, dump(config_of("train").model_validate(began)))
     progress.info(f"{run.path / CONFIG} is missing: the options are those in {MANIFEST}.")
     return True
 
@@ -246,7 +246,7 @@ def check_trained(run: Run, checkpoint: Checkpoint | None, damaged: Mapping[str,
 def resume_run(
     run: Run,
     checkpoint: Checkpoint,
-    config: TrainConfig,
+    config: Config,
     data: Mapping[str, Any],
     damaged: Mapping[str, str],
     progress: Progress,
@@ -273,7 +273,7 @@ def resume_run(
     rotate(run, config.train.keep_checkpoints, lambda step: permanent.at(step, per_epoch))
 
 
-def check_unedited(run: Run, saved: TrainConfig) -> None:
+def check_unedited(run: Run, saved: Config) -> None:
     """Raises `UsageError` where `config.yaml` no longer says what the run began with."""
     began = run.manifest().get("options", {})
     for section, options in saved.model_dump(mode="json").items():
@@ -287,7 +287,7 @@ def check_unedited(run: Run, saved: TrainConfig) -> None:
                 )
 
 
-def _check_step(run: Run, saved: TrainConfig, changed: Mapping[str, Any]) -> None:
+def _check_step(run: Run, saved: Config, changed: Mapping[str, Any]) -> None:
     """A step must go on to sum up the same images; raises `UsageError` with the numbers that do."""
     learn = saved.train
     if not any(name in changed for name in STEP):
@@ -317,9 +317,9 @@ def equal_steps(batch_size: int, accumulation: int) -> str:
     return f"--batch-size {smaller} --gradient-accumulation {accumulation * batch_size // smaller}"
 
 
-def record_changes(run: Run, config: TrainConfig, step: int) -> str:
+def record_changes(run: Run, config: Config, step: int) -> str:
     """Write into the run what changes for the rest of it, from optimizer step `step` on; returns it in words."""
-    saved = resolve(TrainConfig, file=run.path / CONFIG).values
+    saved = resolve("train", file=run.path / CONFIG).values
     changed: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
     noted = {}
     for section, names in (("train", SAME_SUMS[:3]), ("eval", SAME_SUMS[3:])):

@@ -13,7 +13,7 @@ from captune.core.config import resolve
 from captune.core.errors import UsageError
 from captune.core.files import read_json
 from captune.core.machine import gc_paused
-from captune.core.options import TrainConfig
+from captune.core.options.verbs import Config
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import TRAIN_METRICS, Run
 from captune.inference.processes import Processes
@@ -74,9 +74,7 @@ def train(
                 raise no_run_error(run)
             if resume:
                 progress.info(f"There is no run in {run.path} yet: it begins.")
-            resolved = resolve(
-                TrainConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets
-            )
+            resolved = resolve("train", preset=preset, file=config, environment=environment, flags=options, sets=sets)
             with processes.first_does() as first:
                 if data and model and first:
                     clear_untrained(run, progress)
@@ -98,7 +96,7 @@ def _check_processes(run: Run, manifest: Mapping[str, Any], processes: Processes
         )
 
 
-def _with_repository(values: TrainConfig, environment: Mapping[str, str]) -> TrainConfig:
+def _with_repository(values: Config, environment: Mapping[str, str]) -> Config:
     """`push_to` auto as the repository that the environment names; raises `UsageError` where it names none."""
     if values.train.push_to != "auto":
         return values
@@ -115,7 +113,7 @@ def _train(
     run: Run,
     data: Path,
     model: str,
-    config: TrainConfig,
+    config: Config,
     progress: Progress,
     watch: Callable[[Mapping[str, float]], None] | None,
     processes: Processes,

@@ -18,7 +18,7 @@ from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError,
 from captune.core.files import folders_to_make, write_json
 from captune.core.files.locks import Locked, lock_file
 from captune.core.machine import DiskFull
-from captune.core.options import TuneConfig, TuneOptions
+from captune.core.options import TuneOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import LOCK, SEARCH_JOURNAL, Run
 from captune.training.train import train
@@ -51,7 +51,7 @@ class Axis:
         """`learning_rate=1e-5..1e-3:log`, `batch_size=4|8|16` or `num_beams=1..5`."""
         name, _, values = text.partition("=")
         name = name.strip().replace("-", "_").removeprefix("__")
-        known = {option: leaf for option, leaf in leaves(TuneConfig).items() if leaf.section != "tune"}
+        known = {option: leaf for option, leaf in leaves("tune").items() if leaf.section != "tune"}
         name = find_option(name, known, "The search").name
         span = _RANGE.fullmatch(values.strip())
         try:
@@ -108,11 +108,10 @@ def tune(
     ends it with what is finished. Raises `CaptuneError` where Optuna is not installed or no
     trial has succeeded.
     """
-    environment = os.environ if environment is None else environment
     axes = [Axis.parse(text) for text in (tuple(space) or DEFAULT_SPACE)]
     sets = tuple(sets)
-    resolved = resolve(TuneConfig, preset=preset, file=config, environment=environment, flags=options, sets=sets)
-    fixed = {name: value for name, value in options.items() if leaves(TuneConfig)[name].section != "tune"}
+    resolved = resolve("tune", preset=preset, file=config, environment=environment, flags=options, sets=sets)
+    fixed = {name: value for name, value in options.items() if leaves("tune")[name].section != "tune"}
     clash = [axis.name for axis in axes if axis.name in fixed]
     if clash:
         raise UsageError(f"{clash[0]} is searched over and set at once.", f"Leave out --{clash[0].replace('_', '-')}.")

@@ -9,9 +9,10 @@ from typing import Any
 
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
-from captune.core.files import atomic_file
-from captune.core.options import DEFAULT_MODEL, CaptionConfig, CaptionOptions
-from captune.core.options.video import VideoConfig, VideoOptions
+from captune.core.files import as_paths, atomic_file
+from captune.core.options import DEFAULT_MODEL, CaptionOptions
+from captune.core.options.verbs import config_of
+from captune.core.options.video import VideoOptions
 from captune.core.progress import SILENT, Progress, Task
 from captune.datasets.sources.listing import find_image_paths
 from captune.inference.captioner import Captioner
@@ -25,7 +26,7 @@ def video(
     *,
     model: str | None = None,
     frames: str | os.PathLike[str] | None = None,
-    config: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | Resolved | None = None,
     sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
@@ -37,28 +38,25 @@ def video(
     is a folder for the pictures that were captioned. Without `model` the Hub's
     `Salesforce/blip-image-captioning-base` is used. Options are those of `captune video --help`.
     """
-    environment = os.environ if environment is None else environment
-    resolved = resolve(VideoConfig, file=config, environment=environment, flags=options, sets=sets)
-    given = [films] if isinstance(films, (str, os.PathLike)) else list(films)
+    resolved = resolve("video", file=config, environment=environment, flags=options, sets=sets)
+    given = as_paths(films)
     paths = find_image_paths(given, suffixes=FILM_SUFFIXES, what="films")
     chosen = resolved.values.video
     captioning = as_captioning(resolved, CaptionOptions(batch_size=chosen.batch_size))
     return _films(paths, model or DEFAULT_MODEL, captioning, chosen, frames, progress)
 
 
-def as_captioning(resolved: Resolved[Any], caption: CaptionOptions) -> Resolved[CaptionConfig]:
-    """What a verb that captions was told, as a captioner takes it."""
-    told = resolved.values
-    captioning = CaptionConfig(
-        caption=caption, generation=told.generation, translation=told.translation, run_on=told.run_on
-    )
-    return Resolved(captioning, resolved.sources)
+def as_captioning(resolved: Resolved, caption: CaptionOptions) -> Resolved:
+    """The options of a verb that captions, as a captioner takes them."""
+    groups = {name: getattr(resolved.values, name) for name in type(resolved.values).model_fields}
+    shared = {name: group for name, group in groups.items() if name in ("generation", "translation", "run_on")}
+    return Resolved(config_of("caption")(caption=caption, **shared), resolved.sources)
 
 
 def _films(
     paths: list[str],
     model: str,
-    config: Resolved[CaptionConfig],
+    config: Resolved,
     chosen: VideoOptions,
     frames: str | os.PathLike[str] | None,
     progress: Progress,

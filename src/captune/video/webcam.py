@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.files import atomic_file
 from captune.core.options import DEFAULT_MODEL, CaptionOptions
-from captune.core.options.video import WebcamConfig
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
 from captune.inference.captioner import Captioner
@@ -112,6 +111,8 @@ def webcam(
     *,
     model: str | None = None,
     save: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
     progress: Progress = SILENT,
     environment: Mapping[str, str] | None = None,
     **options: Any,
@@ -121,8 +122,7 @@ def webcam(
     `save` is a folder for the pictures. Raises `CaptuneError` where there is no camera. Options are those of
     `captune webcam --help`.
     """
-    environment = os.environ if environment is None else environment
-    resolved = resolve(WebcamConfig, environment=environment, flags=options)
+    resolved = resolve("webcam", file=config, environment=environment, flags=options, sets=sets)
     chosen = resolved.values.webcam
     with Camera(chosen.camera) as camera:
         with progress.task("Loading the model"):

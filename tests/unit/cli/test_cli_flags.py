@@ -8,19 +8,16 @@ from typer.testing import CliRunner
 
 from captune.cli.flags import Chosen, kind, shown_default, verb
 from captune.core.config import leaves
-from captune.core.options import Options, TrainConfig, option
+from captune.core.options import Options, option
+from captune.core.verbs import Verb
 
 
-class Group(Options):
+class Group(Options, section="group"):
     number: int = option(3, "A number.", ge=1)
     maybe: float | None = option(None, "Perhaps a number.")
     switch: bool = option(False, "A switch.")
     word: Literal["one", "two"] = option("one", "One or two.")
     words: tuple[Literal["a", "b"], ...] = option(("a",), "Letters.")
-
-
-class Config(Options):
-    group: Group = Group()
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def call() -> Any:
         """
         got.append(chosen)
 
-    app = verb(work, Config)
+    app = verb(work, Verb("work", "Panel", "Work.", (f"{__name__}:Group",), presets=True))
 
     def run(*arguments: str) -> Chosen | str:
         got.clear()
@@ -94,7 +91,7 @@ def test_kinds() -> None:
 
 
 def test_every_option_of_training_shows_its_default() -> None:
-    shown = {name: shown_default(leaf) for name, leaf in leaves(TrainConfig).items()}
+    shown = {name: shown_default(leaf) for name, leaf in leaves("train").items()}
     assert shown["learning_rate"] == "2e-05"
     assert shown["trackers"] == "tensorboard"
     assert shown["flip"] == "off"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import captune
-from captune.cli.main import VERBS, run
+from captune.cli.main import run
 from captune.core.errors import CaptuneError
+from captune.core.verbs import VERBS
 
 # `captune models`, replaced by a verb that does BODY.
 PROGRAM = """

@@ -136,8 +136,9 @@ def test_an_unknown_format_stops_before_any_work(says: Says, heard: dict[str, An
 
 def test_only_flags_that_were_given_are_passed_on(says: Says, heard: dict[str, Any]) -> None:
     says("caption", "a.jpg", "--num-beams", "5", "--no-recursive")
-    options = {k: v for k, v in heard.items() if k not in {"inputs", "model", "explain", "progress", "environment"}}
-    assert options == {"num_beams": 5, "recursive": False, "config": None, "sets": ()}
+    resolved = heard["config"]
+    assert resolved.sources == {"generation.num_beams": "--num-beams", "caption.recursive": "--recursive"}
+    assert (resolved.values.generation.num_beams, resolved.values.caption.recursive) == (5, False)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import read_json, read_yaml
 from captune.core.files.limits import MAX_DEPTH, LimitedGzip, max_unpacked, open_arrays, parse_json, parse_yaml
 from captune.core.files.paths import FolderVisits, matches
-from captune.core.options import TrainConfig
 from captune.datasets.formats import csv_table, hub, jsonl, parquet, webdataset
 from captune.datasets.source import EmbeddedImage, Problem, UnreadableImage
 from captune.datasets.sources import hub as bulk_datasets
@@ -117,7 +116,7 @@ def test_yaml_of_any_kind_is_an_error_of_yaml(text: str, tmp_path: Path) -> None
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match="not valid YAML"):
-        resolve(TrainConfig, file=path)
+        resolve("train", file=path)
 
 
 def test_yaml_with_an_alias_is_read() -> None:
@@ -336,7 +335,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
         with pytest.raises(CaptuneError, match="cannot be read"):
             read(path)
     with pytest.raises(UsageError, match="not UTF-8"):
-        resolve(TrainConfig, file=path)
+        resolve("train", file=path)
     path.write_text(BOMB)
     with pytest.raises(CaptuneError, match="aliases stand for more than"):
         read_yaml(path)

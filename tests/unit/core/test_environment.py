@@ -14,7 +14,7 @@ from captune.cli.main import load
 from captune.core.config import leaves, resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import UsageError, about_variables
-from captune.core.options.verbs import CONFIGS
+from captune.core.options.verbs import configs
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,15 @@ def test_the_hubs_client_finds_it() -> None:
     assert done.stdout == "hf_other\n"
 
 
-@pytest.mark.parametrize("verb", [verb for verb, config in CONFIGS.items() if "device" in leaves(config)])
+@pytest.mark.parametrize("verb", [verb for verb, config in configs().items() if "device" in leaves(config)])
 def test_the_device_of_every_verb_that_has_one(verb: str) -> None:
-    values = resolve(CONFIGS[verb], environment={"DEVICE": "cuda:3"}).values
+    values = resolve(configs()[verb], environment={"DEVICE": "cuda:3"}).values
     assert values.run_on.device == "cuda:3"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("verb", ["train", "tune", "caption", "video"])
 def test_the_batch_size(verb: str) -> None:
-    config = CONFIGS[verb]
+    config = configs()[verb]
     section = leaves(config)["batch_size"].section
     assert getattr(resolve(config, environment={"BATCH_SIZE": "3"}).values, section).batch_size == 3
 

@@ -8,7 +8,6 @@ import pytest
 
 from captune.core.config import resolve
 from captune.core.errors import UsageError
-from captune.core.options import TrainConfig
 from captune.core.options.training import ChosenEpochs, TrainOptions
 from captune.core.runs import ending_reason, ending_text
 from captune.training.plan import TrainingPlan, most_checkpoints, plan_warnings
@@ -16,14 +15,14 @@ from captune.training.plan import TrainingPlan, most_checkpoints, plan_warnings
 
 @pytest.mark.parametrize("given", ["2,4,every-10", ["2", "4", "every-10"], [2, 4.0, "every-10"], ("2,4", "every-10")])
 def test_epochs_are_taken_as_people_write_them(given: Any) -> None:
-    options = resolve(TrainConfig, flags={"keep_epochs": given}).values.train
+    options = resolve("train", flags={"keep_epochs": given}).values.train
     assert options.keep_epochs == ("2", "4", "every-10")
 
 
 @pytest.mark.parametrize("wrong", ["two", "0", "every", "-2", "every-0", "2-4", "nan"])
 def test_what_is_no_epoch_is_refused_by_name(wrong: str) -> None:
     with pytest.raises(UsageError, match="2,4,every-10"):
-        resolve(TrainConfig, flags={"keep_epochs": wrong})
+        resolve("train", flags={"keep_epochs": wrong})
 
 
 @pytest.mark.parametrize("per_epoch", [1, 7, 188, 938])
@@ -78,7 +77,7 @@ def test_nothing_is_plan_warnings_of_a_sound_plan() -> None:
 
 
 def test_the_long_recipe_is_as_its_document_has_it() -> None:
-    config = resolve(TrainConfig, preset="flickr8k-long").values
+    config = resolve("train", preset="flickr8k-long").values
     learn = config.train
     # Flickr8k: 6,000 training pictures with 5 captions each, every pair a row.
     found = TrainingPlan.of(learn, 30_000)

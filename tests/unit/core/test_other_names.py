@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from captune.cli.main import VERBS, load, run
+from captune.cli.main import load, run
 from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError, about_option, about_variables, about_verb, did_you_mean, edits, nearest
-from captune.core.options import CaptionConfig, EvaluateConfig, Options, PushConfig, TrainConfig
+from captune.core.options import Options
 from captune.core.options.aliases import ALIASES, ANSWERS, FORMER, ORIGINS, VERBS_ELSEWHERE
-from captune.core.options.export import ExportConfig
-from captune.core.options.verbs import CONFIGS
-from captune.core.options.video import VideoConfig
+from captune.core.options.verbs import configs
+from captune.core.verbs import VERBS
 
-OPTIONS = {name for config in CONFIGS.values() for name in leaves(config)}
-ARGUMENTS = {parameter.name for verb in CONFIGS for parameter in load(verb).params}
+OPTIONS = {name for config in configs().values() for name in leaves(config)}
+ARGUMENTS = {parameter.name for verb in configs() for parameter in load(verb).params}
 
 
 def value_of(config: type[Options], key: str, **given: Any) -> Any:
@@ -44,21 +43,21 @@ def test_every_other_name_stands_once_and_answers_name_flags_that_exist() -> Non
 @pytest.mark.parametrize(
     ("config", "name", "key", "value"),
     [
-        (TrainConfig, "lr", "train.learning_rate", 1e-4),
-        (TrainConfig, "per_device_train_batch_size", "train.batch_size", 2),
-        (TrainConfig, "per_device_eval_batch_size", "eval.eval_batch_size", 2),
-        (TrainConfig, "grad_accum", "train.gradient_accumulation", 8),
-        (TrainConfig, "max_length", "data.max_caption_tokens", 20),
-        (CaptionConfig, "max_length", "generation.max_new_tokens", 20),
-        (EvaluateConfig, "num_samples", "eval.limit_images", 5),
-        (TrainConfig, "eval_strategy", "train.best_metric", "pareto"),
-        (TrainConfig, "save_to_hf", "train.push_to", "me/model"),
-        (PushConfig, "hf_private", "push.private", True),
-        (CaptionConfig, "do_sample", "generation.sample", True),
-        (CaptionConfig, "pixels", "run_on.preprocessing", "fast"),
-        (ExportConfig, "least_identical", "export.min_identical", 0.25),
-        (VideoConfig, "looks_per_second", "video.sample_fps", 2.0),
-        (VideoConfig, "least_scene", "video.min_scene_seconds", 3.0),
+        ("train", "lr", "train.learning_rate", 1e-4),
+        ("train", "per_device_train_batch_size", "train.batch_size", 2),
+        ("train", "per_device_eval_batch_size", "eval.eval_batch_size", 2),
+        ("train", "grad_accum", "train.gradient_accumulation", 8),
+        ("train", "max_length", "data.max_caption_tokens", 20),
+        ("caption", "max_length", "generation.max_new_tokens", 20),
+        ("evaluate", "num_samples", "eval.limit_images", 5),
+        ("train", "eval_strategy", "train.best_metric", "pareto"),
+        ("train", "save_to_hf", "train.push_to", "me/model"),
+        ("push", "hf_private", "push.private", True),
+        ("caption", "do_sample", "generation.sample", True),
+        ("caption", "pixels", "run_on.preprocessing", "fast"),
+        ("export", "least_identical", "export.min_identical", 0.25),
+        ("video", "looks_per_second", "video.sample_fps", 2.0),
+        ("video", "least_scene", "video.min_scene_seconds", 3.0),
     ],
 )
 def test_an_alias_is_taken_by_every_source(
@@ -74,7 +73,7 @@ def test_an_alias_is_taken_by_every_source(
 def test_a_former_name_is_read_everywhere_and_shown_nowhere(
     former: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    verb, config = next((verb, c) for verb, c in CONFIGS.items() if FORMER[former] in leaves(c))
+    verb, config = next((verb, c) for verb, c in configs().items() if FORMER[former] in leaves(c))
     leaf = leaves(config)[FORMER[former]]
     value = {"preprocessing": "fast", "min_identical": 0.25}.get(leaf.name, 2.0)
     variable = f"CAPTUNE_{former.upper()}"
@@ -91,7 +90,7 @@ def test_a_former_name_is_read_everywhere_and_shown_nowhere(
 
 def test_one_option_by_two_names_is_refused() -> None:
     with pytest.raises(UsageError, match="'lr' and 'learning_rate' are the same option"):
-        resolve(TrainConfig, flags={"lr": 1.0, "learning_rate": 2.0})
+        resolve("train", flags={"lr": 1.0, "learning_rate": 2.0})
 
 
 @pytest.mark.parametrize(

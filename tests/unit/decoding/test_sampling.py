@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from captune.core.config import as_given, dump, resolve, with_sampling
 from captune.core.errors import UsageError
-from captune.core.options import CaptionConfig, GenerationOptions, TrainConfig
-from captune.core.options.serve import ServeConfig
+from captune.core.options import GenerationOptions
+from captune.core.options.verbs import config_of
 from captune.decoding.settings import MIN_TEMPERATURE, normalized, temperatures
 
 
-@pytest.mark.parametrize("config", [CaptionConfig, TrainConfig, ServeConfig])
+@pytest.mark.parametrize("config", ["caption", "train", "serve"])
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
 def test_it_turns_sampling_on_wherever_it_is_given(config: Any, name: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
@@ -25,7 +25,7 @@ def test_it_turns_sampling_on_wherever_it_is_given(config: Any, name: str, tmp_p
         {"sets": [f"generation.{name}=1"]},
         {"environment": {f"CAPTUNE_{name.upper()}": "1"}},
         {"file": file},
-        {"flags": {name: 1}, "base": config()},
+        {"flags": {name: 1}, "base": config_of(config)()},
     ):
         resolved = resolve(config, **given)  # type: ignore[arg-type]
         assert resolved.values.generation.sample is True
@@ -33,31 +33,31 @@ def test_it_turns_sampling_on_wherever_it_is_given(config: Any, name: str, tmp_p
 
 
 def test_what_was_not_given_turns_nothing_on() -> None:
-    assert not resolve(CaptionConfig, flags={"num_beams": 2, "sample_seed": 1}).values.generation.sample
-    assert not resolve(TrainConfig, preset="flickr8k-quick").values.generation.sample
+    assert not resolve("caption", flags={"num_beams": 2, "sample_seed": 1}).values.generation.sample
+    assert not resolve("train", preset="flickr8k-quick").values.generation.sample
 
 
 @pytest.mark.parametrize("given", [{"flags": {"sample": False, "top_p": 0.5}}, {"sets": ["sample=no", "top_k=3"]}])
 def test_both_at_once_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="is for captions that are sampled, but sample is off"):
-        resolve(CaptionConfig, **given)
+        resolve("caption", **given)
 
 
 def test_the_later_source_wins(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("generation: {temperature: 0.7}\n", encoding="utf-8")
-    off = resolve(CaptionConfig, file=file, flags={"sample": False}).values.generation
+    off = resolve("caption", file=file, flags={"sample": False}).values.generation
     assert (off.sample, off.temperature) == (False, 0.7)
     # A whole configuration, as a run keeps it, says what it means; a flag beside it is newer.
-    file.write_text(dump(resolve(CaptionConfig, file=file, flags={"sample": False}).values), encoding="utf-8")
-    assert not resolve(CaptionConfig, file=file).values.generation.sample
-    assert resolve(CaptionConfig, file=file, flags={"temperature": 0.9}).values.generation.sample
+    file.write_text(dump(resolve("caption", file=file, flags={"sample": False}).values), encoding="utf-8")
+    assert not resolve("caption", file=file).values.generation.sample
+    assert resolve("caption", file=file, flags={"temperature": 0.9}).values.generation.sample
 
 
 def test_a_models_saved_defaults_give_way_to_what_is_given() -> None:
     saved = {"sample": False, "temperature": 0.6}
-    assert not resolve(CaptionConfig).with_defaults("generation", saved).generation.sample
-    asked = resolve(CaptionConfig, flags={"top_p": 0.5}).with_defaults("generation", saved).generation
+    assert not resolve("caption").with_defaults("generation", saved).generation.sample
+    asked = resolve("caption", flags={"top_p": 0.5}).with_defaults("generation", saved).generation
     assert (asked.sample, asked.temperature, asked.top_p) == (True, 0.6, 0.5)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from captune.cli.main import VERBS, load
+from captune.cli.main import load
 from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError
-from captune.core.options import AppConfig
-from captune.core.options.serve import ServeConfig
+from captune.core.verbs import VERBS
 from captune.server.middleware import ServerMetrics
 from scripts import ROOT, script
 
@@ -86,12 +85,12 @@ def test_captune_takes_the_commands_of_compose(compose: Any, name: str) -> None:
 
 def test_a_stop_waits_longer_than_the_server_does(compose: Any) -> None:
     grace = compose["services"]["api"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > resolve(ServeConfig).values.serve.drain
+    assert int(grace.removesuffix("s")) > resolve("serve").values.serve.drain
 
 
 def test_variables_of_compose_are_no_options_of_captune(compose: Any) -> None:
     used = set(re.findall(r"\$\{(\w+):-", (ROOT / "compose.yaml").read_text(encoding="utf-8")))
-    options = {f"CAPTUNE_{name.upper()}" for config in (ServeConfig, AppConfig) for name in leaves(config)}
+    options = {f"CAPTUNE_{name.upper()}" for config in ("serve", "app") for name in leaves(config)}
     assert used == {"CAPTUNE_MODEL", "CAPTUNE_MODELS_DIR", "CAPTUNE_CPUS", "CAPTUNE_RAM", "CAPTUNE_BIND"}
     assert not used & options
 
@@ -204,7 +203,7 @@ def test_what_the_page_says_for_kubernetes_fits() -> None:
     verb, *arguments = api["args"]
     assert load(verb).make_context(verb, arguments).params["keys_file"] == "/keys/keys"
     assert {mount["name"] for mount in api["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
-    assert spec["terminationGracePeriodSeconds"] > resolve(ServeConfig).values.serve.drain + 5
+    assert spec["terminationGracePeriodSeconds"] > resolve("serve").values.serve.drain + 5
     # Why the page says enableServiceLinks: false.
     with pytest.raises(UsageError, match="CAPTUNE_PORT"):
-        resolve(ServeConfig, environment={"CAPTUNE_PORT": "tcp://10.0.0.1:8000"})
+        resolve("serve", environment={"CAPTUNE_PORT": "tcp://10.0.0.1:8000"})

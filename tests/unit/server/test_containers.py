@@ -18,8 +18,6 @@ import pytest
 import yaml
 
 from captune.core.config import leaves, resolve
-from captune.core.options import AppConfig
-from captune.core.options.serve import ServeConfig
 from scripts import ROOT, script
 
 
@@ -109,14 +107,14 @@ def test_the_packages_of_an_image_are_known_extras(dockerfile: Any, target: str)
 
 def test_the_environment_of_an_image_is_what_captune_reads(reader: ModuleType, dockerfile: Any) -> None:
     values = environment(reader, dockerfile, "cpu")
-    model = resolve(ServeConfig, environment=values).values.serve
-    page = resolve(AppConfig, environment=values).values.app
+    model = resolve("serve", environment=values).values.serve
+    page = resolve("app", environment=values).values.app
     assert (model.host, page.host) == ("0.0.0.0", "0.0.0.0")
     exposed = steps(dockerfile, "cpu", "EXPOSE")[-1].words()
     assert exposed == [str(model.port), str(page.port)]
     assert values["CAPTUNE_MODEL"].startswith("/models/")
     assert values["PATH"].startswith("/captune/bin:")
-    own = {f"CAPTUNE_{name.upper()}" for config in (ServeConfig, AppConfig) for name in leaves(config)}
+    own = {f"CAPTUNE_{name.upper()}" for config in ("serve", "app") for name in leaves(config)}
     assert {name for name in values if name.startswith("CAPTUNE_")} <= own | {"CAPTUNE_MODEL"}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from captune.core.config import resolve
-from captune.core.options.serve import ServeConfig
 from captune.server.model_pool import ModelPool, ServedModel
 
 
@@ -40,7 +39,7 @@ def pool(*names: str, timeout: float) -> ModelPool:
         time.sleep(0.01)
         return Weights()
 
-    config = resolve(ServeConfig, flags={"memory": 0.0015, "timeout": timeout})
+    config = resolve("serve", flags={"memory": 0.0015, "timeout": timeout})
     found = ModelPool(dict.fromkeys(names, "nowhere"), config, load=load)
     for model in found.models.values():
         model.weights = 1_000_000

@@ -16,7 +16,6 @@ import pytest
 from captune.core.config import dump, resolve
 from captune.core.files import write_json, write_text
 from captune.core.machine import DiskFull
-from captune.core.options import TrainConfig
 from captune.core.progress import SILENT
 from captune.core.runs import CONFIG, Run, checkpoint_damage
 from captune.training.history import append_history, cut_history, history_digest
@@ -196,7 +195,7 @@ def test_half_deleted_checkpoints_are_swept(run: Run) -> None:
 
 
 def test_what_a_kill_left_to_delete_goes_as_the_training_goes_on(run: Run) -> None:
-    config = resolve(TrainConfig, flags={"keep_checkpoints": 1}).values
+    config = resolve("train", flags={"keep_checkpoints": 1}).values
     write_text(run.path / CONFIG, dump(config))
     run.write_manifest({"data": "data", "options": config.model_dump(mode="json")})
     checkpoint = run.last()

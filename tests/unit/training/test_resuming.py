@@ -14,7 +14,6 @@ from captune.core.config import dump, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_json
 from captune.core.files.fingerprints import file_content
-from captune.core.options import TrainConfig
 from captune.core.progress import SILENT, Silent
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, MANIFEST, Run
@@ -33,8 +32,8 @@ from captune.training.resuming import (
     restore_config,
 )
 
-PLAIN = resolve(TrainConfig, flags={}).values
-ADAPTERS = resolve(TrainConfig, flags={"lora": "on"}).values
+PLAIN = resolve("train", flags={}).values
+ADAPTERS = resolve("train", flags={"lora": "on"}).values
 
 
 class Warned(Silent):
@@ -206,9 +205,9 @@ def test_other_versions_are_told_once_and_written_down(tmp_path: Path) -> None:
 def test_options_that_were_edited_in_the_run_are_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write_manifest({"options": PLAIN.model_dump(mode="json")})
-    check_unedited(run, resolve(TrainConfig, flags={"loader_workers": 2}).values)
+    check_unedited(run, resolve("train", flags={"loader_workers": 2}).values)
     with pytest.raises(UsageError, match=r"train\.learning_rate = 0\.5, and the run began with"):
-        check_unedited(run, resolve(TrainConfig, flags={"learning_rate": 0.5}).values)
+        check_unedited(run, resolve("train", flags={"learning_rate": 0.5}).values)
 
 
 def test_a_folder_that_is_no_run_is_named_as_such(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_a_folder_that_is_no_run_is_named_as_such(tmp_path: Path) -> None:
 
 def test_a_run_without_its_options_has_them_from_the_manifest(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    saved = resolve(TrainConfig, flags={"learning_rate": 0.5}).values
+    saved = resolve("train", flags={"learning_rate": 0.5}).values
     run.write_manifest({"options": json.loads(json.dumps(saved.model_dump(mode="json")))})
     assert restore_config(run, SILENT)
     assert (run.path / CONFIG).read_text() == dump(saved)

@@ -10,7 +10,6 @@ import pytest
 from captune.core.config import dump, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json, write_jsonl, write_text
-from captune.core.options import TrainConfig
 from captune.core.runs import Run, find_runs
 from captune.training.runs import compare_runs, list_runs, show_run
 
@@ -24,7 +23,7 @@ HISTORY = [
 
 def make_run(folder: Path, *, created: str = "2026-11-01T10:00:00+00:00", finished: bool = True, **flags: Any) -> Run:
     run = Run(folder)
-    write_text(folder / "config.yaml", dump(resolve(TrainConfig, flags=flags).values))
+    write_text(folder / "config.yaml", dump(resolve("train", flags=flags).values))
     run.write_manifest(
         {"created": created, "model": "new:blip-small", "data": "data", "data_digest": "d1", "finished": finished}
     )

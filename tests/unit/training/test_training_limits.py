@@ -11,7 +11,6 @@ import pytest
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.machine import DiskFull, Halving, OutOfMemory
-from captune.core.options import TrainConfig
 from captune.core.progress import SILENT
 from captune.core.runs import CONFIG, HISTORY, MANIFEST, Run
 from captune.training.folder import StartGuard, clear_untrained, locked_run
@@ -34,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def after(error: Exception, where: str = "runs/x", **options: Any) -> CaptuneError:
     """What a training ends with in which `error` was raised."""
-    config = resolve(TrainConfig, flags=options).values
+    config = resolve("train", flags=options).values
     with pytest.raises(CaptuneError) as caught, explained_limits(Run(where), config, "to train"):
         raise error
     return caught.value

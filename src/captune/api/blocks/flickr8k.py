@@ -15,7 +15,8 @@ from captune.api.blocks.pipeline import NEW, SCENES, Block, Cfg, Ctx, Result, Se
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError, missing_extra
 from captune.core.files import read_json, write_json
-from captune.core.options import DeviceOptions, EvaluateConfig, GenerationOptions, TrainConfig
+from captune.core.options import DeviceOptions, GenerationOptions
+from captune.core.options.verbs import Config
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, EVAL, TRAIN_METRICS, Run
 from captune.datasets.prepared import SPLITS, read_prepared, read_split
@@ -168,7 +169,7 @@ def train_model(cfg: Cfg, ctx: Ctx) -> Result:
     from captune.training.train import train
 
     settings = read_settings(cfg)
-    options = settings.of(TrainConfig)
+    options = settings.of("train")
     if Run.is_run(settings.run_folder):  # it has the same settings, else `recall` had raised
         free = {name: value for name, value in options.items() if name in FREE_TO_CHANGE}
         result = train(out=settings.run_folder, resume=True, progress=settings.progress, **free)
@@ -201,7 +202,7 @@ def eval_bleu(cfg: Cfg, ctx: Ctx) -> Result:
         against=settings.base,
         preset=settings.preset,
         progress=settings.progress,
-        **settings.of(EvaluateConfig),
+        **settings.of("evaluate"),
     )
     report = measured.reports[tuned]
     bleu = [scores.get("sacrebleu") for scores in (measured.reports[settings.base].scores, report.scores)]
@@ -229,7 +230,7 @@ def infer_core(cfg: Cfg, ctx: Ctx) -> Result:
     """`caption_image_core(image, **generation)` gives the caption as text; `captioner` is what it calls."""
     from captune.inference.captioner import Captioner
 
-    options = read_settings(cfg).of(TrainConfig)
+    options = read_settings(cfg).of("train")
     own = {**GenerationOptions.model_fields, **DeviceOptions.model_fields}
     captioner = Captioner.load(ctx["07_train"]["run"], **{name: options[name] for name in own if name in options})
 
@@ -270,8 +271,8 @@ def _prepare_request(settings: Settings) -> dict[str, Any]:
     return {"source": settings.source, "scenes": scenes, "options": json.loads(json.dumps(settings.prepare_options()))}
 
 
-def _train_config(settings: Settings) -> TrainConfig:
-    return resolve(TrainConfig, preset=settings.preset, flags=settings.of(TrainConfig), environment=os.environ).values
+def _train_config(settings: Settings) -> Config:
+    return resolve("train", preset=settings.preset, flags=settings.of("train"), environment=os.environ).values
 
 
 def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
@@ -299,7 +300,7 @@ def _check_same(run: Run, settings: Settings) -> None:
     from captune.training.resuming import FREE_TO_CHANGE
 
     manifest = run.manifest()
-    began = resolve(TrainConfig, file=run.path / CONFIG).values.model_dump()
+    began = resolve("train", file=run.path / CONFIG).values.model_dump()
     requested = _train_config(settings).model_dump()
     differing = [
         f"{name} {began[section][name]} → {value}"

@@ -12,7 +12,7 @@ from typing import Any, Protocol, overload
 
 from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError, UsageError, about_option, did_you_mean
-from captune.core.options import DEFAULT_MODEL, EvaluateConfig, Options, PrepareConfig, TrainConfig
+from captune.core.options import DEFAULT_MODEL
 from captune.core.options.aliases import canonical
 from captune.core.progress import SILENT, Progress
 
@@ -20,7 +20,7 @@ SCENES = "scenes"
 """The source that needs no data: built-in scenes, drawn into the work folder."""
 
 NEW = "new:"
-CONFIGS: tuple[type[Options], ...] = (PrepareConfig, TrainConfig, EvaluateConfig)
+VERBS = ("prepare", "train", "evaluate")
 
 
 class Cfg(dict[str, Any]):
@@ -68,7 +68,7 @@ def as_cfg(given: Any) -> Cfg:
 def known_keys() -> set[str]:
     """Every key that a `cfg` may have, by captune's names."""
     own = {one.name for one in fields(Settings)} - {"options"}
-    return own | {name for config in CONFIGS for name in leaves(config)}
+    return own | {name for verb in VERBS for name in leaves(verb)}
 
 
 @dataclass(frozen=True)
@@ -122,22 +122,22 @@ class Settings:
         untrained = f"{self.run_folder}@checkpoint-0" if self.model.startswith(NEW) else self.model
         return self.against or untrained
 
-    def of(self, config: type[Options]) -> dict[str, Any]:
+    def of(self, verb: str) -> dict[str, Any]:
         """The options that a verb takes, as its keywords."""
-        return {name: value for name, value in self.options.items() if name in leaves(config)}
+        return {name: value for name, value in self.options.items() if name in leaves(verb)}
 
     def prepare_options(self) -> dict[str, Any]:
         """What prepares the source: its own splits are kept, what has none is split 80/10/10."""
-        return {"split": "flickr8k" if self.source == SCENES else "auto", **self.of(PrepareConfig)}
+        return {"split": "flickr8k" if self.source == SCENES else "auto", **self.of("prepare")}
 
     def value(self, name: str) -> Any:
         """The value of an option of the verbs, given or not."""
-        for config in CONFIGS:
-            if name in leaves(config):
-                preset = None if config is PrepareConfig else self.preset
-                given = self.prepare_options() if config is PrepareConfig else self.of(config)
-                values = resolve(config, preset=preset, flags=given, environment=os.environ).values
-                return getattr(getattr(values, leaves(config)[name].section), name)
+        for verb in VERBS:
+            if name in leaves(verb):
+                preset = None if verb == "prepare" else self.preset
+                given = self.prepare_options() if verb == "prepare" else self.of(verb)
+                values = resolve(verb, preset=preset, flags=given, environment=None).values
+                return getattr(getattr(values, leaves(verb)[name].section), name)
         raise KeyError(name)
 
 
@@ -160,9 +160,9 @@ def read_settings(cfg: Mapping[str, Any]) -> Settings:
         }
     )
     _check_scenes(settings.scenes)
-    resolve(PrepareConfig, flags=settings.prepare_options(), environment=os.environ)
-    for config in (TrainConfig, EvaluateConfig):
-        resolve(config, preset=settings.preset, flags=settings.of(config), environment=os.environ)
+    resolve("prepare", flags=settings.prepare_options(), environment=None)
+    for verb in ("train", "evaluate"):
+        resolve(verb, preset=settings.preset, flags=settings.of(verb), environment=None)
     return settings
 
 

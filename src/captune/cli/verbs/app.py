@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import os
-
 from captune.cli.flags import Chosen, Models, verb
 from captune.cli.terminal import note
-from captune.core.config import resolve
-from captune.core.options import DEFAULT_MODEL, AppConfig
+from captune.core.options import DEFAULT_MODEL
 
 
 def app(
@@ -17,7 +14,7 @@ def app(
     from captune.server.page.launch import PageSettings, run_page
     from captune.server.startup import parse_models
 
-    values = resolve(AppConfig, environment=os.environ, flags=chosen.flags).values
+    values = chosen.resolve("app").values
     models = parse_models(model or [DEFAULT_MODEL], short=True)
     for name in models.values():
         check_name(name)
@@ -28,4 +25,4 @@ def app(
     run_page(PageSettings(models, run_on, list(languages), values.translation.translator), values.app)
 
 
-app = verb(app, AppConfig, sources=())
+app = verb(app)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.options import AskConfig
 
 if TYPE_CHECKING:
     from captune.api.ask import Answer
@@ -33,7 +31,7 @@ def ask(
     if not paths:
         raise UsageError("A question is missing, or a picture.", "captune ask photo.jpg 'what colour is the car?'")
     progress = TerminalProgress(quiet=quiet)
-    answers = question(paths, question_text, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    answers = question(paths, question_text, model=model, progress=progress, **chosen.sources, **chosen.flags)
     if json:
         out_json([_row(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:
@@ -58,4 +56,4 @@ def _row(answer: Answer) -> dict[str, Any]:
     return row
 
 
-app = verb(ask, AskConfig, sources=())
+app = verb(ask)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,7 +8,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, out_json, out_table
-from captune.core.options import CapFiltConfig
 
 
 def capfilt(
@@ -37,7 +35,15 @@ def capfilt(
     from captune.api.capfilt import capfilt as clean
 
     progress = TerminalProgress(quiet=quiet)
-    done = clean(data, out, model=model, matcher=matcher, progress=progress, environment=os.environ, **chosen.flags)
+    done = clean(
+        data,
+        out,
+        model=model,
+        matcher=matcher,
+        progress=progress,
+        **chosen.sources,
+        **chosen.flags,
+    )
     if json:
         out_json({**asdict(done), "folder": str(done.folder)})
         return
@@ -50,4 +56,4 @@ def capfilt(
         next_commands(["captune", "prepare", str(done.folder), "--out", "data-clean"])
 
 
-app = verb(capfilt, CapFiltConfig, sources=())
+app = verb(capfilt)

@@ -10,10 +10,10 @@ import typer
 from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress, duration, rate
 from captune.cli.terminal import live_stdout, note, out_json, print_line
-from captune.core.config import resolve
+from captune.core.config import Resolved
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.files.paths import Listed
-from captune.core.options import CaptionConfig, CaptionOptions, JobOptions
+from captune.core.options import CaptionOptions, JobOptions
 
 if TYPE_CHECKING:
     from captune.captions.row import CaptionRow
@@ -52,24 +52,13 @@ def caption(
     from captune.jobs.request import is_job
 
     progress = TerminalProgress(quiet=quiet)
-    sources = chosen.sources
-    resolved = resolve(
-        CaptionConfig, file=sources["config"], environment=os.environ, flags=chosen.flags, sets=sources["sets"]
-    )
+    resolved = chosen.resolve("caption")
     options = resolved.values.caption
     if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
-        _job(inputs, out, model, chosen, progress, dry=resolved.values.job.dry_run, json=json)
+        _job(inputs, out, model, resolved, progress, json=json)
         return
     _refuse_job_options(chosen, json=json)
-    rows = caption_images(
-        list(_named(inputs)),
-        model=model,
-        explain=explain,
-        progress=progress,
-        environment=os.environ,
-        **sources,
-        **chosen.flags,
-    )
+    rows = caption_images(list(_named(inputs)), model=model, explain=explain, progress=progress, config=resolved)
     _write(rows, out, options, progress, bare=_one_picture(inputs))
 
 
@@ -116,21 +105,17 @@ def _job(
     inputs: list[str],
     out: str,
     model: str | None,
-    chosen: Chosen,
+    resolved: Resolved,
     progress: TerminalProgress,
     *,
-    dry: bool,
     json: bool,
 ) -> None:
     from captune.jobs.job import caption_job
 
-    named = list(_named(inputs))
-    report = caption_job(
-        named, out, model=model, progress=progress, environment=os.environ, **chosen.sources, **chosen.flags
-    )
+    report = caption_job(list(_named(inputs)), out, model=model, progress=progress, config=resolved)
     if json:
         out_json(report.to_json())
-    elif dry:
+    elif resolved.values.job.dry_run:
         print_line(_counted(report))
     elif not progress.quiet:
         note(_summary(report))
@@ -186,4 +171,4 @@ def _named(inputs: list[str]) -> Iterator[str]:
         yield from (Listed(line) for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
 
 
-app = verb(caption, CaptionConfig, sources=("config", "sets"))
+app = verb(caption)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -9,7 +8,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.reports import print_reports
 from captune.cli.terminal import note, out_json
-from captune.core.options import CompareConfig
 
 
 def compare(
@@ -31,7 +29,6 @@ def compare(
         runs,
         out=out,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -51,4 +48,4 @@ def compare(
         note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
 
 
-app = verb(compare, CompareConfig)
+app = verb(compare)

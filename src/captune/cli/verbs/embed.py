@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -9,7 +8,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, out_json, print_line
 from captune.core.errors import EXIT_SOME_IMAGES_FAILED
-from captune.core.options import EmbedConfig
 
 
 def embed(
@@ -32,7 +30,7 @@ def embed(
     from captune.inference.match import embed as look
 
     progress = TerminalProgress(quiet=quiet)
-    found = look(pictures, out, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    found = look(pictures, out, model=model, progress=progress, **chosen.sources, **chosen.flags)
     if json:
         out_json({"file": out, "pictures": len(found.images), "size": found.vectors.shape[1], "failed": found.failed})
     else:
@@ -45,4 +43,4 @@ def embed(
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 
 
-app = verb(embed, EmbedConfig, sources=())
+app = verb(embed)

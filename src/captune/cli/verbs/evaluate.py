@@ -9,7 +9,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.reports import print_captions, print_reports
 from captune.cli.terminal import note, out_json
-from captune.core.options import EvaluateConfig
 
 
 def evaluate(
@@ -42,7 +41,6 @@ def evaluate(
         against=tuple(against or ()),
         out=out,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -69,4 +67,4 @@ def evaluate(
         note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
 
 
-app = verb(evaluate, EvaluateConfig)
+app = verb(evaluate)

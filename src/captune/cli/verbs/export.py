@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table
-from captune.core.options.export import ExportConfig
 
 if TYPE_CHECKING:
     from captune.export.export import ExportReport
@@ -38,7 +36,7 @@ def export(
         data=data,
         split=split,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
+        **chosen.sources,
         **chosen.flags,
     )
     if json:
@@ -71,4 +69,4 @@ def _print(report: ExportReport) -> None:
     out_table("Scores x 100.", ("score", "model", "export", "change", "95 % interval", "p"), changes, numbers=True)
 
 
-app = verb(export, ExportConfig, sources=())
+app = verb(export)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
-from captune.core.options import InspectConfig
 
 if TYPE_CHECKING:
     from captune.inference.inspect import Inspection
@@ -28,7 +26,13 @@ def inspect(
     """
     from captune.inference.inspect import inspect as look
 
-    found = look(picture, model=model, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
+    found = look(
+        picture,
+        model=model,
+        progress=TerminalProgress(quiet=quiet),
+        **chosen.sources,
+        **chosen.flags,
+    )
     if json:
         out_json(found.to_json())
     else:
@@ -80,4 +84,4 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "  ".join(f"{value:.3f}" for value in values)
 
 
-app = verb(inspect, InspectConfig, sources=())
+app = verb(inspect)

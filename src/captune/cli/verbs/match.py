@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table
 from captune.core.errors import EXIT_SOME_IMAGES_FAILED, UsageError
-from captune.core.options import MatchConfig
 
 
 def match(
@@ -45,7 +43,7 @@ def match(
         except (OSError, ValueError) as error:
             raise UsageError(f"{texts} cannot be read: {error}.", "Give a text file, one text on each line.") from None
     progress = TerminalProgress(quiet=quiet)
-    found = fit(pictures, wanted, model=model, progress=progress, environment=os.environ, **chosen.flags)
+    found = fit(pictures, wanted, model=model, progress=progress, **chosen.sources, **chosen.flags)
     if json:
         out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
     else:
@@ -57,4 +55,4 @@ def match(
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 
 
-app = verb(match, MatchConfig, sources=())
+app = verb(match)

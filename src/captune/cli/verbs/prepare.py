@@ -8,7 +8,7 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, note, out_json, out_table
-from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL, PrepareConfig
+from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL
 
 if TYPE_CHECKING:
     from captune.datasets.prepare import PrepareResult
@@ -32,7 +32,7 @@ def prepare(
     """
     from captune.datasets.prepare import prepare as make
 
-    result = make(source, out, progress=TerminalProgress(quiet=quiet), **chosen.flags)
+    result = make(source, out, progress=TerminalProgress(quiet=quiet), **chosen.sources, **chosen.flags)
     if json:
         out_json(asdict(result))
         return
@@ -62,4 +62,4 @@ def _list_problems(result: PrepareResult) -> None:
         note(f"... and {len(result.problems) - SHOWN:,} more, see {result.folder / PROBLEMS}.")
 
 
-app = verb(prepare, PrepareConfig, sources=())
+app = verb(prepare)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,7 +8,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, print_line
-from captune.core.options import PushConfig
 
 
 def push(
@@ -37,7 +35,7 @@ def push(
         dry_run=dry_run,
         out=out,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
+        **chosen.sources,
         **chosen.flags,
     )
     if json:
@@ -48,4 +46,4 @@ def push(
         note(f"{len(done.files)} files, nothing sent. Look at {done.folder}/README.md.")
 
 
-app = verb(push, PushConfig, sources=())
+app = verb(push)

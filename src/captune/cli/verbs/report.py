@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, print_line
-from captune.core.options import ReportConfig
 
 
 def report(
@@ -30,7 +28,6 @@ def report(
         folder,
         out=out,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -40,4 +37,4 @@ def report(
         print_line(str(page))
 
 
-app = verb(report, ReportConfig, sources=("config", "sets"))
+app = verb(report)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table
-from captune.core.options import ReviewConfig
 
 
 def review(
@@ -27,7 +25,13 @@ def review(
     """
     from captune.evaluation.review import review as look
 
-    found = look(captions, html=html, progress=TerminalProgress(quiet=quiet), environment=os.environ, **chosen.flags)
+    found = look(
+        captions,
+        html=html,
+        progress=TerminalProgress(quiet=quiet),
+        **chosen.sources,
+        **chosen.flags,
+    )
     if json:
         out_json(found.to_json())
         return
@@ -46,4 +50,4 @@ def review(
         note(f"{len(found.rows):,} of {found.pictures:,} pictures{flags}")
 
 
-app = verb(review, ReviewConfig, sources=())
+app = verb(review)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +8,6 @@ from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.reports import print_reports
 from captune.cli.terminal import note, out_json, out_table
-from captune.core.options import ScoreConfig
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
 
@@ -47,7 +45,6 @@ def score(
         pictures=pictures,
         save_document_frequencies=save_document_frequencies,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -84,4 +81,4 @@ def _json(
     return found
 
 
-app = verb(score, ScoreConfig)
+app = verb(score)

@@ -6,7 +6,6 @@ import os
 from captune.cli.flags import Chosen, Models, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.core.options import DEFAULT_MODEL
-from captune.core.options.serve import ServeConfig
 
 
 def serve(
@@ -24,7 +23,6 @@ def serve(
     run(
         model or [DEFAULT_MODEL],
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -33,4 +31,4 @@ def serve(
     os._exit(0)
 
 
-app = verb(serve, ServeConfig, sources=("config", "sets"))
+app = verb(serve)

@@ -8,7 +8,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, print_resolved, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
-from captune.core.options import TrainConfig
 from captune.core.runs import Run
 
 
@@ -39,7 +38,7 @@ def train(
     later wins. The run keeps them all in config.yaml.
     """
     if print_config:
-        print_resolved(TrainConfig, chosen, json=json)
+        print_resolved("train", chosen, json=json)
         return
     from captune.training.train import train as learn
 
@@ -49,7 +48,6 @@ def train(
         out or "",
         resume=resume,
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -77,4 +75,4 @@ def _advise(run: str, data: str, model: str, *, answers: bool) -> None:
     )
 
 
-app = verb(train, TrainConfig)
+app = verb(train)

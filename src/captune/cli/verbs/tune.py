@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, out_json, out_table
-from captune.core.options import TuneConfig
 
 
 def tune(
@@ -42,7 +40,6 @@ def tune(
         out,
         space=search or (),
         progress=TerminalProgress(quiet=quiet),
-        environment=os.environ,
         **chosen.sources,
         **chosen.flags,
     )
@@ -65,4 +62,4 @@ def tune(
         next_commands(["captune", "train", "--data", data, "--model", model, "--out", "runs/tuned", *flags])
 
 
-app = verb(tune, TuneConfig)
+app = verb(tune)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +8,9 @@ import typer
 from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, note
-from captune.core.config import resolve
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.files.existing import ExistingCaptions
-from captune.core.options.video import VideoConfig, VideoOptions
+from captune.core.options.video import VideoOptions
 
 if TYPE_CHECKING:
     from captune.video.subtitles import FilmCaptions
@@ -44,15 +42,10 @@ def video(
     from captune.video.video import video as caption_films
 
     progress = TerminalProgress(quiet=quiet)
-    sources = chosen.sources
-    options = resolve(
-        VideoConfig, file=sources["config"], environment=os.environ, flags=chosen.flags, sets=sources["sets"]
-    ).values.video
-    output = _Output(out, options, progress)
+    resolved = chosen.resolve("video")
+    output = _Output(out, resolved.values.video, progress)
     done: list[FilmCaptions] = []
-    for film in caption_films(
-        films, model=model, frames=frames, progress=progress, environment=os.environ, **sources, **chosen.flags
-    ):
+    for film in caption_films(films, model=model, frames=frames, progress=progress, config=resolved):
         done.append(film)
         if film.error:
             progress.warn(f"{film.film}: {film.error}")
@@ -125,4 +118,4 @@ class _Output:
         return self.path / f"{name}.{suffix}" if self.in_folder else self.path
 
 
-app = verb(video, VideoConfig, sources=("config", "sets"))
+app = verb(video)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 from typing import Annotated
 
 import typer
@@ -9,7 +8,6 @@ import typer
 from captune.cli.flags import Chosen, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, print_line
-from captune.core.options.video import WebcamConfig
 
 
 def webcam(
@@ -32,7 +30,7 @@ def webcam(
     from captune.video.webcam import webcam as caption_camera
 
     progress = TerminalProgress(quiet=quiet)
-    captioned = caption_camera(model=model, save=save, progress=progress, environment=os.environ, **chosen.flags)
+    captioned = caption_camera(model=model, save=save, progress=progress, **chosen.sources, **chosen.flags)
     try:
         for frame in captioned:
             if json:
@@ -54,4 +52,4 @@ def webcam(
         captioned.close()
 
 
-app = verb(webcam, WebcamConfig, sources=())
+app = verb(webcam)

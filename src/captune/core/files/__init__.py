@@ -180,6 +180,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "captune"
 
 
+def as_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    """One path, or several, as a list."""
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a whole text file, or leave what was there."""
     with atomic_file(path) as file:

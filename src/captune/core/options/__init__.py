@@ -35,7 +35,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOST_NEW_TOKENS = 512
 
 
-class WhereOptions(Options):
+class WhereOptions(Options, section="run_on", panel="Device"):
     """Where a model runs."""
 
     device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
@@ -63,7 +63,7 @@ class DeviceOptions(WhereOptions):
     )
 
 
-class GenerationOptions(Options):
+class GenerationOptions(Options, section="generation", panel="How a caption is searched for"):
     """How a caption is searched for. The defaults are the same everywhere."""
 
     num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
@@ -100,7 +100,7 @@ class GenerationOptions(Options):
     prompt_in_caption: bool = option(False, "Begin each caption with the words of the prompt that it continues.")
 
 
-class PrepareOptions(Options):
+class PrepareOptions(Options, section="prepare", panel="Source and splits"):
     """How a source becomes splits."""
 
     format: str | None = option(None, "Format of the source; default: found by looking at it.")
@@ -117,7 +117,7 @@ class PrepareOptions(Options):
     workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
 
 
-class MeasureOptions(Options):
+class MeasureOptions(Options, section="measure", panel="Metrics"):
     """How captions are held against references."""
 
     metrics: tuple[str, ...] = option(
@@ -135,7 +135,7 @@ class MeasureOptions(Options):
     resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
 
 
-class EvalOptions(Options):
+class EvalOptions(Options, section="eval", panel="Evaluation"):
     """What is measured."""
 
     limit_images: int = option(0, "Measure on this many pictures of the split; 0: all.", ge=0)
@@ -147,7 +147,7 @@ class EvalOptions(Options):
     draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
 
 
-class ReportOptions(Options):
+class ReportOptions(Options, section="report", panel="Report"):
     """What a report of an evaluation shows."""
 
     title: str | None = option(None, "Heading of the report; default: the models and the split.")
@@ -157,7 +157,7 @@ class ReportOptions(Options):
     figures: bool = option(True, "Draw figures as PNG files beside the report.")
 
 
-class PushOptions(Options):
+class PushOptions(Options, section="push", panel="On the Hub"):
     """How a model is put on the Hub."""
 
     private: bool = option(False, "Make the repository private where it is not there yet.", env="HF_PRIVATE")
@@ -165,7 +165,7 @@ class PushOptions(Options):
     data_license: str = option("", "Licence of the pictures and references it learned from, for its card.")
 
 
-class CaptionOptions(Options):
+class CaptionOptions(Options, section="caption", panel="Images and captions"):
     """How pictures come in and captions go out."""
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
@@ -181,7 +181,7 @@ class CaptionOptions(Options):
     max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
 
 
-class TranslationOptions(Options):
+class TranslationOptions(Options, section="translation", panel="Language"):
     """The language captions come in."""
 
     language: Language | None = option(
@@ -194,19 +194,7 @@ class TranslationOptions(Options):
     )
 
 
-class TrainConfig(Options):
-    """Everything `captune train` takes, as it stands in a run's `config.yaml`."""
-
-    data: DataOptions = Field(default_factory=DataOptions)
-    model: ModelOptions = Field(default_factory=ModelOptions)
-    train: TrainOptions = Field(default_factory=TrainOptions)
-    eval: EvalOptions = Field(default_factory=EvalOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)
-
-
-class TuneOptions(Options):
+class TuneOptions(Options, section="tune", panel="Search"):
     """How good training options are searched for."""
 
     trials: int = option(20, "Trainings in all, those of earlier calls included.", ge=1)
@@ -216,23 +204,7 @@ class TuneOptions(Options):
     search_seed: int = option(42, "Seed of the search.", ge=0)
 
 
-class TuneConfig(TrainConfig):
-    """Everything `captune tune` takes: what trains, and how it is searched."""
-
-    tune: TuneOptions = Field(default_factory=TuneOptions)
-
-
-class EvaluateConfig(Options):
-    """Everything `captune evaluate` takes."""
-
-    eval: EvalOptions = Field(default_factory=EvalOptions)
-    measure: MeasureOptions = Field(default_factory=MeasureOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)
-
-
-class ScoreOptions(Options):
+class ScoreOptions(Options, section="score", panel="Captions and references"):
     """What to do with captions and references that do not fit together."""
 
     on_mismatch: Literal["fail", "skip"] = option(
@@ -240,39 +212,7 @@ class ScoreOptions(Options):
     )
 
 
-class ScoreConfig(Options):
-    """Everything `captune score` takes."""
-
-    score: ScoreOptions = Field(default_factory=ScoreOptions)
-    measure: MeasureOptions = Field(default_factory=MeasureOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)
-
-
-class CompareConfig(Options):
-    """Everything `captune compare` takes."""
-
-    measure: MeasureOptions = Field(default_factory=MeasureOptions)
-
-
-class ReportConfig(Options):
-    """Everything `captune report` takes."""
-
-    report: ReportOptions = Field(default_factory=ReportOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)
-
-
-class CaptionConfig(Options):
-    """Everything `captune caption` takes."""
-
-    caption: CaptionOptions = Field(default_factory=CaptionOptions)
-    job: JobOptions = Field(default_factory=JobOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-    tables: TableOptions = Field(default_factory=TableOptions)
-
-
-class MatchOptions(Options):
+class MatchOptions(Options, section="match", panel="Pairs"):
     """How pictures and texts are brought together."""
 
     find: Literal["all", "pictures", "texts"] = option(
@@ -282,28 +222,7 @@ class MatchOptions(Options):
     candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
 
 
-class MatchConfig(Options):
-    """Everything `captune match` takes."""
-
-    match: MatchOptions = Field(default_factory=MatchOptions)
-    run_on: WhereOptions = Field(default_factory=WhereOptions)
-    tables: TableOptions = Field(default_factory=TableOptions)
-
-
-class EmbedConfig(Options):
-    """Everything `captune embed` takes."""
-
-    run_on: WhereOptions = Field(default_factory=WhereOptions)
-
-
-class InspectConfig(Options):
-    """Everything `captune inspect` takes."""
-
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-
-
-class ReviewOptions(Options):
+class ReviewOptions(Options, section="review", panel="List"):
     """Which captions a review lists."""
 
     limit: int = option(20, "Captions listed, the most doubtful first; 0: all.", ge=0)
@@ -311,22 +230,7 @@ class ReviewOptions(Options):
     same: int = option(3, "A caption on this many pictures is flagged as the same; 0: never.", ge=0)
 
 
-class ReviewConfig(Options):
-    """Everything `captune review` takes."""
-
-    review: ReviewOptions = Field(default_factory=ReviewOptions)
-    tables: TableOptions = Field(default_factory=TableOptions)
-
-
-class AskConfig(Options):
-    """Everything `captune ask` takes."""
-
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-
-
-class AppOptions(Options):
+class AppOptions(Options, section="app", panel="Page"):
     """Where the page is."""
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine's.")
@@ -338,37 +242,7 @@ class AppOptions(Options):
     max_upload_mb: int = option(50, "Largest picture that is taken, in MB.", ge=1)
 
 
-class AppConfig(Options):
-    """Everything `captune app` takes."""
-
-    app: AppOptions = Field(default_factory=AppOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-
-
-class CapFiltOptions(Options):
+class CapFiltOptions(Options, section="capfilt", panel="Filter"):
     """What texts stay."""
 
     keep_above: float = option(0.5, "Least probability that a text is true of its picture.", ge=0, le=1)
-
-
-class CapFiltConfig(Options):
-    """Everything `captune capfilt` takes."""
-
-    capfilt: CapFiltOptions = Field(default_factory=CapFiltOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)
-
-
-class PushConfig(Options):
-    """Everything `captune push` takes."""
-
-    push: PushOptions = Field(default_factory=PushOptions)
-
-
-class PrepareConfig(Options):
-    """Everything `captune prepare` takes."""
-
-    prepare: PrepareOptions = Field(default_factory=PrepareOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)

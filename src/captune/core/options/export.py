@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from captune.core.options.option import Options, OutsideOptions, option
+from captune.core.options.option import Options, option
 
 
-class ExportOptions(Options):
+class ExportOptions(Options, section="export", panel="Export"):
     """What an export becomes, and how it is held against its model before it is called done."""
 
     to: str = option("onnx", "onnx or openvino.")
@@ -25,10 +23,3 @@ class ExportOptions(Options):
         0.5, "An int8 export with a smaller share of unchanged captions is refused.", ge=0, le=1
     )
     resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
-
-
-class ExportConfig(Options):
-    """Everything `captune export` takes."""
-
-    export: ExportOptions = Field(default_factory=ExportOptions)
-    tables: OutsideOptions = Field(default_factory=OutsideOptions)

@@ -7,7 +7,7 @@ from typing import Literal
 from captune.core.options.option import Options, option
 
 
-class JobOptions(Options):
+class JobOptions(Options, section="job", panel="A job in a folder"):
     """How a job is divided, and what becomes of one that the folder holds already."""
 
     shard_size: int = option(1000, "Pictures in a result file; what a restart does again is at most that.", ge=1)

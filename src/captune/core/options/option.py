@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,9 +16,19 @@ def option(default: Any, help: str, *, env: str | None = None, **checks: Any) ->
 
 
 class Options(BaseModel):
-    """A frozen group of options; an unknown key is an error."""
+    """A frozen group of options; an unknown key is an error.
+
+    `section` is its name in a configuration file, `panel` its heading in the help and the docs.
+    """
+
+    section: ClassVar[str] = ""
+    panel: ClassVar[str] = ""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def __init_subclass__(cls, section: str = "", panel: str = "", **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls.section, cls.panel = section or cls.section, panel or cls.panel
 
     @model_validator(mode="before")
     @classmethod
@@ -26,7 +36,7 @@ class Options(BaseModel):
         return with_new_names(values) if isinstance(values, dict) else values
 
 
-class OutsideOptions(Options):
+class OutsideOptions(Options, section="tables", panel="What tables and lists may name"):
     """Which files of this machine tables and lists may name."""
 
     allow_outside: bool = option(

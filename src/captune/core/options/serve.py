@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from captune.core.options import DeviceOptions, GenerationOptions, Language, Options, TranslationOptions, option
+from captune.core.options import Language, Options, option
 
 # What captune opens (`captune.images.open.DECODERS`, and HEIF).
 ImageFormat = Literal[
@@ -15,7 +13,7 @@ ImageFormat = Literal[
 ]  # fmt: skip
 
 
-class ServeOptions(Options):
+class ServeOptions(Options, section="serve", panel="Serving"):
     """How pictures of many clients are captioned, and what a client may ask for."""
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine.")
@@ -65,12 +63,3 @@ class ServeOptions(Options):
         (), "Languages, besides --language, that requests may ask for: de, fr, es … A model for each is loaded then."
     )
     access_log: bool = option(True, "A line of JSON on stderr for each request.")
-
-
-class ServeConfig(Options):
-    """Everything `captune serve` takes; options of the search are defaults that a request overrides."""
-
-    serve: ServeOptions = Field(default_factory=ServeOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)

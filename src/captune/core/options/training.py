@@ -91,7 +91,7 @@ Best = Annotated[
 PARTS = ("vision", "bridge", "text")
 
 
-class DataOptions(Options):
+class DataOptions(Options, section="data", panel="Data in training"):
     """How prepared data reaches the model."""
 
     max_caption_tokens: int = option(40, "Longest reference in training, in tokens; longer ones are cut.", ge=2, le=512)
@@ -110,7 +110,7 @@ class DataOptions(Options):
     )
 
 
-class ModelOptions(Options):
+class ModelOptions(Options, section="model", panel="Model"):
     """What is loaded and which of its parts learn."""
 
     freeze: tuple[Literal["auto", "none", "vision", "bridge", "text"], ...] = option(
@@ -129,7 +129,7 @@ class ModelOptions(Options):
     vocab_size: int = option(8000, "Largest vocabulary that a new model's tokenizer learns.", ge=64)
 
 
-class TrainOptions(Options):
+class TrainOptions(Options, section="train", panel="Training"):
     """How long and how a model learns."""
 
     epochs: float = option(5.0, "Visits of every reference of every picture.", gt=0, env="NUM_EPOCHS")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from captune.core.options import DeviceOptions, GenerationOptions, TranslationOptions
 from captune.core.options.option import Options, option
 
 
-class VideoOptions(Options):
+class VideoOptions(Options, section="video", panel="Films and scenes"):
     """How a film becomes scenes, and scenes become lines."""
 
     format: Literal["text", "json", "srt", "vtt"] = option("text", "What is written: a table, JSON, or subtitles.")
@@ -28,27 +25,9 @@ class VideoOptions(Options):
     max_pixels: int = option(100_000_000, "Films with more pixels in a frame are refused.", ge=1)
 
 
-class WebcamOptions(Options):
+class WebcamOptions(Options, section="webcam", panel="Camera"):
     """Which camera is looked through, and how often."""
 
     camera: str = option("0", "Number of the camera, a stream's address, or a film.")
     every: float = option(5.0, "Seconds between two captions.", gt=0)
     count: int = option(0, "Stop after this many captions; 0: at Ctrl-C.", ge=0)
-
-
-class VideoConfig(Options):
-    """Everything `captune video` takes."""
-
-    video: VideoOptions = Field(default_factory=VideoOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)
-
-
-class WebcamConfig(Options):
-    """Everything `captune webcam` takes."""
-
-    webcam: WebcamOptions = Field(default_factory=WebcamOptions)
-    generation: GenerationOptions = Field(default_factory=GenerationOptions)
-    translation: TranslationOptions = Field(default_factory=TranslationOptions)
-    run_on: DeviceOptions = Field(default_factory=DeviceOptions)

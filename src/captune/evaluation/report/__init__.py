@@ -10,7 +10,6 @@ from typing import Any
 from captune.core.config import resolve
 from captune.core.errors import UsageError
 from captune.core.files import write_text
-from captune.core.options import ReportConfig
 from captune.core.progress import SILENT, Progress
 from captune.evaluation.report.data import ReportData, read_report_data
 from captune.evaluation.report.figures import draw_figures
@@ -80,8 +79,7 @@ def report(
     **options: Any,
 ) -> Path:
     """Draw the report of an evaluation; options are those of `captune report --help`. See `write_report`."""
-    environment = os.environ if environment is None else environment
-    resolved = resolve(ReportConfig, file=config, environment=environment, flags=options, sets=sets)
+    resolved = resolve("report", file=config, environment=environment, flags=options, sets=sets)
     chosen = resolved.values.report
     return write_report(
         folder,

@@ -1,0 +1,266 @@
+"""The verbs: what each is, which options it takes, and where its function is. Loads nothing but names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+START, WORK, LOOK = "Start here", "The main job", "Look back"
+NO_MORE_PRINTED = "Captions printed so far stand."
+NOT_WRITTEN = "Nothing was written."
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb as a command, a Python function and a configuration.
+
+    `options` names the groups of options that it takes: classes of `captune.core.options.verbs`, or `module:Class`.
+    `function` (`module:name`) is what `import captune` offers under the name; empty for none. `presets`: whether it
+    takes `--preset`. `when_stopped` says what Ctrl-C leaves behind. `command` (`module:app`) is the command, by
+    default `app` of `captune.cli.verbs.NAME`.
+    """
+
+    name: str
+    panel: str
+    help: str
+    options: tuple[str, ...] = ()
+    function: str = ""
+    presets: bool = False
+    when_stopped: str = "Nothing was changed."
+    command: str = ""
+
+    def load_command(self) -> Any:
+        """The typer application of the command."""
+        return load(self.command or f"captune.cli.verbs.{self.name}:app")
+
+
+def load(target: str) -> Any:
+    """What `module:name` means, or the module alone."""
+    module, _, name = target.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, name) if name else loaded
+
+
+class Verbs(Mapping[str, Verb]):
+    """Verbs by name; other packages add theirs by entry points of the group `captune.verbs` that name a `Verb`."""
+
+    def __init__(self, *own: Verb) -> None:
+        self.own = {verb.name: verb for verb in own}
+        self._all: dict[str, Verb] | None = None
+
+    def _with_others(self) -> dict[str, Verb]:
+        if self._all is None:
+            from importlib.metadata import entry_points
+
+            others = {entry.name: load(entry.value) for entry in entry_points(group="captune.verbs")}
+            self._all = {**self.own, **{name: verb for name, verb in others.items() if name not in self.own}}
+        return self._all
+
+    def __getitem__(self, name: str) -> Verb:
+        return self.own[name] if name in self.own else self._with_others()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._with_others())
+
+    def __len__(self) -> int:
+        return len(self._with_others())
+
+
+VERBS = Verbs(
+    Verb(
+        "demo",
+        START,
+        "The whole way on built-in scenes: no network, no downloads, about three minutes.",
+        function="captune.api.demo:demo",
+        when_stopped="What is finished stays in the demo's folder; the same command goes on with it.",
+    ),
+    Verb(
+        "doctor",
+        START,
+        "Check Python, packages, devices, disk, a model and the logins.",
+        function="captune.api.doctor:doctor",
+    ),
+    Verb(
+        "prepare",
+        WORK,
+        "Turn a dataset into verified splits.",
+        ("PrepareOptions", "OutsideOptions"),
+        "captune.datasets.prepare:prepare",
+        when_stopped="No split was written; run the same command to start over.",
+    ),
+    Verb(
+        "train",
+        WORK,
+        "Fine-tune a model, or train one from scratch.",
+        (
+            "DataOptions",
+            "ModelOptions",
+            "TrainOptions",
+            "EvalOptions",
+            "GenerationOptions",
+            "DeviceOptions",
+            "OutsideOptions",
+        ),
+        "captune.training.train:train",
+        presets=True,
+        when_stopped="Whole checkpoints are kept; the same command with --resume goes on from the last.",
+    ),
+    Verb(
+        "tune",
+        WORK,
+        "Search for good training options.",
+        (
+            "DataOptions",
+            "ModelOptions",
+            "TrainOptions",
+            "EvalOptions",
+            "GenerationOptions",
+            "DeviceOptions",
+            "OutsideOptions",
+            "TuneOptions",
+        ),
+        "captune.training.tune:tune",
+        presets=True,
+        when_stopped="Finished trials are kept; the same command goes on with the search.",
+    ),
+    Verb(
+        "evaluate",
+        WORK,
+        "Caption a split and measure it; several models side by side.",
+        ("EvalOptions", "MeasureOptions", "GenerationOptions", "DeviceOptions", "OutsideOptions"),
+        "captune.evaluation.evaluate:evaluate",
+        presets=True,
+        when_stopped="Reports that were finished are kept; run the same command to measure again.",
+    ),
+    Verb(
+        "score",
+        WORK,
+        "Measure captions that were made elsewhere against references.",
+        ("ScoreOptions", "MeasureOptions", "OutsideOptions"),
+        "captune.evaluation.score:score",
+        presets=True,
+    ),
+    Verb(
+        "caption",
+        WORK,
+        "Caption images, folders of images, or a list on stdin.",
+        ("CaptionOptions", "JobOptions", "GenerationOptions", "TranslationOptions", "DeviceOptions", "TableOptions"),
+        "captune.api.caption:caption",
+        when_stopped=f"{NO_MORE_PRINTED[:-1]}; a job in a folder or a file goes on with the same command.",
+    ),
+    Verb(
+        "video",
+        WORK,
+        "Caption the scenes of films: times, JSON, subtitles.",
+        ("VideoOptions", "GenerationOptions", "TranslationOptions", "DeviceOptions"),
+        "captune.video.video:video",
+        when_stopped=NO_MORE_PRINTED,
+    ),
+    Verb(
+        "webcam",
+        WORK,
+        "Caption what a camera sees, every few seconds.",
+        ("WebcamOptions", "GenerationOptions", "TranslationOptions", "DeviceOptions"),
+        "captune.video.webcam:webcam",
+        when_stopped=NO_MORE_PRINTED,
+    ),
+    Verb(
+        "inspect",
+        WORK,
+        "How one caption comes about: pixels, tokens, probabilities, time.",
+        ("GenerationOptions", "DeviceOptions"),
+        "captune.inference.inspect:inspect",
+    ),
+    Verb(
+        "review",
+        WORK,
+        "The most doubtful captions first, from files of captune caption.",
+        ("ReviewOptions", "TableOptions"),
+        "captune.evaluation.review:review",
+    ),
+    Verb(
+        "match",
+        WORK,
+        "How well texts fit images; the best images of a text, the best texts of an image.",
+        ("MatchOptions", "WhereOptions", "TableOptions"),
+        "captune.inference.match:match",
+    ),
+    Verb(
+        "ask",
+        WORK,
+        "Ask a question about images.",
+        ("GenerationOptions", "TranslationOptions", "DeviceOptions"),
+        "captune.api.ask:ask",
+    ),
+    Verb(
+        "embed",
+        WORK,
+        "Vectors of images, in the space that texts share.",
+        ("WhereOptions",),
+        "captune.inference.match:embed",
+    ),
+    Verb(
+        "capfilt",
+        WORK,
+        "Clean noisy pairs: a captioner writes, a matcher filters.",
+        ("CapFiltOptions", "GenerationOptions", "DeviceOptions", "OutsideOptions"),
+        "captune.api.capfilt:capfilt",
+        when_stopped="Nothing was kept.",
+    ),
+    Verb(
+        "serve",
+        WORK,
+        "Caption images over HTTP: REST, and OpenAI's chat completions.",
+        ("ServeOptions", "GenerationOptions", "TranslationOptions", "DeviceOptions"),
+        when_stopped="Nothing was being served.",
+    ),
+    Verb(
+        "app",
+        WORK,
+        "A page in the browser that captions images.",
+        ("AppOptions", "TranslationOptions", "DeviceOptions"),
+        when_stopped="The page is closed.",
+    ),
+    Verb(
+        "export",
+        WORK,
+        "Write a model as ONNX or OpenVINO files that caption without torch.",
+        ("ExportOptions", "OutsideOptions"),
+        "captune.export.export:export",
+        when_stopped=NOT_WRITTEN,
+    ),
+    Verb(
+        "convert",
+        WORK,
+        "Make a model folder of weights alone (weights.pt).",
+        function="captune.export.convert:convert",
+        when_stopped=NOT_WRITTEN,
+    ),
+    Verb(
+        "push",
+        WORK,
+        "Put a model on the Hugging Face Hub with a filled card.",
+        ("PushOptions",),
+        "captune.export.push:push",
+        when_stopped="Nothing was published.",
+    ),
+    Verb(
+        "report",
+        LOOK,
+        "Page, Markdown and figures of an evaluation.",
+        ("ReportOptions", "OutsideOptions"),
+        "captune.evaluation.report:report",
+    ),
+    Verb(
+        "compare",
+        LOOK,
+        "Evaluated runs side by side, with paired tests.",
+        ("MeasureOptions",),
+        "captune.evaluation.compare:compare",
+        presets=True,
+    ),
+    Verb("runs", LOOK, "List, show and compare training runs.", function="captune.training.runs"),
+    Verb("models", LOOK, "Model families that captune knows."),
+)
