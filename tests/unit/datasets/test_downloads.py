@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.datasets.downloads import download, flickr
-from captune.datasets.downloads.coco import download_coco
+from captune.core.progress import SILENT
+from captune.datasets.downloads import download, download_coco
 from captune.datasets.downloads.http import fetch
 
 CONTENT = bytes(range(256)) * 4096 * 3  # 3 MiB
@@ -88,9 +88,9 @@ def server() -> Iterator[Server]:
     running.server_close()
 
 
-@pytest.fixture(autouse=True)
-def no_kaggle_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flickr, "KAGGLE_INPUT", tmp_path / "kaggle")
+def download_here(name: str, to: Path, progress: Any = SILENT, split_lists: str = "") -> Path:
+    """`download` on a machine whose input from Kaggle lies beside `to`."""
+    return download(name, to, progress, kaggle_input=to.parent / "kaggle", split_lists=split_lists)
 
 
 class Bars:
@@ -253,8 +253,8 @@ def test_what_is_there_already_is_taken(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
     for name in ("flickr8k", "flickr30k", "coco"):
-        assert download(name, tmp_path / "here") == tmp_path / "here"
-    assert download("flickr30k", tmp_path / "absent") == tmp_path / "kaggle" / "flickr-image-dataset"
+        assert download_here(name, tmp_path / "here") == tmp_path / "here"
+    assert download_here("flickr30k", tmp_path / "absent") == tmp_path / "kaggle" / "flickr-image-dataset"
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_kaggle_in_the_users_words(
 
     monkeypatch.setattr(kagglehub, "dataset_download", refuse)
     with pytest.raises(CaptuneError, match=said) as caught:
-        download("flickr8k", tmp_path / "flickr8k")
+        download_here("flickr8k", tmp_path / "flickr8k")
     assert hint in caught.value.hint
 
 
@@ -299,16 +299,16 @@ def test_kaggle_download_gets_the_official_lists(
 ) -> None:
     kagglehub = pytest.importorskip("kagglehub")
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: str(tmp_path))
-    monkeypatch.setattr(flickr, "SPLIT_LISTS", f"{server.url}/text.zip")
+    lists = f"{server.url}/text.zip"
     bars = Bars()
-    assert download("flickr8k", tmp_path / "to", bars) == tmp_path
+    assert download_here("flickr8k", tmp_path / "to", bars, lists) == tmp_path
     assert "official Flickr8k split were not fetched" in bars.warnings[0]
     server.files["/text.zip"] = b"damaged"
-    download("flickr8k", tmp_path / "to", Bars())
+    download_here("flickr8k", tmp_path / "to", Bars(), lists)
     half = tmp_path / ".Flickr8k_text.99999999.part"  # of a run that was killed while it unpacked
     half.mkdir()
     server.files["/text.zip"] = zipped("Flickr_8k.trainImages.txt", "Flickr8k.token.txt", content=b"a.jpg\n")
-    download("flickr8k", tmp_path / "to", bars)
+    download_here("flickr8k", tmp_path / "to", bars, lists)
     assert [path.name for path in (tmp_path / "Flickr8k_text").iterdir()] == ["Flickr_8k.trainImages.txt"]
     assert len(bars.warnings) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["Flickr8k_text"]

@@ -23,9 +23,8 @@ from captune.core.files.paths import MARK
 from captune.core.records import ImageRecord
 from captune.datasets.merge import merge_records, safe_name
 from captune.datasets.prepare import prepare
-from captune.datasets.prepared import read_prepared, read_split, write_splits
+from captune.datasets.prepared import read_prepared, read_split, staged, write_splits
 from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
-from captune.datasets.staging import staged
 
 
 def photo(number: int) -> bytes:

@@ -19,7 +19,7 @@ from captune.datasets.formats import hub, parquet, read_source
 from captune.datasets.source import Problem
 from captune.datasets.sources import hub as bulk_datasets
 from captune.datasets.sources import parquet as bulk_parquet
-from captune.datasets.sources.saved_sets import check_saved
+from captune.datasets.sources.hub import check_saved
 
 ARROW = "data-00000-of-00001.arrow"
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.datasets.prepared import SPLITS
-from captune.datasets.staging import staged
+from captune.datasets.prepared import SPLITS, staged
 
 
 class Killed(BaseException):

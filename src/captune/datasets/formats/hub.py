@@ -9,8 +9,17 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, Boundary, Images
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.sources.hub import HUB, column_names, hub_errors, saved_splits, streamed_splits, validated
-from captune.datasets.sources.saved_sets import DICT, INFO, STATE
+from captune.datasets.sources.hub import (
+    DICT,
+    HUB,
+    INFO,
+    STATE,
+    column_names,
+    hub_errors,
+    saved_splits,
+    streamed_splits,
+    validated,
+)
 from captune.datasets.tables.columns import Columns, expected, find_columns, normalize_split
 from captune.datasets.tables.embedded import EmbeddedRow, group_embedded, image_bytes
 from captune.datasets.tables.rows import Row, group

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.files.paths import ANYWHERE, Listed
+from captune.core.files.paths import ANYWHERE, Boundary, Listed, Refused, is_open_address
+from captune.core.stores.files import Fetch, is_remote
 from captune.core.tables import Table
 from captune.datasets.sources.listing import FILES, check_listed, list_inputs
 
 SHARD_SIZE = 1000
 
-# Each a module with find(place, shard_size) -> Iterator[InputShard] and read(shard) -> Iterator[ImageSource].
+# Besides image files. Each a module with find(location, shard_size) -> Iterator[InputShard] and
+# read(shard) -> Iterator[ImageSource].
 KINDS = Table(
     "kind of input",
     {
-        FILES: "captune.datasets.sources.files",
         "tar": "captune.datasets.sources.tar",
         "parquet": "captune.datasets.sources.parquet",
         "datasets": "captune.datasets.sources.hub",
@@ -95,24 +96,24 @@ def list_input_shards(
     inside = ANYWHERE if allow_outside else os.path.abspath(images) if images else ""
     listed = inside or os.getcwd()
     check_listed([item for item in given if isinstance(item, Listed)], listed)
-    held: list[str] = []
-    of_held = ""
+    files: list[str] = []
+    limit = ""  # the folder inside of which `files` may lie
     start = 0
     empty = True
-    for kind, place in list_inputs(given, recursive=recursive, warn=warn, listed=listed):
-        limit = listed if isinstance(place, Listed) else ""
-        if held and (kind != FILES or len(held) == shard_size or limit != of_held):
-            yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
-            start, held, empty = start + len(held), [], False
+    for kind, location in list_inputs(given, recursive=recursive, warn=warn, listed=listed):
+        its_limit = listed if isinstance(location, Listed) else ""
+        if files and (kind != FILES or len(files) == shard_size or its_limit != limit):
+            yield InputShard(FILES, "", start, len(files), tuple(files), limit)
+            start, files, empty = start + len(files), [], False
         if kind == FILES:
-            held.append(place)
-            of_held = limit
+            files.append(location)
+            limit = its_limit
         else:
-            for shard in KINDS[kind].find(place, shard_size):
+            for shard in KINDS[kind].find(location, shard_size):
                 yield replace(shard, inside=inside)
                 empty = False
-    if held:
-        yield InputShard(FILES, "", start, len(held), tuple(held), of_held)
+    if files:
+        yield InputShard(FILES, "", start, len(files), tuple(files), limit)
     elif empty:
         raise UsageError(f"There are no images in {', '.join(given[:3])}.", "Does it hold what you expect?")
 
@@ -123,5 +124,17 @@ def read_images(shard: InputShard) -> Iterator[ImageSource]:
     Raises `CaptuneError` where the input shard as a whole cannot be read (any more); what concerns a single
     image comes out of its source.
     """
-    found: Iterator[ImageSource] = KINDS[shard.kind].read(shard)
-    return found
+    images: Iterator[ImageSource] = _read_files(shard) if shard.kind == FILES else KINDS[shard.kind].read(shard)
+    return images
+
+
+def _read_files(shard: InputShard) -> Iterator[ImageSource]:
+    """Images that are files: on this machine, or on a file system that fsspec knows."""
+    boundary = Boundary([shard.inside], anywhere=shard.inside in ("", ANYWHERE))
+    for name in shard.names:
+        if is_remote(name):
+            allowed = boundary.anywhere or is_open_address(name)
+            source: Fetch | str = Fetch(name)
+        else:
+            allowed, source = boundary.holds(name), name
+        yield ImageSource(name, source if allowed else Unreadable(Refused(name, boundary.reason(name))))
