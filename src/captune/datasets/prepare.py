@@ -238,20 +238,20 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
         raise CaptuneError(
             f"None of the {total:,} images can be used:\n{listed}", f"All are listed in {out / PROBLEMS}."
         )
-    said = f"{len(problems):,} of {total:,} images or rows cannot be used"
-    raise CaptuneError(f"{said}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
+    summary = f"{len(problems):,} of {total:,} images or rows cannot be used"
+    raise CaptuneError(f"{summary}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
 
 
 def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePair]:
     firsts = {record.image: index for index, record in reversed(list(enumerate(verified.records)))}
-    kept = sorted(index for index in firsts.values() if verified.records[index].id in splits)
-    ids = [verified.records[index].id for index in kept]
+    indices = sorted(index for index in firsts.values() if verified.records[index].id in splits)
+    ids = [verified.records[index].id for index in indices]
     return find_duplicates(
         ids,
         [splits[id] for id in ids],
-        verified.hashes[kept],
-        verified.thumbs[kept],
-        [verified.digests[index] for index in kept],
+        verified.hashes[indices],
+        verified.thumbs[indices],
+        [verified.digests[index] for index in indices],
     )
 
 

@@ -79,10 +79,10 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
     path = Path(folder)
     if not (path / SPLITS).is_file():
         if path.is_dir():
-            said, step = "is not prepared", f"captune prepare {path} --out {path}-prepared"
+            problem, step = "is not prepared", f"captune prepare {path} --out {path}-prepared"
         else:
-            said, step = "does not exist", f"captune prepare SOURCE --out {path}"
-        raise CaptuneError(f"The data folder {path} {said} (there is no {path / SPLITS}).", f"Run: {step}")
+            problem, step = "does not exist", f"captune prepare SOURCE --out {path}"
+        raise CaptuneError(f"The data folder {path} {problem} (there is no {path / SPLITS}).", f"Run: {step}")
     again = f"Run: captune prepare SOURCE --out {path}"
     try:
         summary = read_json(path / SPLITS)

@@ -121,24 +121,24 @@ def split_name(name: str) -> str:
 
 
 def _auto(records: Sequence[ImageRecord], seed: int) -> Assignment:
-    said = {record.id: split_name(record.split) for record in records if record.split}
-    names = set(said.values())
+    splits = {record.id: split_name(record.split) for record in records if record.split}
+    names = set(splits.values())
     if len(names) < 2:
         only = f"the source names one split only ({names.pop()})" if names else "the source names no splits"
         everyone = split_by_ratio((record.id for record in records), RATIOS, seed)
         return Assignment(everyone, f"{_shares(RATIOS)}, seed {seed}: {only}")
     notes = []
     if "val" not in names and "train" in names:
-        train = [id for id, split in said.items() if split == "train"]
+        train = [id for id, split in splits.items() if split == "train"]
         carved = split_by_ratio(train, {"train": 0.9, "val": 0.1}, seed)
-        said.update(carved)
+        splits.update(carved)
         taken = sum(split == "val" for split in carved.values())
         notes.append(
             f"The source has no val split: {taken:,} of its {len(train):,} train images became val (seed {seed})."
         )
     for missing in sorted({"train", "test"} - names):
         notes.append(f"The source has no {missing} split; its own splits are kept. For new ones: --split 80/10/10")
-    return Assignment(said, "the source's own splits", tuple(notes))
+    return Assignment(splits, "the source's own splits", tuple(notes))
 
 
 def _listed(records: Sequence[ImageRecord], wanted: Mapping[str, str], how: str) -> Assignment:
@@ -205,8 +205,8 @@ def _split_file(word: str) -> tuple[str, Path]:
     name, equals, file = word.partition("=")
     path = Path(file if equals else word).expanduser()
     if not path.is_file():
-        said = f"--split {word}: there is no file {path}." if equals else f"--split {word} is not understood."
-        raise UsageError(said, _HELP)
+        problem = f"--split {word}: there is no file {path}." if equals else f"--split {word} is not understood."
+        raise UsageError(problem, _HELP)
     if equals:
         return split_name(name), path
     for part in re.findall(r"[a-z]+", re.sub(r"([A-Z])", r" \1", path.stem).lower()):
@@ -276,18 +276,18 @@ def official_split(name: str, source: str | Path) -> dict[str, str]:
     """
     if name not in OFFICIAL:
         raise UsageError(f"There is no official split '{name}'.", did_you_mean(name, OFFICIAL))
-    looked = list(_folders(Path(source)))
-    return _flickr8k(looked) if name == "flickr8k" else _karpathy(Path(source), looked)
+    folders = list(_folders(Path(source)))
+    return _flickr8k(folders) if name == "flickr8k" else _karpathy(Path(source), folders)
 
 
 def _folders(source: Path) -> Iterator[Path]:
     here = source if source.is_dir() else source.parent
-    seen: set[Path] = set()
+    known: set[Path] = set()
     for folder in (here, here.absolute().parent):
         inner = [folder / name for name in list_folder(folder)[1]] if folder == here else []
         for candidate in (folder, *(folder / name for name in _FOLDERS), *inner):
-            if candidate not in seen and candidate.is_dir():
-                seen.add(candidate)
+            if candidate not in known and candidate.is_dir():
+                known.add(candidate)
                 yield candidate
 
 

@@ -21,9 +21,9 @@ from captune.core.files.paths import is_pattern
 from captune.datasets.formats import promised, read_rows, recognised
 from captune.datasets.source import Problem
 from captune.datasets.tables.columns import ID, IMAGE, job_format, plain_name
-from captune.datasets.tables.files import is_image_name
 from captune.datasets.tables.rows import Row, Side, plain_id
 from captune.datasets.tables.text import caption_text, check_file, first_line, read_text
+from captune.images.signatures import is_image_name
 
 STDIN = "-"
 _ON_STDIN = "standard input"

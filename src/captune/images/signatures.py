@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from captune.core.errors import ImageErrorKind
 
 HEAD_BYTES = 512
@@ -14,6 +16,12 @@ IMAGE_SUFFIXES = frozenset(
         ".qoi", ".sgi", ".pcx", ".dds", ".fits", ".pcd", ".tga", ".heic", ".heif", ".heics", ".heifs", ".hif",
     )
 )  # fmt: skip
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as image files do."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
 
 _POINTERS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the image itself", "git lfs pull"),

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captune.core.errors import ImageError
+from captune.core.errors import CaptuneError, ImageError
 from captune.datasets.formats import read_source
 from captune.datasets.source import EmbeddedImage, Problem
 from captune.datasets.sources.input_shards import list_input_shards, read_images
-from sources import jpeg, tar
+from sources import jpeg, tar, write
 
 SAMPLES = {name: data for n in range(5) for name, data in ((f"{n}.jpg", jpeg(n)), (f"{n}.txt", f"text {n}"))}
 
@@ -194,3 +194,31 @@ def test_a_saved_data_set_has_the_same_images_for_both(tmp_path: Path) -> None:
     caption, prepare = of_rows(tmp_path / "set")
     assert caption == prepare
     assert [caption[n] for n in (0, 1, 4)] == [jpeg(1), jpeg(9), jpeg(2)]
+
+
+def test_a_folder_has_the_same_images_for_both(tmp_path: Path) -> None:
+    """Hidden files, what a Mac leaves and links that go round are left out by both."""
+    source = tmp_path / "source"
+    names = ["b.jpg", "A.PNG", "one/c.webp", "._b.jpg", ".hidden/d.jpg", "__MACOSX/b.jpg", "one/.e.jpg"]
+    for number, name in enumerate(names):
+        write(source / name, jpeg(number))
+        write((source / name).with_suffix(".txt"), f"text {number}")
+    (source / "one" / "again").symlink_to(source)
+    shards = list(list_input_shards([str(source)]))
+    caption = [os.path.relpath(image.source, source) for shard in shards for image in read_images(shard)]  # type: ignore[arg-type]
+    problems: list[Problem] = []
+    records = list(read_source(source, None, None, problems)[1])
+    assert problems == []
+    assert [record.image.relative_to(source).as_posix() for record in records] == caption  # type: ignore[union-attr]
+    assert caption == ["A.PNG", "b.jpg", "one/c.webp"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_may_not_be_opened_is_an_error_for_both(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", jpeg(1))
+    write(tmp_path / "a.txt", "text")
+    (tmp_path / "closed").mkdir(mode=0)
+    for read in (lambda: list(list_input_shards([str(tmp_path)])), lambda: list(read_source(tmp_path)[1])):
+        with pytest.raises(CaptuneError, match="Cannot look into"):
+            read()
+    (tmp_path / "closed").chmod(0o700)

@@ -179,6 +179,11 @@ def _roots(folder: str) -> list[str]:
 MAX_REVISITS = 10_000
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or what a Mac leaves beside real files: `._dog.jpg`, `__MACOSX`."""
+    return name.startswith((".", "__MACOSX"))
+
+
 class FolderVisits:
     """The folders of a walk; raises `CaptuneError` where links lead into the same ones without end."""
 

@@ -18,6 +18,7 @@ from typing import Any
 from captune.core import http
 from captune.core.errors import CaptuneError, ImageError, missing_extra
 from captune.core.files.limits import MAX_IMAGE_BYTES
+from captune.core.files.paths import is_hidden
 from captune.core.http import Answer, WebError
 
 SMALL_IMAGE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
@@ -166,7 +167,7 @@ def matching(url: str) -> list[str]:
 
 
 def walk(url: str, recursive: bool = True) -> Iterator[str]:
-    """Addresses of the files in a folder, its own first, then those of its folders."""
+    """Addresses of the files in a folder, its own first, then those of its folders; hidden ones are left out."""
     with explained(url):
         fs, path = filesystem(url)
         if not fs.exists(path):
@@ -176,11 +177,12 @@ def walk(url: str, recursive: bool = True) -> Iterator[str]:
             here = folders.pop()
             inside = sorted(fs.ls(here, detail=True), key=lambda one: one["name"])
             fs.invalidate_cache()  # it would keep every listing of a tree of millions
+            visible = [one for one in inside if not is_hidden(one["name"].rstrip("/").rpartition("/")[2])]
             # Object stores keep a folder's own mark, an empty object, among its files.
-            files = [one["name"] for one in inside if one["type"] == "file" and not one["name"].endswith("/")]
+            files = [one["name"] for one in visible if one["type"] == "file" and not one["name"].endswith("/")]
             yield from (address(url, name) for name in files if name.strip("/") != here.strip("/"))
             if recursive:
-                folders += [one["name"] for one in reversed(inside) if one["type"] == "directory"]
+                folders += [one["name"] for one in reversed(visible) if one["type"] == "directory"]
 
 
 def address(url: str, path: str) -> str:
@@ -236,7 +238,7 @@ def failures() -> tuple[type[Exception], ...]:
 def explain(url: str, error: Exception) -> CaptuneError:
     """What a failure of a file system means, and what to do about it."""
     scheme = url.partition("://")[0].lower()
-    said = " ".join((str(error) or type(error).__name__).split())[:200].rstrip(".")
+    why = " ".join((str(error) or type(error).__name__).split())[:200].rstrip(".")
     kind = type(error).__name__
     if kind in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
         return CaptuneError(f"{url}: there are no credentials for {scheme}://.", _credentials(scheme))
@@ -244,10 +246,10 @@ def explain(url: str, error: Exception) -> CaptuneError:
         bucket = "the bucket or folder" if url.endswith("/") else "the file, its folder or its bucket"
         return CaptuneError(f"{url}: {bucket} does not exist.", "Check the address and, for S3, AWS_ENDPOINT_URL.")
     if isinstance(error, PermissionError):
-        return CaptuneError(f"{url}: access was refused ({said}).", _credentials(scheme))
+        return CaptuneError(f"{url}: access was refused ({why}).", _credentials(scheme))
     if isinstance(error, TimeoutError) or "Timeout" in kind:
-        return CaptuneError(f"{url}: no answer in time ({said}).", "Check the network and run the command again.")
-    return CaptuneError(f"{url}: {said}.", "Check the address and the network, and run the command again.")
+        return CaptuneError(f"{url}: no answer in time ({why}).", "Check the network and run the command again.")
+    return CaptuneError(f"{url}: {why}.", "Check the address and the network, and run the command again.")
 
 
 def _credentials(scheme: str) -> str:
@@ -358,15 +360,15 @@ class _Ranges(io.RawIOBase):
             if answer.status == 200 and not self._tag:
                 raise WebError("the server gives whole files alone, no parts of them; download it first")
             answer.check(206)
-            told = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-            if told is None or int(told[1]) != start or not start <= int(told[2]) < start + count:
+            match = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+            if match is None or int(match[1]) != start or not start <= int(match[2]) < start + count:
                 raise WebError("the server gave another part of the file than was asked for")
             tag = answer.headers.get("ETag", "")
             self._tag = self._tag or (tag if tag.startswith('"') else "")
-            end = int(told[2]) + 1
+            end = int(match[2]) + 1
             data = bytearray()
             while len(data) < end - start and (block := answer.read(end - start - len(data))):
                 data += block
             if len(data) < end - start:
                 raise WebError(f"the connection broke after {len(data):,} of {end - start} bytes")
-            return bytes(data), int(told[3])
+            return bytes(data), int(match[3])

@@ -146,8 +146,8 @@ def _receive(answer: Answer, part: Path, task: Task, start: int, most: int) -> N
 
 def _goes_on(answer: Answer, have: int) -> bool:
     """Whether a part of a file is the one from its byte `have` to its end."""
-    told = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    return told is not None and int(told[1]) == have and int(told[2]) + 1 == int(told[3])
+    match = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return match is not None and int(match[1]) == have and int(match[2]) + 1 == int(match[3])
 
 
 def _forget(part: Path, task: Task, have: int) -> None:
@@ -189,9 +189,9 @@ def _etag(part: Path) -> Path:
 
 
 def _unreachable(host: str, url: str, error: WebError, part: Path) -> CaptuneError:
-    kept = f" {_length(part):,} bytes are kept and the next run goes on from there." if _length(part) else ""
+    partial = f" {_length(part):,} bytes are kept and the next run goes on from there." if _length(part) else ""
     return CaptuneError(
-        f"{host} was not reached: {error}.{kept}",
+        f"{host} was not reached: {error}.{partial}",
         f"Check the network and run the command again, or download {url} elsewhere and point at the folder: "
         "captune prepare FOLDER --out DIR",
     )

@@ -12,9 +12,10 @@ from captune.core.files.paths import Images
 from captune.core.text import OF_CAPTUNE, unguarded
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
-from captune.datasets.tables.files import find_caption_files, is_image_name
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import first_line, head, lines, split_fields, table_rows
+from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
     "CSV or TSV with a header: an image column, `caption` or `caption_1` … `caption_n`, perhaps `split`; "

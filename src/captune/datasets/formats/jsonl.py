@@ -12,9 +12,10 @@ from captune.core.files.limits import parse_json
 from captune.core.files.paths import Images
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
-from captune.datasets.tables.files import find_caption_files, is_image_name
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import head, load_json, numbered
+from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
     "JSON Lines or a JSON list of objects: `image`, `caption` or a list `captions`/`references`, perhaps `split`; "

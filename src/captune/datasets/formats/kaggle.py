@@ -10,9 +10,10 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.formats.csv_table import read_table
 from captune.datasets.source import Problem, SourceRecord
-from captune.datasets.tables.files import find_caption_files, is_image_name
+from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, group
 from captune.datasets.tables.text import first_line, split_fields
+from captune.images.signatures import is_image_name
 
 DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption a line, commas kept whole"
 RANK = 60

@@ -15,11 +15,13 @@ from captune.core.files import open_regular
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, Images
 from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import WORDS, find_columns
-from captune.datasets.tables.files import is_image_name, list_folder
+from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import LFS_POINTER, caption_text
+from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
     "image folder with a `.txt` (or `.caption`, `.json`) beside each image, one caption a line; "
@@ -62,7 +64,8 @@ def read(
 
 def _records(source: Path, boundary: Boundary, problems: list[Problem] | None) -> Iterator[SourceRecord]:
     found = False
-    for folder, names in _walk(source):
+    for here, names in walk_folders(str(source), once=True):
+        folder = Path(here)
         relative = folder.relative_to(source)
         split = WORDS.get(relative.parts[0].lower()) if relative.parts else None
         texts = [name for name in names if _is_text(name)]
@@ -152,19 +155,6 @@ def _captions(path: Path) -> tuple[str, ...]:
         raise Unusable(f"{path.name} beside it is {error}") from None
     except OSError as error:
         raise Unusable(f"{path.name} beside it cannot be read ({error.strerror})") from None
-
-
-def _walk(source: Path) -> Iterator[tuple[Path, dict[str, None]]]:
-    """Folders and the names in them, in order; follows links, but into no folder twice."""
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield Path(folder), dict.fromkeys(sorted(name for name in names if not name.startswith(".")))
 
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

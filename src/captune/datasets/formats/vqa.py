@@ -66,7 +66,7 @@ def _images(path: Path) -> str:
 
 
 def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) -> Iterator[Row]:
-    asked: dict[Any, tuple[Any, str]] = {
+    questions_by_id: dict[Any, tuple[Any, str]] = {
         entry["question_id"]: (entry.get("image_id"), entry["question"])
         for entry in _list(questions, "questions")
         if isinstance(entry, dict) and "question_id" in entry and isinstance(entry.get("question"), str)
@@ -75,19 +75,19 @@ def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) ->
     for position, entry in enumerate(_list(annotations, "annotations"), start=1):
         number = entry.get("question_id") if isinstance(entry, dict) else None
         where = f"{annotations.name}, annotation {position}"
-        if number not in asked:
+        if number not in questions_by_id:
             note(problems, where, f"answers question {number}, which is not in {questions.name}")
             continue
-        image, question = asked[number]
+        image, question = questions_by_id[number]
         name = image if isinstance(image, str) else f"COCO_{_images(questions)}_{image:012d}.jpg"
         row = Row(annotations, position, name, (), split, str(number), "annotation", question.strip())
         try:
-            told = texts_in(entry.get("answers"), several=True, answers=True)
-            told = told or texts_in(entry.get("multiple_choice_answer"), several=False, answers=True)
+            answers = texts_in(entry.get("answers"), several=True, answers=True)
+            answers = answers or texts_in(entry.get("multiple_choice_answer"), several=False, answers=True)
         except NotText as error:
             yield row._replace(bad=f"'answers' {error}")
             continue
-        yield row._replace(captions=told)
+        yield row._replace(captions=answers)
 
 
 def _list(path: Path, key: str) -> list[Any]:

@@ -18,9 +18,10 @@ from captune.datasets.formats.sidecar import Unusable, caption_lines, from_json,
 from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.sources.tar import CutOff, Member, headers_only, members
 from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_from_name
-from captune.datasets.tables.files import find_shards, is_image_name
+from captune.datasets.tables.files import find_shards
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import caption_text, check_file
+from captune.images.signatures import is_image_name
 
 TEXTS = ("txt", "caption", "json")
 
@@ -46,8 +47,6 @@ class Pair:
 def kind_of(name: str) -> str:
     """`image`, `text`, or nothing, by the ending of a member."""
     base = name.rpartition("/")[2]
-    if base.startswith("."):
-        return ""
     if is_image_name(base):
         return "image"
     return "text" if base.rpartition(".")[2].lower() in TEXTS and "." in base else ""
@@ -184,11 +183,11 @@ def _records(paths: list[Path], source: Path, problems: list[Problem] | None) ->
     for path in paths:
         split = split_from_name(path.name.split(".")[0]) or split_from_name(path.parent.name)
         shard = path.name.split(".")[0]
-        said: dict[str, _Captions] = {}
+        captions_of: dict[str, _Captions] = {}
         for sample in scan(path, problems):
-            said |= _said(sample, path.name, problems)
-        for member, data in read_images(path, said, problems):
-            key, captions, stated = said[member]
+            captions_of |= _captions_of_sample(sample, path.name, problems)
+        for member, data in read_images(path, captions_of, problems):
+            key, captions, stated = captions_of[member]
             found = True
             name = f"{shard}_{key.replace('/', '_')}.{member.rpartition('.')[2]}"
             image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
@@ -201,7 +200,7 @@ def _shards(source: Path) -> list[Path]:
     return find_shards(source, (".tar", ".tar.gz", ".tgz"))
 
 
-def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Captions]:
+def _captions_of_sample(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Captions]:
     """What is said of each image of a sample; an image without a caption of its own is a problem."""
     where = f"{shard}, sample {sample.key}"
     if not sample.images:
@@ -211,23 +210,23 @@ def _said(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[st
         for image in sample.images:
             note(problems, where if len(sample.images) == 1 else f"{shard}, {image}", "has no caption")
         return {}
-    found = _by_name(sample)
-    rest = Sample(sample.key, [name for name in sample.images if name not in found], sample.texts)
+    captions = _by_name(sample)
+    rest = Sample(sample.key, [name for name in sample.images if name not in captions], sample.texts)
     if not rest.images:
-        return found
+        return captions
     pairs, left = paired(rest)
     for pair in pairs:
         try:
-            found[pair.image] = _captions(pair, rest, found)
+            captions[pair.image] = _captions(pair, rest, captions)
         except Unusable as error:
             note(problems, where if len(sample.images) == 1 else f"{shard}, {pair.image}", f"its caption is {error}")
             continue
     for image in left:
-        gone = [pair.image for pair in pairs if pair.image in found]
-        went = f" went to {', '.join(gone)}" if gone else ""
+        others = [pair.image for pair in pairs if pair.image in captions]
+        instead = f" went to {', '.join(others)}" if others else ""
         texts = ", ".join(sample.texts)
-        note(problems, f"{shard}, {image}", f"no text of sample {sample.key} names this image ({texts}{went})")
-    return found
+        note(problems, f"{shard}, {image}", f"no text of sample {sample.key} names this image ({texts}{instead})")
+    return captions
 
 
 def _captions(pair: Pair, sample: Sample, others: dict[str, _Captions]) -> _Captions:
@@ -252,9 +251,9 @@ def _captions(pair: Pair, sample: Sample, others: dict[str, _Captions]) -> _Capt
 
 def _by_name(sample: Sample) -> dict[str, _Captions]:
     """What the JSON of a sample of several images says of each by its name: a mapping, or a list of rows."""
-    found: dict[str, _Captions] = {}
+    captions_by_name: dict[str, _Captions] = {}
     if len(sample.images) < 2:
-        return found
+        return captions_by_name
     for name, data in sample.texts.items():
         if not name.lower().endswith(".json"):
             continue
@@ -266,8 +265,8 @@ def _by_name(sample: Sample) -> dict[str, _Captions]:
             texts = next((texts for key, texts in _rows(value) if key in _names(image, sample.key)), None)
             captions = tuple(caption for caption in map(caption_text, texts or ()) if caption)
             if captions:
-                found[image] = _Captions(image.rpartition(".")[0], captions)
-    return found
+                captions_by_name[image] = _Captions(image.rpartition(".")[0], captions)
+    return captions_by_name
 
 
 def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
@@ -279,8 +278,8 @@ def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
                 yield str(row.get(columns.image)), _texts(row)
     elif isinstance(value, dict) and not any(map(caption_text, _texts(value))):
         inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
-        for key, said in inner.items():
-            yield str(key), _texts(said)
+        for key, texts in inner.items():
+            yield str(key), _texts(texts)
 
 
 def _texts(value: Any) -> Sequence[str]:

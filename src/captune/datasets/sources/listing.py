@@ -19,13 +19,14 @@ from captune.core.files.paths import (
     Listed,
     expand,
     has_wildcards,
+    is_hidden,
     is_open_address,
     is_pattern,
     matches,
     shown,
 )
 from captune.core.stores import files as remote
-from captune.images.signatures import IMAGE_SUFFIXES
+from captune.images.signatures import IMAGE_SUFFIXES, is_image_name
 
 FILES = "files"
 ARCHIVES = {
@@ -59,16 +60,16 @@ def list_inputs(
     if not given:
         raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
     several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
-    seen: set[str] = set()
+    known: set[str] = set()
     for item in given:
         wanted = _Filter(suffixes, what, archives, warn or _ignore)
         for kind, place in (
             _of_list(item, recursive, wanted, listed) if isinstance(item, Listed) else _opened(item, recursive, wanted)
         ):
             if several:
-                if place in seen:
+                if place in known:
                     continue
-                seen.add(place)
+                known.add(place)
             yield kind, place
 
 
@@ -174,10 +175,10 @@ def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None]
 
     Tables of addresses are fetched where they are named, not where a folder happens to hold them.
     """
-    held = {name: _held(kind, name, strict=not beside) for kind, name in archives}
-    taken = [(kind, name) for kind, name in archives if held[name] == "images"]
-    addresses = [name for name in held if held[name] == "addresses"]
-    other = [name for name in held if held[name] == "none"]
+    content = {name: _content_of(kind, name, strict=not beside) for kind, name in archives}
+    taken = [(kind, name) for kind, name in archives if content[name] == "images"]
+    addresses = [name for name in content if content[name] == "addresses"]
+    other = [name for name in content if content[name] == "none"]
     step = f"To fetch them, name the tables: captune caption {shlex.quote(addresses[0])} …" if addresses else ""
     if beside:
         if taken:
@@ -186,7 +187,7 @@ def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None]
         return []
     if not taken:
         words = "tables of their addresses" if addresses else "tables without a column of images"
-        raise UsageError(f"{folder} holds no images, but {words}: {_some(held)}.", step)
+        raise UsageError(f"{folder} holds no images, but {words}: {_some(content)}.", step)
     if addresses:
         warn(f"Nothing was fetched for the tables of addresses in {folder}: {_some(addresses)}. {step}")
     if other:
@@ -194,7 +195,7 @@ def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None]
     return taken
 
 
-def _held(kind: str, name: str, *, strict: bool) -> str:
+def _content_of(kind: str, name: str, *, strict: bool) -> str:
     from captune.datasets.sources.parquet import holds
 
     if kind != "parquet":
@@ -213,30 +214,41 @@ def _some(names: Iterable[str]) -> str:
 
 
 def walk(folder: str, recursive: bool = True, visits: FolderVisits | None = None) -> Iterator[str]:
-    """Paths of the files in a folder, its own first, then those of its folders; links are followed, loops are not.
+    """Paths of the files in a folder, in the order of `walk_folders`. Raises as that."""
+    for here, names in walk_folders(folder, recursive, visits):
+        for name in names:
+            path = os.path.join(here, name)
+            # What is called as an image is and is none, such as a pipe or a broken link, is a row with its reason.
+            if is_image_name(name) or os.path.isfile(path):
+                yield path
 
-    Raises `CaptuneError` for a folder that may not be opened (its images would be missing without a word), and for
+
+def walk_folders(
+    folder: str, recursive: bool = True, visits: FolderVisits | None = None, *, once: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the names of its files in order; hidden ones are left out.
+
+    Links are followed, loops are not; with `once` a folder that several links lead to comes out once. Raises
+    `CaptuneError` for a folder that may not be opened (its images would be missing without a word), and for
     links that lead into the same folders more often than `visits` allows.
     """
     above: dict[str, tuple[tuple[int, int], ...]] = {}
+    known: set[tuple[int, int]] = set()
     visits = visits or FolderVisits(folder)
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=_closed):
-        folders.sort()
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=_closed):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         try:
-            found = os.stat(here)
+            status = os.stat(here)
         except OSError as error:
             _closed(error)
-        trail = (*above.pop(here, ()), (found.st_dev, found.st_ino))
-        if trail[-1] in trail[:-1]:
+        trail = (*above.pop(here, ()), (status.st_dev, status.st_ino))
+        if trail[-1] in trail[:-1] or (once and trail[-1] in known):
             folders.clear()
             continue
+        known.add(trail[-1])
         visits.enter(trail[-1], here)
         above |= {os.path.join(here, name): trail for name in folders}
-        for name in sorted(files):
-            path = os.path.join(here, name)
-            # What is called as an image is and is none, such as a pipe or a broken link, is a row with its reason.
-            if os.path.isfile(path) or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield path
+        yield here, sorted(name for name in names if not is_hidden(name))
         if not recursive:
             return
 
@@ -244,7 +256,8 @@ def walk(folder: str, recursive: bool = True, visits: FolderVisits | None = None
 def _closed(error: OSError) -> NoReturn:
     raise CaptuneError(
         f"Cannot look into the folder {error.filename}: {error.strerror}.",
-        "Change its permissions, or leave it out: find FOLDER -name '*.jpg' | captune caption - --images FOLDER",
+        "Change its permissions, or leave it out; captune caption takes a list of files:\n"
+        "find FOLDER -name '*.jpg' | captune caption - --images FOLDER",
     )
 
 
@@ -275,7 +288,7 @@ def is_image_file(name: str) -> bool:
     """Whether a name is that of one image: a file that is there, or an address that ends like one."""
     if remote.is_remote(name):
         path = urlsplit(name).path if remote.is_web(name) else name
-        return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not is_pattern(path)
+        return is_image_name(path) and not is_pattern(path)
     return os.path.isfile(name) and _kind(name, True) == FILES
 
 

@@ -18,10 +18,11 @@ from typing import Any, Self
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import open_regular
 from captune.core.files.limits import MAX_IMAGE_BYTES
+from captune.core.files.paths import is_hidden
 from captune.core.stores import files
 from captune.core.text import member_name
 from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable
-from captune.datasets.tables.files import is_image_name
+from captune.images.signatures import is_image_name
 
 KIND = "tar"
 
@@ -162,10 +163,10 @@ def members(
             with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
                 for entry in tar:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                    base = entry.name.rpartition("/")[2]
-                    if entry.isdir() or base.startswith(".") or entry.name.startswith("__MACOSX/"):
+                    name = member_name(entry.name)
+                    if entry.isdir() or any(map(is_hidden, name.split("/"))):
                         continue
-                    member = Member(member_name(entry.name), entry.offset, entry.size, entry.offset_data)
+                    member = Member(name, entry.offset, entry.size, entry.offset_data)
                     if not entry.isfile():
                         link = member_name(entry.linkname) if entry.islnk() else ""
                         yield replace(member, size=0, other=_what_instead(entry), link=link)

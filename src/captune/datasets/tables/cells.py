@@ -113,14 +113,14 @@ def _turn(item: Mapping[str, Any]) -> bool:
 
 def _answer(turns: Sequence[Mapping[str, Any]]) -> str:
     """What the assistant says in a conversation of one answer."""
-    said = [
+    answers = [
         turn.get("value", turn.get("content"))
         for turn in turns
         if str(turn.get("from", turn.get("role"))).lower() in ("gpt", "assistant", "model", "chatgpt")
     ]
-    if len(said) != 1 or not isinstance(said[0], str):
-        raise NotText(f"is a conversation with {len(said)} answers: a caption is one text")
-    return said[0]
+    if len(answers) != 1 or not isinstance(answers[0], str):
+        raise NotText(f"is a conversation with {len(answers)} answers: a caption is one text")
+    return answers[0]
 
 
 def _parsed(cell: str) -> list[Any] | None:

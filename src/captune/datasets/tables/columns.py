@@ -172,8 +172,8 @@ class Columns:
         """The row that an entry states; what is wrong with it stands in its `bad`."""
         value = entry.get(self.image)
         name = _id(value) if self.by_id else value if isinstance(value, str) else None
-        said, question = self.split_of(entry) or split, self.question_of(entry)
-        row = Row(file, line, name or "", (), said, self.id_of(entry), unit, question)
+        stated_split, question = self.split_of(entry) or split, self.question_of(entry)
+        row = Row(file, line, name or "", (), stated_split, self.id_of(entry), unit, question)
         if self.id is not None and plain_name(self.id) == "id" and not self.several and not self.by_id:
             row = row._replace(loose_id=True)
         if self.beside:

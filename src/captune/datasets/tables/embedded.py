@@ -14,10 +14,9 @@ from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.sources.parquet import NO_IMAGE, split_cell
 from captune.datasets.tables.cells import NotText
 from captune.datasets.tables.columns import Columns
-from captune.datasets.tables.files import is_image_name
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import caption_text
-from captune.images.signatures import suffix_of
+from captune.images.signatures import is_image_name, suffix_of
 
 
 class EmbeddedRow(NamedTuple):

@@ -9,19 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from captune.core.errors import UsageError
-from captune.core.files.paths import expand, is_pattern, matches
+from captune.core.files.paths import expand, is_hidden, is_pattern, matches
 from captune.core.stores import EXPLAINED, JOB
-from captune.images.signatures import IMAGE_SUFFIXES
+from captune.images.signatures import is_image_name
 
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
 _MANY = 20
 _DEPTH = 3
 _KEPT = 10_000
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a name ends as image files do."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -49,8 +44,8 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
     others: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # "._captions.txt" and "__MACOSX" are what a Mac leaves in zip files; captune's own are no captions.
-            if entry.name.startswith((".", "__MACOSX")) or entry.name == JOB or entry.name.endswith(EXPLAINED):
+            # captune's own files are no captions.
+            if is_hidden(entry.name) or entry.name == JOB or entry.name.endswith(EXPLAINED):
                 continue
             if entry.is_dir():
                 folders.append(entry.name)

@@ -17,7 +17,8 @@ from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import BESIDE, Boundary, Images, elsewhere, shown
 from captune.datasets.source import EmbeddedImage, UnreadableImage
 from captune.datasets.sources.tar import CutOff, Member, headers_only, is_compressed, members
-from captune.datasets.tables.files import is_image_name, list_folder
+from captune.datasets.tables.files import list_folder
+from captune.images.signatures import is_image_name
 
 Stems = dict[str, list[str]]
 
@@ -253,10 +254,10 @@ def _nothing_found(names: Sequence[str], places: Sequence[Path], boundary: Bound
             f"{shown(outside)} lies outside.",
             "Name the folder that holds the images: --images DIR. Or, if you trust the file: --allow-outside",
         )
-    looked = ", ".join(str(place) for place in places[:4])
+    searched = ", ".join(str(place) for place in places[:4])
     return CaptuneError(
         f"None of the {len(names):,} images that {file} names was found, for example {names[0]!r}. "
-        f"Looked in {looked}{' and usual folders near there' if len(places) > 4 else ''}.",
+        f"Looked in {searched}{' and usual folders near there' if len(places) > 4 else ''}.",
         "Name the folder that holds the images: --images DIR.",
     )
 
@@ -311,12 +312,12 @@ _Found = list[tuple[Path, Callable[[str], str]]]
 
 def _places(near: Sequence[Path], images: Path | None) -> Iterator[Path]:
     """Folders to look in, the likeliest first, each once."""
-    seen: set[Path] = set()
+    known: set[Path] = set()
 
     def fresh(candidates: Iterator[Path] | list[Path]) -> Iterator[Path]:
         for place in candidates:
-            if place not in seen and len(seen) < _FOLDERS and place.is_dir():
-                seen.add(place)
+            if place not in known and len(known) < _FOLDERS and place.is_dir():
+                known.add(place)
                 yield place
 
     roots = [images] if images is not None else list(near)
@@ -324,7 +325,7 @@ def _places(near: Sequence[Path], images: Path | None) -> Iterator[Path]:
         yield from fresh([root, *(root / name for name in USUAL)])
     for root in roots:
         yield from fresh([root / name for name in list_folder(root)[1]])
-    for inner in list(seen):
+    for inner in list(known):
         yield from fresh([inner / name for name in list_folder(inner)[1]])
     if images is None:
         for above in _above(roots):

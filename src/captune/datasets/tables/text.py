@@ -16,7 +16,7 @@ from typing import IO, Any
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.files.limits import LimitedGzip, max_unpacked, parse_json
-from captune.datasets.tables.files import is_image_name
+from captune.images.signatures import is_image_name
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HEAD = 65536
