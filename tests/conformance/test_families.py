@@ -83,7 +83,7 @@ def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None
     encoded = backbone.encode_reference("two dogs play", 20)
     assert encoded.tokens[0] == backbone.bos_token_id
     assert encoded.tokens[-1] == backbone.eos_token_id
-    assert encoded.given == 1 + len(backbone.tokenize("a man"))
+    assert encoded.prompt_length == 1 + len(backbone.tokenize("a man"))
     nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 1), [["two dogs play"]]))
     assert len(nll) == len(backbone.tokenize("two dogs play")) + 1
 

@@ -235,7 +235,7 @@ def test_the_openai_client(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
 def test_the_openai_client_with_more_tokens_than_there_is_room_for(
     chat: openai.OpenAI, alone: dict[str, Any], server: Serving
 ) -> None:
-    said = alone["base"](PICTURES[4], max_new_tokens=alone["base"].model.token_budget()).text
+    said = alone["base"](PICTURES[4], max_new_tokens=alone["base"].model.codec.token_budget()).text
     for most in (512, 1024, 4096):
         for more in ({"max_tokens": most}, {"max_completion_tokens": most}, {"max_tokens": most, "n": 16}):
             found = chat.chat.completions.create(model="base", messages=message(image=PICTURES[4]), **more)

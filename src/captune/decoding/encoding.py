@@ -14,10 +14,10 @@ QUESTION = "{question}"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A reference or prompt as the model reads it; the first `given` tokens are not supervised."""
+    """A reference or prompt as the model reads it; the first `prompt_length` tokens are not supervised."""
 
     tokens: tuple[int, ...]
-    given: int
+    prompt_length: int
 
 
 @dataclass(frozen=True)

@@ -178,8 +178,7 @@ def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:
     """Greedy, and a search with beams: the model's own options, as far as they leave nothing to chance."""
     changed = {"sample": False, "variations": 0, "num_captions": 1, "prompt": None}
     own = GenerationOptions(**{**backbone.generation, **changed})
-    room = backbone.max_length - 1 - len(backbone.tokenize(backbone.prompt))
-    own = own.model_copy(update={"max_new_tokens": min(own.max_new_tokens, room)})
+    own = own.model_copy(update={"max_new_tokens": min(own.max_new_tokens, backbone.codec.token_budget())})
     beams = own.num_beams if own.num_beams > 1 else GenerationOptions().num_beams
     return [
         ("greedy", own.model_copy(update={"num_beams": 1})),
@@ -220,10 +219,10 @@ def refuse_few(found: Check, least: float) -> None:
 def compare_words(backbone: Backbone, export: ExportedModel, captions: Iterable[Sequence[int]]) -> None:
     """Raise `CaptuneError` where the exported tokenizer reads or writes another text than the model's."""
     for tokens in captions:
-        text = backbone.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
-        if export.decode(tokens) != text or export.tokenize(text) != backbone.tokenize(text):
+        text = backbone.decode(tokens)
+        if export.codec.decode(tokens) != text or export.codec.encode(text) != backbone.tokenize(text):
             raise CaptuneError(
-                f"The export was not written: its tokenizer makes “{export.decode(tokens)}” of “{text}”.",
+                f"The export was not written: its tokenizer makes “{export.codec.decode(tokens)}” of “{text}”.",
                 "Update tokenizers and transformers; if it stays so, please report it with the model's name.",
             )
 

@@ -181,7 +181,7 @@ def collate(examples: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int =
         "tokens": tokens,
         "lengths": lengths,
         "owner": torch.tensor([i for i, _ in encoded]),
-        "given": torch.tensor([one.given for _, one in encoded]),
+        "given": torch.tensor([one.prompt_length for _, one in encoded]),
     }
 
 

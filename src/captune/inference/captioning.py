@@ -15,7 +15,7 @@ from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
-from captune.decoding.encoding import prompt_for, with_prompt
+from captune.decoding.encoding import TextCodec, prompt_for
 from captune.images.batches import Features, stream_pixels
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
@@ -55,17 +55,8 @@ class CaptioningModel(Protocol):
     @property
     def weights(self) -> int: ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text without start and end."""
-        ...
-
-    def token_budget(self, prompt: str | None = None) -> int:
-        """How many new tokens the model can read behind start and prompt (None: its own); 0 or less: none."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, special ones left out."""
-        ...
+    @property
+    def codec(self) -> TextCodec: ...
 
     def generate(
         self,
@@ -181,12 +172,11 @@ def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationO
         writing.add_done_callback(lambda _: said.put(None))
         tokens: list[int] = []
         text = ""
-        prompt = model.prompt if options.prompt is None else options.prompt
-        given = model.tokenize(prompt) if options.prompt_in_caption else None
+        codec = model.codec
         try:
             while (token := said.get()) is not None:
                 tokens.append(token)
-                now = model.decode(tokens) if given is None else with_prompt(prompt, given, tokens, model.decode)
+                now = codec.text(tokens, options.prompt, options)
                 # The bytes of a character may come apart.
                 if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
                     yield now[len(text) :]

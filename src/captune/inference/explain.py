@@ -56,7 +56,7 @@ def caption_tokens(
         return backbone.codec.prefix(options.prompt, options), caption.tokens
     prompt = backbone.prompt if options.prompt is None else options.prompt
     read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.max_length)
-    return list(read.tokens[: read.given]), read.tokens[read.given :]
+    return list(read.tokens[: read.prompt_length]), read.tokens[read.prompt_length :]
 
 
 def score_caption(backbone: Backbone, memory: Tensor, caption: Caption, options: GenerationOptions) -> ScoredCaption:

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.decoding.encoding import TextCodec
 from captune.images import batches
 from captune.images.batches import Features
 from captune.images.open import MAX_PIXELS
@@ -76,14 +77,9 @@ class TorchModel:
         model = self.backbone.model
         return sum(part.numel() * part.element_size() for part in (*model.parameters(), *model.buffers()))
 
-    def tokenize(self, text: str) -> list[int]:
-        return self.backbone.tokenize(text)
-
-    def token_budget(self, prompt: str | None = None) -> int:
-        return self.backbone.codec.token_budget(prompt)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.backbone.decode(tokens)
+    @property
+    def codec(self) -> TextCodec:
+        return self.backbone.codec
 
     def generate(
         self,

@@ -315,11 +315,11 @@ class ModelWorker:
         return [
             CaptionResult(
                 captions,
-                [len(model.tokenize(caption.original or caption.text)) - repeated for caption in captions],
+                [len(model.codec.encode(caption.original or caption.text)) - repeated for caption in captions],
                 before,
             )
             for captions, prompt in zip(found, prompts, strict=True)
-            for before in [len(model.tokenize(model.prompt if prompt is None else prompt))]
+            for before in [len(model.codec.encode(model.prompt if prompt is None else prompt))]
             for repeated in [before if options.prompt_in_caption else 0]
         ]
 
@@ -346,8 +346,8 @@ class ModelWorker:
                 said += piece
         model = self.captioner.model
         prompt = model.prompt if options.prompt is None else options.prompt
-        before = len(model.tokenize(prompt))
-        speech.counted(before, len(model.tokenize(said)) - (before if options.prompt_in_caption else 0))
+        before = len(model.codec.encode(prompt))
+        speech.counted(before, len(model.codec.encode(said)) - (before if options.prompt_in_caption else 0))
 
 
 def _seeded(options: GenerationOptions) -> bool:

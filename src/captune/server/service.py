@@ -140,7 +140,7 @@ class Service:
             )
         model = worker.captioner.model
         check_prompt(model.prompt if options.prompt is None else options.prompt, options)
-        room = model.token_budget(options.prompt)
+        room = model.codec.token_budget(options.prompt)
         if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
             options = options.model_copy(update={"max_new_tokens": room})
         return options

@@ -368,7 +368,7 @@ def _warn_of(
     """Warn of options that cannot take effect in this training."""
     least = GenerationOptions(**backbone.generation).min_new_tokens
     # The end of a caption is no word of it.
-    lengths = [len(r.tokens) - r.given - 1 for example in examples for r in example.references] if least else []
+    lengths = [len(r.tokens) - r.prompt_length - 1 for example in examples for r in example.references] if least else []
     for sentence in plan_warnings(inputs.config.train, plan, least, lengths):
         inputs.progress.warn(sentence)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from captune.inference.runtime.signal_stack import SignalStack, same_signal_stack, signal_stack
+from captune.inference.runtime.sessions import SignalStack, same_signal_stack, signal_stack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layout of stack_t is that of Linux")
 

@@ -21,7 +21,7 @@ def likelihood_of_references(
     model: ExportedModel,
     records: Sequence[ImageRecord],
     *,
-    longest: int = 512,
+    max_tokens: int = 512,
     progress: Progress = SILENT,
     label: str = "Loss",
 ) -> ReferenceLikelihood:
@@ -33,27 +33,27 @@ def likelihood_of_references(
         if isinstance(pixels, CaptuneError):
             raise pixels
         prompt = prompt_for(model.prompt, records[n].question)
-        references = [model.codec.reference(text, prompt, longest) for text in records[n].references]
-        nll[n], tokens[n] = _read(model, model.memory(pixels[None]), references)
+        references = [model.codec.reference(text, prompt, max_tokens) for text in records[n].references]
+        nll[n], tokens[n] = _likelihood(model, model.memory(pixels[None]), references)
     return ReferenceLikelihood(nll, tokens)
 
 
-def _read(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
+def _likelihood(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
     """Summed negative log-likelihood (nats) and number of the supervised tokens of one picture's references."""
     lengths = [len(one.tokens) - 1 for one in references]
     positions = np.concatenate([np.arange(length) for length in lengths])
     owner = np.repeat(np.arange(len(references)), lengths)
-    # A row sees its own reference up to itself.
-    seen = (owner[:, None] == owner) & (positions[:, None] >= positions)
-    found = model.text(
+    # A token attends to its own reference up to itself.
+    visible = (owner[:, None] == owner) & (positions[:, None] >= positions)
+    outputs = model.text(
         tokens=np.concatenate([np.array(one.tokens[:-1], np.int64) for one in references])[None],
         positions=positions,
-        mask=np.where(seen, np.float32(0), np.float32(-np.inf))[None, None],
+        mask=np.where(visible, np.float32(0), np.float32(-np.inf))[None, None],
         **memory,
         **empty_cache(memory),
     )
-    wanted = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
-    supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.given for one in references])
-    rows = found["logits"][0]
-    lost = NumpyOps().logsumexp(rows)[:, 0] - rows[np.arange(len(rows)), wanted]
-    return float(lost[supervised].sum(dtype=np.float64)), int(supervised.sum())
+    targets = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
+    supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.prompt_length for one in references])
+    logits = outputs["logits"][0]
+    nll = NumpyOps().logsumexp(logits)[:, 0] - logits[np.arange(len(logits)), targets]
+    return float(nll[supervised].sum(dtype=np.float64)), int(supervised.sum())

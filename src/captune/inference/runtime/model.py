@@ -86,18 +86,6 @@ class ExportedModel:
         made, text = self.exported, self.tokenizer
         return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, made.prompt)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text without start and end."""
-        return self.tokenizer.encode(text)
-
-    def token_budget(self, prompt: str | None = None) -> int:
-        """How many new tokens the model can read behind start and prompt (None: its own)."""
-        return self.codec.token_budget(prompt)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens."""
-        return self.tokenizer.decode(tokens)
-
     def memory(self, inputs: Array) -> Memory:
         """What captions attend to, of pixels (images, 3, size, size), uint8."""
         return self.vision(pixels=inputs)

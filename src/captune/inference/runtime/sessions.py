@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.exported import output_names
 from captune.core.tables import Table
 from captune.decoding.ops import Array
-from captune.inference.runtime.signal_stack import same_signal_stack
 
 
 class Session(Protocol):
@@ -68,7 +69,7 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
     # The threads of one graph must not wait busily while the other one works: captions take a fifth less time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refusals = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
-    with _said_of(path, (*refusals, state.NoSuchFile, state.RuntimeException)):
+    with _opening(path, (*refusals, state.NoSuchFile, state.RuntimeException)):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(**inputs: Array) -> Mapping[str, Array]:
@@ -92,7 +93,7 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    with _said_of(path, (RuntimeError,)), same_signal_stack():
+    with _opening(path, (RuntimeError,)), same_signal_stack():
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     idle: deque[Any] = deque()
 
@@ -103,8 +104,8 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
         except IndexError:
             request = compiled.create_infer_request()
         try:
-            found = request.infer(inputs, share_inputs=True, share_outputs=False)
-            return {name: found[name] for name in outputs}
+            results = request.infer(inputs, share_inputs=True, share_outputs=False)
+            return {name: results[name] for name in outputs}
         finally:
             idle.append(request)
 
@@ -112,8 +113,8 @@ def _openvino(path: Path, outputs: Sequence[str], threads: int) -> Session:
 
 
 @contextmanager
-def _said_of(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None]:
-    """What a package says of a file that it cannot open, as a `CaptuneError`."""
+def _opening(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None]:
+    """A package's error at a file that it cannot open becomes a `CaptuneError`."""
     try:
         yield
     except refusals as error:
@@ -121,6 +122,37 @@ def _said_of(path: Path, refusals: tuple[type[Exception], ...]) -> Iterator[None
             f"{path} cannot be opened: {first_line(error)}",
             "It is cut off, or of another version; export the model again: captune export MODEL --out DIR",
         ) from error
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def signal_stack() -> SignalStack:
+    """That of this thread; its address is None where signals are handled on the thread's own stack."""
+    stack = SignalStack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    return stack
+
+
+@contextmanager
+def same_signal_stack() -> Iterator[None]:
+    """Put this thread's signal stack back behind the block.
+
+    OpenVINO sets one for each model that it compiles. With the model it frees it, and sets that of before, which is
+    gone as well where models end in another order than they began: the next signal (Ctrl-C, the end of a child)
+    would crash the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = signal_stack()
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)
 
 
 ONNX, OPENVINO = Runtime(".onnx", _onnx), Runtime(".xml", _openvino)
