@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import signal
 import time
@@ -155,7 +156,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     for module in ("onnx", "openvino"):
         there = lambda name: None if name == package else find_spec(name)
-        monkeypatch.setattr(f"captune.export.{module}.find_spec", there)
+        monkeypatch.setattr(importlib.import_module(f"captune.export.{module}"), "find_spec", there)
     with pytest.raises(CaptuneError, match=f"'{package}'") as raised:
         captune.export(model, tmp_path / "x", to="openvino")
     assert f"captune[{extra}]" in raised.value.hint

@@ -133,7 +133,8 @@ def test_a_film_as_a_webcam(captune: Typed, here: Path) -> None:
 def test_ctrl_c_ends_a_webcam_in_order(here: Path, warm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
     program = (
-        "import captune.video.webcam as c, itertools, time\n"
+        "import itertools, time\n"
+        "from captune.video import webcam as c\n"
         "from PIL import Image\n"
         "c.Camera.__init__ = lambda self, source: None\n"
         "c.Camera.__exit__ = lambda self, *e: print('released', flush=True)\n"

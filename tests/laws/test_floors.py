@@ -58,6 +58,14 @@ def test_import_captune_is_light() -> None:
     assert loaded_by(["import captune; captune.CaptuneError"]) == {}
 
 
+def test_a_verb_stays_a_function_beside_the_package_of_its_name() -> None:
+    program = """
+import captune, captune.export.check, captune.video.video
+assert callable(captune.export) and callable(captune.video), (captune.export, captune.video)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_help_is_light() -> None:
     lines = [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)]
     assert loaded_by([f"from captune.cli.main import run; assert run({line!r}) == 0" for line in lines]) == {}
