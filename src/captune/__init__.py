@@ -60,7 +60,7 @@ class _Verbs(ModuleType):
     """`captune.export` and `captune.video` are the verbs, also once the packages of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
+        if not (name in _TARGETS and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 
