@@ -19,9 +19,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from captune.inference.captioner import Captioner
 from captune.server import middleware
 from captune.server.connections import Timeouts
-from captune.server.model_worker import ModelWorker
+from captune.server.model_pool import ServedModel
 from serving import Serving, encoded, picture, running, save_tiny
 
 PICTURE = picture(1)
@@ -33,19 +34,33 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny(tmp_path_factory.mktemp("models") / "blip")
 
 
+class BlockedCaptioner(Captioner):
+    """A captioner that works on and on while its door is not set."""
+
+    door: threading.Event
+
+    def generate(self, *args: Any) -> Any:
+        assert self.door.wait(20)
+        return super().generate(*args)
+
+
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """While it is not set, models work on and on."""
+def door() -> Iterator[threading.Event]:
     door = threading.Event()
-    real = ModelWorker._caption
-
-    def slow(self: ModelWorker, *args: Any) -> Any:
-        assert door.wait(20)
-        return real(self, *args)
-
-    monkeypatch.setattr(ModelWorker, "_caption", slow)
     yield door
     door.set()
+
+
+@pytest.fixture
+def blocked(door: threading.Event) -> dict[str, Any]:
+    """Parts of a server whose models work on and on while the door is not set."""
+
+    def load(model: ServedModel) -> Captioner:
+        captioner = BlockedCaptioner.load(model.source, device="cpu", precision="fp32")
+        captioner.door = door  # type: ignore[attr-defined]
+        return captioner
+
+    return {"load": load}
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +179,8 @@ def test_a_rate_is_each_keys_own(model: str) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def test_a_burst_is_served_or_told_to_come_again(model: str, door: threading.Event) -> None:
-    with running({"m": model}, max_queue=10, max_batch=4) as serving, serving.client() as client:
+def test_a_burst_is_served_or_told_to_come_again(model: str, door: threading.Event, blocked: dict[str, Any]) -> None:
+    with running({"m": model}, parts=blocked, max_queue=10, max_batch=4) as serving, serving.client() as client:
         threading.Timer(1.0, door.set).start()
 
         def post(n: int) -> httpx.Response:
@@ -180,13 +195,13 @@ def test_a_burst_is_served_or_told_to_come_again(model: str, door: threading.Eve
         assert len({a.text for a in answers if a.status_code == 200}) == 1
         assert client.post("/v1/captions:batch", json={"images": [encoded(PICTURE)] * 11}).status_code == 422
         assert post(0).status_code == 200
-        serving.until(lambda: (serving.service.admission.taken, serving.service.admission.held) == (0, 0))
+        serving.until(lambda: (serving.service.admission.images, serving.service.admission.body_bytes) == (0, 0))
 
 
-def test_pictures_of_a_batch_take_a_place_each(model: str, door: threading.Event) -> None:
-    with running({"m": model}, max_queue=3) as serving, serving.client() as client:
+def test_pictures_of_a_batch_take_a_place_each(model: str, door: threading.Event, blocked: dict[str, Any]) -> None:
+    with running({"m": model}, parts=blocked, max_queue=3) as serving, serving.client() as client:
         waiting = asked(serving)
-        serving.until(lambda: serving.service.admission.taken == 1)
+        serving.until(lambda: serving.service.admission.images == 1)
         answer = client.post("/v1/captions:batch", json={"images": [encoded(PICTURE)] * 3})
         assert answer.status_code == 429
         door.set()
@@ -194,27 +209,27 @@ def test_pictures_of_a_batch_take_a_place_each(model: str, door: threading.Event
         assert client.post("/v1/captions:batch", json={"images": [encoded(PICTURE)] * 3}).status_code == 200
 
 
-def test_an_answer_has_a_deadline(model: str, door: threading.Event) -> None:
-    with running({"m": model}, timeout=0.5) as serving, serving.client() as client:
+def test_an_answer_has_a_deadline(model: str, door: threading.Event, blocked: dict[str, Any]) -> None:
+    with running({"m": model}, parts=blocked, timeout=0.5) as serving, serving.client() as client:
         answer = client.post("/v1/caption", json={"image": encoded(PICTURE)})
         assert answer.status_code == 504
         assert answer.headers["content-type"] == "application/problem+json"
-        serving.until(lambda: serving.service.admission.taken == 0)
+        serving.until(lambda: serving.service.admission.images == 0)
         door.set()
         serving.until(lambda: client.post("/v1/caption", json={"image": encoded(PICTURE)}).status_code == 200)
 
 
-def test_a_client_that_leaves_frees_its_place(model: str, door: threading.Event) -> None:
-    with running({"m": model}, max_queue=2, max_batch=1) as serving, serving.client() as client:
+def test_a_client_that_leaves_frees_its_place(model: str, door: threading.Event, blocked: dict[str, Any]) -> None:
+    with running({"m": model}, parts=blocked, max_queue=2, max_batch=1) as serving, serving.client() as client:
         first = asked(serving)
         serving.until(lambda: 'captune_batch_pictures_count{model="m"} 1.0' in client.get("/metrics").text)
         second = asked(serving)
-        serving.until(lambda: serving.service.admission.taken == 2)
+        serving.until(lambda: serving.service.admission.images == 2)
         assert client.post("/v1/caption", json={"image": encoded(PICTURE)}).status_code == 429
         second.close()
-        serving.until(lambda: serving.service.admission.taken == 1)
+        serving.until(lambda: serving.service.admission.images == 1)
         third = asked(serving)
-        serving.until(lambda: serving.service.admission.taken == 2)
+        serving.until(lambda: serving.service.admission.images == 2)
         door.set()
         assert [line.getresponse().status for line in (first, third)] == [200, 200]
         batches = client.get("/metrics").text
@@ -223,20 +238,20 @@ def test_a_client_that_leaves_frees_its_place(model: str, door: threading.Event)
 
 def test_half_a_body_and_half_a_head_do_not_stay(model: str) -> None:
     with running({"m": model}, timeout=0.5, max_queue=2) as serving:
-        serving.app.state.connections.clocks = Timeouts(head=0.3, rest=0.1, sweep=0.1)
+        serving.app.state.connections.timeouts = Timeouts(headers=0.3, discard=0.1, check_interval=0.1)
         head = b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += b"Content-Length: 100\r\n\r\n"
         lines = [socket.create_connection(("127.0.0.1", serving.port), timeout=10) for _ in range(4)]
         lines[0].sendall(head + b'{"image": "')
         lines[1].sendall(head + b'{"image": "')
         lines[2].sendall(b"POST /v1/cap")
-        serving.until(lambda: serving.service.admission.arriving == 2)
-        assert serving.service.admission.taken == 0
+        serving.until(lambda: serving.service.admission.receiving == 2)
+        assert serving.service.admission.images == 0
         lines[1].close()
         assert lines[0].recv(100).startswith(b"HTTP/1.1 408 ")
         assert lines[2].recv(100) == b""
         assert lines[3].recv(100) == b""
-        serving.until(lambda: serving.service.admission.arriving == 0)
+        serving.until(lambda: serving.service.admission.receiving == 0)
         for line in lines:
             line.close()
 
@@ -254,7 +269,7 @@ def test_a_stream_ends_with_its_client(model: str) -> None:
             with client.stream("POST", "/v1/chat/completions", json=said) as answer:
                 assert answer.status_code == 200
                 next(answer.iter_lines())
-            serving.until(lambda: serving.service.admission.taken == 0)
+            serving.until(lambda: serving.service.admission.images == 0)
         assert all(one.users == 0 for one in serving.service.pool.models.values())
         assert client.post("/v1/caption", json={"image": encoded(PICTURE)}).status_code == 200
 

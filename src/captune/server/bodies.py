@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, TypeVar, get_origin
+from typing import Any, Generic, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -235,46 +235,55 @@ def check_type(headers: Headers) -> None:
         )
 
 
-async def read_body(request: Request, kind: type[Schema]) -> Schema:
-    """The body as `kind`; raises `Problem` (400, 413, 415, 422). It is forgotten then: what was read is a copy."""
-    check_type(request.headers)
-    body = request.scope["captune.request"].body
-    read = partial(_read, body, request.headers, kind)
-    if len(body) <= _SMALL_BODY:
-        return read()
-    return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
+class RequestBody(Generic[Schema]):
+    """A FastAPI dependency: the body of a request as `schema`, of JSON or, with `forms`, a form.
+
+    FastAPI's own parsing has no limits of memory. `example` is for the documentation.
+    """
+
+    def __init__(self, schema: type[Schema], example: dict[str, Any], *, forms: bool = True) -> None:
+        self.schema, self.example, self.forms = schema, example, forms
+
+    async def __call__(self, request: Request) -> Schema:
+        """Raises `Problem` (400, 413, 415, 422). The bytes are dropped then; what was parsed is a copy."""
+        check_type(request.headers)
+        body = request.scope["captune.request"].body
+        read = partial(_read, body, request.headers, self.schema)
+        if len(body) <= _SMALL_BODY:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
 
 
-def _read(body: bytearray, headers: Headers, kind: type[Schema]) -> Schema:
+def _read(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
     size = len(body)
     trim_memory(size)
     try:
-        return _parse(body, headers, kind)
+        return _parse(body, headers, schema)
     finally:
         body.clear()
         trim_memory(size)
 
 
-def _parse(body: bytearray, headers: Headers, kind: type[Schema]) -> Schema:
+def _parse(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
     if _media_type(headers) == MULTIPART:
-        lists = [name for name, field in kind.model_fields.items() if get_origin(field.annotation) is list]
-        said = parse_form(body, headers["content-type"], lists)
+        lists = [name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list]
+        fields = parse_form(body, headers["content-type"], lists)
     else:
-        said = parse_json(body)
-        if not isinstance(said, dict):
+        fields = parse_json(body)
+        if not isinstance(fields, dict):
             raise Problem(422, "The body is not a JSON object.", 'For example: {"image": "<base64>"}')
-        _check_sizes(said)
+        _check_sizes(fields)
     try:
-        return kind.model_validate(said)
+        return schema.model_validate(fields)
     except ValidationError as error:  # here and not in the event loop: there may be thousands of errors
         raise Problem.of(error) from None
 
 
-def _check_sizes(said: dict[str, Any]) -> None:
+def _check_sizes(fields: dict[str, Any]) -> None:
     """Before each item may have an error of its own; raises `Problem` (422) for long lists, objects and names."""
-    open_ones: list[Any] = [said]
-    while open_ones:
-        one = open_ones.pop()
+    unchecked: list[Any] = [fields]
+    while unchecked:
+        one = unchecked.pop()
         if len(one) > MAX_ITEMS:
             what = "An object" if isinstance(one, dict) else "A list"
             raise Problem(422, f"{what} has {len(one):,} items; {MAX_ITEMS:,} are allowed.", "Send fewer at once.")
@@ -283,7 +292,7 @@ def _check_sizes(said: dict[str, Any]) -> None:
                 if len(name) > _MAX_NAME_LENGTH:
                     raise Problem(422, f"{name[:_MAX_NAME_LENGTH]}…: no field has a name as long.")
         items = one.values() if isinstance(one, dict) else one
-        open_ones += [item for item in items if isinstance(item, (dict, list))]
+        unchecked += [item for item in items if isinstance(item, (dict, list))]
 
 
 def _media_type(headers: Headers) -> str:

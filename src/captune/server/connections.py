@@ -22,7 +22,7 @@ _ANY = "*"
 
 
 class TrustedProxies:
-    """`trusted` are addresses and networks of proxies whose X-Forwarded-For is believed; `*`: everyone's."""
+    """`trusted` are addresses and networks of proxies whose X-Forwarded-For is trusted; `*`: all."""
 
     def __init__(self, trusted: Sequence[str]) -> None:
         self._any = _ANY in trusted
@@ -34,35 +34,35 @@ class TrustedProxies:
             ) from None
 
     def is_proxy(self, address: str | None) -> bool:
-        """Whether what an address says of others is believed."""
-        found = _parse_address(address or "")
-        return found is not None and (self._any or any(found in network for network in self._trusted))
+        """Whether X-Forwarded-For of an address is trusted."""
+        parsed = _parse_address(address or "")
+        return parsed is not None and (self._any or any(parsed in network for network in self._trusted))
 
-    def of(self, scope: Scope, headers: Headers) -> str | None:
+    def client_of(self, scope: Scope, headers: Headers) -> str | None:
         """The address of the client: the last one of X-Forwarded-For that no trusted proxy has; None: not known."""
         peer: str | None = (scope.get("client") or [None])[0]
         if not self.is_proxy(peer):
             return peer
         for part in reversed(",".join(headers.getlist("x-forwarded-for")).split(",")[-20:]):
-            found = _parse_address(part)
-            if found is None:  # not an address: what stands before it is not believed either
+            address = _parse_address(part)
+            if address is None:  # what stands before it is not trusted either
                 break
-            peer = str(found)
+            peer = str(address)
             if not self.is_proxy(peer):
                 break
         return peer
 
 
 def client_network(address: str | None) -> str:
-    """What limits are counted for: an address, of IPv6 the /64 that one client has to itself."""
-    found = _parse_address(address or "")
-    return str(IPv6Network((found, 64), strict=False)) if isinstance(found, IPv6Address) else str(address)
+    """The network that limits count as one client: the address, or the /64 of an IPv6 address."""
+    parsed = _parse_address(address or "")
+    return str(IPv6Network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else str(address)
 
 
 def is_loopback(address: str | None) -> bool:
     """Whether only this machine reaches an address."""
-    found = _parse_address(address or "")
-    return found is not None and found.is_loopback
+    parsed = _parse_address(address or "")
+    return parsed is not None and parsed.is_loopback
 
 
 def is_local_host(host: str, allowed: Sequence[str]) -> bool:
@@ -85,30 +85,30 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        found = ip_address(text.partition("%")[0])
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds. All count total time: a byte now and then does not wind one up.
+    """Seconds. All count total time: a byte now and then does not restart one.
 
-    `head`: until a request's line and headers are there; `body`: until its body is, and longer by what has come at
-    `body_rate` bytes a second; `rest`: of a body that is refused, so that its client gets to read the answer;
+    `headers`: until a request's line and headers are there; `body`: until its body is, and longer by what has come at
+    `body_rate` bytes a second; `discard`: of a body that is refused, so that its client gets to read the answer;
     `write`: until a client that stopped reading has read on; `linger`: until a closed connection has sent what it has;
-    `moment`: that a new connection has for its request before it gives way to others.
+    `grace`: that a new connection has for its request before it is closed for others; `check_interval`: between checks.
     """
 
-    head: float = 20.0
+    headers: float = 20.0
     body: float = 10.0
     body_rate: float = 10_000
     write: float = 20.0
-    rest: float = 2.0
+    discard: float = 2.0
     linger: float = 5.0
-    sweep: float = 1.0
-    moment: float = 0.1
+    check_interval: float = 1.0
+    grace: float = 0.1
 
 
 def _count_open_files() -> int:
@@ -121,19 +121,15 @@ def _count_open_files() -> int:
 
 @dataclass(frozen=True)
 class FileDescriptors:
-    """Open files that the process may have, and how many of them are left to health and to its own work.
+    """The process's `limit` of open files, and the `reserve` for health requests and its own work."""
 
-    `used` counts those that are open.
-    """
-
-    most: int
+    limit: int
     reserve: int
-    used: Callable[[], int] = _count_open_files
+    count_open: Callable[[], int] = _count_open_files
 
     @property
     def not_reserved(self) -> int:
-        """So many are given to connections, and to what is open beside them."""
-        return self.most - self.reserve
+        return self.limit - self.reserve
 
     @classmethod
     def of_process(cls) -> FileDescriptors | None:
@@ -142,28 +138,28 @@ class FileDescriptors:
             import resource
         except ImportError:
             return None
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return None if most == resource.RLIM_INFINITY else cls(most, min(64, most // 4))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return None if limit == resource.RLIM_INFINITY else cls(limit, min(64, limit // 4))
 
 
 class Connections:
-    """Those of one server; a connection enters, and leaves at its end.
+    """The open connections of one server.
 
-    Above `each` connections of a client, and where descriptors run short, the one that has waited longest for a
-    request gives way: one of the client's own, or of one that has as many. Where none has waited for a moment, a new
-    one is `limited`: it is told about health and nothing else.
+    Above `per_client` connections of a client, and where descriptors run short, the oldest one without a request is
+    closed: one of the client's own, or of a client with as many. Where there is none, the new connection is answered
+    health requests only.
     """
 
     def __init__(
         self,
-        each: int,
-        clients: TrustedProxies,
+        per_client: int,
+        proxies: TrustedProxies,
         *,
-        clocks: Timeouts | None = None,
+        timeouts: Timeouts | None = None,
         descriptors: FileDescriptors | None = None,
     ) -> None:
-        self.clocks = clocks or Timeouts()
-        self._each, self._clients = each, clients
+        self.timeouts = timeouts or Timeouts()
+        self._per_client, self._proxies = per_client, proxies
         self._descriptors = descriptors or FileDescriptors.of_process()
         # By client, the oldest first.
         self._open: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
@@ -171,7 +167,7 @@ class Connections:
         self._count = self._others = 0
         self._check_timer: asyncio.TimerHandle | None = None
 
-    def enter(self, connection: Connection, descriptor: int) -> int | None:
+    def add(self, connection: Connection, descriptor: int) -> int | None:
         """The status that requests other than health get, None where all are served."""
         now = time.monotonic()
         own = self._open[client_network(connection.address)]
@@ -179,25 +175,33 @@ class Connections:
         self._count += 1
         if self._check_timer is None:
             self._count_others()
-            self._check_timer = connection.loop.call_later(self.clocks.sweep, self._check_all, connection.loop)
-        before = now - self.clocks.moment
+            self._check_timer = connection.loop.call_later(
+                self.timeouts.check_interval, self._check_all, connection.loop
+            )
+        before = now - self.timeouts.grace
         if (
-            len(own) > self._each
-            and not self._clients.is_proxy(connection.address)
+            len(own) > self._per_client
+            and not self._proxies.is_proxy(connection.address)
             and not _close_oldest_idle(own, before)
         ):
             return 429
         # A new connection gets the lowest free number: the number alone does not tell how many there are.
-        used = max(descriptor, self._count + self._others)
-        if self._descriptors is None or used < self._descriptors.not_reserved or self._close_one_idle(before, len(own)):
+        open_files = max(descriptor, self._count + self._others)
+        if (
+            self._descriptors is None
+            or open_files < self._descriptors.not_reserved
+            or self._close_one_idle(before, len(own))
+        ):
             return None
-        if used >= self._descriptors.most - self._descriptors.reserve // 2 and not self._close_one_idle(now, len(own)):
-            connection.left = True
+        if open_files >= self._descriptors.limit - self._descriptors.reserve // 2 and not self._close_one_idle(
+            now, len(own)
+        ):
+            connection.closed = True
             connection.transport.abort()
         return 503
 
-    def leave(self, connection: Connection) -> None:
-        """Forget a connection."""
+    def remove(self, connection: Connection) -> None:
+        """Remove a closed connection."""
         client = client_network(connection.address)
         if connection in self._open[client]:
             del self._open[client][connection]
@@ -208,37 +212,37 @@ class Connections:
     def _check_all(self, loop: asyncio.AbstractEventLoop) -> None:
         self._check_timer = None
         now = time.monotonic()
-        for crowd in list(self._open.values()):
-            for connection in list(crowd):
+        for group in list(self._open.values()):
+            for connection in list(group):
                 connection.check(now)
-        if self._descriptors is not None and 2 * (self._count + self._others) > self._descriptors.most:
+        if self._descriptors is not None and 2 * (self._count + self._others) > self._descriptors.limit:
             self._count_others()
             for _ in range(self._count + self._others - self._descriptors.not_reserved):
                 if not self._close_one_idle(now):
                     break
         if self._open:
-            self._check_timer = loop.call_later(self.clocks.sweep, self._check_all, loop)
+            self._check_timer = loop.call_later(self.timeouts.check_interval, self._check_all, loop)
 
     def _count_others(self) -> None:
         if self._descriptors is not None:
-            self._others = max(0, self._descriptors.used() - self._count)
+            self._others = max(0, self._descriptors.count_open() - self._count)
 
-    def _close_one_idle(self, before: float, least: int = 1) -> bool:
-        """Close a connection that was made before some time and waits for a request; False where none does.
+    def _close_one_idle(self, before: float, at_least: int = 1) -> bool:
+        """Close an idle connection opened before some time; False where there is none.
 
-        It is one of the client that has most, and at `least` so many.
+        It is one of the client with the most connections, and at `at_least` so many.
         """
-        crowds = sorted((crowd for crowd in self._open.values() if len(crowd) >= least), key=len, reverse=True)
-        return any(_close_oldest_idle(crowd, before) for crowd in crowds)
+        groups = sorted((group for group in self._open.values() if len(group) >= at_least), key=len, reverse=True)
+        return any(_close_oldest_idle(group, before) for group in groups)
 
 
-def _close_oldest_idle(crowd: dict[Connection, None], before: float) -> bool:
-    """Whether one of a client's connections, made before some time, waited for a request; it is closed."""
-    for connection in crowd:
-        if connection.made >= before:
+def _close_oldest_idle(group: dict[Connection, None], before: float) -> bool:
+    """Close the oldest idle one of a client's connections, opened before some time; False where there is none."""
+    for connection in group:
+        if connection.opened >= before:
             return False
-        if connection.waits and not connection.left:
-            connection.left = True
+        if connection.idle and not connection.closed:
+            connection.closed = True
             connection.transport.abort()
             return True
     return False
@@ -251,48 +255,48 @@ _MIN_CHUNK_BYTES = 16
 
 
 class Connection(H11Protocol):
-    """A connection on the clocks of `app.state.connections`, which it enters."""
+    """A connection with the limits of `app.state.connections`: closed where its client sends or reads too slowly."""
 
     def __init__(self, config: Any, *args: Any, **settings: Any) -> None:
         super().__init__(config, *args, **settings)
-        self.crowd: Connections = config.app.state.connections
+        self._connections: Connections = config.app.state.connections
         self.address: str | None = None
-        self.left = False
-        self.made = 0.0
-        self._head: asyncio.TimerHandle | None = None
-        self._head_seconds = self.crowd.clocks.head
+        self.closed = False
+        self.opened = 0.0
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_seconds = self._connections.timeouts.headers
         # Since when: writing is stopped, the rest of a body comes that nobody reads, the connection is being closed.
         self._stopped = self._unread = self._closing = 0.0
 
     @property
-    def waits(self) -> bool:
-        """Whether no request is worked on."""
+    def idle(self) -> bool:
+        """Whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.address = self.client[0] if self.client else None
-        self.made = time.monotonic()
-        status = self.crowd.enter(self, transport.get_extra_info("socket").fileno())
+        self.opened = time.monotonic()
+        status = self._connections.add(self, transport.get_extra_info("socket").fileno())
         if status is not None:
             self.app_state = {**self.app_state, LIMIT_STATUS: status}
-            self._head_seconds = min(self._head_seconds, _LIMITED_HEADERS_SECONDS)
-        self._head = self.loop.call_later(self._head_seconds, self._on_header_timeout)
+            self._header_seconds = min(self._header_seconds, _LIMITED_HEADERS_SECONDS)
+        self._header_timer = self.loop.call_later(self._header_seconds, self._on_header_timeout)
 
     def data_received(self, data: bytes) -> None:
         if self._has_tiny_chunks(data):
             self.transport.abort()
             return
         super().data_received(data)
-        if not self.waits:
+        if not self.idle:
             self._stop_header_timer()
-        elif self._head is None and self.timeout_keep_alive_task is None:
-            self._head = self.loop.call_later(self._head_seconds, self._on_header_timeout)
+        elif self._header_timer is None and self.timeout_keep_alive_task is None:
+            self._header_timer = self.loop.call_later(self._header_seconds, self._on_header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.left = True
+        self.closed = True
         self._stop_header_timer()
-        self.crowd.leave(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -304,18 +308,18 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def check(self, now: float) -> None:
-        """End the connection where one of its clocks has run out."""
-        clocks = self.crowd.clocks
+        """Close the connection where one of its time limits has passed."""
+        timeouts = self._connections.timeouts
         if self.transport.is_closing():
             # Closed it still waits, for ever, for its client to read the rest.
             self._closing = self._closing or now
-            if now - self._closing >= clocks.linger:
+            if now - self._closing >= timeouts.linger:
                 self.transport.abort()
-        elif self._stopped and now - self._stopped >= clocks.write:
+        elif self._stopped and now - self._stopped >= timeouts.write:
             self.transport.abort()
-        elif self.cycle is not None and self.waits and self.conn.their_state is h11.SEND_BODY:
+        elif self.cycle is not None and self.idle and self.conn.their_state is h11.SEND_BODY:
             self._unread = self._unread or now
-            if now - self._unread >= clocks.rest:
+            if now - self._unread >= timeouts.discard:
                 self.transport.close()
         else:
             self._unread = 0.0
@@ -330,11 +334,11 @@ class Connection(H11Protocol):
         )
 
     def _stop_header_timer(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def _on_header_timeout(self) -> None:
-        self._head = None
-        if self.waits and not self.transport.is_closing():
+        self._header_timer = None
+        if self.idle and not self.transport.is_closing():
             self.transport.close()

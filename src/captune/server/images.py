@@ -7,18 +7,18 @@ import binascii
 import io
 import re
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.http import NETWORK, Network, WebError, get
 from captune.core.options.serve import ServeOptions
-from captune.images.decode_worker import command, described
+from captune.images import decode_worker
 from captune.images.preprocessing import Preprocessing
-from captune.images.workers import ProcessPool, Reply, Send, cores
+from captune.images.workers import ProcessPool, cores
 from captune.server.problems import Problem
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
@@ -70,12 +70,12 @@ def _decoded(text: str, start: int) -> bytes:
 _MAX_URL_LENGTH = 2000
 
 
-def fetch_image(url: str, *, most_bytes: int, seconds: float, network: Network = NETWORK) -> bytes:
+def fetch_image(url: str, *, max_bytes: int, seconds: float, network: Network = NETWORK) -> bytes:
     """The bytes at an address; blocks. Raises `Problem` (422) where it is not public or not fetched in time."""
     try:
         if any(ord(sign) <= 32 or ord(sign) == 127 for sign in url) or len(url) > _MAX_URL_LENGTH:
             raise WebError("it is not an address")
-        return get(url, max_bytes=most_bytes, seconds=seconds, public=True, network=network)
+        return get(url, max_bytes=max_bytes, seconds=seconds, public=True, network=network)
     except WebError as error:
         raise Problem(422, f"The picture's address cannot be used: {error}.", "Send the picture itself.") from None
 
@@ -88,68 +88,79 @@ _TORCH_PREPROCESSING = "captune.inference.torch_model"
 
 
 class ImageDecoder:
-    """Processes that make pixels of the files that clients send; one that crashes or takes too long costs one image.
+    """Processes that decode clients' images; one that crashes or takes too long costs one image.
 
-    They are those of `started`, where it is given, and `stuck` after `patience` seconds.
+    A client has at most all but one of them at a time. `command` starts one, if not the usual way; the decoder is
+    `stuck` where each has worked on its image for `stuck_seconds`.
     """
 
     def __init__(
-        self, options: ServeOptions, *, fast: bool, started: Sequence[str] = (), patience: float = _STUCK_SECONDS
+        self,
+        options: ServeOptions,
+        *,
+        fast: bool,
+        command: Sequence[str] = (),
+        stuck_seconds: float = _STUCK_SECONDS,
     ) -> None:
-        self._patience = patience
+        self._stuck_seconds = stuck_seconds
         imports = [_TORCH_PREPROCESSING] if fast and find_spec("torch") else []
-        self._workers = ProcessPool(
-            started
-            or command(
-                max_pixels=options.max_pixels, formats=[name.upper() for name in options.formats], imports=imports
-            ),
-            options.workers or min(cores(), _MAX_PROCESSES),
+        formats = [name.upper() for name in options.formats]
+        count = options.workers or min(cores() + 1, _MAX_PROCESSES)
+        self._pool = ProcessPool(
+            command or decode_worker.command(max_pixels=options.max_pixels, formats=formats, imports=imports),
+            count,
             timeout=options.decode_timeout,
         )
+        self._per_client = max(1, count - 1)
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Start the first process, the others as they are needed; raises `CaptuneError` where it cannot be."""
-        self._workers.__enter__()
-        await asyncio.wrap_future(self._workers.start())
+        self._pool.__enter__()
+        await asyncio.wrap_future(self._pool.start())
 
-    async def pixels(self, contents: bytes, square: Preprocessing) -> np.ndarray:
-        """The pixels (3, size, size), uint8, of a file; raises `ImageError`, and `Problem` (503) where none can start.
+    async def decode(
+        self, data: bytes, preprocessing: Preprocessing, *, client: str = "", size: bool = False
+    ) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """The pixels (3, size, size), uint8, of a file, with the `size` (width, height) of its upright image if asked.
 
-        An image that nobody waits for any more is not begun.
+        Raises `ImageError`, and `Problem` (503) where no process can start. An image whose request has been cancelled
+        is not begun.
         """
-        return (await self._decoded(contents, square))[0]
-
-    async def pixels_and_size(self, contents: bytes, square: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
-        """As `pixels`, with the size (width, height) of the upright image."""
-        pixels, said = await self._decoded(contents, square, size=True)
-        width, height = said["size"]
-        return pixels, (width, height)
-
-    async def _decoded(self, contents: bytes, square: Preprocessing, **more: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        question = {"square": described(square), **more}
+        request = {"square": decode_worker.described(preprocessing), "size": size}
+        slots = self._slots.setdefault(client, asyncio.Semaphore(self._per_client))
+        await slots.acquire()
         try:
-            answer = await asyncio.wrap_future(self._workers.submit(partial(_asked, question, contents)))
+            future = self._pool.submit(lambda send: send(request, data))
+        except BaseException:
+            slots.release()
+            raise
+        loop = asyncio.get_running_loop()
+
+        def release(_: object) -> None:  # by the process, which works on where the request has been cancelled
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(slots.release)
+
+        future.add_done_callback(release)
+        try:
+            reply = await asyncio.wrap_future(future)
         except (CaptuneError, OSError) as error:
             raise Problem(503, "No image can be decoded now.", "Try again later.", headers=_SOON) from error
-        said = answer.fields
-        if "reason" in said:
-            raise ImageError("the picture", said["reason"], said.get("hint", ""), kind=said["kind"])
-        pixels = np.frombuffer(bytearray(answer.attachment), np.uint8)
-        return pixels.reshape(3, square.size, square.size), said
+        fields = reply.fields
+        if "reason" in fields:
+            raise ImageError("the image", fields["reason"], fields.get("hint", ""), kind=fields["kind"])
+        pixels = np.frombuffer(bytearray(reply.attachment), np.uint8)
+        return pixels.reshape(3, preprocessing.size, preprocessing.size), tuple(fields["size"]) if size else None
 
     @property
     def stuck(self) -> bool:
         """Whether no process can take another image."""
-        return self._workers.is_stuck(self._patience)
+        return self._pool.is_stuck(self._stuck_seconds)
 
     def kill(self) -> None:
         """Kill the processes without waiting; no others are started."""
-        self._workers.kill()
+        self._pool.kill()
 
     def close(self) -> None:
         """Kill the processes, whatever they are doing."""
-        self._workers.__exit__()
-
-
-def _asked(question: dict[str, Any], contents: bytes, ask: Send) -> Reply:
-    return ask(question, contents)
+        self._pool.__exit__()

@@ -34,52 +34,52 @@ from captune.server.problems import Problem
 
 
 class Admission:
-    """`places` for pictures, taken from the end of a request's body to its answer; no more than `most_bytes` held."""
+    """At most `max_images` from the end of a request's body to its answer, and `max_bytes` of bodies in memory."""
 
-    def __init__(self, places: int, most_bytes: int) -> None:
-        self.places, self.most_bytes = places, most_bytes
-        self.taken = self.held = 0
-        self.arriving = 0  # requests whose bodies are on their way
+    def __init__(self, max_images: int, max_bytes: int) -> None:
+        self.max_images, self.max_bytes = max_images, max_bytes
+        self.images = self.body_bytes = 0
+        self.receiving = 0  # requests whose bodies are on their way
         self.draining = False
-        self._seconds = 1.0
+        self._mean_seconds = 1.0
         self._empty = asyncio.Event()
 
     def check(self) -> None:
-        """Before a body is read; raises `Problem`: 429 where there is no place, 503 where the server will stop."""
+        """Raises `Problem`, before a body is read: 429 where the queue is full, 503 where the server stops."""
         if self.draining:
             raise Problem(503, "The server is stopping.", "Try another one.", headers={"Retry-After": "1"})
-        if self.taken >= self.places:
-            raise self._busy("Too many pictures are waiting.")
+        if self.images >= self.max_images:
+            raise self._busy("Too many images are waiting.")
 
-    def take(self, pictures: int = 1) -> None:
-        """Take places for pictures of a request that has arrived; raises `Problem` (429)."""
-        if self.taken + pictures > self.places:
-            raise self._busy("Too many pictures are waiting.")
-        self.taken += pictures
+    def acquire(self, images: int = 1) -> None:
+        """Add images of a received request to the queue; raises `Problem` (429)."""
+        if self.images + images > self.max_images:
+            raise self._busy("Too many images are waiting.")
+        self.images += images
 
-    def hold(self, size: int) -> None:
-        """Count bytes that are kept; raises `Problem` (429)."""
-        if self.held + size > self.most_bytes:
+    def reserve_bytes(self, size: int) -> None:
+        """Count bytes of a body; raises `Problem` (429)."""
+        if self.body_bytes + size > self.max_bytes:
             raise self._busy("Too many large requests at once.")
-        self.held += size
+        self.body_bytes += size
 
-    def leave(self, pictures: int, size: int, seconds: float) -> None:
-        """Give places and bytes back, after so many seconds."""
-        self.taken -= pictures
-        self.held -= size
-        if pictures:
-            self._seconds += 0.1 * (seconds - self._seconds)
-        if not self.taken and not self.arriving:
+    def release(self, images: int, size: int, seconds: float) -> None:
+        """Give images and bytes back, `seconds` after the request came."""
+        self.images -= images
+        self.body_bytes -= size
+        if images:
+            self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+        if not self.images and not self.receiving:
             self._empty.set()
 
-    async def empty(self) -> None:
-        """Wait until nobody is in."""
-        while self.taken or self.arriving:
+    async def wait_until_empty(self) -> None:
+        """Wait until there is no request."""
+        while self.images or self.receiving:
             self._empty.clear()
             await self._empty.wait()
 
     def _busy(self, why: str) -> Problem:
-        seconds = min(60, max(1, math.ceil(self._seconds)))
+        seconds = min(60, max(1, math.ceil(self._mean_seconds)))
         return Problem(429, why, f"Try again in {seconds} s.", headers={"Retry-After": str(seconds)})
 
 
@@ -129,10 +129,9 @@ class _ClientDisconnected(Exception):
 
 @dataclass(eq=False)
 class RequestContext:
-    """A request on its way: what the log says of it, and what is given back at its end (`stack`).
+    """A request in progress: its fields in the log, and what is released at its end (`stack`).
 
-    `heard`: its body has arrived; `begun`, `ended`: so has its answer. `held` are the bytes of the body, and `body`
-    is itself, until a route has read it. `client` is an address.
+    `received`: its body is complete. `body` holds it until a route has read it. `client` is an address.
     """
 
     id: str
@@ -141,14 +140,19 @@ class RequestContext:
     key: str = ANONYMOUS
     body: bytearray = field(default_factory=bytearray)
     model: str | None = None
-    pictures: int = 0
-    held: int = 0
-    heard: bool = False
+    images: int = 0
+    body_bytes: int = 0
+    received: bool = False
     status: int = 0
-    begun: bool = False
-    ended: bool = False
+    started_response: bool = False
+    finished: bool = False
     started: float = field(default_factory=time.monotonic)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @property
+    def owner(self) -> str:
+        """Whose request it is, for limits: the name of its key, else the client's network."""
+        return self.key if self.key != ANONYMOUS else client_network(self.client)
 
 
 class RequestLimits:
@@ -159,8 +163,8 @@ class RequestLimits:
     ) -> None:
         self.app, self.options, self.keys, self.admission, self.metrics = app, options, keys, admission, metrics
         self.rate, self.wrong_keys = RateLimit(options.rate), WrongKeyLimit()
-        self.clients = TrustedProxies(options.forwarded_allow_ips)
-        self.most = int(options.max_body * 1e6)
+        self.proxies = TrustedProxies(options.forwarded_allow_ips)
+        self.max_bytes = int(options.max_body * 1e6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -170,71 +174,71 @@ class RequestLimits:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        request_id = headers.get("x-request-id", "")
         context = RequestContext(
-            given if _ID.fullmatch(given) else uuid4().hex, time.monotonic() + self.options.timeout
+            request_id if _ID.fullmatch(request_id) else uuid4().hex, time.monotonic() + self.options.timeout
         )
-        context.client = self.clients.of(scope, headers)
-        context.heard = not _has_body(headers)
+        context.client = self.proxies.client_of(scope, headers)
+        context.received = not _has_body(headers)
         scope["captune.request"] = context
 
-        async def telling(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                context.begun, context.status = True, message["status"]
-                close = [] if context.heard else [(b"connection", b"close")]
+                context.started_response, context.status = True, message["status"]
+                close = [] if context.received else [(b"connection", b"close")]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", context.id.encode()), *close]
             elif not message.get("more_body"):
-                context.ended = True
+                context.finished = True
             await send(message)
 
         try:
-            await self._handle(scope, headers, context, receive, telling)
+            await self._handle(scope, headers, context, receive, send_with_id)
         except _ClientDisconnected:
             context.status = CLIENT_CLOSED_REQUEST
         except Problem as problem:
-            await self._send_problem(problem, context, scope, receive, telling)
+            await self._send_problem(problem, context, scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the last place that can answer
             log_event("error", level=logging.ERROR, error=error, request_id=context.id)
-            await self._send_problem(Problem.of(RuntimeError()), context, scope, receive, telling)
+            await self._send_problem(Problem.of(RuntimeError()), context, scope, receive, send_with_id)
         finally:
             seconds = time.monotonic() - context.started
-            self.admission.leave(context.pictures, context.held, seconds)
+            self.admission.release(context.images, context.body_bytes, seconds)
             await context.stack.aclose()
             self._log_request(scope, context, seconds)
 
     async def _send_problem(
         self, problem: Problem, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if not context.begun:
+        if not context.started_response:
             await problem.response(context.id)(scope, receive, send)
 
     async def _handle(
         self, scope: Scope, headers: Headers, context: RequestContext, receive: Receive, send: Send
     ) -> None:
-        clocks: Timeouts = scope["app"].state.connections.clocks
+        timeouts: Timeouts = scope["app"].state.connections.timeouts
         try:
             if scope["path"] not in PUBLIC_PATHS:
                 self._authorize(scope, headers, context)
             if scope["method"] == "POST" and _has_route(scope):
                 check_type(headers)
                 self.admission.check()
-                await self._receive_body(clocks, headers, context, receive)
-                self.admission.take()
-                context.pictures = 1
-            elif not context.heard:
-                await self._discard(clocks, headers, receive)
+                await self._receive_body(timeouts, headers, context, receive)
+                self.admission.acquire()
+                context.images = 1
+            elif not context.received:
+                await self._discard(timeouts, headers, receive)
         except Problem as problem:
-            if not context.heard and problem.status != 503:  # short of descriptors, or stopping
-                await self._discard(clocks, headers, receive)
+            if not context.received and problem.status != 503:  # short of descriptors, or stopping
+                await self._discard(timeouts, headers, receive)
             raise
         gone = asyncio.Event()
-        told = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal told
-            if not told:
-                told = True
-                return {"type": "http.request", "body": b"", "more_body": False}  # routes read the context's
+            nonlocal replayed
+            if not replayed:
+                replayed = True
+                return {"type": "http.request", "body": b"", "more_body": False}  # routes read the body of the context
             await gone.wait()
             return {"type": "http.disconnect"}
 
@@ -243,7 +247,7 @@ class RequestLimits:
         try:
             left = context.deadline - time.monotonic()
             done, _ = await asyncio.wait((work, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if work in done or context.ended:
+            if work in done or context.finished:
                 await work
             elif leaving in done:
                 raise _ClientDisconnected
@@ -280,10 +284,10 @@ class RequestLimits:
             )
 
     def _check_key(self, headers: Headers, context: RequestContext) -> None:
-        """Find the name of a request's key; raises `Problem`: 401, or 429 where too many wrong ones came."""
-        given = headers.get("authorization", "")
-        name = self.keys.name_of(given)
-        seconds = self.wrong_keys.wait(client_network(context.client), name) if given else 0
+        """Set the name of the request's key; raises `Problem`: 401, or 429 after too many wrong keys."""
+        authorization = headers.get("authorization", "")
+        name = self.keys.name_of(authorization)
+        seconds = self.wrong_keys.wait(client_network(context.client), name) if authorization else 0
         if seconds:
             raise Problem(
                 429,
@@ -301,50 +305,50 @@ class RequestLimits:
         context.key = name
 
     async def _receive_body(
-        self, clocks: Timeouts, headers: Headers, context: RequestContext, receive: Receive
+        self, timeouts: Timeouts, headers: Headers, context: RequestContext, receive: Receive
     ) -> None:
-        """Fill the context's body; raises `Problem` (408, 413, 429) and `_ClientDisconnected`."""
-        said = headers.get("content-length", "")
-        if said.isdecimal() and (len(said) > 18 or int(said) > self.most):
+        """Read the body; raises `Problem` (408, 413, 429) and `_ClientDisconnected`."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and (len(length) > 18 or int(length) > self.max_bytes):
             raise self._too_large()
         began = time.monotonic()
-        self.admission.arriving += 1
+        self.admission.receiving += 1
         try:
-            context.heard = False
-            while not context.heard:
-                allowed = min(self.options.timeout, clocks.body + context.held / clocks.body_rate)
+            context.received = False
+            while not context.received:
+                allowed = min(self.options.timeout, timeouts.body + context.body_bytes / timeouts.body_rate)
                 async with asyncio.timeout(began + allowed - time.monotonic()):
                     message = await receive()
                 if message["type"] == "http.disconnect":
                     raise _ClientDisconnected
-                part, context.heard = message.get("body", b""), not message.get("more_body")
-                if context.held + len(part) > self.most:
+                part, context.received = message.get("body", b""), not message.get("more_body")
+                if context.body_bytes + len(part) > self.max_bytes:
                     raise self._too_large()
-                self.admission.hold(len(part))
-                context.held += len(part)
+                self.admission.reserve_bytes(len(part))
+                context.body_bytes += len(part)
                 context.body += part
         except TimeoutError:
             raise Problem(
                 408, f"The body did not arrive within {time.monotonic() - began:.0f} s.", "Send it again."
             ) from None
         finally:
-            self.admission.arriving -= 1
+            self.admission.receiving -= 1
 
-    async def _discard(self, clocks: Timeouts, headers: Headers, receive: Receive) -> None:
-        """Read on, to the end of a body that nobody wants, or for a while; not one that waits for a 100 first."""
+    async def _discard(self, timeouts: Timeouts, headers: Headers, receive: Receive) -> None:
+        """Read a refused body, for a while, so that its client gets the answer; not one that waits for a 100 first."""
         if headers.get("expect", "").lower() == "100-continue":
             return
-        most = self.most * _MAX_DISCARDED_BODIES
+        remaining = self.max_bytes * _MAX_DISCARDED_BODIES
         with suppress(TimeoutError):
-            async with asyncio.timeout(clocks.rest):
-                while most > 0:
+            async with asyncio.timeout(timeouts.discard):
+                while remaining > 0:
                     message = await receive()
-                    most -= len(message.get("body", b""))
+                    remaining -= len(message.get("body", b""))
                     if message["type"] == "http.disconnect" or not message.get("more_body"):
                         return
 
     def _too_large(self) -> Problem:
-        return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller picture.")
+        return Problem(413, f"The body is larger than {self.options.max_body:g} MB.", "Send a smaller image.")
 
     def _log_request(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         route: Any = scope.get("route")
@@ -360,8 +364,8 @@ class RequestLimits:
             path=scope["path"],
             status=context.status,
             ms=round(1000 * seconds, 1),
-            bytes=context.held or None,
-            pictures=context.pictures or None,
+            bytes=context.body_bytes or None,
+            pictures=context.images or None,
             model=context.model,
         )
 

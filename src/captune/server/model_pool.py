@@ -94,7 +94,7 @@ class ModelPool:
         for model in self.models.values():
             await self._unload(model)
 
-    async def find(self, name: str | None, task: str) -> ServedModel:
+    async def select(self, name: str | None, task: str) -> ServedModel:
         """The model that a request for a task (`caption`, `ask`, `match`) means; raises `Problem`.
 
         Waits until `start` knows what the models are: a request may come before.
@@ -192,7 +192,7 @@ class ModelPool:
             max_wait=self._serve.max_wait / 1000,
             name=model.name,
             translator=self._config.values.translation.translator,
-            watched=lambda size: self._on_batch(model.name, size),
+            on_batch=lambda size: self._on_batch(model.name, size),
         )
         model.worker, model.weights, model.used = worker, worker.weights, time.monotonic()
         model.loaded, model.loading = model.used, time.perf_counter() - started

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from captune.core.config import as_given
 from captune.core.options import GenerationOptions
@@ -23,23 +23,28 @@ if TYPE_CHECKING:
     from captune.inference.match import Match
     from captune.models.blip_matcher import BlipMatcher
 
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+# torch has one random generator for all threads.
+_TORCH_RANDOM = threading.Lock()
 # From a key and its items to a result, or an exception, for each; runs in the batcher's thread.
 Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(eq=False)
-class _Item:
+class _Pending:
     item: Any
-    answer: asyncio.Future[Any]
-    since: float
+    result: asyncio.Future[Any]
+    submitted: float
 
 
 class Batcher:
-    """Gathers items with the same key into batches.
+    """Gathers items with the same key into batches, and runs one batch at a time in a thread.
 
-    A batch starts when it has `max_batch` items or its first has waited `max_wait` seconds, and the
-    thread is free; who has waited longest goes first. An item whose caller
-    has left before its batch starts is not worked on. Use it in one event loop; `close` ends it.
+    A batch starts when it has `max_batch` items or its first has waited `max_wait` seconds, and the thread is free; the
+    oldest goes first. An item whose caller has left before its batch starts is dropped. Use it in one event loop;
+    `close` ends it.
     """
 
     def __init__(
@@ -49,81 +54,74 @@ class Batcher:
         max_batch: int,
         max_wait: float,
         name: str = "model",
-        watched: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._run, self._max_batch, self._max_wait, self._watched = run, max_batch, max_wait, watched
-        self._groups: dict[Hashable, list[_Item]] = {}
-        self._news = asyncio.Event()
+        self._run, self._max_batch, self._max_wait, self._on_batch = run, max_batch, max_wait, on_batch
+        self._pending: dict[Hashable, list[_Pending]] = {}
+        self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"captune-{name}")
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._work())
+        self._task = self._loop.create_task(self._run_batches())
 
     async def submit(self, key: Hashable, item: Any) -> Any:
         """The result of an item; raises what its work raised."""
-        job = _Item(item, self._loop.create_future(), self._loop.time())
-        self._groups.setdefault(key, []).append(job)
-        self._news.set()
+        pending = _Pending(item, self._loop.create_future(), self._loop.time())
+        self._pending.setdefault(key, []).append(pending)
+        self._changed.set()
         try:
-            return await job.answer
+            return await pending.result
         finally:
-            self._forget(key, job)
+            self._remove(key, [pending])
 
     async def close(self) -> None:
-        """Stop after the batch that is worked on; items that wait are cancelled."""
+        """Stop after the batch that runs; items that wait are cancelled."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        for jobs in self._groups.values():
-            for job in jobs:
-                job.answer.cancel()
+        for group in self._pending.values():
+            for pending in group:
+                pending.result.cancel()
         self._thread.shutdown(wait=False)
 
-    def _forget(self, key: Hashable, job: _Item) -> None:
-        jobs = self._groups.get(key)
-        if jobs is not None and job in jobs:
-            jobs.remove(job)
-            if not jobs:
-                del self._groups[key]
+    def _remove(self, key: Hashable, batch: Sequence[_Pending]) -> None:
+        rest = [pending for pending in self._pending.pop(key, ()) if pending not in batch]
+        if rest:
+            self._pending[key] = rest
 
-    async def _work(self) -> None:
+    async def _run_batches(self) -> None:
         while True:
-            while not self._groups:
-                self._news.clear()
-                await self._news.wait()
+            while not self._pending:
+                self._changed.clear()
+                await self._changed.wait()
             now = self._loop.time()
             # When each group may start: at once where it is full.
             starts = {
-                key: jobs[0].since + (0 if len(jobs) >= self._max_batch else self._max_wait)
-                for key, jobs in self._groups.items()
+                key: group[0].submitted + (0 if len(group) >= self._max_batch else self._max_wait)
+                for key, group in self._pending.items()
             }
             key = min(starts, key=lambda each: starts[each])
             if starts[key] > now:
-                self._news.clear()
+                self._changed.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), starts[key] - now)
+                    await asyncio.wait_for(self._changed.wait(), starts[key] - now)
                 continue
-            jobs = self._groups[key]
-            batch, rest = jobs[: self._max_batch], jobs[self._max_batch :]
-            if rest:
-                self._groups[key] = rest
-            else:
-                del self._groups[key]
-            await self._send_problem(key, [job for job in batch if not job.answer.done()])
+            batch = self._pending[key][: self._max_batch]
+            self._remove(key, batch)
+            await self._run_batch(key, [pending for pending in batch if not pending.result.done()])
 
-    async def _send_problem(self, key: Hashable, batch: list[_Item]) -> None:
+    async def _run_batch(self, key: Hashable, batch: list[_Pending]) -> None:
         if not batch:
             return
-        self._watched(len(batch))
-        items = [job.item for job in batch]
-        for job, result in zip(
-            batch, await self._loop.run_in_executor(self._thread, self._results, key, items), strict=True
-        ):
-            if job.answer.done():
+        self._on_batch(len(batch))
+        items = [pending.item for pending in batch]
+        results = await self._loop.run_in_executor(self._thread, self._results, key, items)
+        for pending, result in zip(batch, results, strict=True):
+            if pending.result.done():
                 continue
             if isinstance(result, Exception):
-                job.answer.set_exception(result)
+                pending.result.set_exception(result)
             else:
-                job.answer.set_result(result)
+                pending.result.set_result(result)
 
     def _results(self, key: Hashable, items: Sequence[Any]) -> Sequence[Any]:
         """The results of a batch; where it fails as a whole each item is tried alone, so that one costs one."""
@@ -133,66 +131,17 @@ class Batcher:
             return [error] if len(items) == 1 else [self._results(key, [item])[0] for item in items]
 
 
-# torch draws from one source of chance for all threads: models that draw take turns.
-_TORCH_RANDOM = threading.Lock()
+class Work(Protocol[Result_co]):
+    """Work for a model. Works with equal keys share a batch; `run` gives a result, or an exception, for each."""
 
+    @property
+    def key(self) -> Hashable: ...
 
-@dataclass(frozen=True)
-class CaptionResult:
-    """Captions of a picture, the tokens of each, and those of the prompt before them."""
-
-    captions: list[Caption]
-    tokens: list[int]
-    prompt_tokens: int
-
-
-@dataclass(frozen=True)
-class CaptionWork:
-    """Pixels (3, size, size) to caption behind a prompt (None: the model's own)."""
-
-    pixels: np.ndarray
-    prompt: str | None
-
-
-@dataclass(frozen=True)
-class MatchWork:
-    """Pixels (3, size, size) to match with texts."""
-
-    pixels: np.ndarray
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class ExplainWork:
-    """Pixels (3, size, size), the size (width, height) of their upright image, and captions to explain."""
-
-    pixels: np.ndarray
-    size: tuple[int, int]
-    captions: Sequence[Caption]
-    options: GenerationOptions
-
-
-@dataclass(frozen=True)
-class StreamWork:
-    """Pixels to caption aloud.
-
-    `heard` gets each piece until `left` is set, `counted` the tokens of prompt and caption.
-    """
-
-    pixels: np.ndarray
-    options: GenerationOptions
-    language: str | None
-    heard: Callable[[str], None]
-    counted: Callable[[int, int], None]
-    left: threading.Event = field(default_factory=threading.Event)
+    def run(self, worker: ModelWorker, batch: Sequence[Any]) -> Sequence[Result_co]: ...
 
 
 class ModelWorker:
-    """A model that answers in batches.
-
-    Wishes with the same options (prompts aside) share a batch; captions are those of the picture
-    alone. What is drawn by chance from a seed of its own has a batch of its own.
-    """
+    """A loaded model that does the works of many requests in batches, in a thread of its own."""
 
     def __init__(
         self,
@@ -202,10 +151,13 @@ class ModelWorker:
         max_wait: float,
         name: str = "model",
         translator: str | None = None,
-        watched: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.model, self.translator = model, translator
-        self.batcher = Batcher(self._run, max_batch=max_batch, max_wait=max_wait, name=name, watched=watched)
+        self._batcher = Batcher(
+            lambda key, batch: batch[0].run(self, batch),
+            max_batch=max_batch, max_wait=max_wait, name=name, on_batch=on_batch,
+        )  # fmt: skip
 
     @property
     def captioner(self) -> Captioner:
@@ -221,134 +173,182 @@ class ModelWorker:
         return sum(part.numel() * part.element_size() for part in (*torch_model.parameters(), *torch_model.buffers()))
 
     @property
-    def square(self) -> Preprocessing:
-        """What an image becomes before the model sees it."""
+    def preprocessing(self) -> Preprocessing:
+        """What an image becomes before the model gets it."""
         if isinstance(self.model, Captioner):
             return self.model.model.pixels
         from captune.inference.torch_model import preprocessing_of
 
         return preprocessing_of(self.model.pixels)
 
-    async def caption(
-        self, pixels: np.ndarray, options: GenerationOptions, language: str | None = None
-    ) -> CaptionResult:
-        """Captions of a picture, perhaps translated; raises `CaptuneError` for options that do not go together."""
-        alone = object() if _seeded(options) else None
-        key = (options.model_copy(update={"prompt": None}), language, alone)
-        return await self.batcher.submit(key, CaptionWork(pixels, options.prompt))
+    async def submit(self, work: Work[Result]) -> Result:
+        """The result of a work; raises what its `run` raised."""
+        result: Result = await self._batcher.submit(work.key, work)
+        return result
 
-    async def explain(
-        self, pixels: np.ndarray, size: tuple[int, int], captions: Sequence[Caption], options: GenerationOptions
-    ) -> list[dict[str, Any]]:
-        """Where the model looked for each word of captions of pixels, whose upright image has a size (width, height).
-
-        Raises `CaptuneError` for a model that cannot say.
-        """
-        return await self.batcher.submit(object(), ExplainWork(pixels, size, captions, options))
-
-    async def match(self, pixels: np.ndarray, texts: Sequence[str]) -> list[Match]:
-        """How well each text fits a picture."""
-        return await self.batcher.submit("match", MatchWork(pixels, texts))
-
-    async def speak(
-        self,
-        pixels: np.ndarray,
-        options: GenerationOptions,
-        counted: Callable[[int, int], None] = lambda prompt, caption: None,
-        language: str | None = None,
+    async def stream(
+        self, pixels: np.ndarray, options: GenerationOptions, language: str | None, usage: list[int]
     ) -> AsyncGenerator[str, None]:
-        """The caption of a picture, piece by piece; the search ends soon after the iterator is closed.
+        """The caption of an image, text by text; generation ends soon after the iterator is closed.
 
-        Translated it comes in one piece. At the end `counted` gets the tokens of prompt and caption.
+        Translated it comes as one text. At its end `usage` gets the number of tokens of prompt and caption.
         """
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        loop, texts = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
-        def heard(piece: str) -> None:
+        def on_text(text: str) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                loop.call_soon_threadsafe(texts.put_nowait, text)
 
-        speech = StreamWork(pixels, options, language, heard, counted)
-        speaking = asyncio.ensure_future(self.batcher.submit(object(), speech))
-        speaking.add_done_callback(lambda _: pieces.put_nowait(None))
+        work = StreamWork(pixels, options, language, on_text)
+        result = asyncio.ensure_future(self.submit(work))
+        result.add_done_callback(lambda _: texts.put_nowait(None))
         try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-            await speaking
+            while (text := await texts.get()) is not None:
+                yield text
+            usage += await result
         finally:
-            speech.left.set()
-            speaking.cancel()
+            work.cancelled.set()
+            result.cancel()
 
     async def close(self) -> None:
-        await self.batcher.close()
+        await self._batcher.close()
 
-    # -- in the model's thread -----------------------------------------------------
 
-    def _run(self, key: Hashable, items: Sequence[Any]) -> Sequence[Any]:
+@dataclass(frozen=True)
+class CaptionResult:
+    """Captions of an image, the tokens of each, and those of the prompt before them."""
+
+    captions: list[Caption]
+    tokens: list[int]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionWork:
+    """Captions for an image's pixels (3, size, size), those of the image alone, whatever its batch."""
+
+    pixels: np.ndarray
+    options: GenerationOptions
+    language: str | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Prompts may differ in a batch. What is drawn from a seed of its own has a batch of its own."""
+        alone = self if _samples(self.options) and self.options.sample_seed is not None else None
+        return self.options.model_copy(update={"prompt": None}), self.language, alone
+
+    @staticmethod
+    def run(worker: ModelWorker, batch: Sequence[CaptionWork]) -> list[CaptionResult]:
         import numpy as np
 
-        if isinstance(items[0], StreamWork):
-            self._speak(items[0])
-            return [None]
-        if isinstance(items[0], ExplainWork):
-            return [self._explain(items[0])]
-        seen = np.stack([item.pixels for item in items])
-        if isinstance(items[0], MatchWork):
-            from captune.inference.match import match_pixels
-
-            assert not isinstance(self.model, Captioner)
-            return match_pixels(self.model, seen, [item.texts for item in items])
-        assert isinstance(key, tuple)
-        return self._caption(seen, key[0], key[1], [item.prompt for item in items])
-
-    def _caption(
-        self, seen: np.ndarray, options: GenerationOptions, language: str | None, prompts: list[str | None]
-    ) -> list[CaptionResult]:
-        model = self.captioner.model
-        with ExitStack() as turns:
-            if options.sample or options.variations:
-                turns.enter_context(_TORCH_RANDOM)
-                if options.sample_seed is None:
-                    options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
-            found = self.captioner.generate(seen, options, prompts)
+        captioner, language, prompts = worker.captioner, batch[0].language, [work.options.prompt for work in batch]
+        pixels = np.stack([work.pixels for work in batch])
+        with _torch_random(batch[0].options.model_copy(update={"prompt": None})) as options:
+            results = captioner.generate(pixels, options, prompts)
         if language is not None:
-            found = self.captioner.translate(found, language, self.translator)
+            results = captioner.translate(results, language, worker.translator)
         return [
             CaptionResult(
-                captions,
-                [len(model.codec.encode(caption.original or caption.text)) - repeated for caption in captions],
-                before,
+                captions, *_count_tokens(captioner, work.options, [one.original or one.text for one in captions])
             )
-            for captions, prompt in zip(found, prompts, strict=True)
-            for before in [len(model.codec.encode(model.prompt if prompt is None else prompt))]
-            for repeated in [before if options.prompt_in_caption else 0]
+            for work, captions in zip(batch, results, strict=True)
         ]
 
-    def _explain(self, wanted: ExplainWork) -> list[dict[str, Any]]:
-        explain = self.captioner.explain_pixels
-        return [explain(wanted.pixels, wanted.size, one, wanted.options).to_json() for one in wanted.captions]
 
-    def _speak(self, speech: StreamWork) -> None:
-        options = speech.options
-        with ExitStack() as turns:
-            if options.sample:
-                turns.enter_context(_TORCH_RANDOM)
-                if options.sample_seed is None:
-                    options = options.model_copy(update={"sample_seed": secrets.randbits(31)})
-            into = {"language": speech.language, "translator": self.translator} if speech.language else {}
-            pieces = self.captioner.speak(speech.pixels, **as_given(options), **into)
-            if isinstance(pieces, Generator):
-                turns.callback(pieces.close)
-            said = ""
-            for piece in pieces:
-                if speech.left.is_set():
-                    return
-                speech.heard(piece)
-                said += piece
-        model = self.captioner.model
-        prompt = model.prompt if options.prompt is None else options.prompt
-        before = len(model.codec.encode(prompt))
-        speech.counted(before, len(model.codec.encode(said)) - (before if options.prompt_in_caption else 0))
+@dataclass(frozen=True, eq=False)
+class MatchWork:
+    """How well each text fits an image's pixels (3, size, size)."""
+
+    pixels: np.ndarray
+    texts: Sequence[str]
+    key = "match"
+
+    @staticmethod
+    def run(worker: ModelWorker, batch: Sequence[MatchWork]) -> list[list[Match]]:
+        import numpy as np
+
+        from captune.inference.match import match_pixels
+
+        assert not isinstance(worker.model, Captioner)
+        return match_pixels(worker.model, np.stack([work.pixels for work in batch]), [work.texts for work in batch])
 
 
-def _seeded(options: GenerationOptions) -> bool:
-    return options.sample_seed is not None and bool(options.sample or options.variations)
+@dataclass(frozen=True, eq=False)
+class ExplainWork:
+    """Attention maps of captions, for an image's pixels (3, size, size) and upright size (width, height).
+
+    Its `run` raises `CaptuneError` for a model that has none.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    captions: Sequence[Caption]
+    options: GenerationOptions
+
+    @property
+    def key(self) -> Hashable:
+        return self
+
+    @staticmethod
+    def run(worker: ModelWorker, batch: Sequence[ExplainWork]) -> list[list[dict[str, Any]]]:
+        explain = worker.captioner.explain_pixels
+        return [
+            [explain(work.pixels, work.size, one, work.options).to_json() for one in work.captions] for work in batch
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWork:
+    """A caption, each new text given to `on_text` until `cancelled` is set; results in tokens of prompt and caption."""
+
+    pixels: np.ndarray
+    options: GenerationOptions
+    language: str | None
+    on_text: Callable[[str], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def key(self) -> Hashable:
+        return self
+
+    @staticmethod
+    def run(worker: ModelWorker, batch: Sequence[StreamWork]) -> list[tuple[int, int]]:
+        return [work._stream(worker) for work in batch]
+
+    def _stream(self, worker: ModelWorker) -> tuple[int, int]:
+        caption = ""
+        into = {"language": self.language, "translator": worker.translator} if self.language else {}
+        with _torch_random(self.options) as options, ExitStack() as stack:
+            texts = worker.captioner.speak(self.pixels, **as_given(options), **into)
+            if isinstance(texts, Generator):
+                stack.callback(texts.close)
+            for text in texts:
+                if self.cancelled.is_set():
+                    return 0, 0
+                self.on_text(text)
+                caption += text
+        (tokens,), prompt_tokens = _count_tokens(worker.captioner, self.options, [caption])
+        return prompt_tokens, tokens
+
+
+def _count_tokens(captioner: Captioner, options: GenerationOptions, texts: Sequence[str]) -> tuple[list[int], int]:
+    """Tokens of each text, without a prompt that it repeats, and of the prompt."""
+    model = captioner.model
+    prompt = len(model.codec.encode(model.prompt if options.prompt is None else options.prompt))
+    repeated = prompt if options.prompt_in_caption else 0
+    return [len(model.codec.encode(text)) - repeated for text in texts], prompt
+
+
+def _samples(options: GenerationOptions) -> bool:
+    return bool(options.sample or options.variations)
+
+
+@contextmanager
+def _torch_random(options: GenerationOptions) -> Iterator[GenerationOptions]:
+    """The options with a seed, where they sample. Then models take turns: torch has one generator for all threads."""
+    if not _samples(options):
+        yield options
+        return
+    with _TORCH_RANDOM:
+        seed = secrets.randbits(31) if options.sample_seed is None else options.sample_seed
+        yield options.model_copy(update={"sample_seed": seed})

@@ -2,79 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import cache
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, get_origin
 
 import fastapi_offline
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
-from captune.server.bodies import MULTIPART
+from captune.server.bodies import MULTIPART, RequestBody
 from captune.server.middleware import PUBLIC_PATHS
 from captune.server.problems import Problem, ProblemBody
-from captune.server.schemas import AskRequest, BatchRequest, CaptionRequest, ChatRequest, MatchRequest, with_field_names
+from captune.server.schemas import with_field_names
 
-REQUEST_SCHEMAS: tuple[type[BaseModel], ...] = (
-    CaptionRequest,
-    BatchRequest,
-    AskRequest,
-    MatchRequest,
-    ChatRequest,
-    ProblemBody,
-)
-PICTURES = ("image", "images")
+SCHEMA_PATH = "/openapi.json"
+_IMAGE_FIELDS = ("image", "images")
+_REFERENCE = "#/components/schemas/{model}"
 
 
-def body(kind: type[BaseModel], example: dict[str, Any], *, forms: bool = True) -> dict[str, Any]:
-    """The body of a route, for OpenAPI."""
-    content: dict[str, Any] = {
-        "application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}, "example": example}
-    }
-    if forms:
-        content[MULTIPART] = {"schema": {"$ref": f"#/components/schemas/{kind.__name__}Form"}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def components() -> dict[str, Any]:
-    """The schemas of all bodies; of those that may be forms a second one, whose pictures are files."""
-    template = "#/components/schemas/{model}"
-    _, found = models_json_schema([(kind, "validation") for kind in REQUEST_SCHEMAS], ref_template=template)
-    schemas: dict[str, Any] = with_field_names(found["$defs"])
-    for kind in REQUEST_SCHEMAS[:4]:
-        form = {**schemas[kind.__name__], "title": f"{kind.__name__}Form"}
-        form["properties"] = {name: dict(field) for name, field in form["properties"].items()}
-        for name in PICTURES:
-            if name in form["properties"]:
-                file = {"type": "string", "format": "binary"}
-                several = get_origin(kind.model_fields[name].annotation) is list
-                form["properties"][name] = {"type": "array", "items": file, "minItems": 1} if several else file
-        schemas[f"{kind.__name__}Form"] = form
-    return schemas
-
-
-def document(app: FastAPI) -> None:
-    """The schemas of bodies that routes read themselves, and the key, in the application's schema."""
+def add_schema(app: FastAPI) -> None:
+    """Add the bodies that routes read (`RequestBody`) and the key to the application's schema, and serve it."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = plain()
+            bodies = _bodies(app)
             known = schema.setdefault("components", {})
-            known["schemas"] = dict(sorted({**known.get("schemas", {}), **components()}.items()))
+            known["schemas"] = dict(sorted({**known.get("schemas", {}), **_components(bodies.values())}.items()))
             known["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, methods in schema["paths"].items():
-                for method in methods.values():
-                    method["security"] = [] if path in PUBLIC_PATHS else [{"key": []}, {}]
+                for method, operation in methods.items():
+                    if (path, method) in bodies:
+                        operation["requestBody"] = _described(bodies[path, method])
+                        operation["responses"] = operation.pop("responses")  # behind the body
+                    operation["security"] = [] if path in PUBLIC_PATHS else [{"key": []}, {}]
             app.openapi_schema = schema
         return app.openapi_schema
 
+    @cache
+    def rendered(root: str) -> bytes:
+        servers = {"servers": [{"url": root}]} if root else {}
+        return bytes(JSONResponse({**app.openapi(), **servers}).body)
+
+    @app.get(SCHEMA_PATH, include_in_schema=False)
+    async def schema(request: Request) -> Response:
+        return Response(rendered(_root(request)), media_type="application/json")
+
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _bodies(app: FastAPI) -> dict[tuple[str, str], RequestBody[Any]]:
+    """The bodies of routes by path and method."""
+    return {
+        (route.path, method.lower()): dependency.call
+        for route in _api_routes(app.routes)
+        for dependency in route.dependant.dependencies
+        if isinstance(dependency.call, RequestBody)
+        for method in route.methods or ()
+    }
+
+
+def _api_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        elif isinstance(router := getattr(route, "original_router", None), APIRouter):  # how newer FastAPI includes one
+            yield from _api_routes(router.routes)
+
+
+def _described(body: RequestBody[Any]) -> dict[str, Any]:
+    name = body.schema.__name__
+    reference = {"schema": {"$ref": _REFERENCE.format(model=name)}}
+    content: dict[str, Any] = {"application/json": {**reference, "example": body.example}}
+    if body.forms:
+        content[MULTIPART] = {"schema": {"$ref": _REFERENCE.format(model=f"{name}Form")}}
+    return {"content": content, "required": True}
+
+
+def _components(bodies: Iterable[RequestBody[Any]]) -> dict[str, Any]:
+    """The schemas of all bodies and errors; of bodies that may be forms a second one, whose images are files."""
+    bodies = list(bodies)
+    kinds: dict[type[BaseModel], None] = dict.fromkeys([*(body.schema for body in bodies), ProblemBody])
+    _, definitions = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REFERENCE)
+    schemas: dict[str, Any] = with_field_names(definitions["$defs"])
+    for body in bodies:
+        if not body.forms:
+            continue
+        name = f"{body.schema.__name__}Form"
+        form = {**schemas[body.schema.__name__], "title": name}
+        form["properties"] = {field: dict(value) for field, value in form["properties"].items()}
+        for field in _IMAGE_FIELDS:
+            if field in form["properties"]:
+                file = {"type": "string", "format": "binary"}
+                several = get_origin(body.schema.model_fields[field].annotation) is list
+                form["properties"][field] = {"type": "array", "items": file, "minItems": 1} if several else file
+        schemas[name] = form
+    return schemas
 
 
 PAGE, FILES = "/docs", "/docs/files"
@@ -95,16 +126,21 @@ def add_docs_page(app: FastAPI) -> None:
 
     @app.get(PAGE, include_in_schema=False)
     async def explore(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "").rstrip("/")
+        root = _root(request)
         files = root + FILES
         return get_swagger_ui_html(
-            openapi_url=f"{root}{app.openapi_url}",
+            openapi_url=root + SCHEMA_PATH,
             title=app.title,
             swagger_ui_parameters={"validatorUrl": None},  # it would ask another server
             swagger_js_url=f"{files}/{_SCRIPT}",
             swagger_css_url=f"{files}/{_STYLE}",
             swagger_favicon_url=f"{files}/{_ICON}",
         )
+
+
+def _root(request: Request) -> str:
+    root: str = request.scope.get("root_path", "")
+    return root.rstrip("/")
 
 
 @cache

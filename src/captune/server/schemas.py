@@ -17,15 +17,15 @@ MAX_TEXT_LENGTH = 4000
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
 
 
-def _picture(given: Any) -> str | bytes:
-    if not isinstance(given, (str, bytes)) or not given:
+def _check_image(value: Any) -> str | bytes:
+    if not isinstance(value, (str, bytes)) or not value:
         raise ValueError("expected base64, a data URL, or an uploaded file")
-    return given
+    return value
 
 
-Picture = Annotated[
+Image = Annotated[
     Any,
-    BeforeValidator(_picture),
+    BeforeValidator(_check_image),
     WithJsonSchema(
         {
             "type": "string",
@@ -68,7 +68,7 @@ class _GenerationRequest(GenerationOptions):
         str | None, Field(description="Language of the captions, one of those that the server offers.", max_length=20)
     ] = None
 
-    def given(self) -> dict[str, Any]:
+    def generation_options(self) -> dict[str, Any]:
         """The options that were given."""
         return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in self.model_fields_set}
 
@@ -76,20 +76,20 @@ class _GenerationRequest(GenerationOptions):
 class CaptionRequest(_GenerationRequest):
     """A picture to caption, with options of the search."""
 
-    image: Picture
+    image: Image
     explain: bool = Field(False, description="Say where the model looked for each word, and what else was likely.")
 
 
 class BatchRequest(_GenerationRequest):
     """Pictures to caption, with the same options for all."""
 
-    images: Annotated[list[Picture], Field(min_length=1)]
+    images: Annotated[list[Image], Field(min_length=1)]
 
 
 class AskRequest(_GenerationRequest):
     """A question about a picture."""
 
-    image: Picture
+    image: Image
     question: str = Field(
         description="The question.", min_length=1, max_length=MAX_TEXT_LENGTH, examples=["What colour is it?"]
     )
@@ -100,7 +100,7 @@ class MatchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: Picture
+    image: Image
     texts: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]], Field(min_length=1, max_length=64)
     ]
@@ -110,7 +110,7 @@ class MatchRequest(BaseModel):
 class ImageUrl(BaseModel):
     """A picture as a data URL."""
 
-    url: Picture
+    url: Image
 
 
 class Part(BaseModel):
@@ -157,9 +157,9 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def given(self) -> dict[str, Any]:
+    def generation_options(self) -> dict[str, Any]:
         """The options of the search that were given; raises `ValidationError`."""
-        said = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
+        values = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
         parse_models = {
             "num_captions": self.n,
             "max_new_tokens": self.max_completion_tokens or self.max_tokens,
@@ -167,16 +167,16 @@ class ChatRequest(BaseModel):
             "top_p": self.top_p,
         }
         # A null is as good as nothing, and a top_p of 0 means nothing.
-        said = {n: v for n, v in (*said.items(), *parse_models.items()) if v is not None and (n, v) != ("top_p", 0)}
+        values = {n: v for n, v in (*values.items(), *parse_models.items()) if v is not None and (n, v) != ("top_p", 0)}
         if self.temperature == 0:
-            said = {"sample": False, **{n: value for n, value in said.items() if n not in OF_SAMPLING}}
-        elif self.temperature or said.get("top_p", 1) < 1:
+            values = {"sample": False, **{n: value for n, value in values.items() if n not in OF_SAMPLING}}
+        elif self.temperature or values.get("top_p", 1) < 1:
             # OpenAI's defaults beside a temperature: everything may be drawn, and nothing is searched for.
             drawn = {"temperature": self.temperature} if self.temperature else {}
-            said = {"sample": True, "num_beams": 1, "top_k": 0, **said, **drawn}
-        elif said.get("top_p") == 1:
-            del said["top_p"]  # clients send it where they mean nothing by it
-        return _GenerationRequest.model_validate(said).given()
+            values = {"sample": True, "num_beams": 1, "top_k": 0, **values, **drawn}
+        elif values.get("top_p") == 1:
+            del values["top_p"]  # clients send it where they mean nothing by it
+        return _GenerationRequest.model_validate(values).generation_options()
 
 
 class Alternative(BaseModel):
@@ -326,7 +326,7 @@ class ChatAnswer(BaseModel):
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for its documentation."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
-    said = {
+    values = {
         400: "The body is cut off or no JSON.",
         401: "The key is missing or not known.",
         404: "There is no such model, or none for this.",
@@ -338,7 +338,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "The server is stopping, or the model cannot be loaded.",
         504: "There was no answer in time.",
     }
-    return {status: {"description": said[status], "content": content} for status in statuses}
+    return {status: {"description": values[status], "content": content} for status in statuses}
 
 
 WORK_PROBLEMS = problems(400, 401, 404, 408, 413, 415, 422, 429, 503, 504)

@@ -32,9 +32,9 @@ from captune.server.connections import Connection, Connections, TrustedProxies
 from captune.server.keys import VARIABLE, Keys, read_keys
 from captune.server.logs import configure_logging, log_event
 from captune.server.middleware import RequestLimits
-from captune.server.openapi import add_docs_page, document
+from captune.server.openapi import add_docs_page, add_schema
 from captune.server.problems import add_problem_handlers
-from captune.server.routes import about, captions, chat
+from captune.server.routes import ROUTES
 from captune.server.service import Service
 from captune.server.startup import listen, parse_models
 
@@ -78,12 +78,13 @@ def create_app(
         description="Captions for pictures. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
         lifespan=life,
         redirect_slashes=False,
+        openapi_url=None,  # served by `add_schema`
         docs_url=None,
         redoc_url=None,
     )
     add_docs_page(app)
-    for routes in (captions, chat, about):
-        app.include_router(routes.router)
+    for router in ROUTES.values():
+        app.include_router(router)
     add_problem_handlers(app)
     app.state.service = service
     app.state.connections = Connections(options.client_connections, TrustedProxies(options.forwarded_allow_ips))
@@ -98,7 +99,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    document(app)
+    add_schema(app)
     return app
 
 
@@ -271,23 +272,23 @@ class _Server(uvicorn.Server):
             self._exit_timer.within(self._seconds + _GRACE_SECONDS, self._abort)
             self._drain = asyncio.ensure_future(self._drain_requests())
         else:  # asked twice
-            self.whole = self._service.admission.taken == 0
+            self.whole = self._service.admission.images == 0
             self._exit_timer.within(_GRACE_SECONDS, self._abort)
             self.should_exit = True
 
     def _abort(self) -> int:
         """Leave nothing behind; returns the code that the process ends with."""
         self._service.decoder.kill()
-        return 0 if self.whole and self._service.admission.taken == 0 else EXIT_TERMINATED
+        return 0 if self.whole and self._service.admission.images == 0 else EXIT_TERMINATED
 
     async def _drain_requests(self) -> None:
         admission = self._service.admission
         admission.draining = True
         begun = time.monotonic()
-        log_event("stopping", pictures=admission.taken)
+        log_event("stopping", pictures=admission.images)
         try:
             async with asyncio.timeout(self._seconds):
-                await admission.empty()
+                await admission.wait_until_empty()
         except TimeoutError:
             self.whole = False
         else:

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
 
 from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
@@ -43,7 +45,7 @@ class Service:
         self._translation = config.values.translation
         self.metrics = ServerMetrics()
         self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
-        self.metrics.waiting.set_function(lambda: self.admission.taken)
+        self.metrics.waiting.set_function(lambda: self.admission.images)
         self.pool = ModelPool(models, config, on_batch=self._batch, on_load=self._loaded, load=load)
         self.metrics.loaded.set_function(lambda: sum(m.worker is not None for m in self.pool.models.values()))
         self.decoder = ImageDecoder(self.options, fast=config.values.run_on.preprocessing == "fast")
@@ -74,41 +76,38 @@ class Service:
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.readers.shutdown(wait=False, cancel_futures=True)
 
-    async def model(self, name: str | None, task: str, context: RequestContext) -> tuple[ServedModel, ModelWorker]:
-        """The model for a task, loaded until the context ends; raises `Problem`."""
-        model = await self.pool.find(name, task)
+    async def acquire_model(
+        self, name: str | None, task: str, context: RequestContext
+    ) -> tuple[ServedModel, ModelWorker]:
+        """The model for a task, loaded until the request ends; raises `Problem`."""
+        model = await self.pool.select(name, task)
         context.model = model.name
         return model, await context.stack.enter_async_context(self.pool.use(model))
 
-    async def contents(self, picture: str | bytes) -> bytes:
-        """The bytes of a picture's file, fetched where that is allowed; raises `Problem`."""
-        if isinstance(picture, str) and is_url(picture):
+    async def pixels(
+        self, image: str | bytes, worker: ModelWorker, context: RequestContext, *, size: bool = False
+    ) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """The pixels of an image for a model, with the `size` (width, height) of the upright image if asked.
+
+        Raises `Problem` and `ImageError`.
+        """
+        data = await self._read_image(image)
+        return await self.decoder.decode(data, worker.preprocessing, client=context.owner, size=size)
+
+    async def _read_image(self, image: str | bytes) -> bytes:
+        """The bytes of an image's file, fetched where that is allowed; raises `Problem`."""
+        if isinstance(image, str) and is_url(image):
             if not self.options.allow_urls:
                 raise Problem(
                     422,
-                    "Pictures are not fetched from addresses here.",
-                    "Send the picture itself, or start the server with --allow-urls.",
+                    "Images are not fetched from addresses here.",
+                    "Send the image itself, or start the server with --allow-urls.",
                 )
-            most = int(self.options.max_body * 1e6)
-            picture = await asyncio.to_thread(
-                self._fetch, picture, most_bytes=most, seconds=min(10.0, self.options.timeout)
-            )
-        return await asyncio.get_running_loop().run_in_executor(self.threads, image_bytes, picture)
+            limits = {"max_bytes": int(self.options.max_body * 1e6), "seconds": min(10.0, self.options.timeout)}
+            image = await asyncio.to_thread(self._fetch, image, **limits)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, image_bytes, image)
 
-    async def pixels(self, picture: str | bytes, worker: ModelWorker) -> np.ndarray:
-        """What a model sees of a picture; raises `Problem` and `ImageError`."""
-        return (await self.pixels_and_size(picture, worker, size=False))[0]
-
-    async def pixels_and_size(
-        self, picture: str | bytes, worker: ModelWorker, *, size: bool
-    ) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """As `pixels`, with the `size` (width, height) of the upright image where it is wanted."""
-        contents = await self.contents(picture)
-        if size:
-            return await self.decoder.pixels_and_size(contents, worker.square)
-        return await self.decoder.pixels(contents, worker.square), None
-
-    def search(
+    def generation_options(
         self, worker: ModelWorker, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False
     ) -> GenerationOptions:
         """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
@@ -169,3 +168,18 @@ def image_problem(error: Exception, request_id: str) -> dict[str, Any]:
     if isinstance(error, UsageError) or not isinstance(error, (CaptuneError, Problem)):
         raise error
     return Problem.of(error).body(request_id)
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+async def _context(request: Request) -> RequestContext:
+    context: RequestContext = request.scope["captune.request"]
+    return context
+
+
+# Parameters of routes.
+TheService = Annotated[Service, Depends(_service)]
+TheContext = Annotated[RequestContext, Depends(_context)]

@@ -113,7 +113,7 @@ def test_uploads_need_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatc
     many = form(*[(b'name="images"; filename="a"', b"x" * 100_000)] * 17)
     with attacked(max_body=3.0) as server:
         status, said = server.ask("/v1/captions:batch", many, content_type=FORM)
-    assert (status, said["detail"]) == (422, "17 pictures; 16 are allowed.")
+    assert (status, said["detail"]) == (422, "17 images; 16 are allowed.")
 
 
 def test_the_words_of_a_chat_are_counted_together() -> None:

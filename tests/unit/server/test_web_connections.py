@@ -24,12 +24,12 @@ from captune.server.logs import LogRateLimit
 from hostile import Hostile, attacked, head, read_all
 
 KEYS = {"phone": "a-long-random-key"}
-QUICK = Timeouts(head=0.3, body=0.3, rest=0.2, write=0.3, linger=0.2, sweep=0.05)
+QUICK = Timeouts(headers=0.3, body=0.3, discard=0.2, write=0.3, linger=0.2, check_interval=0.05)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Hostile]:
-    with attacked(KEYS, Connections(1000, TrustedProxies(()), clocks=QUICK), max_queue=2, max_body=1.0) as server:
+    with attacked(KEYS, Connections(1000, TrustedProxies(()), timeouts=QUICK), max_queue=2, max_body=1.0) as server:
         yield server
 
 
@@ -45,7 +45,7 @@ def test_neither_place_nor_body_is_for_requests_without_a_key_or_a_route(server:
         line = server.connect()
         line.sendall(head(path, method, content_length="900000") + b"x" * 400_000)
         lines.append(line)
-        seen.append((server.admission.taken, server.admission.arriving, server.admission.held))
+        seen.append((server.admission.images, server.admission.receiving, server.admission.body_bytes))
     statuses = [int(read_all(line).split()[1]) for line in lines]
     assert statuses == [405, 401, 401, 401]
     assert set(seen) == {(0, 0, 0)}
@@ -66,8 +66,8 @@ def test_a_refused_client_is_not_told_to_continue(server: Hostile) -> None:
 def test_bodies_that_dawdle_are_dropped_however_many_bytes_they_drop(server: Hostile) -> None:
     line = server.connect()
     line.sendall(head("/v1/caption", content_length="900000", authorization="Bearer a-long-random-key"))
-    server.until(lambda: server.admission.arriving == 1)
-    assert server.admission.taken == 0
+    server.until(lambda: server.admission.receiving == 1)
+    assert server.admission.images == 0
     began = time.monotonic()
     answer = b""
     line.settimeout(0.05)
@@ -79,7 +79,7 @@ def test_bodies_that_dawdle_are_dropped_however_many_bytes_they_drop(server: Hos
             continue
     line.close()
     assert answer.startswith(b"HTTP/1.1 408 ")
-    server.until(lambda: (server.admission.arriving, server.admission.held) == (0, 0))
+    server.until(lambda: (server.admission.receiving, server.admission.body_bytes) == (0, 0))
 
 
 def test_heads_that_dawdle_and_answers_that_are_not_read_end(server: Hostile) -> None:
@@ -106,19 +106,19 @@ def test_heads_that_dawdle_and_answers_that_are_not_read_end(server: Hostile) ->
 def test_chunks_of_a_byte_are_cut_off(server: Hostile) -> None:
     line = server.connect()
     line.sendall(head("/v1/caption", transfer_encoding="chunked", authorization="Bearer a-long-random-key"))
-    server.until(lambda: server.admission.arriving == 1)
+    server.until(lambda: server.admission.receiving == 1)
     try:
         line.sendall(b"1\r\nx\r\n" * 20_000)
         assert read_all(line) == b""
     except ConnectionError:
         pass
     line.close()
-    server.until(lambda: server.admission.arriving == 0)
+    server.until(lambda: server.admission.receiving == 0)
     assert server.live() == 200
 
 
 def test_a_client_has_so_many_connections() -> None:
-    with attacked(connections=Connections(3, TrustedProxies(()), clocks=QUICK)) as server:
+    with attacked(connections=Connections(3, TrustedProxies(()), timeouts=QUICK)) as server:
         waiting = [server.connect("127.0.0.2") for _ in range(6)]
         open_ones = server.app.state.connections._open
         server.until(lambda: len(open_ones["127.0.0.2"]) <= 3)
@@ -128,7 +128,7 @@ def test_a_client_has_so_many_connections() -> None:
         busy = [server.connect("127.0.0.3") for _ in range(3)]
         for line in busy:
             line.sendall(head("/v1/caption", content_length="9000"))
-        server.until(lambda: server.admission.arriving == 3)
+        server.until(lambda: server.admission.receiving == 3)
         assert server.send(head("/v1/models", "GET"), "127.0.0.3").startswith(b"HTTP/1.1 429 ")
         assert server.send(head("/health/live", "GET"), "127.0.0.3").startswith(b"HTTP/1.1 200 ")
         for line in busy:
@@ -137,8 +137,8 @@ def test_a_client_has_so_many_connections() -> None:
 
 def test_health_is_answered_where_descriptors_run_short() -> None:
     # Numbers of descriptors are reused, and here lie among those of the clients: they are counted, not compared.
-    few, clocks = FileDescriptors(most=10_016, reserve=8, used=lambda: 10_000), Timeouts(moment=0.02)
-    with attacked(connections=Connections(1000, TrustedProxies(()), descriptors=few, clocks=clocks)) as server:
+    few, timeouts = FileDescriptors(limit=10_016, reserve=8, count_open=lambda: 10_000), Timeouts(grace=0.02)
+    with attacked(connections=Connections(1000, TrustedProxies(()), descriptors=few, timeouts=timeouts)) as server:
         own = server.connect("127.0.0.2")
         open_ones = server.app.state.connections._open
         lines = [own]
@@ -146,13 +146,13 @@ def test_health_is_answered_where_descriptors_run_short() -> None:
             lines.append(server.connect())
             assert server.live() == 200
             assert sum(map(len, open_ones.values())) <= 8 + 5
-        time.sleep(2 * clocks.moment)
+        time.sleep(2 * timeouts.grace)
         busy = []
         for n in range(1, 8):
             busy.append(server.connect())
             busy[-1].sendall(head("/v1/caption", content_length="9000"))
-            server.until(lambda n=n: server.admission.arriving == n)
-        time.sleep(2 * clocks.moment)
+            server.until(lambda n=n: server.admission.receiving == n)
+        time.sleep(2 * timeouts.grace)
         for _ in range(20):  # all are worked on: health, and nothing else
             assert server.live() == 200
         assert server.send(head("/v1/models", "GET")).startswith(b"HTTP/1.1 503 ")
@@ -169,7 +169,7 @@ def test_what_the_process_opens_itself_is_made_room_for() -> None:
     def used() -> int:
         return others[0] + sum(map(len, crowds[0]._open.values()))
 
-    crowds.append(Connections(1000, TrustedProxies(()), clocks=QUICK, descriptors=FileDescriptors(10_060, 20, used)))
+    crowds.append(Connections(1000, TrustedProxies(()), timeouts=QUICK, descriptors=FileDescriptors(10_060, 20, used)))
     others[0] = 10_010
     with attacked(connections=crowds[0]) as server:
         waiting = [server.connect() for _ in range(25)]
@@ -261,7 +261,7 @@ def test_a_client_is_whom_a_trusted_proxy_names(
     from starlette.datastructures import Headers
 
     headers = Headers({"x-forwarded-for": forwarded})
-    assert TrustedProxies(trusted).of({"type": "http", "client": (peer, 1)}, headers) == client
+    assert TrustedProxies(trusted).client_of({"type": "http", "client": (peer, 1)}, headers) == client
 
 
 def test_addresses_of_proxies_are_checked_and_ipv6_counts_by_64() -> None:

@@ -34,6 +34,10 @@ worker.main()
 PREPROCESSING = Preprocessing(16)
 
 
+async def pixels(decoder: ImageDecoder, data: bytes, preprocessing: Preprocessing, client: str = "") -> np.ndarray:
+    return (await decoder.decode(data, preprocessing, client=client))[0]
+
+
 def encoded(format: str) -> bytes:
     file = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(file, format)
@@ -47,17 +51,17 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
                ' "fingerprints": false}']  # fmt: skip
 
     async def work() -> None:
-        decoding = ImageDecoder(options, fast=False, started=started, patience=0.1)
+        decoding = ImageDecoder(options, fast=False, command=started, stuck_seconds=0.1)
         await decoding.start()
         try:
             good = encoded("PNG")
-            assert np.array_equal(await decoding.pixels(good, PREPROCESSING), to_pixels(open_image(good), 16))
+            assert np.array_equal(await pixels(decoding, good, PREPROCESSING), to_pixels(open_image(good), 16))
             with pytest.raises(ImageError, match=r"not an image|damaged"):
-                await decoding.pixels(encoded("GIF"), PREPROCESSING)
+                await pixels(decoding, encoded("GIF"), PREPROCESSING)
             assert not decoding.stuck
             begun = time.monotonic()
-            endless = asyncio.ensure_future(decoding.pixels(b"~", PREPROCESSING))
-            after = asyncio.ensure_future(decoding.pixels(good, Preprocessing(8)))
+            endless = asyncio.ensure_future(pixels(decoding, b"~", PREPROCESSING))
+            after = asyncio.ensure_future(pixels(decoding, good, Preprocessing(8)))
             await asyncio.sleep(0.2)
             assert decoding.stuck
             with pytest.raises(ImageError, match="too long"):
@@ -65,7 +69,7 @@ def test_images_are_decoded_in_processes_with_a_deadline() -> None:
             assert time.monotonic() - begun < 2
             assert (await after).shape == (3, 8, 8)
             assert not decoding.stuck
-            left = asyncio.ensure_future(decoding.pixels(b"~", PREPROCESSING))
+            left = asyncio.ensure_future(pixels(decoding, b"~", PREPROCESSING))
             await asyncio.sleep(0.05)
         finally:
             begun = time.monotonic()
@@ -89,14 +93,39 @@ def test_a_decoder_tells_the_size_of_the_upright_image_where_it_is_wanted(fast: 
     assert answer({"size": True}, encoded("PNG"), Preprocessing(8, fast=fast), settings)[0]["kind"] == "damaged"
 
 
+def test_slow_images_of_one_client_leave_a_process_to_the_others() -> None:
+    settings = '{"max_pixels": 1000000, "formats": ["PNG"], "imports": [], "square": null, "fingerprints": false}'
+
+    async def work() -> None:
+        options = ServeOptions(workers=2, decode_timeout=20)
+        decoding = ImageDecoder(options, fast=False, command=[sys.executable, "-c", SLOW, settings])
+        await decoding.start()
+        try:
+            given_up = asyncio.ensure_future(pixels(decoding, b"~", PREPROCESSING, "slow"))
+            await asyncio.sleep(0.1)
+            given_up.cancel()  # its process works on
+            slow = [asyncio.ensure_future(pixels(decoding, b"~", PREPROCESSING, "slow")) for _ in range(4)]
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(15):
+                assert (await pixels(decoding, encoded("PNG"), PREPROCESSING, "other")).shape == (3, 16, 16)
+            assert not any(one.done() for one in slow)
+            assert not decoding.stuck
+        finally:
+            decoding.close()
+            for one in slow:
+                one.cancel()
+
+    asyncio.run(work())
+
+
 def test_a_server_without_decoders_says_so() -> None:
     async def work() -> None:
         decoding = ImageDecoder(
-            ServeOptions(workers=1), fast=False, started=[sys.executable, "-S", "-c", "raise OSError"]
+            ServeOptions(workers=1), fast=False, command=[sys.executable, "-S", "-c", "raise OSError"]
         )
         try:
             with pytest.raises(Problem) as error:
-                await decoding.pixels(encoded("PNG"), PREPROCESSING)
+                await pixels(decoding, encoded("PNG"), PREPROCESSING)
             assert error.value.status == 503
         finally:
             decoding.close()

@@ -34,7 +34,7 @@ def test_drain_ends_when_it_says(blocked: bool) -> None:
     killed: list[bool] = []
     begun = time.monotonic()
     admission = Admission(2, 100)
-    admission.take()
+    admission.acquire()
     service: Any = SimpleNamespace(admission=admission, decoder=SimpleNamespace(kill=lambda: killed.append(True)))
 
     def end(code: int) -> None:

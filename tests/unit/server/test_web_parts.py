@@ -14,9 +14,9 @@ from captune.server.images import image_bytes
 from captune.server.keys import Keys, RateLimit, read_keys
 from captune.server.logs import JsonFormatter
 from captune.server.middleware import Admission
-from captune.server.openapi import components
 from captune.server.problems import Problem
 from captune.server.schemas import AskRequest, BatchRequest, CaptionRequest, ChatRequest
+from captune.server.server import create_app
 from captune.server.startup import parse_models
 
 
@@ -67,17 +67,17 @@ def test_a_rate_lets_a_burst_in_and_then_one_now_and_then() -> None:
 
 
 def test_places_are_bounded_and_given_back() -> None:
-    admission = Admission(3, most_bytes=10)
-    admission.take(2)
+    admission = Admission(3, max_bytes=10)
+    admission.acquire(2)
     with pytest.raises(Problem) as error:
-        admission.take(2)
+        admission.acquire(2)
     assert error.value.status == 429
     assert int(error.value.headers["Retry-After"]) >= 1
-    admission.hold(8)
+    admission.reserve_bytes(8)
     with pytest.raises(Problem):
-        admission.hold(3)
-    admission.leave(2, 8, 0.1)
-    assert (admission.taken, admission.held) == (0, 0)
+        admission.reserve_bytes(3)
+    admission.release(2, 8, 0.1)
+    assert (admission.images, admission.body_bytes) == (0, 0)
     admission.draining = True
     with pytest.raises(Problem) as error:
         admission.check()
@@ -104,7 +104,7 @@ def test_what_is_no_picture_is_refused(given: str) -> None:
 def test_every_option_of_the_search_is_a_field_of_requests() -> None:
     for kind in (CaptionRequest, BatchRequest, AskRequest):
         assert set(GenerationOptions.model_fields) <= set(kind.model_fields)
-    schemas = components()
+    schemas = create_app({}).openapi()["components"]["schemas"]
     for name in GenerationOptions.model_fields:
         assert name in schemas["CaptionRequest"]["properties"]
         assert name in schemas["BatchRequestForm"]["properties"]
@@ -114,7 +114,7 @@ def test_every_option_of_the_search_is_a_field_of_requests() -> None:
 
 def test_only_what_was_given_overrides_the_model() -> None:
     asked = CaptionRequest.model_validate({"image": "YWJj", "num_beams": "5", "sample": "true"})
-    assert asked.given() == {"num_beams": 5, "sample": True}
+    assert asked.generation_options() == {"num_beams": 5, "sample": True}
     with pytest.raises(ValidationError):
         CaptionRequest.model_validate({"image": "YWJj", "beams": 5})
     with pytest.raises(ValidationError):
@@ -125,7 +125,7 @@ def test_chat_speaks_of_the_same_options() -> None:
     message = [{"role": "user", "content": "hi"}]
 
     def given(**said: object) -> dict[str, object]:
-        return ChatRequest.model_validate({"messages": message, **said}).given()
+        return ChatRequest.model_validate({"messages": message, **said}).generation_options()
 
     assert given(user="me", frequency_penalty=0) == {}
     assert given(max_tokens=7, n=2, seed=3) == {"max_new_tokens": 7, "num_captions": 2, "sample_seed": 3}
@@ -145,13 +145,15 @@ def test_a_clients_upper_bound_is_no_error(field: str) -> None:
 
     def given(tokens: object) -> object:
         asked = ChatRequest.model_validate({"messages": [{"role": "user"}], field: tokens})
-        return asked.given().get("max_new_tokens")
+        return asked.generation_options().get("max_new_tokens")
 
     assert [given(tokens) for tokens in (12, 512, 1024, 4096, 10**30, "2048", 1024.0)] == [12, *[512] * 6]
     for wrong in (0, -1, 1.5, "many"):
         with pytest.raises(ValidationError):
             given(wrong)
-    assert CaptionRequest.model_validate({"image": "YWJj", "max_new_tokens": 4096}).given() == {"max_new_tokens": 512}
+    assert CaptionRequest.model_validate({"image": "YWJj", "max_new_tokens": 4096}).generation_options() == {
+        "max_new_tokens": 512
+    }
     with pytest.raises(ValidationError):
         CaptionRequest.model_validate({"image": "YWJj", "max_new_tokens": 0})
 

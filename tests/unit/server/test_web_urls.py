@@ -46,7 +46,7 @@ def test_public_addresses(address: str) -> None:
 def test_addresses_that_are_refused(url: str) -> None:
     network = Network(NETWORK.resolve, lambda *_: pytest.fail("it connected"))
     with pytest.raises(Problem) as error:
-        images.fetch_image(url, most_bytes=1000, seconds=2, network=network)
+        images.fetch_image(url, max_bytes=1000, seconds=2, network=network)
     assert error.value.status == 422
 
 
@@ -57,7 +57,7 @@ def test_one_private_answer_among_public_ones_is_enough_to_refuse() -> None:
     for addresses in (["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], []):
         network = Network(lambda host, port, found=addresses: found, lambda *_: pytest.fail("it connected"))
         with pytest.raises(Problem, match=r"not a public one|not known"):
-            images.fetch_image("http://mixed.example/", most_bytes=1000, seconds=2, network=network)
+            images.fetch_image("http://mixed.example/", max_bytes=1000, seconds=2, network=network)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def test_a_public_picture_is_fetched_from_the_address_that_was_checked() -> None
 
     with stand_in(resolve, lambda request: [ok(b"image" if b"GET /a.png?x=1" in request else b"")]) as (network, to):
         url = "http://photos.example/a.png?x=1"
-        assert images.fetch_image(url, most_bytes=1000, seconds=5, network=network) == b"image"
+        assert images.fetch_image(url, max_bytes=1000, seconds=5, network=network) == b"image"
     assert to == ["8.8.8.8"]
     assert asked == ["photos.example"]  # once: a second answer could be another one
 
@@ -122,7 +122,7 @@ def test_redirects_are_checked(target: str) -> None:
     answer = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
     server = stand_in(lambda host: [known.get(host, host)], lambda _: [answer])
     with server as (network, connected), pytest.raises(Problem):
-        images.fetch_image("http://photos.example/a.png", most_bytes=1000, seconds=5, network=network)
+        images.fetch_image("http://photos.example/a.png", max_bytes=1000, seconds=5, network=network)
     assert set(connected) == {"8.8.8.8"}
     assert len(connected) <= REDIRECTS + 1
 
@@ -132,7 +132,7 @@ def test_a_name_that_answers_otherwise_the_second_time_does_not_matter() -> None
     redirect = b"HTTP/1.1 302 Found\r\nLocation: /b.png\r\nContent-Length: 0\r\n\r\n"
     server = stand_in(lambda host: next(answers), lambda _: [redirect])
     with server as (network, connected), pytest.raises(Problem, match="not a public one"):
-        images.fetch_image("http://rebinding.example/a.png", most_bytes=1000, seconds=5, network=network)
+        images.fetch_image("http://rebinding.example/a.png", max_bytes=1000, seconds=5, network=network)
     assert connected == ["8.8.8.8"]
 
 
@@ -151,12 +151,12 @@ def test_a_name_that_answers_otherwise_the_second_time_does_not_matter() -> None
 )
 def test_bad_answers_are_refused(parts: list[bytes]) -> None:
     with stand_in(public, lambda _: parts) as (network, _), pytest.raises(Problem):
-        images.fetch_image("http://photos.example/", most_bytes=1000, seconds=5, network=network)
+        images.fetch_image("http://photos.example/", max_bytes=1000, seconds=5, network=network)
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b"HTTP/1.1 200"])
 def test_a_slow_answer_is_cut(head: bytes) -> None:
     started = time.monotonic()
     with stand_in(public, lambda _: [head, *[b"x"] * 300]) as (network, _), pytest.raises(Problem):
-        images.fetch_image("http://photos.example/", most_bytes=1000, seconds=0.2, network=network)
+        images.fetch_image("http://photos.example/", max_bytes=1000, seconds=0.2, network=network)
     assert time.monotonic() - started < 2

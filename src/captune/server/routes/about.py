@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from captune.core.options import GenerationOptions
 from captune.server.schemas import READ_PROBLEMS, Health, ModelCard, ModelList, with_field_names
-from captune.server.service import Service
+from captune.server.service import TheService
 
 router = APIRouter(tags=["server"])
 
 
 @router.get("/v1/models", summary="Models", responses=READ_PROBLEMS)
-async def models(request: Request) -> ModelList:
+async def models(service: TheService) -> ModelList:
     """The models by the names that requests use, the default ones first."""
-    service: Service = request.app.state.service
     return ModelList(
         data=[
             ModelCard(id=model.name, created=model.created, family=model.family, loaded=model.worker is not None)
@@ -40,9 +39,8 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", summary="Does it take requests?", responses={503: {"model": Health}})
-async def ready(request: Request) -> Any:
+async def ready(service: TheService) -> Any:
     """200 once the models are loaded; 503 before, while nothing can be decoded, and from SIGTERM on. Needs no key."""
-    service: Service = request.app.state.service
     if service.ready:
         return Health(status="ready")
     return JSONResponse({"status": service.status}, status_code=503, headers={"Retry-After": "1"})
@@ -54,7 +52,6 @@ async def ready(request: Request) -> Any:
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **READ_PROBLEMS},
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: TheService) -> Response:
     """Requests by route and status, times, sizes of batches, memory of the process."""
-    service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type=service.metrics.media_type)

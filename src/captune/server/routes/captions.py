@@ -1,17 +1,15 @@
-"""Pictures in, captions out."""
+"""Captions, answers and matches for images."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends
 
 from captune.core.records import Caption
-from captune.server.bodies import read_body
-from captune.server.middleware import RequestContext
-from captune.server.model_worker import CaptionResult
-from captune.server.openapi import body
+from captune.server.bodies import RequestBody
+from captune.server.model_worker import CaptionResult, CaptionWork, ExplainWork, MatchWork
 from captune.server.problems import Problem
 from captune.server.schemas import (
     EXAMPLE_IMAGE,
@@ -29,115 +27,95 @@ from captune.server.schemas import (
     MatchRequest,
     TextMatch,
 )
-from captune.server.service import Service, image_problem
+from captune.server.service import TheContext, TheService, image_problem
 
 router = APIRouter(tags=["captions"])
+CAPTION = RequestBody(CaptionRequest, {"image": EXAMPLE_IMAGE, "num_beams": 5})
+BATCH = RequestBody(BatchRequest, {"images": [EXAMPLE_IMAGE, EXAMPLE_IMAGE], "max_new_tokens": 20})
+ASK = RequestBody(AskRequest, {"image": EXAMPLE_IMAGE, "question": "What colour is it?"})
+MATCH = RequestBody(MatchRequest, {"image": EXAMPLE_IMAGE, "texts": ["a red circle", "two dogs"]})
 
 
-def said(captions: list[Caption]) -> list[CaptionItem]:
+def caption_items(captions: list[Caption]) -> list[CaptionItem]:
     return [CaptionItem(text=one.text, confidence=one.confidence, original=one.original) for one in captions]
 
 
-@router.post(
-    "/v1/caption",
-    summary="Caption a picture",
-    responses=WORK_PROBLEMS,
-    response_model_exclude_none=True,
-    openapi_extra=body(CaptionRequest, {"image": EXAMPLE_IMAGE, "num_beams": 5}),
-)
-async def caption(request: Request) -> CaptionAnswer:
+@router.post("/v1/caption", summary="Caption a picture", responses=WORK_PROBLEMS, response_model_exclude_none=True)
+async def caption(
+    request: Annotated[CaptionRequest, Depends(CAPTION)], service: TheService, context: TheContext
+) -> CaptionAnswer:
     """One picture, as a file of a form or as base64 in JSON, with any options of the search."""
-    service, context = state(request)
-    asked = await read_body(request, CaptionRequest)
-    model, worker = await service.model(asked.model, "caption", context)
-    options = service.search(worker, asked.given())
-    language = service.language(asked.language)
-    pixels, size = await service.pixels_and_size(asked.image, worker, size=asked.explain)
-    found = await worker.caption(pixels, options, language)
-    captions = said(found.captions)
+    model, worker = await service.acquire_model(request.model, "caption", context)
+    options = service.generation_options(worker, request.generation_options())
+    language = service.language(request.language)
+    pixels, size = await service.pixels(request.image, worker, context, size=request.explain)
+    result = await worker.submit(CaptionWork(pixels, options, language))
+    items = caption_items(result.captions)
     if size is not None:
-        told = await worker.explain(pixels, size, found.captions, options)
-        captions = [
-            one.model_copy(update={"explained": Explanation.model_validate(maps)})
-            for one, maps in zip(captions, told, strict=True)
-        ]
-    return CaptionAnswer(model=model.name, captions=captions)
+        explained = await worker.submit(ExplainWork(pixels, size, result.captions, options))
+        for item, attention in zip(items, explained, strict=True):
+            item.explained = Explanation.model_validate(attention)
+    return CaptionAnswer(model=model.name, captions=items)
 
 
 @router.post(
-    "/v1/captions:batch",
-    summary="Caption several pictures",
-    responses=WORK_PROBLEMS,
-    response_model_exclude_none=True,
-    openapi_extra=body(BatchRequest, {"images": [EXAMPLE_IMAGE, EXAMPLE_IMAGE], "max_new_tokens": 20}),
+    "/v1/captions:batch", summary="Caption several pictures", responses=WORK_PROBLEMS, response_model_exclude_none=True
 )
-async def captions(request: Request) -> BatchAnswer:
+async def captions(
+    request: Annotated[BatchRequest, Depends(BATCH)], service: TheService, context: TheContext
+) -> BatchAnswer:
     """Several pictures with the same options. One that cannot be read has its error; the others their captions."""
-    service, context = state(request)
-    asked = await read_body(request, BatchRequest)
-    count = len(asked.images)
-    if count > service.options.max_pictures:
-        raise Problem(422, f"{count} pictures; {service.options.max_pictures} are allowed.", "Send fewer at once.")
-    if count > service.admission.places:
-        raise Problem(422, f"{count} pictures; there are {service.admission.places} places.", "Send fewer at once.")
-    service.admission.take(count - 1)
-    context.pictures = count
-    model, worker = await service.model(asked.model, "caption", context)
-    options, language = service.search(worker, asked.given()), service.language(asked.language)
+    count, limits, places = len(request.images), service.options, service.admission.max_images
+    if count > limits.max_pictures:
+        raise Problem(422, f"{count} images; {limits.max_pictures} are allowed.", "Send fewer at once.")
+    if count > places:
+        raise Problem(422, f"{count} images; there are {places} places.", "Send fewer at once.")
+    service.admission.acquire(count - 1)
+    context.images = count
+    model, worker = await service.acquire_model(request.model, "caption", context)
+    options, language = (
+        service.generation_options(worker, request.generation_options()),
+        service.language(request.language),
+    )
 
-    async def one(picture: Any) -> CaptionResult:
-        return await worker.caption(await service.pixels(picture, worker), options, language)
+    async def one(image: str | bytes) -> CaptionResult:
+        pixels, _ = await service.pixels(image, worker, context)
+        return await worker.submit(CaptionWork(pixels, options, language))
 
-    found = await asyncio.gather(*map(one, asked.images), return_exceptions=True)
-    results = []
-    for each in found:
-        if isinstance(each, CaptionResult):
-            results.append(BatchItem(captions=said(each.captions)))
-        elif isinstance(each, Exception):
-            results.append(BatchItem.model_validate({"error": image_problem(each, context.id)}))
+    results = await asyncio.gather(*map(one, request.images), return_exceptions=True)
+    items = []
+    for result in results:
+        if isinstance(result, CaptionResult):
+            items.append(BatchItem(captions=caption_items(result.captions)))
+        elif isinstance(result, Exception):
+            items.append(BatchItem.model_validate({"error": image_problem(result, context.id)}))
         else:
-            raise each
-    return BatchAnswer(model=model.name, results=results)
+            raise result
+    return BatchAnswer(model=model.name, results=items)
 
 
-@router.post(
-    "/v1/ask",
-    summary="Ask about a picture",
-    responses=WORK_PROBLEMS,
-    response_model_exclude_none=True,
-    openapi_extra=body(AskRequest, {"image": EXAMPLE_IMAGE, "question": "What colour is it?"}),
-)
-async def ask(request: Request) -> AskAnswer:
+@router.post("/v1/ask", summary="Ask about a picture", responses=WORK_PROBLEMS, response_model_exclude_none=True)
+async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService, context: TheContext) -> AskAnswer:
     """A question about a picture, for any captioner: it reads the question as its prompt."""
-    service, context = state(request)
-    asked = await read_body(request, AskRequest)
-    if not asked.question.strip():
+    if not request.question.strip():
         raise Problem(422, "There is no question.", "For example: What colour is it?")
-    model, worker = await service.model(asked.model, "ask", context)
-    options = service.search(worker, asked.given(), asked.question)
-    language = service.language(asked.language)
-    found = await worker.caption(await service.pixels(asked.image, worker), options, language)
-    return AskAnswer(model=model.name, answers=said(found.captions))
+    model, worker = await service.acquire_model(request.model, "ask", context)
+    options = service.generation_options(worker, request.generation_options(), request.question)
+    language = service.language(request.language)
+    pixels, _ = await service.pixels(request.image, worker, context)
+    result = await worker.submit(CaptionWork(pixels, options, language))
+    return AskAnswer(model=model.name, answers=caption_items(result.captions))
 
 
-@router.post(
-    "/v1/match",
-    summary="How well texts fit a picture",
-    responses=WORK_PROBLEMS,
-    openapi_extra=body(MatchRequest, {"image": EXAMPLE_IMAGE, "texts": ["a red circle", "two dogs"]}),
-)
-async def match(request: Request) -> MatchAnswer:
+@router.post("/v1/match", summary="How well texts fit a picture", responses=WORK_PROBLEMS)
+async def match(
+    request: Annotated[MatchRequest, Depends(MATCH)], service: TheService, context: TheContext
+) -> MatchAnswer:
     """The probability that each text is true of a picture, by a matcher such as Salesforce/blip-itm-base-coco."""
-    service, context = state(request)
-    asked = await read_body(request, MatchRequest)
-    if not all(text.strip() for text in asked.texts):
+    if not all(text.strip() for text in request.texts):
         raise Problem(422, "One of the texts is empty.", "Give texts that say something.")
-    model, worker = await service.model(asked.model, "match", context)
-    found = await worker.match(await service.pixels(asked.image, worker), asked.texts)
-    matches = [TextMatch(text=m.text, probability=m.probability, similarity=m.similarity) for m in found]
-    return MatchAnswer(model=model.name, matches=matches)
-
-
-def state(request: Request) -> tuple[Service, RequestContext]:
-    """The server, and this context to it."""
-    return request.app.state.service, request.scope["captune.request"]
+    model, worker = await service.acquire_model(request.model, "match", context)
+    pixels, _ = await service.pixels(request.image, worker, context)
+    matches = await worker.submit(MatchWork(pixels, request.texts))
+    items = [TextMatch(text=one.text, probability=one.probability, similarity=one.similarity) for one in matches]
+    return MatchAnswer(model=model.name, matches=items)

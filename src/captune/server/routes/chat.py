@@ -6,16 +6,15 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
 from captune.core.options import GenerationOptions
-from captune.server.bodies import read_body
-from captune.server.openapi import body
+from captune.server.bodies import RequestBody
+from captune.server.model_worker import CaptionWork
 from captune.server.problems import Problem
-from captune.server.routes.captions import state
 from captune.server.schemas import (
     EXAMPLE_IMAGE,
     MAX_TEXT_LENGTH,
@@ -26,6 +25,7 @@ from captune.server.schemas import (
     Choice,
     Usage,
 )
+from captune.server.service import TheContext, TheService
 
 router = APIRouter(tags=["chat"])
 EXAMPLE = {
@@ -40,72 +40,66 @@ EXAMPLE = {
 }
 
 
+CHAT = RequestBody(ChatRequest, EXAMPLE, forms=False)
+
+
 @router.post(
     "/v1/chat/completions",
     summary="Caption a picture, as OpenAI's clients ask",
     response_model=ChatAnswer,
     responses=WORK_PROBLEMS,
-    openapi_extra=body(ChatRequest, EXAMPLE, forms=False),
 )
-async def chat(request: Request) -> Any:
+async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheService, context: TheContext) -> Any:
     """One picture as a data URL; its caption whole, or piece by piece with `stream`."""
-    service, context = state(request)
-    asked = await read_body(request, ChatRequest)
-    picture, words = image_and_prompt(asked)
-    given = asked.given()
-    if asked.stream:
-        given = {"num_beams": 1, **given}  # beams know their caption only at its end
-    model, worker = await service.model(asked.model, "ask" if words else "caption", context)
-    options = service.search(worker, given, words or None, shorten=True)
-    language = service.language(asked.language)
-    several = max(options.num_captions, options.variations) > 1
-    if asked.stream and several:
+    image, prompt = image_and_prompt(request)
+    values = request.generation_options()
+    if request.stream:
+        values = {"num_beams": 1, **values}  # beams know their caption only at its end
+    model, worker = await service.acquire_model(request.model, "ask" if prompt else "caption", context)
+    options = service.generation_options(worker, values, prompt or None, shorten=True)
+    language = service.language(request.language)
+    if request.stream and max(options.num_captions, options.variations) > 1:
         raise Problem(422, "A stream has one caption.", "Ask for one (n), or without stream.")
-    pixels = await service.pixels(picture, worker)
+    pixels, _ = await service.pixels(image, worker, context)
     head: dict[str, Any] = {"id": f"chatcmpl-{context.id}", "created": int(time.time()), "model": model.name}
-    if not asked.stream:
-        found = await worker.caption(pixels, options, language)
+    if not request.stream:
+        result = await worker.submit(CaptionWork(pixels, options, language))
         choices = [
-            Choice(
-                index=n,
-                message=ChatMessage(content=caption.text),
-                finish_reason=_finish_reason(found.tokens[n], options),
-            )
-            for n, caption in enumerate(found.captions)
+            Choice(index=n, message=ChatMessage(content=caption.text), finish_reason=_finish_reason(tokens, options))
+            for n, (caption, tokens) in enumerate(zip(result.captions, result.tokens, strict=True))
         ]
-        return ChatAnswer(**head, choices=choices, usage=_usage(found.prompt_tokens, sum(found.tokens)))
-    tokens: list[int] = []
-    speech = worker.speak(pixels, options, lambda *counted: tokens.extend(counted), language)
-    pieces = await context.stack.enter_async_context(aclosing(speech))
-    # With the first piece at hand, what goes wrong before it still has a status of its own.
-    first = await anext(pieces, "")
-    counted = tokens if asked.stream_options and asked.stream_options.include_usage else None
+        return ChatAnswer(**head, choices=choices, usage=_usage(result.prompt_tokens, sum(result.tokens)))
+    usage: list[int] = []
+    texts = await context.stack.enter_async_context(aclosing(worker.stream(pixels, options, language, usage)))
+    # With the first text at hand, an error before it still has a status of its own.
+    first = await anext(texts, "")
+    shown = usage if request.stream_options and request.stream_options.include_usage else None
     return StreamingResponse(
-        _events(head, first, pieces, counted),
+        _events(head, first, texts, shown),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-def image_and_prompt(asked: ChatRequest) -> tuple[str | bytes, str]:
-    """The picture and the words of the user's last message; raises `Problem` where there is not one picture."""
-    last = next((message for message in reversed(asked.messages) if message.role == "user"), None)
+def image_and_prompt(request: ChatRequest) -> tuple[str | bytes, str]:
+    """The image and the text of the user's last message; raises `Problem` where there is not one image."""
+    last = next((message for message in reversed(request.messages) if message.role == "user"), None)
     parts = last.content if last is not None and isinstance(last.content, list) else []
-    pictures = [part.image_url.url for part in parts if part.type == "image_url" and part.image_url is not None]
-    if len(pictures) != 1:
+    images = [part.image_url.url for part in parts if part.type == "image_url" and part.image_url is not None]
+    if len(images) != 1:
         raise Problem(
             422,
-            f"The last message of the user has {len(pictures) or 'no'} pictures.",
+            f"The last message of the user has {len(images) or 'no'} images.",
             'One is needed: {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}',
         )
-    words = " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
-    if len(words) > MAX_TEXT_LENGTH:
+    prompt = " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
+    if len(prompt) > MAX_TEXT_LENGTH:
         raise Problem(
             422,
-            f"The last message of the user has {len(words):,} characters of text; {MAX_TEXT_LENGTH:,} are allowed.",
+            f"The last message of the user has {len(prompt):,} characters of text; {MAX_TEXT_LENGTH:,} are allowed.",
             "It is the prompt of the model: a question, or the words that the caption continues.",
         )
-    return pictures[0], words
+    return images[0], prompt
 
 
 def _finish_reason(tokens: int, options: GenerationOptions) -> Any:
@@ -117,25 +111,27 @@ def _usage(prompt: int, completion: int) -> Usage:
 
 
 async def _events(
-    head: dict[str, Any], first: str, rest: AsyncIterator[str], counted: list[int] | None
+    head: dict[str, Any], first: str, rest: AsyncIterator[str], usage: list[int] | None
 ) -> AsyncIterator[str]:
-    def event(choices: list[dict[str, Any]], **more: Any) -> str:
-        said = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
-        return f"data: {json.dumps(said, ensure_ascii=False)}\n\n"
+    """Server-sent events: a chunk for each text, then `usage` where it is wanted."""
 
-    def delta(end: str | None = None, **said: str) -> list[dict[str, Any]]:
-        return [{"index": 0, "delta": said, "finish_reason": end, "logprobs": None}]
+    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+        chunk = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+    def delta(end: str | None = None, **content: str) -> list[dict[str, Any]]:
+        return [{"index": 0, "delta": content, "finish_reason": end, "logprobs": None}]
 
     yield event(delta(role="assistant", content=first))
     try:
-        async for piece in rest:
-            if piece:
-                yield event(delta(content=piece))
+        async for text in rest:
+            if text:
+                yield event(delta(content=text))
     except Exception as error:  # noqa: BLE001 - the status has been sent; the client learns it here
         problem = Problem.of(error)
         yield f"data: {json.dumps({'error': problem.body()})}\n\n"
         return
     yield event(delta(end="stop"))
-    if counted:
-        yield event([], usage=_usage(*counted).model_dump())
+    if usage:
+        yield event([], usage=_usage(*usage).model_dump())
     yield "data: [DONE]\n\n"
