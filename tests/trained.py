@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 import captune
-from captune.core.progress import Silent
 from captune.core.runs import Run
 
 QUICK: dict[str, Any] = {
@@ -38,11 +37,3 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)

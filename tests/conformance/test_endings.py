@@ -13,24 +13,10 @@ import pytest
 import captune
 from captune.cli.main import run as command
 from captune.core.errors import CaptuneError
-from captune.core.progress import Silent
 from captune.core.runs import Run
 from captune.training.loop.validation import Validation
+from recorded import RecordedProgress
 from trained import train as quick
-
-
-class Lines(Silent):
-    """Keeps what was printed."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.lines: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def info(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def train(data: Path, out: Path, **changed: Any) -> Run:
@@ -42,7 +28,7 @@ def test_a_validation_without_a_number_is_the_worst_and_ends_nothing(
 ) -> None:
     measured = iter([{"loss": float("nan"), "cider": 0.1}, {"loss": 2.0, "cider": 0.1}])
     monkeypatch.setattr(Validation, "__call__", lambda self: next(measured))
-    progress = Lines()
+    progress = RecordedProgress()
     run = train(tiny_data, tmp_path / "run", progress=progress)
     assert [line["eval_loss"] for line in run.history() if "eval_loss" in line] == [None, 2.0]
     assert run.pointed("best-loss") == "checkpoint-8"
@@ -84,7 +70,7 @@ def test_early_stopping_watches_what_it_is_told_to_and_says_so(
 ) -> None:
     measured = iter([{"loss": 3.0 + n, "bleu_4": 0.1 + 0.01 * n, "cider": 0.1 + n} for n in range(8)])
     monkeypatch.setattr(Validation, "__call__", lambda self: next(measured))
-    progress = Lines()
+    progress = RecordedProgress()
     options = {"early_stopping_patience": 2, "early_stopping_metric": "loss", "best_metric": "bleu", "eval_steps": 1}
     run = train(tiny_data, tmp_path / "run", progress=progress, validation_images=2, **options)
     assert run.checkpoints()[-1].step == 3
@@ -117,7 +103,7 @@ def test_who_watches_and_what_fails_is_recorded(tiny_data: Path, tmp_path: Path)
 
 
 def test_a_warm_up_that_never_ends_is_warned_of(tiny_data: Path, tmp_path: Path) -> None:
-    progress = Lines()
+    progress = RecordedProgress()
     train(tiny_data, tmp_path / "run", progress=progress, max_steps=2, warmup_steps=500)
     assert any("The warm-up is longer than the training" in line for line in progress.warnings)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import captune
-from captune.core.progress import Silent
 from captune.core.runs import Run
 from captune.metrics.reward import CiderReward
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.training.loop.scst import SelfCritical, SelfCriticalModule
 from lively import LIVELY
+from recorded import RecordedProgress
 
 REFERENCES = {0: ["a red circle", "one red circle"], 1: ["two dogs play"], 2: ["a man on a bike .", "a man"]}
 
@@ -86,14 +86,6 @@ def test_a_caption_that_never_ends_is_paid_less() -> None:
     assert reward(["a red circle"], [0]) == whole
 
 
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-
 ONCE = {
     "batch_size": 6,
     "trackers": ("none",),
@@ -141,7 +133,7 @@ def test_a_second_stage_raises_the_reward(learned: Path, tiny_data: Path, tmp_pa
 
 
 def test_the_guard_stops_what_falls(learned: Path, tiny_data: Path, tmp_path: Path) -> None:
-    heard = Heard()
+    progress = RecordedProgress()
     run = Run(
         captune.train(
             tiny_data,
@@ -152,12 +144,12 @@ def test_the_guard_stops_what_falls(learned: Path, tiny_data: Path, tmp_path: Pa
             eval_steps=4,
             learning_rate=0.5,
             freeze=("none",),
-            progress=heard,
+            progress=progress,
             **ONCE,
         ).run
     )
     assert run.last().step < 40
-    assert any("training stops" in text for text in heard.said)
+    assert any("training stops" in text for text in progress.lines)
     assert run.pointed("best-metric") != run.last().name
     assert run.manifest()["ended"]["reason"] == "scst-guard"
 

@@ -15,10 +15,10 @@ import pytest
 import captune
 from captune.core.errors import CaptuneError
 from captune.core.machine import logged_in_to_wandb
-from captune.core.progress import Silent
 from captune.core.runs import Run
 from captune.training import trackers
 from captune.training.trackers import TRACKERS
+from recorded import RecordedProgress
 
 ONCE: dict[str, Any] = {
     "batch_size": 6,
@@ -163,14 +163,6 @@ class Failing(trackers.Tracker):
         self._call("close")
 
 
-class Warnings(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 @pytest.mark.parametrize("when", ["begin", "figures", "sentences", "close"])
 def test_a_tracker_that_is_lost_is_one_warning_and_is_left_alone(
     when: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +170,7 @@ def test_a_tracker_that_is_lost_is_one_warning_and_is_left_alone(
     monkeypatch.setattr(Failing, "when", when)
     monkeypatch.setattr(Failing, "calls", [])
     monkeypatch.setattr(TRACKERS, "_loaded", {"tensorboard": Failing})
-    progress = Warnings()
+    progress = RecordedProgress()
     run = Run(captune.train(tiny_data, "new:blip-tiny", tmp_path / "run", progress=progress, **ONCE).run)
     assert run.manifest()["finished"] is True
     assert [line["step"] for line in run.history() if "eval_loss" in line] == [2, 4]

@@ -20,7 +20,8 @@ from captune.inference.torch_model import read_pixels
 from captune.metrics.ngrams import DocumentFrequencies
 from captune.models import FAMILIES
 from copies import Copy
-from trained import QUICK, Heard, assert_same, train, weights
+from recorded import RecordedProgress
+from trained import QUICK, assert_same, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +261,11 @@ def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
     once = {**QUICK, "freeze": "vision", "validation_images": 0, "environment": {}}
     plain = Run(captune.train(tiny_data, "new:blip-tiny", tmp_path / "plain", **once).run)
-    heard = Heard()
+    progress = RecordedProgress()
     cached = Run(
-        captune.train(tiny_data, "new:blip-tiny", tmp_path / "a", cache_features=True, progress=heard, **once).run
+        captune.train(tiny_data, "new:blip-tiny", tmp_path / "a", cache_features=True, progress=progress, **once).run
     )
-    assert [text for text in heard.said if text.startswith("Features of 16 images take")]
+    assert [text for text in progress.lines if text.startswith("Features of 16 images take")]
     first, second = weights(plain), weights(cached)
     for name, value in first.items():  # features are rounded to bf16
         torch.testing.assert_close(second[name], value, rtol=0.02, atol=2e-3)
@@ -272,9 +273,9 @@ def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeyp
         losses = [[line[name] for line in run.history() if name in line] for run in (plain, cached)]
         assert losses[1] == pytest.approx(losses[0], rel=0.01)
     # Another run finds all of them, whatever the order of its pictures.
-    heard = Heard()
-    again = captune.train(tiny_data, "new:blip-tiny", tmp_path / "b", cache_features=True, progress=heard, **once)
-    assert not [text for text in heard.said if text.startswith("Features")]
+    progress = RecordedProgress()
+    again = captune.train(tiny_data, "new:blip-tiny", tmp_path / "b", cache_features=True, progress=progress, **once)
+    assert not [text for text in progress.lines if text.startswith("Features")]
     assert_same(weights(Run(again.run)), second)
 
 

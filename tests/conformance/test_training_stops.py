@@ -19,7 +19,8 @@ from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, Run
 from captune.inference.batches import Augmentation, CaptionDataset, EpochOrder, make_examples, training_loader
 from captune.models.blip import Blip
-from trained import Heard, assert_same, train, weights
+from recorded import RecordedProgress
+from trained import assert_same, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,14 @@ FOURS = {"batch_size": 4, "learning_rate": 1e-4}
 
 def test_a_run_goes_on_in_smaller_batches_to_the_same_weights(tiny_data: Path, begun: Run, tmp_path: Path) -> None:
     whole = train(tiny_data, tmp_path / "whole", **FOURS)
-    heard = Heard()
+    progress = RecordedProgress()
     captune.train(
         out=begun.path, resume=True, batch_size=2, gradient_accumulation=2, gradient_checkpointing=True,
-        eval_batch_size=1, environment={}, progress=heard,
+        eval_batch_size=1, environment={}, progress=progress,
     )  # fmt: skip
-    assert [text for text in heard.said if "batch_size 2 instead of 4, gradient_accumulation 2 instead of 1" in text]
+    assert [
+        text for text in progress.lines if "batch_size 2 instead of 4, gradient_accumulation 2 instead of 1" in text
+    ]
     first, second = weights(whole), weights(begun)
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=name)

@@ -23,6 +23,7 @@ from captune.models import FAMILIES
 from captune.models.blip2 import Blip2
 from captune.models.loading.loader import load_backbone, model_info
 from captune.models.weights import FROZEN, LEARNED, Placing, Shared, stored_weights
+from recorded import RecordedProgress
 
 PRECISE = ("language_projection", "qformer", "query_tokens")
 
@@ -180,7 +181,6 @@ def test_an_index_whose_file_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_path: Path) -> None:
-    from captune.core.progress import Silent
     from captune.training.plan import estimate_needs, needs_message
 
     made = Blip2.tiny()
@@ -194,16 +194,9 @@ def test_what_a_training_takes_is_told_before_it_begins(tiny_data: Path, tmp_pat
     assert "for 4 checkpoints" in needs_message(made, tmp_path / "run", 2)
     assert "for each other" in needs_message(made, tmp_path / "run", 0)
 
-    class Heard(Silent):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def info(self, text: str) -> None:
-            self.lines.append(text)
-
-    heard = Heard()
-    train(tiny_data, "new:blip-tiny", tmp_path / "run", max_steps=1, progress=heard)
-    assert any("of memory" in line and "of disk" in line for line in heard.lines), heard.lines
+    progress = RecordedProgress()
+    train(tiny_data, "new:blip-tiny", tmp_path / "run", max_steps=1, progress=progress)
+    assert any("of memory" in line and "of disk" in line for line in progress.lines), progress.lines
 
 
 def quantized(folder: Path, kind: torch.dtype, method: str | None) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from captune.core.errors import CaptuneError
 from captune.core.files.locks import Lock, Locked, lock_file
-from captune.core.progress import Silent
 from captune.core.runs import LOCK, Run
 from captune.training.folder import locked_run
+from recorded import RecordedProgress
 
 
 def test_one_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
@@ -93,13 +93,9 @@ def test_many_at_once_get_it_one_by_one(tmp_path: Path) -> None:
 
 
 def test_what_another_host_left_is_told(tmp_path: Path) -> None:
-    class Warned(Silent):
-        def warn(self, text: str) -> None:
-            warnings.append(text)
-
-    warnings: list[str] = []
+    progress = RecordedProgress()
     (tmp_path / LOCK).write_text("process 7 on elsewhere\n")
-    with locked_run(Run(tmp_path), Warned(), first=True):
+    with locked_run(Run(tmp_path), progress, first=True):
         pass
-    assert "process 7 on elsewhere" in warnings[0]
-    assert "other hosts" in warnings[0]
+    assert "process 7 on elsewhere" in progress.warnings[0]
+    assert "other hosts" in progress.warnings[0]

@@ -14,7 +14,7 @@ from captune.core.config import dump, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_json
 from captune.core.files.fingerprints import file_content
-from captune.core.progress import SILENT, Silent
+from captune.core.progress import SILENT
 from captune.core.records import ImageRecord
 from captune.core.runs import CONFIG, MANIFEST, Run
 from captune.datasets.prepared import SPLITS, PreparedData, read_prepared, read_split, write_splits
@@ -31,17 +31,10 @@ from captune.training.resuming import (
     resolve_resumed,
     restore_config,
 )
+from recorded import RecordedProgress
 
 PLAIN = resolve("train", flags={}).values
 ADAPTERS = resolve("train", flags={"lora": "on"}).values
-
-
-class Warned(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 # -- the model ------------------------------------------------------------------------------------
@@ -191,7 +184,7 @@ def test_a_damaged_summary_is_named(tmp_path: Path, content: bytes) -> None:
 def test_other_versions_are_told_once_and_written_down(tmp_path: Path) -> None:
     from captune.core.machine import versions
 
-    data, run, progress = prepared(tmp_path / "data"), Run(tmp_path / "run"), Warned()
+    data, run, progress = prepared(tmp_path / "data"), Run(tmp_path / "run"), RecordedProgress()
     facts = data_facts(data, splits_of(data))
     run.write_manifest({**facts, "versions": {**versions(), "torch": "1.0", "platform": "elsewhere"}})
     record_session(run, 8, facts, {}, progress)
