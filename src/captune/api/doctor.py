@@ -334,13 +334,13 @@ def _model(model: str, progress: Progress) -> Check:
     return Check(f"model {model}", "ok", f"loads, and says of a grey square: {caption} ({about})")
 
 
-def _space(name: str, folder: Path, wanted: int, purpose: str, *, shown: Path | None = None) -> Check:
+def _space(name: str, folder: Path, enough: int, purpose: str, *, shown: Path | None = None) -> Check:
     free = shutil.disk_usage(folder).free
     text = f"{free / GIB:.1f} GiB free at {shown or folder}"
     if free < GIB // 2:
         return Check(name, "fail", text, "Free some space.")
-    if free < wanted:
-        return Check(name, "warn", text, f"{purpose[0].upper()}{purpose[1:]} needs about {wanted / GIB:.0f} GiB.")
+    if free < enough:
+        return Check(name, "warn", text, f"{purpose[0].upper()}{purpose[1:]} needs about {enough / GIB:.0f} GiB.")
     return Check(name, "ok", text)
 
 

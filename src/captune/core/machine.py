@@ -46,7 +46,7 @@ def wandb_refusal() -> str | None:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors and tokenizers pass on the system's number; torch.save notices that less was written than it gave.
-_WORDS = (
+_DISK_FULL = (
     *(f"(os error {number})" for number in _FULL),
     *(os.strerror(number).lower() for number in _FULL),
     "inline_container",
@@ -66,7 +66,7 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     text = str(error).lower()
-    return any(words in text for words in _WORDS) or _CUT.search(text) is not None
+    return any(message in text for message in _DISK_FULL) or _CUT.search(text) is not None
 
 
 def disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull:
@@ -120,7 +120,7 @@ def in_bytes(count: int) -> str:
     return f"{count / size:.1f} {unit}" if size > 1 else f"{count} bytes"
 
 
-_memory_WORDS = (
+_OUT_OF_MEMORY = (
     "out of memory",  # CUDA, MPS, XPU, and Linux (ENOMEM is "cannot allocate memory")
     "not enough memory",  # torch on the CPU
     "can't allocate memory",
@@ -141,7 +141,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is for want of memory: of a card or of the machine."""
     while error is not None:
         text = str(error).lower()
-        if isinstance(error, (MemoryError, OutOfMemory)) or any(words in text for words in _memory_WORDS):
+        if isinstance(error, (MemoryError, OutOfMemory)) or any(message in text for message in _OUT_OF_MEMORY):
             return True
         error = error.__cause__
     return False
@@ -183,11 +183,11 @@ def machine_error(error: BaseException) -> CaptuneError | None:
 
 Result = TypeVar("Result")
 # When so many items in a row do not fit alone, the items are not the cause.
-_NO_ROOM = 8
+_MAX_REFUSALS = 8
 
 
 class Halving:
-    """Runs batches whose items do not depend on each other; `hint` says what to do where not even one has room."""
+    """Runs batches whose items do not depend on each other; `hint` says what to do where not even one fits."""
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
@@ -195,9 +195,9 @@ class Halving:
         self._refusals = 0
 
     def results(self, count: int, run: Callable[[int, int], Sequence[Result]]) -> list[Result | None]:
-        """What `run(start, end)` makes of `count` items, in order; None for one that has no room by itself.
+        """Results of `run(start, end)` for `count` items, in order; None for one that does not fit alone.
 
-        Raises `OutOfMemory` where several one after another have none.
+        Raises `OutOfMemory` where several in a row do not fit.
         """
         results: list[Result | None] = []
         while len(results) < count:
@@ -210,9 +210,9 @@ class Halving:
                 self._batch_size = (end - len(results)) // 2
             else:
                 self._refusals += 1
-                if self._refusals == _NO_ROOM:
+                if self._refusals == _MAX_REFUSALS:
                     raise OutOfMemory(
-                        f"There is not memory enough for one image at a time ({_NO_ROOM} were tried).", self._hint
+                        f"There is not memory enough for one image at a time ({_MAX_REFUSALS} were tried).", self._hint
                     )
                 results.append(None)
         return results
@@ -224,7 +224,7 @@ def _attempt(run: Callable[[int, int], Sequence[Result]], start: int, end: int) 
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    # Out here nothing holds on to what the attempt had allocated.
+    # Here, after the `except`, nothing refers to what the attempt had allocated.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -40,7 +40,7 @@ from captune.training.loop.schedule import EarlyStop, OnSave, OnValidation, Sche
 from captune.training.loop.scst import Guard, NumberedDataset, SelfCritical, SelfCriticalTrainer
 from captune.training.loop.trainer import CaptionTrainer
 from captune.training.loop.validation import Validation
-from captune.training.plan import TrainingPlan, explained_limits, most_checkpoints, needs_message, plan_warnings
+from captune.training.plan import TrainingPlan, explained_limits, max_checkpoints, needs_message, plan_warnings
 from captune.training.resuming import model_facts, resume_run
 from captune.training.trackers import TRACKERS, GuardedTracker
 
@@ -245,7 +245,7 @@ def build(
     """Put the model on its device and build all that trains it; `watch` gets the scores of every validation."""
     run, config, processes, progress = inputs.run, inputs.config, inputs.processes, inputs.progress
     precision = move_to_device(backbone, config.run_on, training=True, processes=processes)
-    progress.info(needs_message(backbone, run.path, most_checkpoints(config.train)))
+    progress.info(needs_message(backbone, run.path, max_checkpoints(config.train)))
     with processes.first_goes_ahead():  # the others find all features made
         features = _features(inputs, backbone, precision)
     validation = _validation(inputs, backbone, precision, features)

@@ -93,11 +93,11 @@ class StartGuard:
 
     def __init__(self, run: Run, *, first: bool) -> None:
         self._run = run
-        self._kept = not first or (run.path / MANIFEST).exists()
+        self._keep = not first or (run.path / MANIFEST).exists()
 
     def keep(self) -> None:
         """From here on the folder holds something."""
-        self._kept = True
+        self._keep = True
 
     def __enter__(self) -> StartGuard:
         return self
@@ -105,7 +105,7 @@ class StartGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or self._kept or isinstance(error, (OutOfMemory, DiskFull)):
+        if error is None or self._keep or isinstance(error, (OutOfMemory, DiskFull)):
             return
         _clear(self._run.path)
 

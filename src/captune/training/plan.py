@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.core.errors import CaptuneError, first_line
-from captune.core.machine import DiskFull, OutOfMemory, is_out_of_memory, machine_error, memory_error
+from captune.core.machine import (
+    DiskFull,
+    OutOfMemory,
+    free_bytes,
+    free_space,
+    in_bytes,
+    is_out_of_memory,
+    machine_error,
+    memory_error,
+)
 from captune.core.options.training import ChosenEpochs, TrainOptions
 from captune.core.options.verbs import Config
 from captune.core.runs import Run
@@ -61,7 +69,7 @@ class TrainingPlan:
         return self.permanent.at(step, self.per_epoch)
 
 
-def most_checkpoints(options: TrainOptions) -> int:
+def max_checkpoints(options: TrainOptions) -> int:
     """How many stay at once besides the best two; 0: all."""
     chosen = ChosenEpochs.parse(options.keep_epochs).count(options.epochs)
     return options.keep_checkpoints and options.keep_checkpoints + chosen
@@ -191,25 +199,24 @@ def default_needs_message(backbone: Backbone) -> str:
     """What a training with default options would take of a loaded model, in words; it changes what is to learn."""
     backbone.freeze(backbone.frozen_by_default)
     needs = estimate_needs(backbone)
-    memory = gigabytes(needs.weights + needs.learning)
-    return f"training takes about {memory} of memory besides its batches, a first checkpoint {gigabytes(needs.first)}"
+    memory = in_bytes(needs.weights + needs.learning)
+    return f"training takes about {memory} of memory besides its batches, a first checkpoint {in_bytes(needs.first)}"
 
 
 def needs_message(backbone: Backbone, run: Path, keep: int) -> str:
     """The needs of a training in a line, beside what is free; `keep` as in --keep-checkpoints."""
     needs = estimate_needs(backbone)
-    all_of, weights, learning = map(gigabytes, (needs.weights + needs.learning, needs.weights, needs.learning))
-    room = gigabytes(free_memory(backbone.device))
+    all_of, weights, learning = map(in_bytes, (needs.weights + needs.learning, needs.weights, needs.learning))
+    room = in_bytes(free_memory(backbone.device))
     memory = f"{all_of} of memory (weights {weights}, gradients and optimizer {learning}) and what its batches need"
-    existing = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
     if keep:
-        disk = f"up to {gigabytes(needs.disk(keep + BEST))} of disk for {keep + BEST} checkpoints"
+        disk = f"up to {in_bytes(needs.disk(keep + BEST))} of disk for {keep + BEST} checkpoints"
     else:
-        disk = f"{gigabytes(needs.first)} of disk for the first checkpoint and {gigabytes(needs.later)} for each other"
-    short = needs.disk(keep + BEST) > free
+        disk = f"{in_bytes(needs.first)} of disk for the first checkpoint and {in_bytes(needs.later)} for each other"
+    free = free_bytes(run)
+    short = free is not None and needs.disk(keep + BEST) > free
     hint = " That is too little: free some, or keep fewer (--keep-checkpoints 1)." if short else ""
-    return f"Takes about {memory}; {room} free. Takes {disk}; {gigabytes(free)} free.{hint}"
+    return f"Takes about {memory}; {room} free. Takes {disk}; {free_space(run)}.{hint}"
 
 
 def free_memory(device: torch.device) -> int:
@@ -222,7 +229,3 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(1, round(size / 1e6))} MB"

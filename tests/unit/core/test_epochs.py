@@ -10,7 +10,7 @@ from captune.core.config import resolve
 from captune.core.errors import UsageError
 from captune.core.options.training import ChosenEpochs, TrainOptions
 from captune.core.runs import ending_reason, ending_text
-from captune.training.plan import TrainingPlan, most_checkpoints, plan_warnings
+from captune.training.plan import TrainingPlan, max_checkpoints, plan_warnings
 
 
 @pytest.mark.parametrize("given", ["2,4,every-10", ["2", "4", "every-10"], [2, 4.0, "every-10"], ("2,4", "every-10")])
@@ -93,7 +93,7 @@ def test_the_long_recipe_is_as_its_document_has_it() -> None:
     )
     assert (config.generation.min_new_tokens, config.generation.max_new_tokens) == (0, 50)
     assert plan_warnings(learn, found) == []
-    assert most_checkpoints(learn) == 2 + 9, "what the disk has to hold besides the best two"
+    assert max_checkpoints(learn) == 2 + 9, "what the disk has to hold besides the best two"
 
 
 def test_an_ending_in_words_for_new_and_old_runs() -> None:

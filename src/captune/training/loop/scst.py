@@ -75,19 +75,19 @@ class SelfCriticalModule(nn.Module):
     def forward(self, images: Tensor, number: Tensor, **captions: Any) -> dict[str, Tensor]:
         """`objective` is a mean over tokens; the figures are means over captions."""
         (backbone,), how = self.backbone, self.how
-        memory = backbone.image_features(images)
+        image_features = backbone.image_features(images)
         numbers = number.tolist()
-        sampled, rewards, ended = self._sample(memory, numbers, how.samples, how.search)
+        sampled, rewards, ended = self._sample(image_features, numbers, how.samples, how.search)
         if how.baseline == "greedy":
-            _, baseline, _ = self._sample(memory, numbers, 1, "beams")
+            _, baseline, _ = self._sample(image_features, numbers, 1, "beams")
         else:
             baseline = (rewards.sum(1, keepdim=True) - rewards) / (how.samples - 1)
         tokens, lengths, owner, given = self._with_prefix(sampled)
-        losses = backbone.token_losses(memory, tokens, lengths, owner, given, recompute=self.recompute)
+        losses = backbone.token_losses(image_features, tokens, lengths, owner, given, recompute=self.recompute)
         advantage = (rewards - baseline).flatten()[losses.caption]
         objective = (advantage * losses.nll).mean()
         if how.references:
-            nll = backbone.token_losses(memory, **captions, recompute=self.recompute).nll
+            nll = backbone.token_losses(image_features, **captions, recompute=self.recompute).nll
             objective = (1 - how.references) * objective + how.references * nll.sum() / max(1, len(nll))
         # A filled-up batch (`SharedBatches`) has nothing supervised.
         objective = objective * (captions["lengths"] > captions["given"]).any()
@@ -99,7 +99,7 @@ class SelfCriticalModule(nn.Module):
         }
 
     def _sample(
-        self, memory: Tensor, numbers: list[int], captions: int, search: Literal["chance", "beams"]
+        self, image_features: Tensor, numbers: list[int], captions: int, search: Literal["chance", "beams"]
     ) -> tuple[Generated, Tensor, Tensor]:
         """Captions of each image, their rewards and whether they end."""
         (backbone,) = self.backbone
@@ -111,11 +111,11 @@ class SelfCriticalModule(nn.Module):
             max_new_tokens=self.how.longest,
             min_new_tokens=0,
         )
-        prompts = torch.tensor([self._prefix()] * len(numbers), device=memory.device)
+        prompts = torch.tensor([self._prefix()] * len(numbers), device=image_features.device)
         training = backbone.model.training
         backbone.model.eval()
         with torch.no_grad():
-            generated = search_tokens(backbone, memory.detach(), prompts, options)
+            generated = search_tokens(backbone, image_features.detach(), prompts, options)
         backbone.model.train(training)
         rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
         texts = [
@@ -125,7 +125,7 @@ class SelfCriticalModule(nn.Module):
         ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
         owners = np.repeat(numbers, generated.tokens.shape[1]).tolist()
         scores = self.reward(texts, owners, ended.tolist())
-        rewards = torch.from_numpy(scores).to(memory.device, torch.float32)
+        rewards = torch.from_numpy(scores).to(image_features.device, torch.float32)
         return generated, rewards.view(len(numbers), -1), ended
 
     def _prefix(self) -> list[int]:

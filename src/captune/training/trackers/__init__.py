@@ -145,9 +145,9 @@ class Tracker(TrainerCallback, ABC):
         file = self.run.path / self.ID
         if file.is_file():
             return file.read_text(encoding="utf-8").strip(), False
-        found = new()
-        write_text(file, found + "\n")
-        return found, True
+        id = new()
+        write_text(file, id + "\n")
+        return id, True
 
     @abstractmethod
     def figures(self, values: dict[str, float], step: int) -> None:

@@ -22,7 +22,7 @@ MODES = ("online", "offline", "disabled", "shared")
 OFFLINE = "offline"
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 # A network that is gone must not keep a finished training waiting for hours; what was not sent can be synced later.
-MOST_SECONDS_AT_THE_END = 900.0
+FINISH_TIMEOUT = 900.0
 
 
 class WeightsAndBiases(Tracker):
@@ -68,7 +68,7 @@ class WeightsAndBiases(Tracker):
             os.environ["WANDB_DATA_DIR"] = str(self.run.path.resolve() / "wandb" / "data")
         settings = wandb.Settings(silent=True)
         if hasattr(settings, "finish_timeout"):
-            settings.finish_timeout = MOST_SECONDS_AT_THE_END
+            settings.finish_timeout = FINISH_TIMEOUT
         self.session: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "captune",
             name=_name(self.run.path.resolve()),
