@@ -11,7 +11,7 @@ import torch
 from captune.core.exported import MEMORY, NEW, PAST, Exported, ExportedPixels, layer_names
 from captune.images.preprocessing import Preprocessing
 from captune.inference.runtime import ExportedModel
-from captune.inference.runtime.tokenizer import ExportTokenizer
+from captune.inference.runtime.model import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.decoder import KVCache

@@ -11,10 +11,10 @@ import torch
 
 from captune.core.options import GenerationOptions
 from captune.decoding import search
+from captune.decoding.generate import normalized
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.rows import Generated
-from captune.decoding.settings import normalized
 from captune.decoding.torch_ops import TorchOps
 
 VOCABULARY, END, IMAGES = 50, 2, 40

@@ -20,7 +20,7 @@ from captune.export import EXPORTERS
 from captune.export.export import ExportReport
 from captune.export.graphs import Saying
 from captune.inference.runtime import ExportedModel
-from captune.inference.runtime.tokenizer import ExportTokenizer
+from captune.inference.runtime.model import ExportTokenizer
 from captune.inference.torch_model import caption_pixels
 from captune.models.backbone import Backbone
 from captune.models.generate import generate

@@ -23,8 +23,8 @@ from captune.core.exported import EXPORT, FORMAT, VISION, Exported, export_folde
 from captune.export import graphs as described
 from captune.export import onnx
 from captune.export.graphs import graphs_of
+from captune.inference.runtime.model import ExportTokenizer
 from captune.inference.runtime.sessions import open_session
-from captune.inference.runtime.tokenizer import ExportTokenizer
 from captune.models import FAMILIES
 from captune.models.loading.loader import load_backbone
 from copies import Copy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.decoding.settings import check_length, check_prompt
 
 # Where a prompt has its question.
 QUESTION = "{question}"
@@ -64,6 +64,25 @@ class TextCodec:
         prefix = [self.bos_token_id, *prompt_tokens]
         room = min(max_tokens, self.max_length - len(prefix) - 1)
         return Encoded((*prefix, *tokens[:room], self.eos_token_id), len(prefix))
+
+
+def check_length(prefix: int, longest: int, options: GenerationOptions) -> None:
+    """Raise `UsageError` where start and prompt (`prefix` tokens) leave too little of the `longest` text."""
+    if prefix + options.max_new_tokens > longest:
+        raise UsageError(
+            f"The prompt ({prefix} tokens) and {options.max_new_tokens} new tokens exceed the {longest} tokens this "
+            "model can read.",
+            f"Set --max-new-tokens to {max(1, longest - prefix)} or less, or shorten the prompt.",
+        )
+
+
+def check_prompt(prompt: str, options: GenerationOptions) -> None:
+    """Raise `UsageError` where captions are to begin with a prompt, and neither options nor model have one."""
+    if options.prompt_in_caption and not prompt.strip():
+        raise UsageError(
+            "There is no prompt that captions could begin with: none is given, and the model has none of its own.",
+            "Give the words as well, for example --prompt 'a photo of', or turn it off: --no-prompt-in-caption.",
+        )
 
 
 def with_prompt(

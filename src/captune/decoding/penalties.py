@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captune.core.options import GenerationOptions
 from captune.decoding.ops import Array, ArrayOps
 
 
@@ -17,10 +16,6 @@ class Penalties:
     min_new_tokens: int
     eos_token_id: int
     ops: ArrayOps
-
-    @classmethod
-    def of(cls, options: GenerationOptions, eos_token_id: int, ops: ArrayOps) -> Penalties:
-        return cls(options.repetition_penalty, options.no_repeat_ngram_size, options.min_new_tokens, eos_token_id, ops)
 
     def __call__(self, scores: Array, tokens: Array, new: int) -> Array:
         """Changed scores (images, rows, vocabulary) behind tokens (images, rows, length), prompt included.

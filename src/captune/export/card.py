@@ -12,7 +12,7 @@ import yaml
 from captune.core.model_names import hub_name
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import prompt_for
-from captune.decoding.settings import keywords, normalized
+from captune.decoding.generate import normalized, transformers_kwargs
 
 QUESTION = "what is it?"
 _IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
@@ -30,7 +30,7 @@ def card_code(family: str, repo: str, *, prompt: str, generation: Mapping[str, A
     language model of a BLIP-2 reads the prompt with an encoder.
     """
     options = normalized(GenerationOptions(**generation))
-    chosen = keywords(options, options.temperature)
+    chosen = transformers_kwargs(options, options.temperature)
     search = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != _PLAIN.get(name, "none"))
     writer = {"blip": _blip, "blip-vqa": _blip_vqa, "git": _git, "clip-gpt2": _clip_gpt2}.get(family)
     if family == "blip-2":

@@ -16,7 +16,7 @@ from captune.core.files import read_json, write_json
 from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, prompt_for
-from captune.decoding.settings import keywords
+from captune.decoding.generate import transformers_kwargs
 from captune.models.decoder import Decoder
 from captune.models.layers.fused import contiguous_head
 from captune.models.layers.losses import TokenLosses
@@ -339,8 +339,12 @@ class Backbone(ABC):
         return next(self.model.parameters()).dtype
 
     def generate_kwargs(self, options: GenerationOptions, temperature: float) -> dict[str, Any]:
-        """The options of a search as keywords of `generate`."""
-        return {"eos_token_id": self.eos_token_id, "pad_token_id": self.pad_token_id, **keywords(options, temperature)}
+        """The options of a search as keywords of `generate` of `transformers`."""
+        return {
+            "eos_token_id": self.eos_token_id,
+            "pad_token_id": self.pad_token_id,
+            **transformers_kwargs(options, temperature),
+        }
 
     def set_generation_config(self, config: Any) -> None:
         """Put the saved generation options where plain `transformers` reads them."""

@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.decoding.generate import captions_of, search
+from captune.decoding.generate import captions_of, normalized, search, temperatures
 from captune.decoding.rows import Generated
-from captune.decoding.settings import normalized, temperatures
 from captune.decoding.torch_ops import TorchOps
 from captune.models.backbone import Backbone
 from captune.models.decoder import Decoder, causal_mask

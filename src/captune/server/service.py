@@ -13,8 +13,7 @@ from fastapi import Depends, Request
 from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.decoding.encoding import prompt_for
-from captune.decoding.settings import check_prompt
+from captune.decoding.encoding import check_prompt, prompt_for
 from captune.server.images import ImageDecoder, fetch_image, image_bytes, is_url
 from captune.server.logs import log_event
 from captune.server.middleware import Admission, RequestContext, ServerMetrics

@@ -19,7 +19,8 @@ from captune.core.options.verbs import Config
 from captune.core.progress import Progress
 from captune.core.records import ImageRecord
 from captune.core.runs import POINTERS, Ending, Run
-from captune.decoding.settings import check_length, check_prompt, normalized
+from captune.decoding.encoding import check_length, check_prompt
+from captune.decoding.generate import normalized
 from captune.export.push import push
 from captune.inference.batches import Augmentation, CaptionDataset, TrainingExample, clean_reference, make_examples
 from captune.inference.features import Features, cached_features

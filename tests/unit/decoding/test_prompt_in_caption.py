@@ -6,8 +6,7 @@ import pytest
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-from captune.decoding.encoding import with_prompt
-from captune.decoding.settings import check_prompt
+from captune.decoding.encoding import check_prompt, with_prompt
 
 WORDS = ["a", "photo", "of", "##s", "cat", ",", "Ein", "Foto"]
 

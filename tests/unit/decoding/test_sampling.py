@@ -12,7 +12,7 @@ from captune.core.config import as_given, dump, resolve, with_sampling
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.options.verbs import config_of
-from captune.decoding.settings import MIN_TEMPERATURE, normalized, temperatures
+from captune.decoding.generate import MIN_TEMPERATURE, normalized, temperatures
 
 
 @pytest.mark.parametrize("config", ["caption", "train", "serve"])

@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.decoding import captions_of, search
 from captune.decoding.encoding import TextCodec
+from captune.decoding.generate import normalized
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.ops import Array
 from captune.decoding.rows import Generated
-from captune.decoding.settings import normalized
 from captune.images.preprocessing import Preprocessing
 from captune.inference.runtime.decoder import Memory, SessionDecoder, select
 from captune.inference.runtime.sessions import Session, open_session
-from captune.inference.runtime.tokenizer import ExportTokenizer
+
+# What transformers' clean_up_tokenization replaces, in its order.
+CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,34 @@ def weights_in(folder: Path) -> int:
     """Bytes of an export's graphs and weights."""
     graphs = (path for path in folder.iterdir() if path.name.startswith((f"{VISION}.", f"{TEXT}.")))
     return sum(path.stat().st_size for path in graphs)
+
+
+class ExportTokenizer:
+    """`tokenizer.json` by the package `tokenizers` alone, with the texts of `transformers`; without special tokens."""
+
+    def __init__(self, tokenizer: Any, *, clean_up: bool) -> None:
+        self._tokenizer, self._clean_up = tokenizer, clean_up
+
+    @classmethod
+    def load(cls, path: Path, *, clean_up: bool) -> ExportTokenizer:
+        """That of a `tokenizer.json`; raises `CaptuneError` where it is missing or broken."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise missing_extra("tokenizers", "onnx", "Captioning with an exported model") from None
+        try:
+            return cls(Tokenizer.from_file(str(path)), clean_up=clean_up)
+        except Exception as error:  # noqa: BLE001 (the package raises nothing narrower)
+            raise CaptuneError(f"The tokenizer {path} cannot be read: {error}.", "Export the model again.") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text; none of one that is only spaces."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text.strip() else []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without spaces around it."""
+        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        if self._clean_up:
+            for piece in CLEANED:
+                text = text.replace(piece, piece.strip() if piece == " ' " else piece[1:])
+        return text.strip()
