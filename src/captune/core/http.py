@@ -5,7 +5,7 @@ in between: slow heads, handshakes, single bytes. Bytes are counted where they a
 framed, is larger than its reader allows. Redirects lead to http and https alone, and never from the public internet
 to an address behind it.
 
-Not on httpx: its time-outs hold for one read at a time (5 of the 38 attacks of `test_http.py` never end), so clock,
+Not on httpx: its time-outs hold for one read at a time (5 of the 39 attacks of `test_http.py` never end), so clock,
 count of bytes, address check and redirects would stay here, as a network backend; it saves some 45 lines.
 """
 

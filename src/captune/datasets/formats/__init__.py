@@ -3,7 +3,7 @@
     DESCRIPTION: str                       one line for the docs
     RANK: int                              of two formats that both fit, the higher is taken (default 10)
     sniff(source, images) -> str | None    a sentence that says why the source is of this format
-    read(source, *, images, problems) -> Iterator[SourceRecord]     images: Images | None, see `data.inside`
+    read(source, *, images, problems) -> Iterator[SourceRecord]     images: Images | None, see `core.files.paths`
 
 A format whose captions can be read without the images also has
 
