@@ -79,15 +79,9 @@ def prepare(
     problems: list[Problem] = []
     with staged(folder) as stage:
         path = _find(os.fspath(source), folder, progress)
-        images = Path(settings.images) if settings.images is not None else None
-        name, why = (settings.format, "as told") if settings.format else find_format(path, images)
-        _, rows = read_source(path, name, images, problems, allow_outside=resolved.tables.allow_outside)
-        with _listing(problems, folder):
-            merged = merge_records(
-                rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress
-            )
-        _refuse_nothing(merged, path)
-        _refuse_own_images(merged.records, folder)
+        name, why, merged = _read(
+            path, settings, stage, folder, problems, progress, allow_outside=resolved.tables.allow_outside
+        )
         verified = _verify(merged.records, settings, stage, problems, progress)
         _check(problems, len(merged.records), len(verified.records), settings, folder)
         assigned = assign(verified.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
@@ -141,16 +135,29 @@ def _find(source: str, out: Path, progress: Progress) -> str:
     return str(download(source, Path(source), progress))
 
 
-def _refuse_nothing(merged: MergedRecords, path: str) -> None:
+def _read(
+    path: str,
+    settings: PrepareOptions,
+    stage: Path,
+    out: Path,
+    problems: list[Problem],
+    progress: Progress,
+    *,
+    allow_outside: bool,
+) -> tuple[str, str, MergedRecords]:
+    """The source's format, the reason for it, and its records; images out of archives are written to `stage`."""
+    images = Path(settings.images) if settings.images is not None else None
+    name, why = (settings.format, "as told") if settings.format else find_format(path, images)
+    _, rows = read_source(path, name, images, problems, allow_outside=allow_outside)
+    with _listing(problems, out):
+        merged = merge_records(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
     if not merged.records:
         reason = f": {_rejected(merged.rejected)}" if merged.rejected else "."
         raise CaptuneError(f"{path} has no image with a caption{reason}", "Is this the right folder?")
-
-
-def _refuse_own_images(records: Sequence[ImageRecord], out: Path) -> None:
     inside = os.path.join(os.path.abspath(out), IMAGES, "")
-    if any(record.image.startswith(inside) for record in records):
+    if any(record.image.startswith(inside) for record in merged.records):
         raise UsageError(f"The source's images lie in {inside}, which --out {out} replaces.", "Name another --out.")
+    return name, why, merged
 
 
 def _verify(

@@ -42,9 +42,9 @@ from captune.core.files import (
 )
 from captune.core.files.fingerprints import contents_digest
 from captune.core.files.limits import parse_json
-from captune.core.files.paths import MARK, Boundary, mark_written, shown, written_here
+from captune.core.files.paths import MARK, Boundary, mark_written, written_here
 from captune.core.records import ImageRecord
-from captune.core.text import guarded
+from captune.core.text import guarded, shortened
 
 VERSION = 1
 SPLITS = "splits.json"
@@ -171,7 +171,7 @@ def splits_written_here(folder: Path) -> bool:
 
 def _outside(path: Path, number: int, boundary: Boundary, name: str) -> CaptuneError:
     return CaptuneError(
-        f"{path}, line {number}: {shown(name)} lies outside of {boundary.folders[0]}, which was not prepared here.",
+        f"{path}, line {number}: {shortened(name)} lies outside of {boundary.folders[0]}, which was not prepared here.",
         "A folder from elsewhere names images inside of it alone: prepare it again, or trust it with --allow-outside.",
     )
 

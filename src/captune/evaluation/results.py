@@ -10,9 +10,10 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_text, write_json, write_jsonl
 from captune.core.files.limits import parse_json
-from captune.core.files.paths import mark_written, shown
+from captune.core.files.paths import mark_written
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import EVAL
+from captune.core.text import shortened
 from captune.datasets.prepared import sample_records
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
@@ -139,7 +140,7 @@ def _record(row: Any) -> ImageRecord:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{shown(repr(value))} is no text")
+        raise TypeError(f"{shortened(repr(value))} is no text")
     return value
 
 

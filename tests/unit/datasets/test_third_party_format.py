@@ -13,7 +13,7 @@ from sources import jpeg, write
 MODULE = '''
 """Captions in captions.ini: dog.jpg = A dog runs."""
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, group
+from captune.datasets.tables.rows import Row
 
 DESCRIPTION = "captions.ini: `dog.jpg = A dog runs.`"
 
@@ -31,10 +31,6 @@ def rows(source, problems, side="references"):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             name, _, caption = line.partition(" = ")
             yield Row(path, number, name, [caption])
-
-
-def read(source, *, images=None, problems=None):
-    return group(rows(source, problems), source, images, problems)
 '''
 USED = """
 import json, sys

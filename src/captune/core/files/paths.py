@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import read_json, write_json
+from captune.core.text import shortened
 
 ANYWHERE = "*"
 MARK = ".written-here"
@@ -89,7 +90,7 @@ class Boundary:
     def reason(self, name: str) -> str:
         """Why a name is refused, and what the user can do."""
         where = " and ".join(folder or "." for folder in self.folders[:2]) or "every folder that may be read"
-        return f"{shown(name)} lies outside of {where}: {STEP}"
+        return f"{shortened(name)} lies outside of {where}: {STEP}"
 
     def _followed(self, path: str) -> str:
         folder, name = os.path.split(path)
@@ -155,10 +156,6 @@ def local_path(address: str) -> str:
     """The path of `file://…`, so that it is judged as one; anything else as it is."""
     lower = address.lower()
     return next((address[len(start) :] for start in _LOCAL if lower.startswith(start)), address)
-
-
-def shown(name: str) -> str:
-    return name if len(name) <= 200 else name[:200] + "…"
 
 
 def _scheme(address: str) -> str:

@@ -1,20 +1,15 @@
-"""Dataset formats: each is a module with `DESCRIPTION`, `sniff`, `read` and perhaps `RANK`.
+"""Dataset formats: each is a module with `DESCRIPTION`, `sniff`, `rows` or `read`, and perhaps `RANK`.
 
     DESCRIPTION: str                       one line for the docs
     RANK: int                              of two formats that both fit, the higher is taken (default 10)
     sniff(source, images) -> str | None    a sentence that says why the source is of this format
+    rows(source, problems, side) -> Iterator[Row]               where captions can be read without the images
     read(source, *, images, problems) -> Iterator[SourceRecord]     images: Images | None, see `core.files.paths`
 
-A format whose captions can be read without the images also has
-
-    rows(source, problems, side) -> Iterator[Row]
-
-which `read` makes its records of and `score` its captions and references: `side` says whose captions are meant where
-a file holds those of people and of a model.
-
-`sniff` opens at most the head of a few files. `read` yields a record for each image
-with all its captions: the text may be held in memory, images never are. Rows that cannot
-be used are appended to `problems`; where that is None the first of them raises.
+`sniff` opens at most the head of a few files. `score` reads rows; `side` says whose captions are meant where
+a file holds those of people and of a model. `prepare` reads records: one for each image, with all its captions. The
+text may be held in memory, images never are. Without `read` they are made of the rows. What cannot be used is
+appended to `problems`; where that is None the first of it raises.
 """
 
 from __future__ import annotations
@@ -28,7 +23,7 @@ from captune.core.files.paths import BESIDE, CLEANED, Images, is_pattern, writte
 from captune.core.tables import Table
 from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables import files as places
-from captune.datasets.tables.rows import Row, Side, row_of
+from captune.datasets.tables.rows import Row, Side, group, row_of
 from captune.datasets.tables.text import check_file, first_line, head
 
 FORMATS = Table(
@@ -132,7 +127,10 @@ def read_source(
         problems += [
             Problem(one, "a pipe, a socket or a device, which is not opened") for one in places.unopened(source)
         ]
-    return name, module.read(source, images=None if where == BESIDE else where, problems=problems)
+    where_or_none = None if where == BESIDE else where
+    if hasattr(module, "read"):
+        return name, module.read(source, images=where_or_none, problems=problems)
+    return name, group(module.rows(source, problems), source, where_or_none, problems)
 
 
 def promised(path: Path) -> str | None:
@@ -183,9 +181,9 @@ def _by_suffix(source: Path) -> tuple[str, str]:
             check_file(path)
         files, folders = places.list_folder(source)
         found = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."
-    looked = "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in FORMATS.items())
+    expected = "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in FORMATS.items())
     raise CaptuneError(
         f"No captions were recognised in {source}. {found}",
         f"The simplest is a file captions.txt beside a folder Images:\n"
-        f'  image,caption\n  dog.jpg,A dog runs on grass.\n  dog.jpg,"A dog, running."\nLooked for:\n{looked}',
+        f'  image,caption\n  dog.jpg,A dog runs on grass.\n  dog.jpg,"A dog, running."\nLooked for:\n{expected}',
     )

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
 from captune.core.text import OF_CAPTUNE, unguarded
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, head, lines, split_fields, table_rows
 from captune.images.signatures import is_image_name
 
@@ -27,7 +26,7 @@ _DELIMITERS = (",", "\t", ";", "|")
 _SHOWN = {"\t": "<TAB>"}
 # Without a header a line is an image's name and its caption, between them perhaps a comment's number or the split.
 _TWO, _NUMBERED, _SPLIT = ["image", "caption"], ["image", "number", "caption"], ["image", "split", "caption"]
-_LOOKED_AT = 50  # lines
+_MAX_LINES = 50  # lines
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
@@ -37,12 +36,6 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     headed = header_of(found[0]) is not None
     what = "a header with an image and a caption column" if headed else "lines of an image's name and a caption"
     return f"{found[0].name} has {what}"
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
@@ -76,7 +69,7 @@ def _is_id(word: str) -> bool:
 
 
 def _head_lines(path: Path) -> list[str]:
-    return [line for line in (head(path) or "").splitlines()[:_LOOKED_AT] if line.strip()]
+    return [line for line in (head(path) or "").splitlines()[:_MAX_LINES] if line.strip()]
 
 
 def without_header(line: str) -> str | None:

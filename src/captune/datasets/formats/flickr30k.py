@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, numbered
 
 DESCRIPTION = "Flickr30k's `results.csv`: `image_name| comment_number| comment`"
@@ -27,12 +26,6 @@ _BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)")
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = find_caption_files(source, _NAMES, _fits)
     return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, numbered
 
 DESCRIPTION = "Flickr8k's and Flickr30k's `token` files: `name.jpg#0<TAB>caption`"
@@ -23,12 +22,6 @@ _LINE = re.compile(r"(?P<name>[^\t]+?)#\d+[ \t]*\t(?P<caption>.*)")
 def sniff(source: Path, images: Path | None = None) -> str | None:
     path = _token_file(source)
     return f"{path.name} has lines 'name.jpg#0<TAB>caption'" if path else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

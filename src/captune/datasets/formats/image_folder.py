@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
 from captune.datasets.formats import csv_table, jsonl
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.columns import split_from_name
 from captune.datasets.tables.files import list_folder
-from captune.datasets.tables.rows import Row, Side, group
+from captune.datasets.tables.rows import Row, Side
 
 DESCRIPTION = "image folder with `metadata.jsonl` or `metadata.csv` (`file_name`, `text`), also in `train/`, `test/` …"
 RANK = 75
@@ -21,13 +20,6 @@ _NAMES = ("metadata.jsonl", "metadata.csv")
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = _files(source)
     return f"{found[0].relative_to(source)} describes the images beside it" if found else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    folder = source if source.is_dir() else source.parent
-    return group(rows(source, problems), source, images, problems, near=[folder])
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

@@ -9,11 +9,10 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
-from captune.core.files.paths import Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import head, load_json, numbered
 from captune.images.signatures import is_image_name
 
@@ -31,12 +30,6 @@ _Known = dict[tuple[str, ...], Columns | None]
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = _files(source)
     return f"{found[0].name} holds objects with an image and captions" if found else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.columns import choose, normalize_split
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group, note
+from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import head, load_json
 
 DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
@@ -22,12 +21,6 @@ _NAMES = ("*.json",)
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = find_caption_files(source, _NAMES, fits)
     return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.core.files.paths import Images
 from captune.datasets.formats.csv_table import read_table
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.source import Problem
 from captune.datasets.tables.files import find_caption_files
-from captune.datasets.tables.rows import Row, Side, group
+from captune.datasets.tables.rows import Row, Side
 from captune.datasets.tables.text import first_line
 from captune.images.signatures import is_image_name
 
@@ -27,12 +26,6 @@ _NUMBER = re.compile(r"\s*\d+\s*\|")
 def sniff(source: Path, images: Path | None = None) -> str | None:
     found = find_caption_files(source, _NAMES, _fits)
     return f"{found[0].name} has lines 'image|caption'" if found else None
-
-
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
-    return group(rows(source, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

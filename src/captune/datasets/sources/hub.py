@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.files import read_json
 from captune.core.files.limits import max_rows
-from captune.core.files.paths import Boundary, shown
+from captune.core.files.paths import Boundary
+from captune.core.text import shortened
 from captune.datasets.sources.input_shards import ImageSource, InputShard
 from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns
 
@@ -191,9 +192,9 @@ def check_saved(folder: Path) -> None:
     for part in _parts(folder):
         for file in _files(part):
             if not boundary.holds(file):
-                raise CaptuneError(f"{part / STATE} names a file outside of {folder}: {shown(str(file))}.", _STEP)
+                raise CaptuneError(f"{part / STATE} names a file outside of {folder}: {shortened(str(file))}.", _STEP)
             if not file.is_file():
-                raise CaptuneError(f"{folder} is no whole data set: there is no file {shown(str(file))}.", _STEP)
+                raise CaptuneError(f"{folder} is no whole data set: there is no file {shortened(str(file))}.", _STEP)
             if _is_packed(file):
                 raise CaptuneError(
                     f"{file} holds packed columns, which could take any memory: save_to_disk writes none.",

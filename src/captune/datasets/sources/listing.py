@@ -23,9 +23,9 @@ from captune.core.files.paths import (
     is_open_address,
     is_pattern,
     matches,
-    shown,
 )
 from captune.core.stores import files as remote
+from captune.core.text import shortened
 from captune.images.signatures import IMAGE_SUFFIXES, is_image_name
 
 FILES = "files"
@@ -103,7 +103,7 @@ def check_listed(names: Sequence[str], folder: str) -> None:
     """Raise `UsageError` where a list names no file inside of `folder`: most likely it is the user's own."""
     boundary = Boundary([folder], anywhere=folder == ANYWHERE)
     if names and not any(map(partial(_may_be_listed, boundary), names)):
-        raise UsageError(f"The list names no file inside of {folder}: {shown(names[0])} first.", _list_hint(names))
+        raise UsageError(f"The list names no file inside of {folder}: {shortened(names[0])} first.", _list_hint(names))
 
 
 def _list_hint(names: Sequence[str]) -> str:

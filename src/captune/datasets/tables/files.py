@@ -16,7 +16,7 @@ from captune.images.signatures import is_image_name
 _TELLING = ("caption", "token", "result", "annotation", "metadata", "train", "val", "test", "data")
 _MANY = 20
 _DEPTH = 3
-_KEPT = 10_000
+_MAX_NAMES = 10_000
 
 
 def list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,7 +52,9 @@ def _listing(folder: str, changed: int) -> tuple[tuple[str, ...], tuple[str, ...
             elif not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
                 if not is_image_name(entry.name):  # of images their rows tell
                     others.append(entry.name)
-            elif not is_image_name(entry.name) and (len(files) < _KEPT or entry.name.endswith((".tar", ".parquet"))):
+            elif not is_image_name(entry.name) and (
+                len(files) < _MAX_NAMES or entry.name.endswith((".tar", ".parquet"))
+            ):
                 files.append(entry.name)
     return tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(others))
 

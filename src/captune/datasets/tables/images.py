@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.files.limits import MAX_IMAGE_BYTES
-from captune.core.files.paths import BESIDE, Boundary, Images, elsewhere, shown
+from captune.core.files.paths import BESIDE, Boundary, Images, elsewhere
+from captune.core.text import shortened
 from captune.datasets.source import EmbeddedImage, UnreadableImage
 from captune.datasets.sources.tar import CutOff, Member, headers_only, is_compressed, members
 from captune.datasets.tables.files import list_folder
@@ -251,7 +252,7 @@ def _nothing_found(names: Sequence[str], places: Sequence[Path], boundary: Bound
     if outside and not boundary.anywhere:
         return CaptuneError(
             f"None of the {len(names):,} images that {file} names was found inside of its folder: "
-            f"{shown(outside)} lies outside.",
+            f"{shortened(outside)} lies outside.",
             "Name the folder that holds the images: --images DIR. Or, if you trust the file: --allow-outside",
         )
     searched = ", ".join(str(place) for place in places[:4])
