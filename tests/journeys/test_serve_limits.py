@@ -65,7 +65,7 @@ def blocked(door: threading.Event) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def guarded(model: str) -> Iterator[Serving]:
-    with running({"m": model}, KEYS, max_body=1.0, max_pixels=10_000, max_work=200, max_pictures=3) as serving:
+    with running({"m": model}, KEYS, max_body=1.0, max_pixels=10_000, max_work=200, max_images=3) as serving:
         yield serving
 
 

@@ -145,7 +145,7 @@ def test_requests_that_come_before_the_model_wait_for_it(start: Starts, model: s
 
 def test_a_drain_has_an_end(start: Starts, model: str) -> None:
     port = free_port()
-    slow = ["--drain", "0.3", "--max-batch", "1", "--max-work", "100000", "--max-pictures", "64"]
+    slow = ["--drain", "0.3", "--max-batch", "1", "--max-work", "100000", "--max-images", "64"]
     with ready(start, port, "--model", model, *slow) as (process, _):
 
         def ask() -> None:

@@ -73,7 +73,7 @@ def parse_json(body: bytearray) -> Any:
 def _check_cost(body: bytearray) -> list[tuple[int, int]]:
     """Where long strings with escapes are, which the parser would build twice."""
     if body.count(b"\\") > _ESCAPES + len(body) * _ESCAPES_PER_BYTE:
-        raise Problem(413, "The body has too many escaped characters.", "Send text as UTF-8, pictures as base64.")
+        raise Problem(413, "The body has too many escaped characters.", "Send text as UTF-8, images as base64.")
     values = strings = wide = 0
     escaped = []
     for token in _TOKEN.finditer(body):
@@ -102,7 +102,7 @@ def _unescape_base64(body: bytearray, start: int, end: int) -> None:
         until += body[until - 1] == ord("\\")  # an escape is not divided
         piece = _OF_BASE64.sub(lambda escape: b"/" if escape[0] == b"\\/" else b"", bytes(body[read:until]))
         if b"\\" in piece:
-            raise Problem(413, "The body has a long text with escaped characters.", "Send pictures as base64.")
+            raise Problem(413, "The body has a long text with escaped characters.", "Send images as base64.")
         body[write : write + len(piece)] = piece
         read, write = until, write + len(piece)
     del body[write:end]
@@ -190,7 +190,7 @@ class _FormParts:
         self._size += end - start
         if self._size > MAX_FIELD_BYTES and not self._file:
             raise Problem(
-                413, f"{self._name[:200]}: more than {MAX_FIELD_BYTES / 1e6:g} MB of text.", "Send pictures as files."
+                413, f"{self._name[:200]}: more than {MAX_FIELD_BYTES / 1e6:g} MB of text.", "Send images as files."
             )
         self._data.write(memoryview(data)[start:end])
 

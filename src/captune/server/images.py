@@ -23,12 +23,12 @@ from captune.server.problems import Problem
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
 _SPACE = str.maketrans("", "", " \t\r\n")
-# Characters that are decoded at once: whole copies of a large picture would cost several times its size.
+# Characters that are decoded at once: whole copies of a large image would cost several times its size.
 _PIECE = 1 << 18
 
 
 def is_url(picture: str) -> bool:
-    """Whether a picture is named by an http(s) address."""
+    """Whether an image is named by an http(s) address."""
     return picture[:8].lower().startswith(("http://", "https://"))
 
 
@@ -40,13 +40,13 @@ def image_bytes(picture: str | bytes) -> bytes:
     if picture[:5].lower() == "data:":
         head = _DATA_URL.match(picture[:1000])
         if head is None or head[3] is None:
-            raise Problem(422, "The data URL of the picture is not base64.", "data:image/jpeg;base64,…")
+            raise Problem(422, "The data URL of the image is not base64.", "data:image/jpeg;base64,…")
         start = head.end()
     try:
         return _decoded(picture, start)
     except ValueError:  # binascii's is one
         raise Problem(
-            422, "The picture is not base64.", "Send base64, a data URL, or the file itself as multipart/form-data."
+            422, "The image is not base64.", "Send base64, a data URL, or the file itself as multipart/form-data."
         ) from None
 
 
@@ -77,7 +77,7 @@ def fetch_image(url: str, *, max_bytes: int, seconds: float, network: Network = 
             raise WebError("it is not an address")
         return get(url, max_bytes=max_bytes, seconds=seconds, public=True, network=network)
     except WebError as error:
-        raise Problem(422, f"The picture's address cannot be used: {error}.", "Send the picture itself.") from None
+        raise Problem(422, f"The image's address cannot be used: {error}.", "Send the image itself.") from None
 
 
 # Where every process has worked on an image for so long, another image would wait as well.

@@ -37,16 +37,16 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogWriter(logging.Handler):
-    """Writes records to a file descriptor in a thread of its own: a reader that stalls holds nobody up.
+    """Writes records to a file descriptor in a thread of its own: a reader that stalls blocks no request.
 
-    Up to `most` lines wait; how many others are left out is a line as soon as there is room.
+    Up to `max_lines` wait; others are left out, and their number is logged as soon as there is room.
     """
 
-    def __init__(self, descriptor: int, *, most: int = _MAX_LINES) -> None:
+    def __init__(self, descriptor: int, *, max_lines: int = _MAX_LINES) -> None:
         super().__init__()
         self.setFormatter(JsonFormatter())
         self._descriptor = descriptor
-        self._lines: queue.Queue[bytes | None] = queue.Queue(most)
+        self._lines: queue.Queue[bytes | None] = queue.Queue(max_lines)
         self._omitted_lines = 0
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
@@ -54,7 +54,7 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._omitted_lines:
-                self._lines.put_nowait(self._line(_omitted_lines(self._omitted_lines)))
+                self._lines.put_nowait(self._line(_omitted_record(self._omitted_lines)))
                 self._omitted_lines = 0
             self._lines.put_nowait(self._line(record))
         except queue.Full:
@@ -78,13 +78,13 @@ class LogWriter(logging.Handler):
             while rest:
                 try:
                     rest = rest[os.write(self._descriptor, rest) :]
-                except OSError:  # a reader that has gone, a full disk: there is nowhere to say it
+                except OSError:  # a reader that has gone, a full disk: there is nowhere to log it
                     break
 
 
-def _omitted_lines(lines: int) -> logging.LogRecord:
-    said = {"name": LOG.name, "levelname": "WARNING", "msg": "log lines left out", "fields": {"lines": lines}}
-    return logging.makeLogRecord(said)
+def _omitted_record(lines: int) -> logging.LogRecord:
+    record = {"name": LOG.name, "levelname": "WARNING", "msg": "log lines left out", "fields": {"lines": lines}}
+    return logging.makeLogRecord(record)
 
 
 def configure_logging() -> None:
@@ -105,8 +105,8 @@ def configure_logging() -> None:
 
 def log_event(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
     """Write a line; fields that are None are left out."""
-    kept = {name: value for name, value in fields.items() if value is not None}
-    LOG.log(level, event, extra={"fields": kept}, exc_info=error)
+    present = {name: value for name, value in fields.items() if value is not None}
+    LOG.log(level, event, extra={"fields": present}, exc_info=error)
 
 
 # Lines a minute of one kind; a quarter of them may come at once.
@@ -133,7 +133,7 @@ class LogRateLimit(logging.Filter):
         if status < _REFUSED and record.levelno < logging.WARNING and not record.name.startswith(_LIBRARIES):
             return True
         kind = f"{record.name} {record.getMessage()[:60]} {status}"
-        if self._rate.wait(kind):
+        if self._rate.retry_after(kind):
             if len(self._omitted_lines) < 1000:
                 self._omitted_lines[kind] = self._omitted_lines.get(kind, 0) + 1
             return False

@@ -108,9 +108,9 @@ class ServerMetrics:
             "captune_request_seconds", "Seconds to the answer.", ["route"], registry=registry, buckets=LATENCY_BUCKETS
         )
         self.batches = Histogram(
-            "captune_batch_pictures", "Pictures in a batch.", ["model"], registry=registry, buckets=BATCH_BUCKETS
+            "captune_batch_pictures", "Images in a batch.", ["model"], registry=registry, buckets=BATCH_BUCKETS
         )
-        self.waiting = Gauge("captune_pictures_waiting", "Pictures that wait or are worked on.", registry=registry)
+        self.waiting = Gauge("captune_pictures_waiting", "Images that wait or are worked on.", registry=registry)
         self.loads = Counter("captune_model_loads", "Times that a model was loaded.", ["model"], registry=registry)
         self.loaded = Gauge("captune_models_loaded", "Models in memory.", registry=registry)
 
@@ -274,7 +274,7 @@ class RequestLimits:
                     f"A server without keys is not called {host[:200]}.",
                     "Call it localhost or by its address, or start it with --hosts and this name, or with keys.",
                 )
-        seconds = self.rate.wait(context.key)
+        seconds = self.rate.retry_after(context.key)
         if seconds:
             raise Problem(
                 429,
@@ -287,7 +287,7 @@ class RequestLimits:
         """Set the name of the request's key; raises `Problem`: 401, or 429 after too many wrong keys."""
         authorization = headers.get("authorization", "")
         name = self.keys.name_of(authorization)
-        seconds = self.wrong_keys.wait(client_network(context.client), name) if authorization else 0
+        seconds = self.wrong_keys.retry_after(client_network(context.client), name) if authorization else 0
         if seconds:
             raise Problem(
                 429,

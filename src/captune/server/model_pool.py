@@ -20,15 +20,15 @@ from captune.inference.loading import family_of, weights_on_disk
 from captune.server.model_worker import ModelWorker
 from captune.server.problems import Problem
 
-# A model in memory has at least so long a turn before it takes no more requests for another model's sake, or as long
-# as its loading took; shares of the time-out bound that, and how long requests for it have to wait then.
-_TURN_SECONDS, _TURN_SHARE, _CLAIM_SHARE = 1.0, 1 / 8, 1 / 4
-MATCHER, ANSWERER = "matcher", "blip-vqa"
+# Where another model waits for memory, those in use take requests for a turn: at least so many seconds, or as long as
+# loading took, but no more than a share of the time-out. Then new requests wait, for at most another share of it.
+_TURN_SECONDS, _TURN_SHARE, _PAUSE_SHARE = 1.0, 1 / 8, 1 / 4
+MATCHER, VQA = "matcher", "blip-vqa"
 
 
 @dataclass
 class ServedModel:
-    """A model by the name that clients use; `worker` while it is loaded, `users` requests at work with it.
+    """A model by the name that clients use, its `worker` while it is loaded, and the number of requests (`users`).
 
     `used` and `loaded` are times of `time.monotonic`, `loading` the seconds that loading it took.
     """
@@ -46,10 +46,9 @@ class ServedModel:
 
 
 class ModelPool:
-    """Models by name. `use` one for as long as it is used: until then it is not given up.
+    """Models by name, loaded when requests need them, within a limit of memory; one in use is not unloaded.
 
-    `on_batch(name, pictures)` and `on_load(name, seconds)` are told what happens; `load` makes a model of what is
-    served (None: as captune loads models).
+    `on_batch(name, images)` and `on_load(name, seconds)` are called after each; `load` replaces how models are loaded.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ModelPool:
         self._load_model = load or self._load_source
 
     async def start(self) -> None:
-        """Tell what each model is, and load those that fit; raises `CaptuneError` where one cannot be."""
+        """Find out what each model is, and load those that fit; raises `CaptuneError` where one cannot be loaded."""
         async with self._loading:
             for model in self.models.values():
                 model.family = await asyncio.to_thread(family_of, model.source)
@@ -90,7 +89,7 @@ class ModelPool:
         self.ready = True
 
     async def close(self) -> None:
-        """Give all models up."""
+        """Unload all models."""
         for model in self.models.values():
             await self._unload(model)
 
@@ -112,12 +111,12 @@ class ModelPool:
         if not fitting:
             which = "Salesforce/blip-itm-base-coco" if task == "match" else "Salesforce/blip-image-captioning-base"
             raise Problem(404, "No model here does that.", f"Start the server with --model {which} as well.")
-        first = [m for m in fitting if (m.family == ANSWERER) == (task == "ask")]
+        first = [m for m in fitting if (m.family == VQA) == (task == "ask")]
         return (first or fitting)[0]
 
     @asynccontextmanager
     async def use(self, model: ServedModel) -> AsyncIterator[ModelWorker]:
-        """A loaded model that stays loaded inside the block; waits for room, and its turn. Raises `Problem` (503)."""
+        """Keep a model loaded inside the block; waits for memory, and its turn. Raises `Problem` (503)."""
         while model.worker is not None and not self._admitting.is_set():
             await self._admitting.wait()
         if model.worker is None:
@@ -147,39 +146,38 @@ class ModelPool:
     def _loaded_bytes(self) -> int:
         return sum(model.weights for model in self.models.values() if model.worker)
 
-    async def _evict_for(self, wanted: ServedModel) -> None:
-        """Give up models that nobody uses, the longest unused first, until `wanted` fits.
+    async def _evict_for(self, needed: ServedModel) -> None:
+        """Unload unused models, the longest unused first, until `needed` fits.
 
-        Where all are used it waits: for the end of a turn, then while they take no more requests. Those have to wait
-        for a while only; then it is the turn of the others once more.
+        Where all are in use it waits: in turns the others take requests, in pauses they take none.
         """
         if not self._limit:
             return
-        if wanted.weights > self._limit:
-            raise Problem(503, f"The model '{wanted.name}' does not fit into the server's memory.", "Raise --memory.")
-        turn, claim = self._turn_seconds(), self._serve.timeout * _CLAIM_SHARE
+        if needed.weights > self._limit:
+            raise Problem(503, f"The model '{needed.name}' does not fit into the server's memory.", "Raise --memory.")
+        turn, pause = self._turn_seconds(), self._serve.timeout * _PAUSE_SHARE
         since = min((model.loaded for model in self.models.values() if model.worker), default=0.0)
         since = max(since, time.monotonic() - turn)
         try:
-            while self._loaded_bytes + wanted.weights > self._limit:
+            while self._loaded_bytes + needed.weights > self._limit:
                 idle = [model for model in self.models.values() if model.worker and not model.users]
                 if idle:
                     await self._unload(min(idle, key=lambda model: model.used))
                     continue
                 self._released.clear()
-                at = (time.monotonic() - since) % (turn + claim)
+                at = (time.monotonic() - since) % (turn + pause)
                 if at < turn:
                     self._admitting.set()
                 else:
                     self._admitting.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout((turn if at < turn else turn + claim) - at):
+                    async with asyncio.timeout((turn if at < turn else turn + pause) - at):
                         await self._released.wait()
         finally:
             self._admitting.set()
 
     def _turn_seconds(self) -> float:
-        """Seconds that models in memory take requests for, though another one waits."""
+        """Seconds in which models in memory take requests though another one waits."""
         took = max((model.loading for model in self.models.values() if model.worker), default=0.0)
         return min(max(_TURN_SECONDS, took), self._serve.timeout * _TURN_SHARE)
 

@@ -1,8 +1,9 @@
-"""Errors as RFC 9457 problem+json, the one shape that every route answers with."""
+"""Errors as RFC 9457 problem+json, from every route."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -28,7 +29,7 @@ class ProblemBody(BaseModel):
     type: str = Field("about:blank", description="Always about:blank: the status says what kind it is.")
     title: str = Field(description="The status in words.", examples=["Unprocessable Entity"])
     status: int = Field(description="The HTTP status.", examples=[422])
-    detail: str = Field(description="What is wrong.", examples=["the picture: truncated"])
+    detail: str = Field(description="What is wrong.", examples=["the image: truncated"])
     hint: str | None = Field(None, description="What to do next.", examples=["Download or copy it again."])
     request_id: str | None = Field(None, description="The request's X-Request-ID, as in the server's log.")
     errors: list[dict[str, str]] | None = Field(
@@ -55,7 +56,7 @@ class Problem(Exception):
         self.error_count: int | None = None
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
-        """The members of the problem that say something."""
+        """The members of the problem that are set."""
         found = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -76,20 +77,22 @@ class Problem(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> Problem:
-        """The problem that an exception is; what nobody foresaw is 500 and says nothing of the inside."""
+        """The problem for an exception; an unexpected one is 500 and reveals nothing."""
         if isinstance(error, Problem):
             return error
         if isinstance(error, ValidationError):  # first: as a text it is longer than what was sent
             return cls.of_fields(error.errors(include_url=False, include_context=False, include_input=False))
         if is_out_of_memory(error):
-            return cls(503, "The server has not memory enough for this image now.", "Try again later, or fewer beams.")
+            return cls(
+                503, "The server does not have enough memory for this image now.", "Try again later, or fewer beams."
+            )
         if isinstance(error, CaptuneError):
             return cls(422, error.message, _as_field(error.hint))
         return cls(500, "Something unexpected went wrong.", "The server's log has the request_id.")
 
     @classmethod
     def of_fields(cls, found: Sequence[Any]) -> Problem:
-        """The problem of values that a declaration does not allow; what was sent is not repeated."""
+        """The problem of fields that are not valid; their values are not repeated."""
         errors = [
             {
                 "field": _cut(".".join(str(part)[:_MAX_MESSAGE_LENGTH] for part in one["loc"] if part != "body")),
@@ -112,13 +115,11 @@ def _cut(text: str) -> str:
 
 def _as_field(hint: str) -> str:
     """A hint for the command line, in the words of a request: `--max-pixels` is `max_pixels`."""
-    import re
-
     return re.sub(r"--([a-z][a-z-]+)", lambda flag: flag[1].replace("-", "_"), hint)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Have an application answer all errors as problems."""
+    """Make an application answer all errors as problems."""
 
     def answer(request: Request, error: Exception) -> Response:
         context = request.scope.get("captune.request")

@@ -74,20 +74,20 @@ class _GenerationRequest(GenerationOptions):
 
 
 class CaptionRequest(_GenerationRequest):
-    """A picture to caption, with options of the search."""
+    """An image to caption, with options of the search."""
 
     image: Image
     explain: bool = Field(False, description="Say where the model looked for each word, and what else was likely.")
 
 
 class BatchRequest(_GenerationRequest):
-    """Pictures to caption, with the same options for all."""
+    """Images to caption, with the same options for all."""
 
     images: Annotated[list[Image], Field(min_length=1)]
 
 
 class AskRequest(_GenerationRequest):
-    """A question about a picture."""
+    """A question about an image."""
 
     image: Image
     question: str = Field(
@@ -96,7 +96,7 @@ class AskRequest(_GenerationRequest):
 
 
 class MatchRequest(BaseModel):
-    """Texts that may fit a picture."""
+    """Texts that may fit an image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -108,13 +108,13 @@ class MatchRequest(BaseModel):
 
 
 class ImageUrl(BaseModel):
-    """A picture as a data URL."""
+    """An image as a data URL."""
 
     url: Image
 
 
 class Part(BaseModel):
-    """A part of a message: words or a picture."""
+    """A part of a message: words or an image."""
 
     type: Literal["text", "image_url"]
     text: str | None = Field(None, max_length=MAX_TEXT_LENGTH)
@@ -135,7 +135,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's chat completion with one picture, in the last message of the user.
+    """OpenAI's chat completion with one image, in the last message of the user.
 
     Its text, if any, is the prompt: a question where the model answers, else words that the caption continues.
     Options of /v1/caption may stand beside OpenAI's; other fields are ignored.
@@ -189,7 +189,7 @@ class Alternative(BaseModel):
 class WordAttention(BaseModel):
     """A word, and where the model looked for it: `map` (rows, columns) sums to 1.
 
-    `on_picture` is the share of its attention that fell on the picture.
+    `on_picture` is the share of its attention that fell on the image.
     """
 
     word: str
@@ -200,9 +200,9 @@ class WordAttention(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Heat maps of a caption's words: rows and columns divide `box` (left, top, right, bottom) of the upright picture.
+    """Heat maps of a caption's words: rows and columns divide `box` (left, top, right, bottom) of the upright image.
 
-    `size` (width, height) is that of the picture, in pixels; `grid` are rows and columns.
+    `size` (width, height) is that of the image, in pixels; `grid` are rows and columns.
     """
 
     about: str
@@ -222,21 +222,21 @@ class CaptionItem(BaseModel):
 
 
 class CaptionAnswer(BaseModel):
-    """Captions of a picture, the best first."""
+    """Captions of an image, the best first."""
 
     model: str
     captions: list[CaptionItem]
 
 
 class BatchItem(BaseModel):
-    """Captions of a picture, or why there are none."""
+    """Captions of an image, or why there are none."""
 
     captions: list[CaptionItem] | None = None
     error: ProblemBody | None = None
 
 
 class BatchAnswer(BaseModel):
-    """A result for each picture, in their order."""
+    """A result for each image, in their order."""
 
     model: str
     results: list[BatchItem]
@@ -250,7 +250,7 @@ class AskAnswer(BaseModel):
 
 
 class TextMatch(BaseModel):
-    """The probability that a text is true of the picture, and the cosine of their vectors."""
+    """The probability that a text is true of the image, and the cosine of their vectors."""
 
     text: str
     probability: float
@@ -333,7 +333,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         408: "The body did not arrive in time.",
         413: "The body is too large.",
         415: "The body is of a type that is not known.",
-        422: "A field, a picture or the size of the job is not allowed.",
+        422: "A field, an image or the size of the job is not allowed.",
         429: "Too busy, or too many requests; `Retry-After` says when to come again.",
         503: "The server is stopping, or the model cannot be loaded.",
         504: "There was no answer in time.",

@@ -38,7 +38,7 @@ from captune.server.routes import ROUTES
 from captune.server.service import Service
 from captune.server.startup import listen, parse_models
 
-# What the end may take beyond `--drain`, and after everything accepted was answered.
+# Seconds that the exit may take beyond `--drain`, and after all accepted requests were answered.
 _GRACE_SECONDS, _END_SECONDS = 0.3, 3.0
 THREADS = "captune-"
 LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -62,7 +62,7 @@ def create_app(
     service = service or Service(models, config)
 
     @contextlib.asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         start = asyncio.ensure_future(_start(service, loading))
         try:
             if loading is None:
@@ -75,8 +75,8 @@ def create_app(
     app = FastAPI(
         title="captune",
         version=__version__,
-        description="Captions for pictures. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
-        lifespan=life,
+        description="Captions for images. Errors are RFC 9457 problem+json; each answer has an X-Request-ID.",
+        lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,  # served by `add_schema`
         docs_url=None,
@@ -112,38 +112,38 @@ def serve(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> None:
-    """Serve models (`MODEL` or `NAME=MODEL`) until SIGTERM or Ctrl-C; what was accepted is answered before.
+    """Serve models (`MODEL` or `NAME=MODEL`) until SIGTERM or Ctrl-C; accepted requests are answered first.
 
     Options are those of `captune serve --help`; keys come from CAPTUNE_API_KEYS and `keys_file`. Raises
     `CaptuneError` where the port is taken or a model cannot be loaded.
     """
     environment = os.environ if environment is None else environment
     resolved = resolve("serve", file=config, environment=environment, flags=options, sets=sets)
-    asked = resolved.values.serve
-    keys = read_keys(environment, asked.keys_file)
+    values = resolved.values.serve
+    keys = read_keys(environment, values.keys_file)
     model_sources = parse_models(models)
-    if not keys and asked.host not in LOCAL:
-        progress.warn(f"Whoever reaches {asked.host} may ask: set {VARIABLE}=name=key, or --keys-file.")
-    listener = listen(asked.host, asked.port)
+    if not keys and values.host not in LOCAL:
+        progress.warn(f"Everyone who reaches {values.host} can send requests: set {VARIABLE}=name=key, or --keys-file.")
+    listener = listen(values.host, values.port)
     host, port = listener.getsockname()[:2]
     configure_logging()
     shown = f"[{host}]" if ":" in host else host
 
-    def greet() -> None:
+    def on_ready() -> None:
         progress.info(f"Serving {', '.join(model_sources)} at http://{shown}:{port} (API: /docs; stop with Ctrl-C)")
 
-    def end(code: int) -> None:
+    def exit_process(code: int) -> None:
         if code:  # in a thread: whoever reads stderr may stall
-            said = threading.Thread(target=_log_cut_off, daemon=True)
-            said.start()
-            said.join(_GRACE_SECONDS / 2)
+            writer = threading.Thread(target=_log_cut_off, daemon=True)
+            writer.start()
+            writer.join(_GRACE_SECONDS / 2)
         os._exit(code)
 
-    exit_timer = ExitTimer(end)
+    exit_timer = ExitTimer(exit_process)
     try:
-        if not asyncio.run(_run(model_sources, resolved, keys, listener, greet, exit_timer)):
-            # A batch cannot be stopped in its middle, and its thread would keep the process.
-            end(EXIT_TERMINATED)
+        if not asyncio.run(_run(model_sources, resolved, keys, listener, on_ready, exit_timer)):
+            # A batch cannot be interrupted, and its thread would keep the process alive.
+            exit_process(EXIT_TERMINATED)
         wait_for_threads()
     finally:
         exit_timer.cancel()
@@ -160,7 +160,7 @@ async def _run(
     config: Resolved,
     keys: Mapping[str, str],
     listener: socket.socket,
-    greet: Any,
+    on_ready: Any,
     exit_timer: ExitTimer,
 ) -> bool:
     """Whether all accepted requests were answered. Health is answered while models are loaded."""
@@ -174,11 +174,11 @@ async def _run(
             ws="none",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # the gate does it, for the log
+            proxy_headers=False,  # the middleware reads them, for the log
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
-            # So many are accepted before those that give way have: more could take the last descriptor.
+            # More connections at once could take the last file descriptor before others are closed.
             backlog=4,
         ),
         app.state.service,
@@ -190,13 +190,13 @@ async def _run(
         if done.cancelled() or done.exception():
             server.should_exit = True
         else:
-            greet()
+            on_ready()
 
     loading.add_done_callback(loaded)
     await server.serve(sockets=[listener])
     if loading.done() and not loading.cancelled():
         loading.result()
-    return server.whole
+    return server.answered_all
 
 
 async def _start(service: Service, loading: asyncio.Future[None] | None) -> None:
@@ -212,39 +212,39 @@ async def _start(service: Service, loading: asyncio.Future[None] | None) -> None
 
 
 class ExitTimer:
-    """Ends the process by `end(code)` when the time is up, from a thread of its own; the last time set counts."""
+    """Ends the process by `exit(code)` after some time, from a thread of its own; the last `start` counts."""
 
-    def __init__(self, end: Callable[[int], object]) -> None:
-        self._end = end
+    def __init__(self, exit: Callable[[int], object]) -> None:
+        self._exit = exit
         self._timer: threading.Timer | None = None
 
-    def within(self, seconds: float, code: Callable[[], int]) -> None:
-        """Set the time; `code` is called before the end."""
+    def start(self, seconds: float, code: Callable[[], int]) -> None:
+        """Exit after so many seconds, with the code that `code` returns then."""
         self.cancel()
-        self._timer = threading.Timer(seconds, lambda: self._end(code()))
+        self._timer = threading.Timer(seconds, lambda: self._exit(code()))
         self._timer.daemon = True
         self._timer.start()
 
     def cancel(self) -> None:
-        """The process may go on."""
+        """Do not exit."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 def wait_for_threads() -> None:
-    """Wait for the server's threads, some of which may still do work that nobody waits for."""
+    """Wait for the server's threads, some of which may still work for requests that were cancelled."""
     for thread in threading.enumerate():
         if thread.name.startswith(THREADS) and not thread.daemon:
             thread.join()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, told to stop in steps: no longer ready, everything accepted answered, then closed."""
+    """uvicorn that stops in steps: not ready any more, accepted requests answered, then closed."""
 
     def __init__(self, config: uvicorn.Config, service: Service, seconds: float, exit_timer: ExitTimer) -> None:
         super().__init__(config)
-        self.whole = True
+        self.answered_all = True
         self._service, self._seconds, self._exit_timer = service, seconds, exit_timer
         self._drain: asyncio.Task[None] | None = None
 
@@ -269,29 +269,29 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         if self._drain is None:
-            self._exit_timer.within(self._seconds + _GRACE_SECONDS, self._abort)
+            self._exit_timer.start(self._seconds + _GRACE_SECONDS, self._abort)
             self._drain = asyncio.ensure_future(self._drain_requests())
-        else:  # asked twice
-            self.whole = self._service.admission.images == 0
-            self._exit_timer.within(_GRACE_SECONDS, self._abort)
+        else:  # the second signal
+            self.answered_all = self._service.admission.images == 0
+            self._exit_timer.start(_GRACE_SECONDS, self._abort)
             self.should_exit = True
 
     def _abort(self) -> int:
-        """Leave nothing behind; returns the code that the process ends with."""
+        """Kill the decoders; returns the exit code."""
         self._service.decoder.kill()
-        return 0 if self.whole and self._service.admission.images == 0 else EXIT_TERMINATED
+        return 0 if self.answered_all and self._service.admission.images == 0 else EXIT_TERMINATED
 
     async def _drain_requests(self) -> None:
         admission = self._service.admission
         admission.draining = True
-        begun = time.monotonic()
+        started = time.monotonic()
         log_event("stopping", pictures=admission.images)
         try:
             async with asyncio.timeout(self._seconds):
                 await admission.wait_until_empty()
         except TimeoutError:
-            self.whole = False
+            self.answered_all = False
         else:
-            left = begun + self._seconds - time.monotonic()
-            self._exit_timer.within(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._abort)
+            left = started + self._seconds - time.monotonic()
+            self._exit_timer.start(max(_GRACE_SECONDS, min(_END_SECONDS, left)), self._abort)
         self.should_exit = True

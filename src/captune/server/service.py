@@ -24,12 +24,12 @@ from captune.server.problems import Problem
 if TYPE_CHECKING:
     import numpy as np
 
-# Bodies that may be held at once, in largest ones.
+# Memory for bodies, in bodies of the largest size.
 _BODIES = 32
 
 
 class Service:
-    """One server's state."""
+    """The state of one server: its models, limits and decoders."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Service:
         self.metrics.loaded.set_function(lambda: sum(m.worker is not None for m in self.pool.models.values()))
         self.decoder = ImageDecoder(self.options, fast=config.values.run_on.preprocessing == "fast")
         self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
-        # Two bodies are read at once: while it is read, one costs up to three times its size.
+        # Two bodies are parsed at once: each takes up to three times its size then.
         self.readers = ThreadPoolExecutor(2, thread_name_prefix="captune-body")
 
     @property
@@ -58,7 +58,7 @@ class Service:
 
     @property
     def status(self) -> str:
-        """`ready`, or why no request should come now."""
+        """`ready`, or why no requests should be sent now."""
         if self.admission.draining:
             return "stopping"
         if not self.pool.ready:
@@ -66,7 +66,7 @@ class Service:
         return "busy" if self.decoder.stuck else "ready"
 
     async def start(self) -> None:
-        """Load the models and start what decodes; raises `CaptuneError` where that cannot be."""
+        """Load the models and start a decoder; raises `CaptuneError` where one cannot be."""
         await asyncio.gather(self.decoder.start(), self.pool.start())
 
     async def close(self) -> None:
@@ -86,7 +86,7 @@ class Service:
     async def pixels(
         self, image: str | bytes, worker: ModelWorker, context: RequestContext, *, size: bool = False
     ) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """The pixels of an image for a model, with the `size` (width, height) of the upright image if asked.
+        """The pixels of an image for a model, with the `size` (width, height) of the upright image if requested.
 
         Raises `Problem` and `ImageError`.
         """
@@ -107,16 +107,16 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.threads, image_bytes, image)
 
     def generation_options(
-        self, worker: ModelWorker, given: Mapping[str, Any], question: str | None = None, *, shorten: bool = False
+        self, worker: ModelWorker, values: Mapping[str, Any], question: str | None = None, *, shorten: bool = False
     ) -> GenerationOptions:
-        """The options of a search: those given, else the model's, else captune's. Raises `Problem` for too much work.
+        """Options of the request, else of the model, else captune's; raises `Problem` for too much work.
 
-        With `shorten` captions end where the work allowed is used up instead. A question takes its place in the prompt,
-        and new tokens are at most those that the model has room for behind it.
+        With `shorten` captions are shortened to the work allowed instead. A question is put into the prompt. New tokens
+        are at most those that fit behind the prompt.
         """
         own = worker.captioner.options.generation
         try:
-            options = GenerationOptions.model_validate({**own.model_dump(), **with_sampling(given)})
+            options = GenerationOptions.model_validate({**own.model_dump(), **with_sampling(values)})
         except UsageError as error:
             raise Problem(422, error.message, error.hint) from None
         if options.min_new_tokens > options.max_new_tokens:
@@ -143,15 +143,15 @@ class Service:
             options = options.model_copy(update={"max_new_tokens": room})
         return options
 
-    def language(self, asked: str | None) -> str | None:
+    def language(self, requested: str | None) -> str | None:
         """The language of a request's captions, None for the models' own; raises `Problem` where it is not offered."""
         own = self._translation.language
         offered = {"en", *self.options.languages, *filter(None, (own,))}
-        if asked is not None and asked not in offered:
+        if requested is not None and requested not in offered:
             raise Problem(
-                422, f"Captions are not offered in '{asked}'.", f"Offered here: {', '.join(sorted(offered))}."
+                422, f"Captions are not offered in '{requested}'.", f"Offered here: {', '.join(sorted(offered))}."
             )
-        language = asked or own
+        language = requested or own
         return None if language == "en" else language
 
     def _batch(self, model: str, size: int) -> None:
@@ -163,7 +163,7 @@ class Service:
 
 
 def image_problem(error: Exception, request_id: str) -> dict[str, Any]:
-    """What is said of one picture of several; raises what is not about a picture."""
+    """The problem of one image of several; raises the error if it is not about the image."""
     if isinstance(error, UsageError) or not isinstance(error, (CaptuneError, Problem)):
         raise error
     return Problem.of(error).body(request_id)

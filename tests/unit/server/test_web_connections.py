@@ -189,14 +189,14 @@ def test_limits_of_a_process() -> None:
 def test_wrong_keys_are_slowed_and_known_clients_are_not() -> None:
     now = [0.0]
     wrong_keys = WrongKeyLimit(lambda: now[0])
-    assert wrong_keys.wait("a", "phone") == 0
-    assert [wrong_keys.wait("a", None) for _ in range(11)] == [0] * 10 + [2]
-    assert wrong_keys.wait("a", "web") == 2  # right, but an answer would tell
-    assert wrong_keys.wait("a", "phone") == 0
-    assert wrong_keys.wait("b", "web") == 0
+    assert wrong_keys.retry_after("a", "phone") == 0
+    assert [wrong_keys.retry_after("a", None) for _ in range(11)] == [0] * 10 + [2]
+    assert wrong_keys.retry_after("a", "web") == 2  # right, but an answer would tell
+    assert wrong_keys.retry_after("a", "phone") == 0
+    assert wrong_keys.retry_after("b", "web") == 0
     now[0] = 2.0
-    assert [wrong_keys.wait("a", None) for _ in range(2)] == [0, 2]
-    spread = [wrong_keys.wait(f"c{n}", None) for n in range(400)]
+    assert [wrong_keys.retry_after("a", None) for _ in range(2)] == [0, 2]
+    spread = [wrong_keys.retry_after(f"c{n}", None) for n in range(400)]
     assert 280 <= spread.count(0) <= 310
 
 
@@ -212,8 +212,8 @@ def test_guesses_over_http() -> None:
 def test_names_of_rates_are_bounded() -> None:
     rate = RateLimit(60, lambda: 0.0)
     for n in range(10_100):
-        rate.wait(str(n))
-    assert len(rate._left) == 10_000
+        rate.retry_after(str(n))
+    assert len(rate._tokens) == 10_000
 
 
 @pytest.mark.parametrize(

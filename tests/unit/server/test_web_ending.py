@@ -18,10 +18,10 @@ from captune.server.server import ExitTimer, _Server
 def test_the_last_time_counts() -> None:
     ended: list[int] = []
     exit_timer = ExitTimer(ended.append)
-    exit_timer.within(0.05, lambda: 1)
-    exit_timer.within(0.1, lambda: 2)
+    exit_timer.start(0.05, lambda: 1)
+    exit_timer.start(0.1, lambda: 2)
     time.sleep(0.2)
-    exit_timer.within(0.05, lambda: 3)
+    exit_timer.start(0.05, lambda: 3)
     exit_timer.cancel()
     time.sleep(0.1)
     assert ended == [2]

@@ -12,7 +12,7 @@ from captune.server.logs import LogWriter
 
 def test_a_reader_that_stalls_holds_nobody_up() -> None:
     reads, writes = os.pipe()
-    handler = LogWriter(writes, most=100)
+    handler = LogWriter(writes, max_lines=100)
     begun = time.monotonic()
     for number in range(2000):
         handler.handle(logging.makeLogRecord({"msg": "request", "fields": {"number": number, "path": "x" * 1000}}))

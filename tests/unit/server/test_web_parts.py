@@ -56,14 +56,14 @@ def test_a_key_is_known_by_its_name() -> None:
 def test_a_rate_lets_a_burst_in_and_then_one_now_and_then() -> None:
     now = [0.0]
     rate = RateLimit(60, clock=lambda: now[0])
-    assert [rate.wait("a") for _ in range(16)] == [0] * 15 + [1]
-    assert rate.wait("b") == 0
+    assert [rate.retry_after("a") for _ in range(16)] == [0] * 15 + [1]
+    assert rate.retry_after("b") == 0
     now[0] = 1.0
-    assert rate.wait("a") == 0
-    assert rate.wait("a") == 1
+    assert rate.retry_after("a") == 0
+    assert rate.retry_after("a") == 1
     slow = RateLimit(1, clock=lambda: now[0])
-    assert [slow.wait("a") for _ in range(2)] == [0, 60]
-    assert RateLimit(0).wait("a") == 0
+    assert [slow.retry_after("a") for _ in range(2)] == [0, 60]
+    assert RateLimit(0).retry_after("a") == 0
 
 
 def test_places_are_bounded_and_given_back() -> None:

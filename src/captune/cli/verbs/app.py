@@ -9,7 +9,7 @@ def app(
     chosen: Chosen,
     model: Models = None,
 ) -> None:
-    """A page in the browser that captions pictures: several models side by side, variations, downloads."""
+    """A page in the browser that captions images: several models side by side, variations, downloads."""
     from captune.inference.loading import check_name
     from captune.server.page.launch import PageSettings, run_page
     from captune.server.startup import parse_models

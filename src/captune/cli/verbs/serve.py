@@ -13,7 +13,7 @@ def serve(
     model: Models = None,
     quiet: Quiet = False,
 ) -> None:
-    """Caption pictures over HTTP: a REST API, and OpenAI's chat completions.
+    """Caption images over HTTP: a REST API, and OpenAI's chat completions.
 
     Keys come from CAPTUNE_API_KEYS (name=key,name=key) and --keys-file, never from flags. SIGTERM answers what was
     accepted, then stops.

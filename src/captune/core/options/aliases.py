@@ -42,6 +42,7 @@ FORMER = {
     "least_identical": "min_identical",
     "looks_per_second": "sample_fps",
     "least_scene": "min_scene_seconds",
+    "max_pictures": "max_images",
 }
 
 ORIGINS = (

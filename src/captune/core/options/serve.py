@@ -14,32 +14,35 @@ ImageFormat = Literal[
 
 
 class ServeOptions(Options, section="serve", panel="Serving"):
-    """How pictures of many clients are captioned, and what a client may ask for."""
+    """How images of many clients are captioned, and what a client may ask for."""
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine.")
     port: int = option(8000, "Port to listen on; 0: any that is free.", ge=0, le=65535)
-    max_batch: int = option(8, "Most pictures, of any clients, that a model works on at once.", ge=1, le=1024)
-    max_wait: float = option(5.0, "Milliseconds that a picture waits for others to share its batch.", ge=0, le=10_000)
-    max_queue: int = option(
-        128, "Pictures that wait or are worked on; who comes later is told to try again (429).", ge=1
-    )
+    max_batch: int = option(8, "Most images, of any clients, that a model works on at once.", ge=1, le=1024)
+    max_wait: float = option(5.0, "Milliseconds that an image waits for others to share its batch.", ge=0, le=10_000)
+    max_queue: int = option(128, "Images that wait or are worked on; later ones are refused for a while (429).", ge=1)
     timeout: float = option(60.0, "Seconds from the first byte of a request to its answer (408, 504).", gt=0)
     drain: float = option(30.0, "Seconds that accepted requests have to be answered in after SIGTERM.", ge=0)
     memory: float = option(
         0.0, "Gigabytes of weights to hold at most; models not in use give way to those asked for. 0: no limit.", ge=0
     )
     max_body: float = option(20.0, "Largest body of a request, in megabytes (413).", gt=0)
-    max_pixels: int = option(40_000_000, "Pictures with more pixels than this are refused (422).", ge=1)
+    max_pixels: int = option(40_000_000, "Images with more pixels than this are refused (422).", ge=1)
     formats: tuple[ImageFormat, ...] = option(
         ("jpeg", "png", "webp", "gif", "avif", "heif", "tiff", "bmp", "jpeg2000"),
         "Kinds of image files that are opened; others are refused (422).",
         min_length=1,
     )
-    workers: int = option(0, "Processes that decode pictures; 0: one for each core, 8 at most.", ge=0, le=1024)
-    decode_timeout: float = option(
-        10.0, "Seconds that a picture may take to decode; then its process is killed (422).", gt=0
+    workers: int = option(
+        0,
+        "Processes that decode images; a client has all but one of them. 0: one more than cores, 8 at most.",
+        ge=0,
+        le=1024,
     )
-    max_pictures: int = option(16, "Most pictures in one request (422).", ge=1, le=1000)
+    decode_timeout: float = option(
+        10.0, "Seconds that an image may take to decode; then its process is killed (422).", gt=0
+    )
+    max_images: int = option(16, "Most images in one request (422).", ge=1, le=1000)
     max_work: int = option(
         4096, "Largest product of beams, captions (or variations) and new tokens of a request (422).", ge=1
     )
@@ -58,7 +61,7 @@ class ServeOptions(Options, section="serve", panel="Serving"):
         ("127.0.0.1", "::1"),
         "Addresses and networks of proxies whose X-Forwarded-For names the client, such as 10.0.0.0/8; *: any.",
     )
-    allow_urls: bool = option(False, "Fetch pictures that requests name by http(s) addresses, public ones only.")
+    allow_urls: bool = option(False, "Fetch images that requests name by http(s) addresses, public ones only.")
     languages: tuple[Language, ...] = option(
         (), "Languages, besides --language, that requests may ask for: de, fr, es … A model for each is loaded then."
     )

@@ -89,7 +89,7 @@ def _images() -> list[Upload]:
         )
         chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in given or ()])
     with samples_:
-        st.write("Drawn for captune, and as free as it (Apache-2.0).")
+        st.write("Drawn for captune; free to use (Apache-2.0).")
         with st.grid(min_column_width=110):
             for name, (data, alt) in samples().items():
                 with st.container(gap="xsmall"):

@@ -40,11 +40,11 @@ def caption_items(captions: list[Caption]) -> list[CaptionItem]:
     return [CaptionItem(text=one.text, confidence=one.confidence, original=one.original) for one in captions]
 
 
-@router.post("/v1/caption", summary="Caption a picture", responses=WORK_PROBLEMS, response_model_exclude_none=True)
+@router.post("/v1/caption", summary="Caption an image", responses=WORK_PROBLEMS, response_model_exclude_none=True)
 async def caption(
     request: Annotated[CaptionRequest, Depends(CAPTION)], service: TheService, context: TheContext
 ) -> CaptionAnswer:
-    """One picture, as a file of a form or as base64 in JSON, with any options of the search."""
+    """One image, as a file of a form or as base64 in JSON, with any options of the search."""
     model, worker = await service.acquire_model(request.model, "caption", context)
     options = service.generation_options(worker, request.generation_options())
     language = service.language(request.language)
@@ -59,15 +59,15 @@ async def caption(
 
 
 @router.post(
-    "/v1/captions:batch", summary="Caption several pictures", responses=WORK_PROBLEMS, response_model_exclude_none=True
+    "/v1/captions:batch", summary="Caption several images", responses=WORK_PROBLEMS, response_model_exclude_none=True
 )
 async def captions(
     request: Annotated[BatchRequest, Depends(BATCH)], service: TheService, context: TheContext
 ) -> BatchAnswer:
-    """Several pictures with the same options. One that cannot be read has its error; the others their captions."""
+    """Several images with the same options. One that cannot be read has its error; the others their captions."""
     count, limits, places = len(request.images), service.options, service.admission.max_images
-    if count > limits.max_pictures:
-        raise Problem(422, f"{count} images; {limits.max_pictures} are allowed.", "Send fewer at once.")
+    if count > limits.max_images:
+        raise Problem(422, f"{count} images; {limits.max_images} are allowed.", "Send fewer at once.")
     if count > places:
         raise Problem(422, f"{count} images; there are {places} places.", "Send fewer at once.")
     service.admission.acquire(count - 1)
@@ -94,9 +94,9 @@ async def captions(
     return BatchAnswer(model=model.name, results=items)
 
 
-@router.post("/v1/ask", summary="Ask about a picture", responses=WORK_PROBLEMS, response_model_exclude_none=True)
+@router.post("/v1/ask", summary="Ask about an image", responses=WORK_PROBLEMS, response_model_exclude_none=True)
 async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService, context: TheContext) -> AskAnswer:
-    """A question about a picture, for any captioner: it reads the question as its prompt."""
+    """A question about an image, for any captioner: it reads the question as its prompt."""
     if not request.question.strip():
         raise Problem(422, "There is no question.", "For example: What colour is it?")
     model, worker = await service.acquire_model(request.model, "ask", context)
@@ -107,11 +107,11 @@ async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService,
     return AskAnswer(model=model.name, answers=caption_items(result.captions))
 
 
-@router.post("/v1/match", summary="How well texts fit a picture", responses=WORK_PROBLEMS)
+@router.post("/v1/match", summary="How well texts fit an image", responses=WORK_PROBLEMS)
 async def match(
     request: Annotated[MatchRequest, Depends(MATCH)], service: TheService, context: TheContext
 ) -> MatchAnswer:
-    """The probability that each text is true of a picture, by a matcher such as Salesforce/blip-itm-base-coco."""
+    """The probability that each text is true of an image, by a matcher such as Salesforce/blip-itm-base-coco."""
     if not all(text.strip() for text in request.texts):
         raise Problem(422, "One of the texts is empty.", "Give texts that say something.")
     model, worker = await service.acquire_model(request.model, "match", context)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, so that its clients caption pictures too."""
+"""OpenAI's chat completions, so that its clients caption images too."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ CHAT = RequestBody(ChatRequest, EXAMPLE, forms=False)
 
 @router.post(
     "/v1/chat/completions",
-    summary="Caption a picture, as OpenAI's clients ask",
+    summary="Caption an image, as OpenAI's clients ask",
     response_model=ChatAnswer,
     responses=WORK_PROBLEMS,
 )
 async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheService, context: TheContext) -> Any:
-    """One picture as a data URL; its caption whole, or piece by piece with `stream`."""
+    """One image as a data URL; its caption whole, or piece by piece with `stream`."""
     image, prompt = image_and_prompt(request)
     values = request.generation_options()
     if request.stream:
