@@ -1,9 +1,9 @@
-"""Exports against torch in fp32: captions, size on disk, time of a picture; families x targets.
+"""Exports against torch in fp32: captions, size on disk, time of an image; families x targets.
 
     python benchmarks/bench_export.py [--size base] [--families blip clip-gpt2 git] [--threads 2] [--pictures 16]
 
-Models from scratch with random weights, enlarged until pictures decide what is said ("said" counts the different
-captions), 8,000 tokens, captions of 20 tokens. Each way runs in turn with torch in fp32: wall ms of a picture, and
+Models from scratch with random weights, enlarged until images decide what is said ("said" counts the different
+captions), 8,000 tokens, captions of 20 tokens. Each way runs in turn with torch in fp32: wall ms of an image, and
 how many times as fast as torch in fp32 of the same turn. "same" is the share of captions, greedy and with 5 beams,
 that are those of torch in fp32.
 """
@@ -36,7 +36,7 @@ from captune.models.backbone import Backbone
 from machine import machine, markdown
 
 EXPORTED = ("blip", "clip-gpt2", "git")
-# How much larger random weights have to be for captions to differ from picture to picture.
+# How much larger random weights have to be for captions to differ from image to image.
 LARGER = 3.0
 TOKENS = 20
 SEED, CALIBRATION_SEED = 5, 6
@@ -46,7 +46,7 @@ Says = Callable[[np.ndarray, GenerationOptions], list[list[Caption]]]
 
 @dataclass(frozen=True)
 class Way:
-    """A name, megabytes on disk, and what captions pixels (pictures, 3, size, size)."""
+    """A name, megabytes on disk, and what captions pixels (images, 3, size, size)."""
 
     name: str
     megabytes: float
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--size", default="base")
     parser.add_argument("--families", nargs="+", default=list(EXPORTED))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--pictures", type=int, default=16, help="Pictures whose captions are compared.")
+    parser.add_argument("--pictures", type=int, default=16, help="Images whose captions are compared.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="Small models, once.")
     asked = parser.parse_args()
@@ -78,13 +78,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as made:
             rows += measured(ways(backbone, Path(made), asked.threads), np.stack(seen), asked.repeats)
     columns = ("", "MB", "said", "same", *(f"{n} × {beams}" for n, beams in SHAPES))
-    print("\nms of a picture (× torch fp32); pictures × beams\n\n" + markdown(columns, rows))
+    print("\nms of an image (× torch fp32); images × beams\n\n" + markdown(columns, rows))
 
 
 def scenes(backbone: Backbone, count: int, seed: int) -> list[np.ndarray]:
     """Pixels (3, size, size) of drawn pictures."""
     drawn = (render_scene(scene, backbone.pixels.size) for scene in held_out_scenes(count, seed=seed))
-    return [read_pixels(picture, backbone.pixels) for picture in drawn]
+    return [read_pixels(image, backbone.pixels) for image in drawn]
 
 
 def lively(family: str, size: str) -> Backbone:
@@ -135,8 +135,8 @@ def measured(all_ways: Sequence[Way], pixels: np.ndarray, repeats: int) -> list[
         found = [way.caption(pixels, beams) for beams in (1, 5)]
         same = [a == b for mine, theirs in zip(found, expected, strict=True) for a, b in zip(mine, theirs, strict=True)]
         cells = []
-        for pictures, beams in SHAPES:
-            milliseconds, ratio = timed(first, way, pixels[:pictures], beams, repeats)
+        for images, beams in SHAPES:
+            milliseconds, ratio = timed(first, way, pixels[:images], beams, repeats)
             cells.append(f"{milliseconds:.0f}" + ("" if way is first else f" ({ratio:.2f})"))
         row = (way.name, f"{way.megabytes:.0f}", f"{len(set(found[0]))}", f"{statistics.mean(same):.0%}", *cells)
         print(" | ".join(row), flush=True)
@@ -145,7 +145,7 @@ def measured(all_ways: Sequence[Way], pixels: np.ndarray, repeats: int) -> list[
 
 
 def timed(first: Way, way: Way, pixels: np.ndarray, beams: int, repeats: int) -> tuple[float, float]:
-    """Median wall ms of a picture, and the median of how many times as fast as `first`, run in turn."""
+    """Median wall ms of an image, and the median of how many times as fast as `first`, run in turn."""
     way.caption(pixels, beams)
     mine, ratios = [], []
     for _ in range(repeats):

@@ -51,8 +51,8 @@ def _ways(files: list[Path], dtype: torch.dtype, beams: int) -> tuple[Callable[[
     def theirs() -> object:
         said = []
         for start in range(0, len(files), 8):
-            pictures = [Image.open(path).convert("RGB") for path in files[start : start + 8]]
-            pixels = processor(pictures, return_tensors="pt")["pixel_values"].to(dtype)
+            images = [Image.open(path).convert("RGB") for path in files[start : start + 8]]
+            pixels = processor(images, return_tensors="pt")["pixel_values"].to(dtype)
             ids = blip.model.generate(
                 pixel_values=pixels, num_beams=beams, do_sample=False, max_new_tokens=20, min_new_tokens=20
             )

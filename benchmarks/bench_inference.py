@@ -40,7 +40,7 @@ def main() -> None:
         _rows(bench, threads, asked.tokens)
     bench.end()
     if not asked.quick:
-        print("\nLargest memory, fp32, 8 pictures, 5 beams (the model's weights are 0.9 GB):")
+        print("\nLargest memory, fp32, 8 images, 5 beams (the model's weights are 0.9 GB):")
         for way in ("transformers", "captune"):
             subprocess.run([sys.executable, __file__, "--memory", way, "--tokens", str(asked.tokens)], check=True)
 

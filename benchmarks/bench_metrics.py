@@ -26,7 +26,7 @@ def main() -> None:
     bench = Bench("metrics", __doc__, "pycocoevalcap", ("captune", "numpy", "pycocoevalcap"), repeats=3)
     bench.parser.add_argument("--images", type=int, default=5000)
     asked = bench.begin()
-    hypotheses, references = systems(flickr8k(asked.images))["the next picture"]
+    hypotheses, references = systems(flickr8k(asked.images))["the next image"]
     print(f"{len(hypotheses)} images, {sum(map(len, references.values()))} references, one core, CPU seconds\n")
     theirs = coco_tokens({k: [h] for k, h in hypotheses.items()}), coco_tokens(references)
 

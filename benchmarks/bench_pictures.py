@@ -44,7 +44,7 @@ def main() -> None:
         ours = partial(_ours, files, settings)
         both = paired(theirs, ours, asked.repeats, wall_seconds)
         bench.row(f"{name}, {len(files)} photos", both)
-        print(f"  {len(files) / min(both.first):.0f} and {len(files) / min(both.second):.0f} pictures a second")
+        print(f"  {len(files) / min(both.first):.0f} and {len(files) / min(both.second):.0f} images a second")
     bench.end()
     apart = [np.abs(read_pixels(path, exact).astype(int) - read_pixels(path, fast)) for path in files]
     largest = sorted(Counter(int(each.max()) for each in apart).items())

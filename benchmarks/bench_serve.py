@@ -3,7 +3,7 @@
     python benchmarks/bench_serve.py [--seconds 60] [--clients 200] [--threads 2]
 
 A BLIP with random weights. First many clients who come again when told to (429): every answer has to be right for its
-picture. Then the same with clients that leave, send half a body, bombs and garbage; memory and open files of the server
+image. Then the same with clients that leave, send half a body, bombs and garbage; memory and open files of the server
 before and after. Last the throughput of both servers in turn, 32 clients, 3 beams, 20 tokens; rows are seconds of wall
 time for each answer.
 """
@@ -127,7 +127,7 @@ def _loads(folder: str, clients: int, seconds: float, threads: int) -> None:
     alone = captune.Captioner.load(folder, device="cpu", precision="fp32")
     right = [[caption.text for caption in alone.captions(photo, **OPTIONS)] for photo in photos]
     asked = [asking(photo, OPTIONS) for photo in photos]
-    print(f"{len({tuple(said) for said in right})} different captions of {len(photos)} pictures; {threads} threads")
+    print(f"{len({tuple(said) for said in right})} different captions of {len(photos)} images; {threads} threads")
     with served(*_captune(folder, "--max-batch", "16"), threads=threads) as (server, port):
         process = server.pid
         asyncio.run(
@@ -169,7 +169,7 @@ def _batches(metrics: str) -> None:
             parts.append(f"up to {float(size):g}: {100 * (count - before) / total:.0f} %")
         before = count
     pictures = float(re.search(r"captune_batch_pictures_sum\{.*?\} ([\d.e+]+)", metrics)[1])  # type: ignore[index]
-    print(f"\nbatches: {pictures / total:.1f} pictures on average ({', '.join(parts)})", flush=True)
+    print(f"\nbatches: {pictures / total:.1f} images on average ({', '.join(parts)})", flush=True)
 
 
 def _both(folder: str, threads: int, repeats: int, seconds: float) -> Paired:
@@ -187,7 +187,7 @@ def _both(folder: str, threads: int, repeats: int, seconds: float) -> Paired:
 
 
 def _naive(folder: str, port: int) -> None:
-    """What one would write first: each request opens its picture and calls `generate`."""
+    """What one would write first: each request opens its image and calls `generate`."""
     import base64
     import io
 

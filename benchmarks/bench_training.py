@@ -4,9 +4,9 @@
 
 BLIP base, 384 pixels, random weights; photos with 5 captions of 9 to 16 tokens. From the files to the updated
 weights: loader, forward, backward, clipping and AdamW for each 20 captions; wall seconds in turn. The other side
-trains a (picture, caption) pair a row, 10 rows at a time with dynamic padding and accumulated gradients (which is
+trains a (image, caption) pair a row, 10 rows at a time with dynamic padding and accumulated gradients (which is
 quicker here than 4 or 20), pixels by `BlipImageProcessorPil`, AdamW as torch makes it. captune's are its own loader,
-its own forward pass and the optimizer it asks for: 4 pictures with all their captions a step. Building the cache
+its own forward pass and the optimizer it asks for: 4 images with all their captions a step. Building the cache
 of features is not counted: it costs one pass of the vision part.
 """
 
@@ -86,8 +86,8 @@ def _plain(examples: list[TrainingExample], dtype: torch.dtype) -> Callable[[], 
         width = max(len(one.tokens) for _, one in batch)
         ids = torch.tensor([[*one.tokens, *[0] * (width - len(one.tokens))] for _, one in batch])
         mask = torch.tensor([[1] * len(one.tokens) + [0] * (width - len(one.tokens)) for _, one in batch])
-        pictures = [Image.open(Path(image)).convert("RGB") for image, _ in batch]
-        pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+        images = [Image.open(Path(image)).convert("RGB") for image, _ in batch]
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
         labels = ids.masked_fill(mask == 0, -100)
         return {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask, "labels": labels}
 

@@ -1,4 +1,4 @@
-"""BLIP base at 384 pixels with random weights that look at the picture, and what the machine could do at most."""
+"""BLIP base at 384 pixels with random weights that look at the image, and what the machine could do at most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from captune.models.blip import Blip
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.preprocessing import PixelSettings
 
-# Billions of multiplications and additions: the vision part and the cross-attention's keys and values of a picture,
+# Billions of multiplications and additions: the vision part and the cross-attention's keys and values of an image,
 # a token of a caption.
 VISION, CROSS, TOKEN = 111.0, 16.3, 0.27
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -34,7 +34,7 @@ from machine import machine
 
 
 def pictures(folder: Path, count: int) -> None:
-    """`count` pictures in a folder: the odd files, then photos; or scenes, every tenth of them cut off."""
+    """`count` images in a folder: the odd files, then photos; or scenes, every tenth of them cut off."""
     folder.mkdir()
     archive = DATA / "flickr8k" / "images-128.tar"
     if not archive.is_file():
@@ -98,7 +98,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def served(folder: Path, count: int) -> list[str]:
-    """Addresses of the first pictures of a folder, from a server on this machine."""
+    """Addresses of the first images of a folder, from a server on this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return [f"http://127.0.0.1:{server.server_port}/{path.relative_to(folder)}" for path in files(folder)[:count]]

@@ -4,7 +4,7 @@
 
 Photos of Flickr8k (128 px) from $CAPTUNE_TEST_DATA, repeated under other names up to `--pictures`, are captioned by
 `captune caption --format jsonl` in a process of its own, whose memory, with that of its decoders, is looked at twice a
-second. The model's own speed is that of batches that lie in memory; the plain loop opens pictures, one or a batch at a
+second. The model's own speed is that of batches that lie in memory; the plain loop opens images, one or a batch at a
 time, asks transformers' processor and `generate`, and appends lines to a file. A BLIP of random weights captions,
 greedily and 10 tokens long.
 """
@@ -50,7 +50,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def model_alone(captioner: Captioner, paths: list[Path], seconds: float = 10.0) -> float:
-    """Pictures a second of batches in memory."""
+    """Images a second of batches in memory."""
     seen = np.stack([captioner.read(path) for path in paths[:BATCH]])
     captioner.generate(seen, captioner.options.generation)
     started, done = time.monotonic(), 0
@@ -61,7 +61,7 @@ def model_alone(captioner: Captioner, paths: list[Path], seconds: float = 10.0) 
 
 
 def plain_loop(model: Path, paths: list[Path], out: Path, batch: int) -> float:
-    """Pictures a second of what a user would write."""
+    """Images a second of what a user would write."""
     from transformers import AutoProcessor, BlipForConditionalGeneration
 
     processor, blip = AutoProcessor.from_pretrained(model), BlipForConditionalGeneration.from_pretrained(model).eval()
@@ -89,7 +89,7 @@ def memory(process: psutil.Process) -> float:
 
 
 def job(folder: Path, model: Path, found: Path, count: int, shard_size: int) -> tuple[float, list[tuple[int, float]]]:
-    """Pictures a second of a job once it captions, and memory at shards done."""
+    """Images a second of a job once it captions, and memory at shards done."""
     out = folder / "captions"
     search = [word for name, value in SEARCH.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "captune", "caption", str(found), "--model", str(model), "--format", "jsonl"]
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pictures", type=int, default=8091)
     parser.add_argument("--size", default="demo")
-    parser.add_argument("--plain", type=int, default=200, help="pictures for the plain loop")
+    parser.add_argument("--plain", type=int, default=200, help="images for the plain loop")
     parser.add_argument("--shard-size", type=int, default=1000)
     asked = parser.parse_args()
     print(machine("captune", "torch", "transformers", "pillow"), f"{torch.get_num_threads()} threads")
@@ -131,12 +131,12 @@ def main() -> None:
         again = model_alone(captioner, paths)
         some = paths[: asked.plain]
         plain = [plain_loop(here / "model", some, here / "plain.jsonl", batch) for batch in (1, BATCH)]
-    print(f"\nblip-{asked.size}, {asked.pictures:,} pictures, batches of {BATCH}")
+    print(f"\nblip-{asked.size}, {asked.pictures:,} images, batches of {BATCH}")
     print(f"the model alone, before and after   {alone:8.1f}/s {again:8.1f}/s")
     share = 200 * rate / (alone + again)
     print(f"the job                             {rate:8.1f}/s  {share:.0f} % of that")
     for batch, each in zip((1, BATCH), plain, strict=True):
-        print(f"transformers, {batch:2} pictures at a time {each:8.1f}/s  {rate / each:.1f}×")
+        print(f"transformers, {batch:2} images at a time {each:8.1f}/s  {rate / each:.1f}×")
     print("\nmemory of the job and its decoders (MB) at shards done")
     whole = max(shards for shards, _ in seen)
     for tenth in range(1, 11):

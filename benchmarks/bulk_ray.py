@@ -2,7 +2,7 @@
 
     python benchmarks/bulk_ray.py [--pictures 2000] [--times 5] [--model runs/x]
 
-The pictures are those of bulk_kills.py. The cluster is `ray.cluster_utils.Cluster`: processes of this machine that
+The images are those of bulk_kills.py. The cluster is `ray.cluster_utils.Cluster`: processes of this machine that
 pretend to be nodes of one core each. In each round one of the two is killed (its raylet gets SIGKILL, and its workers
 with it) at a random moment between the first shard and the time the whole took without a kill; another one joins for
 the next round.
@@ -98,9 +98,7 @@ def main() -> None:
             add_node(made)
         columns = ("killed", "the job took", "shards whole before it", "files")
         print("\n" + markdown(columns, rows))
-        print(
-            f"\n{asked.pictures} pictures in {shards} shards; {asked.times} of two nodes killed; none lost, none twice"
-        )
+        print(f"\n{asked.pictures} images in {shards} shards; {asked.times} of two nodes killed; none lost, none twice")
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def coco() -> References:
 
 
 def systems(references: Mapping[str, Sequence[str]]) -> dict[str, tuple[Hypotheses, References]]:
-    """Three very different captioners: a person, one who looks at the next picture, and one who garbles."""
+    """Three very different captioners: a person, one who looks at the next image, and one who garbles."""
     ids = list(references)
     person = {i: references[i][0] for i in ids}, {i: list(references[i][1:]) or list(references[i]) for i in ids}
     next_picture = {i: references[ids[(n + 1) % len(ids)]][0] for n, i in enumerate(ids)}
     garbled = {i: _garbled(references[i], random.Random(i)) for i in ids}
     everything = {i: list(references[i]) for i in ids}
-    return {"a person": person, "the next picture": (next_picture, everything), "garbled": (garbled, everything)}
+    return {"a person": person, "the next image": (next_picture, everything), "garbled": (garbled, everything)}
 
 
 def _garbled(references: Sequence[str], chance: random.Random) -> str:

@@ -40,8 +40,8 @@ def encode(path: Path, size: tuple[int, int], codec: str) -> None:
             wide = drawn(scene).resize((size[0] * 9 // 8, size[1]), Image.Resampling.BICUBIC)
             for number in range(4 * RATE):
                 left = number * (wide.width - size[0]) // (4 * RATE)
-                picture = wide.crop((left, 0, left + size[0], size[1]))
-                out.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                image = wide.crop((left, 0, left + size[0], size[1]))
+                out.mux(stream.encode(av.VideoFrame.from_image(image)))
         out.mux(stream.encode(None))
 
 

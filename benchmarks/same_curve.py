@@ -2,8 +2,8 @@
 
     python benchmarks/same_curve.py DATA [--steps 60] [--size small] [--captions 5] [--pictures 16]
 
-DATA is a folder made by `captune prepare`. Both begin with the same weights and see the same pictures and captions
-in the same order, in fp32, without dropout or augmentation; the other side trains each (picture, caption) pair as a
+DATA is a folder made by `captune prepare`. Both begin with the same weights and see the same images and captions
+in the same order, in fp32, without dropout or augmentation; the other side trains each (image, caption) pair as a
 row with dynamic padding. Every step is timed, the two in turn.
 """
 

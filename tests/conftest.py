@@ -117,9 +117,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["image,caption"]
     for number in range(20):
         name, colour = list(colours.items())[number % 4]
-        picture = noise((40, 40), 20 + number, number).convert("RGB")
-        picture.paste(colour, (4 + number % 7, 6, 30, 28 + number % 5))
-        picture.save(folder / "Images" / f"{number:02}.png")
+        image = noise((40, 40), 20 + number, number).convert("RGB")
+        image.paste(colour, (4 + number % 7, 6, 30, 28 + number % 5))
+        image.save(folder / "Images" / f"{number:02}.png")
         said = [f"a {name} square", f"there is a {name} thing , in noise", f"one {name} square on the left"]
         lines += [f'{number:02}.png,"{text}"' for text in said[: 1 + number % 3]]
     (folder / "captions.txt").write_text("\n".join(lines) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL, PYTHON = "sh", "python"
-# What stands in pages beside commands: outputs, files and pictures drawn with letters.
+# What stands in pages beside commands: outputs, files and images drawn with letters.
 SHOWN = ("", "json", "toml", "yaml", "nginx", "dockerfile", "text")
 _MARK = re.compile(r"^<!-- (given|not run|printed)(?:: (.*))? -->$", re.MULTILINE)
 _BLOCK = re.compile(

@@ -86,22 +86,22 @@ def scenes(desk: Desk, folder: Path) -> None:
 
 
 def photos(desk: Desk, folder: Path) -> None:
-    """Pictures and their captions side by side."""
+    """Images and their captions side by side."""
     drawn = desk.thing("flickr8k")
     shutil.copytree(drawn / "Images", folder)
     shutil.copy(drawn / "captions.txt", folder)
 
 
 def photo(desk: Desk, file: Path) -> None:
-    picture = sorted(desk.thing("photos").glob("*.jpg"))[int(len(file.stem) == 1)]
-    shutil.copy(picture, file)
+    image = sorted(desk.thing("photos").glob("*.jpg"))[int(len(file.stem) == 1)]
+    shutil.copy(image, file)
 
 
 def pictures(desk: Desk, folder: Path) -> None:
     """Pictures alone."""
     folder.mkdir()
-    for picture in sorted(desk.thing("photos").glob("*.jpg"))[:4]:
-        shutil.copy(picture, folder)
+    for image in sorted(desk.thing("photos").glob("*.jpg"))[:4]:
+        shutil.copy(image, folder)
 
 
 def data(desk: Desk, folder: Path) -> None:
@@ -165,8 +165,8 @@ def labels(desk: Desk, file: Path) -> None:
 def vqa(desk: Desk, folder: Path) -> None:
     shutil.copytree(desk.thing("more-photos"), folder / "train2014")
     questions, answers = [], []
-    for number, picture in enumerate(sorted((folder / "train2014").iterdir())):
-        picture.rename(picture.with_name(f"COCO_train2014_{number:012}.jpg"))
+    for number, image in enumerate(sorted((folder / "train2014").iterdir())):
+        image.rename(image.with_name(f"COCO_train2014_{number:012}.jpg"))
         questions.append({"question_id": number, "image_id": number, "question": "what is it?"})
         answers.append({"question_id": number, "image_id": number, "answers": [{"answer": "a circle"}] * 3})
     (folder / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": questions}))

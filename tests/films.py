@@ -1,4 +1,4 @@
-"""Films made for tests: pictures that move a little, cut where the test says."""
+"""Films made for tests: images that move a little, cut where the test says."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ RATE = 12
 
 
 def drawn(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """A picture unlike those of other seeds: big shapes of all colours."""
+    """An image unlike those of other seeds: big shapes of all colours."""
     chance = random.Random(seed)
 
     def colour() -> tuple[int, int, int]:
         return (chance.randrange(256), chance.randrange(256), chance.randrange(256))
 
-    picture = Image.new("RGB", size, colour())
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, colour())
+    pen = ImageDraw.Draw(image)
     for _ in range(9):
         x, y, r = chance.randrange(size[0]), chance.randrange(size[1]), chance.randrange(15, 45)
         (pen.ellipse if chance.random() < 0.5 else pen.rectangle)((x - r, y - r, x + r, y + r), fill=colour())
-    return picture
+    return image
 
 
 def shot(picture: Image.Image, seconds: float, rate: float = RATE, drift: float = 4.0) -> list[Image.Image]:
-    """Frames of a camera that pans over a picture by `drift` pixels a second."""
+    """Frames of a camera that pans over an image by `drift` pixels a second."""
     wide = picture.resize((picture.width * 5 // 4, picture.height * 5 // 4))
     frames = []
     for number in range(round(seconds * rate)):
@@ -63,10 +63,10 @@ def write_film(
 
     with av.open(str(path), "w") as out:
         stream: Any = None
-        for number, picture in enumerate(frames):
+        for number, image in enumerate(frames):
             if stream is None:
                 stream = out.add_stream(codec, rate=rate)
-                stream.width, stream.height = picture.size
+                stream.width, stream.height = image.size
                 stream.pix_fmt = "yuv420p"
                 stream.bit_rate = 2_000_000
                 base = Fraction(1, rate if times is None else 1000)
@@ -74,7 +74,7 @@ def write_film(
                 for name, value in settings.items():
                     setattr(stream.codec_context, name, value)
                 voice: Any = out.add_stream("aac", rate=16000) if sound else None
-            frame = av.VideoFrame.from_image(picture)
+            frame = av.VideoFrame.from_image(image)
             at = number / rate if times is None else times[number]
             frame.pts, frame.time_base = round((at + start) / base), base
             out.mux(stream.encode(frame))

@@ -33,7 +33,7 @@ class FakeModel:
 
 
 class FakeCaptioner:
-    """Says the colour of a picture; `most` pictures have room in a batch."""
+    """Says the colour of an image; `most` images have room in a batch."""
 
     def __init__(self, name: str, config: Any, most: int = 1000) -> None:
         self.name, self.model, self.options, self.most = name, FakeModel(), config.values, most
@@ -43,7 +43,7 @@ class FakeCaptioner:
         self.batches.append(len(seen))
         if len(seen) > self.most:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
-        return [say(picture) for picture in seen]
+        return [say(image) for image in seen]
 
     def translator(self, values: Any) -> None:
         return None
@@ -87,14 +87,14 @@ def model_folder(folder: Path) -> Path:
 
 
 def pictures(folder: Path, count: int, bad: tuple[int, ...] = ()) -> Path:
-    """`count` pictures, those of the numbers `bad` cut off."""
+    """`count` images, those of the numbers `bad` cut off."""
     folder.mkdir(parents=True)
     for number in range(count):
         colour = list(COLOURS.values())[number % len(COLOURS)]
-        picture = noise((24 + number % 5, 20), 30, number).convert("RGB")
-        picture.paste(colour, (2, number % 7, 22, 18))
+        image = noise((24 + number % 5, 20), 30, number).convert("RGB")
+        image.paste(colour, (2, number % 7, 22, 18))
         path = folder / f"{number:03}.png"
-        picture.save(path)
+        image.save(path)
         if number in bad:
             path.write_bytes(path.read_bytes()[:60])
     return folder

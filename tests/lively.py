@@ -1,4 +1,4 @@
-"""Random weights made so large that pictures decide what is said, and an end token that fires now and then."""
+"""Random weights made so large that images decide what is said, and an end token that fires now and then."""
 
 from __future__ import annotations
 

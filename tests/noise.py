@@ -1,4 +1,4 @@
-"""Pictures of noise that are the same each time: Pillow's own noise cannot be seeded."""
+"""Images of noise that are the same each time: Pillow's own noise cannot be seeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards on a Ray cluster by a model that one picture sends a signal: `python ray_deaths.py ADDRESS FOLDER SIGKILL`."""
+"""Shards on a Ray cluster by a model that one image sends a signal: `python ray_deaths.py ADDRESS FOLDER SIGKILL`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHARDS, DEADLY = 8, 4
 
 
 def say(deadly: signal.Signals, seen: np.ndarray) -> list[list[Caption]]:
-    """A caption each; at a white picture the process gets a signal."""
+    """A caption each; at a white image the process gets a signal."""
     if seen.mean() > 250:
         os.kill(os.getpid(), deadly)
     return [[Caption("a picture", 0.5)] for _ in seen]

@@ -27,7 +27,7 @@ from lively import LIVELY
 
 
 def save_tiny(folder: Path, family: str = "blip", seed: int = 1) -> str:
-    """A tiny model that says different things of different pictures; `matcher` is BLIP's matching."""
+    """A tiny model that says different things of different images; `matcher` is BLIP's matching."""
     torch.manual_seed(seed)
     if family == "matcher":
         BlipMatcher.tiny().save(folder)

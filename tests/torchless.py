@@ -50,16 +50,16 @@ def text_of(backbone: Backbone) -> Any:
         assert decoder is not None
         assert all(each.flags.c_contiguous for each in inputs.values())
         given = {name: torch.from_numpy(each) for name, each in inputs.items()}
-        (pictures, rows), slots = given["tokens"].shape, given["said_keys_0"].shape[2]
+        (images, rows), slots = given["tokens"].shape, given["said_keys_0"].shape[2]
         assert given["positions"].shape == (rows,)
-        assert given["mask"].shape == (pictures, 1, rows, slots + rows)
+        assert given["mask"].shape == (images, 1, rows, slots + rows)
         assert {given["tokens"].dtype, given["positions"].dtype} == {torch.int64}
         assert {given[name].dtype for name in given.keys() - {"tokens", "positions"}} == {torch.float32}
         memory, before = (
             [[given[f"{name}_{kind}_{layer}"] for layer in range(decoder.num_layers)] for kind in ("keys", "values")]
             for name in (MEMORY, PAST)
         )
-        new = torch.zeros(decoder.num_layers, pictures, decoder.num_heads, rows, decoder.head_dim)
+        new = torch.zeros(decoder.num_layers, images, decoder.num_heads, rows, decoder.head_dim)
         said = KVCache(*(torch.cat([torch.stack(each), new], 3) for each in before), slots)
         with torch.inference_mode():
             hidden = decoder.step(

@@ -44,7 +44,7 @@ def vision_part(kind: str, folder: Path) -> Path:
 
 
 def joined(kind: str, folder: Path) -> Backbone:
-    """A vision part of that kind and a GPT-2, its weights so large that pictures decide what is said."""
+    """A vision part of that kind and a GPT-2, its weights so large that images decide what is said."""
     save_gpt2(folder / "gpt2", TEXTS)
     name = f"{vision_part(kind, folder / kind)}+{folder / 'gpt2'}"
     backbone = pair_backbone(name, seed=1, image_size=None)

@@ -136,12 +136,12 @@ def hub_folder(blip: Blip, tmp_path: Path) -> Path:
 def test_a_folder_as_on_the_hub_captions_like_plain_transformers(hub_folder: Path) -> None:
     from transformers import AutoProcessor, BlipForConditionalGeneration
 
-    picture = noise((50, 37), 60).convert("RGB")
+    image = noise((50, 37), 60).convert("RGB")
     model = BlipForConditionalGeneration.from_pretrained(hub_folder).eval()
     processor = AutoProcessor.from_pretrained(hub_folder)
-    inputs = processor(images=picture, return_tensors="pt")
+    inputs = processor(images=image, return_tensors="pt")
     theirs = processor.decode(model.generate(**inputs, num_beams=3, max_new_tokens=9)[0], skip_special_tokens=True)
-    assert captune.Captioner.load(str(hub_folder), num_beams=3, max_new_tokens=9)(picture).text == theirs.strip()
+    assert captune.Captioner.load(str(hub_folder), num_beams=3, max_new_tokens=9)(image).text == theirs.strip()
 
 
 def test_a_folder_as_on_the_hub_trains_with_its_vision_frozen(

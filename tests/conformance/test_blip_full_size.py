@@ -82,7 +82,7 @@ def test_captions_equal_plain_generate(
     for mine, plain_row in zip(ours, theirs[:, 1 + len(prompt) :].tolist(), strict=True):
         assert mine == plain_row[: len(mine)]
         assert set(plain_row[len(mine) :]) <= {blip.eos_token_id, blip.pad_token_id}
-    assert ours[0] != ours[1], "both pictures have one caption: the test shows nothing"
+    assert ours[0] != ours[1], "both images have one caption: the test shows nothing"
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_tokens_and_likelihoods_are_those_of_transformers(
 
 
 def test_these_tests_can_fail(backbone: Backbone, memory: torch.Tensor) -> None:
-    """Random models may ignore the picture or never end: then equal tokens would prove nothing."""
+    """Random models may ignore the image or never end: then equal tokens would prove nothing."""
     for beams in (1, 5):
         mine, _ = both(backbone, memory, "", GenerationOptions(max_new_tokens=12, num_beams=beams))
         assert len({tuple(row) for row in said(mine)}) > 20
@@ -204,7 +204,7 @@ def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory: torch.Tensor) -> None:
-    """First tokens of 4,000 captions of one picture against the model's own probabilities."""
+    """First tokens of 4,000 captions of one image against the model's own probabilities."""
     decoder = backbone.text_decoder()
     assert decoder is not None
     prompts = torch.tensor([[backbone.bos_token_id]])

@@ -157,7 +157,7 @@ def test_a_decoder_without_captunes_search_is_read_by_transformers() -> None:
 
 
 def test_blip2_says_that_it_has_none() -> None:
-    with pytest.raises(CaptuneError, match="has no attention to the places of the picture for every word"):
+    with pytest.raises(CaptuneError, match="has no attention to the places of the image for every word"):
         explain(lively("blip-2"), PICTURE, OPTIONS)
 
 
@@ -297,7 +297,7 @@ def test_a_report_shows_where_the_first_model_looked(tiny_data: Path, tmp_path: 
     }  # fmt: skip
     done = captune.evaluate(tmp_path / "model", tiny_data, explain=3, **asked)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count('alt="Maps of the picture for the words of:') == 3
+    assert page.count('alt="Maps of the image for the words of:') == 3
     assert "Where the model looked" in page
     rows = json.loads((tmp_path / "out" / "attention" / "sheets.json").read_text())
     said = {record.id: done.captions[done.model][record.id].text for record in done.records}

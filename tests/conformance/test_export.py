@@ -1,4 +1,4 @@
-"""An export says what its model says: numbers, captions, tokens, for any number of pictures, rows and slots."""
+"""An export says what its model says: numbers, captions, tokens, for any number of images, rows and slots."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_captions_are_the_models(case: Case, search: str) -> None:
     options = GenerationOptions(**{"max_new_tokens": 10, **SEARCHES[search]})
     mine = tokens_of(case, options, exported=False, pixels=case.pixels)
     assert tokens_of(case, options, exported=True, pixels=case.pixels) == mine
-    # Pictures decide what is said: equality proves something.
+    # Images decide what is said: equality proves something.
     assert len({str(each) for each in mine}) > (1 if "prompt" in search else 10)
 
 
@@ -213,7 +213,7 @@ def test_int8_is_smaller_and_blind_to_other_pictures(
     assert (report.precision, case.facts.precision, report.calibrated) == ("int8", "int8", calibration)
     assert 0 < report.check.memory < 1
     assert report.score is not None
-    assert (report.score.pictures, report.score.split, report.check.source) == (4, "val", "the split's pictures")
+    assert (report.score.pictures, report.score.split, report.check.source) == (4, "val", "the split's images")
     cider = report.score.scores["cider"]
     assert cider.low is not None
     assert cider.difference == pytest.approx(cider.export - cider.model)

@@ -64,9 +64,7 @@ def test_an_export_that_says_something_else_is_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(onnx, "write", breaks(name, lambda weights: weights[..., ::-1].copy()))
-    with pytest.raises(
-        CaptuneError, match=r"not written: by .* it says something else on \d+ % of|\d+% of 16 pictures"
-    ):
+    with pytest.raises(CaptuneError, match=r"not written: by .* it says something else on \d+ % of|\d+% of 16 images"):
         captune.export(model, tmp_path / "made" / "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -165,16 +163,16 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_broken_pictures_are_left_out_of_the_check(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff but no picture")
-    with pytest.raises(CaptuneError, match="No picture of"):
-        captune.export(model, tmp_path / "x", check_on=str(pictures))
-    noise((60, 40), 80).save(pictures / "whole.png")
-    assert run(["export", str(model), "--out", str(tmp_path / "x"), "--check-on", str(pictures), "--json"]) == 0
+    images = tmp_path / "pictures"
+    images.mkdir()
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff but no image")
+    with pytest.raises(CaptuneError, match="No image of"):
+        captune.export(model, tmp_path / "x", check_on=str(images))
+    noise((60, 40), 80).save(images / "whole.png")
+    assert run(["export", str(model), "--out", str(tmp_path / "x"), "--check-on", str(images), "--json"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
-    assert (report["check"]["pictures"], report["check"]["source"]) == (1, str(pictures))
+    assert (report["check"]["pictures"], report["check"]["source"]) == (1, str(images))
     assert "Left out of the check" in printed.err
     assert (tmp_path / "x" / "vision.onnx").is_file()
 

@@ -23,7 +23,7 @@ GREEDY = GenerationOptions(num_beams=1, max_new_tokens=8)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
     made = FAMILIES[request.param].tiny()
-    with torch.no_grad():  # larger weights, so that pictures and words matter
+    with torch.no_grad():  # larger weights, so that images and words matter
         for parameter in made.model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(5)

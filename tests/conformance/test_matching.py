@@ -62,7 +62,7 @@ def test_scores_are_those_of_transformers(matcher: str, pictures: list[str]) -> 
         fits, near = plain_scores(matcher, pair.image, pair.text)
         assert pair.probability == pytest.approx(fits, abs=1e-5)
         assert pair.similarity == pytest.approx(near, abs=1e-5)
-    assert len({round(pair.probability, 4) for pair in found.pairs}) > 3, "the picture matters"
+    assert len({round(pair.probability, 4) for pair in found.pairs}) > 3, "the image matters"
 
 
 @pytest.mark.parametrize("find", ["pictures", "texts"])

@@ -65,22 +65,22 @@ def plain_git(backbone: Backbone, batch: Losses) -> torch.Tensor:
 
 def plain_opt(backbone: Backbone, batch: Losses) -> torch.Tensor:
     tokens, queries = batch["tokens"], backbone.model.config.num_query_tokens
-    picture = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
+    image = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
     return backbone.model(
         pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
-        input_ids=torch.cat([picture, tokens], 1),
-        attention_mask=torch.cat([torch.ones_like(picture), _mask(batch)], 1),
-        labels=torch.cat([torch.full_like(picture, -100), _labels(batch)], 1),
+        input_ids=torch.cat([image, tokens], 1),
+        attention_mask=torch.cat([torch.ones_like(image), _mask(batch)], 1),
+        labels=torch.cat([torch.full_like(image, -100), _labels(batch)], 1),
     ).loss
 
 
 def plain_t5(backbone: Backbone, batch: Losses) -> torch.Tensor:
     tokens, queries, given = batch["tokens"], backbone.model.config.num_query_tokens, int(batch["given"][0])
-    picture = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
+    image = tokens.new_full((len(tokens), queries), backbone.model.config.image_token_id)
     end = tokens.new_full((len(tokens), 1), backbone.eos_token_id)
     return backbone.model(
         pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
-        input_ids=torch.cat([picture, tokens[:, 1:given], end], 1),
+        input_ids=torch.cat([image, tokens[:, 1:given], end], 1),
         labels=_labels(batch)[:, given:].contiguous(),
     ).loss
 
@@ -162,8 +162,8 @@ def test_captions_are_those_of_plain_generate(kind: str, options: dict[str, Any]
     if kind != "git":
         plain |= {"eos_token_id": backbone.eos_token_id, "pad_token_id": backbone.pad_token_id}
     if kind == "blip-2 t5":
-        picture = torch.full((12, backbone.model.config.num_query_tokens), backbone.model.config.image_token_id)
-        plain["input_ids"] = torch.cat([picture, torch.full((12, 1), backbone.eos_token_id)], 1)
+        image = torch.full((12, backbone.model.config.num_query_tokens), backbone.model.config.image_token_id)
+        plain["input_ids"] = torch.cat([image, torch.full((12, 1), backbone.eos_token_id)], 1)
     with torch.inference_mode():
         ids = backbone.model.generate(pixel_values=values, **plain)
         found = generate(backbone, backbone.image_features(seen), GenerationOptions(max_new_tokens=9, **options))
@@ -171,7 +171,7 @@ def test_captions_are_those_of_plain_generate(kind: str, options: dict[str, Any]
         ids = ids[:, backbone.model.config.num_query_tokens :]
     theirs = [backbone.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids.tolist()]
     assert [each[0].text for each in found] == theirs
-    assert len(set(theirs)) > 1, "random weights that ignore the picture prove nothing"
+    assert len(set(theirs)) > 1, "random weights that ignore the image prove nothing"
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -234,8 +234,8 @@ def test_a_clip_and_a_gpt2_are_joined_trained_and_loaded_again(
     before, after = (line["loss"] for line in captune_history(out.run)[:: len(captune_history(out.run)) - 1])
     assert after < before
     captioner = captune.Captioner.load(str(out.run), num_beams=2)
-    picture = next((tiny_data.parent / "Images").iterdir())
-    assert 0 < len(captioner(str(picture)).text) < 100
+    image = next((tiny_data.parent / "Images").iterdir())
+    assert 0 < len(captioner(str(image)).text) < 100
     assert captioner.backbone.decoder == "captune"
 
 

@@ -1,4 +1,4 @@
-"""Questions and answers: read, split by picture, learned, measured, and asked."""
+"""Questions and answers: read, split by image, learned, measured, and asked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pictures(tiny_data: Path) -> list[str]:
 
 
 def write_questions(folder: Path, count: int) -> Path:
-    """VQA's pair of files: two questions about each of `count` pictures of one colour, ten answers each."""
+    """VQA's pair of files: two questions about each of `count` images of one colour, ten answers each."""
     random = np.random.default_rng(0)
     (folder / "train2014").mkdir(parents=True)
     questions, annotations = [], []
@@ -95,7 +95,7 @@ def test_answers_are_those_of_transformers(answerer: str, pictures: list[str]) -
         )  # fmt: skip
         assert answer.answer == tokenizer.decode(ids[0], skip_special_tokens=True).strip()
         assert 0 < answer.confidence <= 1
-    assert len({round(answer.confidence, 4) for answer in found}) > 1, "the picture matters"
+    assert len({round(answer.confidence, 4) for answer in found}) > 1, "the image matters"
 
 
 def test_losses_and_gradients_are_those_of_plain_layers(answerer: str) -> None:
@@ -116,8 +116,8 @@ def test_losses_and_gradients_are_those_of_plain_layers(answerer: str) -> None:
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     plain = []
-    for picture, group in zip(seen, told, strict=True):
-        patches = model.vision_model(backbone.pixels.normalise(picture[None])).last_hidden_state
+    for image, group in zip(seen, told, strict=True):
+        patches = model.vision_model(backbone.pixels.normalise(image[None])).last_hidden_state
         for answer, question in group:
             words = tokenizer(question, return_tensors="pt")
             asked = model.text_encoder(
@@ -198,8 +198,8 @@ def test_training_learns_to_answer(data: Path, tmp_path: Path) -> None:
     assert found.scores["vqa_accuracy"] == 1.0
     row = json.loads((run.path / "eval_per_image.jsonl").read_text().splitlines()[0])
     assert row["question"] in ("What colour is it?", "Is it red?")
-    picture = next(r for r in read_split(data, "test") if r.references[0] in COLOURS)
-    assert captune.ask(picture.image, picture.question, model=str(run.path), environment={})[0].answer in COLOURS
+    image = next(r for r in read_split(data, "test") if r.references[0] in COLOURS)
+    assert captune.ask(image.image, image.question, model=str(run.path), environment={})[0].answer in COLOURS
     with pytest.raises(UsageError, match="has questions"):
         captune.train(data, str(run.path), tmp_path / "scst", stage="scst", environment={})
 
@@ -214,8 +214,8 @@ def test_any_captioner_reads_a_question_as_its_prompt(family: str) -> None:
     seen = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     asked = ["what is it ?", "how many dogs play ?", "what is it ?"]
     batch = [
-        (picture.numpy(), [backbone.encode_reference("two dogs", 9, question)])
-        for picture, question in zip(seen, asked, strict=True)
+        (image.numpy(), [backbone.encode_reference("two dogs", 9, question)])
+        for image, question in zip(seen, asked, strict=True)
     ]
 
     def losses(examples: list) -> torch.Tensor:

@@ -83,7 +83,7 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
 
 
 def test_these_tests_can_fail(model: ExportedModel, seen: np.ndarray) -> None:
-    """Random models may ignore the picture or never end: then equal tokens would prove nothing."""
+    """Random models may ignore the image or never end: then equal tokens would prove nothing."""
     for beams in (1, 5):
         said = tokens(model.generate(seen, GenerationOptions(max_new_tokens=12, num_beams=beams)))
         assert len({each[0] for each in said}) > 10
@@ -124,7 +124,7 @@ def test_chances_are_those_of_torch(temperature: float, top_k: int, top_p: float
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely(model: ExportedModel, seen: np.ndarray) -> None:
-    """First tokens of 4,000 captions of one picture against the model's own probabilities, which are confidences."""
+    """First tokens of 4,000 captions of one image against the model's own probabilities, which are confidences."""
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     drawn = [each for seed in range(80) for each in model.generate(seen[:1], options.model_copy(
         update={"sample_seed": seed}))[0]]  # fmt: skip

@@ -110,7 +110,7 @@ def test_an_offline_wandb_run_can_be_moved_and_goes_on_where_it_was(tiny_data: P
     paths = [entry.local_path for one in artifacts for entry in one.manifest.contents]
     assert sum(path.endswith("model.safetensors") for path in paths) >= 2
     media = [path for record in found for path in (file.path for file in record.files.files) if "media/" in path]
-    assert len([path for path in media if path.endswith(".png")]) == 8, "four pictures of each validation"
+    assert len([path for path in media if path.endswith(".png")]) == 8, "four images of each validation"
     for path in paths:
         assert not Path(path).is_absolute()
         assert (moved / path).is_file(), path

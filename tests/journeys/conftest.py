@@ -35,7 +35,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[FakeCaptioner]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[FakeCaptioner]) -> Path:
-    """The working folder, with `pics/` of 20 pictures (two of them bad) and `model/`."""
+    """The working folder, with `pics/` of 20 images (two of them bad) and `model/`."""
     monkeypatch.chdir(tmp_path)
     pictures(Path("pics"), 20, bad=(3, 17))
     model_folder(Path("model"))

@@ -354,7 +354,7 @@ def test_long_captions_and_many_models_are_readable(
     assert first.locator(".model").count() == len(NAMES)
     for model in first.locator(".model").all():
         text, copy = model.locator(".text"), model.locator(".copy")
-        text.evaluate("node => node.textContent = 'a very long caption of a picture '.repeat(20)")
+        text.evaluate("node => node.textContent = 'a very long caption of an image '.repeat(20)")
         words, over = text.bounding_box(), copy.bounding_box()
         assert words is not None
         assert over is not None

@@ -18,11 +18,11 @@ from jobs import job, pictures, rows
 def test_the_command(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["caption", "pics", "--model", "model", "--format", "jsonl", "--out", "out", "--shard-size", "8"]
     assert run([*command, "--dry-run"]) == 0
-    assert capfd.readouterr().out == "20 pictures in 3 shards; 0 in 0 shards are done\n"
+    assert capfd.readouterr().out == "20 images in 3 shards; 0 in 0 shards are done\n"
     assert run(command) == 3
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert "20 pictures, 2 failed" in captured.err
+    assert "20 images, 2 failed" in captured.err
     assert "pics/003.png: " in captured.err
     assert "out/_job/failures.jsonl; take them again with --retry-failed" in captured.err
     assert run(command) == 0

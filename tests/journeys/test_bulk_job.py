@@ -313,7 +313,7 @@ def test_only_files(here: Path) -> None:
     named = [f"pics/{number:03}.png" for number in range(4)]
     job(inputs=named)
     assert job(inputs=[*named, "pics/004.png"]).new == 1
-    with pytest.raises(CaptuneError, match="none of these pictures"):
+    with pytest.raises(CaptuneError, match="none of these images"):
         job(inputs=["pics/010.png"])
 
 

@@ -50,14 +50,14 @@ def test_bad_films_are_named_and_stop_nothing(captune: Typed, here: Path) -> Non
     assert [film["status"] for film in found.values()] == ["error", "error", "ok", "error", "error"]
     assert [len(film["scenes"]) for film in found.values()] == [0, 0, 3, 2, 0]
     assert found["cut.mkv"]["error"].startswith("truncated")
-    assert found["sound.m4a"]["error"] == "sound alone, no pictures"
+    assert found["sound.m4a"]["error"] == "sound alone, no images"
     assert all(name in done.stderr for name in names if name != "good.mp4")
     for scene, start in zip(found["good.mp4"]["scenes"], (0, 2, 5), strict=True):
         assert start <= scene["start"] <= start + 0.3
         assert scene["start"] <= scene["time"] <= scene["end"]
         assert 0 < scene["confidence"] < 1
         assert (here / scene["frame"]).is_file()
-    # The saved picture is the one that was captioned, but for JPEG's losses.
+    # The saved image is the one that was captioned, but for JPEG's losses.
     assert len(list((here / "frames" / "good").iterdir())) == 3
     assert captune("video", "page.mp4", "--model", "model", *SHORT, folder=here, code=1).stdout == ""
 
@@ -138,10 +138,10 @@ def test_ctrl_c_ends_a_webcam_in_order(here: Path, warm: str, tmp_path: Path, mo
         "from PIL import Image\n"
         "c.Camera.__init__ = lambda self, source: None\n"
         "c.Camera.__exit__ = lambda self, *e: print('released', flush=True)\n"
-        "def pictures(self, every):\n"
+        "def images(self, every):\n"
         "    for n in itertools.count():\n"
         "        yield float(n), Image.new('RGB', (40, 40)); time.sleep(0.05)\n"
-        "c.Camera.pictures = pictures\n"
+        "c.Camera.pictures = images\n"
         "from captune.cli.main import main; main()"
     )
     (tmp_path / "webcam.py").write_text(program)

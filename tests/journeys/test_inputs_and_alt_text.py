@@ -1,4 +1,4 @@
-"""`captune caption` from archives and buckets, and into the pictures, with a model that really runs."""
+"""`captune caption` from archives and buckets, and into the images, with a model that really runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_same_pictures_from_everywhere(says: Callable[..., tuple[int, str, s
     code, out, err = says("photos", "shard-{0..0}.tar", "table.parquet", "--format", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 3
-    assert "1 of 10 pictures could not be captioned" in err
+    assert "1 of 10 images could not be captioned" in err
     assert [row["image"] for row in rows] == [
         *(str(path) for path in photos),
         "photos/broken.jpg",

@@ -53,14 +53,14 @@ def test_fewer_images_and_references(captune: Typed, folder: Path) -> None:
 def test_caption_a_folder_in_every_printed_format(
     folder: Path, format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = sorted((folder / "data").rglob("*.png")) or sorted(Path(p) for p in _pictures(folder))
-    words = ["caption", *map(str, pictures[:3]), "--model", str(folder / "runs/a"), "--format", format]
+    images = sorted((folder / "data").rglob("*.png")) or sorted(Path(p) for p in _pictures(folder))
+    words = ["caption", *map(str, images[:3]), "--model", str(folder / "runs/a"), "--format", format]
     assert run(words) == 0
     printed = capsys.readouterr().out
     if format == "txt":
         assert len(printed.splitlines()) == 3
     else:
-        assert all(picture.name in printed for picture in pictures[:3])
+        assert all(image.name in printed for image in images[:3])
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -72,7 +72,7 @@ def test_one_bad_picture_costs_only_itself(captune: Typed, folder: Path) -> None
     bad = folder / "bad.jpg"
     bad.write_text("<html>404</html>")
     listed = "\n".join([_pictures(folder)[0], str(bad), _pictures(folder)[1], "missing.jpg"]) + "\n"
-    # The list names pictures by their whole paths, outside of the working folder.
+    # The list names images by their whole paths, outside of the working folder.
     command = ("caption", "-", "--model", "runs/a", "--format", "jsonl", "--allow-outside")
     done = captune(*command, folder=folder, code=3, stdin=listed)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -84,9 +84,9 @@ def test_one_bad_picture_costs_only_itself(captune: Typed, folder: Path) -> None
 
 
 def test_a_batch_captions_like_single_pictures(captune: Typed, folder: Path) -> None:
-    pictures = _pictures(folder)
-    many = captune("caption", *pictures, "--model", "runs/a", "--format", "jsonl", folder=folder)
-    one = captune("caption", *pictures, "--model", "runs/a", "--format", "jsonl", "--batch-size", 1, folder=folder)
+    images = _pictures(folder)
+    many = captune("caption", *images, "--model", "runs/a", "--format", "jsonl", folder=folder)
+    one = captune("caption", *images, "--model", "runs/a", "--format", "jsonl", "--batch-size", 1, folder=folder)
     together, alone = ([json.loads(line) for line in done.stdout.splitlines()] for done in (many, one))
     assert [row["caption"] for row in together] == [row["caption"] for row in alone]
     assert [row["confidence"] for row in together] == pytest.approx([row["confidence"] for row in alone], rel=1e-4)

@@ -71,7 +71,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     (table,) = (
         "".join(o.get("text", "") for o in outputs) for code, outputs in said.items() if "scores['base']" in code
     )
-    assert "6 pictures, 30 references" in table
+    assert "6 images, 30 references" in table
     assert "cider" in table
     (widget,) = (outputs for code, outputs in said.items() if code == 'ctx["10_demo_widgets"]["widget"]')
     assert "application/vnd.jupyter.widget-view+json" in widget[0].data
@@ -160,31 +160,31 @@ def test_a_stopped_run_goes_on(copy: Path) -> None:
 
 def test_caption_image_core(ctx: dict[str, Any]) -> None:
     core = ctx["09_infer_core"]["caption_image_core"]
-    picture = Path(ctx["04_load_datasets"]["test"][0].image)
-    text = core(picture, max_new_tokens=24, num_beams=3)
+    image = Path(ctx["04_load_datasets"]["test"][0].image)
+    text = core(image, max_new_tokens=24, num_beams=3)
     assert isinstance(text, str)
-    assert text == core(picture.read_bytes(), max_new_tokens=24, num_beams=3)
-    assert text == captune.Captioner.load(ctx["07_train"]["run"])(picture, max_new_tokens=24, num_beams=3).text
-    assert len(core(picture, max_new_tokens=2).split()) <= 2
+    assert text == core(image.read_bytes(), max_new_tokens=24, num_beams=3)
+    assert text == captune.Captioner.load(ctx["07_train"]["run"])(image, max_new_tokens=24, num_beams=3).text
+    assert len(core(image, max_new_tokens=2).split()) <= 2
 
 
 def test_the_demo_captions_what_is_uploaded(ctx: dict[str, Any]) -> None:
     parts = ctx["10_demo_widgets"]["parts"]
-    picture = Path(ctx["04_load_datasets"]["test"][0].image)
+    image = Path(ctx["04_load_datasets"]["test"][0].image)
     core = ctx["09_infer_core"]["caption_image_core"]
     parts["button"].click()
-    assert parts["output"].value == "Choose a picture first."
-    parts["upload"].value = (upload(picture.name, picture.read_bytes()),)
-    assert core(picture, max_new_tokens=24, num_beams=3) in parts["output"].value
+    assert parts["output"].value == "Choose an image first."
+    parts["upload"].value = (upload(image.name, image.read_bytes()),)
+    assert core(image, max_new_tokens=24, num_beams=3) in parts["output"].value
     parts["beams"].value, parts["length"].value = 1, 3
     parts["button"].click()
-    assert core(picture, max_new_tokens=3, num_beams=1) in parts["output"].value
-    assert parts["picture"].value == picture.read_bytes()
+    assert core(image, max_new_tokens=3, num_beams=1) in parts["output"].value
+    assert parts["picture"].value == image.read_bytes()
     assert "% confidence" in parts["output"].value
     parts["looked"].value = True
     assert bytes(parts["picture"].value).startswith(b"\x89PNG")
     parts["looked"].value = False
-    assert parts["picture"].value == picture.read_bytes()
+    assert parts["picture"].value == image.read_bytes()
     parts["upload"].value = (upload("letter.txt", b"no picture"),)
     assert "<b>" not in parts["output"].value
     assert parts["picture"].layout.display == "none"

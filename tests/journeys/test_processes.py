@@ -24,7 +24,7 @@ from together import LAUNCHER, PORT, flags
 
 @pytest.fixture(scope="module")
 def runs(warm: str, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
-    """12 pictures, 8 a step: the last step of an epoch has 4, and nothing for the second process."""
+    """12 images, 8 a step: the last step of an epoch has 4, and nothing for the second process."""
     folder = tmp_path_factory.mktemp("processes")
     alone = captune(warm, *flags(tiny_data, folder / "one", 8))
     assert alone.returncode == 0, alone.stderr

@@ -30,7 +30,7 @@ SOME_FAILED = 3
 
 @pytest.fixture(scope="module")
 def folder(warm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, pictures of which two are broken, and what one machine says of them."""
+    """A model, images of which two are broken, and what one machine says of them."""
     here = tmp_path_factory.mktemp("ray")
     torch.manual_seed(0)
     backbone = FAMILIES["blip"].tiny()
@@ -39,9 +39,9 @@ def folder(warm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     backbone.save(here / "model")
     (here / "pics").mkdir()
     for number in range(PICTURES):
-        picture = noise((40 + number % 7, 36), 30 + number % 50, number).convert("RGB")
-        picture.paste((number % 256, number * 7 % 256, number * 31 % 256), (3 + number % 9, 5, 30, 25))
-        picture.save(here / "pics" / f"{number:04}.png")
+        image = noise((40 + number % 7, 36), 30 + number % 50, number).convert("RGB")
+        image.paste((number % 256, number * 7 % 256, number * 31 % 256), (3 + number % 9, 5, 30, 25))
+        image.save(here / "pics" / f"{number:04}.png")
     for number in BAD:
         (here / "pics" / f"{number:04}.png").write_bytes(b"\x89PNG, and nothing more")
     end(start(warm, *OPTIONS, "--out", "alone", folder=here), SOME_FAILED)

@@ -140,7 +140,7 @@ def test_many_clients_with_mixed_options_and_models_get_the_captions_of_each_alo
         found = list(pool.map(ask, jobs))
     for (n, kind, model), said in zip(jobs, found, strict=True):
         assert said == [caption.text for caption in alone[model].captions(PICTURES[n], **kind)], (n, kind, model)
-    assert len({tuple(said) for said in found}) > len(PICTURES)  # the pictures do matter
+    assert len({tuple(said) for said in found}) > len(PICTURES)  # the images do matter
     largest = [
         float(line.rpartition(" ")[2])
         for line in client.get("/metrics").text.splitlines()

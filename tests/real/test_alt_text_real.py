@@ -1,4 +1,4 @@
-"""Alt text into every real and odd picture: pixels, data and all other metadata as before."""
+"""Alt text into every real and odd image: pixels, data and all other metadata as before."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def test_each_scene_is_found_and_captioned(name: str, codec: str, seed: int, tes
     assert film.scenes[-1].end == pytest.approx(cuts[-1], abs=0.1)
     captioner = captune.Captioner.load(str(tmp_path / "model"), num_beams=1, max_new_tokens=5)
     for scene, start, end in zip(film.scenes, cuts[:-1], cuts[1:], strict=True):
-        assert start <= scene.time <= end, "the picture of a scene is of that scene"
+        assert start <= scene.time <= end, "the image of a scene is of that scene"
         assert 0 < scene.captions[0].confidence < 1
         assert scene.frame
         assert Image.open(scene.frame).size == SIZE
-    # Some of the saved pictures lose a word to JPEG; most say what the film said.
+    # Some of the saved images lose a word to JPEG; most say what the film said.
     again = [captioner(scene.frame).text == scene.text for scene in film.scenes]
     assert sum(again) >= 0.7 * len(again)

@@ -24,7 +24,7 @@ def test_kaggle_file_whole(test_data: Path) -> None:
     with open(test_data / "flickr8k" / "captions.txt", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]
     assert len(rows) == 40_455
-    expected = Counter((picture, caption.strip()) for picture, caption in rows)
+    expected = Counter((image, caption.strip()) for image, caption in rows)
     assert Counter((record.id, text) for record in records for text in record.references) == expected
     assert sum("," in text for record in records for text in record.references) == 2447
     assert sum(record.image.is_file() for record in records) == 160

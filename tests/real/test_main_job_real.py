@@ -20,7 +20,7 @@ def run(request: pytest.FixtureRequest, test_data: Path, tmp_path_factory: pytes
     """The prepared folder and the run of one data set."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "flickr8k":
-        # The captions name all 8,091 pictures; the folder holds 160 of them at original size.
+        # The captions name all 8,091 images; the folder holds 160 of them at original size.
         captune.prepare(
             test_data / "flickr8k" / "captions.txt",
             folder / "data",

@@ -1,4 +1,4 @@
-"""227 difficult files, each opened in a process that may use 2 GB: a picture or a reason, never a crash."""
+"""227 difficult files, each opened in a process that may use 2 GB: an image or a reason, never a crash."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from captune.inference.captioner import Captioner
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answers about a picture, and how sure it is (0–1); or why it could not."""
+    """What the model answers about an image, and how sure it is (0–1); or why it could not."""
 
     image: str
     answer: str
@@ -40,7 +40,7 @@ def ask(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> list[Answer]:
-    """Answers to a question about each picture, in order; one that cannot be read has an error.
+    """Answers to a question about each image, in order; one that cannot be read has an error.
 
     `model` is of any family (a captioner reads the question as its prompt); without it the Hub's
     `Salesforce/blip-vqa-base` is used. Options are those of `captune ask --help`.

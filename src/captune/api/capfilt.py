@@ -1,7 +1,7 @@
 """`captune capfilt`: a captioner writes, a matcher filters; noisy pairs in, cleaned records out.
 
 Li et al. 2022 (BLIP), *CapFilt*: web texts and captions that the model wrote are kept where
-the matcher finds them true of their picture.
+the matcher finds them true of their image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _no_texts() -> dict[str, int]:
 
 @dataclass
 class Filtered:
-    """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and pictures left without."""
+    """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and images left without."""
 
     folder: Path
     failed: dict[str, str]
@@ -59,11 +59,11 @@ def capfilt(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Filtered:
-    """Write captions for a prepared folder's pictures, and keep what fits them, theirs and the people's.
+    """Write captions for a prepared folder's images, and keep what fits them, theirs and the people's.
 
     `out` gets `captions.jsonl` (`captune prepare out/` reads it), `report/dropped.jsonl` with the
     probability of each text that went, and `report/report.json`. `model` captions, `matcher` judges
-    (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). A picture that cannot
+    (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). An image that cannot
     be read is named and left out.
     """
     from captune.models.blip_matcher import MATCHER, BlipMatcher
@@ -137,7 +137,7 @@ def _write(
 def _written(
     captioner: Captioner, records: list[ImageRecord], progress: Progress
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """A caption of each picture, and why the others have none."""
+    """A caption of each image, and why the others have none."""
     written: dict[str, str] = {}
     failed: dict[str, str] = {}
     stream = captioner.stream((record.image, record.image) for record in records)

@@ -1,4 +1,4 @@
-"""`captune caption`: pictures in, one row for each out, whatever happens to any of them."""
+"""`captune caption`: images in, one row for each out, whatever happens to any of them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def caption(
 ) -> Iterator[CaptionRow]:
     """Caption files, folders (with what lies in them), patterns, archives and addresses, in order.
 
-    Yields a row for every picture; one that cannot be read has status `error` and its
+    Yields a row for every image; one that cannot be read has status `error` and its
     reason, and stops nothing. Without `model` the Hub's
     `Salesforce/blip-image-captioning-base` is used. Into the folder `explain` go heat maps of
-    the words of each picture's best caption. Options are those of `captune caption --help`.
+    the words of each image's best caption. Options are those of `captune caption --help`.
     """
     resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
     given = as_paths(inputs)
@@ -80,6 +80,6 @@ def _image_sources(shards: Iterable[InputShard]) -> Iterator[ImageSource]:
 
 
 def reason_of(error: CaptuneError, path: str) -> str:
-    """Why a picture failed, without its path."""
+    """Why an image failed, without its path."""
     reason = getattr(error, "reason", None)
     return reason or error.message.removeprefix(f"{path}: ")

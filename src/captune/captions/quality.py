@@ -47,7 +47,7 @@ _SCRIPTS = {
 _SCRIPT_OF = {code: script for script, codes in _SCRIPTS.items() for code in codes.split()}
 # Scripts that are written together.
 _ALSO = {"KANA": {"CJK"}, "HANGUL": {"CJK"}}
-# No language of these does without one of its words in a sentence of six or more that describes a picture.
+# No language of these does without one of its words in a sentence of six or more that describes an image.
 _SMALL_WORDS = {
     "en": "a an the of in on at with and is are by to from his her its their two three some",
     "de": "der die das den dem des ein eine einen einem einer eines und in im am an auf mit von zu zum zur ist sind "
@@ -99,11 +99,11 @@ JOINTS = ("and", "or", "with")
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A picture with its best caption and what is odd about it.
+    """An image with its best caption and what is odd about it.
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
     (no caption), `empty`, `repeats` (a phrase comes twice), `language` (hardly in the language that was asked for),
-    `same` (said of several pictures), `duplicate` (nearly the same picture as another).
+    `same` (said of several images), `duplicate` (nearly the same image as another).
     """
 
     image: str
@@ -118,9 +118,9 @@ class ReviewItem:
 def review_items(
     rows: Iterable[CaptionRow], *, same: int = 3, duplicates: Mapping[str, str] | None = None
 ) -> list[ReviewItem]:
-    """All pictures, the most doubtful first: failed ones, empty captions, then by rising confidence.
+    """All images, the most doubtful first: failed ones, empty captions, then by rising confidence.
 
-    A caption on `same` or more pictures is flagged (0: never); `duplicates` name for a picture the one it repeats.
+    A caption on `same` or more images is flagged (0: never); `duplicates` name for an image the one it repeats.
     """
     rows = list(rows)
     counts = Counter(_plain(row.captions[0].text) for row in rows if row.captions)
@@ -147,7 +147,7 @@ def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[
     flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
     times = counts[_plain(best.text)]
     if best.text.strip() and same and times >= same:
-        flags["same"] = f"on {times:,} pictures"
+        flags["same"] = f"on {times:,} images"
     if row.image in duplicates:
         flags["duplicate"] = f"of {duplicates[row.image]}"
     return ReviewItem(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)

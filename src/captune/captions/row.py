@@ -1,4 +1,4 @@
-"""What a writer writes: one picture with what came of it."""
+"""What a writer writes: one image with what came of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet
 
 @dataclass(frozen=True, slots=True)
 class CaptionRow:
-    """A picture with its captions, best first, or with the reason why it has none.
+    """An image with its captions, best first, or with the reason why it has none.
 
-    `image` is the path or name under which the picture was given; `error` is None where
+    `image` is the path or name under which the image was given; `error` is None where
     `status` is "ok". `flags` name what is odd about the best caption (see `review_items`), None where nobody looked.
     """
 
@@ -30,7 +30,7 @@ class CaptionRow:
     flags: tuple[str, ...] | None = None
 
     def _repr_html_(self) -> str:
-        """In a notebook: the picture's name with its captions, or the reason why it has none."""
+        """In a notebook: the image's name with its captions, or the reason why it has none."""
         said = "<br>".join(caption._repr_html_() for caption in self.captions)
         return f"<code>{escape(self.image)}</code><br>{said or escape(self.error or '')}"
 
@@ -70,7 +70,7 @@ def row_of(value: Any, where: str) -> CaptionRow:
     Raises `CaptuneError` where it is none.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
-        raise CaptuneError(f"{where}: no picture and caption.", _EXPECTED)
+        raise CaptuneError(f"{where}: no image and caption.", _EXPECTED)
     flags = flags_in(value.get("flags"))
     if value.get("status") == "error":
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)

@@ -31,7 +31,7 @@ def print_reports(
         for other in names[1:]:
             cells.append(_difference(score, first, reports[other], comparisons.get(other, {})))
         rows.append((score, *cells))
-    out_table(f"{first.images} pictures, {first.references} references", columns, rows, numbers=True)
+    out_table(f"{first.images} images, {first.references} references", columns, rows, numbers=True)
     note(SCALE + (" In square brackets: 95 % intervals over pictures." if first.intervals else ""))
     for name, reason in first.settings.get("left_out", {}).items():
         note(f"{name} was left out: {reason}")
@@ -41,10 +41,10 @@ def print_reports(
 
 
 def print_captions(rows: Sequence[Mapping[str, Any]], images: int) -> None:
-    """A few pictures with every model's caption and all references, as `Evaluation.row` gives them."""
+    """A few images with every model's caption and all references, as `Evaluation.row` gives them."""
     if not rows:
         return
-    print_line(f"{len(rows)} of {images} pictures, drawn by lot\n" if len(rows) < images else "All pictures\n")
+    print_line(f"{len(rows)} of {images} images, drawn by lot\n" if len(rows) < images else "All pictures\n")
     for row in rows:
         question = f": {row['question']}" if row.get("question") else ""
         print_line(_line(f"{row['id']}{question}"))

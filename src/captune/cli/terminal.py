@@ -69,7 +69,7 @@ def out_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if numbers and place else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))  # no markup, no :codes: of pictures
+        table.add_row(*(Text(printable(str(cell))) for cell in row))  # no markup, no :codes: of images
     screen = console()
     screen.soft_wrap = False
     if not screen.is_terminal:

@@ -47,7 +47,7 @@ class Exported:
     """An exported model: where it came from, and all that is needed beside its two graphs to caption.
 
     `model` is the name it was loaded by, `digest` the SHA-256 of its weights. Self-attention has
-    `layers` × `heads` of `head_width`; the memory has as many, over `places` of the picture.
+    `layers` × `heads` of `head_width`; the memory has as many, over `places` of the image.
     With `clean_up` spaces before punctuation are taken out of decoded text. `check` is what the
     comparison with the original found.
     """

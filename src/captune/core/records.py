@@ -1,4 +1,4 @@
-"""The nouns that pass between all rooms: a picture with its references, and a caption."""
+"""The nouns that pass between all rooms: an image with its references, and a caption."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from html import escape
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """A picture with its references.
+    """An image with its references.
 
     `image` is a path (absolute, or relative to the folder of the split file that named
     it); `references` may be empty and may differ in number from record to record. With a
-    `question` the references are answers to it, and a picture may be in many records.
+    `question` the references are answers to it, and an image may be in many records.
     """
 
     id: str

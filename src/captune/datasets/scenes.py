@@ -67,7 +67,7 @@ PAIRS = tuple((one, other) for one in OBJECTS for other in OBJECTS if one != oth
 
 
 def held_out(one: Name, other: Name) -> bool:
-    """Whether these two objects appear together in test pictures only, whatever their relation.
+    """Whether these two objects appear together in test images only, whatever their relation.
 
     21 of the 105 pairs are. Each object, colour and shape still appears in training, beside
     others: what a model must have learned is to name what it sees, not which go together.
@@ -188,7 +188,7 @@ OBJECT_VALUE = (0.7, 1.0)
 BACKGROUND_SATURATION = (0.0, 0.2)
 BACKGROUND_VALUE = (0.8, 1.0)
 SUPERSAMPLING = 3
-# Shares of the picture's side.
+# Shares of the image's side.
 GRID = 3
 JITTER = 0.025
 RADIUS = (0.11, 0.14)
@@ -199,12 +199,12 @@ Point = tuple[float, float]
 
 
 def render_scene(scene: Scene, size: int = 96) -> Image.Image:
-    """Draw a scene as an RGB picture of `size` × `size` pixels; the same scene, the same pixels."""
+    """Draw a scene as an RGB image of `size` × `size` pixels; the same scene, the same pixels."""
     chance = random.Random(scene.seed)
-    picture = _background(chance, size)
+    image = _background(chance, size)
     for name, place, radius in zip(_names_drawn(scene), *_layout(scene, chance), strict=True):
-        _draw(picture, chance, name, place, radius)
-    return picture
+        _draw(image, chance, name, place, radius)
+    return image
 
 
 def _names_drawn(scene: Scene) -> list[tuple[str, str]]:
@@ -212,10 +212,10 @@ def _names_drawn(scene: Scene) -> list[tuple[str, str]]:
 
 
 def _layout(scene: Scene, chance: random.Random) -> tuple[list[Point], list[float]]:
-    """Centres and radii as shares of the picture's side.
+    """Centres and radii as shares of the image's side.
 
     Objects stand near the middles of a 3 × 3 grid's cells: related ones on opposite sides
-    of the picture's middle, equal ones anywhere.
+    of the image's middle, equal ones anywhere.
     """
     if scene.relation is None:
         cells = chance.sample([(column, row) for column in range(GRID) for row in range(GRID)], scene.count)
@@ -294,7 +294,7 @@ SPLIT_FILES = {
 
 @dataclass(frozen=True)
 class SceneFolder:
-    """A folder of scenes: where it is and how many pictures each split has."""
+    """A folder of scenes: where it is and how many images each split has."""
 
     path: Path
     pictures: dict[str, int]
@@ -313,7 +313,7 @@ def write_flickr8k_folder(
     """Draw scenes into `out` as Flickr8k comes: `Images/`, `captions.txt` and the three split files.
 
     Train and dev show the same combinations, test only pairs that neither ever shows.
-    `scenes.jsonl` beside them says what is on each picture. Pictures are JPEG files of
+    `scenes.jsonl` beside them says what is on each image. Images are JPEG files of
     `size` × `size` pixels; the same numbers and seed give the same folder.
     """
     folder = Path(out)
@@ -344,7 +344,7 @@ def write_flickr8k_folder(
 
 
 def read_scenes(folder: str | os.PathLike[str]) -> dict[str, Scene]:
-    """The scene of each picture by its file name, as `scenes.jsonl` has them."""
+    """The scene of each image by its file name, as `scenes.jsonl` has them."""
     path = Path(folder) / SCENES
     try:
         return dict(_scenes(path))

@@ -1,6 +1,6 @@
-"""CLIPScore and RefCLIPScore: how well a caption fits its picture, with and without references.
+"""CLIPScore and RefCLIPScore: how well a caption fits its image, with and without references.
 
-Hessel et al. 2021: 2.5 x the cosine between CLIP's embeddings of picture and caption, not
+Hessel et al. 2021: 2.5 x the cosine between CLIP's embeddings of image and caption, not
 below 0; captions are read as "A photo depicts ...". RefCLIPScore is its harmonic mean with
 the cosine to the nearest reference.
 """
@@ -31,19 +31,19 @@ def clip_score(corpus: Corpus) -> MetricResult:
     """Keys `clip_score` (0–2.5) and `ref_clip_score`; corpus scores are means over images.
 
     The images and the CLIP model come from the corpus's context. Raises `MetricUnavailable` where there
-    are no pictures or the CLIP cannot be loaded.
+    are no images or the CLIP cannot be loaded.
     """
-    pictures = corpus.context.pictures
-    if pictures is None:
+    images = corpus.context.pictures
+    if images is None:
         raise MetricUnavailable(
-            "clip_score looks at the pictures, and none were given.",
+            "clip_score looks at the images, and none were given.",
             "captune evaluate and compare know them; captune score takes --pictures FOLDER.",
         )
     model, tokenizer, pixels = _load(corpus.context.clip_model, corpus.context.device)
     references = [text for group in corpus.references for text in group]
     said = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
     known = _texts(model, tokenizer, references, corpus.progress, "CLIP: references")
-    seen = _pictures(model, pixels, [pictures[key] for key in corpus.ids], corpus.progress)
+    seen = _pictures(model, pixels, [images[key] for key in corpus.ids], corpus.progress)
     fit = WEIGHT * np.maximum((seen * said).sum(axis=1), 0)
     own = corpus.image_of_reference
     nearest = np.zeros(len(fit))
@@ -90,7 +90,7 @@ def _texts(model: Any, tokenizer: Any, texts: Sequence[str], progress: Progress,
 
 
 def _pictures(model: Any, processor: Any, files: Sequence[str | Path], progress: Progress) -> np.ndarray:
-    """Unit embeddings (N, D) of pictures, prepared as CLIP's own processor does."""
+    """Unit embeddings (N, D) of images, prepared as CLIP's own processor does."""
     rows = []
     for start in track(range(0, len(files), BATCH), progress, "CLIP: pictures"):
         pixels = [

@@ -35,7 +35,7 @@ def compare(
     first model of its evaluation, and the first one is compared with every other. One folder
     alone stands for all the models in it. No model is loaded. With `out` the same files are
     written there as an evaluation writes. Raises `CaptuneError` where the evaluations are
-    not about the same pictures and references.
+    not about the same images and references.
     """
     resolved = resolve("compare", preset=preset, file=config, environment=environment, flags=options, sets=sets)
     from captune.metrics.measure import measure
@@ -84,11 +84,11 @@ def _check_same_images(
     again = "Evaluate both on the same split with the same limits: captune evaluate RUN --data DIR"
     if left.keys() != right.keys():
         only = f"{len(left.keys() - right.keys())} only in the first, {len(right.keys() - left.keys())} in the second"
-        raise CaptuneError(f"{one} and {other} were not evaluated on the same pictures: {only}.", again)
+        raise CaptuneError(f"{one} and {other} were not evaluated on the same images: {only}.", again)
     differing = [key for key, references in left.items() if sorted(references) != sorted(right[key])]
     if differing:
         raise CaptuneError(
-            f"{one} and {other} were not evaluated against the same references: {len(differing)} pictures differ, "
+            f"{one} and {other} were not evaluated against the same references: {len(differing)} images differ, "
             f"the first is {differing[0]}.",
             again,
         )

@@ -48,7 +48,7 @@ def evaluate(
     Writes `eval_bleu.json` (all models, differences, settings), `eval_per_image.jsonl`
     and `splits.json` into `out`; without `out`, into the run if `model` is one.
     Options are those of `captune evaluate --help`. Processes that a launcher started together
-    share the pictures out; the first one writes, and all return the same.
+    share the images out; the first one writes, and all return the same.
     """
     processes = Processes.join(options.get("device"))
     progress = progress if processes.first else SILENT

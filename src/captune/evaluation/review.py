@@ -79,7 +79,7 @@ class Review:
         return {"pictures": self.pictures, "flags": self.flags, "rows": [row.to_json() for row in self.rows]}
 
     def _repr_html_(self) -> str:
-        """In a notebook: the list with thumbnails of pictures that lie where the file says."""
+        """In a notebook: the list with thumbnails of images that lie where the file says."""
         return listed(self, Path(), Boundary([os.curdir]))
 
 
@@ -110,7 +110,7 @@ def review(
         boundary = images.boundary(folder)
         refused = [row.image for row in chosen.rows if os.path.isfile(row.image) and not boundary.holds(row.image)]
         if refused:
-            progress.warn(f"{len(refused):,} pictures are not shown: {boundary.reason(refused[0])}.")
+            progress.warn(f"{len(refused):,} images are not shown: {boundary.reason(refused[0])}.")
         with progress.task("Thumbnails"):
             write_text(html, page(chosen, Path(captions).name, images.folder or folder, boundary))
     return chosen
@@ -152,14 +152,14 @@ STYLE = """<style>
 
 
 def page(review: Review, name: str, folder: Path, boundary: Boundary) -> str:
-    """The whole page; pictures are looked for from here and from `folder`, inside of `boundary`."""
+    """The whole page; images are looked for from here and from `folder`, inside of `boundary`."""
     return PAGE.substitute(title=text(f"Captions to review: {name}"), list=listed(review, folder, boundary))
 
 
 def listed(review: Review, folder: Path, boundary: Boundary) -> str:
     """The list with its style, to stand in any page."""
     flags = ", ".join(f"{flag}: {count:,}" for flag, count in review.flags.items())
-    summary = f"{len(review.rows):,} of {review.pictures:,} pictures, the most doubtful first." + (
+    summary = f"{len(review.rows):,} of {review.pictures:,} images, the most doubtful first." + (
         f" Flags among all: {flags}." if flags else ""
     )
     rows = "\n".join(f"<li>{_review_page_row(row, folder, boundary)}</li>" for row in review.rows)
@@ -168,10 +168,10 @@ def listed(review: Review, folder: Path, boundary: Boundary) -> str:
 
 def _review_page_row(row: ReviewItem, folder: Path, boundary: Boundary) -> str:
     small = thumbnail(row.image, folder, boundary)
-    picture = f'<img src="{small}" alt="{text(row.caption or row.image)}">' if small else '<div class="none"></div>'
+    image = f'<img src="{small}" alt="{text(row.caption or row.image)}">' if small else '<div class="none"></div>'
     flags = "".join(f'<span class="flag">{text(flag)}: {text(note)}</span>' for flag, note in row.flags.items())
     sure = "" if row.confidence is None else f"{row.confidence:.2f}"
     return (
-        f'<div>{picture}</div><div><p>{quoted(row.caption, "caption")}</p><p class="name">{text(row.image)}</p>'
+        f'<div>{image}</div><div><p>{quoted(row.caption, "caption")}</p><p class="name">{text(row.image)}</p>'
         f'{flags}</div><p class="sure">{sure}</p>'
     )

@@ -143,7 +143,7 @@ TASKS = {
     "blip-vqa": (
         "visual-question-answering",
         "Visual question answering",
-        "A model that answers questions about pictures",
+        "A model that answers questions about images",
     )
 }
 
@@ -153,7 +153,7 @@ class CardFacts:
     """What a card is made of; what is empty is left out of it.
 
     `scores` and `intervals` are 0–1 (CIDEr-D and perplexity as they are); `samples` are
-    (references, caption) of held-out pictures.
+    (references, caption) of held-out images.
     """
 
     repo: str
@@ -195,7 +195,7 @@ def card(facts: CardFacts) -> str:
         *_training(facts),
         *_samples(facts),
         "## Limits",
-        "It says what the captions it learned from say: names, text in pictures, exact counts and other languages are "
+        "It says what the captions it learned from say: names, text in images, exact counts and other languages are "
         "not to be expected, and prejudices of its training data are. Captions that matter to somebody should be read "
         "by a person first.",
         f"Made with captune {facts.versions.get('captune', '')}.".replace(" .", "."),
@@ -272,7 +272,7 @@ def _measured(facts: CardFacts) -> list[str]:
         between = " – ".join(f"{times * float(end):.1f}" for end in low_high) if low_high else ""
         rows.append(f"| {label} | {times * facts.scores[name]:.1f} | {between} |")
     rounded = facts.precision not in ("", "fp32", "float32")
-    about = f"On {facts.images:,} pictures of the split `{facts.split}`" + (f" of {facts.data}" if facts.data else "")
+    about = f"On {facts.images:,} images of the split `{facts.split}`" + (f" of {facts.data}" if facts.data else "")
     return [
         "## Scores",
         f"{about}; × 100, but for perplexity. The head of this file holds them as 0–1."
@@ -298,7 +298,7 @@ def _samples(facts: CardFacts) -> list[str]:
     rows += [
         f"| {' · '.join(_cell(r) for r in references)} | {_cell(caption)} |" for references, caption in facts.samples
     ]
-    return ["## Samples", "The first held-out pictures, not chosen ones.", "\n".join(rows)]
+    return ["## Samples", "The first held-out images, not chosen ones.", "\n".join(rows)]
 
 
 def _cell(text: str) -> str:

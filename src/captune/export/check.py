@@ -34,7 +34,7 @@ MORE = 8
 
 @dataclass(frozen=True)
 class Spoken:
-    """Captions of the same pictures by a model and by its export.
+    """Captions of the same images by a model and by its export.
 
     `ratio` is how many times as fast the export was, the median over batches.
     """
@@ -45,19 +45,19 @@ class Spoken:
 
     @property
     def identical(self) -> float:
-        """The share of pictures with the same caption, token by token."""
+        """The share of images with the same caption, token by token."""
         return 1 - len(self.different) / len(self.mine)
 
     @property
     def different(self) -> list[int]:
-        """The numbers of the pictures whose captions differ."""
+        """The numbers of the images whose captions differ."""
         return [n for n, (a, b) in enumerate(zip(self.mine, self.theirs, strict=True)) if a.tokens != b.tokens]
 
 
 def speak_both(
     backbone: Backbone, export: ExportedModel, batches: Iterable[np.ndarray], options: GenerationOptions
 ) -> Spoken:
-    """The best caption of each picture of batches (pictures, 3, size, size), uint8, by both, batch by batch in turn."""
+    """The best caption of each image of batches (images, 3, size, size), uint8, by both, batch by batch in turn."""
     mine: list[Caption] = []
     theirs: list[Caption] = []
     ratios = []
@@ -76,7 +76,7 @@ def nearness(
     """How far an export's memory and its scores along a caption are from its model's.
 
     Both as the largest difference over the largest value. `pixels` (1, 3, size, size), uint8; `caption` are tokens
-    without start and prompt, behind which some more are read: a model may say nothing of a picture. Both read them
+    without start and prompt, behind which some more are read: a model may say nothing of an image. Both read them
     over the model's memory, so that each graph answers for itself.
     """
     decoder = backbone.text_decoder()
@@ -118,7 +118,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class SearchCheck:
-    """A search by model and export: the share of pictures with the same caption, and how many times as fast it was."""
+    """A search by model and export: the share of images with the same caption, and how many times as fast it was."""
 
     name: str
     beams: int
@@ -142,7 +142,7 @@ class Check:
 
     @property
     def identical(self) -> float:
-        """The smallest share of pictures with the same caption, over the searches."""
+        """The smallest share of images with the same caption, over the searches."""
         return min(search.identical for search in self.searches)
 
 
@@ -191,7 +191,7 @@ def refuse_other(found: Check) -> None:
     changed = [search for search in found.searches if search.identical < 1]
     if changed:
         mine, theirs = changed[0].differences[0]
-        share = f"{1 - changed[0].identical:.0%} of {found.pictures} pictures"
+        share = f"{1 - changed[0].identical:.0%} of {found.pictures} images"
         raise CaptuneError(
             f"The export was not written: by {changed[0].name} it says something else on {share}, "
             f"for example “{theirs}” instead of “{mine}”. Its scores are off by {found.logits:.1e} of the largest.",
@@ -211,7 +211,7 @@ def refuse_few(found: Check, least: float) -> None:
     if worst.identical < least or not isfinite(found.memory + found.logits):
         raise CaptuneError(
             f"The export was not written: by {worst.name} it says the same as its model on {worst.identical:.0%} of "
-            f"{found.pictures} pictures, less than {least:.0%}.",
+            f"{found.pictures} images, less than {least:.0%}.",
             "Export without --int8; or accept it with a smaller --min-identical, after looking at --data's scores.",
         )
 
@@ -228,7 +228,7 @@ def compare_words(backbone: Backbone, export: ExportedModel, captions: Iterable[
 
 
 def batched(pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pixels (3, size, size) as batches (pictures, 3, size, size)."""
+    """Pixels (3, size, size) as batches (images, 3, size, size)."""
     waiting = iter(pixels)
     while batch := list(islice(waiting, BATCH)):
         yield np.stack(batch)
@@ -276,7 +276,7 @@ def score(
     resamples: int,
     progress: Progress,
 ) -> Score:
-    """Caption the records' pictures with the model's beams by both, and measure both on the references."""
+    """Caption the records' images with the model's beams by both, and measure both on the references."""
     from captune.metrics.measure import measure
     from captune.metrics.significance import compare
 

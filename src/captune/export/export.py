@@ -34,7 +34,7 @@ SCENES_SEED = 7
 class ExportReport:
     """An export that was written: where, what of, its files, and how it compares with its model.
 
-    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the pictures that int8 looked at
+    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the images that int8 looked at
     beforehand; `score` is there when references were.
     """
 
@@ -147,14 +147,14 @@ def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside
 def _check_pictures(
     backbone: Backbone, asked: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
-    """Pixels (3, size, size) of the pictures to check on, and where they are from."""
+    """Pixels (3, size, size) of the images to check on, and where they are from."""
     from captune.datasets.scenes import held_out_scenes, render_scene
     from captune.inference.torch_model import read_pixels
 
     if asked.check_on is not None:
         source, paths = asked.check_on, find_image_paths([asked.check_on])
     elif records:
-        source, paths = "the split's pictures", [record.image for record in records]
+        source, paths = "the split's images", [record.image for record in records]
     else:
         scenes = held_out_scenes(asked.check_images, seed=SCENES_SEED)
         return [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes], SCENES
@@ -162,7 +162,7 @@ def _check_pictures(
 
 
 def _calibration(backbone: Backbone, asked: ExportOptions, allow_outside: bool, progress: Progress) -> list[np.ndarray]:
-    """Pixels (3, size, size) of the pictures that activations are measured on."""
+    """Pixels (3, size, size) of the images that activations are measured on."""
     source = str(asked.calibrate_on)
     if (Path(source).expanduser() / SPLITS).is_file():
         paths = [record.image for record in read_split(source, TRAIN, allow_outside=allow_outside)]
@@ -183,7 +183,7 @@ def _read(
         else:
             found.append(seen)
     if not found:
-        raise CaptuneError(f"No picture of {source} can be read.", f"Name a folder of pictures for the {purpose}.")
+        raise CaptuneError(f"No image of {source} can be read.", f"Name a folder of images for the {purpose}.")
     return found
 
 

@@ -120,9 +120,9 @@ class Graphs:
 
 
 class Seeing(nn.Module):
-    """`pixels` (pictures, 3, size, size), uint8, to what all captions of a picture attend to.
+    """`pixels` (images, 3, size, size), uint8, to what all captions of an image attend to.
 
-    That is the keys of every layer, then the values of every layer, each (pictures, heads, places, head width),
+    That is the keys of every layer, then the values of every layer, each (images, heads, places, head width),
     fp32. The vision part runs as `transformers` lays it out, whatever its kind.
     """
 
@@ -143,7 +143,7 @@ class Saying(nn.Module):
         self.decoder = decoder
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Scores (pictures, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
+        """Scores (images, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
         said = _Appended(self._pairs(PAST, inputs))
         tokens, positions, mask = (inputs[name] for name in ("tokens", "positions", "mask"))
         hidden = self.decoder.step(tokens, positions, self._pairs(MEMORY, inputs), said, mask)
@@ -206,12 +206,12 @@ def _varying(decoder: TextDecoder) -> dict[str, dict[int, str]]:
 
 def _said_example(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inputs of the saying graph whose varying sizes are all different, so that none is taken for another."""
-    pictures, rows, slots = len(memory["memory_keys_0"]), 3, 5
-    said = torch.zeros(pictures, decoder.num_heads, slots, decoder.head_dim)
+    images, rows, slots = len(memory["memory_keys_0"]), 3, 5
+    said = torch.zeros(images, decoder.num_heads, slots, decoder.head_dim)
     return {
-        "tokens": torch.zeros(pictures, rows, dtype=torch.long),
+        "tokens": torch.zeros(images, rows, dtype=torch.long),
         "positions": torch.zeros(rows, dtype=torch.long),
-        "mask": torch.zeros(pictures, 1, rows, slots + rows),
+        "mask": torch.zeros(images, 1, rows, slots + rows),
         **memory,
         **{name: said.clone() for name in layer_names(PAST, decoder.num_layers)},
     }

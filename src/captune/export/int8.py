@@ -1,4 +1,4 @@
-"""Weights in 8 bits, so that a picture's caption never depends on the pictures beside it."""
+"""Weights in 8 bits, so that an image's caption never depends on the images beside it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def quantize_text(source: Path, target: Path) -> None:
 
 
 def quantize_vision(source: Path, target: Path) -> None:
-    """Linear layers with a scale for each output; activations are rounded picture by picture as they come.
+    """Linear layers with a scale for each output; activations are rounded image by image as they come.
 
-    MetricResult on BLIP base: 2.5 times as fast as fp32 and twice as fast as blocks. The pictures of a batch are seen
+    MetricResult on BLIP base: 2.5 times as fast as fp32 and twice as fast as blocks. The images of a batch are seen
     one after the other, because one scale for all of them would mix them; that costs no time.
     """
     import onnx
@@ -51,8 +51,8 @@ def quantize_vision(source: Path, target: Path) -> None:
 def calibrate_vision(source: Path, target: Path, pixels: Sequence[np.ndarray]) -> None:
     """Linear layers with a scale for each output; activations are rounded by the largest seen in `pixels`.
 
-    `pixels` are of pictures, (3, size, size) each, uint8. Written as `QuantizeLinear` and `DequantizeLinear`, which
-    onnxruntime and OpenVINO turn into 8-bit products. The scales are fixed, so pictures do not mix.
+    `pixels` are of images, (3, size, size) each, uint8. Written as `QuantizeLinear` and `DequantizeLinear`, which
+    onnxruntime and OpenVINO turn into 8-bit products. The scales are fixed, so images do not mix.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -88,13 +88,13 @@ def _linear(source: Path) -> list[str]:
 
 
 def one_by_one(model: Any) -> Any:
-    """The same ONNX model over its first input's pictures one after the other; they come first in outputs too."""
+    """The same ONNX model over its first input's images one after the other; they come first in outputs too."""
     from onnx import TensorProto, compose, helper
 
     names = [model.graph.input[0].name, *(output.name for output in model.graph.output)]
     inner = compose.add_prefix(model, "one_").graph
     pixels, outputs = inner.input[0], list(inner.output)
-    picture = helper.make_tensor_value_info("picture", TensorProto.UINT8, _sizes(pixels)[1:])
+    image = helper.make_tensor_value_info("picture", TensorProto.UINT8, _sizes(pixels)[1:])
     first = helper.make_tensor("first", TensorProto.INT64, [1], [0])
     alone = [
         helper.make_tensor_value_info(f"alone_{output.name}", TensorProto.FLOAT, _sizes(output)[1:])
@@ -102,7 +102,7 @@ def one_by_one(model: Any) -> Any:
     ]
     body = helper.make_graph(
         [
-            helper.make_node("Unsqueeze", [picture.name, "first"], [pixels.name]),
+            helper.make_node("Unsqueeze", [image.name, "first"], [pixels.name]),
             *inner.node,
             *(
                 helper.make_node("Squeeze", [output.name, "first"], [one.name])
@@ -110,7 +110,7 @@ def one_by_one(model: Any) -> Any:
             ),
         ],
         "picture",
-        [picture],
+        [image],
         alone,
         [*inner.initializer, first],
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 ABOUT = (
-    "Attention of the step that chose each word to the places of the picture, averaged over all heads and layers, "
+    "Attention of the step that chose each word to the places of the image, averaged over all heads and layers, "
     "class token dropped, pieces of a word averaged, scaled to sum 1."
 )
 DIGITS = 6
@@ -45,7 +45,7 @@ class Word:
     """A word of a caption.
 
     `confidence` is the probability, 0–1, that the model gave it (the product over its pieces); `on_picture` the share
-    of its attention that fell on the picture's patches, the rest having fallen on the class token or on words;
+    of its attention that fell on the image's patches, the rest having fallen on the class token or on words;
     `alternatives` what else was likely where it begins, the likeliest first.
     """
 
@@ -104,7 +104,7 @@ class Explained(CaptionAttention):
     picture: Image.Image = field(kw_only=True)
 
     def overlay(self, word: int | None = None) -> Image.Image:
-        """The picture once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
+        """The image once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
         return sheet(self) if word is None else draw_over_image(self, word)
 
     def _repr_html_(self) -> str:
@@ -135,12 +135,12 @@ LEGEND = (
 
 
 def draw_over_image(explained: Explained, word: int) -> Image.Image:
-    """The map of a word over the whole picture, at the picture's own size."""
+    """The map of a word over the whole image, at the image's own size."""
     return draw_heat_map(explained.picture, explained.maps[word], explained.box)
 
 
 def draw_heat_map(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
-    """A picture in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
+    """An image in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
     width, height = picture.size
     left, top = (min(round(start), side - 1) for start, side in zip(box[:2], picture.size, strict=True))
     right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
@@ -166,7 +166,7 @@ def strength(map_: np.ndarray) -> np.ndarray:
 
 
 def sheet(explained: Explained) -> Image.Image:
-    """The caption, the picture, and the picture again beneath each word with the word's map."""
+    """The caption, the image, and the image again beneath each word with the word's map."""
     scale = min(WIDEST / explained.picture.width, TALLEST / explained.picture.height)
     width, height = (max(1, round(side * scale)) for side in explained.picture.size)
     small = explained.picture.resize((width, height), Image.Resampling.LANCZOS)
@@ -256,7 +256,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFon
 
 
 def as_html(explained: Explained) -> str:
-    """The sheet as an element that carries its picture within itself, with the words as its text."""
+    """The sheet as an element that carries its image within itself, with the words as its text."""
     file = io.BytesIO()
     sheet(explained).save(file, "JPEG", quality=85, optimize=True)
     words = ", ".join(f"{word.text} {word.confidence:.0%}" for word in explained.words)
@@ -268,7 +268,7 @@ def as_html(explained: Explained) -> str:
 class ExplainedFolder:
     """`photo.explained.png` and `photo.explained.json` for `photo.jpg`.
 
-    Another picture of that name gets `photo-2.explained.png`, and so on, in the order in which they come.
+    Another image of that name gets `photo-2.explained.png`, and so on, in the order in which they come.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -276,7 +276,7 @@ class ExplainedFolder:
         self._taken: dict[str, int] = {}
 
     def write(self, explained: Explained, name: str | None = None) -> Path:
-        """Write both files, for a picture of this name if it is no file; returns the sheet's path."""
+        """Write both files, for an image of this name if it is no file; returns the sheet's path."""
         stem = Path(name or explained.image).stem or "picture"
         self._taken[stem] = count = self._taken.get(stem, 0) + 1
         numbers = self.folder / fit_name(stem if count == 1 else f"{stem}-{count}", EXPLAINED)

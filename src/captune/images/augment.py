@@ -1,4 +1,4 @@
-"""Random changes to training pictures that depend on seed, epoch and picture alone."""
+"""Random changes to training images that depend on seed, epoch and image alone."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def augment(
     color_jitter: float = 0.0,
     references: Iterable[str] = (),
 ) -> Image.Image:
-    """A random crop, mirror image and colour change of an RGB picture, equal in every process and order.
+    """A random crop, mirror image and colour change of an RGB image, equal in every process and order.
 
     `crop`: at least 1 - crop of the area is kept, its aspect changed by at most 4:3.
     `flip`: one visit in two, never where a reference says left or right.
     `color_jitter`: brightness, contrast and saturation each change by up to this share.
-    All three options are shares from 0 (off) to below 1; `key` is the picture's id.
+    All three options are shares from 0 (off) to below 1; `key` is the image's id.
     """
     # Every number is drawn whatever is switched on, so that one option never moves another.
     draws = _draws(seed, epoch, key)
@@ -63,7 +63,7 @@ def _box(size: tuple[int, int], crop: float, draws: list[float]) -> tuple[int, i
     """Left, top, right, bottom of the part that is kept."""
     width, height = size
     share = 1 - crop * draws[0]
-    # Aspect relative to the picture's own; bounded so that the part fits without losing area.
+    # Aspect relative to the image's own; bounded so that the part fits without losing area.
     bound = math.log(min(_ASPECT, 1 / share))
     aspect = math.exp((2 * draws[1] - 1) * bound)
     kept_width = min(width, math.ceil(width * math.sqrt(share * aspect)))

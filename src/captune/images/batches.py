@@ -1,7 +1,7 @@
 """Images in, pixels out: read ahead in threads, in order; an unreadable image is its error.
 
 At up to twice the size of the square, values differ from the exact way by one or two levels of
-255 on 0.4 % of them; larger pictures are decoded at a fraction of their size, which also moves
+255 on 0.4 % of them; larger images are decoded at a fraction of their size, which also moves
 levels at edges.
 """
 
@@ -30,7 +30,7 @@ HEAD = 65_536
 def decode_fast(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
     """Levels (height, width, 3), uint8, of the path or bytes of an upright, whole JPEG; None for anything else.
 
-    Both sides keep at least `least` pixels where the picture has them.
+    Both sides keep at least `least` pixels where the image has them.
     """
     data = _jpeg(source)
     if data is None:
@@ -84,7 +84,7 @@ Key = TypeVar("Key")
 
 
 class Features(Protocol):
-    """What was made of pictures before, by the name of their file."""
+    """What was made of images before, by the name of their file."""
 
     def __contains__(self, image: object) -> bool: ...
 
@@ -94,7 +94,7 @@ class Features(Protocol):
 def read_pixels(
     source: Any, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, formats: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL picture.
+    """The model's pixels (3, size, size), uint8, of a path, bytes, what fetches them, or a PIL image.
 
     `formats` as in `open_image`.
     """

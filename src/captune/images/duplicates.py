@@ -18,7 +18,7 @@ NEAR_BITS = 2
 # not another photo of the same place, nor the same shape in another colour.
 _MEAN_LEVELS = 6.0
 _MOST_LEVELS = 32
-# A picture whose thumbnail varies less than this shows nothing that could be recognised again.
+# An image whose thumbnail varies less than this shows nothing that could be recognised again.
 _FLAT_LEVELS = 12
 _BANDS = ((0, 21), (21, 21), (42, 22))
 _CROWD = 256
@@ -28,7 +28,7 @@ _MOST_PAIRS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two pictures by their ids, of different splits; `distance` is in bits of a 64-bit dHash.
+    """Two images by their ids, of different splits; `distance` is in bits of a 64-bit dHash.
 
     `exact` means that the files are equal byte for byte.
     """
@@ -50,15 +50,15 @@ def find_duplicates(
     *,
     bits: int = NEAR_BITS,
 ) -> list[DuplicatePair]:
-    """Pairs of pictures that are the same or nearly the same and lie in different splits.
+    """Pairs of images that are the same or nearly the same and lie in different splits.
 
-    `hashes` is uint64 (n,), `thumbs` uint8 (n, 192), the rest have n entries. Two pictures
+    `hashes` is uint64 (n,), `thumbs` uint8 (n, 192), the rest have n entries. Two images
     are near when their hashes differ in at most `bits` (at most 2) bits and their thumbnails
-    agree; drawn pictures share hashes and are told apart by the thumbnails, and flat ones count
+    agree; drawn images share hashes and are told apart by the thumbnails, and flat ones count
     only when their files are equal. Of many copies each is listed with one partner, so that
     n copies give fewer than n pairs.
     """
-    # Equal pictures first become one, so that a thousand copies are not half a million pairs.
+    # Equal images first become one, so that a thousand copies are not half a million pairs.
     flat = (thumbs.max(axis=1) - thumbs.min(axis=1) if len(thumbs) else np.zeros(0)) < _FLAT_LEVELS
     groups = _groups(hashes, thumbs, digests, flat)
     pairs = [pair for group in groups for pair in _within(group, ids, splits, digests)]
@@ -76,7 +76,7 @@ def find_duplicates(
 
 
 def _groups(hashes: np.ndarray, thumbs: np.ndarray, digests: Sequence[str], flat: np.ndarray) -> list[list[int]]:
-    """Indices of pictures that are equal: in bytes, or (where not flat) in hash and thumbnail."""
+    """Indices of images that are equal: in bytes, or (where not flat) in hash and thumbnail."""
     by_digest: dict[str, list[int]] = {}
     by_look: dict[int, list[int]] = {}
     groups = []
@@ -95,7 +95,7 @@ def _groups(hashes: np.ndarray, thumbs: np.ndarray, digests: Sequence[str], flat
 def _within(
     group: list[int], ids: Sequence[str], splits: Sequence[str], digests: Sequence[str]
 ) -> Iterator[DuplicatePair]:
-    """Every member of a group of equal pictures with one partner of another split, if there is any."""
+    """Every member of a group of equal images with one partner of another split, if there is any."""
     first = group[0]
     other = next((i for i in group if splits[i] != splits[first]), None)
     if other is not None:
@@ -105,7 +105,7 @@ def _within(
 
 
 def _across(left: list[int], right: list[int], splits: Sequence[str]) -> tuple[int, int] | None:
-    """One picture of each group such that their splits differ."""
+    """One image of each group such that their splits differ."""
     for j in right:
         if splits[j] != splits[left[0]]:
             return left[0], j
@@ -124,7 +124,7 @@ def _candidates(hashes: np.ndarray, thumbs: np.ndarray, bits: int) -> Iterator[t
     """Index pairs (i < j) whose hashes and thumbnails are near; each once.
 
     Two hashes that differ in at most two bits agree in at least one of three bands of bits,
-    so only pictures that share a band are compared.
+    so only images that share a band are compared.
     """
     for number, (shift, width) in enumerate(_BANDS):
         keys = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
@@ -158,9 +158,9 @@ def _sharing(keys: np.ndarray, order: np.ndarray, thumbs: np.ndarray) -> Iterato
 
 
 def _in_crowd(members: np.ndarray, thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of a crowd of pictures with one band in common, nearest in mean colour first.
+    """Pairs of a crowd of images with one band in common, nearest in mean colour first.
 
-    Sorted by the mean of the thumbnail, a picture can only agree with followers at most
+    Sorted by the mean of the thumbnail, an image can only agree with followers at most
     `_MEAN_LEVELS` away. The work is bounded: in a crowd of more than ten thousand only the
     nearest are compared.
     """
@@ -192,16 +192,16 @@ def count_by_splits(pairs: Sequence[DuplicatePair]) -> dict[str, int]:
     return counts
 
 
-# Hash, thumbnail and digest of what the model sees of a picture, as `captune.images.duplicates` compares them.
+# Hash, thumbnail and digest of what the model sees of an image, as `captune.images.duplicates` compares them.
 FINGERPRINT_BYTES = 8 + THUMB_BYTES + 16
 NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
-# Looking for pairs takes about 700 bytes a picture.
+# Looking for pairs takes about 700 bytes an image.
 MAX_COMPARED = 500_000
 
 
 @dataclass(frozen=True)
 class DuplicateImages:
-    """Two pictures that look alike, as shard and place in it; `distance` in bits of 64, `exact`: the same pixels."""
+    """Two images that look alike, as shard and place in it; `distance` in bits of 64, `exact`: the same pixels."""
 
     earlier: tuple[int, int]
     later: tuple[int, int]
@@ -218,7 +218,7 @@ class DuplicateImages:
 
 
 def read_fingerprints(store: Store, number: int) -> list[bytes]:
-    """The looks of a shard's pictures, in order; none where they are lost, which only costs duplicates."""
+    """The looks of a shard's images, in order; none where they are lost, which only costs duplicates."""
     try:
         data = store.read(fingerprints_name(number))
     except CaptuneError:
@@ -229,8 +229,8 @@ def read_fingerprints(store: Store, number: int) -> list[bytes]:
 def find_duplicate_images(
     store: Store, numbers: Sequence[int], most: int = MAX_COMPARED
 ) -> list[DuplicateImages] | None:
-    """Pairs of pictures that look alike, of equal ones each with one other; None of more pictures than `most`."""
-    looks = np.empty((0, FINGERPRINT_BYTES), np.uint8)
+    """Pairs of images that look alike, of equal ones each with one other; None of more images than `most`."""
+    images = np.empty((0, FINGERPRINT_BYTES), np.uint8)
     indices: list[tuple[int, int]] = []
     parts = []
     for number, part in _parts(store, numbers):
@@ -240,14 +240,14 @@ def find_duplicate_images(
         if len(indices) > most:
             return None
     if parts:
-        looks = np.concatenate(parts)
+        images = np.concatenate(parts)
     ids = [f"{index:010d}" for index in range(len(indices))]
     pairs = find_duplicates(
         ids,
         ids,  # any two may be a pair
-        np.ascontiguousarray(looks[:, :8]).view(">u8").ravel().astype(np.uint64),
-        looks[:, 8 : 8 + THUMB_BYTES],
-        [row.tobytes().hex() for row in looks[:, 8 + THUMB_BYTES :]],
+        np.ascontiguousarray(images[:, :8]).view(">u8").ravel().astype(np.uint64),
+        images[:, 8 : 8 + THUMB_BYTES],
+        [row.tobytes().hex() for row in images[:, 8 + THUMB_BYTES :]],
     )
     found = ((int(pair.a), int(pair.b), pair) for pair in pairs)
     alike = [DuplicateImages(indices[a], indices[b], pair.distance, pair.exact) for a, b, pair in found]
@@ -256,6 +256,6 @@ def find_duplicate_images(
 
 def _parts(store: Store, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     for number in numbers:
-        looks = read_fingerprints(store, number)
-        if looks:
-            yield number, np.frombuffer(b"".join(looks), np.uint8).reshape(-1, FINGERPRINT_BYTES)
+        images = read_fingerprints(store, number)
+        if images:
+            yield number, np.frombuffer(b"".join(images), np.uint8).reshape(-1, FINGERPRINT_BYTES)

@@ -23,7 +23,7 @@ _FILLER = bytes(range(1, 251)) * 16
 def has_missing_rows(image: Image.Image, file: IO[bytes]) -> bool:
     """Whether a loaded JPEG's data ends before its last rows (sequential JPEG only).
 
-    The sign is a last corner of exact middle grey. A picture that really ends in grey is told
+    The sign is a last corner of exact middle grey. An image that really ends in grey is told
     apart by a second decoding with more data put before the end mark: a complete scan does not
     look at it, a short one reads on.
     """

@@ -34,11 +34,11 @@ DECODERS = (
 )  # fmt: skip
 MAX_PIXELS = 100_000_000
 GIANT = 20_000_000
-# Threads decode side by side, but pictures of more pixels than GIANT one after another:
+# Threads decode side by side, but images of more pixels than GIANT one after another:
 # each takes up to nine bytes a pixel on the way.
 _ONE_GIANT = threading.Lock()
 
-# Decoders that hold the picture several times over while they work get a smaller share of the
+# Decoders that hold the image several times over while they work get a smaller share of the
 # pixels that are allowed, so that none needs more than 2 GB at the default.
 _SHARE = {"JPEG2000": 4, "WEBP": 2, "AVIF": 2}
 
@@ -46,7 +46,7 @@ _SHARE = {"JPEG2000": 4, "WEBP": 2, "AVIF": 2}
 _UNSUPPORTED_HEIF = {
     "not been built in": "HEIF of a kind that is not decoded",
     "Unsupported codec": "HEIF of a kind that is not decoded",
-    "invalid primary item": "HEIF without a still picture, such as a sequence",
+    "invalid primary item": "HEIF without a still image, such as a sequence",
 }
 
 # What Pillow's decoders are known to raise on files that are not what they say (its open()
@@ -71,7 +71,7 @@ DECODER_ERRORS = (
 )
 
 # Pillow tells of harmless oddities through `warnings` and `logging`. Nobody who captions a
-# thousand pictures can act on them, and they would tear the progress bar.
+# thousand images can act on them, and they would tear the progress bar.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -106,12 +106,12 @@ def open_image(
     name: str | None = None,
     formats: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Decode a picture, given as a path or as the bytes of a file, to an upright RGB image.
+    """Decode an image, given as a path or as the bytes of a file, to an upright RGB image.
 
     EXIF orientation is applied; transparency lies on white; 16-bit and float samples are
     scaled to 8 bits; of an animation the first frame is taken; colour profiles are ignored.
     `name` stands for bytes in messages; with `formats` (of `DECODERS`, and HEIF) no others
-    are opened. Raises `ImageError`; a truncated file is an error, never a picture with grey
+    are opened. Raises `ImageError`; a truncated file is an error, never an image with grey
     parts.
     """
     if isinstance(source, bytes):
@@ -121,7 +121,7 @@ def open_image(
         # Looked at before it is opened: opening a pipe would wait forever.
         if not stat.S_ISREG(os.stat(path).st_mode):
             what = "a folder" if os.path.isdir(path) else "not a regular file"
-            raise ImageError(name or path, f"{what}, not a picture", kind="folder")
+            raise ImageError(name or path, f"{what}, not an image", kind="folder")
         with open(path, "rb") as file:
             return _decode(file, name or path, max_pixels, formats)
     except FileNotFoundError:
@@ -172,7 +172,7 @@ def _decode(file: Any, name: str, max_pixels: int, formats: Sequence[str] | None
 def open_undecoded(
     file: IO[bytes], head: bytes, name: str = "the picture", formats: Sequence[str] | None = None
 ) -> Image.Image:
-    """A picture file whose first bytes are `head`, not decoded yet, by Pillow or by what reads HEIC.
+    """An image file whose first bytes are `head`, not decoded yet, by Pillow or by what reads HEIC.
 
     Raises `ImageError` for HEIC where that is not installed, and what decoders raise.
     """
@@ -352,12 +352,12 @@ class StoredImage:
 
     @property
     def turned(self) -> str:
-        """How the stored picture lies, and how it is made upright."""
+        """How the stored image lies, and how it is made upright."""
         return TURNS.get(self.orientation, "upright")
 
 
 def stored_image(source: Any) -> StoredImage:
-    """Of a path, the bytes of a file, or a PIL picture; the file is one that opens."""
+    """Of a path, the bytes of a file, or a PIL image; the file is one that opens."""
     if isinstance(source, Image.Image):
         return StoredImage(source.format or "PIL", source.mode, *source.size, 1)
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:

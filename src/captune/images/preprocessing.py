@@ -1,4 +1,4 @@
-"""From a picture to the numbers a model sees: one definition for every machine."""
+"""From an image to the numbers a model sees: one definition for every machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What makes a picture a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
+    """What makes an image a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
 
     With `fast`, JPEG files are decoded the quicker way.
     """
@@ -29,7 +29,7 @@ class Preprocessing:
 
 
 def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: int = 0) -> np.ndarray:
-    """The picture as a square: uint8, shape (3, size, size).
+    """The image as a square: uint8, shape (3, size, size).
 
     Squashed; or with `shorter` its shorter side is resized to that and the middle cut out.
     `image` is 8-bit RGB. Normalised by the model's statistics it is bit for bit what
@@ -46,7 +46,7 @@ def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: i
 
 
 def resized_shape(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
-    """What a picture (width, height) is resized to before a square is cut out of it."""
+    """What an image (width, height) is resized to before a square is cut out of it."""
     if not shorter:
         return size, size
     longer = int(shorter * max(shape) / min(shape))
@@ -54,7 +54,7 @@ def resized_shape(shape: tuple[int, int], size: int, shorter: int) -> tuple[int,
 
 
 def crop_box(shape: tuple[int, int], size: int, shorter: int = 0) -> Box:
-    """The part (left, top, right, bottom) of a picture (width, height) that is in its square, in its own pixels."""
+    """The part (left, top, right, bottom) of an image (width, height) that is in its square, in its own pixels."""
     ends = []
     for side, whole in zip(shape, resized_shape(shape, size, shorter), strict=True):
         before = (whole - size) // 2
@@ -67,7 +67,7 @@ def resize_passes(shape: tuple[int, int], wanted: tuple[int, int]) -> tuple[tupl
     """The sizes (width, height) of the two passes of a resize.
 
     Between them values are cut to 8 bits, so their order is part of the definition. Pillow
-    before 13 begins with the rows; Pillow 13 with the columns of pictures that lose more than
+    before 13 begins with the rows; Pillow 13 with the columns of images that lose more than
     twice as much height as width.
     """
     columns_first = shape[1] - wanted[1] > max(0, 2 * (shape[0] - wanted[0]))

@@ -324,7 +324,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
             break
     reason = last_line[0].decode("utf-8", "replace").strip() if last_line else _death(code)
     raise CaptuneError(
-        f"Cannot start a process to open pictures: {reason}.",
+        f"Cannot start a process to open images: {reason}.",
         "Run `captune doctor` to see what is wrong with this Python.",
     )
 

@@ -1,4 +1,4 @@
-"""`Captioner`: a loaded model as a function from pictures to captions."""
+"""`Captioner`: a loaded model as a function from images to captions."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ class Captioner:
         return backbone_of(self.model, self.name, "This")
 
     def __call__(self, image: Any, **options: Any) -> Caption:
-        """The best caption of one picture: a path, bytes, or a PIL picture."""
+        """The best caption of one image: a path, bytes, or a PIL picture."""
         return self.captions(image, **options)[0]
 
     def captions(self, image: Any, **options: Any) -> list[Caption]:
-        """All captions of one picture that the options ask for, the best first."""
+        """All captions of one image that the options ask for, the best first."""
         for _, found in self.stream([(None, image)], **options):
             if isinstance(found, CaptuneError):
                 raise found
             return found
-        raise AssertionError("a stream yields one result for one picture")
+        raise AssertionError("a stream yields one result for one image")
 
     def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
-        """Captions of many pictures; the same as one by one. An unreadable picture raises."""
+        """Captions of many images; the same as one by one. An unreadable image raises."""
         results = []
         for _, found in self.stream(((None, image) for image in images), **options):
             if isinstance(found, CaptuneError):
@@ -86,7 +86,7 @@ class Captioner:
         return results
 
     def read(self, image: Any) -> np.ndarray:
-        """The pixels (3, size, size), uint8, that the model sees of a picture; raises `ImageError`. Any thread may."""
+        """The pixels (3, size, size), uint8, that the model sees of an image; raises `ImageError`. Any thread may."""
         return read_pixels(image, self.model.pixels, self.options.caption.max_pixels)
 
     def generate(
@@ -95,7 +95,7 @@ class Captioner:
         options: GenerationOptions,
         prompts: Sequence[str | None] | None = None,
     ) -> list[list[Caption]]:
-        """Captions of what `read` made of pictures (pictures, 3, size, size), with a prompt for each where given."""
+        """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given."""
         found = Halving(LESS_MEMORY).results(
             len(seen),
             lambda start, end: self.model.generate(
@@ -107,9 +107,9 @@ class Captioner:
         return [captions for captions in found if captions is not None]
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
-        """The caption of one picture piece by piece as it is written; by default without beams, which know it last.
+        """The caption of one image piece by piece as it is written; by default without beams, which know it last.
 
-        `image` is a picture, or what `read` made of one. In another language it comes as one piece.
+        `image` is an image, or what `read` made of one. In another language it comes as one piece.
         """
         values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
@@ -119,9 +119,9 @@ class Captioner:
         return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
-        """Where the model looked for each word of a picture's best caption, or of another `caption`.
+        """Where the model looked for each word of an image's best caption, or of another `caption`.
 
-        The maps are the captioner's own attention to the picture. Raises `CaptuneError` for a family that has none
+        The maps are the captioner's own attention to the image. Raises `CaptuneError` for a family that has none
         for every word (BLIP-2). Of a translated caption the words are those that the model said.
         """
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
@@ -147,7 +147,7 @@ class Captioner:
         return explain_pixels(backbone, seen, size, options, caption=_own(caption), model=self.name)
 
     def inspect(self, image: Any, **options: Any) -> Inspection:
-        """What becomes of a picture on its way to a caption: pixels, prompt, every token, and the time they take."""
+        """What becomes of an image on its way to a caption: pixels, prompt, every token, and the time they take."""
         backbone = backbone_of(self.model, self.name, "Inspecting a caption")
         from captune.inference.inspect import inspect_image as inspect
 
@@ -157,9 +157,9 @@ class Captioner:
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any
     ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
-        """Captions of (key, picture) pairs, in order, never holding more than a few batches.
+        """Captions of (key, image) pairs, in order, never holding more than a few batches.
 
-        A picture that cannot be read yields its error instead of captions.
+        An image that cannot be read yields its error instead of captions.
         """
         values = resolve("caption", flags=options, base=self.options).values
         stream = caption_stream(
@@ -180,7 +180,7 @@ class Captioner:
     def translate(
         self, captions: Iterable[list[Caption]], language: str, translator: str | None = None
     ) -> list[list[Caption]]:
-        """Captions of pictures in another language, by a model that is named, else the Hub's for that language."""
+        """Captions of images in another language, by a model that is named, else the Hub's for that language."""
         flags = {"language": language, **({"translator": translator} if translator else {})}
         values = resolve("caption", flags=flags, base=self.options).values
         model = self.translator(values)

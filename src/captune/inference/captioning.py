@@ -1,4 +1,4 @@
-"""Pictures in, captions out: in batches, in order, whatever runs the model."""
+"""Images in, captions out: in batches, in order, whatever runs the model."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class CaptioningModel(Protocol):
         prompts: Sequence[str | None] | None = None,
         on_token: Callable[[Any], None] | None = None,
     ) -> list[list[Caption]]:
-        """Captions of each picture of pixels (pictures, 3, size, size), uint8, or of its features; the best first.
+        """Captions of each image of pixels (images, 3, size, size), uint8, or of its features; the best first.
 
-        `prompts`, one a picture, replace the options' prompt (None: the model's own); captions begin behind it, or with
+        `prompts`, one an image, replace the options' prompt (None: the model's own); captions begin behind it, or with
         it by `prompt_in_caption`. `on_token` gets the tokens (images, captions) of each step of a search without beams.
         """
         ...
@@ -85,10 +85,10 @@ def caption_stream(
     max_pixels: int = MAX_PIXELS,
     features: Features | None = None,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
-    """Captions of every (key, source), in order; an unreadable picture yields its error and stops nothing.
+    """Captions of every (key, source), in order; an unreadable image yields its error and stops nothing.
 
     `prompts` replace the options' prompt for some keys. A batch that has no room in memory is halved, as are those
-    after it; a picture that has none by itself yields `OutOfMemory`.
+    after it; an image that has none by itself yields `OutOfMemory`.
     """
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0
@@ -137,7 +137,7 @@ def caption_records(
 ) -> dict[str, Caption]:
     """The best caption of each record, or answer to its question, by its id.
 
-    A picture that cannot be read raises its error, and one that has no room in memory `OutOfMemory`.
+    An image that cannot be read raises its error, and one that has no room in memory `OutOfMemory`.
     """
     captions: dict[str, Caption] = {}
     own = model.prompt
@@ -154,7 +154,7 @@ def caption_records(
 
 
 def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationOptions) -> Iterator[str]:
-    """The caption of one picture (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
+    """The caption of one image (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
 
     A search with beams knows its caption only at the end: then it is one piece. The search runs in a
     thread that ends with the iterator.

@@ -125,17 +125,17 @@ def explain(
     max_pixels: int = MAX_PIXELS,
     model: str = "",
 ) -> Explained:
-    """Heat maps of the words of a picture's best caption, or of `caption`.
+    """Heat maps of the words of an image's best caption, or of `caption`.
 
-    The picture is a path, bytes or a PIL picture. The finished caption passes the model once more; the
-    search is not touched. Raises `CaptuneError` for a family without attention to the picture for every word.
+    The image is a path, bytes or a PIL image. The finished caption passes the model once more; the
+    search is not touched. Raises `CaptuneError` for a family without attention to the image for every word.
     """
     settings = backbone.pixels
-    picture = upright(source, max_pixels)
-    seen = read_pixels(source if settings.fast else picture, settings, max_pixels)
+    image = upright(source, max_pixels)
+    seen = read_pixels(source if settings.fast else image, settings, max_pixels)
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    found = explain_pixels(backbone, seen, picture.size, options, caption=caption, image=name, model=model)
-    return Explained(**vars(found), picture=picture)
+    found = explain_pixels(backbone, seen, image.size, options, caption=caption, image=name, model=model)
+    return Explained(**vars(found), picture=image)
 
 
 def explain_pixels(
@@ -159,7 +159,7 @@ def explain_pixels(
     if attention is None:
         raise CaptuneError(
             f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
-            "picture for every word.",
+            "image for every word.",
             "BLIP-2's Q-Former looks once, before the first word. Families with attention maps: "
             "blip, clip-gpt2, git, blip-vqa.",
         )
@@ -190,7 +190,7 @@ def explain_pixels(
 
 
 def upright(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A path, bytes or a PIL picture as RGB, turned as EXIF says (a PIL picture is taken as it is)."""
+    """A path, bytes or a PIL image as RGB, turned as EXIF says (a PIL image is taken as it is)."""
     if isinstance(source, Image.Image):
         return source.convert("RGB")
     return open_image(source, max_pixels=max_pixels)

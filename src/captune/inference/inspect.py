@@ -27,10 +27,10 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Preparation:
-    """A picture on its way to the model's pixels.
+    """An image on its way to the model's pixels.
 
-    `size` is that of the upright picture (width, height), `resized` what it is scaled to, `square` the side of what
-    is then cut out, `seen` the part of the upright picture in it (left, top, right, bottom). `mean` and `std` of each
+    `size` is that of the upright image (width, height), `resized` what it is scaled to, `square` the side of what
+    is then cut out, `seen` the part of the upright image in it (left, top, right, bottom). `mean` and `std` of each
     colour are those of the normalised pixels, `low` and `high` their extremes.
     """
 
@@ -50,7 +50,7 @@ class Inspection:
     """How a caption came about.
 
     `steps` are the tokens of the best caption with the probabilities that the model alone gives them, without the
-    penalties of the search; `seconds` the time of `reading` the picture, of `vision` and of the `search`, after a
+    penalties of the search; `seconds` the time of `reading` the image, of `vision` and of the `search`, after a
     first caption that is not counted.
     """
 
@@ -77,7 +77,7 @@ class Inspection:
 def inspect_image(
     backbone: Backbone, source: Any, options: GenerationOptions, *, max_pixels: int = MAX_PIXELS, model: str = ""
 ) -> Inspection:
-    """Caption a picture (a path, bytes or a PIL picture) and tell every step of the way."""
+    """Caption an image (a path, bytes or a PIL image) and tell every step of the way."""
     settings, seconds = backbone.pixels, {}
 
     def timed(name: str, work: Callable[[], Found]) -> Found:
@@ -94,7 +94,7 @@ def inspect_image(
     pixels = timed("reading", lambda: read_pixels(source, settings, max_pixels))
     seen = torch.from_numpy(pixels)[None]
     with torch.inference_mode():
-        # What is laid out once for all pictures is not this picture's time.
+        # What is laid out once for all images is not this image's time.
         search(backbone.image_features(seen), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
         memory = timed("vision", lambda: backbone.image_features(seen))
         caption = timed("search", lambda: search(memory, options))
@@ -140,7 +140,7 @@ def inspect(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Inspection:
-    """Preparation, prompt, every token with its probability and alternatives, and timings of a picture's caption.
+    """Preparation, prompt, every token with its probability and alternatives, and timings of an image's caption.
 
     Options are those of `captune inspect --help`; without `model` as in `captune.caption`.
     """

@@ -177,7 +177,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Matches:
-    """Pairs of pictures and texts, and the pictures that could not be read with their reasons."""
+    """Pairs of images and texts, and the images that could not be read with their reasons."""
 
     pairs: tuple[Match, ...]
     failed: dict[str, str]
@@ -194,10 +194,10 @@ def match(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Matches:
-    """How well texts fit pictures (files, folders, patterns, or an .npz of `captune embed`).
+    """How well texts fit images (files, folders, patterns, or an .npz of `captune embed`).
 
-    Options are those of `captune match --help`: with `find` the `best` pictures of each text, or
-    texts of each picture, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
+    Options are those of `captune match --help`: with `find` the `best` images of each text, or
+    texts of each image, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
     """
     asked = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
     find = asked.match.find
@@ -218,9 +218,7 @@ def match(
             raise CaptuneError(f"{kept[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}.")
         embedded = inside(embedded, str(kept[0]), asked.tables)
         if not embedded.images:
-            raise CaptuneError(
-                f"{kept[0]} names no picture that may be read.", next(iter(embedded.failed.values()), "")
-            )
+            raise CaptuneError(f"{kept[0]} names no image that may be read.", next(iter(embedded.failed.values()), ""))
         failed |= embedded.failed
         if find == "all":
             return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
@@ -249,7 +247,7 @@ def embed(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Embeddings:
-    """Vectors of pictures in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
+    """Vectors of images in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
     if not str(out).endswith(".npz"):
         raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
     given = as_paths(pictures)
@@ -258,14 +256,14 @@ def embed(
     matcher, name = load_matcher(model, asked.run_on, progress)
     found = embed_images(matcher, paths, name, progress)
     if not found.images:
-        raise CaptuneError("None of the pictures could be read.", next(iter(found.failed.values()), ""))
+        raise CaptuneError("None of the images could be read.", next(iter(found.failed.values()), ""))
     found.save(str(out))
     mark_written(Path(out).parent, [Path(out).name])
     return found
 
 
 def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
-    """Without the pictures that the file names outside of its folder, or of the one that was named."""
+    """Without the images that the file names outside of its folder, or of the one that was named."""
     folder, name = os.path.split(file)
     own = written_here(folder, [name])  # by `embed`, on this machine
     images = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own)

@@ -31,7 +31,7 @@ def caption_pixels(
     on_token: Callable[[Tensor], None] | None = None,
     prompts: Sequence[str | None] | None = None,
 ) -> list[list[Caption]]:
-    """Captions of pixels (pictures, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
+    """Captions of pixels (images, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
     with torch.inference_mode():
         return generate(
             backbone, backbone.image_features(torch.from_numpy(inputs)), options, on_token=on_token, prompts=prompts
@@ -100,13 +100,13 @@ class TorchPreprocessing(Preprocessing):
 
     def apply(self, levels: np.ndarray) -> np.ndarray:
         shape = levels.shape[1], levels.shape[0]
-        picture = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
+        image = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
         first, (across, down) = resize_passes(shape, resized_shape(shape, self.size, self.shorter))
         if first[1] == down:  # columns first; torch itself begins with the rows
-            picture = interpolate(picture, (down, first[0]), mode="bicubic", antialias=True)
-        picture = interpolate(picture, (down, across), mode="bicubic", antialias=True)
+            image = interpolate(image, (down, first[0]), mode="bicubic", antialias=True)
+        image = interpolate(image, (down, across), mode="bicubic", antialias=True)
         left, top = (across - self.size) // 2, (down - self.size) // 2
-        return picture[0, :, top : top + self.size, left : left + self.size].contiguous().numpy()
+        return image[0, :, top : top + self.size, left : left + self.size].contiguous().numpy()
 
 
 def preprocessing_of(settings: PixelSettings) -> TorchPreprocessing:

@@ -113,11 +113,11 @@ def _count_new(job: Job, progress: Progress) -> int:
         if unfinished:
             raise
         return 0
-    with progress.task("Looking for new pictures"):
+    with progress.task("Looking for new images"):
         new, both = job.listing.compare(request.list_shards())
     if not both and not request.inputs.named:
         raise CaptuneError(
-            f"{request.store.location} holds another job: none of these pictures is in it.",
+            f"{request.store.location} holds another job: none of these images is in it.",
             "Take another --out for them.",
         )
     if new:
@@ -136,7 +136,7 @@ def _dry_run(request: JobRequest, progress: Progress) -> JobReport:
         new = _count_new(job, progress)
     else:
         request.inputs.check_exist("Check the path.")
-        with progress.task("Listing the pictures"):
+        with progress.task("Listing the images"):
             listing = ShardList.of(request.list_shards())
         job, new = Job(request, listing), 0
     done = job.done() if job.manifest else set()

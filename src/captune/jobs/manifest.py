@@ -144,11 +144,11 @@ class ShardList:
 
     @cached_property
     def counts(self) -> list[int | None]:
-        """Pictures of each input shard, None where only reading tells."""
+        """Images of each input shard, None where only reading tells."""
         return [shard.count for shard in self]
 
     def count_images(self, numbers: Iterable[int] | None = None) -> int | None:
-        """Pictures of some input shards, or of all; None where only reading tells."""
+        """Images of some input shards, or of all; None where only reading tells."""
         counts = self.counts if numbers is None else [self.counts[number] for number in numbers]
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -177,13 +177,13 @@ def _input_names(shards: Iterable[InputShard]) -> Iterator[str]:
 
 
 def _is_missing_image(item: str) -> bool:
-    """Whether a name out of a list leads to nothing here: a picture's, most likely, and a row with that reason."""
+    """Whether a name out of a list leads to nothing here: an image's, most likely, and a row with that reason."""
     archive = item.lower().endswith(tuple(ARCHIVES)) or "://" in item or item.startswith("hf:")
     return isinstance(item, Listed) and not archive and not os.path.lexists(item)
 
 
 def is_image(item: str) -> bool:
-    """Whether an input names one picture, by its ending."""
+    """Whether an input names one image, by its ending."""
     ending = os.path.splitext(item)[1].lower()
     return ending in IMAGE_SUFFIXES and not os.path.isdir(item) and not is_pattern(item)
 

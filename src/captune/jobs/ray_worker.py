@@ -138,7 +138,7 @@ class Worker:
         missing = [image for image in spec.images if not os.path.exists(image)]
         if missing:
             raise CaptuneError(
-                f"The picture {missing[0]} is not there.", "Share the pictures with all nodes at the same path."
+                f"The image {missing[0]} is not there.", "Share the images with all nodes at the same path."
             )
 
     def _caption(self, model: BatchCaptioner) -> None:

@@ -111,7 +111,7 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
         resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
     WRITERS[format]  # raises for an unknown one
     if values.caption.in_place:
-        raise UsageError("--in-place changes the pictures themselves: there is no --out.", "Leave out one of the two.")
+        raise UsageError("--in-place changes the images themselves: there is no --out.", "Leave out one of the two.")
     if values.job.engine != "ray":
         for flag in (resolved.sources.get(f"job.{name}", "") for name in _RAY_OPTIONS):
             if flag.startswith("--"):
@@ -281,7 +281,7 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
 
 def _create(request: JobRequest, progress: Progress) -> Captioner | None:
     identity, captioner = _identify(request, None, progress)
-    with progress.task("Listing the pictures"):
+    with progress.task("Listing the images"):
         listing = ShardList.of(request.list_shards(progress.warn))
         listing.write(request.store)
     Manifest(

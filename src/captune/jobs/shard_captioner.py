@@ -164,7 +164,7 @@ def _check_unchanged(task: ShardTask, index: int, row: CaptionRow) -> None:
         raise CaptuneError(f"{row.image}: {row.error}", "Nothing was changed.")
     if task.rows and (index >= len(task.rows) or task.rows[index].image != row.image):
         raise CaptuneError(
-            f"The input has changed: it has {row.image} where another picture was.",
+            f"The input has changed: it has {row.image} where another image was.",
             "Put back what the job began with, or start it anew with --restart.",
         )
 

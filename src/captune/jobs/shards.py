@@ -67,7 +67,7 @@ def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
     table = csv.DictReader(io.StringIO(data.decode(), newline=""))
     for number, value in enumerate(map(unguarded_row, table), start=1):
         row = row_of(value, f"{name}, row {number}")
-        if held is not None and held.image == row.image:  # several captions of one picture stand below each other
+        if held is not None and held.image == row.image:  # several captions of one image stand below each other
             held = replace(held, captions=held.captions + row.captions)
             continue
         if held is not None:

@@ -76,7 +76,7 @@ class MetricReport:
             between = f"{shown(interval.low)} to {shown(interval.high)}" if interval else ""
             rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{shown(value)}</td><td>{between}</td></tr>")
         return (
-            f"<table><caption>{self.images:,} pictures, {self.references:,} references</caption>"
+            f"<table><caption>{self.images:,} images, {self.references:,} references</caption>"
             "<thead><tr><th scope='col'>Score</th><th scope='col'>× 100</th><th scope='col'>95 % interval</th></tr>"
             f"</thead><tbody>{''.join(rows)}</tbody></table>"
         )

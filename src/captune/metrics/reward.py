@@ -58,7 +58,7 @@ class CiderReward:
         """
         unknown = [image for image in images if image not in self._row]
         if unknown:
-            raise CaptuneError(f"There are no references of image {unknown[0]!r}.", "Reward pictures of the split.")
+            raise CaptuneError(f"There are no references of image {unknown[0]!r}.", "Reward images of the split.")
         sentences = [self._words(caption) for caption in captions]
         if ended is not None and self._end:
             sentences = [words if done else words[:-1] for words, done in zip(sentences, ended, strict=True)]

@@ -258,7 +258,7 @@ def _config(size: str, tokenizer: Any, image_size: int | None) -> Any:
             **layers(asked.vision),
             "image_size": asked.side,
             "patch_size": asked.patch,
-            "initializer_range": 0.02,  # the library's default, 1e-10, hides the picture from the text
+            "initializer_range": 0.02,  # the library's default, 1e-10, hides the image from the text
         },
         text_config={
             **layers(asked.text),

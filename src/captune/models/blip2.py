@@ -120,7 +120,7 @@ class Blip2(Backbone):
 
     @property
     def _speaks_after(self) -> bool:
-        """Whether the language model is a decoder alone, that goes on after picture and prompt."""
+        """Whether the language model is a decoder alone, that goes on after image and prompt."""
         return self.model.config.use_decoder_only_language_model
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -139,7 +139,7 @@ class Blip2(Backbone):
         return vision(pixel_values.to(vision.dtype)).last_hidden_state
 
     def _asked(self, memory: Tensor) -> Tensor:
-        """What the Q-Former makes of the memory: (pictures, queries, hidden size of the language model)."""
+        """What the Q-Former makes of the memory: (images, queries, hidden size of the language model)."""
         queries = self.model.query_tokens.expand(memory.shape[0], -1, -1)
         seen = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
         # The parts may be of several types: what is frozen in 16 bits, what learns in 32.
@@ -149,7 +149,7 @@ class Blip2(Backbone):
         return self.model.language_projection(found.to(self.model.language_projection.weight.dtype))
 
     def _behind_picture(self, asked: Tensor, tokens: Tensor) -> Tensor:
-        """Embeddings of a picture's queries and of tokens (rows, steps) behind them."""
+        """Embeddings of an image's queries and of tokens (rows, steps) behind them."""
         words = self.model.get_input_embeddings()(tokens)
         return torch.cat([asked.to(words.dtype), words], 1)
 
@@ -179,7 +179,7 @@ class Blip2(Backbone):
         before, lengths = given - 1, lengths - given + 1
         places = torch.arange(int(before.max()), device=tokens.device)
         prompts = tokens[:, 1 : int(given.max())].where(places < before[:, None], self.pad_token_id)
-        # Captions of one picture behind one prompt share what the encoder made of both.
+        # Captions of one image behind one prompt share what the encoder made of both.
         read = torch.cat([owner[:, None], before[:, None], prompts], 1)
         read, which = read.unique(dim=0, return_inverse=True)
         encoded, mask = self._read(asked[read[:, 0]], read[:, 2:], read[:, 1])
@@ -200,7 +200,7 @@ class Blip2(Backbone):
         return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)
 
     def _read(self, asked: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures with prompts (rows, steps) of `lengths` (rows,), read; and which places (rows, places) are real."""
+        """Images with prompts (rows, steps) of `lengths` (rows,), read; and which places (rows, places) are real."""
         prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad_token_id)
         places = torch.arange(prompts.shape[1], device=prompts.device)
         prompts = prompts.where(places != lengths[:, None], self.eos_token_id)
@@ -217,9 +217,9 @@ class Blip2(Backbone):
         asked, language = self._asked(memory), self.model.language_model
         given = torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1)
         if self._speaks_after:
-            pictures = given.new_full(asked.shape[:2], self.model.config.image_token_id)
+            images = given.new_full(asked.shape[:2], self.model.config.image_token_id)
             found = language.generate(
-                input_ids=torch.cat([pictures, given], 1),
+                input_ids=torch.cat([images, given], 1),
                 inputs_embeds=self._behind_picture(asked, given),
                 attention_mask=torch.ones(len(memory), asked.shape[1] + len(prefix), device=memory.device).long(),
                 **chosen,
@@ -236,7 +236,7 @@ class Blip2(Backbone):
         return torch.cat([given.repeat_interleave(each, 0), found[:, 1:]], 1)
 
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
-        """Without attention: the Q-Former looks at the picture once, before the first word."""
+        """Without attention: the Q-Former looks at the image once, before the first word."""
         asked, language = self._asked(memory), self.model.language_model
         read = torch.tensor([list(tokens)], device=memory.device)
         if self._speaks_after:

@@ -1,7 +1,7 @@
-"""BLIP's matching: how well a text fits a picture.
+"""BLIP's matching: how well a text fits an image.
 
 Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; weights and layers are
-`transformers.BlipForImageTextRetrieval`. Padding is masked, pictures are encoded once for all their texts.
+`transformers.BlipForImageTextRetrieval`. Padding is masked, images are encoded once for all their texts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KIND = "BlipForImageTextRetrieval"
 
 @dataclass
 class BlipMatcher:
-    """Texts and pictures in one space, and the probability that a text is true of a picture."""
+    """Texts and images in one space, and the probability that a text is true of an image."""
 
     model: Any
     tokenizer: Any
@@ -80,13 +80,13 @@ class BlipMatcher:
         return next(self.model.parameters()).device
 
     def encode(self, seen: Tensor) -> Tensor:
-        """Pixels (pictures, 3, size, size), uint8, to patches (pictures, length, width)."""
+        """Pixels (images, 3, size, size), uint8, to patches (images, length, width)."""
         values = self.pixels.normalise(seen.to(self.device)).to(next(self.model.parameters()).dtype)
         return self.model.vision_model(values).last_hidden_state
 
     @torch.inference_mode()
     def embed_images(self, patches: Tensor) -> Tensor:
-        """Unit vectors (pictures, size)."""
+        """Unit vectors (images, size)."""
         return functional.normalize(self.model.vision_proj(patches[:, 0]), dim=-1)
 
     @torch.inference_mode()

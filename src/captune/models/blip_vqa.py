@@ -1,4 +1,4 @@
-"""BLIP for questions: a text encoder reads the question beside the picture, a decoder writes the answer.
+"""BLIP for questions: a text encoder reads the question beside the image, a decoder writes the answer.
 
 Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; the weights and layers are
 `transformers.BlipForQuestionAnswering`. The prompt is the question.
@@ -43,7 +43,7 @@ class BlipVqa(Blip):
         return {"vision": self.model.vision_model}
 
     def read(self, memory: Tensor, questions: Tensor, **asked: Any) -> Any:
-        """What the text encoder gives for pictures (rows, places, width) with questions (rows, steps) about them.
+        """What the text encoder gives for images (rows, places, width) with questions (rows, steps) about them.
 
         Its `last_hidden_state` is (rows, steps + 2, width); `asked` are further keywords of its forward pass.
 
@@ -70,7 +70,7 @@ class BlipVqa(Blip):
         idle = (lengths == given).long()  # nothing of it is supervised: it reads the start alone
         for before in given.unique().tolist():
             rows = (given == before).nonzero()[:, 0]
-            # Answers to one question about one picture share what the encoder made of both.
+            # Answers to one question about one image share what the encoder made of both.
             asked, which = torch.cat([owner[:, None], tokens[:, 1:before]], 1)[rows].unique(dim=0, return_inverse=True)
             order = which.argsort(stable=True)
             rows, which = rows[order], which[order]
@@ -100,7 +100,7 @@ class BlipVqa(Blip):
         return torch.cat([given.repeat_interleave(len(found) // len(memory), 0), found[:, 1:]], 1)
 
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
-        """The answer attends to the question's tokens, which attend to the picture: its attention goes through them."""
+        """The answer attends to the question's tokens, which attend to the image: its attention goes through them."""
         asked = torch.tensor([list(tokens[1:prompt_length])], dtype=torch.long, device=memory.device)
         read = self.read(memory, asked, output_attentions=True)
         states = read.last_hidden_state

@@ -14,7 +14,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Size:
-    """Sides of picture and patch in pixels; (width, layers, heads) of both parts; dropout of the text part."""
+    """Sides of image and patch in pixels; (width, layers, heads) of both parts; dropout of the text part."""
 
     side: int
     patch: int
@@ -24,7 +24,7 @@ class Size:
 
 
 def chosen_size(family: str, sizes: Mapping[str, Size], size: str, image_size: int | None) -> Size:
-    """One of `sizes`, perhaps for another picture; raises `UsageError` for what is not there or does not fit."""
+    """One of `sizes`, perhaps for another image; raises `UsageError` for what is not there or does not fit."""
     if size not in sizes:
         raise UsageError(f"There is no {family} size '{size}'.", did_you_mean(size, sizes))
     found = sizes[size]

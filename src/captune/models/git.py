@@ -138,7 +138,7 @@ class Git(Backbone):
         if model.config.num_image_with_embedding:
             raise CaptuneError(
                 f"{folder} is a GIT for films of {model.config.num_image_with_embedding} pictures.",
-                "Take one for single pictures, such as microsoft/git-base-coco.",
+                "Take one for single images, such as microsoft/git-base-coco.",
             )
         tokenizer = load_tokenizer(folder, **hub)
         processor = load_processor(folder, **hub)

@@ -1,4 +1,4 @@
-"""How a picture becomes a model's pixels."""
+"""How an image becomes a model's pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """A picture squashed to `size`² and normalised.
+    """An image squashed to `size`² and normalised.
 
     With `shorter`, its shorter side becomes that many pixels and the middle square is cut
     out instead. `fast` takes the quicker way to nearly the same numbers.
@@ -39,9 +39,9 @@ class PixelSettings:
         scaled = abs(float(getattr(processor, "rescale_factor", 1 / 255)) - 1 / 255) < 1e-9
         if not side or not square or not scaled or (cut and shorter and shorter < side):
             raise CaptuneError(
-                f"The model prepares its pictures in a way that captune does not know: {type(processor).__name__} with "
+                f"The model prepares its images in a way that captune does not know: {type(processor).__name__} with "
                 f"size {size} and crop {crop or 'none'}.",
-                "Use a model whose pictures are squares of 8-bit values.",
+                "Use a model whose images are squares of 8-bit values.",
             )
         plain = not getattr(processor, "do_normalize", True)
         mean = (0.0,) * 3 if plain else tuple(processor.image_mean)

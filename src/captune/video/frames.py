@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 # The demuxers that may see a file. Left out on purpose: playlists and scripts (they open other
-# files and addresses), text drawn as pictures, and devices.
+# files and addresses), text drawn as images, and devices.
 CONTAINERS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "nut", "rm", "dv", "wtv",
     "gif", "apng", "ivf", "obu", "h263", "h264", "hevc", "m4v", "mjpeg", "swf", "gxf", "nsv", "amv", "yuv4mpegpipe",
@@ -133,8 +133,8 @@ class Film:
         if moving and moving[0].codec_context is not None:
             return moving[0]
         if moving:
-            raise FilmError(self.path, "its pictures are in a code that is not known here")
-        what = "sound alone, no pictures" if self._container.streams.audio else "no pictures in it"
+            raise FilmError(self.path, "its images are in a code that is not known here")
+        what = "sound alone, no images" if self._container.streams.audio else "no images in it"
         raise FilmError(self.path, what, "Give a film that has a video track.")
 
     def _decoded(self, spare: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
@@ -206,12 +206,12 @@ class Film:
         if not self._frames:
             raise FilmError(self.path, "damaged (no frame can be decoded)", "Download or copy it again.")
         if self._stream_seconds() - self.end > max(1.0, 0.02 * self.duration):
-            self.damage = f"truncated (its pictures end at {self.end:.1f} s of {self._stream_seconds():.1f} s)"
+            self.damage = f"truncated (its images end at {self.end:.1f} s of {self._stream_seconds():.1f} s)"
         elif self._broken:
             self.damage = "damaged (parts of it cannot be decoded)"
 
     def _stream_seconds(self) -> float:
-        """How long the pictures last by the file's own account: sound may go on without them."""
+        """How long the images last by the file's own account: sound may go on without them."""
         first, duration, frames = self._stream.start_time or 0, self._stream.duration, self._stream.frames
         if duration is None:
             return max(self.duration, frames / self.rate)
@@ -222,7 +222,7 @@ _COVER = 0x0400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a record
 
 
 _FLIP = Image.Transpose
-# The signs of a display matrix (x' = ax + cy, y' = bx + dy) and what brings a picture there.
+# The signs of a display matrix (x' = ax + cy, y' = bx + dy) and what brings an image there.
 _TURNS = {
     (1, 0, 0, 1): None,
     (-1, 0, 0, 1): _FLIP.FLIP_LEFT_RIGHT,
@@ -236,7 +236,7 @@ _TURNS = {
 
 
 def _turn(frame: VideoFrame) -> Callable[[Image.Image], Image.Image]:
-    """What brings a frame's picture upright, as its film's display matrix says."""
+    """What brings a frame's image upright, as its film's display matrix says."""
     told: Any = frame.side_data.get("DISPLAYMATRIX")
     if told is None:
         return lambda image: image
@@ -303,4 +303,4 @@ def _refused(path: str, error: Exception) -> tuple[str, str]:
     if known and known[0] in ("pointer", "page"):
         return known[1].replace("picture", "film"), f"{known[2][0].upper()}{known[2][1:]}."
     said = str(getattr(error, "strerror", None) or error)
-    return f"not a film ({said})", "Pictures are for captune caption."
+    return f"not a film ({said})", "Images are for captune caption."

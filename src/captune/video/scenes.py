@@ -23,7 +23,7 @@ GRADUAL = 3
 CONFIRMED = 3
 # Frames of less contrast are flat: blank where they have no colour either.
 FLAT, GREY, DARK, BRIGHT = 24, 24, 32, 224
-# Full frames of the current scene that may become its picture.
+# Full frames of the current scene that may become its image.
 CANDIDATES = 8
 
 

@@ -108,7 +108,7 @@ class FilmCaptions:
 
 
 def merge_repeated(scenes: Iterable[SceneCaption]) -> Iterator[SceneCaption]:
-    """Neighbouring scenes with the same best caption as one, with the picture of the surest."""
+    """Neighbouring scenes with the same best caption as one, with the image of the surest."""
     last: SceneCaption | None = None
     for scene in scenes:
         if last is not None and one_line(last.text).casefold() == one_line(scene.text).casefold():

@@ -35,7 +35,7 @@ def video(
     """Caption films, folders (with what lies in them) and glob patterns, in order, a film at a time.
 
     A film that cannot be read, or not whole, has status `error` and its reason, and stops nothing. `frames`
-    is a folder for the pictures that were captioned. Without `model` the Hub's
+    is a folder for the images that were captioned. Without `model` the Hub's
     `Salesforce/blip-image-captioning-base` is used. Options are those of `captune video --help`.
     """
     resolved = resolve("video", file=config, environment=environment, flags=options, sets=sets)
@@ -82,15 +82,15 @@ def _films(
 def _captioned(
     captioner: Captioner, film: Film, chosen: VideoOptions, folder: Path | None, bar: Task
 ) -> Iterator[SceneCaption]:
-    """The scenes of a film with their captions; of its pictures a few are held at a time."""
+    """The scenes of a film with their captions; of its images a few are held at a time."""
 
     def pictures() -> Iterator[tuple[SceneCaption, Any]]:
         for number, scene in enumerate(_scenes(film, chosen, bar), start=1):
-            picture = film.picture(scene.best.frame)
-            saved = None if folder is None else _save(picture, folder / f"{number:04}-{_stamp(scene.best.time)}.jpg")
-            yield SceneCaption(scene.start, scene.end, scene.best.time, (), frame=saved), picture
+            image = film.picture(scene.best.frame)
+            saved = None if folder is None else _save(image, folder / f"{number:04}-{_stamp(scene.best.time)}.jpg")
+            yield SceneCaption(scene.start, scene.end, scene.best.time, (), frame=saved), image
 
-    # One thread turns pictures into pixels: each that waits for one is held whole.
+    # One thread turns images into pixels: each that waits for one is held whole.
     for scene, captions in captioner.stream(pictures(), workers=1):
         if isinstance(captions, CaptuneError):
             raise captions
@@ -119,7 +119,7 @@ def _watched(samples: Iterator[SampledFrame], film: Film, bar: Task) -> Iterator
 
 
 def _folders(paths: list[str]) -> dict[str, str]:
-    """A name for each film's folder of pictures: no two films share one."""
+    """A name for each film's folder of images: no two films share one."""
     names: dict[str, str] = {}
     for path in paths:
         stem = Path(path).stem

@@ -52,9 +52,9 @@ class Camera:
     def pictures(
         self, every: float, *, now: Callable[[], float] = time.monotonic
     ) -> Iterator[tuple[float, Image.Image]]:
-        """Seconds since the first picture and an RGB picture, every `every` seconds or as soon as asked after that.
+        """Seconds since the first image and an RGB image, every `every` seconds or as soon as asked after that.
 
-        Between two pictures the camera's frames are thrown away, so that none is old. A film's seconds are its
+        Between two images the camera's frames are thrown away, so that none is old. A film's seconds are its
         own, and it ends; a camera that stops raises `CaptuneError`.
         """
         start, due, frames = now(), 0.0, 0
@@ -70,7 +70,7 @@ class Camera:
             yield at, _picture(pixels)
         if not (self.is_film and frames):
             raise CaptuneError(
-                f"The camera {self.source} gives no pictures any more.", "Check its cable, then start again."
+                f"The camera {self.source} gives no images any more.", "Check its cable, then start again."
             )
 
 
@@ -117,9 +117,9 @@ def webcam(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Generator[WebcamCaption, None, None]:
-    """Caption the camera's pictures one by one, for as long as they are asked for.
+    """Caption the camera's images one by one, for as long as they are asked for.
 
-    `save` is a folder for the pictures. Raises `CaptuneError` where there is no camera. Options are those of
+    `save` is a folder for the images. Raises `CaptuneError` where there is no camera. Options are those of
     `captune webcam --help`.
     """
     resolved = resolve("webcam", file=config, environment=environment, flags=options, sets=sets)
@@ -129,13 +129,13 @@ def webcam(
             captioner = Captioner.load(
                 model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions(batch_size=1))
             )
-        for number, (seconds, picture) in enumerate(camera.pictures(chosen.every), start=1):
+        for number, (seconds, image) in enumerate(camera.pictures(chosen.every), start=1):
             when = datetime.now().astimezone()
             path = None
             if save is not None:
                 path = Path(save) / f"{when:%Y-%m-%d_%H-%M-%S}-{number:05}.jpg"
                 with atomic_file(path, "wb") as file:
-                    picture.save(file, "JPEG", quality=95)
-            yield WebcamCaption(when, seconds, tuple(captioner.captions(picture)), None if path is None else str(path))
+                    image.save(file, "JPEG", quality=95)
+            yield WebcamCaption(when, seconds, tuple(captioner.captions(image)), None if path is None else str(path))
             if number == chosen.count:
                 return

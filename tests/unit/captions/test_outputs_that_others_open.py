@@ -129,8 +129,8 @@ def test_xml_and_subtitles_stay_what_they_are(tmp_path: Path) -> None:
     nasty = "a\x00\x1b\ufffe <!ENTITY x SYSTEM 'file:///etc/passwd'> ]]> & --> \n\n2\n00:00 --> 00:01\n<script>"
     with open_writer("xml", tmp_path / "a.xml") as writer:
         writer.write(row(nasty, nasty))
-    (picture,) = ElementTree.parse(tmp_path / "a.xml").getroot()
-    assert [child.tag for child in picture] == ["image", "status", "caption"]
+    (image,) = ElementTree.parse(tmp_path / "a.xml").getroot()
+    assert [child.tag for child in image] == ["image", "status", "caption"]
     cues = [Cue(0.0, 1.0, nasty), Cue(1.0, 2.0, "a dog")]
     for text in (srt(cues), vtt(cues)):
         assert text.count("-->") == 2

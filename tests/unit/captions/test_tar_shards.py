@@ -26,7 +26,7 @@ def row(name: str) -> CaptionRow:
 
 def written(part: InputShard) -> bytes:
     file = io.BytesIO()
-    write_tar((row(picture.name) for picture in read_images(part)), part, file)
+    write_tar((row(image.name) for image in read_images(part)), part, file)
     return file.getvalue()
 
 
@@ -82,7 +82,7 @@ def test_a_tar_with_its_captions(shard: Path) -> None:
 def test_a_tar_into_a_store(shard: Path, tmp_path: Path) -> None:
     (part,) = list_input_shards([str(shard)])
     store = open_store(str(tmp_path / "out"))
-    publish_tar(store, "captions-00000.tar", [row(picture.name) for picture in read_images(part)], part)
+    publish_tar(store, "captions-00000.tar", [row(image.name) for image in read_images(part)], part)
     assert sorted(store.names()) == ["_job/written", "captions-00000.tar"]
     assert store.read("captions-00000.tar") == written(part)
 
@@ -107,7 +107,7 @@ def test_the_format_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: 
             writer.write(row(f"{shard}/d/000.jpg"))
         assert isinstance(writer, ShardWriter)
         with open_writer(format, f"{format}s"):
-            writer.write_shard(part, [row(picture.name) for picture in read_images(part)])
+            writer.write_shard(part, [row(image.name) for image in read_images(part)])
     assert Path("tars/captions-00000.tar").read_bytes() == written(part)
     assert {path.name for path in Path("xmps").rglob("*.*") if path.is_file()} >= {"000.jpg", "two.png"}
     for out in (None, "one.tar"):

@@ -42,7 +42,7 @@ def rows() -> list[CaptionRow]:
     return [
         *(good(name, f"caption of {name}") for name in ODD),
         good("two.jpg", "first, and best", 'second\n"best"'),
-        bad("broken.jpg", "not a picture, truncated at byte 7"),
+        bad("broken.jpg", "not an image, truncated at byte 7"),
     ]
 
 
@@ -89,10 +89,10 @@ def read_csv(text: str) -> list[CaptionRow]:
 
 def read_xml(text: str) -> list[CaptionRow]:
     found = []
-    for picture in ElementTree.fromstring(text.encode()):
-        captions = tuple(Caption(c.text or "", float(c.attrib["confidence"])) for c in picture.findall("caption"))
-        status = picture.findtext("status")
-        found.append(CaptionRow(picture.findtext("image") or "", captions, status, picture.findtext("error"), "m"))  # type: ignore[arg-type]
+    for image in ElementTree.fromstring(text.encode()):
+        captions = tuple(Caption(c.text or "", float(c.attrib["confidence"])) for c in image.findall("caption"))
+        status = image.findtext("status")
+        found.append(CaptionRow(image.findtext("image") or "", captions, status, image.findtext("error"), "m"))  # type: ignore[arg-type]
     return found
 
 
@@ -136,7 +136,7 @@ def test_every_json_line_has_the_same_first_keys() -> None:
         "caption": None,
         "confidence": None,
         "status": "error",
-        "error": "not a picture, truncated at byte 7",
+        "error": "not an image, truncated at byte 7",
     }
 
 

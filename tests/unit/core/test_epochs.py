@@ -79,7 +79,7 @@ def test_nothing_is_plan_warnings_of_a_sound_plan() -> None:
 def test_the_long_recipe_is_as_its_document_has_it() -> None:
     config = resolve("train", preset="flickr8k-long").values
     learn = config.train
-    # Flickr8k: 6,000 training pictures with 5 captions each, every pair a row.
+    # Flickr8k: 6,000 training images with 5 captions each, every pair a row.
     found = TrainingPlan.of(learn, 30_000)
     assert [step / found.per_epoch for step in range(found.steps + 1) if found.stays(step)] == [
         2, 4, 10, 20, 30, 40, 50, 60, 70,

@@ -90,7 +90,7 @@ def test_names_as_long_as_they_can_be(tmp_path: Path, name: str, monkeypatch: py
             tar.addfile(tarfile.TarInfo(Path(name).stem + suffix), io.BytesIO())
     for shard in (InputShard("files", "", 0, 1, (name,)), *(list_input_shards(["in.tar"]) if "." in name else ())):
         made = io.BytesIO()
-        write_tar([row(picture.name) for picture in read_images(shard)], shard, made)
+        write_tar([row(image.name) for image in read_images(shard)], shard, made)
         made.seek(0)
         with tarfile.open(fileobj=made) as tar:
             assert len(tar.getnames()) in (3, 5)
@@ -157,9 +157,9 @@ def test_links_in_tars_are_rows_with_their_reason(tmp_path: Path) -> None:
     pieces = list(list_input_shards([tmp_path / "links.tar"], shard_size=2))
     assert [shard.count for shard in pieces] == [2, 2]
     reasons: list[str] = []
-    for picture in (picture for shard in pieces for picture in read_images(shard)):
+    for image in (image for shard in pieces for image in read_images(shard)):
         try:
-            reasons.append("" if isinstance(picture.source, (str, bytes)) else str(picture.source()))
+            reasons.append("" if isinstance(image.source, (str, bytes)) else str(image.source()))
         except ImageError as error:
             reasons.append(error.reason)
     assert [reason.partition(",")[0] for reason in reasons] == [

@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_file_that_is_gone_is_no_other(folder: Path, name: str) -> None:
     (shard,) = list_input_shards([name])
-    assert [picture.name for picture in read_images(shard)] == [name]
+    assert [image.name for image in read_images(shard)] == [name]
     with pytest.raises(ImageError, match="there is no such file"):
         open_image(name)
 

@@ -70,10 +70,10 @@ def test_a_listed_name_that_is_not_there_is_a_row(tmp_path: Path, monkeypatch: p
 def test_what_is_no_picture_is_not_read_again_for_a_tar(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
     shard = InputShard("files", "", 0, 1, (str(tmp_path / "pipe.jpg"),))
-    rows = [CaptionRow(str(tmp_path / "pipe.jpg"), (), "error", "not a picture", "x")]
+    rows = [CaptionRow(str(tmp_path / "pipe.jpg"), (), "error", "not an image", "x")]
     packed = io.BytesIO()
     write_tar(rows, shard, packed)
-    assert b"not a picture" in packed.getvalue()
+    assert b"not an image" in packed.getvalue()
 
 
 def test_a_pipe_in_the_place_of_a_sidecar_costs_that_one_alone(tmp_path: Path) -> None:

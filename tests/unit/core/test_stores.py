@@ -137,7 +137,7 @@ def test_pictures_from_s3(s3: Any) -> None:
         s3.pipe(f"photos/in/{name}", name.encode())
     s3.pipe("photos/in/empty.jpg", b"")
     (shard,) = list_input_shards(["s3://photos/in"])
-    found = {picture.name: picture.source() for picture in read_images(shard) if callable(picture.source)}
+    found = {image.name: image.source() for image in read_images(shard) if callable(image.source)}
     assert list(found) == [f"s3://photos/in/{n}" for n in ("b.jpg", "empty.jpg", "one/a.jpg", "two/c.jpg")]
     assert found["s3://photos/in/one/a.jpg"] == b"one/a.jpg"
     assert [p.names for p in list_input_shards(["s3://photos/in/{one,two}/*.jpg"])] == [

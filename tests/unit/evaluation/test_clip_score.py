@@ -41,14 +41,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pictures")
     for n, key in enumerate(HYPOTHESES):
-        picture = noise((50 + 9 * n, 40), 30 + 40 * n, n).convert("RGB")
-        picture.paste((200, 40 * n, 20), (5, 5, 25 + n, 30))
-        picture.save(folder / f"{key}.png")
+        image = noise((50 + 9 * n, 40), 30 + 40 * n, n).convert("RGB")
+        image.paste((200, 40 * n, 20), (5, 5, 25 + n, 30))
+        image.save(folder / f"{key}.png")
     return {key: str(folder / f"{key}.png") for key in HYPOTHESES}
 
 
 def embedded(clip: Path, *, texts: list[str] | None = None, picture: str = "") -> np.ndarray:
-    """Unit embeddings, one text or picture at a time."""
+    """Unit embeddings, one text or image at a time."""
     from transformers import CLIPModel, CLIPProcessor
 
     model, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)

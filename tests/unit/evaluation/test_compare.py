@@ -78,7 +78,7 @@ def test_what_is_written_can_be_compared_again(evaluated: Evaluated, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: dict(list(r.items())[1:]), "not evaluated on the same pictures: 1 only in the first"),
+        (lambda r: dict(list(r.items())[1:]), "not evaluated on the same images: 1 only in the first"),
         (lambda r: {k: (g[0], "another") for k, g in r.items()}, "not evaluated against the same references"),
     ],
 )

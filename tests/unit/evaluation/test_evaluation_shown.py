@@ -38,7 +38,7 @@ def test_a_few_captions_stand_beside_all_their_references(
     assert rows == evaluation.shown(3), "the same ones each time"
     print_captions(rows, 10)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "3 of 10 pictures, drawn by lot"
+    assert lines[0] == "3 of 10 images, drawn by lot"
     first = rows[0]["id"]
     at = lines.index(first)
     assert lines[at + 1] == f"  new        new says {first}\ufffd[2J", "nothing that moves the cursor"

@@ -203,14 +203,14 @@ def test_hostile_captions_stay_text(evaluated: Write) -> None:
 
 def test_missing_and_broken_pictures_get_a_box(evaluated: Write, tmp_path: Path) -> None:
     folder = evaluated(count=6)
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     Image.new("RGB", (10, 10)).save(folder / "here.png")
     places = ["", str(tmp_path / "gone.jpg"), str(tmp_path / "broken.jpg"), str(tmp_path), "here.png", "nul\x00.png"]
     rewrite(folder, lambda number, row: row.update(image=places[number]))
     page = read(draw(folder))
     shown_with = [bool(one["t"]) for one in json.loads(page.data)["pictures"]]
     assert shown_with == [False, False, False, False, True, False]
-    assert [a for a in page.all("span") if str(a.get("aria-label")).startswith("No picture: a ")]
+    assert [a for a in page.all("span") if str(a.get("aria-label")).startswith("No image: a ")]
 
 
 def test_pictures_have_words_instead(evaluated: Write) -> None:
@@ -249,7 +249,7 @@ def test_history_is_drawn(evaluated: Write) -> None:
 def test_galleries_are_the_extremes(evaluated: Write) -> None:
     data = read_report_data(evaluated())
     best, worst, *apart = galleries(data, 4)
-    scores = sorted(picture.scores[0]["cider"] for picture in data.pictures)
+    scores = sorted(image.scores[0]["cider"] for image in data.pictures)
     assert [p.scores[0]["cider"] for p in best.pictures] == scores[:-5:-1]
     assert [p.scores[0]["cider"] for p in worst.pictures] == scores[:4]
     assert not {p.id for p in best.pictures} & {p.id for p in worst.pictures}

@@ -139,7 +139,7 @@ def test_the_most_doubtful_come_first() -> None:
     assert flags["b.jpg"] == {"failed": "truncated"}
     assert flags["d.jpg"] == {"empty": "no words"}
     assert flags["c.jpg"] == {"repeats": "a dog"}
-    assert flags["e.jpg"] == flags["f.jpg"] == {"same": "on 2 pictures"}
+    assert flags["e.jpg"] == flags["f.jpg"] == {"same": "on 2 images"}
     assert flags["a.jpg"] == {}
     assert not any("same" in doubt.flags for same in (0, 3) for doubt in review_items(ROWS, same=same))
 
@@ -182,7 +182,7 @@ def test_the_verb_prints_a_table_or_json_and_writes_a_page(tmp_path: Path, capsy
     assert run(["review", path, "--limit", "3"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[2].split() == ["-", "b.jpg", "failed:", "truncated"]
-    assert "3 of 6 pictures" in err
+    assert "3 of 6 images" in err
     assert run(["review", path, "--json", "--html", str(tmp_path / "p.html")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["image"] for row in told["rows"]] == ORDER

@@ -221,7 +221,7 @@ def test_the_command(truth: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert told["per_image"]["1"].keys() == set(list(told)[:7])
     assert run([*asked, "--per-image"]) == 0
     out, err = capsys.readouterr()
-    assert "3 pictures, 5 references" in out
+    assert "3 images, 5 references" in out
     assert "Scores x 100" in err
     assert run(["score", "-H", str(tmp_path / "none"), "-R", truth]) == 1
     assert run(["score", "-H", captions, "-R", truth, "--metrics", "blue"]) == 2

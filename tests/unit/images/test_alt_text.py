@@ -1,4 +1,4 @@
-"""Captions put into pictures: read back with Pillow and an XML parser, everything else byte for byte as it was."""
+"""Captions put into images: read back with Pillow and an XML parser, everything else byte for byte as it was."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_packet_that_cannot_be_kept_is_not_replaced(packet: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
 def test_no_cut_makes_a_wrong_file(name: str) -> None:
-    """Of a file that ends anywhere: what is made holds its whole picture data, or nothing is made."""
+    """Of a file that ends anywhere: what is made holds its whole image data, or nothing is made."""
     whole = FILES[name]()
     marks = {"jpeg": b"\xff\xda", "png": b"IEND", "webp": b"VP8 "}
     for end in range(12, len(whole)):
@@ -251,7 +251,7 @@ def test_exif_descriptions(old: str, text: str) -> None:
 
 
 def test_pictures_behind_the_first_stay_in_reach() -> None:
-    """A file with an index of further pictures (MPO): offsets and sizes move with what was put in."""
+    """A file with an index of further images (MPO): offsets and sizes move with what was put in."""
     frames = [picture(size=(32, 24)), picture(size=(32, 24)), picture(size=(16, 12))]
     data = saved("MPO", frames[0], save_all=True, append_images=frames[1:])
     end_of_index = data.index(b"\xff\xdb")
@@ -312,7 +312,7 @@ def test_copies(photos: Path) -> None:
     assert Path("out/photos/b.gif").read_bytes() == before["b.gif"]
     assert languages(Path("out/photos/b.gif.xmp").read_bytes(), ALT) == {"x-default": "a dog"}
     (note,) = writer.notes  # type: ignore[attr-defined]
-    assert note.startswith("1 pictures have their caption in a .xmp file")
+    assert note.startswith("1 images have their caption in a .xmp file")
 
 
 def test_in_place(photos: Path) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation depends on seed, epoch and picture, on nothing else."""
+"""Augmentation depends on seed, epoch and image, on nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input shards decoded ahead in processes: in order, exact, and one picture lost where one is bad."""
+"""Input shards decoded ahead in processes: in order, exact, and one image lost where one is bad."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decoded(
     ahead = DecodeAhead(shards, settings, workers=workers, max_pixels=10**8, ahead=4, **more)
     with ahead as decoding:
         return [
-            (shard.number, [(place, picture.name, each) for place, picture, each in found])
+            (shard.number, [(place, image.name, each) for place, image, each in found])
             for shard, found in decoding.shards()
         ]
 

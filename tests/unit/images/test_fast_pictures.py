@@ -1,4 +1,4 @@
-"""The quicker way to pixels: nearly the same numbers, and never a picture that the exact way refuses."""
+"""The quicker way to pixels: nearly the same numbers, and never an image that the exact way refuses."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_everything_else_goes_the_exact_way() -> None:
     for data in (jpeg(turned, exif=exif), jpeg(photo(50, 40, "CMYK")), buffer.getvalue()):
         assert decode_fast(data, 192, MAX_PIXELS) is None
         assert np.array_equal(read_pixels(data, FAST), read_pixels(data, EXACT))
-    picture = photo(140, 105)
-    assert np.array_equal(read_pixels(picture, FAST), read_pixels(picture, EXACT))
+    image = photo(140, 105)
+    assert np.array_equal(read_pixels(image, FAST), read_pixels(image, EXACT))
 
 
 def test_what_the_exact_way_refuses_is_refused(tmp_path: Path) -> None:

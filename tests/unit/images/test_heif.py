@@ -1,4 +1,4 @@
-"""HEIC as phones write it: read as other pictures are, or refused with what is missing."""
+"""HEIC as phones write it: read as other images are, or refused with what is missing."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def heic(picture: Image.Image, **options: object) -> bytes:
 
 
 def drawn(mode: str = "RGB") -> Image.Image:
-    picture = Image.new("RGB", (96, 64), (40, 90, 160))
-    ImageDraw.Draw(picture).rectangle((0, 0, 24, 16), fill="white")
-    return picture.convert(mode)
+    image = Image.new("RGB", (96, 64), (40, 90, 160))
+    ImageDraw.Draw(image).rectangle((0, 0, 24, 16), fill="white")
+    return image.convert(mode)
 
 
 def apart(a: Image.Image, b: Image.Image) -> float:
@@ -184,7 +184,7 @@ def test_a_caption_lies_beside_it(tmp_path: Path) -> None:
 
 def test_a_sequence_without_a_still_picture_says_so() -> None:
     sequence = b"\0\0\0\x18ftypmsf1\0\0\0\0msf1hevc" + b"\0\0\0\x74moov" + b"\0\0\0\x6cmvhd" + bytes(100)
-    with pytest.raises(ImageError, match="without a still picture") as caught:
+    with pytest.raises(ImageError, match="without a still image") as caught:
         open_image(sequence)
     assert caught.value.kind == "unsupported"
 
@@ -196,7 +196,7 @@ def test_in_folders_tars_and_tables(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {"1.heic": data, "1.txt": "a white corner"})
     pq.write_table(pa.table({"image": [{"bytes": data, "path": "1.heic"}], "caption": ["a"]}), tmp_path / "a.parquet")
     given = [str(tmp_path / name) for name in ("folder", "a.tar", "a.parquet")]
-    sources = [picture.source for shard in list_input_shards(given) for picture in read_images(shard)]
+    sources = [image.source for shard in list_input_shards(given) for image in read_images(shard)]
     assert len(sources) == 5
     for source in sources:
         assert isinstance(source, (str, bytes))

@@ -1,4 +1,4 @@
-"""Opening pictures: what is shown must be what was taken, and what cannot be shown must be an error."""
+"""Opening images: what is shown must be what was taken, and what cannot be shown must be an error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def drawn(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:
     """A gradient with a bright corner, so that every orientation looks different."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 120, height))
-    picture = Image.fromarray(np.stack([x, y, (x + y) / 2], -1).astype(np.uint8))
-    ImageDraw.Draw(picture).rectangle((0, 0, width // 4, height // 4), fill=(255, 255, 255))
-    return picture.convert(mode)
+    image = Image.fromarray(np.stack([x, y, (x + y) / 2], -1).astype(np.uint8))
+    ImageDraw.Draw(image).rectangle((0, 0, width // 4, height // 4), fill=(255, 255, 255))
+    return image.convert(mode)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -1,4 +1,4 @@
-"""One bad picture costs one picture, whatever it does to the process that opens it."""
+"""One bad image costs one image, whatever it does to the process that opens it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_a_report_shows_scores_times_100_with_intervals() -> None:
     html = MetricReport(scores, images=1000, references=5000, intervals={"cider": Interval(0.4, 0.6)})._repr_html_()
     assert "<td>51.2</td><td>40.0 to 60.0</td>" in html
     assert "<td>12.50</td>" in html
-    assert "1,000 pictures, 5,000 references" in html
+    assert "1,000 images, 5,000 references" in html
     assert "<img" not in html
 
 

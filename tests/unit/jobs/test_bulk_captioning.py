@@ -22,7 +22,7 @@ from jobs import PREPROCESSING, pictures, say
 
 
 class Model:
-    """Has room for `most` pictures at once, and at a time refuses those in `never`, counted from 0."""
+    """Has room for `most` images at once, and at a time refuses those in `never`, counted from 0."""
 
     def __init__(self, most: int, error: BaseException, never: tuple[int, ...] = ()) -> None:
         self.most, self.error, self.never = most, error, never
@@ -37,7 +37,7 @@ class Model:
             self.single += 1
             if self.single - 1 in self.never:
                 raise self.error
-        return [say(picture) for picture in pixels]
+        return [say(image) for image in pixels]
 
 
 def caption(tmp_path: Path, model: Any, *, batch_size: int = 8, size: int = 10, **more: Any) -> list[FinishedShard]:

@@ -68,8 +68,8 @@ def test_a_body_is_not_larger_once_it_is_read(server: Hostile, body: bytes, stat
 def test_text_is_weighed_as_python_keeps_it() -> None:
     assert refused('{"prompt": "😀'.encode() + b"a" * 1_100_000 + b'"}').status == 413
     assert refused(b'{"prompt": "' + b"\\u4e2d" * 180_000 + b'"}').status == 413
-    picture = '{"image": "' + "a" * 72 + "\\/\\n" * 400 + '", "prompt": "ein Hund – 狗"}'
-    assert parse_json(bytearray(picture.encode()))["prompt"] == "ein Hund – 狗"
+    image = '{"image": "' + "a" * 72 + "\\/\\n" * 400 + '", "prompt": "ein Hund – 狗"}'
+    assert parse_json(bytearray(image.encode()))["prompt"] == "ein Hund – 狗"
     assert len(parse_json(bytearray(b'{"image": "' + b"a" * 3_000_000 + b'"}'))["image"]) == 3_000_000
 
 
@@ -117,10 +117,10 @@ def test_uploads_need_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_words_of_a_chat_are_counted_together() -> None:
-    picture = {"type": "image_url", "image_url": {"url": "YWJj"}}
+    image = {"type": "image_url", "image_url": {"url": "YWJj"}}
 
     def words(parts: int) -> str:
-        content = [picture, *[{"type": "text", "text": "a red circle"}] * parts]
+        content = [image, *[{"type": "text", "text": "a red circle"}] * parts]
         return image_and_prompt(ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]}))[1]
 
     assert words(2) == "a red circle a red circle"

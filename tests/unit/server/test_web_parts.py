@@ -1,4 +1,4 @@
-"""Keys, rates, places, pictures and what requests may say."""
+"""Keys, rates, places, images and what requests may say."""
 
 from __future__ import annotations
 

@@ -58,19 +58,19 @@ def test_every_picture_is_fresh(made: list[FakeCapture]) -> None:
     slow = [0.0]  # what the captions take
     with Camera("0") as camera:
         found = []
-        for seconds, picture in camera.pictures(1.0, now=lambda: made[0].number / 10 + sum(slow)):
-            found.append((round(seconds, 1), picture.getpixel((0, 0))))
+        for seconds, image in camera.pictures(1.0, now=lambda: made[0].number / 10 + sum(slow)):
+            found.append((round(seconds, 1), image.getpixel((0, 0))))
             slow.append(0.5)
             if len(found) == 4:
                 break
-    # Half a second passes with each caption, so every second picture comes five frames later.
+    # Half a second passes with each caption, so every second image comes five frames later.
     assert [seconds for seconds, _ in found] == [0.1, 1.1, 2.1, 3.1]
     assert [pixel for _, pixel in found] == [(n, 0, 0) for n in (0, 5, 10, 15)]
     assert made[0].released
 
 
 def test_a_camera_that_stops_is_an_error(made: list[FakeCapture]) -> None:
-    with Camera("0") as camera, pytest.raises(CaptuneError, match="gives no pictures any more"):
+    with Camera("0") as camera, pytest.raises(CaptuneError, match="gives no images any more"):
         list(camera.pictures(1.0, now=lambda: made[0].number / 10))
 
 
@@ -86,8 +86,8 @@ def test_a_film_as_a_camera(tmp_path: Path) -> None:
     with Camera(str(path)) as camera:
         found = list(camera.pictures(2.0))
     assert [round(seconds, 2) for seconds, _ in found] == [0, 2, 4, 6, 8]
-    for number, (_, picture) in enumerate(found):
-        assert np.abs(np.asarray(picture, float) - np.asarray(drawn(number), float)).mean() < 15
+    for number, (_, image) in enumerate(found):
+        assert np.abs(np.asarray(image, float) - np.asarray(drawn(number), float)).mean() < 15
 
 
 def test_a_file_that_is_no_film(tmp_path: Path) -> None:

@@ -67,14 +67,14 @@ def test_each_scene_is_found_in_each_container(
 
 
 def test_frames_of_varying_length_keep_their_times(tmp_path: Path) -> None:
-    pictures, times, cuts, now = [], [], [], 0.0
+    images, times, cuts, now = [], [], [], 0.0
     for seed, (length, step) in enumerate([(2.0, 0.04), (3.0, 0.25), (2.4, 0.1), (6.0, 1.5)]):
         for frame in shot(drawn(seed), length, rate=1 / step):
-            pictures.append(frame)
+            images.append(frame)
             times.append(now)
             now += step
         cuts.append(now)
-    assert_cut(scenes(write_film(tmp_path / "a.mkv", pictures, codec="libx264", times=times)), cuts[:-1])
+    assert_cut(scenes(write_film(tmp_path / "a.mkv", images, codec="libx264", times=times)), cuts[:-1])
 
 
 def test_times_count_from_the_films_start(frames: list[Image.Image], tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_what_is_no_film_is_named(film: Path, tmp_path: Path) -> None:
         assert refusal(tmp_path / name).startswith("not a film"), name
     assert "HTML" in refusal(tmp_path / "page.mp4") or "not a film" in refusal(tmp_path / "page.mp4")
     assert refusal(tmp_path / "head.mp4") == "truncated or damaged (its index is missing)"
-    assert refusal(write_sound(tmp_path / "sound.m4a")) == "sound alone, no pictures"
+    assert refusal(write_sound(tmp_path / "sound.m4a")) == "sound alone, no images"
     assert "more than the 1,000 that are allowed" in refusal(film, max_pixels=1000)
 
 
@@ -225,7 +225,7 @@ def test_a_truncated_film_gives_what_is_left(frames: list[Image.Image], tmp_path
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
         with Film(cut) as film:
             found = list(find_scenes(film.samples(5), lambda: film.end))
-            assert film.damage.startswith("truncated (its pictures end at"), name
+            assert film.damage.startswith("truncated (its images end at"), name
         assert_cut([(s.start, s.end, s.best.time) for s in found], CUTS[: len(found) - 1])
 
 
@@ -240,8 +240,8 @@ def test_damage_in_the_middle_costs_only_itself(frames: list[Image.Image], tmp_p
 def test_blank_frames_have_no_look() -> None:
     for value in (0, 12, 250):
         assert signature(np.full((72, 128, 3), value, np.uint8)) is None
-    picture = np.asarray(drawn(1).resize((128, 72)))
-    one, darker, other = (signature(p) for p in (picture, picture // 3, np.asarray(drawn(2).resize((128, 72)))))
+    image = np.asarray(drawn(1).resize((128, 72)))
+    one, darker, other = (signature(p) for p in (image, image // 3, np.asarray(drawn(2).resize((128, 72)))))
     assert one
     assert darker
     assert other

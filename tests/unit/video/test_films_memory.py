@@ -18,9 +18,9 @@ SIZE, MINUTES, SCENE = (640, 360), 3, 6
 
 
 def long_film() -> Iterator[Image.Image]:
-    pictures = [drawn(seed).resize(SIZE) for seed in range(10)]
+    images = [drawn(seed).resize(SIZE) for seed in range(10)]
     for second in range(60 * MINUTES):
-        yield from [pictures[second // SCENE % 10]] * RATE
+        yield from [images[second // SCENE % 10]] * RATE
 
 
 @pytest.fixture(scope="module")

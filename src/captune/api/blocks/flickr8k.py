@@ -350,7 +350,7 @@ def build_demo(captioner: Captioner) -> dict[str, Any]:
     def show(_: object) -> None:
         chosen = parts["upload"].value
         if not chosen:
-            parts["output"].value = "Choose a picture first."
+            parts["output"].value = "Choose an image first."
             return
         content = bytes(chosen[0]["content"])
         parts["output"].value = "…"

@@ -1,4 +1,4 @@
-"""Captions out: to the terminal, into files, or beside the pictures. One format, one file, one line here."""
+"""Captions out: to the terminal, into files, or beside the images. One format, one file, one line here."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def open_writer(
     Without `out` (or with "-") rows go to `stream` (standard output by default), each as
     soon as it is there. With `out` they go to a file that appears when the block ends
     without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
-    exists as one, or its name has no suffix). `sidecar` mirrors the pictures' folders in it. An address such as `s3://bucket/captions.csv`
-    is put there in the end. With `in_place` the pictures themselves are changed (`xmp`
+    exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in it. An address such as `s3://bucket/captions.csv`
+    is put there in the end. With `in_place` the images themselves are changed (`xmp`
     alone). `existing` says what becomes of a person's words that stand there already.
     Raises `UsageError` for an unknown format.
     """

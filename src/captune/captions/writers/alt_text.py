@@ -1,4 +1,4 @@
-"""Captions in the pictures themselves."""
+"""Captions in the images themselves."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from captune.images.signatures import IMAGE_SUFFIXES, suffix_of
 
 
 class AltTextWriter(FilePerImage):
-    """Copies of the pictures with the best caption as XMP alt text (and IPTC); `--in-place`: the files themselves.
+    """Copies of the images with the best caption as XMP alt text (and IPTC); `--in-place`: the files themselves.
 
-    The copies lie as sidecars do; a failed picture has none. What is neither JPEG, PNG nor WebP is
+    The copies lie as sidecars do; a failed image has none. What is neither JPEG, PNG nor WebP is
     copied with a file `photo.gif.xmp` beside it, which `notes` counts.
     """
 
@@ -31,7 +31,7 @@ class AltTextWriter(FilePerImage):
         self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: ExistingCaptions | None = None
     ) -> None:
         if in_place == (out is not None):
-            which = "Pictures are either copied or changed" if in_place else "Alt text needs a place"
+            which = "Images are either copied or changed" if in_place else "Alt text needs a place"
             raise UsageError(f"{which}.", "Give --out DIR for copies, or --in-place to change the files themselves.")
         if out is not None and out.is_file():
             raise UsageError(f"{out} is a file, copies need a folder.", "For example: --out described/")
@@ -44,7 +44,7 @@ class AltTextWriter(FilePerImage):
     def notes(self) -> list[str]:
         """What the reader should know in the end."""
         return self.existing.notes + [
-            f"{count} pictures have their caption in a .xmp file beside them: {reason}."
+            f"{count} images have their caption in a .xmp file beside them: {reason}."
             for reason, count in sorted(self._beside.items())
         ]
 
@@ -67,9 +67,9 @@ class AltTextWriter(FilePerImage):
         return path
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
-        """Write an input shard, with a row for each of its pictures, in order."""
-        for row, picture in zip(rows, read_images(shard), strict=True):
-            self.write(row, picture.source)
+        """Write an input shard, with a row for each of its images, in order."""
+        for row, image in zip(rows, read_images(shard), strict=True):
+            self.write(row, image.source)
 
 
 def check_source(image: str) -> None:

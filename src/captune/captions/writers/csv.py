@@ -16,7 +16,7 @@ COLUMNS = OF_CAPTUNE
 class CsvWriter(TextFormatWriter):
     """A line for each caption with a header; what a spreadsheet would run (`=…`, `-…`) has an apostrophe before it.
 
-    Commas, quotes and line breaks are quoted. A failed picture has one line without caption and confidence.
+    Commas, quotes and line breaks are quoted. A failed image has one line without caption and confidence.
     """
 
     suffix = "csv"

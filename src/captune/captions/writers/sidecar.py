@@ -82,7 +82,7 @@ class SidecarWriter(FilePerImage):
         count, first = len(self._shortened), self._shortened[0]
         return [
             *self.existing.notes,
-            f"{count} sidecars have a shorter name than their pictures, which are too long, such as {first}.",
+            f"{count} sidecars have a shorter name than their images, which are too long, such as {first}.",
         ]
 
     def put(self, row: CaptionRow, source: Source) -> Path:
@@ -123,7 +123,7 @@ class SidecarWriter(FilePerImage):
         return encodable(text, encoding).encode(encoding)
 
     def _path(self, image: str) -> Path:
-        """Where the sidecar of a picture goes: no two pictures of one job share one."""
+        """Where the sidecar of an image goes: no two images of one job share one."""
         whole = os.path.abspath(image)
         if self.out is None:
             picture = Path(image)
@@ -139,13 +139,13 @@ class SidecarWriter(FilePerImage):
             if self._written.get(path, whole) == whole:
                 return path
         raise CaptuneError(
-            f"The sidecar of {image} would be {path}, which another picture has already.",
-            "Caption these pictures in two jobs with different --out folders.",
+            f"The sidecar of {image} would be {path}, which another image has already.",
+            "Caption these images in two jobs with different --out folders.",
         )
 
 
 def inside(picture: Path) -> Path:
-    """A picture's path as seen from the working folder, or from the root of the file system."""
+    """An image's path as seen from the working folder, or from the root of the file system."""
     here = Path.cwd()
     return picture.relative_to(here) if picture.is_relative_to(here) else picture.relative_to(picture.anchor)
 

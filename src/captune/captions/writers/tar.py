@@ -1,7 +1,7 @@
 """Captions in tar shards with their images, as WebDataset reads them.
 
 `key.txt` is the caption, `key.json` the row; what a sample had under these names becomes
-`key.original.txt` and `key.original.json`. A failed picture keeps its place, without `key.txt`.
+`key.original.txt` and `key.original.json`. A failed image keeps its place, without `key.txt`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from captune.images.signatures import IMAGE_SUFFIXES, suffix_of
 
 
 class TarWriter:
-    """Tar shards `captions-00000.tar`, … of 1,000 pictures: each as it is, with `key.txt` and its row as `key.json`.
+    """Tar shards `captions-00000.tar`, … of 1,000 images: each as it is, with `key.txt` and its row as `key.json`.
 
-    A job keeps the samples of input tars together with all their other members. A failed picture has no `key.txt`.
+    A job keeps the samples of input tars together with all their other members. A failed image has no `key.txt`.
     """
 
     def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
@@ -66,7 +66,7 @@ class TarWriter:
             self._write_held()
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
-        """Write a tar of an input shard, with a row for each of its pictures, in order."""
+        """Write a tar of an input shard, with a row for each of its images, in order."""
         name = f"captions-{self._count:05d}.tar"
         if self.existing.mode == "replace" and self._store.not_written([name]):
             self._store.delete(name)  # what takes its place is captune's alone
@@ -96,18 +96,18 @@ _LONGEST_ADDED = ".original.json"
 
 
 def write_tar(rows: Iterable[CaptionRow], shard: InputShard, file: IO[bytes]) -> None:
-    """Write the pictures of an input shard with what came of them: `rows`, one for each picture and in order.
+    """Write the images of an input shard with what came of them: `rows`, one for each image and in order.
 
-    The same rows give the same bytes: files have no times and no owners. Pictures are read again;
+    The same rows give the same bytes: files have no times and no owners. Images are read again;
     they go in as they are, and so do the other members of a tar's samples.
     """
     rows = list(rows)
-    # What is no picture may be anything, a pipe or an endless answer too: it is neither read again nor passed on.
-    pictures = {row.image for row in rows if row.status == "ok"}
+    # What is no image may be anything, a pipe or an endless answer too: it is neither read again nor passed on.
+    images = {row.image for row in rows if row.status == "ok"}
     following = iter(rows)
     taken: set[str] = set()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, file_name, data in _contents(shard, pictures):
+        for name, file_name, data in _contents(shard, images):
             if not name:
                 assert data is not None
                 _add(tar, file_name, data)
@@ -152,9 +152,9 @@ def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
 def _contents(shard: InputShard, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """Row, file name and bytes (of `pictures`) of what goes into the tar; no row: another member of a sample."""
     if shard.kind != "tar":
-        for picture in read_images(shard):
-            data = _bytes_of(picture.source) if picture.name in pictures else None
-            yield picture.name, _file_name(picture.name, data or b""), data
+        for image in read_images(shard):
+            data = _bytes_of(image.source) if image.name in pictures else None
+            yield image.name, _file_name(image.name, data or b""), data
         return
     for name, member in named_members(shard):
         if isinstance(member, CutOff):
@@ -176,7 +176,7 @@ def _short(name: str) -> str:
 
 
 def _keys(stem: str, file_name: str, shard: InputShard) -> Iterator[str]:
-    """Names for a picture's texts: `key`, else `key.png` (two pictures of a sample), else `key-2` (another sample)."""
+    """Names for an image's texts: `key`, else `key.png` (two images of a sample), else `key-2` (another sample)."""
     yield stem
     if shard.kind == "tar":
         yield file_name
@@ -184,7 +184,7 @@ def _keys(stem: str, file_name: str, shard: InputShard) -> Iterator[str]:
 
 
 def _file_name(name: str, data: bytes) -> str:
-    """A name within the tar for a picture that came from elsewhere: no dots but the one before its suffix."""
+    """A name within the tar for an image that came from elsewhere: no dots but the one before its suffix."""
     folder, _, base = name.partition("://")[2].rpartition("/") if "://" in name else name.rpartition("/")
     stem, dot, suffix = base.rpartition(".")
     if not (dot and "." + suffix.lower() in IMAGE_SUFFIXES):
@@ -197,7 +197,7 @@ def _file_name(name: str, data: bytes) -> str:
 
 
 def _bytes_of(source: str | bytes | Callable[[], bytes]) -> bytes | None:
-    """The file of a picture, or None where it cannot be had: its row says why."""
+    """The file of an image, or None where it cannot be had: its row says why."""
     try:
         if isinstance(source, str):
             with open_regular(source) as file:

@@ -41,7 +41,7 @@ class ShardWriter(Protocol):
     """A writer that needs the images too; it writes one input shard at a time, which may be part of an archive."""
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
-        """Write an input shard, with a row for each of its pictures, in order."""
+        """Write an input shard, with a row for each of its images, in order."""
 
 
 class TextFormatWriter(ABC):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE... QUESTION", help="Pictures, then the question.")],
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE... QUESTION", help="Images, then the question.")],
     chosen: Chosen,
     model: Annotated[
         str | None,
@@ -24,12 +24,12 @@ def ask(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask a question about pictures: captune ask photo.jpg 'what is the man holding?'."""
+    """Ask a question about images: captune ask photo.jpg 'what is the man holding?'."""
     from captune.api.ask import ask as question
 
     *paths, question_text = pictures
     if not paths:
-        raise UsageError("A question is missing, or a picture.", "captune ask photo.jpg 'what colour is the car?'")
+        raise UsageError("A question is missing, or an image.", "captune ask photo.jpg 'what colour is the car?'")
     progress = TerminalProgress(quiet=quiet)
     answers = question(paths, question_text, model=model, progress=progress, **chosen.sources, **chosen.flags)
     if json:

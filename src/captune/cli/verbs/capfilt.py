@@ -28,7 +28,7 @@ def capfilt(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Clean noisy pictures and texts: a captioner writes, a matcher keeps what is true of its picture.
+    """Clean noisy images and texts: a captioner writes, a matcher keeps what is true of its image.
 
     Leaves captions.jsonl (captune prepare reads it), and report/ with the probability of all that went.
     """
@@ -48,7 +48,7 @@ def capfilt(
         out_json({**asdict(done), "folder": str(done.folder)})
         return
     rows = [(kind, str(done.kept[kind]), str(done.dropped[kind])) for kind in done.kept]
-    title = f"{done.folder}: {done.pictures} pictures with text, {done.empty} without"
+    title = f"{done.folder}: {done.pictures} images with text, {done.empty} without"
     out_table(title, ("texts", "kept", "dropped"), rows)
     for image, reason in done.failed.items():
         progress.warn(f"{image}: {reason}")

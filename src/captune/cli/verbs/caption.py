@@ -25,7 +25,7 @@ def caption(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Pictures, folders, globs, tar shards, Parquet, hf:NAME, s3://..., or - for a list on stdin.",
+            help="Images, folders, globs, tar shards, Parquet, hf:NAME, s3://..., or - for a list on stdin.",
         ),
     ],
     chosen: Chosen,
@@ -42,10 +42,10 @@ def caption(
     json: Annotated[bool, typer.Option("--json", metavar="", help="Print what became of a job as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Caption pictures.
+    """Caption images.
 
-    A picture that cannot be read does not stop the others: its reason is shown, and the
-    exit code is 3 (1 if none could be captioned). Many pictures into a folder or a file are
+    An image that cannot be read does not stop the others: its reason is shown, and the
+    exit code is 3 (1 if none could be captioned). Many images into a folder or a file are
     a job: after a stop at any moment the same command goes on.
     """
     from captune.api.caption import caption as caption_images
@@ -88,7 +88,7 @@ def _write(
     for remark in getattr(writer, "notes", ()):
         progress.info(remark)
     if bad:
-        progress.warn(f"{bad} of {good + bad} pictures could not be captioned.")
+        progress.warn(f"{bad} of {good + bad} images could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
 
 
@@ -96,7 +96,7 @@ def _refuse_job_options(chosen: Chosen, *, json: bool) -> None:
     flags = [f"--{name.replace('_', '-')}" for name in JobOptions.model_fields if name in chosen.flags]
     if json or flags:
         raise UsageError(
-            f"{'--json' if json else flags[0]} is for jobs: many pictures into a folder or a file, without --explain.",
+            f"{'--json' if json else flags[0]} is for jobs: many images into a folder or a file, without --explain.",
             "For example: captune caption photos/ --format jsonl --out captions/; captions as JSON: --format json",
         )
 
@@ -129,13 +129,13 @@ def _job(
 
 
 def _counted(report: JobReport) -> str:
-    pictures = "an unknown number of" if report.pictures is None else f"{report.pictures:,}"
-    return f"{pictures} pictures in {report.shards:,} shards; {report.done:,} in {report.shards_done:,} shards are done"
+    images = "an unknown number of" if report.pictures is None else f"{report.pictures:,}"
+    return f"{images} images in {report.shards:,} shards; {report.done:,} in {report.shards_done:,} shards are done"
 
 
 def _summary(report: JobReport) -> str:
     pace = f", {duration(report.seconds)}, {rate(report.rate)}" if report.captioned else ""
-    text = f"{report.done:,} pictures, {report.failed:,} failed{pace}. Written: {report.out}"
+    text = f"{report.done:,} images, {report.failed:,} failed{pace}. Written: {report.out}"
     if report.shards_done < report.shards:
         text += f" ({report.shards_done:,} of {report.shards:,} shards)"
     elif not report.whole:
@@ -152,7 +152,7 @@ def _into_one_file(inputs: list[str], out: str) -> bool:
 
 
 def _one_picture(inputs: list[str]) -> bool:
-    """Whether one picture was named: then its caption needs no name before it."""
+    """Whether one image was named: then its caption needs no name before it."""
     from captune.datasets.sources.listing import is_image_file
 
     return len(inputs) == 1 and is_image_file(inputs[0])

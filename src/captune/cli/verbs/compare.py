@@ -19,7 +19,7 @@ def compare(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluated runs side by side on the same pictures, with paired tests against the first.
+    """Evaluated runs side by side on the same images, with paired tests against the first.
 
     Measures the captions that captune evaluate left in each run; loads no model. One folder alone: all its models.
     """
@@ -45,7 +45,7 @@ def compare(
         return
     print_reports(result.reports, result.comparisons)
     if result.folder and not quiet:
-        note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
+        note(f"Written: {result.folder}/report.html, with the scores of each image beside it")
 
 
 app = verb(compare)

@@ -36,7 +36,7 @@ def demo(
     }
     scores = {model: asdict(score) for model, score in result.scores.items()}
     rows = [(label, *(hundred(name, score[name]) for score in scores.values())) for name, label in labels.items()]
-    out_table(f"{result.images:,} held-out pictures", ("", *scores), rows, numbers=True)
+    out_table(f"{result.images:,} held-out images", ("", *scores), rows, numbers=True)
     shown = [(Path(row.image).name, row.untrained, row.trained, "yes" if row.right else "no") for row in result.rows]
     out_table(f"Captions, drawn in {result.sheet}", ("picture", "untrained", "trained", "right"), shown)
     if not quiet:

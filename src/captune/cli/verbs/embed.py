@@ -11,7 +11,7 @@ from captune.core.errors import EXIT_SOME_IMAGES_FAILED
 
 
 def embed(
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures, folders, globs.")],
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Images, folders, globs.")],
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npz", help="Where the vectors go.")],
     chosen: Chosen,
     model: Annotated[
@@ -23,9 +23,9 @@ def embed(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Vectors of pictures in the space that texts share, as .npz: images, vectors, model.
+    """Vectors of images in the space that texts share, as .npz: images, vectors, model.
 
-    captune match takes the file in the pictures' place, so that a folder is looked at once.
+    captune match takes the file in the images' place, so that a folder is looked at once.
     """
     from captune.inference.match import embed as look
 

@@ -22,7 +22,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to measure on.")] = "test",
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", metavar="MODEL", help="Another model, on the same pictures. Repeatable."),
+        typer.Option("--against", metavar="MODEL", help="Another model, on the same images. Repeatable."),
     ] = None,
     out: Annotated[
         str | None,
@@ -64,7 +64,7 @@ def evaluate(
     if not quiet:
         print_captions(shown, len(result.records))
     if result.folder and not quiet:
-        note(f"Written: {result.folder}/report.html, with the scores of each picture beside it")
+        note(f"Written: {result.folder}/report.html, with the scores of each image beside it")
 
 
 app = verb(evaluate)

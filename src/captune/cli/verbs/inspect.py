@@ -19,7 +19,7 @@ def inspect(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at how a caption comes about: the picture's preparation, the prompt, every token and the time it takes.
+    """Look at how a caption comes about: the image's preparation, the prompt, every token and the time it takes.
 
     Each token of the best caption stands with its probability and the likeliest others. They are the model's own,
     before the penalties of the search.

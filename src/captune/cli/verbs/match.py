@@ -14,7 +14,7 @@ from captune.core.errors import EXIT_SOME_IMAGES_FAILED, UsageError
 
 def match(
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Pictures, folders, globs, or one .npz of captune embed.")
+        list[str], typer.Argument(metavar="PICTURE...", help="Images, folders, globs, or one .npz of captune embed.")
     ],
     chosen: Chosen,
     text: Annotated[list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="A text. Repeatable.")] = None,
@@ -30,7 +30,7 @@ def match(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How well texts fit pictures: the probability that a text is true of a picture, and the cosine of their vectors.
+    """How well texts fit images: the probability that a text is true of an image, and the cosine of their vectors.
 
     With --find the nearest by their vectors are put in order by probability, as BLIP's authors do.
     """

@@ -28,7 +28,7 @@ def prepare(
 ) -> None:
     """Turn a dataset into verified train, val and test splits.
 
-    Every picture is opened once. The format is found by looking at the source.
+    Every image is opened once. The format is found by looking at the source.
     """
     from captune.datasets.prepare import prepare as make
 
@@ -57,7 +57,7 @@ def prepare(
 
 def _list_problems(result: PrepareResult) -> None:
     shown = result.problems[:SHOWN]
-    out_table("Left out", ("picture or row", "reason"), [(problem.where, problem.reason) for problem in shown])
+    out_table("Left out", ("image or row", "reason"), [(problem.where, problem.reason) for problem in shown])
     if len(result.problems) > SHOWN:
         note(f"... and {len(result.problems) - SHOWN:,} more, see {result.folder / PROBLEMS}.")
 

@@ -18,10 +18,10 @@ def review(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the most doubtful captions first: failed pictures, empty captions, then the least confident.
+    """List the most doubtful captions first: failed images, empty captions, then the least confident.
 
     What cannot be read is listed first, with its place. Captions that repeat a phrase, or that stand on several
-    pictures, are flagged.
+    images, are flagged.
     """
     from captune.evaluation.review import review as look
 
@@ -47,7 +47,7 @@ def review(
     out_table("", ("sure", "caption", "picture", "flags"), rows)
     if not quiet:
         flags = "".join(f", {count:,} {flag}" for flag, count in found.flags.items())
-        note(f"{len(found.rows):,} of {found.pictures:,} pictures{flags}")
+        note(f"{len(found.rows):,} of {found.pictures:,} images{flags}")
 
 
 app = verb(review)

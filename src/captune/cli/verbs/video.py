@@ -30,7 +30,7 @@ def video(
         ),
     ] = None,
     frames: Annotated[
-        str | None, typer.Option("--frames", metavar="DIR", help="Folder for the pictures that were captioned.")
+        str | None, typer.Option("--frames", metavar="DIR", help="Folder for the images that were captioned.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -14,7 +14,7 @@ def webcam(
     chosen: Chosen,
     model: Model = None,
     save: Annotated[
-        str | None, typer.Option("--save", metavar="DIR", help="Folder for the pictures that were captioned.")
+        str | None, typer.Option("--save", metavar="DIR", help="Folder for the images that were captioned.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", metavar="", help="Print a line of JSON for each caption.")] = False,
     quiet: Quiet = False,

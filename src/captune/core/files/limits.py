@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-# Bytes of one picture as it is stored: a photograph of 400 megapixels as TIFF fits.
+# Bytes of one image as it is stored: a photograph of 400 megapixels as TIFF fits.
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 # Bytes of one text or sidecar: some million words.
 MAX_TEXT_BYTES = 16 * 1024 * 1024
-# Bytes of all texts of a shard, which are in memory at once: those of 10,000 pictures have some 5 MB.
+# Bytes of all texts of a shard, which are in memory at once: those of 10,000 images have some 5 MB.
 MAX_SHARD_TEXT_BYTES = 512 * 1024 * 1024
-# Bytes that cells read at once may take together, in a table that holds its pictures.
+# Bytes that cells read at once may take together, in a table that holds its images.
 MAX_BATCH_BYTES = 128 * 1024 * 1024
 # Of a compressed file, beyond its first bytes: text packs 3 to 30 times; only repetition without end goes further.
 MIN_UNPACKED_LIMIT = 256 * 1024 * 1024

@@ -76,7 +76,7 @@ class GenerationOptions(Options, section="generation", panel="How a caption is s
     no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
     early_stopping: EarlyStopping = option(
         "off",
-        "When the beam search of a picture stops: on: as soon as enough captions have ended; off: when a better one is "
+        "When the beam search of an image stops: on: as soon as enough captions have ended; off: when a better one is "
         "unlikely; never: when it is impossible.",
     )
     sample: bool = option(
@@ -87,10 +87,10 @@ class GenerationOptions(Options, section="generation", panel="How a caption is s
     top_p: float = option(1.0, "Draw among the tokens that hold this much probability; turns --sample on.", gt=0, le=1)
     sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0, le=2**64 - 1)
     num_captions: int = option(
-        1, "Captions for each picture: the best of at least as many beams, or samples.", ge=1, le=64
+        1, "Captions for each image: the best of at least as many beams, or samples.", ge=1, le=64
     )
     variations: int = option(
-        0, "Instead: this many captions for each picture, sampled with rising temperature.", ge=0, le=10
+        0, "Instead: this many captions for each image, sampled with rising temperature.", ge=0, le=10
     )
     prompt: str | None = option(
         None,
@@ -110,11 +110,11 @@ class PrepareOptions(Options, section="prepare", panel="Source and splits"):
         "or auto: what the source says, else 80/10/10.",
     )
     seed: int = option(42, "Seed of a split by ratios.", ge=0)
-    on_bad: Literal["fail", "skip"] = option("fail", "What to do with pictures that cannot be read.")
-    images: str | None = option(None, "Folder, .zip or .tar of the pictures, where they are not beside the captions.")
-    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are bad.", ge=1)
-    duplicates: bool = option(True, "Look for near-duplicate pictures across splits.")
-    workers: int = option(0, "Processes that open pictures; 0: one for each core.", ge=0)
+    on_bad: Literal["fail", "skip"] = option("fail", "What to do with images that cannot be read.")
+    images: str | None = option(None, "Folder, .zip or .tar of the images, where they are not beside the captions.")
+    max_pixels: int = option(100_000_000, "Images with more pixels than this are bad.", ge=1)
+    duplicates: bool = option(True, "Look for near-duplicate images across splits.")
+    workers: int = option(0, "Processes that open images; 0: one for each core.", ge=0)
 
 
 class MeasureOptions(Options, section="measure", panel="Metrics"):
@@ -138,12 +138,12 @@ class MeasureOptions(Options, section="measure", panel="Metrics"):
 class EvalOptions(Options, section="eval", panel="Evaluation"):
     """What is measured."""
 
-    limit_images: int = option(0, "Measure on this many pictures of the split; 0: all.", ge=0)
-    limit_references: int = option(0, "References of each picture to measure against; 0: all.", ge=0)
+    limit_images: int = option(0, "Measure on this many images of the split; 0: all.", ge=0)
+    limit_references: int = option(0, "References of each image to measure against; 0: all.", ge=0)
     perplexity: bool = option(True, "Measure the perplexity of the references as well.")
-    eval_batch_size: int = option(16, "Pictures captioned at once.", ge=1)
-    explain: int = option(0, "Pictures for which the report shows where the first model looked; 0: none.", ge=0, le=200)
-    shown_captions: int = option(4, "Pictures whose captions and references are printed; 0: none.", ge=0)
+    eval_batch_size: int = option(16, "Images captioned at once.", ge=1)
+    explain: int = option(0, "Images for which the report shows where the first model looked; 0: none.", ge=0, le=200)
+    shown_captions: int = option(4, "Images whose captions and references are printed; 0: none.", ge=0)
     draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
 
 
@@ -152,7 +152,7 @@ class ReportOptions(Options, section="report", panel="Report"):
 
     title: str | None = option(None, "Heading of the report; default: the models and the split.")
     thumbnails: int = option(
-        1000, "Up to this many pictures all have a thumbnail; of more, only the best and worst; 0: none.", ge=0
+        1000, "Up to this many images all have a thumbnail; of more, only the best and worst; 0: none.", ge=0
     )
     figures: bool = option(True, "Draw figures as PNG files beside the report.")
 
@@ -162,23 +162,23 @@ class PushOptions(Options, section="push", panel="On the Hub"):
 
     private: bool = option(False, "Make the repository private where it is not there yet.", env="HF_PRIVATE")
     license: str = option("", "Licence of the model, as the Hub names it (mit, apache-2.0); default: the base model's.")
-    data_license: str = option("", "Licence of the pictures and references it learned from, for its card.")
+    data_license: str = option("", "Licence of the images and references it learned from, for its card.")
 
 
 class CaptionOptions(Options, section="caption", panel="Images and captions"):
-    """How pictures come in and captions go out."""
+    """How images come in and captions go out."""
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
-    in_place: bool = option(False, "With --format xmp: put the captions into the pictures themselves, not into copies.")
+    in_place: bool = option(False, "With --format xmp: put the captions into the images themselves, not into copies.")
     existing: Literal["keep", "replace", "append", "prepend"] = option(
         "keep",
         "Words that captune did not write, where a caption goes (sidecars, alt text, rows of a file): keep or replace "
         "them, append or prepend the caption to them.",
     )
-    batch_size: int = option(8, "Pictures captioned at once.", ge=1, env="BATCH_SIZE")
-    workers: int = option(0, "Threads (in a job: processes) that open pictures; 0: one for each core.", ge=0)
+    batch_size: int = option(8, "Images captioned at once.", ge=1, env="BATCH_SIZE")
+    workers: int = option(0, "Threads (in a job: processes) that open images; 0: one for each core.", ge=0)
     recursive: bool = option(True, "Look into the folders of a folder.")
-    max_pixels: int = option(100_000_000, "Pictures with more pixels than this are refused.", ge=1)
+    max_pixels: int = option(100_000_000, "Images with more pixels than this are refused.", ge=1)
 
 
 class TranslationOptions(Options, section="translation", panel="Language"):
@@ -213,12 +213,12 @@ class ScoreOptions(Options, section="score", panel="Captions and references"):
 
 
 class MatchOptions(Options, section="match", panel="Pairs"):
-    """How pictures and texts are brought together."""
+    """How images and texts are brought together."""
 
     find: Literal["all", "pictures", "texts"] = option(
-        "all", "all: every pair; pictures: the best for each text; texts: the best for each picture."
+        "all", "all: every pair; images: the best for each text; texts: the best for each picture."
     )
-    best: int = option(5, "How many of the best (with --find pictures or texts).", ge=1)
+    best: int = option(5, "How many of the best (with --find images or texts).", ge=1)
     candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
 
 
@@ -227,7 +227,7 @@ class ReviewOptions(Options, section="review", panel="List"):
 
     limit: int = option(20, "Captions listed, the most doubtful first; 0: all.", ge=0)
     flagged: bool = option(False, "List only captions with a flag.")
-    same: int = option(3, "A caption on this many pictures is flagged as the same; 0: never.", ge=0)
+    same: int = option(3, "A caption on this many images is flagged as the same; 0: never.", ge=0)
 
 
 class AppOptions(Options, section="app", panel="Page"):
@@ -239,7 +239,7 @@ class AppOptions(Options, section="app", panel="Page"):
     languages: tuple[Language, ...] = option(
         (), "Languages to choose from besides the models' own: such as de, fr, es."
     )
-    max_upload_mb: int = option(50, "Largest picture that is taken, in MB.", ge=1)
+    max_upload_mb: int = option(50, "Largest image that is taken, in MB.", ge=1)
 
 
 class CapFiltOptions(Options, section="capfilt", panel="Filter"):

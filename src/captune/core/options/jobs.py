@@ -10,14 +10,14 @@ from captune.core.options.option import Options, option
 class JobOptions(Options, section="job", panel="A job in a folder"):
     """How a job is divided, and what becomes of one that the folder holds already."""
 
-    shard_size: int = option(1000, "Pictures in a result file; what a restart does again is at most that.", ge=1)
+    shard_size: int = option(1000, "Images in a result file; what a restart does again is at most that.", ge=1)
     part: str = option(
         "1/1", "2/8: only the second of eight parts of the job; they may run at once.", pattern=r"^\d+/\d+$"
     )
     resume: bool = option(True, "Go on with the job that --out holds; --no-resume: stop where it holds one.")
     restart: bool = option(False, "Throw away the job that --out holds and start anew.")
-    retry_failed: bool = option(False, "Take the pictures of a job again that could not be captioned.")
-    dry_run: bool = option(False, "Count pictures and what is done; load and write nothing.")
+    retry_failed: bool = option(False, "Take the images of a job again that could not be captioned.")
+    dry_run: bool = option(False, "Count images and what is done; load and write nothing.")
     engine: Literal["local", "ray"] = option("local", "What works on the job: this process, or a Ray cluster.")
     ray_address: str | None = option(
         None,

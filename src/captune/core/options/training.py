@@ -96,17 +96,17 @@ class DataOptions(Options, section="data", panel="Data in training"):
 
     max_caption_tokens: int = option(40, "Longest reference in training, in tokens; longer ones are cut.", ge=2, le=512)
     captions_per_image: int = option(
-        0, "References of a picture that share a visit; 0: all. 1: every pair is a row of its own.", ge=0
+        0, "References of an image that share a visit; 0: all. 1: every pair is a row of its own.", ge=0
     )
     clean_captions: bool = option(
         False, "Training references as BLIP's authors clean them: lower case, few signs, at most 30 words."
     )
-    crop: float = option(0.0, "Random crop in training: smallest share of the picture kept is 1 - crop.", ge=0, lt=1)
+    crop: float = option(0.0, "Random crop in training: smallest share of the image kept is 1 - crop.", ge=0, lt=1)
     flip: bool = option(False, "Random mirror image in training, unless a reference says left or right.")
     color_jitter: float = option(0.0, "Random change of brightness, contrast and colour in training.", ge=0, lt=1)
-    loader_workers: int = option(0, "Processes that open training pictures; 0: in the main process.", ge=0)
+    loader_workers: int = option(0, "Processes that open training images; 0: in the main process.", ge=0)
     cache_features: bool = option(
-        False, "Keep what a frozen vision part makes of each training picture on disk (not with crop, flip, jitter)."
+        False, "Keep what a frozen vision part makes of each training image on disk (not with crop, flip, jitter)."
     )
 
 
@@ -134,7 +134,7 @@ class TrainOptions(Options, section="train", panel="Training"):
 
     epochs: float = option(5.0, "Visits of every reference of every picture.", gt=0, env="NUM_EPOCHS")
     max_steps: int = option(0, "Stop after this many optimizer steps instead; 0: off.", ge=0)
-    batch_size: int = option(8, "Pictures (with their references) in a step of one device.", ge=1, env="BATCH_SIZE")
+    batch_size: int = option(8, "Images (with their references) in a step of one device.", ge=1, env="BATCH_SIZE")
     gradient_accumulation: int = option(1, "Batches that make one optimizer step.", ge=1)
     learning_rate: float = option(2e-5, "Peak learning rate.", gt=0)
     part_learning_rates: tuple[str, ...] = option(
@@ -168,7 +168,7 @@ class TrainOptions(Options, section="train", panel="Training"):
     early_stopping_metric: Best = option(
         "auto", "What early stopping waits for: loss, or a rule or metric as in --best-metric; auto: what that is."
     )
-    validation_images: int = option(500, "Pictures captioned at each validation; 0: none, loss alone.", ge=0)
+    validation_images: int = option(500, "Images captioned at each validation; 0: none, loss alone.", ge=0)
     validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as captune evaluate.")
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "none"], ...] = option(
@@ -178,12 +178,12 @@ class TrainOptions(Options, section="train", panel="Training"):
         "xe",
         "xe: learn the references; scst: then, from the CIDEr-D of captions that the model writes.",
     )
-    scst_samples: int = option(5, "Captions of each picture that a step of scst rewards.", ge=2, le=64)
+    scst_samples: int = option(5, "Captions of each image that a step of scst rewards.", ge=2, le=64)
     scst_search: Literal["chance", "beams"] = option(
         "beams", "How they are found: drawn by chance, or the beams of a search."
     )
     scst_baseline: Literal["samples", "greedy"] = option(
-        "samples", "What a caption is held against: the picture's other ones, or the likeliest."
+        "samples", "What a caption is held against: the image's other ones, or the likeliest."
     )
     scst_references: float = option(
         0.0, "Share of the references' own loss in scst, against drifting from their language.", ge=0, lt=1

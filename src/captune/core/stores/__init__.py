@@ -27,7 +27,7 @@ def is_ledger(name: str) -> bool:
 
 
 def fingerprints_name(number: int) -> str:
-    """What the pictures of a shard look like."""
+    """What the images of a shard look like."""
     return f"{JOB}/looks-{number:05d}.bin"
 
 

@@ -38,9 +38,9 @@ def write_report(
     `folder` is what `captune evaluate` wrote, or a run. The page is `out` (a file, or a folder for
     it), by default `report.html` in the folder; the Markdown has the same name with `.md`. Where
     `out` is no place for several files (`/dev/stdout`), the page alone is written. Up to `thumbnails`
-    pictures every row of the page shows its picture (about 6 kB each); of more, only the
+    images every row of the page shows its image (about 6 kB each); of more, only the
     best and worst do; 0 shows none. `figures` draws `scores.png`, `captions.png` and
-    `test_results.png` as well. Pictures that an evaluation from elsewhere names outside of its folder are not shown
+    `test_results.png` as well. Images that an evaluation from elsewhere names outside of its folder are not shown
     unless `allow_outside`. Raises `CaptuneError` where the folder holds no evaluation.
     """
     if out and Path(out).suffix.lower() == MARKDOWN:
@@ -49,7 +49,7 @@ def write_report(
     refused = sum(bool(one.image) and not data.boundary.holds(one.image) for one in data.pictures)
     if refused:
         progress.warn(
-            f"{refused:,} pictures lie outside of {folder}, which was not written here, and are not shown: "
+            f"{refused:,} images lie outside of {folder}, which was not written here, and are not shown: "
             "--allow-outside shows them."
         )
     target = Path(out) if out else Path(folder)

@@ -23,7 +23,7 @@ FOLDER, INDEX = "attention", "sheets.json"
 
 @dataclass(frozen=True)
 class AttentionSheet:
-    """A picture's id, the caption that is explained, and the file of its sheet."""
+    """An image's id, the caption that is explained, and the file of its sheet."""
 
     id: str
     caption: str
@@ -43,7 +43,7 @@ def draw_attention_sheets(
     into: Path,
     progress: Progress,
 ) -> None:
-    """A JPEG of each picture's maps, and what is on them; a family without maps is told and leaves none."""
+    """A JPEG of each image's maps, and what is on them; a family without maps is told and leaves none."""
     from captune.inference.explain import explain
 
     folder = into / FOLDER

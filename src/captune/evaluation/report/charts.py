@@ -255,12 +255,12 @@ def validation_keys(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def distributions(data: ReportData) -> str:
-    """How the pictures' scores are spread, one histogram for each model over the same range."""
+    """How the images' scores are spread, one histogram for each model over the same range."""
     key = ranking_key(key for key in data.picture_keys if key != "confidence")
     if key is None:
         return ""
     values = [
-        [scaled(key, picture.scores[place][key]) for picture in data.pictures if key in picture.scores[place]]
+        [scaled(key, image.scores[place][key]) for image in data.pictures if key in image.scores[place]]
         for place in range(len(data.models))
     ]
     every = sorted(value for one in values for value in one)
@@ -277,7 +277,7 @@ def distributions(data: ReportData) -> str:
     for place, (model, one) in enumerate(zip(data.models, values, strict=True)):
         if one:
             words = _spoken_spread(one)
-            name = f"{label(key)} of single pictures, {model.label}"
+            name = f"{label(key)} of single images, {model.label}"
             drawn.append(
                 _figure(model.label, histogram(name, words, one, edges, most, place), f"{label(key)}: {words}.")
             )
@@ -289,7 +289,7 @@ def _spoken_spread(values: Sequence[float]) -> str:
     low, middle, high = (ordered[int(part * (len(ordered) - 1))] for part in (0.25, 0.5, 0.75))
     zero = sum(value <= 0 for value in values)
     nothing = f", {zero:,} with 0" if zero else ""
-    return f"{len(values):,} pictures, median {middle:.1f}, middle half {low:.1f} to {high:.1f}{nothing}"
+    return f"{len(values):,} images, median {middle:.1f}, middle half {low:.1f} to {high:.1f}{nothing}"
 
 
 def _bar(key: str, model: Model, place: int) -> Bar:

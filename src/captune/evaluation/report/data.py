@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture; `captions` and `scores` are in the order of the models, a caption that is missing is None."""
+    """One image; `captions` and `scores` are in the order of the models, a caption that is missing is None."""
 
     id: str
     image: str
@@ -63,7 +63,7 @@ class Picture:
 
     @property
     def alt(self) -> str:
-        """The picture in words: a human's where there are any, else the first model's."""
+        """The image in words: a human's where there are any, else the first model's."""
         caption = next((text for text in (*self.references, *self.captions) if text), f"picture {self.id}")
         return f"{self.question} {caption}".strip()
 
@@ -90,7 +90,7 @@ class ReportData:
 
     @cached_property
     def boundary(self) -> Boundary:
-        """Which pictures are shown: any where captune wrote the evaluation here, else those inside of the folder."""
+        """Which images are shown: any where captune wrote the evaluation here, else those inside of the folder."""
         anywhere = self.allow_outside or written_here(self.folder, [PER_IMAGE])
         return Boundary([self.folder], anywhere=anywhere)
 
@@ -101,8 +101,8 @@ class ReportData:
 
     @property
     def picture_keys(self) -> tuple[str, ...]:
-        """Every score that pictures have one by one."""
-        return tuple(dict.fromkeys(key for picture in self.pictures for scores in picture.scores for key in scores))
+        """Every score that images have one by one."""
+        return tuple(dict.fromkeys(key for image in self.pictures for scores in image.scores for key in scores))
 
     @property
     def split(self) -> str:
@@ -110,7 +110,7 @@ class ReportData:
 
     @property
     def references(self) -> int:
-        return sum(len(picture.references) for picture in self.pictures)
+        return sum(len(image.references) for image in self.pictures)
 
 
 def read_report_data(folder: str | os.PathLike[str], *, allow_outside: bool = False) -> ReportData:
@@ -192,7 +192,7 @@ def _differences(models: Sequence[Model], compared: Mapping[str, Any]) -> dict[s
 def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
     if not path.is_file():
         raise CaptuneError(
-            f"{path.parent} holds no scores of single pictures: there is no {path.name}.",
+            f"{path.parent} holds no scores of single images: there is no {path.name}.",
             "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
         )
     found = []

@@ -1,4 +1,4 @@
-"""The table of all pictures: its data as JSON, its controls as HTML; `report.js` fills and sorts it."""
+"""The table of all images: its data as JSON, its controls as HTML; `report.js` fills and sorts it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def explorer_data(data: ReportData, thumbnails: Mapping[str, str], *, boxes: boo
 
     `pictures` holds for each: id and question `i`, file name `f`, references `r`, captions `c` (one a model,
     null where there is none), scores `s` (one list a model, in the order of `keys`), thumbnail `t`.
-    With `boxes` a picture without a thumbnail gets a box in its place.
+    With `boxes` an image without a thumbnail gets a box in its place.
     """
     keys = list(data.picture_keys)
     value: dict[str, Any] = {
@@ -31,14 +31,14 @@ def explorer_data(data: ReportData, thumbnails: Mapping[str, str], *, boxes: boo
         "plain": [key in LIKELIHOODS for key in keys],
         "pictures": [
             {
-                "i": picture.title,
-                "f": showable(PurePath(picture.image).name),
-                "r": picture.references,
-                "c": picture.captions,
-                "s": [[_rounded(scores.get(key)) for key in keys] for scores in picture.scores],
-                "t": thumbnails.get(picture.id),
+                "i": image.title,
+                "f": showable(PurePath(image.image).name),
+                "r": image.references,
+                "c": image.captions,
+                "s": [[_rounded(scores.get(key)) for key in keys] for scores in image.scores],
+                "t": thumbnails.get(image.id),
             }
-            for picture in data.pictures
+            for image in data.pictures
         ],
     }
     words = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -54,7 +54,7 @@ def explorer(data: ReportData, *, note: str = "") -> str:
             f"<noscript><p>This table needs JavaScript. {FILES_NOTE}</p></noscript>",
             '<div id="explorer" hidden>',
             f'<p class="note">{text(note)}</p>' if note else "",
-            '<form id="filters" role="search" aria-label="Filter the pictures">',
+            '<form id="filters" role="search" aria-label="Filter the images">',
             '<label>Text<input type="search" name="text" placeholder="in captions, references, names"></label>',
             f'<label>Score<select name="key">{scores}</select></label>',
             f'<label{_alone(data, 2)}>of<select name="model">{_models(data, 0)}</select></label>',
@@ -64,8 +64,8 @@ def explorer(data: ReportData, *, note: str = "") -> str:
             '<button type="reset">Clear</button>',
             "</form>",
             '<p id="found" role="status"></p>',
-            '<div class="scroll" tabindex="0" role="group" aria-label="Captions and scores of each picture">',
-            '<table id="pictures-table" role="table"><caption class="hidden">Captions and scores of each picture; '
+            '<div class="scroll" tabindex="0" role="group" aria-label="Captions and scores of each image">',
+            '<table id="pictures-table" role="table"><caption class="hidden">Captions and scores of each image; '
             "the buttons in the column headers sort</caption>",
             '<thead role="rowgroup"><tr role="row"></tr></thead><tbody role="rowgroup"></tbody></table>',
             "</div>",

@@ -20,7 +20,7 @@ from captune.images.open import open_image
 WRAP = 34
 LINE = 12  # points from one line to the next
 MOST_LINES = 200  # a caption of some 6,000 letters: more than that would make a figure that no one can open
-SIDE = 400  # more pixels than a picture takes on the sheet
+SIDE = 400  # more pixels than an image takes on the sheet
 
 
 def draw_sheet(
@@ -33,7 +33,7 @@ def draw_sheet(
 ) -> None:
     """Write a PNG of `pictures` in rows of `columns`, each above its (model, caption) pairs.
 
-    `right` draws the last caption of a picture in green (True) or red (False).
+    `right` draws the last caption of an image in green (True) or red (False).
     """
     from matplotlib.figure import Figure
 
@@ -47,9 +47,9 @@ def draw_sheet(
         axis.axis("off")
         if index >= len(pictures):
             continue
-        picture = open_image(str(pictures[index]))
-        picture.thumbnail((SIDE, SIDE))
-        axis.imshow(picture)
+        image = open_image(str(pictures[index]))
+        image.thumbnail((SIDE, SIDE))
+        axis.imshow(image)
         axis.set_anchor("S")  # the captions of a row begin at the same height
         line = 0
         for place, (model, text) in enumerate(captions[index]):
@@ -78,7 +78,7 @@ def draw_sheet(
 
 
 def _wrapped(text: str) -> list[str]:
-    """A caption as lines that fit beneath its picture; the whole of it, unless it is longer than `MOST_LINES`."""
+    """A caption as lines that fit beneath its image; the whole of it, unless it is longer than `MOST_LINES`."""
     lines = [""]
     for word in text.split():
         if lines[-1] and _width(f"{lines[-1]} {word}") <= WRAP:
@@ -112,37 +112,37 @@ def draw_figures(data: ReportData, folder: Path, progress: Progress = SILENT) ->
 
     `scores.png`: all scores as bars with their intervals. `test_results.png`: the first
     model's captions with their score, each above a reference. `captions.png`, for several
-    models: what each says of the same pictures. The pictures are drawn by lot, with a fixed
+    models: what each says of the same images. The images are drawn by lot, with a fixed
     seed; none is chosen. Those that cannot be opened are passed over.
     """
     written = []
     if any(key not in LIKELIHOODS for key in data.keys):
         _draw_scores(data, folder / SCORES)
         written.append(folder / SCORES)
-    pictures = _by_lot(data)
-    sheets = {TEST_RESULTS: [_result(data, one) for one, _ in pictures]}
+    images = _by_lot(data)
+    sheets = {TEST_RESULTS: [_result(data, one) for one, _ in images]}
     if len(data.models) > 1:
-        sheets[SIDE_BY_SIDE] = [_side_by_side(data, one) for one, _ in pictures]
-    if pictures:
+        sheets[SIDE_BY_SIDE] = [_side_by_side(data, one) for one, _ in images]
+    if images:
         for name, captions in track(sheets.items(), progress, "Figures", len(sheets)):
-            draw_sheet([path for _, path in pictures], captions, folder / name)
+            draw_sheet([path for _, path in images], captions, folder / name)
             written.append(folder / name)
     return written
 
 
 def _by_lot(data: ReportData) -> list[tuple[Picture, Path]]:
-    """Pictures that open, with where they lie."""
+    """Images that open, with where they lie."""
     found: list[tuple[Picture, Path]] = []
     for index in np.random.default_rng(SEED).permutation(len(data.pictures)):
-        picture = data.pictures[index]
-        path = located(picture.image, data.folder, data.boundary)
+        image = data.pictures[index]
+        path = located(image.image, data.folder, data.boundary)
         if path is None:
             continue
         try:
             open_image(path)
         except ImageError:
             continue
-        found.append((picture, path))
+        found.append((image, path))
         if len(found) == ON_A_SHEET:
             break
     return found

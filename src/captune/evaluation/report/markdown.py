@@ -24,7 +24,7 @@ SHOWN = 5
 
 def markdown(data: ReportData, title: str) -> str:
     """Scores, differences, variety, best and worst captions, settings: each as a table of GitHub's Markdown."""
-    counted = f"{len(data.pictures):,} pictures, {data.references:,} references"
+    counted = f"{len(data.pictures):,} images, {data.references:,} references"
     split = f", split {plain(data.split)}" if data.split else ""
     parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(data))]
     differences = difference_grids(data)

@@ -76,7 +76,7 @@ def beside(*content: str) -> str:
 def picture(alt: str, uri: str | None) -> str:
     """A thumbnail, or a box that says there is none."""
     if uri is None:
-        return f'<span class="thumb none" role="img" aria-label="No picture: {text(alt)}">no picture</span>'
+        return f'<span class="thumb none" role="img" aria-label="No image: {text(alt)}">no image</span>'
     return f'<img class="thumb" alt="{text(alt)}" src="{uri}" decoding="async">'
 
 
@@ -87,7 +87,7 @@ QUALITY = 60
 def thumbnails(
     pictures: Sequence[Picture], folder: Path, boundary: Boundary, *, side: int = SIDE, progress: Progress = SILENT
 ) -> dict[str, str]:
-    """A JPEG data URI for each picture's id, `side` pixels on its longer side; those that cannot be opened are absent.
+    """A JPEG data URI for each image's id, `side` pixels on its longer side; those that cannot be opened are absent.
 
     A path that is not absolute is looked for from here and from `folder`; what lies outside of `boundary` is absent.
     """
@@ -101,7 +101,7 @@ def thumbnails(
 
 
 def located(image: str, folder: Path, boundary: Boundary) -> Path | None:
-    """Where a picture lies, or None if it is not there, or may not be named."""
+    """Where an image lies, or None if it is not there, or may not be named."""
     if not image:
         return None
     paths = (Path(image), folder / image)
@@ -109,14 +109,14 @@ def located(image: str, folder: Path, boundary: Boundary) -> Path | None:
 
 
 def thumbnail(image: str, folder: Path, boundary: Boundary, side: int = SIDE) -> str | None:
-    """A JPEG data URI of one picture, or None where it cannot be opened."""
+    """A JPEG data URI of one image, or None where it cannot be opened."""
     path = located(image, folder, boundary)
     if path is None:
         return None
     try:
         picture = open_image(path)
     except ImageError:
-        return None  # the page shows that there is no picture; the captions stand all the same
+        return None  # the page shows that there is no image; the captions stand all the same
     picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY, optimize=True)

@@ -24,14 +24,14 @@ from captune.evaluation.report.tables import (
 )
 
 OPEN_GALLERIES = 4
-LIMITED = "With more than {limit:,} pictures only the best and worst have thumbnails: captune report --thumbnails N"
+LIMITED = "With more than {limit:,} images only the best and worst have thumbnails: captune report --thumbnails N"
 
 
 def page(data: ReportData, title: str, thumbnails: Mapping[str, str], *, limit: int = 0) -> str:
     """The whole page.
 
-    `thumbnails` are data URIs by picture id; a picture without one gets a box in its place, but in
-    the table of all pictures not where a `limit` (0: none) left most of them without.
+    `thumbnails` are data URIs by image id; an image without one gets a box in its place, but in
+    the table of all images not where a `limit` (0: none) left most of them without.
     """
     limited = bool(limit) and len(data.pictures) > limit
     note = LIMITED.format(limit=limit) if limited else ""
@@ -41,7 +41,7 @@ def page(data: ReportData, title: str, thumbnails: Mapping[str, str], *, limit: 
         "training": ("Training", (training_end(data), training_curves(data), validation_table(data))),
         "examples": ("Examples", (_galleries(data, thumbnails),)),
         "looked": ("Where the model looked", (_attention(data),)),
-        "spread": ("Spread over pictures", (distributions(data),)),
+        "spread": ("Spread over images", (distributions(data),)),
         "variety": ("Variety of captions", tuple(map(_grid_or_none, (variety_grid(data), repeated_grid(data))))),
         "pictures": ("All pictures", (explorer(data, note=note),) if data.pictures else ()),
     }
@@ -64,7 +64,7 @@ def page(data: ReportData, title: str, thumbnails: Mapping[str, str], *, limit: 
 def _attention(data: ReportData) -> str:
     """The sheets of attention maps, a word beneath each."""
     sheets = [
-        f'<figure><img alt="Maps of the picture for the words of: {text(sheet.caption)}" decoding="async" '
+        f'<figure><img alt="Maps of the image for the words of: {text(sheet.caption)}" decoding="async" '
         f'src="{sheet.uri}"><figcaption>{text(sheet.id)}: {text(sheet.caption)}</figcaption></figure>'
         for sheet in data.sheets
     ]
@@ -89,7 +89,7 @@ def html_grid(grid: Grid) -> str:
 
 def _summary(data: ReportData) -> str:
     counts = [
-        f"{len(data.pictures):,} pictures",
+        f"{len(data.pictures):,} images",
         f"{data.references:,} references",
         f"{len(data.models)} model{'s' if len(data.models) > 1 else ''}",
     ]

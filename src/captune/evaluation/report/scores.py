@@ -31,7 +31,7 @@ LABELS = {
 }
 # Nats a token, and its exponent: as they are, and the lower the better.
 LIKELIHOODS = frozenset({"loss", "perplexity"})
-# What pictures are ranked by: the first of these that was measured for each picture.
+# What images are ranked by: the first of these that was measured for each image.
 RANKING = ("vqa_accuracy", "cider", "spice", "meteor", "rouge_l", "bleu_4", "sacrebleu", "bleu_1")
 SCALE_NOTE = "Scores × 100 (CIDEr-D can exceed 100); loss (nats a token) and perplexity as they are, lower is better."
 
@@ -83,7 +83,7 @@ def better(key: str, values: Iterable[float | None]) -> float | None:
 
 
 def ranking_key(keys: Iterable[str]) -> str | None:
-    """The score that pictures are ranked by, from those that each picture has."""
+    """The score that images are ranked by, from those that each image has."""
     known = list(keys)
     preferred = [key for key in RANKING if key in known]
     return next(iter([*preferred, *(key for key in known if key not in LIKELIHOODS), *known]), None)
@@ -94,7 +94,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures that belong under one heading, ordered by the score `key`."""
+    """Images that belong under one heading, ordered by the score `key`."""
 
     title: str
     about: str
@@ -103,9 +103,9 @@ class Gallery:
 
 
 def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
-    """The first model's best and worst pictures, then for each other model where either is far ahead.
+    """The first model's best and worst images, then for each other model where either is far ahead.
 
-    Pictures without a score are not chosen. Empty where no score was measured for each picture.
+    Images without a score are not chosen. Empty where no score was measured for each image.
     """
     key = ranking_key(key for key in data.picture_keys if key != "confidence")
     if key is None:
@@ -144,6 +144,6 @@ def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
 
 
 def repeated(data: ReportData, place: int, count: int = 5) -> list[tuple[str, int]]:
-    """A model's captions that stand under several pictures, the most frequent first."""
-    counts = Counter(picture.captions[place] for picture in data.pictures)
+    """A model's captions that stand under several images, the most frequent first."""
+    counts = Counter(image.captions[place] for image in data.pictures)
     return [(text, times) for text, times in counts.most_common(count) if text and times > 1]

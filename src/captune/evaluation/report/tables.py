@@ -21,10 +21,10 @@ from captune.evaluation.report.scores import (
     signed,
 )
 
-FILES_NOTE = "All captions and scores of single pictures stand in eval_per_image.jsonl, beside this report."
+FILES_NOTE = "All captions and scores of single images stand in eval_per_image.jsonl, beside this report."
 
 TESTS_NOTE = (
-    "Paired tests on the same pictures: the interval is that of the paired bootstrap; p is the probability of a "
+    "Paired tests on the same images: the interval is that of the paired bootstrap; p is the probability of a "
     "difference at least as large if the two models were equally good."
 )
 VARIETY_LABELS = {
@@ -34,7 +34,7 @@ VARIETY_LABELS = {
     "empty": "Empty captions",
     "distinct_1": "Distinct words (distinct-1)",
     "distinct_2": "Distinct word pairs (distinct-2)",
-    "repeated": "Captions said of several pictures",
+    "repeated": "Captions said of several images",
     "novel": "Captions that no training reference equals",
 }
 
@@ -116,11 +116,11 @@ def variety_grid(data: ReportData) -> Grid | None:
     ]
     if not rows:
         return None
-    return Grid("Captions of all pictures together", ("", *(model.label for model in data.models)), tuple(rows))
+    return Grid("Captions of all images together", ("", *(model.label for model in data.models)), tuple(rows))
 
 
 def repeated_grid(data: ReportData) -> Grid | None:
-    """Captions that a model gives to several pictures; None where there are none."""
+    """Captions that a model gives to several images; None where there are none."""
     rows = [
         (Cell(model.label), Cell(caption), Cell(f"{times:,}"))
         for place, model in enumerate(data.models)
@@ -128,7 +128,7 @@ def repeated_grid(data: ReportData) -> Grid | None:
     ]
     if not rows:
         return None
-    return Grid("Captions given to several pictures", ("Model", "Caption", "Pictures"), tuple(rows), numbers=False)
+    return Grid("Captions given to several images", ("Model", "Caption", "Pictures"), tuple(rows), numbers=False)
 
 
 def settings_grids(data: ReportData) -> list[Grid]:

@@ -1,4 +1,4 @@
-"""Pictures with their caption in them, as files: copies, or the files themselves."""
+"""Images with their caption in them, as files: copies, or the files themselves."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def resize_processor(processor: Any, image_size: int) -> None:
 
 
 def grid_positions(side: int, width: int) -> Tensor:
-    """Sines and cosines of the row and of the column, [side², width], for the patches of a square picture.
+    """Sines and cosines of the row and of the column, [side², width], for the patches of a square image.
 
     Source: Chen et al. 2021 (MoCo v3), Beyer et al. 2022 ("Better plain ViT baselines for ImageNet-1k"), who
     learn faster from them than from noise. `width` is a multiple of 4.

@@ -16,8 +16,7 @@ from captune.models.loading.pretrained import own_code_error
 
 _MAX_NAME = 120
 _OFFLINE = (
-    "\nWithout network: `captune demo` trains a small model from built-in pictures; use it with --model "
-    "captune-demo/run."
+    "\nWithout network: `captune demo` trains a small model from built-in images; use it with --model captune-demo/run."
 )
 
 

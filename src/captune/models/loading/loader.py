@@ -133,7 +133,7 @@ def _quantization(quantize: str) -> dict[str, Any]:
         load_in_4bit=quantize == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.bfloat16,
-        # What is small and sees the picture stays as it is.
+        # What is small and sees the image stays as it is.
         llm_int8_skip_modules=["qformer", "language_projection", "vision_model", "lm_head"],
     )
     return {"quantization_config": config, "dtype": torch.bfloat16}

@@ -257,7 +257,7 @@ class TensorBoard(Tracker):
             self.writer.add_scalar(name, value, step)
 
     def sentences(self, samples: Sequence[CaptionSample], step: int) -> None:
-        rows = ["| picture | caption | references |", "|---|---|---|"]
+        rows = ["| image | caption | references |", "|---|---|---|"]
         rows += [f"| {s.title} | {s.caption} | {' · '.join(s.references)} |" for s in samples]
         self.writer.add_text("samples", "\n".join(rows), step)
         for sample in samples:
