@@ -31,8 +31,8 @@ class CaptionRow:
 
     def _repr_html_(self) -> str:
         """In a notebook: the image's name with its captions, or the reason why it has none."""
-        said = "<br>".join(caption._repr_html_() for caption in self.captions)
-        return f"<code>{escape(self.image)}</code><br>{said or escape(self.error or '')}"
+        captions_html = "<br>".join(caption._repr_html_() for caption in self.captions)
+        return f"<code>{escape(self.image)}</code><br>{captions_html or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
         """`image`, `caption`, `confidence`, `status`, `error`; `original`, `captions`, `flags` where there are any."""
@@ -55,8 +55,8 @@ class CaptionRow:
 
 def caption_json(caption: Caption) -> dict[str, Any]:
     """`text`, `confidence`, and `original` of a translated caption."""
-    said: dict[str, Any] = {"text": caption.text, "confidence": known(caption.confidence)}
-    return said if caption.original is None else {**said, "original": caption.original}
+    content: dict[str, Any] = {"text": caption.text, "confidence": known(caption.confidence)}
+    return content if caption.original is None else {**content, "original": caption.original}
 
 
 def known(confidence: float) -> float | None:

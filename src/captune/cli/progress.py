@@ -156,18 +156,18 @@ class _Lines:
     ) -> None:
         self._label, self._total, self._write, self._clock = label, total, write, clock
         self._lock = threading.Lock()
-        self._done = self._said_done = self._before = before
+        self._done = self._printed_done = self._before = before
         self._note = ""
-        self._start = self._said_at = clock()
+        self._start = self._printed_at = clock()
 
     def advance(self, steps: float = 1) -> None:
         with self._lock:
             self._done += steps
             now = self._clock()
-            waited = now - self._said_at
-            moved = (self._done - self._said_done) / self._total if self._total else 1.0
+            waited = now - self._printed_at
+            moved = (self._done - self._printed_done) / self._total if self._total else 1.0
             if waited >= EVERY_SECONDS and (moved >= EVERY_SHARE or waited >= AT_LEAST_EVERY_SECONDS):
-                self._said_at, self._said_done = now, self._done
+                self._printed_at, self._printed_done = now, self._done
                 self._write(self._text(now))
 
     def note(self, text: str) -> None:

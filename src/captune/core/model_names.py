@@ -113,18 +113,20 @@ def is_new(name: str) -> bool:
 
 def parse_new_name(name: str, sizes: Mapping[str, Sequence[str]]) -> tuple[str, str]:
     """Family and size of a `new:` name, where `sizes` are those of every family; raises `UsageError`."""
-    asked = name.removeprefix(NEW)
-    family = max((each for each in sizes if asked.startswith(f"{each}-")), key=len, default="")
-    size = asked.removeprefix(f"{family}-")
+    requested = name.removeprefix(NEW)
+    family = max((each for each in sizes if requested.startswith(f"{each}-")), key=len, default="")
+    size = requested.removeprefix(f"{family}-")
     if family and size in sizes[family]:
         return family, size
     known = {each: [f"{NEW}{each}-{size}" for size in sizes[each]] for each in sizes}
-    if asked in sizes:
-        raise UsageError(f"{name} names no size.", f"There are: {', '.join(known[asked])}.")
+    if requested in sizes:
+        raise UsageError(f"{name} names no size.", f"There are: {', '.join(known[requested])}.")
     if family:
         raise UsageError(f"There is no size '{size}' of {family}.", did_you_mean(name, known[family]))
-    ends = sorted({end for listed in sizes.values() for end in listed if asked.lower().endswith(f"-{end}")}, key=len)
-    given = (asked[: -len(ends[-1]) - 1] if ends else asked.rpartition("-")[0]) or asked
+    ends = sorted(
+        {end for listed in sizes.values() for end in listed if requested.lower().endswith(f"-{end}")}, key=len
+    )
+    given = (requested[: -len(ends[-1]) - 1] if ends else requested.rpartition("-")[0]) or requested
     if given and not nearest(given, sizes):
         raise unknown_family(given, sizes)
     names = [each for listed in known.values() for each in listed]

@@ -63,8 +63,8 @@ def beam_search(
         fitness = score / (new + 1) ** length_penalty
         shut = (has_ended.all(1, keepdims=True) & stop_when_full) | ~improvable | ~stops
         candidates = replace(candidates, score=ops.where(shut, fitness + NEVER, fitness))
-        ended, kept = ended.beside(candidates).best(beams)
-        has_ended = ops.gather(ops.concat([has_ended, stops], 1), kept, 1)
+        ended, chosen = ended.beside(candidates).best(beams)
+        has_ended = ops.gather(ops.concat([has_ended, stops], 1), chosen, 1)
 
         reachable_length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else new + 1
         reachable = running.score[:, :1] / reachable_length**length_penalty

@@ -41,13 +41,13 @@ def clip_score(corpus: Corpus) -> MetricResult:
         )
     model, tokenizer, pixels = _load(corpus.context.clip_model, corpus.context.device)
     references = [text for group in corpus.references for text in group]
-    said = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
+    text_vectors = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
     known = _texts(model, tokenizer, references, corpus.progress, "CLIP: references")
-    seen = _pictures(model, pixels, [images[key] for key in corpus.ids], corpus.progress)
-    fit = WEIGHT * np.maximum((seen * said).sum(axis=1), 0)
+    image_vectors = _pictures(model, pixels, [images[key] for key in corpus.ids], corpus.progress)
+    fit = WEIGHT * np.maximum((image_vectors * text_vectors).sum(axis=1), 0)
     own = corpus.image_of_reference
     nearest = np.zeros(len(fit))
-    np.maximum.at(nearest, own, (said[own] * known).sum(axis=1))
+    np.maximum.at(nearest, own, (text_vectors[own] * known).sum(axis=1))
     both = np.divide(2 * fit * nearest, fit + nearest, out=np.zeros(len(fit)), where=fit + nearest > 0)
     return averaged({"clip_score": fit, "ref_clip_score": both}, {"clip_model": corpus.context.clip_model})
 

@@ -39,35 +39,35 @@ class Spoken:
     `ratio` is how many times as fast the export was, the median over batches.
     """
 
-    mine: tuple[Caption, ...]
-    theirs: tuple[Caption, ...]
+    by_model: tuple[Caption, ...]
+    by_export: tuple[Caption, ...]
     ratio: float
 
     @property
     def identical(self) -> float:
         """The share of images with the same caption, token by token."""
-        return 1 - len(self.different) / len(self.mine)
+        return 1 - len(self.different) / len(self.by_model)
 
     @property
     def different(self) -> list[int]:
         """The numbers of the images whose captions differ."""
-        return [n for n, (a, b) in enumerate(zip(self.mine, self.theirs, strict=True)) if a.tokens != b.tokens]
+        return [n for n, (a, b) in enumerate(zip(self.by_model, self.by_export, strict=True)) if a.tokens != b.tokens]
 
 
 def speak_both(
     backbone: Backbone, export: ExportedModel, batches: Iterable[np.ndarray], options: GenerationOptions
 ) -> Spoken:
     """The best caption of each image of batches (images, 3, size, size), uint8, by both, batch by batch in turn."""
-    mine: list[Caption] = []
-    theirs: list[Caption] = []
+    by_model: list[Caption] = []
+    by_export: list[Caption] = []
     ratios = []
     for pixels in batches:
         started = time.perf_counter()
-        mine += (captions[0] for captions in caption_pixels(backbone, pixels, options))
+        by_model += (captions[0] for captions in caption_pixels(backbone, pixels, options))
         between = time.perf_counter()
-        theirs += (captions[0] for captions in export.generate(pixels, options))
+        by_export += (captions[0] for captions in export.generate(pixels, options))
         ratios.append((between - started) / (time.perf_counter() - between))
-    return Spoken(tuple(mine), tuple(theirs), statistics.median(ratios))
+    return Spoken(tuple(by_model), tuple(by_export), statistics.median(ratios))
 
 
 def nearness(
@@ -87,26 +87,26 @@ def nearness(
     positions = np.arange(tokens.shape[1])
     mask = np.triu(np.full((1, 1, len(positions), len(positions)), -np.inf, np.float32), 1)
     with torch.inference_mode():
-        seen = backbone.image_features(torch.from_numpy(pixels))
-        image_kv = decoder.prefill(seen)
-        said = decoder.new_cache(1, len(positions), seen)
+        features = backbone.image_features(torch.from_numpy(pixels))
+        image_kv = decoder.prefill(features)
+        cache = decoder.new_cache(1, len(positions), features)
         given = [torch.from_numpy(each) for each in (tokens, positions, mask)]
-        scores = decoder.logits(decoder.step(given[0], given[1], image_kv, said, given[2])).numpy()
+        scores = decoder.logits(decoder.step(given[0], given[1], image_kv, cache, given[2])).numpy()
     memory = {
         f"{MEMORY}_{kind}_{layer}": each.numpy()
         for layer, pair in enumerate(image_kv)
         for kind, each in zip(("keys", "values"), pair, strict=True)
     }
-    theirs = export.memory(pixels)
+    by_export = export.memory(pixels)
     found = export.text(tokens=tokens, positions=positions, mask=mask, **memory, **empty_cache(memory))
-    return max(_far(mine, theirs[name]) for name, mine in memory.items()), _far(scores, found["logits"])
+    return max(_far(by_model, by_export[name]) for name, by_model in memory.items()), _far(scores, found["logits"])
 
 
-def _far(mine: np.ndarray, theirs: np.ndarray) -> float:
+def _far(by_model: np.ndarray, by_export: np.ndarray) -> float:
     """Infinite where a shape differs or a number is none."""
-    if mine.shape != theirs.shape or not np.isfinite(theirs).all():
+    if by_model.shape != by_export.shape or not np.isfinite(by_export).all():
         return float("inf")
-    return float(np.abs(mine - theirs).max() / max(1e-12, np.abs(mine).max()))
+    return float(np.abs(by_model - by_export).max() / max(1e-12, np.abs(by_model).max()))
 
 
 BATCH = 8
@@ -161,9 +161,9 @@ def check(
         batches = track(batched(pixels), progress, f"Checking {name}", -(-len(pixels) // BATCH))
         spoken = speak_both(backbone, export, batches, options)
         if not searches:
-            tokens = [caption.tokens for caption in spoken.mine]
-        compare_words(backbone, export, (caption.tokens for caption in (*spoken.mine, *spoken.theirs)))
-        differences = tuple((spoken.mine[n].text, spoken.theirs[n].text) for n in spoken.different[:SHOWN])
+            tokens = [caption.tokens for caption in spoken.by_model]
+        compare_words(backbone, export, (caption.tokens for caption in (*spoken.by_model, *spoken.by_export)))
+        differences = tuple((spoken.by_model[n].text, spoken.by_export[n].text) for n in spoken.different[:SHOWN])
         searches.append(SearchCheck(name, options.num_beams, spoken.identical, spoken.ratio, differences))
     pairs = zip(pixels, tokens, strict=True)
     found = [
@@ -190,11 +190,11 @@ def refuse_other(found: Check) -> None:
     """Raise `CaptuneError` where an fp32 export does not say what its model says."""
     changed = [search for search in found.searches if search.identical < 1]
     if changed:
-        mine, theirs = changed[0].differences[0]
+        original, exported = changed[0].differences[0]
         share = f"{1 - changed[0].identical:.0%} of {found.pictures} images"
         raise CaptuneError(
             f"The export was not written: by {changed[0].name} it says something else on {share}, "
-            f"for example “{theirs}” instead of “{mine}”. Its scores are off by {found.logits:.1e} of the largest.",
+            f"for example “{exported}” instead of “{original}”. Its scores are off by {found.logits:.1e} of the largest.",
             "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
         )
     if found.memory > MEMORY_TOLERANCE or found.logits > SCORES_TOLERANCE:
@@ -286,25 +286,25 @@ def score(
     )
     spoken = speak_both(backbone, export, batches, options)
     references = {record.id: record.references for record in records}
-    mine, theirs = (
+    by_model, by_export = (
         measure(
             dict(zip(references, [caption.text for caption in captions], strict=True)), references, METRICS, resamples=0
         )
-        for captions in (spoken.mine, spoken.theirs)
+        for captions in (spoken.by_model, spoken.by_export)
     )
-    differences = compare(theirs, mine, resamples) if resamples else {}
+    differences = compare(by_export, by_model, resamples) if resamples else {}
     changes = {}
-    for key, value in mine.scores.items():
+    for key, value in by_model.scores.items():
         found = differences.get(key)
         bounds = (found.low, found.high, found.p_randomisation) if found else (None, None, None)
-        changes[key] = Changed(value, theirs.scores[key], theirs.scores[key] - value, *bounds)
+        changes[key] = Changed(value, by_export.scores[key], by_export.scores[key] - value, *bounds)
     return Score(data, split, len(records), name, spoken.identical, spoken.ratio, changes)
 
 
 def _pixels(backbone: Backbone, records: Sequence[ImageRecord]) -> Iterator[np.ndarray]:
     from captune.inference.torch_model import stream_pixels
 
-    for _, seen in stream_pixels(((record.id, record.image) for record in records), backbone.pixels):
-        if isinstance(seen, CaptuneError):
-            raise seen
-        yield seen
+    for _, pixels in stream_pixels(((record.id, record.image) for record in records), backbone.pixels):
+        if isinstance(pixels, CaptuneError):
+            raise pixels
+        yield pixels

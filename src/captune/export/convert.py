@@ -75,8 +75,8 @@ def read_states(path: Path) -> list[StateDict]:
     found = sorted(_states(content, "", 0), key=lambda state: len(state.tensors), reverse=True)
     if not found:
         kind = type(content).__name__
-        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else f"a {kind}"
-        raise CaptuneError(f"{path} holds no weights by name, but {held or 'nothing'}.", _RESAVE)
+        names = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else f"a {kind}"
+        raise CaptuneError(f"{path} holds no weights by name, but {names or 'nothing'}.", _RESAVE)
     return found
 
 
@@ -122,8 +122,8 @@ def _check_beginning(path: Path) -> None:
         raise CaptuneError(f"{path} {what}.", "Copy or save it again." if not page else "Download it again.")
 
 
-def _unsafe(path: Path, told: str) -> CaptuneError:
-    names = re.findall(r"(?:GLOBAL|global:?(?: GLOBAL)?) ([\w.]+)", told)
+def _unsafe(path: Path, message: str) -> CaptuneError:
+    names = re.findall(r"(?:GLOBAL|global:?(?: GLOBAL)?) ([\w.]+)", message)
     if not names:
         return CaptuneError(f"{path} is no file that torch reads.", "Copy or save it again.")
     return CaptuneError(
@@ -138,14 +138,14 @@ def _states(content: Any, place: str, depth: int) -> Iterator[StateDict]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     others = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
     if any("." in name for name in tensors):
-        yield StateDict(tensors, place, tuple(map(_told, others.items())))
+        yield StateDict(tensors, place, tuple(map(_as_text, others.items())))
     for name, value in others.items() if depth < DEEPEST else ():
         for state in _states(value, f"{place}.{name}" if place else name, depth + 1):
-            beside = tuple(_told(pair) for pair in others.items() if pair[0] != name)
+            beside = tuple(_as_text(pair) for pair in others.items() if pair[0] != name)
             yield StateDict(state.tensors, state.place, (*state.also, *beside))
 
 
-def _told(pair: tuple[str, Any]) -> str:
+def _as_text(pair: tuple[str, Any]) -> str:
     name, value = pair
     return f"{name} = {value}" if isinstance(value, (int, float, str)) and len(str(value)) < 40 else name
 
@@ -279,9 +279,9 @@ def _check_kind(found: Matched, path: Path, like: str) -> None:
             "Merge them where they were trained: model.merge_and_unload().save_pretrained(…).",
         )
     if not found.count:
-        theirs = ", ".join(list(found.tensors)[:3])
+        examples = ", ".join(list(found.tensors)[:3])
         raise CaptuneError(
-            f"None of the {len(found.tensors)} weights in {path} ({theirs} …) is one of {like}.",
+            f"None of the {len(found.tensors)} weights in {path} ({examples} …) is one of {like}.",
             "Name a model of the same make with --like; layers of a class of your own have no place in any.",
         )
 
@@ -312,11 +312,11 @@ def _with_weights(
             "Name a model of the same size, image size and vocabulary with --like.",
         )
     kind = type(base.model)
-    model, told = pretrained(
+    model, loading_info = pretrained(
         kind, None, config=base.model.config, state_dict=found.tensors, dtype=dtype, output_loading_info=True
     )
-    missing = sorted(name for name in told["missing_keys"] if not any(word in name for word in UNUSED))
-    unused = tuple(sorted(n for n in told["unexpected_keys"] if not n.endswith(MADE_ANEW)))
+    missing = sorted(name for name in loading_info["missing_keys"] if not any(word in name for word in UNUSED))
+    unused = tuple(sorted(n for n in loading_info["unexpected_keys"] if not n.endswith(MADE_ANEW)))
     if missing and not partial:
         raise CaptuneError(
             f"{path} lacks {len(missing)} of the {len(own)} weights of {like}: {_listed(missing)}."

@@ -76,12 +76,12 @@ def export(
     a prepared folder, both are measured on the references of its `split` as well.
     """
     values = resolve("export", file=config, environment=environment, flags=options, sets=sets).values
-    asked, outside = values.export, values.tables.allow_outside
-    target = EXPORTERS[asked.to]
+    settings, outside = values.export, values.tables.allow_outside
+    target = EXPORTERS[settings.to]
     target.check_installed()
-    _check_options(asked)
+    _check_options(settings)
     check_free(Path(out).expanduser())
-    records = () if data is None else _records(data, split, asked.limit_images, outside)
+    records = () if data is None else _records(data, split, settings.limit_images, outside)
     import torch
 
     from captune.export.graphs import describe, graphs_of, write_tokenizer
@@ -91,24 +91,24 @@ def export(
     with progress.task(f"Loading {model}"):
         backbone = load_backbone(str(model))
         graphs = graphs_of(backbone)
-    pixels, source = _check_pictures(backbone, asked, records, progress)
-    calibration = () if asked.calibrate_on is None else _calibration(backbone, asked, outside, progress)
-    precision = "int8" if asked.int8 else "fp32"
-    facts = describe(backbone, graphs, model=str(model), target=asked.to, precision=precision, opset=target.OPSET)
+    pixels, source = _check_pictures(backbone, settings, records, progress)
+    calibration = () if settings.calibrate_on is None else _calibration(backbone, settings, outside, progress)
+    precision = "int8" if settings.int8 else "fp32"
+    facts = describe(backbone, graphs, model=str(model), target=settings.to, precision=precision, opset=target.OPSET)
     with atomic_folder(out) as stage:
         write_tokenizer(backbone.tokenizer, stage)
-        target.write(graphs, stage, int8=asked.int8, calibration=calibration, progress=progress)
+        target.write(graphs, stage, int8=settings.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
-        found = _checked(backbone, written, pixels, source, asked, progress)
-        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": asked.resamples}
+        found = _checked(backbone, written, pixels, source, settings, progress)
+        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
         measured = score(backbone, written, records, progress=progress, **compared) if records else None
         replace(facts, check=asdict(found)).write(stage)
         report = ExportReport(
             folder=str(out),
             model=str(model),
             family=backbone.family,
-            target=asked.to,
+            target=settings.to,
             precision=precision,
             files={path.name: path.stat().st_size for path in sorted(stage.iterdir())},
             weights=sum(p.numel() * p.element_size() for p in backbone.model.parameters()),
@@ -120,18 +120,18 @@ def export(
     return report
 
 
-def _check_options(asked: ExportOptions) -> None:
-    if asked.calibrate_on is not None and not asked.int8:
+def _check_options(settings: ExportOptions) -> None:
+    if settings.calibrate_on is not None and not settings.int8:
         raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
 
 
 def _checked(
-    backbone: Backbone, written: ExportedModel, pixels: Any, source: str, asked: ExportOptions, progress: Progress
+    backbone: Backbone, written: ExportedModel, pixels: Any, source: str, settings: ExportOptions, progress: Progress
 ) -> Check:
     """How the export compares with its model; `CaptuneError` where it says something else (in 8 bits: too often)."""
     found = check(backbone, written, pixels, source=source, progress=progress)
-    if asked.int8:
-        refuse_few(found, asked.min_identical)
+    if settings.int8:
+        refuse_few(found, settings.min_identical)
     else:
         refuse_other(found)
     return found
@@ -145,30 +145,32 @@ def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside
 
 
 def _check_pictures(
-    backbone: Backbone, asked: ExportOptions, records: Sequence[ImageRecord], progress: Progress
+    backbone: Backbone, settings: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the images to check on, and where they are from."""
     from captune.datasets.scenes import held_out_scenes, render_scene
     from captune.inference.torch_model import read_pixels
 
-    if asked.check_on is not None:
-        source, paths = asked.check_on, find_image_paths([asked.check_on])
+    if settings.check_on is not None:
+        source, paths = settings.check_on, find_image_paths([settings.check_on])
     elif records:
         source, paths = "the split's images", [record.image for record in records]
     else:
-        scenes = held_out_scenes(asked.check_images, seed=SCENES_SEED)
+        scenes = held_out_scenes(settings.check_images, seed=SCENES_SEED)
         return [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes], SCENES
-    return _read("check", backbone, paths, asked.check_images, source, progress), source
+    return _read("check", backbone, paths, settings.check_images, source, progress), source
 
 
-def _calibration(backbone: Backbone, asked: ExportOptions, allow_outside: bool, progress: Progress) -> list[np.ndarray]:
+def _calibration(
+    backbone: Backbone, settings: ExportOptions, allow_outside: bool, progress: Progress
+) -> list[np.ndarray]:
     """Pixels (3, size, size) of the images that activations are measured on."""
-    source = str(asked.calibrate_on)
+    source = str(settings.calibrate_on)
     if (Path(source).expanduser() / SPLITS).is_file():
         paths = [record.image for record in read_split(source, TRAIN, allow_outside=allow_outside)]
     else:
         paths = find_image_paths([source])
-    return _read("calibration", backbone, paths, asked.calibrate_images, source, progress)
+    return _read("calibration", backbone, paths, settings.calibrate_images, source, progress)
 
 
 def _read(
@@ -177,11 +179,11 @@ def _read(
     from captune.inference.torch_model import stream_pixels
 
     found = []
-    for _, seen in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
-        if isinstance(seen, CaptuneError):
-            progress.warn(f"Left out of the {purpose}: {seen.message}")
+    for _, pixels in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
+        if isinstance(pixels, CaptuneError):
+            progress.warn(f"Left out of the {purpose}: {pixels.message}")
         else:
-            found.append(seen)
+            found.append(pixels)
     if not found:
         raise CaptuneError(f"No image of {source} can be read.", f"Name a folder of images for the {purpose}.")
     return found

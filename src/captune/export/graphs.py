@@ -144,10 +144,10 @@ class Saying(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Scores (images, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
-        said = _Appended(self._pairs(PAST, inputs))
+        past = _Appended(self._pairs(PAST, inputs))
         tokens, positions, mask = (inputs[name] for name in ("tokens", "positions", "mask"))
-        hidden = self.decoder.step(tokens, positions, self._pairs(MEMORY, inputs), said, mask)
-        return self.decoder.logits(hidden), *said.new_keys, *said.new_values
+        hidden = self.decoder.step(tokens, positions, self._pairs(MEMORY, inputs), past, mask)
+        return self.decoder.logits(hidden), *past.new_keys, *past.new_values
 
     def _pairs(self, name: str, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer."""
@@ -166,8 +166,8 @@ class _Appended(KVCache):
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         self.new_keys.append(keys)
         self.new_values.append(values)
-        said = self.before[layer]
-        return torch.cat([said[0], keys], 2), torch.cat([said[1], values], 2)
+        past = self.before[layer]
+        return torch.cat([past[0], keys], 2), torch.cat([past[1], values], 2)
 
 
 def exportable_decoder(backbone: Backbone) -> TextDecoder:
@@ -189,7 +189,7 @@ def graphs_of(backbone: Backbone) -> Graphs:
     with torch.inference_mode():
         memory = dict(zip(layer_names(MEMORY, layers), (each.clone() for each in seeing(pixels)), strict=True))
     vision = Graph(seeing, pixels, {"pixels": {0: "pictures"}}, output_names(VISION, layers))
-    text = Graph(Saying(decoder), _said_example(decoder, memory), _varying(decoder), output_names(TEXT, layers))
+    text = Graph(Saying(decoder), _past_example(decoder, memory), _varying(decoder), output_names(TEXT, layers))
     places, vocabulary = memory["memory_keys_0"].shape[2], decoder.token_embeddings.shape[0]
     return Graphs(vision, text, vocabulary, layers, decoder.num_heads, decoder.head_dim, places)
 
@@ -204,14 +204,14 @@ def _varying(decoder: TextDecoder) -> dict[str, dict[int, str]]:
     }
 
 
-def _said_example(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _past_example(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inputs of the saying graph whose varying sizes are all different, so that none is taken for another."""
     images, rows, slots = len(memory["memory_keys_0"]), 3, 5
-    said = torch.zeros(images, decoder.num_heads, slots, decoder.head_dim)
+    past = torch.zeros(images, decoder.num_heads, slots, decoder.head_dim)
     return {
         "tokens": torch.zeros(images, rows, dtype=torch.long),
         "positions": torch.zeros(rows, dtype=torch.long),
         "mask": torch.zeros(images, 1, rows, slots + rows),
         **memory,
-        **{name: said.clone() for name in layer_names(PAST, decoder.num_layers)},
+        **{name: past.clone() for name in layer_names(PAST, decoder.num_layers)},
     }

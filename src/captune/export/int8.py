@@ -143,9 +143,13 @@ def round_weights(source: Path, target: Path) -> None:
             node.input[1] = f"{name}_rounded"
         nodes.append(node)
     used = {name for node in nodes for name in node.input}
-    kept = [one for one in weights.values() if one.name in used]
+    used_weights = [one for one in weights.values() if one.name in used]
     made = helper.make_graph(
-        nodes, graph.name, graph.input, graph.output, [*kept, *(part for parts in rounded.values() for part in parts)]
+        nodes,
+        graph.name,
+        graph.input,
+        graph.output,
+        [*used_weights, *(part for parts in rounded.values() for part in parts)],
     )
     onnx.save(helper.make_model(made, opset_imports=list(model.opset_import), ir_version=model.ir_version), str(target))
 

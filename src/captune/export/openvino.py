@@ -54,8 +54,8 @@ def write(
                     made_of = openvino.convert_model(str(source))
                     openvino.save_model(made_of, str(folder / f"{name}.xml"), compress_to_fp16=False)
                 except RuntimeError as error:  # of a full disk as well
-                    said = str(error).strip().splitlines()
+                    reasons = str(error).strip().splitlines()
                     raise CaptuneError(
-                        f"OpenVINO cannot write {name}.xml: {said[-1] if said else 'no reason given'}",
+                        f"OpenVINO cannot write {name}.xml: {reasons[-1] if reasons else 'no reason given'}",
                         "See whether the disk is full; else update openvino, or export with --to onnx.",
                     ) from error

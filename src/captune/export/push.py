@@ -145,7 +145,7 @@ def push(
     from captune.core.model_names import local_folder
 
     environment = os.environ if environment is None else environment
-    asked = resolve("push", file=config, environment=environment, flags=options, sets=sets).values.push
+    values = resolve("push", file=config, environment=environment, flags=options, sets=sets).values.push
     repo = repo or environment.get("HF_REPO_NAME") or ""
     check_repo(repo)
     folder = local_folder(model)
@@ -154,7 +154,7 @@ def push(
     damage = checkpoint_damage(folder, model_only=True)
     if damage:
         raise damaged_error(model, damage)
-    facts = card_facts(model, folder, repo, license=asked.license, data_license=asked.data_license)
+    facts = card_facts(model, folder, repo, license=values.license, data_license=values.data_license)
     if dry_run:
         target = Path(out or f"{repo.rpartition('/')[2]}-hub")
         with atomic_folder(target) as stage:
@@ -167,7 +167,7 @@ def push(
             heed_hub_token(known)
             token = known.get("HF_TOKEN") or None
             message = f"captune: {facts.checkpoint or folder.name}"
-            address = upload(made, repo, private=asked.private, token=token, message=message)
+            address = upload(made, repo, private=values.private, token=token, message=message)
     return Pushed(repo, address, "", tuple(files))
 
 

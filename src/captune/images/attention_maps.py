@@ -260,9 +260,9 @@ def as_html(explained: Explained) -> str:
     file = io.BytesIO()
     sheet(explained).save(file, "JPEG", quality=85, optimize=True)
     words = ", ".join(f"{word.text} {word.confidence:.0%}" for word in explained.words)
-    said = escape(f"{explained.caption} ({explained.confidence:.0%}). Confidence of each word: {words}", quote=True)
+    alt = escape(f"{explained.caption} ({explained.confidence:.0%}). Confidence of each word: {words}", quote=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img alt="{said}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{alt}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
 
 
 class ExplainedFolder:

@@ -66,8 +66,8 @@ def _box(size: tuple[int, int], crop: float, draws: list[float]) -> tuple[int, i
     # Aspect relative to the image's own; bounded so that the part fits without losing area.
     bound = math.log(min(_ASPECT, 1 / share))
     aspect = math.exp((2 * draws[1] - 1) * bound)
-    kept_width = min(width, math.ceil(width * math.sqrt(share * aspect)))
-    kept_height = min(height, math.ceil(height * math.sqrt(share / aspect)))
-    left = int(draws[2] * (width - kept_width + 1))
-    top = int(draws[3] * (height - kept_height + 1))
-    return left, top, left + kept_width, top + kept_height
+    crop_width = min(width, math.ceil(width * math.sqrt(share * aspect)))
+    crop_height = min(height, math.ceil(height * math.sqrt(share / aspect)))
+    left = int(draws[2] * (width - crop_width + 1))
+    top = int(draws[3] * (height - crop_height + 1))
+    return left, top, left + crop_width, top + crop_height

@@ -217,20 +217,20 @@ def _too_large_for_memory(name: str) -> ImageError:
 
 
 def _damaged(name: str, error: BaseException) -> ImageError:
-    said = _words(error)
+    reason = _words(error)
     for sign, words in _UNSUPPORTED_HEIF.items():
-        if sign in said:
+        if sign in reason:
             return ImageError(name, words, _sentence(CONVERT), kind="unsupported")
-    if "Memory allocation error" in said and "Security limit" not in said:
+    if "Memory allocation error" in reason and "Security limit" not in reason:
         return _too_large_for_memory(name)
-    if any(word in said.lower() for word in ("truncat", "not enough", "premature", "unexpected end", "eof")):
-        return ImageError(name, f"truncated ({said})", "Download or copy it again.", kind="truncated")
-    return ImageError(name, f"damaged ({said})", "Download or copy it again.", kind="damaged")
+    if any(word in reason.lower() for word in ("truncat", "not enough", "premature", "unexpected end", "eof")):
+        return ImageError(name, f"truncated ({reason})", "Download or copy it again.", kind="truncated")
+    return ImageError(name, f"damaged ({reason})", "Download or copy it again.", kind="damaged")
 
 
 def _words(error: BaseException) -> str:
-    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(said.split())[:120]
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(reason.split())[:120]
 
 
 def _sentence(step: str) -> str:

@@ -91,15 +91,15 @@ class Captioner:
 
     def generate(
         self,
-        seen: np.ndarray,
+        pixels: np.ndarray,
         options: GenerationOptions,
         prompts: Sequence[str | None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given."""
         found = Halving(LESS_MEMORY).results(
-            len(seen),
+            len(pixels),
             lambda start, end: self.model.generate(
-                seen[start:end], options, prompts=None if prompts is None else prompts[start:end]
+                pixels[start:end], options, prompts=None if prompts is None else prompts[start:end]
             ),
         )
         if None in found:
@@ -138,13 +138,13 @@ class Captioner:
         )
 
     def explain_pixels(
-        self, seen: np.ndarray, size: tuple[int, int], caption: Caption, options: GenerationOptions
+        self, pixels: np.ndarray, size: tuple[int, int], caption: Caption, options: GenerationOptions
     ) -> CaptionAttention:
         """As `explain`, of what `read` made of an upright image of a size (width, height); opens no file."""
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.inference.explain import explain_pixels
 
-        return explain_pixels(backbone, seen, size, options, caption=_own(caption), model=self.name)
+        return explain_pixels(backbone, pixels, size, options, caption=_own(caption), model=self.name)
 
     def inspect(self, image: Any, **options: Any) -> Inspection:
         """What becomes of an image on its way to a caption: pixels, prompt, every token, and the time they take."""

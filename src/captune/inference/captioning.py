@@ -159,22 +159,22 @@ def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationO
     A search with beams knows its caption only at the end: then it is one piece. The search runs in a
     thread that ends with the iterator.
     """
-    said: Queue[int | None] = Queue()
+    token_queue: Queue[int | None] = Queue()
     left = Event()
 
     def on_token(tokens: Any) -> None:
         if left.is_set():
             raise InterruptedError
-        said.put(int(tokens[0, 0]))
+        token_queue.put(int(tokens[0, 0]))
 
     with ThreadPoolExecutor(1, thread_name_prefix="captune-stream") as pool:
         writing = pool.submit(model.generate, inputs, options, on_token=on_token)
-        writing.add_done_callback(lambda _: said.put(None))
+        writing.add_done_callback(lambda _: token_queue.put(None))
         tokens: list[int] = []
         text = ""
         codec = model.codec
         try:
-            while (token := said.get()) is not None:
+            while (token := token_queue.get()) is not None:
                 tokens.append(token)
                 now = codec.text(tokens, options.prompt, options)
                 # The bytes of a character may come apart.

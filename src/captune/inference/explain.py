@@ -132,9 +132,9 @@ def explain(
     """
     settings = backbone.pixels
     image = upright(source, max_pixels)
-    seen = read_pixels(source if settings.fast else image, settings, max_pixels)
+    pixels = read_pixels(source if settings.fast else image, settings, max_pixels)
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    found = explain_pixels(backbone, seen, image.size, options, caption=caption, image=name, model=model)
+    found = explain_pixels(backbone, pixels, image.size, options, caption=caption, image=name, model=model)
     return Explained(**vars(found), picture=image)
 
 
@@ -149,11 +149,11 @@ def explain_pixels(
     model: str = "",
 ) -> CaptionAttention:
     """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
-    settings, seen = backbone.pixels, pixels[None]
+    settings, batch = backbone.pixels, pixels[None]
     if caption is None:
-        caption = caption_pixels(backbone, seen, options)[0][0]
+        caption = caption_pixels(backbone, batch, options)[0][0]
     with torch.inference_mode():
-        memory = backbone.image_features(torch.from_numpy(seen))
+        memory = backbone.image_features(torch.from_numpy(batch))
     scored = score_caption(backbone, memory, caption, options)
     attention = None if scored.scores.attention is None else on_patches(scored.scores.attention)
     if attention is None:

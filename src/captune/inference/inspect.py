@@ -88,18 +88,18 @@ def inspect_image(
         seconds[name] = perf_counter() - begin
         return found
 
-    def search(memory: torch.Tensor, asked: GenerationOptions) -> Caption:
-        return generate(backbone, memory, asked)[0][0]
+    def search(memory: torch.Tensor, search_options: GenerationOptions) -> Caption:
+        return generate(backbone, memory, search_options)[0][0]
 
     pixels = timed("reading", lambda: read_pixels(source, settings, max_pixels))
-    seen = torch.from_numpy(pixels)[None]
+    batch = torch.from_numpy(pixels)[None]
     with torch.inference_mode():
         # What is laid out once for all images is not this image's time.
-        search(backbone.image_features(seen), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
-        memory = timed("vision", lambda: backbone.image_features(seen))
+        search(backbone.image_features(batch), options.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0}))
+        memory = timed("vision", lambda: backbone.image_features(batch))
         caption = timed("search", lambda: search(memory, options))
     scored = score_caption(backbone, memory, caption, options)
-    values = settings.normalise(seen[0]).double()
+    values = settings.normalise(batch[0]).double()
     size = upright(source, max_pixels).size
     return Inspection(
         image=os.fspath(source) if isinstance(source, (str, os.PathLike)) else "",

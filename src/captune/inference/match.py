@@ -199,26 +199,28 @@ def match(
     Options are those of `captune match --help`: with `find` the `best` images of each text, or
     texts of each image, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
     """
-    asked = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
-    find = asked.match.find
+    values = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
+    find = values.match.find
     wanted = [texts] if isinstance(texts, str) else list(texts)
     if not wanted or not all(text.strip() for text in wanted):
         raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
-    matcher, name = load_matcher(model, asked.run_on, progress)
+    matcher, name = load_matcher(model, values.run_on, progress)
     failed: dict[str, str] = {}
     given = as_paths(pictures)
-    kept = [path for path in given if str(path).endswith(".npz")]
-    if find == "all" and not kept:
+    saved = [path for path in given if str(path).endswith(".npz")]
+    if find == "all" and not saved:
         return Matches(tuple(match_all(matcher, find_image_paths(given), wanted, failed, progress)), failed)
-    if kept:
+    if saved:
         if len(given) > 1:
             raise UsageError("Embeddings are matched alone.", "Name one .npz, or pictures.")
-        embedded = Embeddings.load(str(kept[0]))
+        embedded = Embeddings.load(str(saved[0]))
         if embedded.model != name:
-            raise CaptuneError(f"{kept[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}.")
-        embedded = inside(embedded, str(kept[0]), asked.tables)
+            raise CaptuneError(
+                f"{saved[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}."
+            )
+        embedded = inside(embedded, str(saved[0]), values.tables)
         if not embedded.images:
-            raise CaptuneError(f"{kept[0]} names no image that may be read.", next(iter(embedded.failed.values()), ""))
+            raise CaptuneError(f"{saved[0]} names no image that may be read.", next(iter(embedded.failed.values()), ""))
         failed |= embedded.failed
         if find == "all":
             return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
@@ -228,8 +230,8 @@ def match(
         matcher,
         embedded,
         wanted,
-        best=asked.match.best,
-        candidates=asked.match.candidates,
+        best=values.match.best,
+        candidates=values.match.candidates,
         for_texts=find == "pictures",
         progress=progress,
     )
@@ -252,8 +254,8 @@ def embed(
         raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
     given = as_paths(pictures)
     paths = find_image_paths(given)
-    asked = resolve("embed", file=config, environment=environment, flags=options, sets=sets).values
-    matcher, name = load_matcher(model, asked.run_on, progress)
+    values = resolve("embed", file=config, environment=environment, flags=options, sets=sets).values
+    matcher, name = load_matcher(model, values.run_on, progress)
     found = embed_images(matcher, paths, name, progress)
     if not found.images:
         raise CaptuneError("None of the images could be read.", next(iter(found.failed.values()), ""))
@@ -268,10 +270,10 @@ def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
     own = written_here(folder, [name])  # by `embed`, on this machine
     images = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own)
     boundary = images.boundary(folder)
-    kept = [index for index, name in enumerate(embedded.images) if boundary.holds(name)]
+    allowed = [index for index, name in enumerate(embedded.images) if boundary.holds(name)]
     failed = {name: boundary.reason(name) for name in embedded.images if not boundary.holds(name)}
-    names = tuple(embedded.images[index] for index in kept)
-    return replace(embedded, images=names, vectors=embedded.vectors[kept], failed={**embedded.failed, **failed})
+    names = tuple(embedded.images[index] for index in allowed)
+    return replace(embedded, images=names, vectors=embedded.vectors[allowed], failed={**embedded.failed, **failed})
 
 
 def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:

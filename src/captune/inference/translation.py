@@ -39,10 +39,10 @@ class Translator:
     @torch.inference_mode()
     def translate(self, texts: Sequence[str]) -> list[str]:
         """The texts in the other language, in order; each as it would be alone. An empty one stays empty."""
-        asked = [text for text in dict.fromkeys(texts) if text.strip()]
-        if not asked:
+        unique = [text for text in dict.fromkeys(texts) if text.strip()]
+        if not unique:
             return list(texts)
-        tokens = self.tokenizer([self.prefix + text for text in asked], return_tensors="pt", padding=True)
+        tokens = self.tokenizer([self.prefix + text for text in unique], return_tensors="pt", padding=True)
         first = {} if self.first_token is None else {"forced_bos_token_id": self.first_token}
         written = self.model.generate(
             input_ids=tokens["input_ids"].to(self.model.device),
@@ -52,8 +52,8 @@ class Translator:
             max_new_tokens=MAX_NEW_TOKENS,
             **first,
         )
-        said = [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
-        translated = dict(zip(asked, said, strict=True))
+        outputs = [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+        translated = dict(zip(unique, outputs, strict=True))
         return [translated.get(text, text) for text in texts]
 
     def into(self, language: str) -> Translator:
@@ -97,8 +97,8 @@ def translated(
     """A stream of captions, translated batch by batch; the confidence stays the captioner's."""
     rows = iter(stream)
     while batch := list(islice(rows, batch_size)):
-        said = [caption.text for _, found in batch if not isinstance(found, CaptuneError) for caption in found]
-        words = iter(translator.translate(said))
+        originals = [caption.text for _, found in batch if not isinstance(found, CaptuneError) for caption in found]
+        words = iter(translator.translate(originals))
         for key, found in batch:
             if isinstance(found, CaptuneError):
                 yield key, found

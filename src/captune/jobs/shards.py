@@ -63,18 +63,18 @@ def _to_csv(rows: Sequence[CaptionRow]) -> bytes:
 
 
 def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
-    held: CaptionRow | None = None
+    pending: CaptionRow | None = None
     table = csv.DictReader(io.StringIO(data.decode(), newline=""))
     for number, value in enumerate(map(unguarded_row, table), start=1):
         row = row_of(value, f"{name}, row {number}")
-        if held is not None and held.image == row.image:  # several captions of one image stand below each other
-            held = replace(held, captions=held.captions + row.captions)
+        if pending is not None and pending.image == row.image:  # several captions of one image stand below each other
+            pending = replace(pending, captions=pending.captions + row.captions)
             continue
-        if held is not None:
-            yield held
-        held = row
-    if held is not None:
-        yield held
+        if pending is not None:
+            yield pending
+        pending = row
+    if pending is not None:
+        yield pending
 
 
 def _to_parquet(rows: Sequence[CaptionRow]) -> bytes:

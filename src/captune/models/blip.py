@@ -251,28 +251,28 @@ def _config(size: str, tokenizer: Any, image_size: int | None) -> Any:
     """The `BlipConfig` of one of `SIZES`, whatever BLIP is to do."""
     from transformers import BlipConfig
 
-    asked = chosen_size("BLIP", SIZES, size, image_size)
+    spec = chosen_size("BLIP", SIZES, size, image_size)
     ids = tokenizer.get_vocab()
     return BlipConfig(
         vision_config={
-            **layers(asked.vision),
-            "image_size": asked.side,
-            "patch_size": asked.patch,
+            **layers(spec.vision),
+            "image_size": spec.side,
+            "patch_size": spec.patch,
             "initializer_range": 0.02,  # the library's default, 1e-10, hides the image from the text
         },
         text_config={
-            **layers(asked.text),
-            "encoder_hidden_size": asked.vision[0],
+            **layers(spec.text),
+            "encoder_hidden_size": spec.vision[0],
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 128,
-            "hidden_dropout_prob": asked.dropout,
-            "attention_probs_dropout_prob": asked.dropout,
+            "hidden_dropout_prob": spec.dropout,
+            "attention_probs_dropout_prob": spec.dropout,
             "bos_token_id": ids["[DEC]"],
             "eos_token_id": ids["[SEP]"],
             "sep_token_id": ids["[SEP]"],
             "pad_token_id": ids["[PAD]"],
         },
-        image_text_hidden_size=asked.text[0],
+        image_text_hidden_size=spec.text[0],
     )
 
 

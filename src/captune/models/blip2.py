@@ -138,20 +138,20 @@ class Blip2(Backbone):
         vision = self.model.vision_model
         return vision(pixel_values.to(vision.dtype)).last_hidden_state
 
-    def _asked(self, memory: Tensor) -> Tensor:
+    def _query_output(self, memory: Tensor) -> Tensor:
         """What the Q-Former makes of the memory: (images, queries, hidden size of the language model)."""
         queries = self.model.query_tokens.expand(memory.shape[0], -1, -1)
-        seen = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
+        image_mask = torch.ones(memory.shape[:2], dtype=torch.long, device=memory.device)
         # The parts may be of several types: what is frozen in 16 bits, what learns in 32.
         found = self.model.qformer(
-            query_embeds=queries, encoder_hidden_states=memory.to(queries.dtype), encoder_attention_mask=seen
+            query_embeds=queries, encoder_hidden_states=memory.to(queries.dtype), encoder_attention_mask=image_mask
         ).last_hidden_state
         return self.model.language_projection(found.to(self.model.language_projection.weight.dtype))
 
-    def _behind_picture(self, asked: Tensor, tokens: Tensor) -> Tensor:
+    def _behind_picture(self, query_output: Tensor, tokens: Tensor) -> Tensor:
         """Embeddings of an image's queries and of tokens (rows, steps) behind them."""
         words = self.model.get_input_embeddings()(tokens)
-        return torch.cat([asked.to(words.dtype), words], 1)
+        return torch.cat([query_output.to(words.dtype), words], 1)
 
     def token_losses(
         self,
@@ -164,16 +164,19 @@ class Blip2(Backbone):
         label_smoothing: float = 0.0,
         recompute: bool = False,
     ) -> TokenLosses:
-        asked, language = self._asked(memory), self.model.language_model
+        query_output, language = self._query_output(memory), self.model.language_model
         if recompute and self.model.training:
             language.gradient_checkpointing_enable()
         if self._speaks_after:
-            embeddings = self._behind_picture(asked[owner], tokens[:, :-1])
+            embeddings = self._behind_picture(query_output[owner], tokens[:, :-1])
             places = torch.arange(embeddings.shape[1], device=tokens.device)
-            seen = (places < asked.shape[1] + lengths[:, None] - 1).long()
+            attention_mask = (places < query_output.shape[1] + lengths[:, None] - 1).long()
             # Of the image's places no logits: they would be most of what a step holds.
             logits = language(
-                inputs_embeds=embeddings, attention_mask=seen, use_cache=False, logits_to_keep=tokens.shape[1] - 1
+                inputs_embeds=embeddings,
+                attention_mask=attention_mask,
+                use_cache=False,
+                logits_to_keep=tokens.shape[1] - 1,
             ).logits
             return padded_losses(logits, tokens, lengths, given, label_smoothing)
         before, lengths = given - 1, lengths - given + 1
@@ -182,7 +185,7 @@ class Blip2(Backbone):
         # Captions of one image behind one prompt share what the encoder made of both.
         read = torch.cat([owner[:, None], before[:, None], prompts], 1)
         read, which = read.unique(dim=0, return_inverse=True)
-        encoded, mask = self._read(asked[read[:, 0]], read[:, 2:], read[:, 1])
+        encoded, mask = self._read(query_output[read[:, 0]], read[:, 2:], read[:, 1])
         # Where nothing is supervised the decoder still reads the start.
         steps = torch.arange(max(2, int(lengths.max())), device=tokens.device)
         at = (before[:, None] + steps).clamp(max=tokens.shape[1] - 1)
@@ -199,14 +202,14 @@ class Blip2(Backbone):
         ).logits
         return padded_losses(logits, captions, lengths, torch.ones_like(given), label_smoothing)
 
-    def _read(self, asked: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, query_output: Tensor, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Images with prompts (rows, steps) of `lengths` (rows,), read; and which places (rows, places) are real."""
         prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad_token_id)
         places = torch.arange(prompts.shape[1], device=prompts.device)
         prompts = prompts.where(places != lengths[:, None], self.eos_token_id)
-        embeddings = self._behind_picture(asked, prompts)
-        seen = torch.arange(embeddings.shape[1], device=prompts.device)
-        mask = (seen < asked.shape[1] + lengths[:, None] + 1).long()
+        embeddings = self._behind_picture(query_output, prompts)
+        positions = torch.arange(embeddings.shape[1], device=prompts.device)
+        mask = (positions < query_output.shape[1] + lengths[:, None] + 1).long()
         encoder = self.model.language_model.get_encoder()
         return encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
 
@@ -214,18 +217,20 @@ class Blip2(Backbone):
         from transformers.modeling_outputs import BaseModelOutput
 
         chosen = self.generate_kwargs(options, temperature)
-        asked, language = self._asked(memory), self.model.language_model
+        query_output, language = self._query_output(memory), self.model.language_model
         given = torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1)
         if self._speaks_after:
-            images = given.new_full(asked.shape[:2], self.model.config.image_token_id)
+            images = given.new_full(query_output.shape[:2], self.model.config.image_token_id)
             found = language.generate(
                 input_ids=torch.cat([images, given], 1),
-                inputs_embeds=self._behind_picture(asked, given),
-                attention_mask=torch.ones(len(memory), asked.shape[1] + len(prefix), device=memory.device).long(),
+                inputs_embeds=self._behind_picture(query_output, given),
+                attention_mask=torch.ones(
+                    len(memory), query_output.shape[1] + len(prefix), device=memory.device
+                ).long(),
                 **chosen,
             )
-            return found[:, asked.shape[1] :]
-        read, mask = self._read(asked, given[:, 1:], given.new_full((len(given),), len(prefix) - 1))
+            return found[:, query_output.shape[1] :]
+        read, mask = self._read(query_output, given[:, 1:], given.new_full((len(given),), len(prefix) - 1))
         found = language.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=read),
             attention_mask=mask,
@@ -237,15 +242,15 @@ class Blip2(Backbone):
 
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
         """Without attention: the Q-Former looks at the image once, before the first word."""
-        asked, language = self._asked(memory), self.model.language_model
+        query_output, language = self._query_output(memory), self.model.language_model
         read = torch.tensor([list(tokens)], device=memory.device)
         if self._speaks_after:
-            logits = language(inputs_embeds=self._behind_picture(asked, read), use_cache=False).logits
-            return TeacherForced(logits[0, asked.shape[1] :].float(), None)
-        encoded, mask = self._read(asked, read[:, 1:prompt_length], read.new_tensor([prompt_length - 1]))
-        said = torch.cat([read[:, :1], read[:, prompt_length:]], 1)
+            logits = language(inputs_embeds=self._behind_picture(query_output, read), use_cache=False).logits
+            return TeacherForced(logits[0, query_output.shape[1] :].float(), None)
+        encoded, mask = self._read(query_output, read[:, 1:prompt_length], read.new_tensor([prompt_length - 1]))
+        decoder_ids = torch.cat([read[:, :1], read[:, prompt_length:]], 1)
         logits = language(
-            encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=said, use_cache=False
+            encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False
         ).logits
         return TeacherForced(logits[0].float(), None)
 

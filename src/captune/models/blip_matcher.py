@@ -79,9 +79,9 @@ class BlipMatcher:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def encode(self, seen: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (images, 3, size, size), uint8, to patches (images, length, width)."""
-        values = self.pixels.normalise(seen.to(self.device)).to(next(self.model.parameters()).dtype)
+        values = self.pixels.normalise(pixels.to(self.device)).to(next(self.model.parameters()).dtype)
         return self.model.vision_model(values).last_hidden_state
 
     @torch.inference_mode()
@@ -98,9 +98,9 @@ class BlipMatcher:
     @torch.inference_mode()
     def probability(self, patches: Tensor, texts: Sequence[str]) -> Tensor:
         """For each row (rows, length, width) and the text beside it, the probability that they belong together."""
-        seen = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+        image_mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
         read = self.model.text_encoder(
-            **self._words(texts), encoder_hidden_states=patches, encoder_attention_mask=seen
+            **self._words(texts), encoder_hidden_states=patches, encoder_attention_mask=image_mask
         ).last_hidden_state
         return self.model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
 

@@ -42,17 +42,17 @@ class BlipVqa(Blip):
     def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model}
 
-    def read(self, memory: Tensor, questions: Tensor, **asked: Any) -> Any:
+    def read(self, memory: Tensor, questions: Tensor, **keywords: Any) -> Any:
         """What the text encoder gives for images (rows, places, width) with questions (rows, steps) about them.
 
-        Its `last_hidden_state` is (rows, steps + 2, width); `asked` are further keywords of its forward pass.
+        Its `last_hidden_state` is (rows, steps + 2, width); `keywords` are further keywords of its forward pass.
 
         All questions have as many tokens: `transformers` (5.23) does not mask padding in BLIP's cross-attention.
         """
         ids = nn.functional.pad(questions, (1, 1))
         ids[:, 0], ids[:, -1] = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         return self.model.text_encoder(
-            input_ids=ids, attention_mask=torch.ones_like(ids), encoder_hidden_states=memory, **asked
+            input_ids=ids, attention_mask=torch.ones_like(ids), encoder_hidden_states=memory, **keywords
         )
 
     def token_losses(
@@ -71,14 +71,16 @@ class BlipVqa(Blip):
         for before in given.unique().tolist():
             rows = (given == before).nonzero()[:, 0]
             # Answers to one question about one image share what the encoder made of both.
-            asked, which = torch.cat([owner[:, None], tokens[:, 1:before]], 1)[rows].unique(dim=0, return_inverse=True)
+            unique_questions, which = torch.cat([owner[:, None], tokens[:, 1:before]], 1)[rows].unique(
+                dim=0, return_inverse=True
+            )
             order = which.argsort(stable=True)
             rows, which = rows[order], which[order]
-            states = self.read(memory[asked[:, 0]], asked[:, 1:]).last_hidden_state
+            states = self.read(memory[unique_questions[:, 0]], unique_questions[:, 1:]).last_hidden_state
             answers = nn.functional.pad(
                 torch.cat([tokens[rows, :1], tokens[rows, before:]], 1), (0, 1), value=self.pad_token_id
             )
-            grid = CaptionGrid(lengths[rows] - before + idle[rows], which, len(asked))
+            grid = CaptionGrid(lengths[rows] - before + idle[rows], which, len(unique_questions))
             decoder = self.model.text_decoder
             hidden = decode_grouped(decoder, states, answers, grid, recompute=recompute)
             found = token_losses(decoder.cls, hidden, answers, grid, 1 + idle[rows], label_smoothing)
@@ -101,8 +103,8 @@ class BlipVqa(Blip):
 
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
         """The answer attends to the question's tokens, which attend to the image: its attention goes through them."""
-        asked = torch.tensor([list(tokens[1:prompt_length])], dtype=torch.long, device=memory.device)
-        read = self.read(memory, asked, output_attentions=True)
+        question = torch.tensor([list(tokens[1:prompt_length])], dtype=torch.long, device=memory.device)
+        read = self.read(memory, question, output_attentions=True)
         states = read.last_hidden_state
         answer = self.model.text_decoder(
             input_ids=torch.tensor([[tokens[0], *tokens[prompt_length:]]], device=memory.device),

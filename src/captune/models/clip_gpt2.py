@@ -195,8 +195,8 @@ class ClipGpt2(Backbone):
         )
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        asked = chosen_size("CLIP+GPT-2", SIZES, size, image_size)
-        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
+        spec = chosen_size("CLIP+GPT-2", SIZES, size, image_size)
+        side, patch, vision, text = spec.side, spec.patch, spec.vision, spec.text
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         encoder = CLIPVisionModel(CLIPVisionConfig(**layers(vision), image_size=side, patch_size=patch))
@@ -208,9 +208,9 @@ class ClipGpt2(Backbone):
             n_embd=text[0],
             n_layer=text[1],
             n_head=text[2],
-            resid_pdrop=asked.dropout,
-            embd_pdrop=asked.dropout,
-            attn_pdrop=asked.dropout,
+            resid_pdrop=spec.dropout,
+            embd_pdrop=spec.dropout,
+            attn_pdrop=spec.dropout,
             bos_token_id=ids["[DEC]"],
             eos_token_id=ids["[SEP]"],
             add_cross_attention=True,
@@ -305,8 +305,8 @@ class ClipGpt2(Backbone):
                 use_cache=False,
                 output_attentions=True,
             )
-        looked = [layer for layer in found.get("cross_attentions") or () if layer is not None]
-        return TeacherForced(found.logits[0].float(), averaged(looked)[0] if looked else None)
+        attentions = [layer for layer in found.get("cross_attentions") or () if layer is not None]
+        return TeacherForced(found.logits[0].float(), averaged(attentions)[0] if attentions else None)
 
     @property
     def _bridge(self) -> Any:

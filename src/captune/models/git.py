@@ -156,8 +156,8 @@ class Git(Backbone):
         from transformers import GitConfig, GitForCausalLM
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        asked = chosen_size("GIT", SIZES, size, image_size)
-        side, patch, vision, text = asked.side, asked.patch, asked.vision, asked.text
+        spec = chosen_size("GIT", SIZES, size, image_size)
+        side, patch, vision, text = spec.side, spec.patch, spec.vision, spec.text
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         config = GitConfig(
@@ -165,8 +165,8 @@ class Git(Backbone):
             **layers(text),
             vocab_size=len(tokenizer),
             max_position_embeddings=128,
-            hidden_dropout_prob=asked.dropout,
-            attention_probs_dropout_prob=asked.dropout,
+            hidden_dropout_prob=spec.dropout,
+            attention_probs_dropout_prob=spec.dropout,
             bos_token_id=ids["[CLS]"],
             eos_token_id=ids["[SEP]"],
             pad_token_id=ids["[PAD]"],
@@ -180,8 +180,8 @@ class Git(Backbone):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
         for name, parameter in self.model.named_parameters():
-            seen, joined = "git.image_encoder." in name, "git.visual_projection." in name
-            parts["vision" if seen else "bridge" if joined else "text"].append(parameter)
+            is_vision, joined = "git.image_encoder." in name, "git.visual_projection." in name
+            parts["vision" if is_vision else "bridge" if joined else "text"].append(parameter)
         return parts
 
     def shardable_parts(self) -> dict[str, nn.Module]:

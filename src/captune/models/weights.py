@@ -178,14 +178,14 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
         options["device_map"] = {"": placing.device}
     stored = None if placing == FP32 else stored_weights(source, **hub)
     if "quantization_config" in hub or stored is None or stored.dtype == placing.dtype:
-        model, told = pretrained(typed, source, **{**options, **hub})
+        model, loading_info = pretrained(typed, source, **{**options, **hub})
     else:
         config = pretrained(kind.config_class, source, **hub)
         with opened(weight_files(source, **hub)) as slices:
-            model, told = pretrained(typed, None, config=config, state_dict=slices, **options)
+            model, loading_info = pretrained(typed, None, config=config, state_dict=slices, **options)
         _read_generation(model, source, hub)
     model.__class__ = kind
-    _check_whole(told["missing_keys"], source)
+    _check_whole(loading_info["missing_keys"], source)
     if not hasattr(model, "is_quantized"):  # what a quantizer of transformers has read is right
         _check_plain(model.config, weight_files(source, **hub), source)
     return model

@@ -158,8 +158,8 @@ class Film:
                 self.end = max(self.end, float((packet.pts + packet.duration) * packet.time_base) - self._start)
             for frame in frames:
                 self._frames += 1
-                told = None if frame.time is None else frame.time - self._start
-                time = time + 1 / self.rate if told is None else told
+                elapsed = None if frame.time is None else frame.time - self._start
+                time = time + 1 / self.rate if elapsed is None else elapsed
                 self.end = max(self.end, time + 1 / self.rate)
                 yield max(time, 0.0), frame
 
@@ -237,10 +237,10 @@ _TURNS = {
 
 def _turn(frame: VideoFrame) -> Callable[[Image.Image], Image.Image]:
     """What brings a frame's image upright, as its film's display matrix says."""
-    told: Any = frame.side_data.get("DISPLAYMATRIX")
-    if told is None:
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return lambda image: image
-    a, b, _, c, d = np.sign(np.frombuffer(told, "=i4")[:5]).tolist()
+    a, b, _, c, d = np.sign(np.frombuffer(matrix, "=i4")[:5]).tolist()
     if (a, b, c, d) not in _TURNS:
         angle = frame.rotation
         return lambda image: image.rotate(angle, expand=True)
@@ -254,10 +254,10 @@ def _sample(time: float, frame: VideoFrame) -> SampledFrame:
 
 def _longest(stamps: Collection[int | None], base: Fraction | None) -> float:
     """The longest time from one frame to the next, in seconds; without bound where it cannot be told."""
-    told = sorted(stamp for stamp in stamps if stamp is not None)[_REORDERED:-_REORDERED]
-    if len(told) + 2 * _REORDERED < 2 * _AROUND or base is None:
+    known = sorted(stamp for stamp in stamps if stamp is not None)[_REORDERED:-_REORDERED]
+    if len(known) + 2 * _REORDERED < 2 * _AROUND or base is None:
         return math.inf
-    return float(max(later - earlier for earlier, later in pairwise(told)) * base)
+    return float(max(later - earlier for earlier, later in pairwise(known)) * base)
 
 
 def thumbnail(frame: VideoFrame) -> np.ndarray:
@@ -302,5 +302,5 @@ def _refused(path: str, error: Exception) -> tuple[str, str]:
     known = detect_unreadable(head)
     if known and known[0] in ("pointer", "page"):
         return known[1].replace("picture", "film"), f"{known[2][0].upper()}{known[2][1:]}."
-    said = str(getattr(error, "strerror", None) or error)
-    return f"not a film ({said})", "Images are for captune caption."
+    reason = str(getattr(error, "strerror", None) or error)
+    return f"not a film ({reason})", "Images are for captune caption."

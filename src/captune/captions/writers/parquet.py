@@ -32,7 +32,7 @@ class ParquetWriter:
         self.existing = existing or ExistingCaptions()
         self.path = output_file(out, self.suffix)
         self._output = OutputFile()
-        self._held: list[CaptionRow] = []
+        self._pending: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
@@ -54,8 +54,8 @@ class ParquetWriter:
         self._write(self._output.joined(row))
 
     def _write(self, row: CaptionRow) -> None:
-        self._held.append(row)
-        if len(self._held) == ROWS_PER_GROUP:
+        self._pending.append(row)
+        if len(self._pending) == ROWS_PER_GROUP:
             self._write_group()
 
     def __exit__(
@@ -75,12 +75,12 @@ class ParquetWriter:
         self._output.discard() if kind else self._output.publish()
 
     def _write_group(self) -> None:
-        if self._held:
+        if self._pending:
             try:
-                self._parquet.write_table(table(self._held))
+                self._parquet.write_table(table(self._pending))
             except OSError as failure:
                 raise disk_error(failure, self.path) from failure
-            self._held.clear()
+            self._pending.clear()
 
 
 def schema(*, flags: bool = False) -> pa.Schema:

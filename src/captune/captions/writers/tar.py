@@ -45,7 +45,7 @@ class TarWriter:
         if out.is_file() or out.suffix == ".tar":
             raise UsageError(f"{out} is one file, tars need a folder.", "For example: --out captions/")
         self._store = open_store(str(out))
-        self._held: list[CaptionRow] = []
+        self._pending: list[CaptionRow] = []
         self._count = 0
 
     def check(self) -> None:
@@ -61,9 +61,9 @@ class TarWriter:
         """Write a row whose `image` is a path or an address."""
         if row.captions:
             check_source(row.image)
-        self._held.append(row)
-        if len(self._held) == SHARD_SIZE:
-            self._write_held()
+        self._pending.append(row)
+        if len(self._pending) == SHARD_SIZE:
+            self._write_pending()
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
         """Write a tar of an input shard, with a row for each of its images, in order."""
@@ -76,13 +76,13 @@ class TarWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._held:
-            self._write_held()
+        if kind is None and self._pending:
+            self._write_pending()
 
-    def _write_held(self) -> None:
-        names = tuple(row.image for row in self._held)
-        self.write_shard(InputShard("files", "", self._count * SHARD_SIZE, len(names), names), self._held)
-        self._held = []
+    def _write_pending(self) -> None:
+        names = tuple(row.image for row in self._pending)
+        self.write_shard(InputShard("files", "", self._count * SHARD_SIZE, len(names), names), self._pending)
+        self._pending = []
 
 
 def check_tars(store: Store) -> None:
@@ -189,11 +189,11 @@ def _file_name(name: str, data: bytes) -> str:
     stem, dot, suffix = base.rpartition(".")
     if not (dot and "." + suffix.lower() in IMAGE_SUFFIXES):
         stem, suffix = base, suffix_of(data)[1:]
-    kept = [part for part in folder.split("/") if part not in ("", ".", "..")]
+    safe = [part for part in folder.split("/") if part not in ("", ".", "..")]
     key = fit_name(stem.replace(".", "_") or "picture", ".json").removesuffix(
         ".json"
     )  # what is unpacked has to fit too
-    return "/".join([*kept, f"{key}.{suffix}"])
+    return "/".join([*safe, f"{key}.{suffix}"])
 
 
 def _bytes_of(source: str | bytes | Callable[[], bytes]) -> bytes | None:

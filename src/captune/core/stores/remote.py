@@ -164,8 +164,8 @@ class RemoteStore:
     def _put(self, name: str, data: bytes | Path) -> None:
         target = self._path(name)
         folder, _, base = target.rpartition("/")
-        mine = f"{folder}/{fit_name(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
-        place = target if self._at_once else mine
+        temporary = f"{folder}/{fit_name(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
+        place = target if self._at_once else temporary
         with explained(self._address(name)):
             try:
                 if not self._at_once:
@@ -175,11 +175,11 @@ class RemoteStore:
                 else:
                     self._fs.pipe_file(place, data)
                 if not self._at_once:
-                    self._fs.mv(mine, target)
+                    self._fs.mv(temporary, target)
             finally:
                 if not self._at_once:
                     with contextlib.suppress(OSError):  # the error above, if any, is the one to tell
-                        self._fs.rm_file(mine)
+                        self._fs.rm_file(temporary)
 
     def delete(self, name: str) -> None:
         with explained(self._address(name)):

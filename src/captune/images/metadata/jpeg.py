@@ -130,8 +130,8 @@ def _with_caption(segments: list[_Segment], fields: Fields, place: int) -> list[
         place = segments.index(old[0])
     step = _LONGEST - len(_RESOURCES)
     parts = [_made(_APP13, _RESOURCES + block[at : at + step]) for at in range(0, len(block), step)]
-    kept = [one for one in segments if one not in old]
-    return [*kept[:place], *parts, *kept[place:]]
+    others = [one for one in segments if one not in old]
+    return [*others[:place], *parts, *others[place:]]
 
 
 def _in_step(before: list[_Segment], after: list[_Segment]) -> list[_Segment]:

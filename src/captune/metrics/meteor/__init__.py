@@ -35,8 +35,8 @@ def meteor(corpus: Corpus) -> MetricResult:
         distinct = list(dict.fromkeys(words for pair in pairs for words in pair))
         known = dict(zip(distinct, map(Sentence, distinct, table.look_up(distinct)), strict=True))
         for row, (caption, reference) in enumerate(pairs, start):
-            said, wanted = known[caption], known[reference]
-            rows[row] = statistics(said, wanted, align(said, wanted))
+            hypothesis, wanted = known[caption], known[reference]
+            rows[row] = statistics(hypothesis, wanted, align(hypothesis, wanted))
     best = _best(score(rows), corpus.references_per_image)
     chosen = rows[best]
     each = score(chosen)
@@ -76,15 +76,15 @@ def statistics(caption: Sentence, reference: Sentence, alignment: Alignment) -> 
     """The 23 counts of one alignment."""
     stages = [[0, 0, 0, 0] for _ in WEIGHTS]
     words, reference_words = 0, 0
-    for stage, start, length, place, said in alignment.matches:
-        function = sum(caption.is_function[place : place + said])
+    for stage, start, length, place, caption_length in alignment.matches:
+        function = sum(caption.is_function[place : place + caption_length])
         reference_function = sum(reference.is_function[start : start + length])
         counts = stages[stage]
-        counts[0] += said - function
+        counts[0] += caption_length - function
         counts[1] += length - reference_function
         counts[2] += function
         counts[3] += reference_function
-        words += said
+        words += caption_length
         reference_words += length
     return [
         len(caption.tokens),

@@ -56,34 +56,34 @@ def _places(words: tuple[str, ...] | list[str]) -> dict[str, list[int]]:
 
 def candidates(caption: Sentence, reference: Sentence) -> list[list[Match]]:
     """All matches that begin at each word of the reference."""
-    said, places = caption.tokens, caption.places
+    caption_tokens, places = caption.tokens, caption.places
     found: list[list[Match]] = [
         [(EXACT, start, 1, place, 1) for place in places.get(word, ())] for start, word in enumerate(reference.tokens)
     ]
-    if said == reference.tokens:
+    if caption_tokens == reference.tokens:
         return found
     stem_places, all_synonyms = caption.stem_places, caption.all_synonyms
     for start, (word, stemmed, sets) in enumerate(
         zip(reference.tokens, reference.stems, reference.synonyms, strict=True)
     ):
         for place in stem_places.get(stemmed, ()):
-            if said[place] != word:
+            if caption_tokens[place] != word:
                 found[start].append((STEM, start, 1, place, 1))
         shared = sets & all_synonyms
         if shared:
-            for place, theirs in enumerate(caption.synonyms):
-                if said[place] != word and not theirs.isdisjoint(shared):
+            for place, meanings in enumerate(caption.synonyms):
+                if caption_tokens[place] != word and not meanings.isdisjoint(shared):
                     found[start].append((SYNONYM, start, 1, place, 1))
     for start, length, targets in reference.sources:
-        for place, words in _said(targets, caption):
+        for place, words in _phrases(targets, caption):
             found[start].append((PARAPHRASE, start, length, place, words))
     for place, words, targets in caption.sources:
-        for start, length in _said(targets, reference):
+        for start, length in _phrases(targets, reference):
             found[start].append((PARAPHRASE, start, length, place, words))
     return found
 
 
-def _said(targets: dict[int, int], sentence: Sentence) -> list[tuple[int, int]]:
+def _phrases(targets: dict[int, int], sentence: Sentence) -> list[tuple[int, int]]:
     """Where paraphrases stand in a sentence, in the order of the table."""
     places = sentence.phrase_places
     shared = targets.keys() & places.keys()

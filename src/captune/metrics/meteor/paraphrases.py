@@ -70,12 +70,12 @@ class Paraphrases:
         targets = self.targets[entry]
         where = np.searchsorted(distinct, targets)
         where[where == len(distinct)] = 0
-        said = distinct[where] == targets
+        same = distinct[where] == targets
         is_target = np.zeros(len(distinct), bool)
-        is_target[where[said]] = True
+        is_target[where[same]] = True
         known: dict[int, dict[int, int]] = {}
-        owner = np.repeat(np.flatnonzero(has), sizes)[said]
-        for source, target, rank in zip(owner.tolist(), targets[said].tolist(), entry[said].tolist(), strict=True):
+        owner = np.repeat(np.flatnonzero(has), sizes)[same]
+        for source, target, rank in zip(owner.tolist(), targets[same].tolist(), entry[same].tolist(), strict=True):
             known.setdefault(source, {}).setdefault(target, rank)
         found = [Phrases([], {}) for _ in sentences]
         wanted = np.zeros(len(distinct), bool)

@@ -36,15 +36,15 @@ def readable_by_earlier(folder: Path) -> None:
 
 
 def _tokenizer(config: dict[str, Any], words: Path) -> dict[str, Any]:
-    kept = {name: value for name, value in config.items() if name not in _LOADING}
-    kept["tokenizer_class"] = CLASSES.get(config["tokenizer_class"], config["tokenizer_class"])
+    portable = {name: value for name, value in config.items() if name not in _LOADING}
+    portable["tokenizer_class"] = CLASSES.get(config["tokenizer_class"], config["tokenizer_class"])
     # 4.57 takes `extra_special_tokens` for a mapping of names to tokens.
-    if isinstance(kept.get("extra_special_tokens"), list):
-        kept["additional_special_tokens"] = kept.pop("extra_special_tokens")
+    if isinstance(portable.get("extra_special_tokens"), list):
+        portable["additional_special_tokens"] = portable.pop("extra_special_tokens")
     # 5.x does not take spaces out of byte-pair encodings, whatever is set here; 4.x does as it says.
-    if kept.get("clean_up_tokenization_spaces") and not kept.get(_FORCED) and words.is_file():
-        kept["clean_up_tokenization_spaces"] = read_json(words)["model"]["type"] != "BPE"
-    return kept
+    if portable.get("clean_up_tokenization_spaces") and not portable.get(_FORCED) and words.is_file():
+        portable["clean_up_tokenization_spaces"] = read_json(words)["model"]["type"] != "BPE"
+    return portable
 
 
 # Added to the tokenizer of a BLIP-2 that was saved before language models were told of images by a token.

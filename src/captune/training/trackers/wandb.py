@@ -125,7 +125,7 @@ class WeightsAndBiases(Tracker):
             artifact = self.wandb.Artifact(f"{self.session.id}-{pointer}", type="model", metadata=facts)
             for file in sorted(folder.iterdir()):
                 if file.suffix in MODEL_FILES and file.is_file():
-                    artifact.add_file(str(self._kept_file(file)), name=file.name, policy="immutable")
+                    artifact.add_file(str(self._snapshot(file)), name=file.name, policy="immutable")
             self.session.log_artifact(artifact, aliases=[pointer])
         self.session.finish(exit_code=0 if self.success else 1)
         if self.offline:
@@ -134,7 +134,7 @@ class WeightsAndBiases(Tracker):
             else:
                 os.environ["WANDB_DATA_DIR"] = self.before
 
-    def _kept_file(self, file: Path) -> Path:
+    def _snapshot(self, file: Path) -> Path:
         """The file itself; of an offline run a link to it beside what will be synced, which outlives the checkpoint."""
         if not self.offline:
             return file.resolve()
