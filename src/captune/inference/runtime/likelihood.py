@@ -25,7 +25,7 @@ def likelihood_of_references(
     progress: Progress = SILENT,
     label: str = "Loss",
 ) -> ReferenceLikelihood:
-    """The references of each picture, read side by side over its memory; a picture that cannot be read raises."""
+    """The references of each image, read side by side over its memory; an image that cannot be read raises."""
     records = list({record.id: record for record in records if record.references}.values())
     nll, tokens = np.zeros(len(records)), np.zeros(len(records), np.int64)
     stream = stream_pixels(((n, record.image) for n, record in enumerate(records)), model.pixels)
@@ -39,7 +39,7 @@ def likelihood_of_references(
 
 
 def _likelihood(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
-    """Summed negative log-likelihood (nats) and number of the supervised tokens of one picture's references."""
+    """Summed negative log-likelihood (nats) and number of the supervised tokens of one image's references."""
     lengths = [len(one.tokens) - 1 for one in references]
     positions = np.concatenate([np.arange(length) for length in lengths])
     owner = np.repeat(np.arange(len(references)), lengths)
