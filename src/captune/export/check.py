@@ -194,7 +194,8 @@ def refuse_other(found: Check) -> None:
         share = f"{1 - changed[0].identical:.0%} of {found.pictures} images"
         raise CaptuneError(
             f"The export was not written: by {changed[0].name} it says something else on {share}, "
-            f"for example “{exported}” instead of “{original}”. Its scores are off by {found.logits:.1e} of the largest.",
+            f"for example “{exported}” instead of “{original}”. "
+            f"Its scores are off by {found.logits:.1e} of the largest.",
             "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
         )
     if found.memory > MEMORY_TOLERANCE or found.logits > SCORES_TOLERANCE:
