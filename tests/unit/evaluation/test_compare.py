@@ -114,7 +114,7 @@ def test_the_command_prints_differences_with_tests(evaluated: Evaluated, capsys:
     good, poor = evaluated("good", good=GOOD), evaluated("poor", poor=POOR)
     assert run(["compare", good, poor, "--metrics", "bleu,cider"]) == 0
     out, err = capsys.readouterr()
-    assert f"{len(REFERENCES)} pictures" in out
+    assert f"{len(REFERENCES)} images" in out
     line = next(line for line in out.splitlines() if line.startswith("cider"))
     assert "p<0.001" in line or "p=0.0" in line
     assert "95 % intervals" in err
