@@ -57,7 +57,7 @@ def test_checkpoints_load_with_plain_transformers(finished: Run) -> None:
 
 
 def test_accumulation_does_not_change_the_step(tiny_data: Path, tmp_path: Path) -> None:
-    """1 picture x 8 accumulations and 8 x 1: the same loss and the same weights after 20 steps."""
+    """1 image x 8 accumulations and 8 x 1: the same loss and the same weights after 20 steps."""
     shared = {"max_steps": 20, "eval_steps": 20, "logging_steps": 1, "captions_per_image": 1, "learning_rate": 1e-4}
     at_once = train(tiny_data, tmp_path / "a", **shared, batch_size=8, gradient_accumulation=1)
     in_parts = train(tiny_data, tmp_path / "b", **shared, batch_size=1, gradient_accumulation=8)
@@ -272,7 +272,7 @@ def test_cached_features_train_the_same(tiny_data: Path, tmp_path: Path, monkeyp
     for name in ("loss", "eval_loss"):  # of training, and of validation, which takes cached features too
         losses = [[line[name] for line in run.history() if name in line] for run in (plain, cached)]
         assert losses[1] == pytest.approx(losses[0], rel=0.01)
-    # Another run finds all of them, whatever the order of its pictures.
+    # Another run finds all of them, whatever the order of its images.
     progress = RecordedProgress()
     again = captune.train(tiny_data, "new:blip-tiny", tmp_path / "b", cache_features=True, progress=progress, **once)
     assert not [text for text in progress.lines if text.startswith("Features")]

@@ -137,7 +137,7 @@ class Git(Backbone):
         model = load_weights(GitForCausalLM, folder, placing, **hub)
         if model.config.num_image_with_embedding:
             raise CaptuneError(
-                f"{folder} is a GIT for films of {model.config.num_image_with_embedding} pictures.",
+                f"{folder} is a GIT for films of {model.config.num_image_with_embedding} images.",
                 "Take one for single images, such as microsoft/git-base-coco.",
             )
         tokenizer = load_tokenizer(folder, **hub)

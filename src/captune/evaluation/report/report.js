@@ -165,7 +165,7 @@
     body.replaceChildren(...rows.map(row));
     const count = (n) => n.toLocaleString("en");
     document.getElementById("found").textContent = rows.length
-      ? `${count(state.found.length)} of ${count(data.pictures.length)} pictures; ${count(start + 1)} to ${count(start + rows.length)} shown.`
+      ? `${count(state.found.length)} of ${count(data.pictures.length)} images; ${count(start + 1)} to ${count(start + rows.length)} shown.`
       : "No picture passes the filters.";
     document.getElementById("page").textContent = `Page ${count(state.page + 1)} of ${count(pages)}`;
     for (const button of holder.querySelectorAll("[data-step]")) {
