@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from captune.core.files import atomic_file, disk_error, write_text
 from captune.core.progress import Progress
@@ -55,23 +55,16 @@ class History(TrainerCallback):
         self._bar: Any = None
         self._task: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar = self.progress.task("Training", state.max_steps)
         self._task = self._bar.__enter__()
         self._task.advance(state.global_step)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._task.advance(1)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         values = {k: v for k, v in (logs or {}).items() if k != "epoch"}
         if "loss" not in values and not any(name.startswith("eval_") for name in values):
@@ -81,12 +74,7 @@ class History(TrainerCallback):
             self._task.note(f"epoch {state.epoch:.2f}  loss {values['loss']:.3f}")
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any
     ) -> None:
         scores = {name: value for name, value in (self.run.history() or [{}])[-1].items() if name in SHOWN}
         shown = "  ".join(f"{SHOWN[name]} {_formatted(name, value)}" for name, value in scores.items())

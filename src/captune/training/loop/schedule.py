@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from captune.core.runs import Ending, Reason, Run
 from captune.inference.processes import ALONE, Processes
@@ -26,9 +26,7 @@ class Schedule(TrainerCallback):
     def __init__(self, *, log_every: int, validate_every: int, save_at: Callable[[int], bool]) -> None:
         self.log_every, self.validate_every, self.save_at = log_every, validate_every, save_at
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         last = state.global_step >= state.max_steps
         control.should_log = last or state.global_step % self.log_every == 0
         due = last or state.global_step % self.validate_every == 0
@@ -76,9 +74,7 @@ class EarlyStop(TrainerCallback):
             },
         )
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         self.ending = self.processes.share(self.exhausted())
         control.should_training_stop |= self.ending is not None
         return control
@@ -92,12 +88,7 @@ class OnValidation(TrainerCallback):
         self.ending: Ending | None = None
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any
     ) -> None:
         try:
             self.watch({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
@@ -118,7 +109,7 @@ class OnSave(TrainerCallback):
     def __init__(self, then: Callable[[], None]) -> None:
         self.then = then
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.then()
 
 
@@ -150,9 +141,7 @@ class StopSignals(TrainerCallback):
             raise KeyboardInterrupt
         self.received = number
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         if self.processes.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from captune.core.options import GenerationOptions
 from captune.core.progress import Progress
@@ -189,9 +189,7 @@ class Guard(TrainerCallback):
         self.run, self.share, self.progress = run, share, progress
         self.ending: Ending | None = None
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         measured = (as_finite("cider", line.get("eval_cider")) for line in self.run.history())
         scores = [score for score in measured if score is not None]
         if scores and exceeds((1 - self.share) * max(scores), scores[-1]):

@@ -162,31 +162,23 @@ class Tracker(TrainerCallback, ABC):
         """The end; `best` has the checkpoints of best-metric and best-loss."""
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        values: dict[str, float] = {}
-        for name, value in (logs or {}).items():
-            if value is None:
-                continue  # it was no finite number
-            group, _, rest = name.partition("_")
-            values[f"validation/{rest}" if group == "eval" else f"training/{name}"] = value
+        values = {
+            f"validation/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"training/{name}": value
+            for name, value in (logs or {}).items()
+            if value is not None  # None: it was no finite number
+        }
         group = "validation" if any(name.startswith("validation/") for name in values) else "training"
         if values and state.is_world_process_zero and self._is_new(group, state.global_step):
             self.figures(values, state.global_step)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero and self._is_new("samples", state.global_step):
             self.figures(self.best_so_far(), state.global_step)
             self.sentences(self.samples(), state.global_step)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             there = {pointer: self.run.pointed(pointer) for pointer in POINTERS}
             self.close({pointer: self.run.checkpoints_folder / name for pointer, name in there.items() if name})
