@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def training_loader(
     return DataLoader(
         _ErrorsAsItems(examples),
         batch_sampler=SharedBatches(order, batch_size, processes.rank, processes.count),
-        collate_fn=_CollateOrError(together or _Collate(pad)),
+        collate_fn=_CollateOrError(together or partial(collate, pad=pad)),
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
@@ -246,11 +247,3 @@ class _CollateOrError:
 
     def __call__(self, items: Sequence[Any]) -> dict[str, Tensor] | CaptuneError:
         return next((item for item in items if isinstance(item, CaptuneError)), None) or self.collate(items)
-
-
-@dataclass(frozen=True)
-class _Collate:
-    pad: int
-
-    def __call__(self, examples: Sequence[tuple[np.ndarray, Sequence[Encoded]]]) -> dict[str, Tensor]:
-        return collate(examples, self.pad)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -54,13 +55,10 @@ class NumberedDataset(CaptionDataset):
         return *super().__getitem__(index), index[1] if index[1] >= 0 else -1 - index[1]
 
 
-@dataclass(frozen=True)
-class _Collate:
-    pad: int
-
-    def __call__(self, examples: Sequence[tuple[np.ndarray, Sequence[Encoded], int]]) -> dict[str, Tensor]:
-        numbers = torch.tensor([number for _, _, number in examples])
-        return {**collate([(image, references) for image, references, _ in examples], self.pad), "number": numbers}
+def collate_numbered(examples: Sequence[tuple[np.ndarray, Sequence[Encoded], int]], pad: int) -> dict[str, Tensor]:
+    """A batch of `collate` with the numbers of its examples."""
+    numbers = torch.tensor([number for _, _, number in examples])
+    return {**collate([(image, references) for image, references, _ in examples], pad), "number": numbers}
 
 
 class SelfCriticalModule(nn.Module):
@@ -157,7 +155,7 @@ class SelfCriticalTrainer(CaptionTrainer):
         return SelfCriticalModule(backbone, self.reward, self.how, recompute=recompute)
 
     def get_train_dataloader(self) -> Any:
-        return self.loader(_Collate(self.backbone.pad_token_id))
+        return self.loader(partial(collate_numbered, pad=self.backbone.pad_token_id))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
