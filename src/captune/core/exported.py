@@ -81,9 +81,9 @@ class Exported:
         path = folder / EXPORT
         found = read_json(path)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            said = found.get("format") if isinstance(found, dict) else None
+            version = found.get("format") if isinstance(found, dict) else None
             raise CaptuneError(
-                f"{path} is of format {said}; this captune reads format {FORMAT}.",
+                f"{path} is of format {version}; this captune reads format {FORMAT}.",
                 "Export the model again with this version, or install the one that wrote it.",
             )
         try:

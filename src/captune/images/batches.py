@@ -23,6 +23,7 @@ from captune.core.files import open_regular
 from captune.images.jpeg import has_too_many_scans
 from captune.images.open import MAX_PIXELS, ORIENTATION, open_image
 from captune.images.preprocessing import Preprocessing, to_pixels
+from captune.images.signatures import HEAD_BYTES, image_type
 
 HEAD = 65_536
 
@@ -60,13 +61,15 @@ def _jpeg(source: Any) -> bytes | None:
     if isinstance(source, (str, os.PathLike)):
         try:
             with open_regular(source) as file:
-                if file.read(3) != b"\xff\xd8\xff":
-                    return None
-                file.seek(0)
-                return file.read()
+                head = file.read(HEAD_BYTES)
+                return head + file.read() if _is_jpeg(head) else None
         except (OSError, ValueError):
             return None
-    return source if isinstance(source, bytes) and source.startswith(b"\xff\xd8\xff") else None
+    return source if isinstance(source, bytes) and _is_jpeg(source) else None
+
+
+def _is_jpeg(head: bytes) -> bool:
+    return image_type(head) == ("JPEG", ".jpg")
 
 
 def _turned(data: bytes) -> bool:

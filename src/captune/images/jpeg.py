@@ -12,9 +12,9 @@ from PIL import Image, ImageChops
 # Programs that make progressive files write up to twenty scans; a decoder goes over the whole image for each.
 MOST_SCANS = 100
 _HEAD_BYTES = 65_536
-_START_OF_SCAN, _END = 0xDA, 0xD9
+START_OF_SCAN, _END = 0xDA, 0xD9
 _SEQUENTIAL = (0xC0, 0xC1)
-_ALONE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # markers that no length follows
+ALONE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # markers that no length follows
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILLER = bytes(range(1, 251)) * 16
@@ -35,7 +35,7 @@ def has_missing_rows(image: Image.Image, file: IO[bytes]) -> bool:
         return False
     file.seek(0)
     data = file.read()
-    scan = _scan(data)
+    scan = next((at + _length(data, at) for marker, at in markers(data) if marker == START_OF_SCAN), 0)
     end = _NEXT_MARKER.search(data, scan) if scan else None
     if end is None or data[end.start() + 1] != 0xD9:
         return False  # several scans, or no end mark at all: Pillow's own check sees to that
@@ -54,21 +54,21 @@ def has_too_many_scans(file: IO[bytes]) -> bool:
     # Nearly every file is told by a search for two bytes, which also finds what only looks like a scan.
     if data.count(b"\xff\xda") <= MOST_SCANS:
         return False
-    return sum(marker == _START_OF_SCAN for marker, _ in _markers(data)) > MOST_SCANS
+    return sum(marker == START_OF_SCAN for marker, _ in markers(data)) > MOST_SCANS
 
 
 def _has_one_scan(data: bytes) -> bool:
     """Whether a file's first bytes promise one scan for all colours: decoders refuse to read another."""
     components = 0
-    for marker, at in _markers(data):
+    for marker, at in markers(data):
         if marker in _SEQUENTIAL:
             components = int.from_bytes(data[at + 7 : at + 8])
-        elif marker == _START_OF_SCAN:
+        elif marker == START_OF_SCAN:
             return 0 < components == int.from_bytes(data[at + 2 : at + 3])
     return False
 
 
-def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+def markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Each marker of the first image, as libjpeg finds them, and where its length stands."""
     at = 2
     while (found := _MARKER.search(data, at)) is not None:
@@ -76,16 +76,9 @@ def _markers(data: bytes) -> Iterator[tuple[int, int]]:
         if marker == _END:
             return
         yield marker, at
-        if marker not in _ALONE:
-            at += max(2, int.from_bytes(data[at : at + 2]))
+        if marker not in ALONE:
+            at += max(2, _length(data, at))
 
 
-def _scan(data: bytes) -> int:
-    """Where the entropy-coded data of the first scan begins; 0 where that cannot be told."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        at += 2 + length
-        if marker == 0xDA:
-            return at
-    return 0
+def _length(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2])

@@ -96,11 +96,20 @@ def is_heif(head: bytes) -> bool:
     return bool(brands.intersection(_HEIF_BRANDS)) and not brands & {b"avif", b"avis"}
 
 
+def image_type(head: bytes) -> tuple[str, str] | None:
+    """Name and file ending of the image type that first bytes promise, of those that other files never begin with."""
+    for magic, name, suffix in _IMAGES:
+        if head.startswith(magic) and (name != "WebP" or b"WEBP".startswith(head[8:12])):
+            return name, suffix
+    return None
+
+
 def suffix_of(data: bytes) -> str:
     """The file name ending for the bytes of an image; .jpg for what is not known."""
     if data[4:8] == b"ftyp":
         return ".heic" if is_heif(data[:HEAD_BYTES]) else ".avif"
-    return next((suffix for magic, _, suffix in _IMAGES if data.startswith(magic)), ".jpg")
+    found = image_type(data)
+    return found[1] if found else ".jpg"
 
 
 def is_video(head: bytes) -> bool:
@@ -129,7 +138,6 @@ def explain_unknown(head: bytes) -> tuple[ImageErrorKind, str, str]:
         return "page", "a text saved under an image's name", "download the image again"
     if _brands(head) & {b"avif", b"avis"}:
         return "damaged", "an AVIF file with a damaged header, or of a kind that is not decoded", CONVERT
-    for start, name, _ in _IMAGES:
-        if head.startswith(start):
-            return "damaged", f"a {name} file with a damaged header, or of a kind that is not decoded", CONVERT
+    if found := image_type(head):
+        return "damaged", f"a {found[0]} file with a damaged header, or of a kind that is not decoded", CONVERT
     return "unknown", "not an image of any kind that is decoded", CONVERT

@@ -59,7 +59,7 @@ class SceneCaption:
     """A scene with its captions, best first; times in seconds from the film's start.
 
     `time` is that of the frame that was captioned, `frame` the file it was saved in; `merged` counts the
-    scenes that were found and said the same.
+    scenes that were found and have the same caption.
     """
 
     start: float
@@ -128,8 +128,8 @@ def as_table(films: list[FilmCaptions]) -> str:
     for film in films:
         lines += [film.film] if len(films) > 1 else []
         for scene in film.scenes:
-            for said in scene.captions:
-                lines.append(f"{clock(scene.start)}  {clock(scene.end)}  {said.confidence:.2f}  {one_line(said.text)}")
+            times = f"{clock(scene.start)}  {clock(scene.end)}"
+            lines += [f"{times}  {caption.confidence:.2f}  {one_line(caption.text)}" for caption in scene.captions]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 _TAG, _ASCII = 0x010E, 2
 
@@ -13,14 +14,10 @@ def with_caption(tiff: bytes, text: str, longest: int | None = None) -> bytes:
     A longer text goes to the block's end, so that nothing else moves; where the block would have more
     than `longest` bytes the text is cut. A block without one, or a damaged one, stays as it is.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    entry = _entry(tiff, order) if order else None
-    if order is None or entry is None:
+    found = _description(tiff)
+    if found is None or found[2] + found[3] > len(tiff):
         return tiff
-    count, place = struct.unpack_from(f"{order}II", tiff, entry + 4)
-    start = entry + 8 if count <= 4 else place
-    if start + count > len(tiff):
-        return tiff
+    order, entry, start, count = found
     encoded = text.encode("utf-8", "replace").replace(b"\0", b"") + b"\0"
     block = bytearray(tiff)
     if len(encoded) > count and longest is not None and len(block) + 1 + len(encoded) > longest:
@@ -40,12 +37,10 @@ def with_caption(tiff: bytes, text: str, longest: int | None = None) -> bytes:
 
 def description(tiff: bytes) -> str | None:
     """The ImageDescription of a block of EXIF, None where it has none."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    entry = _entry(tiff, order) if order else None
-    if order is None or entry is None:
+    found = _description(tiff)
+    if found is None:
         return None
-    count, place = struct.unpack_from(f"{order}II", tiff, entry + 4)
-    start = entry + 8 if count <= 4 else place
+    _, _, start, count = found
     return decode_text(tiff[start : start + count].partition(b"\0")[0])
 
 
@@ -57,19 +52,22 @@ def decode_text(data: bytes) -> str:
         return data.decode("cp1252", "replace")
 
 
-def _entry(tiff: bytes, order: str) -> int | None:
-    """Where the entry of the description stands in the first directory."""
-    if len(tiff) < 8:
-        return None
+def entries(tiff: bytes) -> Iterator[tuple[str, int]]:
+    """Byte order and position of each entry of the first directory of a TIFF block; none of a damaged block."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return
     (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-    if at + 2 > len(tiff):
-        return None
-    (entries,) = struct.unpack_from(f"{order}H", tiff, at)
-    for number in range(entries):
-        entry = at + 2 + 12 * number
-        if entry + 12 > len(tiff):
-            return None
-        tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+    if at + 2 <= len(tiff):
+        (count,) = struct.unpack_from(f"{order}H", tiff, at)
+        for entry in range(at + 2, min(at + 2 + 12 * count, len(tiff) - 11), 12):
+            yield order, entry
+
+
+def _description(tiff: bytes) -> tuple[str, int, int, int] | None:
+    """Byte order, position of the entry, and position and length of the text of the ImageDescription."""
+    for order, entry in entries(tiff):
+        tag, kind, count, offset = struct.unpack_from(f"{order}HHII", tiff, entry)
         if tag == _TAG:
-            return entry if kind == _ASCII else None
+            return (order, entry, entry + 8 if count <= 4 else offset, count) if kind == _ASCII else None
     return None

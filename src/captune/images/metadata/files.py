@@ -24,6 +24,9 @@ from captune.images.metadata.places import (
 )
 from captune.images.metadata.xmp import Mark
 from captune.images.metadata.xmp import with_caption as packet_with_caption
+from captune.images.signatures import image_type
+
+_REWRITERS = {"JPEG": jpeg.rewrite, "PNG": png.rewrite, "WebP": webp.rewrite}
 
 
 def with_caption(data: bytes, text: str, mark: Mark | None = None) -> bytes:
@@ -52,13 +55,10 @@ def existing_texts(data: bytes, beside: bytes | None = None) -> list[str]:
 
 
 def _rewrite(data: bytes, fields: Fields) -> bytes:
-    if data.startswith(b"\xff\xd8\xff"):
-        return jpeg.rewrite(data, fields)
-    if data.startswith(png.SIGNATURE):
-        return png.rewrite(data, fields)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp.rewrite(data, fields)
-    raise UnsupportedImage("it is neither JPEG, PNG nor WebP")
+    name, _ = image_type(data) or ("", "")
+    if name not in _REWRITERS:
+        raise UnsupportedImage("it is neither JPEG, PNG nor WebP")
+    return _REWRITERS[name](data, fields)
 
 
 def write_copy(source: str | bytes, target: Path, caption: str, existing: ExistingCaptions) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from captune.images.jpeg import ALONE, START_OF_SCAN, markers
 from captune.images.metadata import UnsupportedImage
+from captune.images.metadata.exif import entries
 from captune.images.metadata.places import Fields
 
 _ENTRIES = 0xB002
@@ -17,15 +19,8 @@ def with_moved_offsets(tiff: bytes, growth: int, distance: int) -> bytes:
 
     A damaged index stays as it is.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 10:
-        return tiff
-    (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-    if at + 2 > len(tiff):
-        return tiff
-    (count,) = struct.unpack_from(f"{order}H", tiff, at)
     block = bytearray(tiff)
-    for field in range(at + 2, min(at + 2 + 12 * count, len(tiff) - 11), 12):
+    for order, field in entries(tiff):
         tag, _, length, start = struct.unpack_from(f"{order}HHII", tiff, field)
         if tag != _ENTRIES or start + length > len(tiff):
             continue
@@ -42,8 +37,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _RESOURCES = b"Photoshop 3.0\0"
 _MPF = b"MPF\0"
-_APP0, _APP1, _APP2, _APP13, _SCAN, _END = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
-_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+_APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _LONGEST = 65_533  # bytes of a segment, besides marker and length
 
 
@@ -99,20 +93,17 @@ def _extended(segments: list[_Segment]) -> list[bytes]:
 def _segments(data: bytes) -> tuple[list[_Segment], bytes]:
     """The segments behind the start mark, and everything from the scan on."""
     found: list[_Segment] = []
-    at = 2
-    while True:
-        start = at
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
-        marker = data[at + 1] if data[at : at + 1] == b"\xff" and at + 1 < len(data) else _END
-        if marker == _SCAN:
+    start = 2
+    for marker, at in markers(data):
+        length = 0 if marker in ALONE else int.from_bytes(data[at : at + 2])
+        end = at + length
+        if data[start : at - 1].strip(b"\xff") or end > len(data) or (length < 2 and marker not in ALONE):
+            break
+        if marker == START_OF_SCAN:
             return found, data[start:]
-        length = 0 if marker in _ALONE else int.from_bytes(data[at + 2 : at + 4], "big")
-        end = at + 2 + length
-        if marker in (_END, 0) or end > len(data) or (length < 2 and marker not in _ALONE):
-            raise UnsupportedImage("its JPEG segments are damaged")
-        found.append(_Segment(marker, data[start:end], data[at + 4 : end]))
-        at = end
+        found.append(_Segment(marker, data[start:end], data[at + 2 : end]))
+        start = end
+    raise UnsupportedImage("its JPEG segments are damaged")
 
 
 def _made(marker: int, body: bytes) -> _Segment:

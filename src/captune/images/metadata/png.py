@@ -105,7 +105,7 @@ def rewrite(data: bytes, fields: Fields) -> bytes:
 def _chunks(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
     """Kind, contents and all bytes of every chunk to the last, and what follows it."""
     found = []
-    at = len(SIGNATURE)
+    at = len(SIGNATURE) if data.startswith(SIGNATURE) else len(data)
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + 12 + length
