@@ -110,7 +110,7 @@ def next_commands(*commands: Sequence[str]) -> None:
 
 
 def hundred(name: str, score: float) -> str:
-    """A score as papers print it: x 100, but perplexity and counts as they are."""
-    from captune.metrics.report import UNSCALED
+    """A score as papers print it: x 100, but loss and perplexity as they are."""
+    from captune.metrics import spec_of
 
-    return f"{score:,.2f}" if name in UNSCALED else f"{100 * score:.1f}"
+    return spec_of(name).text(score)

@@ -13,6 +13,7 @@ from captune.core.model_names import hub_name
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import prompt_for
 from captune.decoding.generate import normalized, transformers_kwargs
+from captune.metrics import SPECS
 
 QUESTION = "what is it?"
 _IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
@@ -125,17 +126,10 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
 OPENED_WITH = ("4.46.3", "4.57.6", "5.23.0")
 # What a table of scores shows, in this order; × 100 but for those that have no upper end.
 SHOWN = {
-    "bleu_1": "BLEU-1",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "vqa_accuracy": "VQA accuracy",
-    "cider": "CIDEr-D",
-    "spice": "SPICE",
-    "clip_score": "CLIPScore",
-    "perplexity": "perplexity",
+    name: SPECS[name].label
+    for name in ("bleu_1", "bleu_4", "meteor", "rouge_l", "vqa_accuracy", "cider", "spice", "clip_score")
 }
-PLAIN = frozenset({"perplexity", "loss"})
+SHOWN["perplexity"] = "perplexity"
 
 # The Hub's task, its name, and what the model is; of a family that does not caption.
 CAPTIONS = ("image-to-text", "Image captioning", "An image captioner")
@@ -267,7 +261,7 @@ def _measured(facts: CardFacts) -> list[str]:
     for name, label in SHOWN.items():
         if name not in facts.scores:
             continue
-        times = 1 if name in PLAIN else 100
+        times = SPECS[name].scale
         low_high = facts.intervals.get(name)
         between = " – ".join(f"{times * float(end):.1f}" for end in low_high) if low_high else ""
         rows.append(f"| {label} | {times * facts.scores[name]:.1f} | {between} |")

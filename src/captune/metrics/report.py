@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from captune.metrics import spec_of
 from captune.metrics.corpus import Statistics
 
-# Scores that stand as they are; all others are shown × 100.
-UNSCALED = frozenset({"perplexity", "loss"})
 # The COCO caption code puts 1e-15 in the place of a count of zero: BLEU-4 without one right sequence of
 # four words is at most the fourth root of that, 1.8e-4. It says nothing about captions.
 AS_GOOD_AS_ZERO = 2e-4
@@ -17,7 +16,7 @@ AS_GOOD_AS_ZERO = 2e-4
 
 def relative_change(name: str, new: float, old: float) -> float | None:
     """How much higher `new` is as a share of `old`: 0.25 is a quarter more. None where `old` is as good as zero."""
-    nothing = abs(old) < AS_GOOD_AS_ZERO if name not in UNSCALED else old == 0
+    nothing = abs(old) < AS_GOOD_AS_ZERO if spec_of(name).higher_is_better else old == 0
     return None if nothing else (new - old) / abs(old)
 
 
@@ -71,10 +70,9 @@ class MetricReport:
         """In a notebook: the scores × 100 (perplexity and loss as they are) with their 95 % intervals."""
         rows = []
         for name, value in self.scores.items():
-            shown = (lambda one: f"{one:,.2f}") if name in UNSCALED else (lambda one: f"{100 * one:.1f}")
-            interval = self.intervals.get(name)
-            between = f"{shown(interval.low)} to {shown(interval.high)}" if interval else ""
-            rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{shown(value)}</td><td>{between}</td></tr>")
+            text, interval = spec_of(name).text, self.intervals.get(name)
+            between = f"{text(interval.low)} to {text(interval.high)}" if interval else ""
+            rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{text(value)}</td><td>{between}</td></tr>")
         return (
             f"<table><caption>{self.images:,} images, {self.references:,} references</caption>"
             "<thead><tr><th scope='col'>Score</th><th scope='col'>× 100</th><th scope='col'>95 % interval</th></tr>"

@@ -14,14 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from captune.core.files import atomic_file, disk_error, write_text
 from captune.core.progress import Progress
 from captune.core.runs import HISTORY, Run
+from captune.metrics import SPECS
 from captune.training.trackers import CaptionSample
 
+# Scores of a validation that are printed, by their names in the history.
 SHOWN = {
     "eval_loss": "loss",
-    "eval_vqa_accuracy": "VQA accuracy",
-    "eval_cider": "CIDEr-D",
-    "eval_bleu_4": "BLEU-4",
-    "eval_rouge_l": "ROUGE-L",
+    **{f"eval_{name}": SPECS[name].label for name in ("vqa_accuracy", "cider", "bleu_4", "rouge_l")},
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.tables import Table
+from captune.metrics import SPECS, MetricSpec, spec_of
 from captune.metrics.report import AS_GOOD_AS_ZERO
 
 Scores = Mapping[str, float]
@@ -28,7 +29,6 @@ TOLERANCE = 0.05
 FLEXIBILITY = 0.02
 # Sums in another order differ by about 1e-12 of their value; the smallest real change of a loss by far more.
 ROUNDING = 1e-7
-LOWER_IS_BETTER = ("loss", "perplexity")
 NOT_SCORES = ("runtime", "per_second", "images", "samples", "references")
 
 RULES = Table(
@@ -50,22 +50,13 @@ RULES = Table(
 
 
 # What a rule over one metric is about.
-SINGLE = {
-    "meteor": "meteor",
-    "cider": "cider",
-    "bleu": "bleu_4",
-    "rouge": "rouge_l",
-    "vqa-accuracy": "vqa_accuracy",
-    "loss": "loss",
-}
+SINGLE = {spec.rule: spec.name for spec in SPECS.values() if spec.rule}
 OVER_SEVERAL = ("meteor-centric", "weighted-composite", "pareto", "multi-criteria")
-IN_WORDS = {
-    "meteor": "METEOR",
-    "cider": "CIDEr-D",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "vqa_accuracy": "VQA accuracy",
-}
+
+
+def _spec(name: str) -> MetricSpec:
+    """Of a score by its name, or by that in the history."""
+    return spec_of(name.removeprefix("eval_"))
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ def as_finite(name: str, value: Any) -> float | None:
     """A score of a caption metric that is as good as zero as 0.0; None for what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    if not name.endswith(LOWER_IS_BETTER) and abs(value) < AS_GOOD_AS_ZERO:
+    if _spec(name).higher_is_better and abs(value) < AS_GOOD_AS_ZERO:
         return 0.0
     return float(value)
 
@@ -107,7 +98,7 @@ def improves(name: str, new: Any, best: Any) -> bool:
     value, before = as_finite(name, new), as_finite(name, best)
     if value is None:
         return False
-    sign = -1 if name.endswith(LOWER_IS_BETTER) else 1
+    sign = _spec(name).sign
     return before is None or exceeds(sign * value, sign * before)
 
 
@@ -115,7 +106,7 @@ def shown_score(name: str, value: float) -> str:
     """A score with its name as readers know it: `validation loss 2.345`, `BLEU-4 12.3` (x 100)."""
     if name == "loss":
         return f"validation loss {value:.4g}"
-    return f"{IN_WORDS.get(name, name)} {100 * value:.1f}"
+    return f"{SPECS[name].label if name in SPECS else name} {100 * value:.1f}"
 
 
 def scores_of(line: Mapping[str, Any]) -> dict[str, float]:
@@ -220,8 +211,7 @@ def _best_of(metric: str, words: str) -> Rule:
     """The rule over one metric; `words` say it to a reader."""
 
     def rule(history: Sequence[Scores]) -> int:
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        return _first_best([sign * value for value in _all(history, metric)])
+        return _first_best([_spec(metric).sign * value for value in _all(history, metric)])
 
     rule.__doc__ = words
     return rule
@@ -266,7 +256,7 @@ def _all(history: Sequence[Scores], name: str) -> list[float]:
     if not history or not all(name in scores for scores in history):
         raise CaptuneError(f"{name} was not measured at every validation.", "Choose a rule over what was measured.")
     values = [as_finite(name, scores[name]) for scores in history]
-    worst = math.inf if name in LOWER_IS_BETTER else -math.inf
+    worst = -_spec(name).sign * math.inf
     return [worst if value is None else value for value in values]
 
 

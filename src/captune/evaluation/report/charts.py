@@ -15,7 +15,7 @@ from typing import Any
 from captune.core.runs import ending_text
 from captune.evaluation.report.data import Model, ReportData
 from captune.evaluation.report.markup import details, table, text
-from captune.evaluation.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
+from captune.evaluation.report.scores import is_likelihood, label, ranking_key, scaled, shown
 
 WIDTH = 360
 COLOURS = 8
@@ -188,7 +188,7 @@ def score_bars(data: ReportData) -> str:
     """One small figure for each score, every one on a scale of its own."""
     drawn = []
     for key in data.keys:
-        if key in LIKELIHOODS:
+        if is_likelihood(key):
             continue
         name = f"{label(key)} × 100"
         values = [_bar(key, model, place) for place, model in enumerate(data.models) if key in model.scores]
@@ -210,7 +210,7 @@ def training_curves(data: ReportData) -> str:
     if losses:
         drawn.append(_figure("Loss, nats a token", curves("Loss over epochs", losses, x_name="epoch")))
     for key in validation_keys(data.history):
-        if key not in LIKELIHOODS:
+        if not is_likelihood(key):
             name = f"{label(key)} × 100"
             line = Line(f"{label(key)} on the validation split", _points(data.history, f"eval_{key}"), True)
             drawn.append(_figure(name, curves(f"{name} over epochs", [line], x_name="epoch", from_zero=True)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.evaluation.report.data import ReportData, showable
 from captune.evaluation.report.markup import text
-from captune.evaluation.report.scores import LIKELIHOODS, label, ranking_key
+from captune.evaluation.report.scores import is_likelihood, label, ranking_key
 from captune.evaluation.report.tables import FILES_NOTE
 
 DIGITS = 4
@@ -28,7 +28,7 @@ def explorer_data(data: ReportData, thumbnails: Mapping[str, str], *, boxes: boo
         "models": [model.label for model in data.models],
         "keys": keys,
         "labels": [label(key) for key in keys],
-        "plain": [key in LIKELIHOODS for key in keys],
+        "plain": [is_likelihood(key) for key in keys],
         "pictures": [
             {
                 "i": image.title,

@@ -14,7 +14,7 @@ from captune.core.files import atomic_file
 from captune.core.progress import SILENT, Progress, track
 from captune.evaluation.report.data import Picture, ReportData
 from captune.evaluation.report.markup import located
-from captune.evaluation.report.scores import LIKELIHOODS, label, ranking_key, scaled, shown
+from captune.evaluation.report.scores import is_likelihood, label, ranking_key, scaled, shown
 from captune.images.open import open_image
 
 WRAP = 34
@@ -116,7 +116,7 @@ def draw_figures(data: ReportData, folder: Path, progress: Progress = SILENT) ->
     seed; none is chosen. Those that cannot be opened are passed over.
     """
     written = []
-    if any(key not in LIKELIHOODS for key in data.keys):
+    if any(not is_likelihood(key) for key in data.keys):
         _draw_scores(data, folder / SCORES)
         written.append(folder / SCORES)
     images = _by_lot(data)
@@ -166,7 +166,7 @@ def _draw_scores(data: ReportData, path: Path) -> None:
     """Bars of every score in one figure, × 100, with 95 % intervals where there are any."""
     from matplotlib.figure import Figure
 
-    keys = [key for key in data.keys if key not in LIKELIHOODS]
+    keys = [key for key in data.keys if not is_likelihood(key)]
     thick = 0.8 / len(data.models)
     figure = Figure(figsize=(8, 1.2 + len(keys) * (0.25 + 0.22 * len(data.models))), dpi=120, layout="constrained")
     axis = figure.subplots()

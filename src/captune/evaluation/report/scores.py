@@ -7,49 +7,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from captune.evaluation.report.data import Picture, ReportData
+from captune.metrics import spec_of
 from captune.metrics.report import relative_change
 
-LABELS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "vqa_accuracy": "VQA accuracy",
-    "cider": "CIDEr-D",
-    "cider_plain": "CIDEr",
-    "spice": "SPICE",
-    "sacrebleu": "sacreBLEU",
-    "clipscore": "CLIPScore",
-    "refclipscore": "RefCLIPScore",
-    "clip_score": "CLIPScore",
-    "ref_clip_score": "RefCLIPScore",
-    "loss": "Loss",
-    "perplexity": "Perplexity",
-    "confidence": "Confidence",
-}
-# Nats a token, and its exponent: as they are, and the lower the better.
-LIKELIHOODS = frozenset({"loss", "perplexity"})
 # What images are ranked by: the first of these that was measured for each image.
 RANKING = ("vqa_accuracy", "cider", "spice", "meteor", "rouge_l", "bleu_4", "sacrebleu", "bleu_1")
 SCALE_NOTE = "Scores × 100 (CIDEr-D can exceed 100); loss (nats a token) and perplexity as they are, lower is better."
 
 
 def label(key: str) -> str:
-    return LABELS.get(key, key.replace("_", " "))
+    return spec_of(key).label
 
 
 def scaled(key: str, value: float) -> float:
     """The value on the scale that readers see: × 100, but likelihoods as they are."""
-    return value if key in LIKELIHOODS else 100 * value
+    return spec_of(key).scale * value
+
+
+def is_likelihood(key: str) -> bool:
+    """Whether a score is a likelihood (loss, perplexity): as it is, and the lower the better."""
+    return not spec_of(key).higher_is_better
 
 
 def shown(key: str, value: float | None) -> str:
     """A score in words; an en dash where there is none."""
     if value is None:
         return "–"
-    text = f"{scaled(key, value):,.2f}" if key in LIKELIHOODS else f"{scaled(key, value):.1f}"
+    text = spec_of(key).text(value)
     return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
 
 
@@ -79,14 +63,14 @@ def better(key: str, values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     if len(set(known)) < 2:
         return None
-    return min(known) if key in LIKELIHOODS else max(known)
+    return max(known, key=lambda value: spec_of(key).sign * value)
 
 
 def ranking_key(keys: Iterable[str]) -> str | None:
     """The score that images are ranked by, from those that each image has."""
     known = list(keys)
     preferred = [key for key in RANKING if key in known]
-    return next(iter([*preferred, *(key for key in known if key not in LIKELIHOODS), *known]), None)
+    return next(iter([*preferred, *(key for key in known if not is_likelihood(key)), *known]), None)
 
 
 SHOWN = 6
@@ -110,7 +94,7 @@ def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
     key = ranking_key(key for key in data.picture_keys if key != "confidence")
     if key is None:
         return ()
-    sign = -1 if key in LIKELIHOODS else 1
+    sign = spec_of(key).sign
     first = data.models[0]
 
     def best(pictures: Sequence[Picture], value: dict[str, float]) -> tuple[Picture, ...]:
@@ -120,7 +104,7 @@ def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
     value = {picture.id: sign * picture.scores[0][key] for picture in scored}
     top = best(scored, value)
     rest = [picture for picture in scored if picture.id not in {one.id for one in top}]
-    by = f"by {label(key)}{'' if key in LIKELIHOODS else ' × 100'}"
+    by = f"by {label(key)}{'' if is_likelihood(key) else ' × 100'}"
     found = [
         Gallery("Best captions", f"{first.label}: highest first, {by}", key, top),
         Gallery(

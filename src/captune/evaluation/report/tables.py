@@ -10,9 +10,9 @@ from typing import Any
 from captune.core.runs import ending_text
 from captune.evaluation.report.data import ReportData
 from captune.evaluation.report.scores import (
-    LIKELIHOODS,
     SCALE_NOTE,
     better,
+    is_likelihood,
     label,
     p_value,
     relative,
@@ -101,7 +101,7 @@ def difference_grids(data: ReportData) -> list[Grid]:
             change = Cell(relative(key, first.scores[key], other.scores[key]))
             rows.append((Cell(label(key)), Cell(signed(key, one.value), between), change, *tests))
         head = ("Score", "Difference", "Relative", *(("p, randomisation", "p, bootstrap") if sampled else ()))
-        plain = " (loss and perplexity as they are)" if LIKELIHOODS & set(found) else ""
+        plain = " (loss and perplexity as they are)" if any(map(is_likelihood, found)) else ""
         grids.append(Grid(f"{first.label} minus {other.label}, × 100{plain}", head, tuple(rows)))
     return grids
 

@@ -15,7 +15,7 @@ from typing import Any
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.machine import logged_in_to_wandb, wandb_refusal
 from captune.core.runs import SEARCH_JOURNAL, Run
-from captune.training.selection import LOWER_IS_BETTER
+from captune.metrics import spec_of
 from captune.training.trackers import BEST, CaptionSample, Tracker
 
 MODES = ("online", "offline", "disabled", "shared")
@@ -97,7 +97,7 @@ class WeightsAndBiases(Tracker):
     def figures(self, values: dict[str, float], step: int) -> None:
         for name in values.keys() - self.defined:
             if name.startswith("validation/"):
-                goal = "min" if name.endswith(LOWER_IS_BETTER) else "max"
+                goal = "max" if spec_of(name.rpartition("/")[2]).higher_is_better else "min"
                 self.session.define_metric(name, step_metric="step", summary=goal)
             self.defined.add(name)
         epoch = {"epoch": values["training/epoch"]} if "training/epoch" in values else {}
