@@ -100,12 +100,12 @@ def merge_records(
             sentences = (sentence.strip() for sentence in record.references)
             entry.references += [sentence for sentence in sentences if sentence and sentence not in known]
     used: set[str] = set()
-    found = [
+    with_references = [
         ImageRecord(_unique(entry.id, used), entry.image, tuple(entry.references), entry.split, entry.question)
         for entry in entries.values()
         if entry.references
     ]
-    return MergedRecords(found, merged, len(entries) - len(found), writer.count, renamed, rejected)
+    return MergedRecords(with_references, merged, len(entries) - len(with_references), writer.count, renamed, rejected)
 
 
 class _ImageFiles:

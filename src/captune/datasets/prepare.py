@@ -208,8 +208,8 @@ def _listing(problems: Sequence[Problem], out: Path) -> Iterator[None]:
 def _notes(merged: MergedRecords, unassigned: int, pairs: Sequence[DuplicatePair], out: Path) -> Iterator[str]:
     """What a user should know of what was read and split."""
     if merged.renamed:
-        named, found, count = merged.renamed
-        yield f"{count:,} images are called otherwise than the source says, such as {found} for {named}."
+        named, actual, count = merged.renamed
+        yield f"{count:,} images are called otherwise than the source says, such as {actual} for {named}."
     if merged.rejected:
         yield _rejected(merged.rejected)
     if merged.without_references:
@@ -275,7 +275,7 @@ def _by_split(
 ) -> dict[str, list[ImageRecord]]:
     """Records of each split in the order of the source, their images where they will be in the end."""
     here, there = str(stage.absolute()), os.path.abspath(out)
-    found: dict[str, list[ImageRecord]] = {}
+    by_split: dict[str, list[ImageRecord]] = {}
     for record in good:
         split = splits.get(record.id)
         if split is None:
@@ -283,5 +283,5 @@ def _by_split(
         image = record.image
         if image.startswith(here + os.sep):
             image = there + image[len(here) :]
-        found.setdefault(split, []).append(replace(record, image=image, split=split))
-    return found
+        by_split.setdefault(split, []).append(replace(record, image=image, split=split))
+    return by_split

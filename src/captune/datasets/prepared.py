@@ -142,10 +142,10 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
     except OSError as error:
         raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Check its permissions and the disk.") from None
     expected = data.splits[split]
-    found = SplitCount(len({record.image for record in records}), sum(len(record.references) for record in records))
-    if found != expected:
+    actual = SplitCount(len({record.image for record in records}), sum(len(record.references) for record in records))
+    if actual != expected:
         raise CaptuneError(
-            f"{path} has {found.images:,} images with {found.references:,} references, and {data.folder / SPLITS} "
+            f"{path} has {actual.images:,} images with {actual.references:,} references, and {data.folder / SPLITS} "
             f"counts {expected.images:,} with {expected.references:,}: it was cut off or edited.",
             f"{again} (edit the source rather than what was prepared).",
         )

@@ -50,10 +50,10 @@ class SourceRecord:
     def other_name(self) -> str | None:
         """What the image's file is called where the source calls it otherwise; None for a bare id."""
         ending = PurePath(self.named).suffix
-        found = PurePath(self.image.name).name
-        if ending.lower() not in IMAGE_SUFFIXES or _plain(found) == _plain(self.named):
+        actual = PurePath(self.image.name).name
+        if ending.lower() not in IMAGE_SUFFIXES or _plain(actual) == _plain(self.named):
             return None
-        return found
+        return actual
 
 
 @dataclass(frozen=True, slots=True)

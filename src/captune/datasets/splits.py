@@ -46,10 +46,10 @@ def assign(
     firsts: dict[str, ImageRecord] = {}
     for record in records:
         firsts.setdefault(record.image, record)
-    found = _assign(list(firsts.values()), how, seed, official)
+    assignment = _assign(list(firsts.values()), how, seed, official)
     ids = {record.id: firsts[record.image].id for record in records}
-    splits = {id: found.splits[first] for id, first in ids.items() if first in found.splits}
-    return Assignment(splits, found.how, found.notes)
+    splits = {id: assignment.splits[first] for id, first in ids.items() if first in assignment.splits}
+    return Assignment(splits, assignment.how, assignment.notes)
 
 
 def _assign(
@@ -89,12 +89,12 @@ def split_by_ratio(ids: Iterable[str], ratios: Mapping[str, float], seed: int) -
         largest = counts.index(max(counts))
         if ratios[name] > 0 and counts[i] == 0 and counts[largest] > 1:
             counts[i], counts[largest] = 1, counts[largest] - 1
-    found: dict[str, str] = {}
+    splits: dict[str, str] = {}
     start = 0
     for name, count in zip(names, counts, strict=True):
-        found.update(dict.fromkeys(ordered[start : start + count], name))
+        splits.update(dict.fromkeys(ordered[start : start + count], name))
         start += count
-    return found
+    return splits
 
 
 def parse_ratios(text: str) -> dict[str, float]:
@@ -144,27 +144,27 @@ def _auto(records: Sequence[ImageRecord], seed: int) -> Assignment:
 def _listed(records: Sequence[ImageRecord], wanted: Mapping[str, str], how: str) -> Assignment:
     """Splits by a list of names; names that the source lacks are counted, not an error."""
     find = _Finder(records)
-    found: dict[str, str] = {}
+    splits: dict[str, str] = {}
     absent = 0
     for name, split in wanted.items():
         record = find(name)
         if record is None:
             absent += 1
         else:
-            found[record.id] = split_name(split)
-    if not found:
+            splits[record.id] = split_name(split)
+    if not splits:
         example = next(iter(wanted), "none")
         raise CaptuneError(
             f"The {how} names no image of this source (it names {example}; the source has {find.example}).",
             "Is this the right data set? Otherwise: --split 80/10/10",
         )
     notes = (f"{absent:,} of the {len(wanted):,} names in the {how} are no images of this source.",) if absent else ()
-    return Assignment(found, how, notes)
+    return Assignment(splits, how, notes)
 
 
 def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignment:
     find = _Finder(records)
-    found: dict[str, str] = {}
+    splits: dict[str, str] = {}
     where: dict[str, str] = {}
     absent: list[str] = []
     total = 0
@@ -176,14 +176,14 @@ def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignm
             if record is None:
                 absent.append(f"{path}, line {line}: {name}")
                 continue
-            if found.get(record.id, split) != split:
+            if splits.get(record.id, split) != split:
                 raise CaptuneError(
-                    f"{path}, line {line}: {name} is in {split} and, by {where[record.id]}, in {found[record.id]}.",
+                    f"{path}, line {line}: {name} is in {split} and, by {where[record.id]}, in {splits[record.id]}.",
                     "An image can be in one split only; remove it from one of the files.",
                 )
-            found[record.id] = split
+            splits[record.id] = split
             where[record.id] = f"{path}, line {line}"
-    if not found:
+    if not splits:
         first = absent[0] if absent else "the files are empty"
         raise CaptuneError(
             f"The split files name no image of this source ({first}; the source has {find.example}).",
@@ -194,9 +194,9 @@ def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignm
         notes.append(
             f"{len(absent):,} of the {total:,} names in the split files are no images here, first {absent[0]}."
         )
-    counts = Counter(found.values())
+    counts = Counter(splits.values())
     return Assignment(
-        found, "split files (" + ", ".join(f"{name} {counts[name]:,}" for name in counts) + ")", tuple(notes)
+        splits, "split files (" + ", ".join(f"{name} {counts[name]:,}" for name in counts) + ")", tuple(notes)
     )
 
 
@@ -314,10 +314,10 @@ def _flickr8k(folders: list[Path]) -> dict[str, str]:
 
 def _karpathy(source: Path, folders: list[Path]) -> dict[str, str]:
     for place in (source, *folders):
-        found = [place] if place.is_file() else sorted(place.glob("*.json"))
+        files = [place] if place.is_file() else sorted(place.glob("*.json"))
         splits: dict[str, str] = {}
         # caption_datasets.zip has the files of three data sets, in which no name stands twice.
-        for path in filter(fits, found):
+        for path in filter(fits, files):
             for entry in entries(path):
                 if isinstance(entry, dict) and entry.get("filename"):
                     splits[str(entry["filename"])] = normalize_split(str(entry.get("split") or "")) or "train"

@@ -22,8 +22,8 @@ _KEYS = re.compile(r'"(images|annotations|info|licenses|categories|type)"\s*:\s*
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = _files(source)
-    return f"{found[0].name} has COCO's 'images' and 'annotations'" if found else None
+    paths = _files(source)
+    return f"{paths[0].name} has COCO's 'images' and 'annotations'" if paths else None
 
 
 def read(
@@ -32,8 +32,8 @@ def read(
     paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
     near = [root / name for root, path in zip(roots, paths, strict=True) for name in _image_folders(path)]
-    found = _all_rows(paths, problems, "references", every=True)
-    return group(found, source, images, problems, near=[folder for folder in near if folder.is_dir()])
+    rows = _all_rows(paths, problems, "references", every=True)
+    return group(rows, source, images, problems, near=[folder for folder in near if folder.is_dir()])
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
@@ -45,8 +45,8 @@ def _paths(source: Path) -> list[Path]:
 
 
 def _files(source: Path) -> list[Path]:
-    found = find_caption_files(source, _NAMES, _fits)
-    return [path for path in found if path.name.startswith("captions_")] or found
+    paths = find_caption_files(source, _NAMES, _fits)
+    return [path for path in paths if path.name.startswith("captions_")] or paths
 
 
 def _fits(path: Path) -> bool:
@@ -60,12 +60,12 @@ def _fits(path: Path) -> bool:
     return ("images" in keys and '"file_name"' in start) or ("annotations" in keys and '"caption"' in start)
 
 
-def _chosen(source: Path, found: list[Path]) -> list[Path]:
+def _chosen(source: Path, paths: list[Path]) -> list[Path]:
     """One file for each split; of 2014 and 2017 the one whose images are there."""
-    if not found:
+    if not paths:
         raise CaptuneError(f"There is no COCO caption file in {source}.", "Expected annotations/captions_*.json.")
     by_split: dict[str | None, list[Path]] = {}
-    for path in found:
+    for path in paths:
         by_split.setdefault(split_from_name(path.stem), []).append(path)
     folders = list_folder(source)[1]
     chosen = []
@@ -111,7 +111,7 @@ def _rows(path: Path, split: str | None, problems: list[Problem] | None, side: S
             note(problems, where, "has no 'caption'")
         elif (key := key_of(entry.get("image_id"))) is None:
             note(problems, where, f"points at image {entry.get('image_id')}, which is not in 'images'")
-        elif (found := columns_of(entry, columns)) is not None and found.is_rejected(entry):
+        elif (columns_here := columns_of(entry, columns)) is not None and columns_here.is_rejected(entry):
             rejected[key] += 1
         elif not entry["caption"].strip() and side == "references":
             note(problems, where, "the caption is empty")
@@ -162,9 +162,9 @@ def _named_by_annotations(annotations: list[Any]) -> dict[Any, str]:
 def _list(path: Path, content: Any, key: str) -> list[Any]:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, list):
-        found = ", ".join(list(content)[:8]) if isinstance(content, dict) else type(content).__name__
+        actual = ", ".join(list(content)[:8]) if isinstance(content, dict) else type(content).__name__
         raise CaptuneError(
-            f"{path}: expected a list '{key}', found {found}.",
+            f"{path}: expected a list '{key}', found {actual}.",
             "A COCO caption file has 'images' (id, file_name) and 'annotations' (image_id, caption).",
         )
     return value

@@ -30,12 +30,12 @@ _MAX_LINES = 50  # lines
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = _tables(source)
-    if not found:
+    paths = _tables(source)
+    if not paths:
         return None
-    headed = header_of(found[0]) is not None
+    headed = header_of(paths[0]) is not None
     what = "a header with an image and a caption column" if headed else "lines of an image's name and a caption"
-    return f"{found[0].name} has {what}"
+    return f"{paths[0].name} has {what}"
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
@@ -45,8 +45,8 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
 def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no column does."""
     for path in paths:
-        found = header_of(path, side)
-        delimiter = found[0] if found else _headless(path) or _by_suffix(path)
+        header = header_of(path, side)
+        delimiter = header[0] if header else _headless(path) or _by_suffix(path)
         yield from read_table(path, delimiter, problems, side, split_from_name(path.stem) if len(paths) > 1 else None)
 
 
@@ -60,8 +60,8 @@ def _ids_in_front(path: Path, delimiter: str) -> bool:
     """Whether every line is an id (a word with a digit), the separator and more: a table without a header."""
     if delimiter != "\t" and path.suffix.lower() not in (".csv", ".psv"):
         return False  # "2,000 people" is a caption
-    found = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
-    return bool(found) and all(len(fields) > 1 and _is_id(fields[0].strip()) for fields in found)
+    rows = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
+    return bool(rows) and all(len(fields) > 1 and _is_id(fields[0].strip()) for fields in rows)
 
 
 def _is_id(word: str) -> bool:
@@ -141,9 +141,9 @@ def _tables(source: Path) -> list[Path]:
 
 def _fits(path: Path, named: bool) -> bool:
     """Whether a file is a table of captions; only one that the user named may have ids in place of file names."""
-    found = header_of(path)
-    if found is not None:
-        return named or not found[1].by_id
+    header = header_of(path)
+    if header is not None:
+        return named or not header[1].by_id
     if path.suffix.lower() == ".txt" and not named:
         return False
     return without_header(first_line(path) or "") is not None or (named and _headless(path) is not None)
@@ -151,8 +151,8 @@ def _fits(path: Path, named: bool) -> bool:
 
 def _headless(path: Path) -> str | None:
     """The separator of a file without a header."""
-    found = without_header(first_line(path) or "")
-    return found or next((sign for sign in _DELIMITERS if _ids_in_front(path, sign)), None)
+    delimiter = without_header(first_line(path) or "")
+    return delimiter or next((sign for sign in _DELIMITERS if _ids_in_front(path, sign)), None)
 
 
 def _by_suffix(path: Path) -> str:
@@ -166,8 +166,8 @@ def _columns(line: str, delimiter: str, side: Side) -> Columns | None:
 
 
 def _headless_names(path: Path, delimiter: str) -> list[str]:
-    found = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
-    seconds = [fields[1].strip() if len(fields) > 2 else "" for fields in found]
+    rows = [split_fields(line, delimiter)[0] for line in _head_lines(path)]
+    seconds = [fields[1].strip() if len(fields) > 2 else "" for fields in rows]
     if all(second.isdigit() for second in seconds):
         return _NUMBERED
     return _SPLIT if all(second.lower() in WORDS for second in seconds) else _TWO

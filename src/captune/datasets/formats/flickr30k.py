@@ -24,15 +24,15 @@ _BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = find_caption_files(source, _NAMES, _fits)
-    return f"{found[0].name} has lines 'image_name| comment_number| comment'" if found else None
+    paths = find_caption_files(source, _NAMES, _fits)
+    return f"{paths[0].name} has lines 'image_name| comment_number| comment'" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
-    if not found:
+    paths = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
+    if not paths:
         raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
-    return _rows(found[0], problems)
+    return _rows(paths[0], problems)
 
 
 def _fits(path: Path) -> bool:
@@ -51,11 +51,11 @@ def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
                 )
             if _HEADER.fullmatch(line):
                 continue
-        name, found, rest = line.partition(separator or "|")
+        name, bar, rest = line.partition(separator or "|")
         position, second, text = rest.partition(separator or "|")
         if not second or not position.strip().isdigit():
             broken = _BROKEN.fullmatch(rest)
-            if not found or broken is None:
+            if not bar or broken is None:
                 note(
                     problems,
                     f"{path.name}, line {number}",

@@ -33,8 +33,8 @@ def rows(source: Path, problems: list[Problem] | None, side: Side = "references"
 
 def _token_file(source: Path) -> Path | None:
     # The lemmatised copy lies beside the original: it is not what people said.
-    found = find_caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
-    return min(found, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
+    paths = find_caption_files(source, _NAMES, lambda path: _LINE.fullmatch(first_line(path) or "") is not None)
+    return min(paths, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
 
 
 def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:

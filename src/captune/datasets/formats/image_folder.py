@@ -18,16 +18,16 @@ _NAMES = ("metadata.jsonl", "metadata.csv")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = _files(source)
-    return f"{found[0].relative_to(source)} describes the images beside it" if found else None
+    paths = _files(source)
+    return f"{paths[0].relative_to(source)} describes the images beside it" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
     folder = source if source.is_dir() else source.parent
-    found = _files(folder)
-    if not found:
+    paths = _files(folder)
+    if not paths:
         raise CaptuneError(f"There is no metadata.jsonl or metadata.csv in {folder}.", f"It holds: {DESCRIPTION}.")
-    return _rows(folder, found, problems, side)
+    return _rows(folder, paths, problems, side)
 
 
 def _files(source: Path) -> list[Path]:
@@ -36,9 +36,9 @@ def _files(source: Path) -> list[Path]:
         return []
     below = [source / name for name in list_folder(source)[1]]
     for level in ([source], below, [folder / name for folder in below for name in list_folder(folder)[1]]):
-        found = [next((f / name for name in _NAMES if (f / name).is_file()), None) for f in level]
-        if any(found):
-            return [path for path in found if path is not None]
+        paths = [next((f / name for name in _NAMES if (f / name).is_file()), None) for f in level]
+        if any(paths):
+            return [path for path in paths if path is not None]
     return []
 
 

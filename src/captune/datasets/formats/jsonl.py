@@ -28,8 +28,8 @@ _Known = dict[tuple[str, ...], Columns | None]
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = _files(source)
-    return f"{found[0].name} holds objects with an image and captions" if found else None
+    paths = _files(source)
+    return f"{paths[0].name} holds objects with an image and captions" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

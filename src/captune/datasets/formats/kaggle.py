@@ -21,21 +21,21 @@ _HEADER = re.compile(r'"?image(_name|_path)?"?\s*,\s*"?caption(_text|s)?"?\s*', 
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = find_caption_files(source, _NAMES, _fits)
-    return f"{found[0].name} has lines 'image,caption'" if found else None
+    paths = find_caption_files(source, _NAMES, _fits)
+    return f"{paths[0].name} has lines 'image,caption'" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
-    if not found:
+    paths = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
+    if not paths:
         raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
-    line = first_line(found[0]) or ""
+    line = first_line(paths[0]) or ""
     if line and not _HEADER.fullmatch(line) and not _is_row(line):
         raise CaptuneError(
-            f"{found[0]}, line 1: expected the header 'image,caption', found {line[:80]!r}.",
+            f"{paths[0]}, line 1: expected the header 'image,caption', found {line[:80]!r}.",
             "The first line names the columns, each further line is: image.jpg,A caption.",
         )
-    return read_table(found[0], ",", problems, side)
+    return read_table(paths[0], ",", problems, side)
 
 
 def _fits(path: Path) -> bool:

@@ -19,8 +19,8 @@ _NAMES = ("*.json",)
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = find_caption_files(source, _NAMES, fits)
-    return f"{found[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if found else None
+    paths = find_caption_files(source, _NAMES, fits)
+    return f"{paths[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:

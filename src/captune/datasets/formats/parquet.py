@@ -25,11 +25,11 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     for path in _files(source)[:1]:
         try:
             with opened_table(str(path)) as file:
-                found = _columns(file.schema_arrow)
+                columns = _columns(file.schema_arrow)
         except CaptuneError:
             return None
         # Ids in place of file names may mean anything, unless the file was named.
-        fits = found is not None and (path == source or not found[0].by_id)
+        fits = columns is not None and (path == source or not columns[0].by_id)
         return f"{path.name} has an image and a caption column" if fits else None
     return None
 
@@ -40,19 +40,19 @@ def read(
     paths = _files(source)
     if not paths:
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
-    found = _checked(paths)
-    if any(embedded for _, embedded in found.values()):
-        return group_embedded(_cells(found, source, images or BESIDE, problems), problems, str(source))
-    return group(_rows(found, problems), source, images, problems)
+    tables = _checked(paths)
+    if any(embedded for _, embedded in tables.values()):
+        return group_embedded(_cells(tables, source, images or BESIDE, problems), problems, str(source))
+    return group(_rows(tables, problems), source, images, problems)
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = _checked(_files(source), side)
-    if not any(embedded for _, embedded in found.values()):
-        yield from _rows(found, problems)
+    tables = _checked(_files(source), side)
+    if not any(embedded for _, embedded in tables.values()):
+        yield from _rows(tables, problems)
         return
     # Images without a name are told apart by their bytes.
-    yield from map(row_of, group_embedded(_cells(found, source, BESIDE, problems), problems, str(source)))
+    yield from map(row_of, group_embedded(_cells(tables, source, BESIDE, problems), problems, str(source)))
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
 
     Raises `CaptuneError` for what is not Parquet or lacks a column, and where only some shards hold bytes.
     """
-    found: dict[Path, tuple[Columns, bool]] = {}
+    tables: dict[Path, tuple[Columns, bool]] = {}
     for path in paths:
         with opened_table(str(path)) as file:
             schema = file.schema_arrow
@@ -87,15 +87,15 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
             raise CaptuneError(
                 f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
             )
-        first = next(iter(found.items()), (path, columns))
+        first = next(iter(tables.items()), (path, columns))
         if first[1][1] != columns[1]:
             with_bytes, other = (first[0], path) if first[1][1] else (path, first[0])
             raise CaptuneError(
                 f"{with_bytes.name} holds the images themselves, {other.name} their names.",
                 "Name one kind at a time: part-*.parquet, or a folder for each.",
             )
-        found[path] = columns
-    return found
+        tables[path] = columns
+    return tables
 
 
 def _columns(schema: Any, side: Side = "references") -> tuple[Columns, bool] | None:
@@ -130,10 +130,10 @@ def _wanted(columns: Columns) -> list[str]:
 
 
 def _cells(
-    found: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
+    tables: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
 ) -> Iterator[EmbeddedRow]:
-    boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in found)]))
-    for path, (columns, _) in found.items():
+    boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in tables)]))
+    for path, (columns, _) in tables.items():
         split = split_from_name(path.stem) or split_from_name(path.parent.name)
         bases = [*([images.folder] if images.folder else ()), path.parent]
         for number, row in table_rows(path, _wanted(columns), problems):
@@ -142,8 +142,8 @@ def _cells(
             yield EmbeddedRow(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
 
 
-def _rows(found: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
-    for path, (columns, _) in found.items():
-        split = split_from_name(path.stem) if len(found) > 1 else None
+def _rows(tables: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
+    for path, (columns, _) in tables.items():
+        split = split_from_name(path.stem) if len(tables) > 1 else None
         for number, row in table_rows(path, _wanted(columns), problems):
             yield columns.row(path, number, row, split, "row")

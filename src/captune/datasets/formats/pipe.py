@@ -24,15 +24,15 @@ _NUMBER = re.compile(r"\s*\d+\s*\|")
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = find_caption_files(source, _NAMES, _fits)
-    return f"{found[0].name} has lines 'image|caption'" if found else None
+    paths = find_caption_files(source, _NAMES, _fits)
+    return f"{paths[0].name} has lines 'image|caption'" if paths else None
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
-    if not found:
+    paths = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
+    if not paths:
         raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")
-    return read_table(found[0], _sign(first_line(found[0]) or "") or "|", problems, side)
+    return read_table(paths[0], _sign(first_line(paths[0]) or "") or "|", problems, side)
 
 
 def _fits(path: Path) -> bool:
@@ -42,8 +42,8 @@ def _fits(path: Path) -> bool:
 def _sign(line: str) -> str | None:
     """What separates the image from its caption, or None where the line is of another kind."""
     for sign in ("|", "\t"):
-        name, found, text = line.partition(sign)
+        name, separator, text = line.partition(sign)
         # `x.jpg| 0| A dog` is Flickr30k's table of three columns.
-        if found and (_HEADER.fullmatch(line) or (is_image_name(name.strip()) and not _NUMBER.match(text))):
+        if separator and (_HEADER.fullmatch(line) or (is_image_name(name.strip()) and not _NUMBER.match(text))):
             return sign
     return None

@@ -31,12 +31,12 @@ def read(
 
 
 def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
-    found = _files(source)
-    if not found:
+    paths = _files(source)
+    if not paths:
         raise CaptuneError(f"{source} was not made by captune prepare.", "Expected splits.json and train_split.jsonl.")
     if side == "captions":
         raise CaptuneError(f"{source} holds references, not the captions of a model.", "Give it as --references.")
-    return _rows(found, problems, whole=source.is_dir())
+    return _rows(paths, problems, whole=source.is_dir())
 
 
 def _files(source: Path) -> list[Path]:

@@ -21,8 +21,8 @@ RANK = 80
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    found = [path for path in _questions(source) if _answers_of(path)]
-    return f"{found[0].name} has VQA's questions, and its annotations are there" if found else None
+    paths = [path for path in _questions(source) if _answers_of(path)]
+    return f"{paths[0].name} has VQA's questions, and its annotations are there" if paths else None
 
 
 def read(
@@ -53,10 +53,10 @@ def _questions(source: Path) -> list[Path]:
 
 def _answers_of(questions: Path) -> Path | None:
     """The annotations beside a file of questions whose names speak of the same images."""
-    found = [
+    paths = [
         path for path in sorted(questions.parent.glob("*annotations*.json")) if _images(path) == _images(questions)
     ]
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
 def _images(path: Path) -> str:

@@ -223,10 +223,10 @@ def _files(part: Path) -> list[Path]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
+    value = read_json(path)
+    if not isinstance(value, dict):
         raise CaptuneError(f"{path} does not hold an object.", _STEP)
-    return found
+    return value
 
 
 def _keys(value: Any) -> Iterator[str]:
@@ -271,5 +271,5 @@ def _field(data: memoryview, table: int, number: int) -> int | None:
     fields = table - int(struct.unpack_from("<i", data, table)[0])
     size = int(struct.unpack_from("<H", data, fields)[0])
     place = 4 + 2 * number
-    found = int(struct.unpack_from("<H", data, fields + place)[0]) if place < size else 0
-    return table + found if found else None
+    offset = int(struct.unpack_from("<H", data, fields + place)[0]) if place < size else 0
+    return table + offset if offset else None

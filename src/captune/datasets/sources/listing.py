@@ -155,19 +155,19 @@ def _opened(item: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
 
 def _folder(folder: str, names: Iterable[str], wanted: _Filter) -> Iterator[Place]:
     """The images of a folder; where there is none, its archives."""
-    found = False
+    has_images = False
     archives: list[Place] = []
     for name in names:
         if os.path.splitext(name)[1].lower() in wanted.suffixes:
-            found = True
+            has_images = True
             yield FILES, name
         elif wanted.archives and (kind := _kind(name, True)) != FILES:
             archives.append((kind, name))
-    if not found and not archives:
+    if not has_images and not archives:
         raise UsageError(
             f"There are no {wanted.what} in the folder {folder}.", f"Looked for: {' '.join(sorted(wanted.suffixes))}."
         )
-    yield from _archives_of(folder, archives, wanted.warn, beside=found)
+    yield from _archives_of(folder, archives, wanted.warn, beside=has_images)
 
 
 def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None], *, beside: bool) -> list[Place]:

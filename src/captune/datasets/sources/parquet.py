@@ -97,8 +97,8 @@ class TableImages:
         address = path if is_remote(path) and local_path(path) == path else remote
         if address is not None and (self._boundary.anywhere or _is_open(address)):
             return Fetch(address)
-        found = None if address is not None else self._boundary.find(local_path(path), self._bases)
-        return found if found is not None else Unreadable(Refused(name, self._boundary.reason(path)))
+        file = None if address is not None else self._boundary.find(local_path(path), self._bases)
+        return file if file is not None else Unreadable(Refused(name, self._boundary.reason(path)))
 
 
 def _is_open(address: str) -> bool:

@@ -88,8 +88,8 @@ def rows_at_once(
 
 
 def _chunks(path: Path, group: int) -> list[_Chunk]:
-    found = path.stat()
-    groups = _footer(path, found.st_mtime_ns, found.st_size)
+    status = path.stat()
+    groups = _footer(path, status.st_mtime_ns, status.st_size)
     if group >= len(groups):
         raise TooLarge(_DAMAGED)
     return groups[group]
@@ -139,12 +139,12 @@ class _Header:
         """Values by the number of their field; None for what no page's size depends on."""
         if depth > _DEEPEST:
             raise ValueError("nested too deeply")
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         field = 0
         while head := self._byte():
             field = field + (head >> 4) if head >> 4 else self._signed()
-            found[field] = self._value(head & 15, depth)
-        return found
+            fields[field] = self._value(head & 15, depth)
+        return fields
 
     def _value(self, kind: int, depth: int) -> Any:
         if kind in (1, 2):  # true, false
@@ -171,9 +171,9 @@ class _Header:
         return [self._value(kind, depth) for _ in range(count)]
 
     def _byte(self) -> int:
-        found = self.data[self.at]
+        byte = self.data[self.at]
         self.at += 1
-        return found
+        return byte
 
     def _varint(self) -> int:
         value = shift = 0

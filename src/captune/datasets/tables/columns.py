@@ -35,8 +35,8 @@ def normalize_split(word: str) -> str | None:
 
 def split_from_name(name: str) -> str | None:
     """The split that a file or folder name such as `captions_val2017` speaks of, or None."""
-    found = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
-    return found.pop() if len(found) == 1 else None
+    splits = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
+    return splits.pop() if len(splits) == 1 else None
 
 
 IMAGE = (
@@ -137,7 +137,7 @@ class Columns:
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
         """The captions of a row. Raises `NotText` with the reason where there is something else."""
-        found: list[str] = []
+        captions: list[str] = []
         answers = self.question_of(row) != ""
         for column in self.captions:
             value = row.get(column)
@@ -146,10 +146,10 @@ class Columns:
                     value = next(iter(value.values()))
                 tokens = plain_name(column).endswith("tokens")
                 cell = {"tokens": value} if tokens and value else value
-                found += texts_in(cell, several=self.several, answers=answers)
+                captions += texts_in(cell, several=self.several, answers=answers)
             except NotText as error:
                 raise NotText(f"'{column}' {error}") from None
-        return found
+        return captions
 
     def question_of(self, row: Mapping[str, Any]) -> str:
         value = row.get(self.question) if self.question else None
@@ -293,8 +293,8 @@ def _answers(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _T
     if texts is not None and texts.kind == wanted and not texts.unclear:
         return texts
     answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
-    found = answers or answer
-    return _Texts("caption", (found,), answers is not None) if found else texts
+    column = answers or answer
+    return _Texts("caption", (column,), answers is not None) if column else texts
 
 
 def _kind(base: str) -> str | None:
@@ -308,16 +308,16 @@ def _kind(base: str) -> str | None:
     return "predicted" if set(words) & {"model", "system"} and set(words) & _WORDS else None
 
 
-def _chosen(kind: str, found: Mapping[str, list[tuple[int | None, str]]], side: Side) -> _Texts:
+def _chosen(kind: str, by_base: Mapping[str, list[tuple[int | None, str]]], side: Side) -> _Texts:
     """Of columns of one kind: lists before numbered ones before single ones for references, single ones else."""
-    single = {base: column for base, columns in found.items() for number, column in columns if number is None}
+    single = {base: column for base, columns in by_base.items() for number, column in columns if number is None}
     lists = {base: column for base, column in single.items() if base in CAPTIONS or base.split("_")[-1] in _PLURAL}
     single = {base: column for base, column in single.items() if base not in lists}
     numbered = {
         base: tuple(
             column for _, column in sorted(((-1 if number is None else number), column) for number, column in columns)
         )
-        for base, columns in found.items()
+        for base, columns in by_base.items()
         if any(number is not None for number, _ in columns)
     }
     single, lists = _ranked(single, CAPTION), _ranked(lists, CAPTIONS)
@@ -361,24 +361,24 @@ def _true(value: Any) -> bool:
     return value.strip().lower() in _YES if isinstance(value, str) else bool(value)
 
 
-def choose(source: Path, found: Sequence[Path], kind: str) -> list[Path]:
+def choose(source: Path, paths: Sequence[Path], kind: str) -> list[Path]:
     """The one file, the shards of a job, or the files whose names speak of splits (`train.csv`, `val.csv`).
 
     Raises `CaptuneError` where there is none, or where it is open which one is meant.
     """
     if source.is_file():
         return [source]
-    parts = [path for path in found if is_result(path.name)]
+    parts = [path for path in paths if is_result(path.name)]
     if parts:  # of very many files only some were looked at
         return sorted(path for path in parts[0].parent.glob(f"captions-*{parts[0].suffix}") if is_result(path.name))
-    if len(found) <= 1:
-        if not found:
+    if len(paths) <= 1:
+        if not paths:
             raise CaptuneError(f"There are no {kind} with captions in {source}.", "Name the caption file itself.")
-        return list(found)
-    by_split = [path for path in found if split_from_name(path.stem)]
+        return list(paths)
+    by_split = [path for path in paths if split_from_name(path.stem)]
     if by_split and len({split_from_name(path.stem) for path in by_split}) == len(by_split):
         return by_split
-    names = ", ".join(str(path.relative_to(source)) for path in found[:6])
+    names = ", ".join(str(path.relative_to(source)) for path in paths[:6])
     raise CaptuneError(f"{source} holds several {kind}: {names}.", "Name the one that is meant instead of the folder.")
 
 

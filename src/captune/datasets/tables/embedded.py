@@ -89,11 +89,11 @@ def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[
 def texts_of(cell: EmbeddedRow, problems: list[Problem] | None) -> list[str]:
     """The captions of a row; none is a problem."""
     try:
-        found = [] if cell.columns.unclear else cell.columns.texts(cell.row)
+        captions = [] if cell.columns.unclear else cell.columns.texts(cell.row)
         why = cell.columns.unclear or "the caption is empty"
     except NotText as error:
-        found, why = [], str(error)
-    texts = [text for text in map(caption_text, found) if text]
+        captions, why = [], str(error)
+    texts = [text for text in map(caption_text, captions) if text]
     if not texts:
         note(problems, cell.where, why)
     return texts

@@ -78,9 +78,9 @@ def find_caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Pa
         named = [path for folder in level for path in _matching(folder, patterns)]
         if len(named) > _MANY:
             named = [path for path in named if any(word in path.name.lower() for word in _TELLING)][:_MANY]
-        found = [path for path in named if fits(path)]
-        if found:
-            return found
+        matching = [path for path in named if fits(path)]
+        if matching:
+            return matching
         level = [folder / name for folder in level for name in list_folder(folder)[1]][:_MANY]
     return []
 
@@ -92,22 +92,22 @@ def find_shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
     for folders in ([source], [source / name for name in list_folder(source)[1]]):
-        found = [f / name for f in folders for name in list_folder(f)[0] if name.lower().endswith(endings)]
-        if found:
-            return found
+        matching = [f / name for f in folders for name in list_folder(f)[0] if name.lower().endswith(endings)]
+        if matching:
+            return matching
     return []
 
 
 def _all_of(pattern: str) -> list[str]:
     """The files of a pattern; raises `UsageError` where some that its braces name are missing."""
-    found = {name: matches(name) for name in expand(pattern)}
-    missing = [name for name, files in found.items() if not files]
+    by_name = {name: matches(name) for name in expand(pattern)}
+    missing = [name for name, files in by_name.items() if not files]
     if not missing:
-        return [file for files in found.values() for file in files]
+        return [file for files in by_name.values() for file in files]
     several = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
     raise UsageError(
-        f"{len(missing):,} of the {len(found):,} files of {pattern} are missing: {several}."
-        if len(missing) < len(found)
+        f"{len(missing):,} of the {len(by_name):,} files of {pattern} are missing: {several}."
+        if len(missing) < len(by_name)
         else f"No file matches {pattern}.",
         "Check the folder and the numbers, or name what is there with a pattern such as '*.tar'.",
     )

@@ -26,19 +26,19 @@ Stems = dict[str, list[str]]
 
 def by_stem(names: Iterable[str]) -> Stems:
     """Names of images, without folders, by their stem without case."""
-    found: Stems = {}
+    stems: Stems = {}
     for name in names:
         if is_image_name(name):
-            found.setdefault(os.path.splitext(name)[0].casefold(), []).append(name)
-    return found
+            stems.setdefault(os.path.splitext(name)[0].casefold(), []).append(name)
+    return stems
 
 
 def alike(name: str, stems: Stems) -> list[str]:
     """The images that a name may mean: but for case the same, else of the same stem; several where that is open."""
     stem = os.path.splitext(name)[0] if is_image_name(name) else name
-    found = stems.get(stem.casefold(), [])
-    same = [other for other in found if other.casefold() == name.casefold()]
-    return same or [other for other in found if os.path.splitext(other)[0] == stem] or found
+    same_stem = stems.get(stem.casefold(), [])
+    same = [other for other in same_stem if other.casefold() == name.casefold()]
+    return same or [other for other in same_stem if os.path.splitext(other)[0] == stem] or same_stem
 
 
 class Folders:
@@ -58,9 +58,9 @@ class Folders:
         return [os.path.join(folder, other) for other in sorted(alike(name, self._listed[folder]))]
 
 
-def several(name: str, found: Iterable[str]) -> str:
+def several(name: str, names_there: Iterable[str]) -> str:
     """The reason why none of several is taken."""
-    names = " and ".join(PurePosixPath(one).name for one in sorted(found))
+    names = " and ".join(PurePosixPath(one).name for one in sorted(names_there))
     return f"{name} is not there, but {names} are, and nothing says which is meant"
 
 
@@ -89,10 +89,10 @@ def open_archive(archive: Path) -> Callable[[str], EmbeddedImage | list[str]]:
     def image(name: str) -> EmbeddedImage | list[str]:
         name = name.replace("\\", "/")
         base = PurePosixPath(name).name
-        found = [name] if name in members else alone.get(base) or _other_endings(name, base)
-        if len(found) != 1:
-            return found
-        return EmbeddedImage(PurePosixPath(found[0]).name, members[found[0]], found[0])
+        matches = [name] if name in members else alone.get(base) or _other_endings(name, base)
+        if len(matches) != 1:
+            return matches
+        return EmbeddedImage(PurePosixPath(matches[0]).name, members[matches[0]], matches[0])
 
     def _other_endings(name: str, base: str) -> list[str]:
         there = [one for other in alike(base, stems) for one in alone[other]]
@@ -181,10 +181,10 @@ class ImageFinder:
 
     def __call__(self, name: str) -> Path | EmbeddedImage | None:
         """The path of an image, or the image in an archive; None where it is not in it, or several may be meant."""
-        found = self._find(name)
-        if not isinstance(found, list):
-            return found
-        self._reasons[name] = several(name, found) if found else self._gone(name)
+        image = self._find(name)
+        if not isinstance(image, list):
+            return image
+        self._reasons[name] = several(name, image) if image else self._gone(name)
         return None
 
     def reason(self, name: str) -> str:
@@ -212,16 +212,16 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *,
     boundary = images.boundary(*near, *_beside(near))
     step = max(1, len(names) // _PROBED)
     folders = Folders()
-    found = (
+    hits = (
         _hits(names[::step], places, boundary)
         or _hits_in_full(names, places, boundary)
         or _hits_alike(names[::step], places, folders, boundary)
     )
-    if not found and names:
+    if not hits and names:
         raise _nothing_found(names, places, boundary, file)
 
     def path_of(name: str) -> Path | list[str]:
-        paths = [os.path.join(place, variant(name)) for place, variant in found]
+        paths = [os.path.join(place, variant(name)) for place, variant in hits]
         there = next((path for path in paths if boundary.holds(path) and os.path.exists(path)), None)
         if there is not None:
             stem = os.path.splitext(there)[0]

@@ -204,7 +204,7 @@ def split_fields(line: str, delimiter: str) -> tuple[list[str], int | None]:
     if '"' not in line:
         return line.split(delimiter), None
     quoted = _quoted(delimiter)
-    found: list[tuple[str, str | None]] = []  # as it stands, and what is in its quotes
+    fields: list[tuple[str, str | None]] = []  # as it stands, and what is in its quotes
     opened, position = None, 0
     while True:
         match = quoted.match(line, position)
@@ -215,13 +215,13 @@ def split_fields(line: str, delimiter: str) -> tuple[list[str], int | None]:
             end = len(line) if end < 0 else end
             rest = line[position:]
             if opened is None and rest.lstrip(" ").startswith('"') and rest.count('"') % 2:
-                opened = len(found)
-        found.append((line[position:end], inner))
+                opened = len(fields)
+        fields.append((line[position:end], inner))
         if end >= len(line):
             break
         position = end + 1
-    literal = delimiter in _LITERAL_QUOTES and not all(inner is not None for _, inner in found)
-    return [_unquoted(raw, inner, literal, delimiter) for raw, inner in found], opened
+    literal = delimiter in _LITERAL_QUOTES and not all(inner is not None for _, inner in fields)
+    return [_unquoted(raw, inner, literal, delimiter) for raw, inner in fields], opened
 
 
 def _unquoted(raw: str, inner: str | None, literal: bool, delimiter: str) -> str:
