@@ -25,8 +25,8 @@ import torch
 from browsing import drawn, in_view, serious
 from captune.inference.captioner import Captioner
 from captune.models import FAMILIES
+from captune.server.page import PAGE, VARIABLE, PageSettings
 from captune.server.page.captioning import samples
-from captune.server.page.launch import PAGE, VARIABLE, PageSettings
 from lively import LIVELY
 from noise import noise
 from translators import marian

@@ -1,1 +1,1 @@
-"""What people and programs reach by a browser or over HTTP."""
+"""The REST server and the web page."""

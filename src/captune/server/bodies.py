@@ -24,14 +24,14 @@ _LARGE_BODY = 2_000_000  # bytes; below, giving back costs more than it brings
 
 
 def trim_memory(size: int) -> None:
-    """Give back what is free after a body of a size has grown, or is gone: glibc keeps it, and asks for more beside."""
+    """Return free memory to the system after a large body has grown or is gone: glibc would keep it."""
     if size >= _LARGE_BODY:
         _malloc_trim()(0)
 
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], object]:
-    """glibc's malloc_trim, which other systems have no need of."""
+    """glibc's malloc_trim; other systems need none."""
     try:
         trim: Callable[[int], object] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
@@ -58,9 +58,9 @@ _PIECE = 1 << 18
 
 
 def parse_json(body: bytearray) -> Any:
-    """What a body says; raises `Problem`: 400 where it is no JSON, 413 where it would cost many times its size.
+    """The JSON value of a body; raises `Problem`: 400 where it is not JSON, 413 where it needs many times its size.
 
-    Of long strings, which can be images alone, escaped ends of lines are taken out, in the body itself.
+    Escaped line ends are removed from long strings, which can only be images, in the body itself.
     """
     for start, end in reversed(_check_cost(body)):
         _unescape_base64(body, start, end)
@@ -71,7 +71,7 @@ def parse_json(body: bytearray) -> Any:
 
 
 def _check_cost(body: bytearray) -> list[tuple[int, int]]:
-    """Where long strings with escapes are, which the parser would build twice."""
+    """The places of long strings with escapes, which the parser would build twice; raises `Problem` (413)."""
     if body.count(b"\\") > _ESCAPES + len(body) * _ESCAPES_PER_BYTE:
         raise Problem(413, "The body has too many escaped characters.", "Send text as UTF-8, images as base64.")
     values = strings = wide = 0
@@ -95,7 +95,7 @@ def _check_cost(body: bytearray) -> list[tuple[int, int]]:
 
 
 def _unescape_base64(body: bytearray, start: int, end: int) -> None:
-    """Take the escapes of base64 out of a string, in its place; raises `Problem` (413) where it has others."""
+    """Remove the escapes of base64 from a string, in place; raises `Problem` (413) where it has others."""
     read = write = start
     while read < end:
         until = min(read + _PIECE, end)
@@ -117,7 +117,7 @@ MAX_TEXT_BYTES = 2_000_000  # of all of them, where there are none of plain ASCI
 def parse_form(body: bytes | bytearray, content_type: str, lists: Collection[str]) -> dict[str, Any]:
     """Fields by name: the bytes of files, the text of others, a list where the name is one of `lists`.
 
-    Raises `Problem`: 400 where it is no form, 413 where a part is too large, 422 where a name is given twice.
+    Raises `Problem`: 400 where it is not a form, 413 where a part is too large, 422 where a name is given twice.
     """
     parts = _FormParts()
     try:
@@ -131,12 +131,12 @@ def parse_form(body: bytes | bytearray, content_type: str, lists: Collection[str
         raise Problem(400, "The form cannot be read.", "Is it cut off, or in another encoding than UTF-8?") from None
     if not parts.ended:
         raise Problem(400, "The form cannot be read: it is cut off.", "Send it again.")
-    return _by_name(parts.found, lists)
+    return _by_name(parts.values, lists)
 
 
-def _by_name(found: list[tuple[str, str | bytes]], lists: Collection[str]) -> dict[str, Any]:
+def _by_name(values: list[tuple[str, str | bytes]], lists: Collection[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name, value in found:
+    for name, value in values:
         if name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
@@ -148,10 +148,10 @@ def _by_name(found: list[tuple[str, str | bytes]], lists: Collection[str]) -> di
 
 
 class _FormParts:
-    """What the parser finds, in the order of the form."""
+    """The names and values that the parser finds, in order."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[str, str | bytes]] = []
+        self.values: list[tuple[str, str | bytes]] = []
         self.ended = False
         self._wide = 0
 
@@ -159,7 +159,7 @@ class _FormParts:
         return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
     def on_part_begin(self) -> None:
-        if len(self.found) == MAX_PARTS:
+        if len(self.values) == MAX_PARTS:
             raise Problem(413, f"The form has more than {MAX_PARTS:,} parts.", "Send less at once.")
         self._header, self._value, self._heads = bytearray(), bytearray(), 0
         self._disposition = b""
@@ -198,13 +198,13 @@ class _FormParts:
         value = self._data.getvalue()
         self._data = io.BytesIO()
         if self._file:
-            self.found.append((self._name, value))
+            self.values.append((self._name, value))
             return
         if not value.isascii():
             self._wide += len(value)
             if self._wide > MAX_TEXT_BYTES:
                 raise Problem(413, f"The form has more than {MAX_TEXT_BYTES / 1e6:g} MB of text.", "Send less text.")
-        self.found.append((self._name, value.decode("utf-8")))
+        self.values.append((self._name, value.decode("utf-8")))
 
     def on_end(self) -> None:
         self.ended = True
@@ -224,10 +224,10 @@ _MAX_NAME_LENGTH = 200
 
 
 def check_type(headers: Headers) -> None:
-    """Raises `Problem` (415) for the head of a body that is neither JSON nor a form, or is packed."""
-    packed = headers.get("content-encoding", "identity").strip().lower()
-    if packed not in ("", "identity"):
-        raise Problem(415, f"A body packed by {packed[:100]} is not read.", "Send it as it is.")
+    """Raises `Problem` (415) for the headers of a body that is neither JSON nor a form, or is compressed."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise Problem(415, f"A body compressed by {encoding[:100]} is not read.", "Send it as it is.")
     content = _media_type(headers)
     if content and content not in (MULTIPART, "application/json") and not content.endswith("+json"):
         raise Problem(
@@ -280,7 +280,7 @@ def _parse(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
 
 
 def _check_sizes(fields: dict[str, Any]) -> None:
-    """Before each item may have an error of its own; raises `Problem` (422) for long lists, objects and names."""
+    """Raises `Problem` (422) for long lists, objects and names, whose items could each have an error."""
     unchecked: list[Any] = [fields]
     while unchecked:
         one = unchecked.pop()

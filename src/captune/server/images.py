@@ -51,7 +51,7 @@ def image_bytes(picture: str | bytes) -> bytes:
 
 
 def _decoded(text: str, start: int) -> bytes:
-    """Base64 from a place in a text on, white space aside; raises `ValueError`."""
+    """Decode base64 from an index of a text on, without white space; raises `ValueError`."""
     file, rest = io.BytesIO(), ""
     for at in range(start, len(text), _PIECE):
         piece = rest + text[at : at + _PIECE].translate(_SPACE)
@@ -71,7 +71,7 @@ _MAX_URL_LENGTH = 2000
 
 
 def fetch_image(url: str, *, max_bytes: int, seconds: float, network: Network = NETWORK) -> bytes:
-    """The bytes at an address; blocks. Raises `Problem` (422) where it is not public or not fetched in time."""
+    """The bytes at a URL; blocks. Raises `Problem` (422) where it is not public or not fetched in time."""
     try:
         if any(ord(sign) <= 32 or ord(sign) == 127 for sign in url) or len(url) > _MAX_URL_LENGTH:
             raise WebError("it is not an address")

@@ -145,12 +145,12 @@ def _root(request: Request) -> str:
 
 @cache
 def _content(name: str) -> bytes:
-    """A file in memory: were it opened for each client, those that do not read on would take up all descriptors."""
+    """A file in memory: opened for each client, slow clients would use up all file descriptors."""
     return (Path(fastapi_offline.__file__).parent / "static" / name).read_bytes()
 
 
 async def _pieces(content: bytes) -> AsyncIterator[memoryview]:
-    """As much at once as a client that does not read on may keep."""
+    """Parts as large as a slow client may keep in memory."""
     whole = memoryview(content)
     for at in range(0, len(content), _PIECE):
         yield whole[at : at + _PIECE]

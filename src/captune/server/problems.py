@@ -57,7 +57,7 @@ class Problem(Exception):
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
         """The members of the problem that are set."""
-        found = {
+        members = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -67,7 +67,7 @@ class Problem(Exception):
             "errors": self.errors or None,
             "error_count": self.error_count,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in members.items() if value is not None}
 
     def response(self, request_id: str | None = None) -> Response:
         text = json.dumps(self.body(request_id), ensure_ascii=False)
@@ -91,21 +91,21 @@ class Problem(Exception):
         return cls(500, "Something unexpected went wrong.", "The server's log has the request_id.")
 
     @classmethod
-    def of_fields(cls, found: Sequence[Any]) -> Problem:
+    def of_fields(cls, details: Sequence[Any]) -> Problem:
         """The problem of fields that are not valid; their values are not repeated."""
         errors = [
             {
                 "field": _cut(".".join(str(part)[:_MAX_MESSAGE_LENGTH] for part in one["loc"] if part != "body")),
                 "message": _cut(str(one["msg"]).removeprefix("Value error, ")),
             }
-            for one in found[:MAX_ERRORS]
+            for one in details[:MAX_ERRORS]
         ]
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
-        if len(found) <= MAX_ERRORS:
+        if len(details) <= MAX_ERRORS:
             return cls(422, detail, errors=errors)
-        problem = cls(422, f"{detail} ({len(found):,} fields are wrong)", errors=errors)
-        problem.error_count = len(found)
+        problem = cls(422, f"{detail} ({len(details):,} fields are wrong)", errors=errors)
+        problem.error_count = len(details)
         return problem
 
 

@@ -15,30 +15,32 @@ _NAMED = re.compile(r"([^=/]+)=(.+)")
 def parse_models(models: Sequence[str], *, short: bool = False) -> dict[str, str]:
     """`NAME=MODEL` or MODEL (named after its folder, or its id on the Hub) as names and models.
 
-    With `short` a Hub id is named by its last part as well. Raises `UsageError` where two have one name.
+    With `short` a Hub id is named by its last part as well. Raises `UsageError` where two have the same name.
     """
     if not models:
-        raise UsageError("No model was named.", "For example: --model runs/x")
-    found: dict[str, str] = {}
-    for given in models:
-        if given.startswith("=") or given.endswith("="):
-            raise UsageError(f"--model {given}: a name or a model is missing.", "For example: --model mine=runs/x")
-        match = None if Path(given).exists() else _NAMED.fullmatch(given)
-        local = given.startswith((".", "/", "~")) or Path(given.rpartition("@")[0] or given).exists()
+        raise UsageError("There is no model.", "For example: --model runs/x")
+    sources: dict[str, str] = {}
+    for argument in models:
+        if argument.startswith("=") or argument.endswith("="):
+            raise UsageError(f"--model {argument}: a name or a model is missing.", "For example: --model mine=runs/x")
+        match = None if Path(argument).exists() else _NAMED.fullmatch(argument)
+        local = argument.startswith((".", "/", "~")) or Path(argument.rpartition("@")[0] or argument).exists()
         if match:
             name, source = match.groups()
         elif local:
-            name, source = Path(given).resolve().name, given
+            name, source = Path(argument).resolve().name, argument
         else:
-            name, source = PurePath(given).name if short else given, given
-        if name in found:
-            raise UsageError(f"Two models are called {name}.", f"Name them: --model base={found[name]} --model mine=…")
-        found[name] = source
-    return found
+            name, source = PurePath(argument).name if short else argument, argument
+        if name in sources:
+            raise UsageError(
+                f"Two models are called {name}.", f"Name them: --model base={sources[name]} --model mine=…"
+            )
+        sources[name] = source
+    return sources
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; raises `CaptuneError` where it is taken or none of this machine's."""
+    """A socket bound to an address; raises `CaptuneError` where it is in use or not of this machine."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
@@ -53,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
     except PermissionError:
         raise CaptuneError(f"Port {port} may not be used.", "Take one above 1023 with --port.") from None
     except socket.gaierror:
-        raise CaptuneError(f"{host} is no address of this machine.", "Use --host 127.0.0.1 or 0.0.0.0.") from None
+        raise CaptuneError(f"{host} is not an address of this machine.", "Use --host 127.0.0.1 or 0.0.0.0.") from None
     except OSError as error:
         raise CaptuneError(
             f"Cannot listen at {host}:{port}: {error.strerror}.",

@@ -16,7 +16,7 @@ from captune.captions.writers import CaptionRow
 from captune.core.errors import UsageError
 from captune.core.records import Caption
 from captune.images.open import open_image
-from captune.server.page.captioning import Upload, in_natural_order, named_apart, offered_endings, samples
+from captune.server.page.captioning import Upload, accepted_suffixes, in_natural_order, named_apart, samples
 from captune.server.page.downloads import FORMATS, as_sidecars, as_text, file_name
 from captune.server.startup import parse_models
 
@@ -100,7 +100,7 @@ def test_images_with_one_name_are_told_apart() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ending", offered_endings())
+@pytest.mark.parametrize("ending", accepted_suffixes())
 def test_the_page_offers_what_it_reads(ending: str, tmp_path: Path) -> None:
     file, image = tmp_path / f"image.{ending}", Image.new("RGB", (64, 48), "red")
     if ending in ("heic", "heif", "hif"):

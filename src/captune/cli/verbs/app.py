@@ -11,7 +11,7 @@ def app(
 ) -> None:
     """A page in the browser that captions images: several models side by side, variations, downloads."""
     from captune.inference.loading import check_name
-    from captune.server.page.launch import PageSettings, run_page
+    from captune.server.page import PageSettings, run_page
     from captune.server.startup import parse_models
 
     values = chosen.resolve("app").values

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -18,13 +18,13 @@ from PIL import Image
 from captune.captions.writers import CaptionRow
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.images import open
+from captune.images.open import is_installed as is_heif_installed
 from captune.images.open import open_image
 from captune.inference.captioner import Captioner
-from captune.server.page.launch import PageSettings
+from captune.server.page import PageSettings
 
 FOLDER = Path(__file__).parent / "assets" / "samples"
-# What a person says of each.
+# Each with a caption that a person wrote.
 SAMPLES = {
     "Dog": "a brown and white dog sits on the grass beside a yellow ball",
     "Boat": "a sailing boat on the sea at sunset",
@@ -37,7 +37,7 @@ SAMPLES = {
 
 @cache
 def samples() -> dict[str, tuple[bytes, str]]:
-    """WebP files with what a person says of each, by name."""
+    """WebP files and their captions, by name."""
     return {name: ((FOLDER / f"{name.lower()}.webp").read_bytes(), words) for name, words in SAMPLES.items()}
 
 
@@ -81,10 +81,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Model:
-    """A captioner and whose turn it is: visitors use it one after another."""
+    """A captioner and the lock that visitors take turns with."""
 
     captioner: Captioner
-    turn: threading.Lock
+    lock: threading.Lock
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
@@ -97,19 +97,19 @@ def load(settings: PageSettings, name: str) -> Model:
     return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
 
 
-# What the file chooser offers; whatever a file is called, its contents are what counts.
-USUAL = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+# What the file chooser offers; a file is recognised by its contents, whatever its name.
+SUFFIXES = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 
 
-def offered_endings() -> list[str]:
-    """Endings of files that are read here; what most phones write is among them where the extra heic is installed."""
-    return [*USUAL, *("heic", "heif", "hif") * open.is_installed()]
+def accepted_suffixes() -> list[str]:
+    """The suffixes of files that can be read; those of HEIC where the extra heic is installed."""
+    return [*SUFFIXES, *("heic", "heif", "hif") * is_heif_installed()]
 
 
 def named_apart(uploads: Sequence[Upload]) -> list[Upload]:
-    """Each with a name of its own: of those with one name all but the first are numbered."""
+    """Uploads with unique names: of those with the same name all but the first are numbered."""
     used: set[str] = set()
-    found = []
+    named = []
     for upload in uploads:
         name, number = upload.name, 1
         while name in used:
@@ -117,12 +117,12 @@ def named_apart(uploads: Sequence[Upload]) -> list[Upload]:
             path = PurePosixPath(upload.name)
             name = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
         used.add(name)
-        found.append(Upload(name, upload.data))
-    return found
+        named.append(Upload(name, upload.data))
+    return named
 
 
 def in_natural_order(uploads: Sequence[Upload]) -> list[Upload]:
-    """By name as people count: `photo 2` before `photo 10`, whatever order the browser sends them in."""
+    """Sorted by name with numbers as numbers: `photo 2` before `photo 10`."""
     return sorted(uploads, key=lambda upload: (_natural(upload.name), upload.name))
 
 
@@ -149,21 +149,13 @@ def caption_one(
     try:
         image = open_image(upload.data, name=upload.name)
         for name, model in models.items():
-            with model.turn:
+            with model.lock:
                 captions[name] = tuple(model.captioner.captions(image, **options))
                 if attention:
                     sheets[name] = _sheet(model.captioner, image, captions[name][0], options)
     except CaptuneError as error:
         return Result(upload.name, error=error)
     return Result(upload.name, small_jpeg(image, RESULT_SIDE), captions, sheets, options.get("language"))
-
-
-def caption_all(
-    uploads: Sequence[Upload], models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
-) -> Iterator[Result]:
-    """Results in order, each as soon as it is there; a bad image stops nothing."""
-    for upload in uploads:
-        yield caption_one(upload, models, options, attention=attention)
 
 
 def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: Mapping[str, Any]) -> bytes | str:

@@ -11,21 +11,21 @@ import streamlit as st
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
+from captune.server.page import PageSettings
 from captune.server.page.captioning import (
     Model,
     Result,
     Upload,
-    caption_all,
+    accepted_suffixes,
+    caption_one,
     in_natural_order,
     load,
     named_apart,
-    offered_endings,
     samples,
     thumbnail,
 )
 from captune.server.page.components import captions_by_model, status_line, style_page
 from captune.server.page.downloads import FORMATS, as_sidecars, as_text, file_name
-from captune.server.page.launch import PageSettings
 
 HISTORY = 200
 VARIATIONS = 3
@@ -40,7 +40,7 @@ BEGIN = "Add images, take a photo, or try the samples."
 
 @dataclass(frozen=True)
 class Choices:
-    """What the visitor chose beside the images: models by name, and options of the search."""
+    """What the visitor chose: models by name, and options."""
 
     models: dict[str, Model]
     options: dict[str, Any]
@@ -78,17 +78,17 @@ def main() -> None:
 
 
 def _images() -> list[Upload]:
-    files, samples_, camera = st.tabs(["Your images", "Samples", "Camera"])
-    with files:
+    files_tab, samples_tab, camera_tab = st.tabs(["Your images", "Samples", "Camera"])
+    with files_tab:
         whole = st.toggle("A whole folder", help="Choose a folder instead of single files.")
-        given = st.file_uploader(
+        files = st.file_uploader(
             "Images",
-            type=offered_endings(),
+            type=accepted_suffixes(),
             accept_multiple_files="directory" if whole else True,
             key="folder" if whole else "files",
         )
-        chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in given or ()])
-    with samples_:
+        chosen = in_natural_order([Upload(file.name, file.getvalue()) for file in files or ()])
+    with samples_tab:
         st.write("Drawn for captune; free to use (Apache-2.0).")
         with st.grid(min_column_width=110):
             for name, (data, alt) in samples().items():
@@ -96,7 +96,7 @@ def _images() -> list[Upload]:
                     st.image(data, alt=alt)
                     if st.checkbox(name, key=f"sample {name}"):
                         chosen.append(Upload(f"{name.lower()}.webp", data))
-    with camera:
+    with camera_tab:
         if st.toggle("Switch the camera on") and (shot := st.camera_input("Take a photo")):
             chosen.append(Upload("camera.jpg", shot.getvalue()))
     return named_apart(chosen)
@@ -145,7 +145,7 @@ def _settings(settings: PageSettings, problems: Any) -> Choices:
 
 
 def _search(own: GenerationOptions) -> dict[str, Any]:
-    """The options of the search, from sliders that begin where the model's own stand."""
+    """Generation options, from sliders that start at the model's own values."""
     options = {"max_new_tokens": _slider("max_new_tokens", own.max_new_tokens)}
     temperature = _slider("temperature", own.temperature if own.sample else 0.0, TEMPERATURE)
     several = st.toggle(
@@ -177,12 +177,13 @@ def _load(settings: PageSettings, name: str) -> Model | None:
 
 
 def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterator[Result]:
-    """Results as they come; those that are there stay when the visitor does something else meanwhile."""
+    """Results as they come; they stay when the visitor does something else meanwhile."""
     st.session_state.results = results = []
-    # Every click draws anew: without a seed a model draws the same captions again.
+    # A new seed for every click: else a model samples the same captions again.
     options = {**choices.options, "sample_seed": secrets.randbits(31)}
     progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
-    for result in caption_all(uploads, choices.models, options, attention=choices.attention):
+    for upload in uploads:  # an image that cannot be read stops nothing
+        result = caption_one(upload, choices.models, options, attention=choices.attention)
         results.append(result)
         if not result.error:
             st.session_state.history = [result, *st.session_state.history][:HISTORY]
@@ -273,7 +274,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown finds nothing to format."""
+    """Text escaped for Markdown."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
 
 
