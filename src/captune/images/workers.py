@@ -35,7 +35,7 @@ def end_with_parent() -> None:
     """Have this process killed when its parent is gone; called once, early.
 
     On Linux the kernel does it, also in the middle of a decoder that lets no other thread run. The kernel takes the
-    end of the thread that started this process for the parent's. Elsewhere a thread looks every second.
+    end of the thread that started this process for the parent's. Elsewhere a thread checks every second.
     """
     parent = os.getppid()
     if not _by_kernel():

@@ -103,24 +103,24 @@ class Manifest:
 
     def differences(self, model: str, digest: str, options: dict[str, Any], inputs: Inputs) -> list[str]:
         """How another request differs, in words."""
-        found = []
+        differences = []
         if digest != self.digest:
-            found.append(
+            differences.append(
                 f"model: {self.model}" + (f", now {model}" if model != self.model else ", whose files changed")
             )
         for key in sorted({*options, *self.options}):
             then, now = self.options.get(key), options.get(key)
             if then != now:
-                found.append(f"--{key.partition('.')[2].replace('_', '-')}: {_shown(then)}, now {_shown(now)}")
+                differences.append(f"--{key.partition('.')[2].replace('_', '-')}: {_shown(then)}, now {_shown(now)}")
         if inputs.named != self.inputs.named or bool(inputs.files) != bool(self.inputs.files):
-            found.append(f"inputs: {self.inputs}, now {inputs}")
+            differences.append(f"inputs: {self.inputs}, now {inputs}")
         elif inputs.folder != self.inputs.folder:
-            found.append(f"working folder: {self.inputs.folder}, now {inputs.folder}")
-        return found
+            differences.append(f"working folder: {self.inputs.folder}, now {inputs.folder}")
+        return differences
 
 
 class ShardList:
-    """The input shards of a job as they were found when it began."""
+    """The input shards of a job, listed when it began."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._lines = lines
@@ -162,10 +162,10 @@ class ShardList:
         return (self[number] for number in range(len(self)))
 
     def compare(self, shards: Iterable[InputShard]) -> tuple[int, int]:
-        """Of what another listing finds: how many files and archives this one lacks, and how many both have."""
-        known, found = (np.unique(np.fromiter(map(hash, _input_names(each)), np.int64)) for each in (self, shards))
-        both = len(np.intersect1d(known, found, assume_unique=True))
-        return len(found) - both, both
+        """How many files and archives of other shards this list lacks, and how many both have."""
+        known, others = (np.unique(np.fromiter(map(hash, _input_names(each)), np.int64)) for each in (self, shards))
+        both = len(np.intersect1d(known, others, assume_unique=True))
+        return len(others) - both, both
 
 
 def _input_names(shards: Iterable[InputShard]) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _input_names(shards: Iterable[InputShard]) -> Iterator[str]:
 
 
 def _is_missing_image(item: str) -> bool:
-    """Whether a name out of a list leads to nothing here: an image's, most likely, and a row with that reason."""
+    """Whether a name from a list is of no file here: most likely an image's, which becomes a row with that reason."""
     archive = item.lower().endswith(tuple(ARCHIVES)) or "://" in item or item.startswith("hf:")
     return isinstance(item, Listed) and not archive and not os.path.lexists(item)
 

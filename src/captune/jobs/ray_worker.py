@@ -44,14 +44,6 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
-class WorkerReady:
-    """A worker has loaded the model; `host` is its machine, `process` its process id."""
-
-    host: str
-    process: int
-
-
-@dataclass(frozen=True)
 class WorkerFailure:
     """A worker cannot do its work, and why; as in `CaptuneError`."""
 
@@ -83,7 +75,7 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
         self._work: Future[None] | None = None
 
-    def start(self) -> WorkerReady | WorkerFailure:
+    def start(self) -> WorkerFailure | None:
         """Check that this machine has what the job needs, and load the model."""
         try:
             self._check()
@@ -92,7 +84,7 @@ class Worker:
             return WorkerFailure(self._host, error.message, error.hint)
         self._work = self._thread.submit(self._caption, model)
         self._work.add_done_callback(lambda _: self._notify())
-        return WorkerReady(self._host, os.getpid())
+        return None
 
     def poll(self, tasks: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
         """Take shards, and report what has happened since the last poll."""

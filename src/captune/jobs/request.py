@@ -1,4 +1,4 @@
-"""What a job is asked to do, and how its folder is opened or created for that."""
+"""The request of a job, and how the job is created or opened for it."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def shard_name(number: int, total: int, suffix: str) -> str:
 
 def shard_numbers(names: Sequence[str], suffix: str | None = None) -> list[int]:
     """The numbers of the shards among names, in order; `suffix`: those alone."""
-    found = (_NAME.fullmatch(name) for name in names)
-    return sorted(int(match[1]) for match in found if match and suffix in (None, match[2]))
+    matches = (_NAME.fullmatch(name) for name in names)
+    return sorted(int(match[1]) for match in matches if match and suffix in (None, match[2]))
 
 
 def is_shard(name: str) -> bool:

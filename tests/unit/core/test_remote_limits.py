@@ -26,7 +26,7 @@ def test_objects_come_whole_and_large_ones_wait(size: int) -> None:
     data = os.urandom(size)
     fsspec.filesystem("memory").pipe_file("/limits/photo.jpg", data)
     grown: list[int] = []
-    assert files.read("memory://limits/photo.jpg", grown.append, most=40, small=10) == data
+    assert files.read("memory://limits/photo.jpg", grown.append, max_bytes=40, small=10) == data
     assert grown == ([11] if size > 10 else [])
 
 
@@ -42,7 +42,7 @@ def test_an_object_without_end_is_not_read_to_its_end(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(type(endless), "cat_file", counted)
     with pytest.raises(CaptuneError, match="more than 40 bytes"):
-        files.read("memory://limits/endless.jpg", most=40, small=10)
+        files.read("memory://limits/endless.jpg", max_bytes=40, small=10)
     assert parts == [11, 31]
 
 

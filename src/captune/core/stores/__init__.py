@@ -1,4 +1,4 @@
-"""How the files of a job are called. Names that begin with _ are passed over by readers of whole folders."""
+"""Names of the files of a job. Readers of whole folders skip names that begin with _."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ SHARD_LIST = f"{JOB}/pieces.jsonl"
 FAILURES = f"{JOB}/failures.jsonl"
 DUPLICATES = f"{JOB}/duplicates.jsonl"
 REPORT = f"{JOB}/report.json"
-# Digests of the files of captions that captune wrote: one that is not in it is a person's. At an address, where no line
-# can be added to a file, each run has its own: `_job/written-…`.
+# Digests of the caption files that captune wrote: a file that is not in it is a person's. In a remote store, where no
+# line can be added to a file, each run has its own: `_job/written-…`.
 WRITTEN = f"{JOB}/written"
 _RESULT = re.compile(r"captions-\d{5,}\.(jsonl|csv|parquet|tar)")
 
@@ -27,7 +27,7 @@ def is_ledger(name: str) -> bool:
 
 
 def fingerprints_name(number: int) -> str:
-    """What the images of a shard look like."""
+    """The file of the fingerprints of a shard's images."""
     return f"{JOB}/looks-{number:05d}.bin"
 
 

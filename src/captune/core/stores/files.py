@@ -104,7 +104,7 @@ def fetch(url: str, grown: Grown = lambda count: None, stopped: Stopped = lambda
 
 
 def read(
-    url: str, grown: Grown = lambda count: None, *, most: int = MAX_IMAGE_BYTES, small: int = SMALL_IMAGE
+    url: str, grown: Grown = lambda count: None, *, max_bytes: int = MAX_IMAGE_BYTES, small: int = SMALL_IMAGE
 ) -> bytes:
     """The bytes of an image in a store, whatever size the store says it has; `grown` is called as by `Fetch`.
 
@@ -117,9 +117,9 @@ def read(
             return data
         grown(len(data))
         # From one byte before its end: a store has no part that begins behind an object.
-        data = data[:small] + fs.cat_file(path, start=small, end=most + 1)
-    if len(data) > most:
-        raise CaptuneError(f"{url}: more than {most:,} bytes.", "Is it an image?")
+        data = data[:small] + fs.cat_file(path, start=small, end=max_bytes + 1)
+    if len(data) > max_bytes:
+        raise CaptuneError(f"{url}: more than {max_bytes:,} bytes.", "Is it an image?")
     return data
 
 
@@ -162,8 +162,8 @@ def matching(url: str) -> list[str]:
     """Addresses of the files that match a pattern, sorted."""
     with explained(url):
         fs, path = filesystem(url)
-        found = fs.glob(path, detail=True)
-        return [address(url, name) for name, facts in sorted(found.items()) if facts["type"] == "file"]
+        matches = fs.glob(path, detail=True)
+        return [address(url, name) for name, facts in sorted(matches.items()) if facts["type"] == "file"]
 
 
 def walk(url: str, recursive: bool = True) -> Iterator[str]:
@@ -199,7 +199,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError:
         raise missing_extra("fsspec", "remote", f"Reading {scheme}:// addresses") from None
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        result: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         if package is None:
@@ -212,7 +212,7 @@ def filesystem(url: str) -> tuple[Any, str]:
             f"{url}: there is no file system named '{scheme}'.",
             "Known are s3, gs, az, https, memory and fsspec's others.",
         ) from None
-    return found
+    return result
 
 
 @contextmanager
@@ -228,11 +228,11 @@ def explained(url: str) -> Iterator[None]:
 
 def failures() -> tuple[type[Exception], ...]:
     """What file systems that are in use raise."""
-    found: list[type[Exception]] = [OSError]
+    types: list[type[Exception]] = [OSError]
     for module, name in _FOREIGN:
         if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+            types.append(getattr(sys.modules[module], name))
+    return tuple(types)
 
 
 def explain(url: str, error: Exception) -> CaptuneError:

@@ -1,4 +1,4 @@
-"""Where a job keeps what it has done: files that are whole or absent."""
+"""Stores of a job's files, which are complete or absent: the protocol, and the one in a local folder."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class Store(Protocol):
     location: str
 
     def names(self) -> list[str]:
-        """The files there, those of the job's own folder included; none where nothing was written yet."""
+        """The names of all files, also of those in the job's own folder."""
 
     def read(self, name: str) -> bytes:
-        """A whole file; raises `CaptuneError` where it cannot be read."""
+        """The contents of a file; raises `CaptuneError` where it cannot be read."""
 
     def find(self, name: str) -> bytes | None:
-        """A whole file, in a folder below as well, or None where there is none."""
+        """The contents of a file, which may be in a subfolder; None where there is none."""
 
     def publish(self, name: str, data: bytes | Path) -> None:
-        """Put a file in its place, at once or not at all; raises `CaptuneError` where that is not possible."""
+        """Write a file atomically; raises `CaptuneError` where that is not possible."""
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
 
     def not_written(self, names: Iterable[str]) -> list[str]:
-        """Which of these files captune did not write, or somebody changed since."""
+        """Those of these files that captune did not write, or that were changed since."""
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Hold a name within a block; raises `Locked` where another process holds it."""
+        """Hold a lock within a block; raises `Locked` where another process holds it."""
 
 
 def check_written(store: Store, names: Iterable[str], hint: str) -> None:
@@ -86,15 +86,15 @@ class LocalStore:
         self._folders = OutputFolders()
 
     def names(self) -> list[str]:
-        found = []
+        names = []
         for folder, prefix in ((self.folder, ""), (self.folder / JOB, f"{JOB}/")):
             try:
-                found += [prefix + entry.name for entry in os.scandir(folder) if entry.is_file()]
+                names += [prefix + entry.name for entry in os.scandir(folder) if entry.is_file()]
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise CaptuneError(f"Cannot look into {folder}: {error.strerror}.", "Choose another --out.") from None
-        return sorted(name for name in found if not name.endswith(_PART))
+        return sorted(name for name in names if not name.endswith(_PART))
 
     def read(self, name: str) -> bytes:
         try:

@@ -17,7 +17,7 @@ from captune.core.stores import JOB, WRITTEN, is_ledger, is_result
 from captune.core.stores.files import explained, filesystem
 from captune.core.text import fit_name
 
-_MOST = 1000  # digests of a file: it is written whole again for each result
+_MAX_DIGESTS = 1000  # digests of a file: it is written whole again for each result
 # What a listing tells of an object that changes whenever its contents do; the first that is there counts.
 _VERSIONS = (
     "ETag",
@@ -54,7 +54,7 @@ class RemoteLedger:
 
     def add(self, digest: str) -> None:
         """Note what is about to be written, and what `later` was given."""
-        if len(self._own) >= _MOST:
+        if len(self._own) >= _MAX_DIGESTS:
             self._name, self._own = _new_name(), []
         self._own += [*self._later, digest]
         self._later = []
@@ -68,9 +68,9 @@ class RemoteLedger:
 
 
 def version_of(facts: Mapping[str, Any]) -> str | None:
-    """Which contents an object has, told by its listing without fetching it; None where the listing does not tell."""
-    found = next((str(facts[name]) for name in _VERSIONS if facts.get(name)), None)
-    return None if found is None else f"version {found} {facts.get('size')}"
+    """The version of an object's contents by its listing, without fetching it; None where the listing has none."""
+    version = next((str(facts[name]) for name in _VERSIONS if facts.get(name)), None)
+    return None if version is None else f"version {version} {facts.get('size')}"
 
 
 def _new_name() -> str:
@@ -93,7 +93,7 @@ class RemoteStore:
         self._at_once = out.partition("://")[0].lower() in _WHOLE_AT_ONCE
 
     def names(self) -> list[str]:
-        found: list[str] = []
+        names: list[str] = []
         for inside in ("", f"{JOB}/"):
             folder = f"{self._folder}/{inside}".rstrip("/")
             self._fs.invalidate_cache(folder)  # others write here too
@@ -104,8 +104,8 @@ class RemoteStore:
                     self._check_bucket()
                     continue
             files = [one["name"].rpartition("/")[2] for one in listed if one["type"] == "file"]
-            found += [inside + name for name in files if name and not name.startswith(".")]
-        return sorted(found)
+            names += [inside + name for name in files if name and not name.startswith(".")]
+        return sorted(names)
 
     def read(self, name: str) -> bytes:
         with explained(self._address(name)):
@@ -165,15 +165,15 @@ class RemoteStore:
         target = self._path(name)
         folder, _, base = target.rpartition("/")
         temporary = f"{folder}/{fit_name(f'.{base}', f'.{socket.gethostname()}-{os.getpid()}.part')}"
-        place = target if self._at_once else temporary
+        path = target if self._at_once else temporary
         with explained(self._address(name)):
             try:
                 if not self._at_once:
                     self._fs.makedirs(folder, exist_ok=True)
                 if isinstance(data, Path):
-                    self._fs.put_file(str(data), place)
+                    self._fs.put_file(str(data), path)
                 else:
-                    self._fs.pipe_file(place, data)
+                    self._fs.pipe_file(path, data)
                 if not self._at_once:
                     self._fs.mv(temporary, target)
             finally:
