@@ -41,7 +41,7 @@ def beam_search(
     leading = ops.array([True] * beams + [False] * beams)
     for new in range(max_new_tokens):
         vocabulary = rows.logits.shape[2]
-        log_probs = ops.broadcast(ops.log_softmax(rows.logits), (images, beams, vocabulary))
+        log_probs = ops.xp.broadcast_to(ops.log_softmax(rows.logits), (images, beams, vocabulary))
         scores = penalties(log_probs, running.tokens[:, :, : prompt_length + new], new)
         if sampler is not None:
             scores = sampler.warp(scores)
@@ -57,18 +57,18 @@ def beam_search(
         candidates = running.take(parent).append(token, prompt_length + new, log_prob)
         ends = (token == eos_token_id) | (new + 1 == max_new_tokens)
 
-        running, going = replace(candidates, score=ops.where(ends, score + NEVER, score)).best(beams)
+        running, going = replace(candidates, score=ops.xp.where(ends, score + NEVER, score)).best(beams)
 
         stops = ends & leading
         fitness = score / (new + 1) ** length_penalty
         shut = (has_ended.all(1, keepdims=True) & stop_when_full) | ~improvable | ~stops
-        candidates = replace(candidates, score=ops.where(shut, fitness + NEVER, fitness))
+        candidates = replace(candidates, score=ops.xp.where(shut, fitness + NEVER, fitness))
         ended, chosen = ended.beside(candidates).best(beams)
-        has_ended = ops.gather(ops.concat([has_ended, stops], 1), chosen, 1)
+        has_ended = ops.gather(ops.xp.concat([has_ended, stops], 1), chosen, 1)
 
         reachable_length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else new + 1
         reachable = running.score[:, :1] / reachable_length**length_penalty
-        worst = ops.where(has_ended, ended.score[:, -1:], NEVER)
+        worst = ops.xp.where(has_ended, ended.score[:, -1:], NEVER)
         improvable = improvable & (reachable > worst).any(1, keepdims=True)
         if ends.all() | ~improvable.any() | (has_ended.all() & stop_when_full):
             break
@@ -92,8 +92,8 @@ class _Beams:
         """`count` captions that are only a prompt."""
         images, prompt_length = prompts.shape
         shape = (images, count)
-        prompt = ops.broadcast(prompts[:, None], (*shape, prompt_length))
-        tokens = ops.concat([prompt, ops.full((*shape, max_new_tokens), eos_token_id)], 2)
+        prompt = ops.xp.broadcast_to(prompts[:, None], (*shape, prompt_length))
+        tokens = ops.xp.concat([prompt, ops.full((*shape, max_new_tokens), eos_token_id)], 2)
         return cls(ops, tokens, ops.full(shape, 0.0), ops.full(shape, 0.0), ops.full(shape, 0))
 
     def take(self, index: Array) -> _Beams:
@@ -113,9 +113,9 @@ class _Beams:
 
     def beside(self, other: _Beams) -> _Beams:
         """These, then those of `other`."""
-        tokens = self.ops.concat([self.tokens, other.tokens], 1)
+        tokens = self.ops.xp.concat([self.tokens, other.tokens], 1)
         pairs = zip(self._numbers(), other._numbers(), strict=True)
-        return _Beams(self.ops, tokens, *(self.ops.concat(pair, 1) for pair in pairs))
+        return _Beams(self.ops, tokens, *(self.ops.xp.concat(pair, 1) for pair in pairs))
 
     def _numbers(self) -> tuple[Array, Array, Array]:
         return self.score, self.log_prob, self.length

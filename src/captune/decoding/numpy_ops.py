@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,21 +16,13 @@ class NumpyOps:
     """Arrays in memory. `generator` belongs to one search: draws of other threads do not change it."""
 
     generator: np.random.Generator = field(default_factory=np.random.default_rng)
+    xp: ClassVar[Any] = np
 
     def array(self, values: Any) -> Array:
         return _narrow(np.array(values))
 
     def full(self, shape: Sequence[int], value: float) -> Array:
         return _narrow(np.full(tuple(shape), value))
-
-    def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
-        return np.broadcast_to(array, tuple(shape))
-
-    def concat(self, arrays: Sequence[Array], axis: int) -> Array:
-        return np.concatenate(list(arrays), axis)
-
-    def where(self, condition: Array, x: Any, y: Any) -> Array:
-        return np.where(condition, x, y)
 
     def gather(self, array: Array, index: Array, axis: int) -> Array:
         return np.take_along_axis(array, index, axis)
@@ -50,9 +42,6 @@ class NumpyOps:
         values = np.take_along_axis(scores, index, -1)
         order = np.argsort(-values, axis=-1, kind="stable")
         return np.take_along_axis(values, order, -1), np.take_along_axis(index, order, -1)
-
-    def argsort(self, scores: Array) -> Array:
-        return np.argsort(scores, axis=-1)
 
     def softmax(self, scores: Array) -> Array:
         weights = np.exp(scores - scores.max(-1, keepdims=True))

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 # A torch tensor or a numpy array. Both have indexing, arithmetic and comparisons, `reshape`, `all`, `any`, `argmax`,
-# `cumsum` and `tolist` in common; what they do not have in common is an operation of `ArrayOps`.
+# `cumsum` and `tolist`.
 Array = Any
 
 
 class ArrayOps(Protocol):
     """What the search needs of a library of arrays. No operation changes its arguments; "last" is the last axis."""
+
+    @property
+    def xp(self) -> Any:
+        """The library itself, for what both spell alike: `where`, `concat`, `broadcast_to`, `argsort`."""
+        ...
 
     def array(self, values: Any) -> Array:
         """Nested numbers as an array, floats in fp32."""
@@ -20,12 +25,6 @@ class ArrayOps(Protocol):
     def full(self, shape: Sequence[int], value: float) -> Array:
         """An array of one value: bool, int64 or fp32 as the value is."""
         ...
-
-    def broadcast(self, array: Array, shape: Sequence[int]) -> Array: ...
-
-    def concat(self, arrays: Sequence[Array], axis: int) -> Array: ...
-
-    def where(self, condition: Array, x: Array, y: Array) -> Array: ...
 
     def gather(self, array: Array, index: Array, axis: int) -> Array:
         """Values at `index` along an axis; the other axes broadcast."""
@@ -41,10 +40,6 @@ class ArrayOps(Protocol):
 
     def topk(self, scores: Array, k: int) -> tuple[Array, Array]:
         """Values and indices of the `k` highest of the last axis, in falling order."""
-        ...
-
-    def argsort(self, scores: Array) -> Array:
-        """Indices of the last axis in rising order."""
         ...
 
     def softmax(self, scores: Array) -> Array: ...

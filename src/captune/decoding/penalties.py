@@ -24,7 +24,7 @@ class Penalties:
         """
         if self.repetition_penalty != 1.0:
             old = self.ops.gather(scores, tokens, 2)
-            old = self.ops.where(old < 0, old * self.repetition_penalty, old / self.repetition_penalty)
+            old = self.ops.xp.where(old < 0, old * self.repetition_penalty, old / self.repetition_penalty)
             scores = self.ops.scatter(scores, tokens, old)
         if 0 < self.no_repeat_ngram_size <= tokens.shape[2]:
             scores = self._without_repeated_ngrams(scores, tokens)

@@ -54,8 +54,8 @@ class Rows:
     def _visible(self, images: int, parents: Array | None) -> Array:
         if parents is not None:
             self.ancestors = self.ops.gather(self.ancestors, parents[:, :, None], 1)
-        written = self.ops.broadcast(self.row[None, :, None], (images, self.count, 1))
-        self.ancestors = self.ops.concat([self.ancestors, written], 2)
+        written = self.ops.xp.broadcast_to(self.row[None, :, None], (images, self.count, 1))
+        self.ancestors = self.ops.xp.concat([self.ancestors, written], 2)
         return (self.ancestors[..., None] == self.row).reshape(images, self.count, -1)
 
 

@@ -24,12 +24,12 @@ class Sampler:
         ops, never = self.ops, float("-inf")
         scores = scores / self.temperature[:, None]
         if 0 < self.top_k < scores.shape[-1]:
-            scores = ops.where(scores < ops.topk(scores, self.top_k)[0][..., -1:], never, scores)
+            scores = ops.xp.where(scores < ops.topk(scores, self.top_k)[0][..., -1:], never, scores)
         if self.top_p < 1:
-            order = ops.argsort(scores)
+            order = ops.xp.argsort(scores, -1)
             rest = ops.softmax(ops.gather(scores, order, -1)).cumsum(-1) <= 1 - self.top_p
             rest[..., -1] = False  # one at least stays
-            scores = ops.where(ops.scatter(rest, order, rest), never, scores)
+            scores = ops.xp.where(ops.scatter(rest, order, rest), never, scores)
         return scores
 
     def draw(self, scores: Array) -> Array:
@@ -49,17 +49,17 @@ def sample(
 ) -> Generated:
     """A caption for each row; without `sampler` of the likeliest tokens. `on_token` gets each step's (images, rows)."""
     ops, shape, prompt_length = rows.ops, (len(prompts), rows.count), prompts.shape[1]
-    tokens = ops.broadcast(prompts[:, None], (*shape, prompt_length))
+    tokens = ops.xp.broadcast_to(prompts[:, None], (*shape, prompt_length))
     done, lengths, log_probs = ops.full(shape, False), ops.full(shape, 0), ops.full(shape, 0.0)
     for new in range(max_new_tokens):
-        logits = ops.broadcast(rows.logits, (*shape, rows.logits.shape[2]))
+        logits = ops.xp.broadcast_to(rows.logits, (*shape, rows.logits.shape[2]))
         scores = penalties(logits, tokens, new)
         token = scores.argmax(-1) if sampler is None else sampler.draw(scores)
-        token = ops.where(done, eos_token_id, token)
+        token = ops.xp.where(done, eos_token_id, token)
         log_prob = (ops.gather(logits, token[..., None], 2) - ops.logsumexp(rows.logits))[..., 0]
-        log_probs = ops.where(done, log_probs, log_probs + log_prob)
+        log_probs = ops.xp.where(done, log_probs, log_probs + log_prob)
         lengths = lengths + ~done
-        tokens = ops.concat([tokens, token[..., None]], 2)
+        tokens = ops.xp.concat([tokens, token[..., None]], 2)
         done = done | (token == eos_token_id)
         if on_token is not None:
             on_token(token)

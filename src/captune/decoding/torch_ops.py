@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,21 +15,13 @@ class TorchOps:
     """Tensors on one device. Draws come from torch's own generator."""
 
     device: torch.device
+    xp: ClassVar[Any] = torch
 
     def array(self, values: Any) -> Tensor:
         return torch.tensor(values, device=self.device)
 
     def full(self, shape: Sequence[int], value: float) -> Tensor:
         return torch.full(tuple(shape), value, device=self.device)
-
-    def broadcast(self, array: Tensor, shape: Sequence[int]) -> Tensor:
-        return array.expand(*shape)
-
-    def concat(self, arrays: Sequence[Tensor], axis: int) -> Tensor:
-        return torch.cat(list(arrays), axis)
-
-    def where(self, condition: Tensor, x: Any, y: Any) -> Tensor:
-        return torch.where(condition, x, y)
 
     def gather(self, array: Tensor, index: Tensor, axis: int) -> Tensor:
         return torch.take_along_dim(array, index, axis)
@@ -46,9 +38,6 @@ class TorchOps:
     def topk(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values, index = scores.topk(k)
         return values, index
-
-    def argsort(self, scores: Tensor) -> Tensor:
-        return scores.argsort(-1)
 
     def softmax(self, scores: Tensor) -> Tensor:
         return scores.softmax(-1)
