@@ -29,7 +29,7 @@ def augment(
     """A random crop, mirror image and colour change of an RGB image, equal in every process and order.
 
     `crop`: at least 1 - crop of the area is kept, its aspect changed by at most 4:3.
-    `flip`: one visit in two, never where a reference says left or right.
+    `flip`: one example in two, never where a reference says left or right.
     `color_jitter`: brightness, contrast and saturation each change by up to this share.
     All three options are shares from 0 (off) to below 1; `key` is the image's id.
     """

@@ -96,7 +96,7 @@ class DataOptions(Options, section="data", panel="Data in training"):
 
     max_caption_tokens: int = option(40, "Longest reference in training, in tokens; longer ones are cut.", ge=2, le=512)
     captions_per_image: int = option(
-        0, "References of an image that share a visit; 0: all. 1: every pair is a row of its own.", ge=0
+        0, "References of an image in one training example; 0: all. 1: every pair is an example of its own.", ge=0
     )
     clean_captions: bool = option(
         False, "Training references as BLIP's authors clean them: lower case, few signs, at most 30 words."
