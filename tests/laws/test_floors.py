@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -81,6 +82,17 @@ def test_rooms_without_torch(room: str) -> None:
 @pytest.mark.parametrize("path", committed("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_has_at_most_600_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+@pytest.mark.parametrize("path", committed("src/*.py"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_has_at_most_60_lines(path: Path) -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lengths = {one.name: (one.end_lineno or one.lineno) - one.lineno + 1 for one in functions}
+    assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
 
 
 def test_committed_text_speaks_of_the_project_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -118,68 +118,88 @@ def resolve(
     config = config if isinstance(config, type) else config_of(config)
     environment = os.environ if environment is None else environment
     known = leaves(config)
-    tree: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
-    sources: dict[str, str] = {}
-    written: dict[tuple[int, str], str] = {}
-    # The source of each value by its number, flags and sets being one.
-    levels: dict[str, int] = {}
+    merged = _Merged(known, base)
+    for key, value, source, level in _given(config, known, preset, file, environment, flags or {}, sets):
+        merged.put(key, value, source, level)
+    if "sample" in known:
+        merged.turn_sampling_on(known["sample"].section)
+    return Resolved(_validate(config, merged.values, merged.sources, known), merged.sources)
 
-    def put(key: str, value: Any, source: str, level: int) -> None:
-        leaf = find_option(key, known, source)
-        instead = ANSWERS.get(f"{plain(key.rpartition('.')[2])}={value}")
-        if instead:
-            raise UsageError(f"{source}: {value!r} is not allowed.", instead)
-        before = written.setdefault((level, leaf.key), key)
-        if before != key and not source.startswith("--set "):
-            raise UsageError(f"{source}: '{before}' and '{key}' are the same option.", f"Give '{leaf.name}' once.")
-        tree.setdefault(leaf.section, {})[leaf.name] = value
-        sources[leaf.key] = source
-        levels[leaf.key] = level
 
+def _given(
+    config: type[Config],
+    known: Mapping[str, Leaf],
+    preset: str | None,
+    file: str | os.PathLike[str] | None,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Any],
+    sets: Iterable[str],
+) -> Iterator[tuple[str, Any, str, int]]:
+    """Key, value, source and level of everything that is given; the higher level wins, flags and `sets` being one."""
     if preset is not None:
         for key, value in _pairs(_preset(preset)):
             if key.partition(".")[0] in config.model_fields:
-                put(key, value, f"preset {preset}", 0)
+                yield key, value, f"preset {preset}", 0
     if file is not None:
         for key, value in _pairs(_yaml(_read(file), str(file))):
-            put(key, value, str(file), 1)
+            yield key, value, str(file), 1
     for leaf in known.values():
-        for variable in (*leaf.env, *leaf.former_env):
-            if environment.get(variable, "") != "":
-                put(leaf.key, _scalar(environment[variable]), f"environment variable {variable}", 2)
-                break
-    for name, value in (flags or {}).items():
+        variable = next((name for name in (*leaf.env, *leaf.former_env) if environment.get(name, "") != ""), None)
+        if variable is not None:
+            yield leaf.key, _scalar(environment[variable]), f"environment variable {variable}", 2
+    for name, value in flags.items():
         if value is not None:
-            given = os.fspath(value) if isinstance(value, os.PathLike) else value
-            put(name, given, known[name].flag if name in known else name, 3)
+            text = os.fspath(value) if isinstance(value, os.PathLike) else value
+            yield name, text, known[name].flag if name in known else name, 3
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: expected KEY=VALUE.", "For example: --set train.epochs=3")
-        put(key.strip(), _scalar(text), f"--set {key}", 3)
-    if "sample" in known:
-        _turn_sampling_on(tree.setdefault(known["sample"].section, {}), sources, levels, known["sample"].section)
-    return Resolved(_validate(config, tree, sources, known), sources)
+        yield key.strip(), _scalar(text), f"--set {key}", 3
+
+
+class _Merged:
+    """Values by section and name, with the source and the level of each; a later value replaces an earlier one."""
+
+    def __init__(self, known: Mapping[str, Leaf], base: Config | None) -> None:
+        self._known = known
+        self.values: dict[str, dict[str, Any]] = base.model_dump() if base is not None else {}
+        self.sources: dict[str, str] = {}
+        self._levels: dict[str, int] = {}
+        self._written: dict[tuple[int, str], str] = {}
+
+    def put(self, key: str, value: Any, source: str, level: int) -> None:
+        """Take a value; raises `UsageError` for one that captune has in another way, or that stands twice."""
+        leaf = find_option(key, self._known, source)
+        instead = ANSWERS.get(f"{plain(key.rpartition('.')[2])}={value}")
+        if instead:
+            raise UsageError(f"{source}: {value!r} is not allowed.", instead)
+        before = self._written.setdefault((level, leaf.key), key)
+        if before != key and not source.startswith("--set "):
+            raise UsageError(f"{source}: '{before}' and '{key}' are the same option.", f"Give '{leaf.name}' once.")
+        self.values.setdefault(leaf.section, {})[leaf.name] = value
+        self.sources[leaf.key] = source
+        self._levels[leaf.key] = level
+
+    def turn_sampling_on(self, section: str) -> None:
+        """`sample` for what only counts when captions are sampled, by the source that gave it last."""
+        values, levels = self.values.setdefault(section, {}), self._levels
+        found = {name: levels[f"{section}.{name}"] for name in OF_SAMPLING if f"{section}.{name}" in levels}
+        own, latest = levels.get(f"{section}.sample", -1), max(found.values(), default=-1)
+        if latest < own or latest < 0 or (latest == own < 3):  # a whole configuration in a file says what it means
+            return
+        named = {name: values[name] for name, level in found.items() if level == latest}
+        if own == latest:
+            named["sample"] = values["sample"]
+        if with_sampling({**named, "variations": values.get("variations")}).get("sample") and not values.get("sample"):
+            values["sample"] = True
+            self.sources[f"{section}.sample"] = self.sources[f"{section}.{next(iter(named))}"]
 
 
 def _preset(name: str) -> Any:
     if name not in presets():
         raise UsageError(f"There is no preset '{name}'.", did_you_mean(name, presets()))
     return _yaml(files("captune.core.presets").joinpath(f"{name}.yaml").read_text(), name)
-
-
-def _turn_sampling_on(values: dict[str, Any], sources: dict[str, str], levels: dict[str, int], section: str) -> None:
-    """`sample` for what only counts when captions are sampled, by the source that gave it last."""
-    given = {name: levels[f"{section}.{name}"] for name in OF_SAMPLING if f"{section}.{name}" in levels}
-    own, latest = levels.get(f"{section}.sample", -1), max(given.values(), default=-1)
-    if latest < own or latest < 0 or (latest == own < 3):  # a whole configuration in a file says what it means
-        return
-    named = {name: values[name] for name, level in given.items() if level == latest}
-    if own == latest:
-        named["sample"] = values["sample"]
-    if with_sampling({**named, "variations": values.get("variations")}).get("sample") and not values.get("sample"):
-        values["sample"] = True
-        sources[f"{section}.sample"] = sources[f"{section}.{next(iter(named))}"]
 
 
 def find_option(key: str, known: Mapping[str, Leaf], source: str) -> Leaf:

@@ -74,8 +74,7 @@ def prepare(
     """
     started = time.monotonic()
     resolved = resolve("prepare", file=config, environment=environment, flags=options, sets=sets).values
-    settings = resolved.prepare
-    folder = Path(out)
+    settings, folder = resolved.prepare, Path(out)
     problems: list[Problem] = []
     with staged(folder) as stage:
         path = _find(os.fspath(source), folder, progress)

@@ -37,8 +37,7 @@ def beam_search(
     running.score[:, 1:] = NEVER  # all beams begin alike: the first alone goes on
     ended.score[:] = NEVER
     has_ended, improvable = ops.full((images, beams), False), ops.full((images, 1), True)
-    stop_when_full = early_stopping == "on"
-    leading = ops.array([True] * beams + [False] * beams)
+    stop_when_full, leading = early_stopping == "on", ops.array([True] * beams + [False] * beams)
     for new in range(max_new_tokens):
         vocabulary = rows.logits.shape[2]
         log_probs = ops.xp.broadcast_to(ops.log_softmax(rows.logits), (images, beams, vocabulary))

@@ -102,7 +102,6 @@ def export(
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
         found = _checked(backbone, written, pixels, source, settings, progress)
         compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
-        measured = score(backbone, written, records, progress=progress, **compared) if records else None
         replace(facts, check=asdict(found)).write(stage)
         report = ExportReport(
             folder=str(out),
@@ -114,7 +113,7 @@ def export(
             weights=sum(p.numel() * p.element_size() for p in backbone.model.parameters()),
             check=found,
             calibrated=len(calibration),
-            score=measured,
+            score=score(backbone, written, records, progress=progress, **compared) if records else None,
         )
         write_json(stage / EXPORT_REPORT, report.to_json())
     return report
