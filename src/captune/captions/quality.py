@@ -47,6 +47,8 @@ _SCRIPTS = {
 _SCRIPT_OF = {code: script for script, codes in _SCRIPTS.items() for code in codes.split()}
 # Scripts that are written together.
 _ALSO = {"KANA": {"CJK"}, "HANGUL": {"CJK"}}
+# Word lists instead of py3langid (a dependency of 4.5 MB, 0.3 ms a caption against 0.05): on 8,000 English captions of
+# Flickr8k they raise 14 false alarms, py3langid at a probability of 0.5 raises 2.
 # No language of these does without one of its words in a sentence of six or more that describes an image.
 _SMALL_WORDS = {
     "en": "a an the of in on at with and is are by to from his her its their two three some",

@@ -1,4 +1,7 @@
-"""Where a film's scenes change, and which frame stands for a scene."""
+"""Where a film's scenes change, and which frame stands for a scene.
+
+Not PySceneDetect: it needs OpenCV, and takes the frame of a scene by its position, not the sharpest one.
+"""
 
 from __future__ import annotations
 
