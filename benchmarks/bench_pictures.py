@@ -19,7 +19,7 @@ from PIL import Image
 
 from bench import Bench
 from captune.inference.torch_model import read_pixels
-from captune.models.preprocessing import PixelSettings
+from captune.models.backbone import PixelSettings
 from machine import paired, wall_seconds
 from photos import photos
 

@@ -6,9 +6,9 @@ import time
 
 import torch
 
+from captune.models.backbone import PixelSettings
 from captune.models.blip import Blip
 from captune.models.from_scratch import learn_tokenizer
-from captune.models.preprocessing import PixelSettings
 
 # Billions of multiplications and additions: the vision part and the cross-attention's keys and values of an image,
 # a token of a caption.

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from adversarial import strings
 from captune.datasets.formats import read_source
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.metrics.measure import measure
 from captune.metrics.ptb_tokenizer import tokenize
 from coco_captions import coco, coco_scores, coco_tokens, flickr8k, systems

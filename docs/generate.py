@@ -18,11 +18,11 @@ from typing import Any, Literal, get_args, get_origin
 
 from captune.cli.flags import kind, shown_default
 from captune.cli.main import load
+from captune.core.aliases import ORIGINS
 from captune.core.config import Leaf, leaves, presets
 from captune.core.environment import VARIABLES
 from captune.core.files import write_text
 from captune.core.options import GenerationOptions, Options
-from captune.core.options.aliases import ORIGINS
 from captune.core.options.verbs import configs
 from captune.core.verbs import VERBS
 
@@ -209,7 +209,7 @@ def rules() -> str:
 
 
 def families() -> str:
-    from captune.models.families import families as known
+    from captune.models import families as known
 
     rows = ((f"`{f.name}`", f.about, ", ".join(f"`{name}`" for name in f.new)) for f in known())
     return table(("family", "what it is", "from scratch"), rows)
@@ -218,7 +218,7 @@ def families() -> str:
 def family_facts() -> str:
     """What each of captune's own families does."""
     from captune.models import FAMILIES
-    from captune.models.families import families as known
+    from captune.models import families as known
 
     rows = []
     for family in known():
@@ -231,7 +231,7 @@ def family_facts() -> str:
 
 def conformance() -> str:
     """Which promise is tested with which family, by asking the tests for their names."""
-    from captune.models.families import families as known
+    from captune.models import families as known
 
     files = [f"tests/conformance/test_{name}.py" for name in ("families", "lora", "scst", "questions", "decoding")]
     asked = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
@@ -263,7 +263,7 @@ def preset_table() -> str:
 
     rows = []
     for name in presets():
-        text = files("captune.core.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = (files("captune.core") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
         comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
         rows.append((f"`{name}`", " ".join(comment)))
     return table(("`--preset`", "what it is"), rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from captune.datasets.formats import read_source
-from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
 
 
 def jpeg(number: int, format: str = "JPEG") -> bytes:

@@ -8,11 +8,10 @@ import torch
 
 from captune.core.options import GenerationOptions
 from captune.inference.batches import collate
-from captune.models.backbone import Encoded
+from captune.models.backbone import Encoded, PixelSettings
 from captune.models.blip import Blip
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.generate import search_tokens
-from captune.models.preprocessing import PixelSettings
 
 LAYERS = 4
 TEXT = "a man in red rides the small brown horse along wet sand while two dogs run behind him near blue water"

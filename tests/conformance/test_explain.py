@@ -22,7 +22,7 @@ from captune.models.backbone import Backbone
 from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.generate import generate
 from captune.models.git import Git
-from captune.models.layers.teacher_forced import on_patches
+from captune.models.layers.losses import on_patches
 from lively import LIVELY
 from noise import noise
 

@@ -9,7 +9,7 @@ import pytest
 
 from captune.core.errors import ImageError
 from captune.inference.torch_model import read_pixels
-from captune.models.preprocessing import PixelSettings
+from captune.models.backbone import PixelSettings
 
 EXACT = PixelSettings(384, (0.5,) * 3, (0.5,) * 3)
 FAST = PixelSettings(384, (0.5,) * 3, (0.5,) * 3, fast=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captune.datasets.formats import read_source
-from captune.datasets.source import EmbeddedImage, Problem
+from captune.datasets.merge import EmbeddedImage, Problem
 from captune.datasets.splits import official_split
 
 pytestmark = pytest.mark.real

@@ -17,7 +17,7 @@ from captune.datasets.prepare import prepare
 from captune.datasets.prepared import read_split
 from captune.images.open import open_image
 from captune.images.preprocessing import to_pixels
-from captune.models.preprocessing import PixelSettings
+from captune.models.backbone import PixelSettings
 
 pytestmark = pytest.mark.real
 

@@ -16,10 +16,10 @@ import typer
 from typer.core import TyperCommand
 
 from captune.cli.terminal import out_json, out_table
+from captune.core.aliases import ANSWERS, names_of, plain
 from captune.core.config import Leaf, Resolved, leaves, presets, resolve
 from captune.core.errors import UsageError, about_option
 from captune.core.options import DEFAULT_MODEL, Options
-from captune.core.options.aliases import ANSWERS, names_of, plain
 from captune.core.verbs import VERBS, Verb
 
 # typer brings its own copy of click from some version on; these names are right in either case.

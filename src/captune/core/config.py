@@ -13,10 +13,10 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from captune.core.aliases import ANSWERS, FORMER, canonical, plain
 from captune.core.errors import UsageError, about_option, did_you_mean
 from captune.core.files.limits import parse_yaml
 from captune.core.options import GenerationOptions, Options
-from captune.core.options.aliases import ANSWERS, FORMER, canonical, plain
 from captune.core.options.verbs import Config, config_of
 from captune.core.verbs import Verb
 
@@ -90,7 +90,7 @@ def leaves(config: str | Verb | type[Options]) -> dict[str, Leaf]:
 def presets() -> list[str]:
     """Names of the presets that ship with captune."""
     return sorted(
-        f.name.removesuffix(".yaml") for f in files("captune.core.presets").iterdir() if f.name.endswith(".yaml")
+        f.name.removesuffix(".yaml") for f in (files("captune.core") / "presets").iterdir() if f.name.endswith(".yaml")
     )
 
 
@@ -199,7 +199,7 @@ class _Merged:
 def _preset(name: str) -> Any:
     if name not in presets():
         raise UsageError(f"There is no preset '{name}'.", did_you_mean(name, presets()))
-    return _yaml(files("captune.core.presets").joinpath(f"{name}.yaml").read_text(), name)
+    return _yaml((files("captune.core") / "presets" / f"{name}.yaml").read_text(), name)
 
 
 def find_option(key: str, known: Mapping[str, Leaf], source: str) -> Leaf:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from captune.core.aliases import ALIASES, ANSWERS, FORMER, VERBS_ELSEWHERE, canonical, plain
 from captune.core.environment import OF_COMPOSE, OWN, VARIABLES
-from captune.core.options.aliases import ALIASES, ANSWERS, FORMER, VERBS_ELSEWHERE, canonical, plain
 
 # More names than this are a wall of text: only the nearest are shown then.
 LISTED = 30

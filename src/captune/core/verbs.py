@@ -192,7 +192,7 @@ VERBS = Verbs(
         WORK,
         "Ask a question about images.",
         ("GenerationOptions", "TranslationOptions", "DeviceOptions"),
-        "captune.api.ask:ask",
+        "captune.api.caption:ask",
     ),
     Verb(
         "embed",

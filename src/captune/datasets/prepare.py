@@ -21,9 +21,8 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.downloads import DOWNLOADS, download
 from captune.datasets.formats import find_format, read_source
-from captune.datasets.merge import MergedRecords, merge_records
+from captune.datasets.merge import MergedRecords, Problem, merge_records
 from captune.datasets.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, staged, write_splits, write_table
-from captune.datasets.source import Problem
 from captune.datasets.splits import assign, official_split
 from captune.datasets.tables.rows import NothingUsable
 from captune.images.duplicates import DuplicatePair, count_by_splits, find_duplicates

@@ -17,13 +17,12 @@ from captune.core.records import Caption, ImageRecord
 from captune.core.runs import SPLITS, Run
 from captune.datasets.prepared import TRAIN, read_prepared, read_split, sample_records
 from captune.evaluation.report import write_report
-from captune.evaluation.report.attention import delete_attention_sheets, draw_attention_sheets
+from captune.evaluation.report.data import delete_attention_sheets, draw_attention_sheets
 from captune.evaluation.results import Evaluation, write_evaluation
 from captune.inference.captioning import CaptioningModel, caption_records
 from captune.inference.loading import backbone_of, load_model
 from captune.inference.processes import Processes
-from captune.metrics.corpus import MetricContext, metric_context
-from captune.metrics.likelihood import ReferenceLikelihood, joined
+from captune.metrics.corpus import MetricContext, ReferenceLikelihood, joined, metric_context
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import compare
@@ -180,7 +179,7 @@ def _likelihood(
 
     label = f"Perplexity ({name})"
     if isinstance(model, ExportedModel):
-        from captune.inference.runtime.likelihood import likelihood_of_references as of_export
+        from captune.inference.runtime.model import likelihood_of_references as of_export
 
         return of_export(model, records, progress=progress, label=label)
     from captune.evaluation.evaluator import likelihood_of_references

@@ -17,7 +17,7 @@ from captune.images.batches import Features
 from captune.inference import captioning
 from captune.inference.batches import collate
 from captune.inference.torch_model import TorchModel, stream_pixels
-from captune.metrics.likelihood import ReferenceLikelihood
+from captune.metrics.corpus import ReferenceLikelihood
 from captune.models.backbone import Backbone
 
 

@@ -19,7 +19,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import scratch_folder
 from captune.core.files.paths import is_pattern
 from captune.datasets.formats import promised, read_rows, recognised
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.columns import ID, IMAGE, job_format, plain_name
 from captune.datasets.tables.rows import Row, Side, plain_id
 from captune.datasets.tables.text import caption_text, check_file, first_line, read_text

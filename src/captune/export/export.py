@@ -14,7 +14,7 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.exported import EXPORT_REPORT
 from captune.core.files import atomic_folder, check_free, write_json
-from captune.core.options.export import ExportOptions
+from captune.core.options.outputs import ExportOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import SPLITS, TRAIN, read_split

@@ -252,7 +252,7 @@ def _same_checkpoint(name: str, run: Run, folder: Path) -> bool:
 
 def _license_of(base: str) -> str:
     base, _ = hub_name(base)
-    from captune.models.families import families
+    from captune.models import families
 
     return next((known.license for family in families() for known in family.checkpoints if known.name == base), "")
 

@@ -20,7 +20,7 @@ from captune.core.errors import ImageError
 from captune.images.batches import read_pixels
 from captune.images.open import open_image
 from captune.images.preprocessing import Preprocessing
-from captune.images.verify_worker import fingerprints
+from captune.images.verify import fingerprints
 from captune.images.workers import serve_requests
 
 WORKER = (sys.executable, "-m", "captune.images.decode_worker")

@@ -1,4 +1,7 @@
-"""Open every image once, in parallel processes, so that a bad image fails alone."""
+"""Open every image once, in parallel, in processes of their own: a bad image costs one image.
+
+Started by `captune.images.verify` as `python -m captune.images.verify MAX_PIXELS`; a request has a `path`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,64 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from PIL import Image
+
+from captune.core.errors import ImageError
+from captune.core.files.fingerprints import file_content
 from captune.core.progress import SILENT, Progress
-from captune.images.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores
+from captune.images.open import open_image
+from captune.images.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores, serve_requests
+
+THUMB = 8
+
+
+def check_image(path: str, max_pixels: int) -> dict[str, Any]:
+    """Size, hashes and digest of an image file; or kind and reason."""
+    try:
+        image = open_image(path, max_pixels=max_pixels)
+        digest = file_content(path)
+    except ImageError as error:
+        return {"kind": error.kind, "reason": error.reason, "hint": error.hint}
+    except OSError as error:
+        return {"kind": "damaged", "reason": error.strerror or str(error), "hint": ""}
+    return {"size": image.size, "digest": digest, **fingerprints(image)}
+
+
+def fingerprints(image: Image.Image) -> dict[str, str]:
+    """`hash` and `thumb` (an 8 × 8 RGB thumbnail) of an RGB image, in hex digits."""
+    # One pass over the pixels; both come from the small one.
+    small = image.resize((72, 64), Image.Resampling.BOX)
+    return {
+        "hash": difference_hash(small),
+        "thumb": small.resize((THUMB, THUMB), Image.Resampling.BOX).tobytes().hex(),
+    }
+
+
+def difference_hash(image: Image.Image) -> str:
+    """dHash, 64 bits as 16 hex digits: which of two neighbours in a 9 × 8 grey image is brighter."""
+    grey = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
+    bits = 0
+    for row in range(8):
+        for column in range(8):
+            at = 9 * row + column
+            bits = bits << 1 | (grey[at] > grey[at + 1])
+    return f"{bits:016x}"
+
+
+def main() -> None:
+    """Reply until stdin ends."""
+    max_pixels = int(sys.argv[1])
+    serve_requests(lambda request, _: (check_image(request["path"], max_pixels), b""), max_pixels)
+
+
+if __name__ == "__main__":
+    main()
+
 
 THUMB_BYTES = 192
-WORKER = (sys.executable, "-m", "captune.images.verify_worker")
+WORKER = (sys.executable, "-m", "captune.images.verify")
 _IMAGES_PER_PROCESS = 16
 # Far ahead, so that an image that takes a minute blocks no other process.
 _AHEAD = 4096

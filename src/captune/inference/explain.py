@@ -21,7 +21,7 @@ from captune.images.open import MAX_PIXELS, open_image
 from captune.images.preprocessing import crop_box
 from captune.inference.torch_model import caption_pixels, read_pixels
 from captune.models.backbone import Backbone
-from captune.models.layers.teacher_forced import TeacherForced, on_patches
+from captune.models.layers.losses import TeacherForced, on_patches
 
 ALTERNATIVES = 5
 

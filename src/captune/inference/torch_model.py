@@ -19,9 +19,8 @@ from captune.images import batches
 from captune.images.batches import Features
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing, resize_passes, resized_shape
-from captune.models.backbone import Backbone
+from captune.models.backbone import Backbone, PixelSettings
 from captune.models.generate import generate
-from captune.models.preprocessing import PixelSettings
 
 
 def caption_pixels(

@@ -27,7 +27,7 @@ from captune.jobs.manifest import Inputs, Manifest, ShardList
 from captune.jobs.shards import PLAIN, SHARD_FORMATS, ShardFormat, is_shard, shard_numbers
 
 if TYPE_CHECKING:
-    from captune.models.loading.identity import Identity
+    from captune.models.loading.loader import Identity
 
 _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once all shards are complete
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
@@ -300,7 +300,7 @@ def _identify(
     request: JobRequest, captioner: Captioner | None, progress: Progress
 ) -> tuple[Identity, Captioner | None]:
     """The identity of the model; one that is not on this machine yet is loaded for that."""
-    from captune.models.loading.identity import identity_of
+    from captune.models.loading.loader import identity_of
 
     with progress.task("Looking at the model's files"):
         identity = identity_of(request.model)

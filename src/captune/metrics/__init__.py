@@ -19,7 +19,7 @@ METRICS = Table(
         "spice": "captune.metrics.spice:spice",
         "clip_score": "captune.evaluation.clip_score:clip_score",
         "vqa_accuracy": "captune.metrics.vqa:vqa_accuracy",
-        "sacrebleu": "captune.metrics.sacrebleu_score:sacrebleu_score",
+        "sacrebleu": "captune.metrics.bleu:sacrebleu_score",
     },
     group="captune.metrics",
 )

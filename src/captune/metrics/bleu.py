@@ -1,4 +1,6 @@
-"""BLEU-1 to BLEU-4 with the values of the COCO caption code.
+"""BLEU-1 to BLEU-4 with the values of the COCO caption code, and BLEU as sacrebleu computes it.
+
+Post 2018. A different number from `bleu_4`; its signature says how it was made.
 
 Papineni et al. 2002: clipped n-gram precision, geometric mean, brevity penalty against the
 closest reference length (ties to the shorter). The corpus score comes from summed counts,
@@ -11,6 +13,47 @@ import numpy as np
 
 from captune.metrics.corpus import ORDERS, Corpus, MetricResult, Statistics
 from captune.metrics.ngrams import GramCounts
+
+
+def sacrebleu_score(corpus: Corpus) -> MetricResult:
+    """Key `sacrebleu`, corpus only, 0–1 (sacrebleu itself prints 0–100)."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    # A sentence alone gives the counts that a corpus sums up, whatever its own score; effective
+    # order only silences a remark about that score.
+    counting = BLEU(effective_order=True)
+    found = [
+        counting.sentence_score(caption, references)
+        for caption, references in zip(corpus.hypotheses, corpus.references, strict=True)
+    ]
+    rows = np.array([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in found])
+    metric = BLEU()
+    per_image = corpus.references_per_image
+    metric.num_refs = int(per_image[0]) if (per_image == per_image[0]).all() else -1  # as a corpus would set it
+    return MetricResult(
+        scores={"sacrebleu": float(_score(rows.sum(axis=0))[0])},
+        settings={"sacrebleu_signature": str(metric.get_signature())},
+        statistics=Statistics(("sacrebleu",), rows, _score),
+    )
+
+
+def _score(sums: np.ndarray) -> np.ndarray:
+    """Scores (…, 1) from sums: 4 matched, 4 possible, caption length, reference length."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    scores = [
+        BLEU.compute_bleu(
+            [int(n) for n in row[:ORDERS]],
+            [int(n) for n in row[ORDERS : 2 * ORDERS]],
+            int(row[-2]),
+            int(row[-1]),
+            smooth_method="exp",
+        ).score
+        / 100
+        for row in sums.reshape(-1, sums.shape[-1])
+    ]
+    return np.array(scores).reshape(*sums.shape[:-1], 1)
+
 
 # The COCO code adds these to numerator and denominator; they decide what an image
 # without any matching 4-gram gets.
@@ -26,12 +69,12 @@ def bleu(corpus: Corpus) -> MetricResult:
     matched = np.stack([_clipped(counts, corpus) for counts in corpus.grams])
     possible = np.stack([np.maximum(0, hypothesis - shift) for shift in range(ORDERS)])
     rows = np.concatenate([matched, possible, hypothesis[None], reference[None]]).T
-    whole = _score(rows.sum(axis=0))
+    whole = _bleu_score(rows.sum(axis=0))
     names = tuple(f"bleu_{order}" for order in range(1, ORDERS + 1))
     return MetricResult(
         scores={name: float(value) for name, value in zip(names, whole, strict=True)},
-        per_image=dict(zip(names, _score(rows).T, strict=True)),
-        statistics=Statistics(names, rows, _score),
+        per_image=dict(zip(names, _bleu_score(rows).T, strict=True)),
+        statistics=Statistics(names, rows, _bleu_score),
     )
 
 
@@ -63,7 +106,7 @@ def _clipped(counts: GramCounts, corpus: Corpus) -> np.ndarray:
     return np.bincount(counts.sentence[:split], clipped, minlength=images).astype(np.int64)
 
 
-def _score(rows: np.ndarray) -> np.ndarray:
+def _bleu_score(rows: np.ndarray) -> np.ndarray:
     """BLEU of each order (…, 4) from (sums of) rows: 4 matched, 4 possible, caption length, reference length."""
     matched, possible = rows[..., :ORDERS], rows[..., ORDERS : 2 * ORDERS]
     precision = (matched + TINY) / (possible + SMALL)

@@ -1,6 +1,56 @@
 """Model families, one file each; a family is a name in this table."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from captune.core.tables import Table
+
+if TYPE_CHECKING:
+    from captune.models.backbone import Checkpoint
+
+
+@dataclass(frozen=True)
+class FamilyInfo:
+    """A family: sizes for `new:FAMILY-SIZE`, its first line of documentation, its module, whose search it has."""
+
+    name: str
+    sizes: tuple[str, ...]
+    about: str
+    origin: str
+    decoder: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Names that `--model` takes for a model from scratch."""
+        return tuple(f"new:{self.name}-{size}" for size in self.sizes)
+
+
+def families() -> list[FamilyInfo]:
+    """Every family in the table, those of other packages included. Loads torch; without it, names alone."""
+    table = _table()
+    if find_spec("torch") is None:
+        return [FamilyInfo(name, (), "", target.partition(":")[0]) for name, target in table.targets.items()]
+    from captune.models.backbone import Backbone
+
+    found = []
+    for name, target in table.targets.items():
+        family = table[name]
+        about = (family.__doc__ or "").strip().splitlines()
+        search = "captune" if family.text_decoder is not Backbone.text_decoder else "transformers"
+        origin = target.partition(":")[0]
+        found.append(
+            FamilyInfo(name, tuple(family.sizes), about[0] if about else "", origin, search, family.checkpoints)
+        )
+    return found
+
+
+def _table() -> Table:
+    return FAMILIES
+
 
 FAMILIES = Table(
     "model family",

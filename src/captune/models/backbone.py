@@ -1,4 +1,4 @@
-"""The protocol of a model family: what the rest of captune may ask of any captioner."""
+"""The protocol of a model family: what the rest of captune uses of any captioner, from pixels to losses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,54 @@ from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.generate import transformers_kwargs
 from captune.models.decoder import Decoder
 from captune.models.layers.fused import contiguous_head
-from captune.models.layers.losses import TokenLosses
-from captune.models.layers.teacher_forced import TeacherForced, teacher_forced_pass
+from captune.models.layers.losses import TeacherForced, TokenLosses, teacher_forced_pass
 from captune.models.layers.vision_encoder import VisionEncoder
 from captune.models.loading.pretrained import readable_by_earlier
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
-from captune.models.preprocessing import PixelSettings
 from captune.models.weights import Shared, save_apart
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """An image squashed to `size`² and normalised.
+
+    With `shorter`, its shorter side becomes that many pixels and the middle square is cut
+    out instead. `fast` takes the quicker way to nearly the same numbers.
+    """
+
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    resample: int = 3
+    shorter: int = 0
+    fast: bool = False
+
+    @classmethod
+    def of(cls, processor: Any) -> PixelSettings:
+        """Those of a `transformers` image processor; raises `CaptuneError` for one that does something else."""
+        size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+        cut = bool(getattr(processor, "do_center_crop", False))
+        side, shorter = int(size.get("height") or size.get("shortest_edge") or 0), 0
+        if cut:
+            side, shorter = int(crop.get("height") or 0), int(size.get("shortest_edge") or 0)
+        square = size.get("height") == size.get("width") and crop.get("height") == crop.get("width")
+        scaled = abs(float(getattr(processor, "rescale_factor", 1 / 255)) - 1 / 255) < 1e-9
+        if not side or not square or not scaled or (cut and shorter and shorter < side):
+            raise CaptuneError(
+                f"The model prepares its images in a way that captune does not know: {type(processor).__name__} with "
+                f"size {size} and crop {crop or 'none'}.",
+                "Use a model whose images are squares of 8-bit values.",
+            )
+        plain = not getattr(processor, "do_normalize", True)
+        mean = (0.0,) * 3 if plain else tuple(processor.image_mean)
+        std = (1.0,) * 3 if plain else tuple(processor.image_std)
+        return cls(side, mean, std, int(processor.resample), shorter)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Levels (…, 3, size, size) of 0–255 as the model takes them, fp32, bit for bit as transformers computes."""
+        mean, std = (torch.tensor(tuple(each), device=pixels.device).view(3, 1, 1) for each in (self.mean, self.std))
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
 
 Fused = TypeVar("Fused")
 # Names of captune 0.1.0 that families of other packages implement or use, by their names today.

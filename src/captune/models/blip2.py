@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint
+from captune.models.backbone import Backbone, Checkpoint, PixelSettings
 from captune.models.from_scratch import learn_tokenizer
-from captune.models.layers.losses import TokenLosses, padded_losses
-from captune.models.layers.teacher_forced import TeacherForced
+from captune.models.layers.losses import TeacherForced, TokenLosses, padded_losses
 from captune.models.layers.vision_encoder import check_side
 from captune.models.loading.pretrained import IMAGE, load_processor, load_tokenizer, with_image_token
-from captune.models.preprocessing import PixelSettings
 from captune.models.weights import FP32, Placing, load_weights
 
 SIZES = ("tiny", "tiny-t5")

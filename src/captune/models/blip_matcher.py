@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from captune.core.errors import CaptuneError
+from captune.models.backbone import PixelSettings
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.loading.pretrained import pretrained, readable_by_earlier
-from captune.models.preprocessing import PixelSettings
 
 MATCHER = "Salesforce/blip-itm-base-coco"
 KIND = "BlipForImageTextRetrieval"

@@ -16,8 +16,7 @@ from captune.core.options import GenerationOptions
 from captune.models.backbone import Backbone, Checkpoint
 from captune.models.blip import Blip, decode_grouped
 from captune.models.layers.attention import CaptionGrid
-from captune.models.layers.losses import TokenLosses, token_losses
-from captune.models.layers.teacher_forced import TeacherForced, averaged
+from captune.models.layers.losses import TeacherForced, TokenLosses, averaged, token_losses
 
 
 class BlipVqa(Blip):

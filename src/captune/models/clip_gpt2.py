@@ -15,17 +15,22 @@ from torch.utils.checkpoint import checkpoint
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint
+from captune.models.backbone import Backbone, Checkpoint, PixelSettings
 from captune.models.decoder import Decoder
 from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
 from captune.models.layers.attention import CaptionGrid, attend
 from captune.models.layers.fused import ACTIVATIONS, FusedLinear, FusedSequential, LayerNorm
-from captune.models.layers.losses import TokenLosses, padded_losses, token_losses
-from captune.models.layers.teacher_forced import TeacherForced, averaged, eager_attention
+from captune.models.layers.losses import (
+    TeacherForced,
+    TokenLosses,
+    averaged,
+    eager_attention,
+    padded_losses,
+    token_losses,
+)
 from captune.models.layers.text_decoder import CrossAttention, DecoderLayer, TextDecoder, call_layer
 from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
 from captune.models.loading.pretrained import load_processor, load_tokenizer, pretrained
-from captune.models.preprocessing import PixelSettings
 from captune.models.weights import FP32, Placing, drop_unused_quantization, load_weights
 
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint
+from captune.models.backbone import Backbone, Checkpoint, PixelSettings
 from captune.models.decoder import Decoder
 from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
 from captune.models.layers.attention import CaptionGrid, attend
@@ -30,7 +30,6 @@ from captune.models.layers.losses import TokenLosses, token_losses
 from captune.models.layers.text_decoder import DecoderLayer, TextDecoder, call_layer
 from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
 from captune.models.loading.pretrained import load_processor, load_tokenizer
-from captune.models.preprocessing import PixelSettings
 from captune.models.weights import FP32, Placing, load_weights
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from captune.core.aliases import with_new_names
 from captune.core.config import Resolved, dump, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import write_text
 from captune.core.files.fingerprints import difference, read_contents, split_fingerprint
-from captune.core.options.aliases import with_new_names
 from captune.core.options.training import ChosenEpochs
 from captune.core.options.verbs import Config, config_of
 from captune.core.progress import Progress
@@ -31,7 +31,7 @@ def model_facts(model: str, config: Config) -> dict[str, Any]:
     Adapters go on the same weights after every stop: of a folder, those are known by a digest.
     """
     from captune.core.model_names import is_new, is_pair
-    from captune.models.loading.identity import identity_of, revision_of
+    from captune.models.loading.loader import identity_of, revision_of
 
     digest = None
     if config.model.lora is not None and not is_new(model) and not is_pair(model):

@@ -11,8 +11,8 @@ from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import as_paths, atomic_file
 from captune.core.options import DEFAULT_MODEL, CaptionOptions
+from captune.core.options.outputs import VideoOptions
 from captune.core.options.verbs import config_of
-from captune.core.options.video import VideoOptions
 from captune.core.progress import SILENT, Progress, Task
 from captune.datasets.sources.listing import find_image_paths
 from captune.inference.captioner import Captioner

@@ -115,7 +115,7 @@ def test_an_error_shows_message_and_hint_with_its_code(says: Any, monkeypatch: p
     def fail() -> None:
         raise CaptuneError("The [disk] is full.", "Free some space.", code=7)
 
-    monkeypatch.setattr("captune.models.families.families", fail)
+    monkeypatch.setattr("captune.models.families", fail)
     assert says("models") == (7, "", "error: The [disk] is full.\nFree some space.\n")
 
 

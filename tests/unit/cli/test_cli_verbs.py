@@ -14,8 +14,8 @@ import pytest
 from captune.captions.row import CaptionRow
 from captune.cli.main import load, run
 from captune.core.records import Caption
+from captune.datasets.merge import Problem
 from captune.datasets.prepared import SplitCount
-from captune.datasets.source import Problem
 from captune.evaluation.results import Evaluation
 from captune.metrics.report import MetricReport
 

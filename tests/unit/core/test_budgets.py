@@ -25,7 +25,7 @@ from captune.core.files import read_json, read_yaml
 from captune.core.files.limits import MAX_DEPTH, LimitedGzip, max_unpacked, open_arrays, parse_json, parse_yaml
 from captune.core.files.paths import FolderVisits, matches
 from captune.datasets.formats import csv_table, hub, jsonl, parquet, webdataset
-from captune.datasets.source import EmbeddedImage, Problem, UnreadableImage
+from captune.datasets.merge import EmbeddedImage, Problem, UnreadableImage
 from captune.datasets.sources import hub as bulk_datasets
 from captune.datasets.sources import parquet as bulk_parquet
 from captune.datasets.sources.listing import walk

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from captune.cli.main import load, run
+from captune.core.aliases import ALIASES, ANSWERS, FORMER, ORIGINS, VERBS_ELSEWHERE
 from captune.core.config import leaves, resolve
 from captune.core.errors import UsageError, about_option, about_variables, about_verb, did_you_mean, edits, nearest
 from captune.core.options import Options
-from captune.core.options.aliases import ALIASES, ANSWERS, FORMER, ORIGINS, VERBS_ELSEWHERE
 from captune.core.options.verbs import configs
 from captune.core.verbs import VERBS
 

@@ -14,8 +14,8 @@ import pytest
 from captune.core.errors import CaptuneError
 from captune.core.records import ImageRecord
 from captune.datasets.formats import FORMATS, read_source
+from captune.datasets.merge import EmbeddedImage, Problem
 from captune.datasets.prepared import write_splits
-from captune.datasets.source import EmbeddedImage, Problem
 from captune.evaluation.pairing import read_results
 from sources import jpeg, records, tar, write
 

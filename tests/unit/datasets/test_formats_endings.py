@@ -9,8 +9,8 @@ import pytest
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats import read_source
+from captune.datasets.merge import EmbeddedImage, Problem
 from captune.datasets.prepare import prepare
-from captune.datasets.source import EmbeddedImage, Problem
 from sources import jpeg, tar, write
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.datasets.formats import find_format, read_source
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 
 
 def photos(folder: Path, *names: str) -> None:

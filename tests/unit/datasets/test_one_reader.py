@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from captune.datasets.formats import read_source
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.evaluation.pairing import read_results
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")

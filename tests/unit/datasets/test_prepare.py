@@ -21,10 +21,9 @@ from PIL import Image
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.paths import MARK
 from captune.core.records import ImageRecord
-from captune.datasets.merge import merge_records, safe_name
+from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord, merge_records, safe_name
 from captune.datasets.prepare import prepare
 from captune.datasets.prepared import read_prepared, read_split, staged, write_splits
-from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
 
 
 def photo(number: int) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats import hub, parquet, read_source
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.sources import hub as bulk_datasets
 from captune.datasets.sources import parquet as bulk_parquet
 from captune.datasets.sources.hub import check_saved

@@ -15,7 +15,7 @@ import pytest
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.datasets.formats import read_source
-from captune.datasets.source import EmbeddedImage, Problem
+from captune.datasets.merge import EmbeddedImage, Problem
 from captune.datasets.sources.input_shards import list_input_shards, read_images
 from sources import jpeg, tar, write
 

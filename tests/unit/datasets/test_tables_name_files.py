@@ -25,8 +25,8 @@ from captune.core.progress import Silent
 from captune.core.records import Caption, ImageRecord
 from captune.core.text import member_name
 from captune.datasets.formats import read_source
+from captune.datasets.merge import Problem
 from captune.datasets.prepared import read_split, write_splits
-from captune.datasets.source import Problem
 from captune.datasets.sources.input_shards import InputShard, list_input_shards, read_images
 from captune.evaluation.review import review
 from captune.inference.match import inside

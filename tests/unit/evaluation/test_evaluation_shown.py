@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captune.cli.reports import print_captions, print_reports
+from captune.cli.terminal import print_captions, print_reports
 from captune.core.records import Caption, ImageRecord
 from captune.evaluation.report import figures
 from captune.evaluation.report.scores import relative

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captune.images.augment import _box, _draws, augment, mentions_sides
+from captune.images.preprocessing import _box, _draws, augment, mentions_sides
 
 OPTIONS = {"crop": 0.4, "flip": True, "color_jitter": 0.3}
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from captune.images.duplicates import DuplicatePair, find_duplicates
-from captune.images.verify_worker import check_image
+from captune.images.verify import check_image
 
 
 def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -124,7 +124,7 @@ def test_nothing_to_compare() -> None:
 
 
 def test_hash_sees_structure_not_encoding() -> None:
-    from captune.images.verify_worker import difference_hash
+    from captune.images.verify import difference_hash
 
     original = scene(5)
     buffer = io.BytesIO()

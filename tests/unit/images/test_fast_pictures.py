@@ -14,7 +14,7 @@ from captune.images import batches
 from captune.images.batches import check_fast_decoder, decode_fast
 from captune.images.open import MAX_PIXELS
 from captune.inference.torch_model import read_pixels
-from captune.models.preprocessing import PixelSettings
+from captune.models.backbone import PixelSettings
 
 EXACT = PixelSettings(96, (0.5,) * 3, (0.5,) * 3)
 FAST = PixelSettings(96, (0.5,) * 3, (0.5,) * 3, fast=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError
 from captune.images.preprocessing import resize_passes, to_pixels
-from captune.models.preprocessing import PixelSettings
+from captune.models.backbone import PixelSettings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

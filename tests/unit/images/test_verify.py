@@ -22,7 +22,7 @@ def photos(folder: Path, names: list[str]) -> list[str]:
 def crashing(action: str) -> tuple[str, ...]:
     """A worker in which an image whose name has 'crash' in it does `action`."""
     code = (
-        "import os, signal, time, captune.images.verify_worker as worker\ncheck_image = worker.check_image\n"
+        "import os, signal, time, captune.images.verify as worker\ncheck_image = worker.check_image\n"
         "def crash(path, most):\n"
         f"    if 'crash' in path:\n        {action}\n"
         "    return check_image(path, most)\n"

@@ -10,8 +10,7 @@ import pytest
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.jobs.ray_cluster import Node, WorkerShare, connected, is_reachable
-from captune.jobs.ray_pool import _death_reason
+from captune.jobs.ray_pool import Node, WorkerShare, _death_reason, connected, is_reachable
 
 
 def node(cores: float, gpus: float = 0) -> Node:

@@ -16,8 +16,17 @@ from captune.captions.writers import CaptionRow
 from captune.core.errors import UsageError
 from captune.core.records import Caption
 from captune.images.open import open_image
-from captune.server.page.captioning import Upload, accepted_suffixes, in_natural_order, named_apart, samples
-from captune.server.page.downloads import FORMATS, as_sidecars, as_text, file_name
+from captune.server.page.captioning import (
+    FORMATS,
+    Upload,
+    accepted_suffixes,
+    as_sidecars,
+    as_text,
+    file_name,
+    in_natural_order,
+    named_apart,
+    samples,
+)
 from captune.server.startup import parse_models
 
 ROOT = Path(__file__).resolve().parents[3]

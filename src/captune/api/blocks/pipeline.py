@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, overload
 
+from captune.core.aliases import canonical
 from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError, UsageError, about_option, did_you_mean
 from captune.core.options import DEFAULT_MODEL
-from captune.core.options.aliases import canonical
 from captune.core.progress import SILENT, Progress
 
 SCENES = "scenes"

@@ -11,7 +11,7 @@ from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from captune.api.ask import Answer
+    from captune.api.caption import Answer
 
 
 def ask(
@@ -25,7 +25,7 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Ask a question about images: captune ask photo.jpg 'what is the man holding?'."""
-    from captune.api.ask import ask as question
+    from captune.api.caption import ask as question
 
     *paths, question_text = pictures
     if not paths:

@@ -6,8 +6,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
-from captune.cli.reports import print_reports
-from captune.cli.terminal import note, out_json
+from captune.cli.terminal import note, out_json, print_reports
 
 
 def compare(

@@ -8,7 +8,7 @@ from captune.cli.terminal import note, out_json, out_table
 
 def models(json: Json = False) -> None:
     """Model families that captune knows, and the names of models from scratch."""
-    from captune.models.families import families
+    from captune.models import families
 
     found = families()
     if json:

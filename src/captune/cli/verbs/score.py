@@ -6,8 +6,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import TerminalProgress
-from captune.cli.reports import print_reports
-from captune.cli.terminal import note, out_json, out_table
+from captune.cli.terminal import note, out_json, out_table, print_reports
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
 

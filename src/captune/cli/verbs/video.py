@@ -10,7 +10,7 @@ from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, note
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.files.existing import ExistingCaptions
-from captune.core.options.video import VideoOptions
+from captune.core.options.outputs import VideoOptions
 
 if TYPE_CHECKING:
     from captune.video.subtitles import FilmCaptions

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from captune.core.options.jobs import JobOptions as JobOptions
 from captune.core.options.option import Options as Options
 from captune.core.options.option import OutsideOptions as OutsideOptions
 from captune.core.options.option import TableOptions as TableOptions
 from captune.core.options.option import option
+from captune.core.options.outputs import JobOptions as JobOptions
 from captune.core.options.training import PARTS as PARTS
 from captune.core.options.training import DataOptions as DataOptions
 from captune.core.options.training import ModelOptions as ModelOptions

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from captune.core.options.aliases import with_new_names
+from captune.core.aliases import with_new_names
 
 
 def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:

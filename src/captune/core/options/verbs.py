@@ -25,12 +25,10 @@ from captune.core.options import (
     TuneOptions,
     WhereOptions,
 )
-from captune.core.options.export import ExportOptions
-from captune.core.options.jobs import JobOptions
 from captune.core.options.option import Options, OutsideOptions, TableOptions
+from captune.core.options.outputs import ExportOptions, JobOptions, VideoOptions, WebcamOptions
 from captune.core.options.serve import ServeOptions
 from captune.core.options.training import DataOptions, ModelOptions, TrainOptions
-from captune.core.options.video import VideoOptions, WebcamOptions
 from captune.core.verbs import VERBS, Verb, load
 
 GROUPS: dict[str, type[Options]] = {

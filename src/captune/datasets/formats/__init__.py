@@ -21,7 +21,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, CLEANED, Images, is_pattern, written_here
 from captune.core.tables import Table
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.tables import files as places
 from captune.datasets.tables.rows import Row, Side, group, row_of
 from captune.datasets.tables.text import check_file, first_line, head

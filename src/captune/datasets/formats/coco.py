@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.tables.columns import Columns, columns_of, split_from_name
 from captune.datasets.tables.files import find_caption_files, list_folder
 from captune.datasets.tables.rows import Row, Side, group, note, plain_id

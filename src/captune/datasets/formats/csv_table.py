@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.text import OF_CAPTUNE, unguarded
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note

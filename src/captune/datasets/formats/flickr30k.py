@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, numbered

@@ -8,7 +8,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, Boundary, Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.sources.hub import (
     DICT,
     HUB,

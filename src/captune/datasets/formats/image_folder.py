@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats import csv_table, jsonl
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.columns import split_from_name
 from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.rows import Row, Side

@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats.csv_table import read_table
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side
 from captune.datasets.tables.text import first_line, split_fields

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.datasets.source import Problem
+from captune.datasets.merge import Problem
 from captune.datasets.tables.columns import choose, normalize_split
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note

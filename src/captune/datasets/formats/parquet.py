@@ -9,7 +9,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import BESIDE, Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.sources import parquet
 from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
 from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_from_name

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.prepared import SPLITS, row_of, splits_written_here
-from captune.datasets.source import Problem, SourceRecord
 from captune.datasets.tables.columns import normalize_split
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import numbered, parse_json

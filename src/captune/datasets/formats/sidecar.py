@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, Images
-from captune.datasets.source import Problem, SourceRecord
+from captune.datasets.merge import Problem, SourceRecord
 from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import WORDS, find_columns

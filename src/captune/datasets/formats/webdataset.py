@@ -15,7 +15,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.limits import MAX_IMAGE_BYTES, MAX_SHARD_TEXT_BYTES, MAX_TEXT_BYTES
 from captune.core.files.paths import Images
 from captune.datasets.formats.sidecar import Unusable, caption_lines, from_json, parsed
-from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.sources.tar import CutOff, Member, headers_only, members
 from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_from_name
 from captune.datasets.tables.files import find_shards

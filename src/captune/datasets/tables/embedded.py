@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import Boundary, local_path
-from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.sources.parquet import NO_IMAGE, split_cell
 from captune.datasets.tables.cells import NotText
 from captune.datasets.tables.columns import Columns

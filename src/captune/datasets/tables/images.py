@@ -16,7 +16,7 @@ from captune.core.files import open_regular
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import BESIDE, Boundary, Images, elsewhere
 from captune.core.text import shortened
-from captune.datasets.source import EmbeddedImage, UnreadableImage
+from captune.datasets.merge import EmbeddedImage, UnreadableImage
 from captune.datasets.sources.tar import CutOff, Member, headers_only, is_compressed, members
 from captune.datasets.tables.files import list_folder
 from captune.images.signatures import is_image_name

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.source import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
 from captune.datasets.tables.images import locate
 from captune.datasets.tables.text import caption_text
 

@@ -9,13 +9,14 @@ from string import Template
 from captune import __version__
 from captune.evaluation.report.charts import distributions, score_bars, training_curves, training_end, validation_table
 from captune.evaluation.report.data import Picture, ReportData
-from captune.evaluation.report.explorer import explorer, explorer_data
 from captune.evaluation.report.markup import beside, details, picture, quoted, section, table, text
 from captune.evaluation.report.scores import Gallery, galleries, shown
 from captune.evaluation.report.tables import (
     TESTS_NOTE,
     Grid,
     difference_grids,
+    explorer,
+    explorer_data,
     repeated_grid,
     score_grid,
     settings_grids,

@@ -1,4 +1,4 @@
-"""An export folder as a model that captions."""
+"""An export folder as a model that captions, and how likely it finds references."""
 
 from __future__ import annotations
 
@@ -12,16 +12,62 @@ import numpy as np
 from captune.core.errors import CaptuneError, missing_extra
 from captune.core.exported import TEXT, TOKENIZER, VISION, Exported
 from captune.core.options import GenerationOptions
-from captune.core.records import Caption
+from captune.core.progress import SILENT, Progress, track
+from captune.core.records import Caption, ImageRecord
 from captune.decoding import captions_of, search
-from captune.decoding.encoding import TextCodec
+from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.generate import normalized
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.ops import Array
 from captune.decoding.rows import Generated
+from captune.images.batches import stream_pixels
 from captune.images.preprocessing import Preprocessing
-from captune.inference.runtime.decoder import Memory, SessionDecoder, select
+from captune.inference.runtime.decoder import Memory, SessionDecoder, empty_cache, select
 from captune.inference.runtime.sessions import Session, open_session
+from captune.metrics.corpus import ReferenceLikelihood
+
+
+def likelihood_of_references(
+    model: ExportedModel,
+    records: Sequence[ImageRecord],
+    *,
+    max_tokens: int = 512,
+    progress: Progress = SILENT,
+    label: str = "Loss",
+) -> ReferenceLikelihood:
+    """The references of each image, read side by side over its memory; an image that cannot be read raises."""
+    records = list({record.id: record for record in records if record.references}.values())
+    nll, tokens = np.zeros(len(records)), np.zeros(len(records), np.int64)
+    stream = stream_pixels(((n, record.image) for n, record in enumerate(records)), model.pixels)
+    for n, pixels in track(stream, progress, label, len(records)):
+        if isinstance(pixels, CaptuneError):
+            raise pixels
+        prompt = prompt_for(model.prompt, records[n].question)
+        references = [model.codec.reference(text, prompt, max_tokens) for text in records[n].references]
+        nll[n], tokens[n] = _likelihood(model, model.memory(pixels[None]), references)
+    return ReferenceLikelihood(nll, tokens)
+
+
+def _likelihood(model: ExportedModel, memory: Memory, references: Sequence[Encoded]) -> tuple[float, int]:
+    """Summed negative log-likelihood (nats) and number of the supervised tokens of one image's references."""
+    lengths = [len(one.tokens) - 1 for one in references]
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    owner = np.repeat(np.arange(len(references)), lengths)
+    # A token attends to its own reference up to itself.
+    visible = (owner[:, None] == owner) & (positions[:, None] >= positions)
+    outputs = model.text(
+        tokens=np.concatenate([np.array(one.tokens[:-1], np.int64) for one in references])[None],
+        positions=positions,
+        mask=np.where(visible, np.float32(0), np.float32(-np.inf))[None, None],
+        **memory,
+        **empty_cache(memory),
+    )
+    targets = np.concatenate([np.array(one.tokens[1:], np.int64) for one in references])
+    supervised = np.concatenate([np.arange(1, len(one.tokens)) >= one.prompt_length for one in references])
+    logits = outputs["logits"][0]
+    nll = NumpyOps().logsumexp(logits)[:, 0] - logits[np.arange(len(logits)), targets]
+    return float(nll[supervised].sum(dtype=np.float64)), int(supervised.sum())
+
 
 # What transformers' clean_up_tokenization replaces, in its order.
 CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
