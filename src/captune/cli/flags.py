@@ -15,15 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from captune.cli.terminal import out_json, out_table
+from captune.cli.terminal import ClickException, message_of, out_json, out_table
 from captune.core.aliases import ANSWERS, names_of, plain
 from captune.core.config import Leaf, Resolved, leaves, presets, resolve
 from captune.core.errors import UsageError, about_option
 from captune.core.options import DEFAULT_MODEL, Options
 from captune.core.verbs import VERBS, Verb
 
-# typer brings its own copy of click from some version on; these names are right in either case.
-ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 NoSuchOption: Any = sys.modules[ClickException.__module__].NoSuchOption
 
 
@@ -66,11 +64,6 @@ class VerbCommand(TyperCommand):
             if answer is None:
                 raise
             raise UsageError(message_of(error), f"{answer} Try '{ctx.command_path} --help'.") from None
-
-
-def message_of(error: Any) -> str:
-    """An error of click in words, without those of the library that checked the value."""
-    return str(error.format_message()).replace("Value error, ", "")
 
 
 def _answer(args: list[str]) -> str | None:

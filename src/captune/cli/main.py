@@ -13,8 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.cli.flags import ClickException, message_of
-from captune.cli.terminal import print_all_names
+from captune.cli.terminal import ClickException, message_of, print_all_names
 from captune.core.environment import heed_hub_token
 from captune.core.errors import (
     EXIT_FAILURE,

@@ -9,13 +9,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+import typer
+
 from captune.core.text import plain_json, printable
-from captune.metrics.report import MetricReport, relative_change
-from captune.metrics.significance import Difference
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from captune.metrics.report import MetricReport
+    from captune.metrics.significance import Difference
+
+# typer brings its own copy of click from some version on; the name is right in either case.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def print_reports(
@@ -82,6 +88,8 @@ def _difference(name: str, first: MetricReport, other: MetricReport, compared: M
         return "-"
     found = compared.get(name)
     shown = _signed(name, first.scores[name] - other.scores[name])
+    from captune.metrics.report import relative_change
+
     share = relative_change(name, first.scores[name], other.scores[name])
     if share is not None:
         shown += f" ({100 * share:+.1f} %)"
@@ -195,3 +203,8 @@ def hundred(name: str, score: float) -> str:
     from captune.metrics import spec_of
 
     return spec_of(name).text(score)
+
+
+def message_of(error: Any) -> str:
+    """An error of click in words, without those of the library that checked the value."""
+    return str(error.format_message()).replace("Value error, ", "")
