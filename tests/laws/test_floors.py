@@ -131,8 +131,8 @@ def test_no_room_for_odds_and_ends() -> None:
 
 # Words of everyday English that hide what a thing is; names use the field's words (CONTRIBUTING.md, Style).
 UNCLEAR = {
-    "asked", "said", "seen", "told", "heard", "looked", "kept", "held", "mine", "theirs", "say", "eye", "shelf", "manner",
-    "duty", "crew", "riddle", "wish",
+    "asked", "said", "seen", "told", "heard", "looked", "kept", "held", "mine", "theirs", "say", "eye", "shelf",
+    "manner", "duty", "crew", "riddle", "wish",
 }  # fmt: skip
 CLEAR = {
     "held_out", "held_out_scenes",  # data that training never shows
