@@ -86,7 +86,7 @@ def hub() -> Path:
 @pytest.fixture(scope="session")
 def pages_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a cache of the Hub that holds tiny models by the names that pages use."""
-    from doc_desk import fill_hub
+    from doc_fixtures import fill_hub
 
     home = tmp_path_factory.mktemp("hub")
     fill_hub(home / "hub")

@@ -3,7 +3,7 @@
 A block of `sh` or `python` is run (tests/journeys/test_docs_run.py). In the comments above it,
 which no reader sees, stand
 
-    <!-- given: photo.jpg, runs/x -->    what lies in the reader's folder (tests/doc_desk.py)
+    <!-- given: photo.jpg, runs/x -->    what lies in the reader's folder (tests/doc_fixtures.py)
     <!-- not run: needs Docker -->       why it is only parsed
     <!-- printed -->                     this is, to the letter, what the block before printed
 """

@@ -14,7 +14,7 @@ from filelock import FileLock
 from captune.export.graphs import Graph
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
-from lively import LIVELY
+from random_weights import LIVELY
 
 EXPORTABLE = ("blip", "clip-gpt2", "git")
 # Of models that end their captions, and whose best tokens are never so near each other that rounding decides.

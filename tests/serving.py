@@ -23,7 +23,7 @@ from captune.models.blip_matcher import BlipMatcher
 from captune.server.connections import Connection
 from captune.server.server import create_app
 from captune.server.service import Service
-from lively import LIVELY
+from random_weights import LIVELY
 
 
 def save_tiny(folder: Path, family: str = "blip", seed: int = 1) -> str:

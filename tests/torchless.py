@@ -16,7 +16,7 @@ from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.decoder import KVCache
 from exported import saved_model
-from lively import LIVELY
+from random_weights import LIVELY
 
 
 def lively(family: str) -> Backbone:

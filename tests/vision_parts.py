@@ -9,7 +9,7 @@ import torch
 
 from captune.models.backbone import Backbone
 from captune.models.loading.loader import pair_backbone
-from pairs import save_gpt2
+from model_pairs import save_gpt2
 
 TEXTS = ("a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike")
 

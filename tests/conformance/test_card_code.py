@@ -13,8 +13,8 @@ import torch
 import captune
 from captune.export.card import CardFacts, card
 from captune.models import FAMILIES
-from lively import LIVELY
 from noise import noise
+from random_weights import LIVELY
 
 SEED = 11  # of models whose captions have words
 SEARCHES: dict[str, dict[str, Any]] = {

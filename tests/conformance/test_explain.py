@@ -23,8 +23,8 @@ from captune.models.clip_gpt2 import ClipGpt2
 from captune.models.generate import generate
 from captune.models.git import Git
 from captune.models.layers.losses import on_patches
-from lively import LIVELY
 from noise import noise
+from random_weights import LIVELY
 
 TEXTS = ("a red circle", "two dogs play on a bike", "what is it ?", "a man on a bike .") * 3
 OPTIONS = GenerationOptions(max_new_tokens=8, num_beams=2)

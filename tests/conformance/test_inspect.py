@@ -13,8 +13,8 @@ from PIL import Image
 import captune
 from captune.cli.main import run
 from captune.models import FAMILIES
-from lively import LIVELY
 from noise import noise
+from random_weights import LIVELY
 
 TEXTS = ("a red circle", "two dogs play on a bike", "what is it ?", "a man on a bike .") * 3
 

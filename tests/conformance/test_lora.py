@@ -16,7 +16,7 @@ from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.generate import generate
 from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter
-from lively import LIVELY
+from random_weights import LIVELY
 
 pytest.importorskip("peft")
 OPTIONS = GenerationOptions(max_new_tokens=8)

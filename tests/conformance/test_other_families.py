@@ -19,8 +19,8 @@ from captune.models.from_scratch import learn_tokenizer
 from captune.models.generate import generate
 from captune.models.git import Git
 from captune.models.loading.loader import load_backbone, pair_backbone
-from lively import LIVELY
-from pairs import save_clip, save_gpt2
+from model_pairs import save_clip, save_gpt2
+from random_weights import LIVELY
 from vision_parts import vision_part
 
 TEXTS = ["a red circle", "two dogs play on a bike", "a man", "two red dogs", "a circle .", "a man on a bike"]

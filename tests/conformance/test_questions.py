@@ -23,7 +23,7 @@ from captune.models.backbone import Backbone
 from captune.models.blip_vqa import BlipVqa
 from captune.models.generate import generate
 from captune.models.loading.loader import load_backbone
-from lively import LIVELY
+from random_weights import LIVELY
 
 TEXTS = ("a red circle", "two dogs play", "what is it ?", "how many dogs play ?")
 QUESTION = "what is it ?"

@@ -14,7 +14,7 @@ from captune.metrics.reward import CiderReward
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.training.loop.scst import SelfCritical, SelfCriticalModule
-from lively import LIVELY
+from random_weights import LIVELY
 from recorded import RecordedProgress
 
 REFERENCES = {0: ["a red circle", "one red circle"], 1: ["two dogs play"], 2: ["a man on a bike .", "a man"]}

@@ -16,7 +16,7 @@ from captune.core.records import Caption
 from captune.inference.captioner import Captioner
 from captune.inference.translation import BEAMS, MAX_NEW_TOKENS, Translator, load_translator, translated
 from captune.models.blip import Blip
-from lively import LIVELY
+from random_weights import LIVELY
 from translators import KINDS, TEXTS, WORDS, m2m100, madlad, marian
 
 CPU = torch.device("cpu")

@@ -27,8 +27,8 @@ from captune.inference.captioner import Captioner
 from captune.models import FAMILIES
 from captune.server.page import PAGE, VARIABLE, PageSettings
 from captune.server.page.captioning import samples
-from lively import LIVELY
 from noise import noise
+from random_weights import LIVELY
 from translators import marian
 
 if TYPE_CHECKING:

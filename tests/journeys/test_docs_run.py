@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import PAGES, PYTHON, SHELL, Block, blocks
-from doc_desk import Desk
+from doc_fixtures import Desk
 from doc_reader import SHORT, Failed, Reader
 
 RUN = {page: [one for one in blocks(page) if one.printed or one.is_run] for page in PAGES}

@@ -12,7 +12,7 @@ import torch
 from captune.models.blip import Blip
 from copies import Copy
 from films import drawn, shot, write_film, write_sound
-from lively import LIVELY
+from random_weights import LIVELY
 from typed import Typed
 
 pytest.importorskip("av")

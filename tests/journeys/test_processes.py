@@ -19,7 +19,7 @@ from captune.core.runs import Run
 from captune.inference.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
 from copies import run as captune
-from together import LAUNCHER, PORT, flags
+from training_commands import LAUNCHER, PORT, flags
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from captune.models import FAMILIES
-from lively import LIVELY
 from noise import noise
+from random_weights import LIVELY
 from ray_deaths import DEADLY, SHARDS
 from ray_nodes import add_node, at_work, cluster, end, shards, start, until, workers
 

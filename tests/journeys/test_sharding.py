@@ -16,7 +16,7 @@ from captune.core.runs import Run
 from captune.inference.processes import Processes
 from captune.models import FAMILIES
 from copies import run as captune
-from together import flags
+from training_commands import flags
 
 GENTLE = {"learning_rate": 1e-3, "precision": "fp32"}
 

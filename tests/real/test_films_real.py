@@ -13,7 +13,7 @@ from PIL import Image
 import captune
 from captune.models.blip import Blip
 from films import write_film
-from lively import LIVELY
+from random_weights import LIVELY
 
 pytestmark = pytest.mark.real
 pytest.importorskip("av")

@@ -62,7 +62,7 @@ class Desk:
 
 def fill_hub(cache: Path) -> None:
     """Tiny models with random weights under the names that pages use, as the Hub's own cache keeps them."""
-    from pairs import save_clip, save_gpt2
+    from model_pairs import save_clip, save_gpt2
     from translators import KINDS
 
     makers: dict[str, Callable[[Path], object]] = {
