@@ -84,12 +84,24 @@ def hub() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pages_hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run of the tests share; what is made there is made under a lock."""
+    ours = tmp_path_factory.getbasetemp()
+    return ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+
+
+@pytest.fixture(scope="session")
+def pages_hub(shared_folder: Path) -> dict[str, str]:
     """The environment of a cache of the Hub that holds tiny models by the names that pages use."""
+    from filelock import FileLock
+
     from doc_fixtures import fill_hub
 
-    home = tmp_path_factory.mktemp("hub")
-    fill_hub(home / "hub")
+    home, part = shared_folder / "pages-hub", shared_folder / "pages-hub.part"
+    with FileLock(f"{home}.lock"):
+        if not home.is_dir():
+            fill_hub(part / "hub")
+            part.rename(home)
     return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -128,13 +140,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def traced_once(shared_folder: Path) -> Iterator[None]:
     """Exports of a model that was exported before, by whichever test, take its ONNX graphs from then."""
     from captune.export import onnx
     from exported import traced_once
 
-    ours = tmp_path_factory.getbasetemp()
-    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "traced"
+    folder = shared_folder / "traced"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx, "write_graph", traced_once(folder, onnx.write_graph))

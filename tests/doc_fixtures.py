@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
+
 from captune.core.files.paths import MARK, mark_written
 from serving import save_tiny
 
@@ -26,10 +28,11 @@ TRANSLATORS = {
 
 
 class Desk:
-    """Lays things by their name into a reader's folder; `folder` keeps the first of each."""
+    """Lays things by their name into a reader's folder; `folder` keeps the first of each, for all test workers."""
 
     def __init__(self, folder: Path, short: dict[str, str]) -> None:
         self.folder, self.short = folder, short
+        self.lock = FileLock(f"{folder}.lock")
 
     def lay(self, name: str, into: Path) -> None:
         """Copy a thing to its place, over what is there."""
@@ -46,9 +49,10 @@ class Desk:
     def thing(self, name: str) -> Path:
         """The first of its kind."""
         kept = self.folder / name.rstrip("/")
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            THINGS[name.rstrip("/")](self, kept)
+        with self.lock:  # of this object, so that one thing may ask for another
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                THINGS[name.rstrip("/")](self, kept)
         return kept
 
     def captions(self) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="session")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    return Desk(tmp_path_factory.mktemp("desk"), SHORT)
+def desk(shared_folder: Path) -> Desk:
+    return Desk(shared_folder / "desk", SHORT)
 
 
 @pytest.fixture
