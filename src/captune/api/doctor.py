@@ -186,9 +186,7 @@ def _hub(installed: Installed) -> Iterator[Check]:
 
 
 def _families(
-    installed: Installed,
-    names: Iterable[str] | None = None,
-    test: Callable[[str, Path], SelfTestResult] | None = None,
+    installed: Installed, names: Iterable[str] | None = None, test: Callable[[str, Path], SelfTestResult] | None = None
 ) -> Iterator[Check]:
     """A tiny model of every family: built, saved, loaded, captioning the same."""
     if installed("torch") is None:

@@ -112,8 +112,7 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
     path = Path(folder) / PER_IMAGE
     if not path.is_file():
         raise CaptuneError(
-            f"{folder} holds no evaluation: there is no {PER_IMAGE}.",
-            f"Make one: captune evaluate {folder} --data DIR",
+            f"{folder} holds no evaluation: there is no {PER_IMAGE}.", f"Make one: captune evaluate {folder} --data DIR"
         )
     records: list[ImageRecord] = []
     captions: dict[str, dict[str, Caption]] = {}

@@ -66,12 +66,7 @@ def load_model(inputs: TrainingInputs) -> Backbone:
 
 
 def build_backbone(
-    model: str,
-    training: list[ImageRecord],
-    config: Config,
-    *,
-    new: bool,
-    processes: Processes | None = None,
+    model: str, training: list[ImageRecord], config: Config, *, new: bool, processes: Processes | None = None
 ) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     options = config.model

@@ -136,12 +136,7 @@ def _clear(folder: Path, stays: Container[str] = ()) -> None:
 
 
 def begin_run(
-    run: Run,
-    data: PreparedData,
-    facts: Mapping[str, Any],
-    config: Config,
-    backbone: Backbone,
-    processes: int,
+    run: Run, data: PreparedData, facts: Mapping[str, Any], config: Config, backbone: Backbone, processes: int
 ) -> None:
     """Write down what the run is before its first step."""
     from captune.core.machine import versions

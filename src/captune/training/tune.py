@@ -130,11 +130,7 @@ def tune(
 
 
 def search(
-    folder: Path,
-    axes: Sequence[Axis],
-    options: TuneOptions,
-    training: Callable[..., Any],
-    progress: Progress = SILENT,
+    folder: Path, axes: Sequence[Axis], options: TuneOptions, training: Callable[..., Any], progress: Progress = SILENT
 ) -> Tuned:
     """Search over `axes`; `training` trains with what was drawn, as keywords beside `out`, `resume` and `watch`."""
     missing = folders_to_make(folder)
@@ -301,8 +297,7 @@ def _finished(study: optuna.Study, folder: Path) -> Tuned:
     best = study.best_trial
     draw_search([(trial.params, trial.value or 0.0) for trial in done], folder / "search.png")
     write_json(
-        folder / BEST,
-        {"value": best.value, "options": best.params, "run": best.user_attrs["run"], "trials": states},
+        folder / BEST, {"value": best.value, "options": best.params, "run": best.user_attrs["run"], "trials": states}
     )
     return Tuned(folder, folder / best.user_attrs["run"], best.value, dict(best.params), states)
 
