@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -246,40 +246,19 @@ def stem(name: str) -> str:
     return (base.rpartition(".")[0] if is_image_name(base) else base).lower()
 
 
-def _names(found: Results, key: str) -> Iterator[str]:
-    yield found.names.get(key, key)
+def _name(found: Results, key: str) -> str:
+    return found.names.get(key, key)
 
 
-def _ids(found: Results, key: str) -> Iterator[str]:
-    yield key
-
-
-def _numbers(found: Results, key: str) -> Iterator[str]:
-    number = plain_id(key)
-    if number is not None:
-        yield number
-
-
-def _files(found: Results, key: str) -> Iterator[str]:
-    yield found.names.get(key, key).replace("\\", "/").rpartition("/")[2]
-
-
-def _stems(found: Results, key: str) -> Iterator[str]:
-    yield stem(found.names.get(key, key))
-
-
-def _numbers_of_stems(found: Results, key: str) -> Iterator[str]:
-    for name in (key, found.names.get(key, key)):
-        number = plain_id(stem(name))
-        if number is not None:
-            yield number
+def _numbers(*words: str) -> list[str]:
+    return [number for number in map(plain_id, words) if number is not None]
 
 
 _WAYS: tuple[tuple[str, _Label], ...] = (
-    ("", _names),
-    ("", _ids),
-    ("id, as a number", _numbers),
-    ("file name", _files),
-    ("file name without its ending", _stems),
-    ("the number in the file name", _numbers_of_stems),
+    ("", lambda found, key: [_name(found, key)]),
+    ("", lambda found, key: [key]),
+    ("id, as a number", lambda found, key: _numbers(key)),
+    ("file name", lambda found, key: [_name(found, key).replace("\\", "/").rpartition("/")[2]]),
+    ("file name without its ending", lambda found, key: [stem(_name(found, key))]),
+    ("the number in the file name", lambda found, key: _numbers(stem(key), stem(_name(found, key)))),
 )

@@ -199,14 +199,9 @@ def score_bars(data: ReportData) -> str:
 def training_curves(data: ReportData) -> str:
     """Loss and scores of the validations over epochs; empty without a history."""
     drawn = []
-    losses = [
-        Line(name, points, marked)
-        for name, points, marked in (
-            ("validation loss", _points(data.history, "eval_loss"), True),
-            ("training loss", _points(data.history, "loss"), False),
-        )
-        if points
-    ]
+    names = {"eval_loss": "validation loss", "loss": "training loss"}
+    lines = [Line(name, _points(data.history, key), key == "eval_loss") for key, name in names.items()]
+    losses = [line for line in lines if line.points]
     if losses:
         drawn.append(_figure("Loss, nats a token", curves("Loss over epochs", losses, x_name="epoch")))
     for key in validation_keys(data.history):
@@ -277,10 +272,8 @@ def distributions(data: ReportData) -> str:
     for place, (model, one) in enumerate(zip(data.models, values, strict=True)):
         if one:
             words = _spoken_spread(one)
-            name = f"{label(key)} of single images, {model.label}"
-            drawn.append(
-                _figure(model.label, histogram(name, words, one, edges, most, place), f"{label(key)}: {words}.")
-            )
+            chart = histogram(f"{label(key)} of single images, {model.label}", words, one, edges, most, place)
+            drawn.append(_figure(model.label, chart, f"{label(key)}: {words}."))
     return _figures(drawn)
 
 
