@@ -159,11 +159,7 @@ def _read(
 
 
 def _verify(
-    records: Sequence[ImageRecord],
-    settings: PrepareOptions,
-    stage: Path,
-    problems: list[Problem],
-    progress: Progress,
+    records: Sequence[ImageRecord], settings: PrepareOptions, stage: Path, problems: list[Problem], progress: Progress
 ) -> _Verified:
     """Open every image once; the bad ones join `problems`."""
     paths = list(dict.fromkeys(record.image for record in records))

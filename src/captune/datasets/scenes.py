@@ -173,11 +173,7 @@ def _sentence(scene: Scene, wording: str, *, swap: bool) -> str:
     if swap:
         first, second, relation = second, first, OPPOSITE[relation]
     return wording.format(
-        a=" ".join(first),
-        b=" ".join(second),
-        says=SAYS[relation],
-        at_a=AT[relation],
-        at_b=AT[OPPOSITE[relation]],
+        a=" ".join(first), b=" ".join(second), says=SAYS[relation], at_a=AT[relation], at_b=AT[OPPOSITE[relation]]
     )
 
 

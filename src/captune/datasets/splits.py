@@ -32,10 +32,7 @@ class Assignment:
 
 
 def assign(
-    records: Sequence[ImageRecord],
-    how: Sequence[str],
-    seed: int,
-    official: Callable[[str], Mapping[str, str]],
+    records: Sequence[ImageRecord], how: Sequence[str], seed: int, official: Callable[[str], Mapping[str, str]]
 ) -> Assignment:
     """Give every record its split as `--split` says; all records of one image have the same.
 
@@ -53,10 +50,7 @@ def assign(
 
 
 def _assign(
-    records: Sequence[ImageRecord],
-    how: Sequence[str],
-    seed: int,
-    official: Callable[[str], Mapping[str, str]],
+    records: Sequence[ImageRecord], how: Sequence[str], seed: int, official: Callable[[str], Mapping[str, str]]
 ) -> Assignment:
     words = [word for entry in how for word in entry.split() if word]
     first = words[0] if words else "auto"
@@ -259,11 +253,7 @@ def _shares(ratios: Mapping[str, float]) -> str:
 
 
 OFFICIAL = ("flickr8k", "karpathy")
-_FLICKR8K = {
-    "train": "Flickr_8k.trainImages.txt",
-    "val": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
+_FLICKR8K = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 _FOLDERS = ("Flickr8k_text", "Flickr8k_text/Flickr8k_text", "text", "splits", "caption_datasets", "annotations")
 
 

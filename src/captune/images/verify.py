@@ -40,10 +40,7 @@ def fingerprints(image: Image.Image) -> dict[str, str]:
     """`hash` and `thumb` (an 8 × 8 RGB thumbnail) of an RGB image, in hex digits."""
     # One pass over the pixels; both come from the small one.
     small = image.resize((72, 64), Image.Resampling.BOX)
-    return {
-        "hash": difference_hash(small),
-        "thumb": small.resize((THUMB, THUMB), Image.Resampling.BOX).tobytes().hex(),
-    }
+    return {"hash": difference_hash(small), "thumb": small.resize((THUMB, THUMB), Image.Resampling.BOX).tobytes().hex()}
 
 
 def difference_hash(image: Image.Image) -> str:
