@@ -114,7 +114,7 @@ def test_committed_text_speaks_of_the_project_alone() -> None:
 def test_without_torch_the_tests_that_import_it_are_skipped() -> None:
     program = """
 import pytest, sys
-tests = ["tests/unit/images/test_pixels.py", "tests/unit/core/test_tables.py"]
+tests = ["tests/conformance/test_pixels.py", "tests/unit/core/test_tables.py"]
 code = pytest.main(["-q", "--no-torch", "-p", "no:cacheprovider", *tests])
 sys.exit(code or "torch" in sys.modules)
 """
