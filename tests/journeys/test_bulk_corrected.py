@@ -83,7 +83,7 @@ def test_corrected_rows_of_a_file_are_in_it_again(here: Path, loaded: list[FakeC
     job("captions.csv", format="csv")
     first = Path("captions.csv").read_text()
     Path("captions.csv").write_text(
-        first.replace("pics/001.png,an image of something that is green", "pics/001.png,grass")
+        first.replace("pics/001.png,a picture of something that is green", "pics/001.png,grass")
     )
     assert job("captions.csv", format="csv").preserved == 1
     again = Path("captions.csv").read_text()

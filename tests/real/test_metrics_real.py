@@ -17,7 +17,7 @@ from captune.metrics.ptb_tokenizer import tokenize
 
 pytestmark = pytest.mark.real
 
-VALUES = Path(__file__).parents[1] / "unit" / "metric_reference_values.json"
+VALUES = Path(__file__).parents[1] / "unit" / "metrics" / "metric_reference_values.json"
 
 
 @pytest.fixture(scope="module")

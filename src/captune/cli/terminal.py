@@ -58,7 +58,7 @@ def print_captions(rows: Sequence[Mapping[str, Any]], images: int) -> None:
     """A few images with every model's caption and all references, as `Evaluation.row` gives them."""
     if not rows:
         return
-    print_line(f"{len(rows)} of {images} images, drawn by lot\n" if len(rows) < images else "All pictures\n")
+    print_line(f"{len(rows)} of {images} images, drawn by lot\n" if len(rows) < images else "All images\n")
     for row in rows:
         question = f": {row['question']}" if row.get("question") else ""
         print_line(_line(f"{row['id']}{question}"))
