@@ -26,7 +26,7 @@ import torch
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
-from captune.datasets.scenes import held_out_scenes, render_scene
+from captune.datasets.scenes import evaluation_scenes, render_scene
 from captune.export import EXPORTERS
 from captune.export.graphs import describe, graphs_of, write_tokenizer
 from captune.inference.runtime import ExportedModel
@@ -83,7 +83,7 @@ def main() -> None:
 
 def scenes(backbone: Backbone, count: int, seed: int) -> list[np.ndarray]:
     """Pixels (3, size, size) of drawn pictures."""
-    drawn = (render_scene(scene, backbone.pixels.size) for scene in held_out_scenes(count, seed=seed))
+    drawn = (render_scene(scene, backbone.pixels.size) for scene in evaluation_scenes(count, seed=seed))
     return [read_pixels(image, backbone.pixels) for image in drawn]
 
 

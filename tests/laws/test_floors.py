@@ -135,7 +135,6 @@ UNCLEAR = {
     "manner", "duty", "crew", "riddle", "wish",
 }  # fmt: skip
 CLEAR = {
-    "held_out", "held_out_scenes",  # data that training never shows
     "kept",  # a key in the results of `captune convert` and `captune capfilt`
     "seen",  # a key in what `captune inspect` prints: the part of the image that the model gets
 }  # fmt: skip

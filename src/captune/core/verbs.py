@@ -10,6 +10,10 @@ from typing import Any
 START, WORK, LOOK = "Start here", "The main job", "Look back"
 NO_MORE_PRINTED = "Captions printed so far stand."
 NOT_WRITTEN = "Nothing was written."
+_TRAINING = (
+    "DataOptions", "ModelOptions", "TrainOptions", "EvalOptions",
+    "GenerationOptions", "DeviceOptions", "OutsideOptions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,7 @@ VERBS = Verbs(
         "train",
         WORK,
         "Fine-tune a model, or train one from scratch.",
-        (
-            "DataOptions",
-            "ModelOptions",
-            "TrainOptions",
-            "EvalOptions",
-            "GenerationOptions",
-            "DeviceOptions",
-            "OutsideOptions",
-        ),
+        _TRAINING,
         "captune.training.train:train",
         presets=True,
         when_stopped="Whole checkpoints are kept; the same command with --resume goes on from the last.",
@@ -111,16 +107,7 @@ VERBS = Verbs(
         "tune",
         WORK,
         "Search for good training options.",
-        (
-            "DataOptions",
-            "ModelOptions",
-            "TrainOptions",
-            "EvalOptions",
-            "GenerationOptions",
-            "DeviceOptions",
-            "OutsideOptions",
-            "TuneOptions",
-        ),
+        (*_TRAINING, "TuneOptions"),
         "captune.training.tune:tune",
         presets=True,
         when_stopped="Finished trials are kept; the same command goes on with the search.",

@@ -25,8 +25,8 @@ __all__ = [
     "Scene",
     "SceneFolder",
     "all_true",
-    "held_out",
-    "held_out_scenes",
+    "evaluation_scenes",
+    "is_evaluation_pair",
     "objects_named",
     "read_scenes",
     "references",
@@ -66,7 +66,7 @@ class Scene:
 PAIRS = tuple((one, other) for one in OBJECTS for other in OBJECTS if one != other)
 
 
-def held_out(one: Name, other: Name) -> bool:
+def is_evaluation_pair(one: Name, other: Name) -> bool:
     """Whether these two objects appear together in test images only, whatever their relation.
 
     21 of the 105 pairs are. Each object, colour and shape still appears in training, beside
@@ -82,7 +82,7 @@ def training_scenes(count: int, *, seed: int) -> Iterator[Scene]:
     two or three equal ones.
     """
     chance = random.Random(f"training scenes {seed}")
-    pairs = [pair for pair in PAIRS if not held_out(*pair)]
+    pairs = [pair for pair in PAIRS if not is_evaluation_pair(*pair)]
     for index in range(count):
         if index % 3 < 2:
             yield Scene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
@@ -90,10 +90,10 @@ def training_scenes(count: int, *, seed: int) -> Iterator[Scene]:
             yield Scene((chance.choice(OBJECTS),), None, chance.choice(COUNTS), chance.getrandbits(48))
 
 
-def held_out_scenes(count: int, *, seed: int) -> Iterator[Scene]:
+def evaluation_scenes(count: int, *, seed: int) -> Iterator[Scene]:
     """Draw `count` scenes of two objects that training never shows together."""
     chance = random.Random(f"held-out scenes {seed}")
-    pairs = [pair for pair in PAIRS if held_out(*pair)]
+    pairs = [pair for pair in PAIRS if is_evaluation_pair(*pair)]
     for _ in range(count):
         yield Scene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
 
@@ -316,7 +316,7 @@ def write_flickr8k_folder(
     planned = {
         "train": list(training_scenes(train, seed=seed)),
         "dev": list(training_scenes(dev, seed=seed + 1)),
-        "test": list(held_out_scenes(test, seed=seed)),
+        "test": list(evaluation_scenes(test, seed=seed)),
     }
     named = [
         (split, f"{split}_{i:05d}.jpg", scene) for split, drawn in planned.items() for i, scene in enumerate(drawn)

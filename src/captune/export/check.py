@@ -33,7 +33,7 @@ MORE = 8
 
 
 @dataclass(frozen=True)
-class Spoken:
+class CaptionPairs:
     """Captions of the same images by a model and by its export.
 
     `ratio` is how many times as fast the export was, the median over batches.
@@ -54,9 +54,9 @@ class Spoken:
         return [n for n, (a, b) in enumerate(zip(self.by_model, self.by_export, strict=True)) if a.tokens != b.tokens]
 
 
-def speak_both(
+def caption_both(
     backbone: Backbone, export: ExportedModel, batches: Iterable[np.ndarray], options: GenerationOptions
-) -> Spoken:
+) -> CaptionPairs:
     """The best caption of each image of batches (images, 3, size, size), uint8, by both, batch by batch in turn."""
     by_model: list[Caption] = []
     by_export: list[Caption] = []
@@ -67,7 +67,7 @@ def speak_both(
         between = time.perf_counter()
         by_export += (captions[0] for captions in export.generate(pixels, options))
         ratios.append((between - started) / (time.perf_counter() - between))
-    return Spoken(tuple(by_model), tuple(by_export), statistics.median(ratios))
+    return CaptionPairs(tuple(by_model), tuple(by_export), statistics.median(ratios))
 
 
 def nearness(
@@ -159,12 +159,12 @@ def check(
     tokens: Sequence[Sequence[int]] = ()
     for name, options in searches_of(backbone):
         batches = track(batched(pixels), progress, f"Checking {name}", -(-len(pixels) // BATCH))
-        spoken = speak_both(backbone, export, batches, options)
+        both = caption_both(backbone, export, batches, options)
         if not searches:
-            tokens = [caption.tokens for caption in spoken.by_model]
-        compare_words(backbone, export, (caption.tokens for caption in (*spoken.by_model, *spoken.by_export)))
-        differences = tuple((spoken.by_model[n].text, spoken.by_export[n].text) for n in spoken.different[:SHOWN])
-        searches.append(SearchCheck(name, options.num_beams, spoken.identical, spoken.ratio, differences))
+            tokens = [caption.tokens for caption in both.by_model]
+        compare_words(backbone, export, (caption.tokens for caption in (*both.by_model, *both.by_export)))
+        differences = tuple((both.by_model[n].text, both.by_export[n].text) for n in both.different[:SHOWN])
+        searches.append(SearchCheck(name, options.num_beams, both.identical, both.ratio, differences))
     pairs = zip(pixels, tokens, strict=True)
     found = [
         nearness(backbone, export, one[None], caption)
@@ -285,13 +285,13 @@ def score(
     batches = track(
         batched(_pixels(backbone, records)), progress, f"Captioning {split} ({name})", -(-len(records) // BATCH)
     )
-    spoken = speak_both(backbone, export, batches, options)
+    both = caption_both(backbone, export, batches, options)
     references = {record.id: record.references for record in records}
     by_model, by_export = (
         measure(
             dict(zip(references, [caption.text for caption in captions], strict=True)), references, METRICS, resamples=0
         )
-        for captions in (spoken.by_model, spoken.by_export)
+        for captions in (both.by_model, both.by_export)
     )
     differences = compare(by_export, by_model, resamples) if resamples else {}
     changes = {}
@@ -299,7 +299,7 @@ def score(
         found = differences.get(key)
         bounds = (found.low, found.high, found.p_randomisation) if found else (None, None, None)
         changes[key] = Changed(value, by_export.scores[key], by_export.scores[key] - value, *bounds)
-    return Score(data, split, len(records), name, spoken.identical, spoken.ratio, changes)
+    return Score(data, split, len(records), name, both.identical, both.ratio, changes)
 
 
 def _pixels(backbone: Backbone, records: Sequence[ImageRecord]) -> Iterator[np.ndarray]:

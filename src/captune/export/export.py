@@ -147,7 +147,7 @@ def _check_pictures(
     backbone: Backbone, settings: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the images to check on, and where they are from."""
-    from captune.datasets.scenes import held_out_scenes, render_scene
+    from captune.datasets.scenes import evaluation_scenes, render_scene
     from captune.inference.torch_model import read_pixels
 
     if settings.check_on is not None:
@@ -155,7 +155,7 @@ def _check_pictures(
     elif records:
         source, paths = "the split's images", [record.image for record in records]
     else:
-        scenes = held_out_scenes(settings.check_images, seed=SCENES_SEED)
+        scenes = evaluation_scenes(settings.check_images, seed=SCENES_SEED)
         return [read_pixels(render_scene(scene, backbone.pixels.size), backbone.pixels) for scene in scenes], SCENES
     return _read("check", backbone, paths, settings.check_images, source, progress), source
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from captune.captions.writers import CaptionRow, ShardWriter, open_writer
-from captune.captions.writers.tar import publish_tar, read_tar, write_tar
+from captune.captions.writers.tar import publish_tar, write_tar
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.core.stores.local import open_store
 from captune.datasets.formats import read_source
 from captune.datasets.sources.input_shards import InputShard, list_input_shards, read_images
+
+
+def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The rows (as `CaptionRow.to_json` made them) of a tar that `write_tar` wrote, in order."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for entry in tar:
+            if entry.name.endswith(".json") and not entry.name.endswith(".original.json"):
+                content = tar.extractfile(entry)
+                assert content is not None
+                yield json.loads(content.read())
 
 
 def row(name: str) -> CaptionRow:

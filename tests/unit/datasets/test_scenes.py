@@ -16,8 +16,8 @@ from captune.datasets.scenes import (
     SHAPES,
     Scene,
     all_true,
-    held_out,
-    held_out_scenes,
+    evaluation_scenes,
+    is_evaluation_pair,
     objects_named,
     read_scenes,
     references,
@@ -44,24 +44,24 @@ def test_at_least_half_show_two_objects_and_a_relation() -> None:
     assert len(related) >= 150
     assert all(len(scene.names) == 2 and scene.names[0] != scene.names[1] for scene in related)
     assert {scene.count for scene in drawn if not scene.relation} == {1, 2, 3}
-    assert all(scene.relation for scene in held_out_scenes(50, seed=0))
+    assert all(scene.relation for scene in evaluation_scenes(50, seed=0))
 
 
 def test_held_out_pairs_are_never_in_training_but_their_objects_are() -> None:
     trained = {frozenset(scene.names) for scene in training_scenes(5000, seed=1) if scene.relation}
-    tested = {frozenset(scene.names) for scene in held_out_scenes(1000, seed=1)}
+    tested = {frozenset(scene.names) for scene in evaluation_scenes(1000, seed=1)}
     assert not trained & tested
     pairs = [frozenset(pair) for pair in combinations(OBJECTS, 2)]
-    assert tested == {pair for pair in pairs if held_out(*pair)}
-    assert trained == {pair for pair in pairs if not held_out(*pair)}
+    assert tested == {pair for pair in pairs if is_evaluation_pair(*pair)}
+    assert trained == {pair for pair in pairs if not is_evaluation_pair(*pair)}
     assert len(tested) == 21
     assert set().union(*trained) == set(OBJECTS) == set().union(*tested)
-    assert all(held_out(a, b) == held_out(b, a) for a, b in combinations(OBJECTS, 2))
+    assert all(is_evaluation_pair(a, b) == is_evaluation_pair(b, a) for a, b in combinations(OBJECTS, 2))
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_five_different_references_name_exactly_what_is_there(held: bool) -> None:
-    for scene in (held_out_scenes if held else training_scenes)(200, seed=2):
+    for scene in (evaluation_scenes if held else training_scenes)(200, seed=2):
         sentences = references(scene)
         assert len(set(sentences)) == 5
         for sentence in sentences:
@@ -104,7 +104,7 @@ def test_a_caption_is_all_true_only_with_its_relation_and_count() -> None:
 
 
 def test_relations_are_drawn_as_they_are_said() -> None:
-    for scene in held_out_scenes(60, seed=3):
+    for scene in evaluation_scenes(60, seed=3):
         pixels = np.asarray(render_scene(scene)).astype(float) / 255
         first, second = (_centre(pixels, color) for color, _ in scene.names)
         if scene.names[0][0] == scene.names[1][0]:
@@ -142,9 +142,9 @@ def test_the_folder_is_a_flickr8k_that_the_formats_read(tmp_path) -> None:
     }
     scenes = read_scenes(made.path)
     assert len(scenes) == 21
-    assert {name.split("_")[0] for name, scene in scenes.items() if scene.relation and held_out(*scene.names)} == {
-        "test"
-    }
+    assert {
+        name.split("_")[0] for name, scene in scenes.items() if scene.relation and is_evaluation_pair(*scene.names)
+    } == {"test"}
 
 
 def test_a_folder_without_scenes_is_named(tmp_path) -> None:

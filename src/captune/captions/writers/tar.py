@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TextIO
+from typing import IO, Self, TextIO
 
 from captune.captions.row import CaptionRow
 from captune.captions.writers.alt_text import check_source
@@ -137,16 +136,6 @@ def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], shard: Inpu
             store.publish(name, folder / "shard.tar")
     except OSError as error:
         raise disk_error(error, tempfile.gettempdir()) from error
-
-
-def read_tar(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The rows (as `CaptionRow.to_json` made them) of a tar that `write_tar` wrote, in order."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for entry in tar:
-            if entry.name.endswith(".json") and not entry.name.endswith(".original.json"):
-                content = tar.extractfile(entry)
-                assert content is not None
-                yield json.loads(content.read())
 
 
 def _contents(shard: InputShard, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:

@@ -244,12 +244,14 @@ def _is_packed(path: Path) -> bool:
 
     try:
         with pa.memory_map(str(path)) as file:
-            return any(_says_packed(memoryview(message.metadata)) for message in pa.ipc.MessageReader.open_stream(file))
+            return any(
+                _is_packed_message(memoryview(message.metadata)) for message in pa.ipc.MessageReader.open_stream(file)
+            )
     except (OSError, ValueError, EOFError, struct.error, pa.ArrowException) as error:
         raise CaptuneError(f"{path} is no Arrow file, or damaged ({error}).", _STEP) from None
 
 
-def _says_packed(message: memoryview) -> bool:
+def _is_packed_message(message: memoryview) -> bool:
     kind = _field(message, _offset(message, 0), _KIND)
     header = _field(message, _offset(message, 0), _HEADER)
     if kind is None or header is None or message[kind] not in (_DICTIONARY, _RECORDS):

@@ -32,7 +32,7 @@ class Bar:
     low: float | None
     high: float | None
     shown: str
-    spoken: str
+    description: str
     place: int = 0
 
 
@@ -66,8 +66,8 @@ def bars(label: str, values: Sequence[Bar]) -> str:
                 f'M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>'
             )
         parts.append(f'<text class="value" x="{end + 7:.1f}" y="{top + 27}">{escape(bar.shown)}</text>')
-    spoken = f"{label}: " + "; ".join(bar.spoken for bar in values)
-    return _svg(spoken, 38 * len(values) - 4, parts)
+    description = f"{label}: " + "; ".join(bar.description for bar in values)
+    return _svg(description, 38 * len(values) - 4, parts)
 
 
 def curves(label: str, lines: Sequence[Line], *, x_name: str, from_zero: bool = False, height: int = 210) -> str:
@@ -103,10 +103,12 @@ def curves(label: str, lines: Sequence[Line], *, x_name: str, from_zero: bool = 
             parts += [f'<circle class="m{place % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in thin]
         parts.append(f'<path class="key m{place % COLOURS}{dash}" d="M{left} {10 + 16 * place}h22"/>')
         parts.append(f'<text x="{left + 28}" y="{14 + 16 * place}">{escape(_cut(line.name))}</text>')
-    return _svg(f"{label}: " + "; ".join(map(spoken_line, lines)), height, parts)
+    return _svg(f"{label}: " + "; ".join(map(describe_line, lines)), height, parts)
 
 
-def histogram(label: str, spoken: str, values: Sequence[float], edges: Sequence[float], most: int, place: int) -> str:
+def histogram(
+    label: str, description: str, values: Sequence[float], edges: Sequence[float], most: int, place: int
+) -> str:
     """How many of the values lie between each two edges; bars reach `most` at full height."""
     height, floor = 110, 88.0
     counts = counted(values, edges)
@@ -123,7 +125,7 @@ def histogram(label: str, spoken: str, values: Sequence[float], edges: Sequence[
         x = WIDTH * (tick - edges[0]) / (edges[-1] - edges[0])
         anchor = "start" if x < 12 else "end" if x > WIDTH - 12 else "middle"
         parts.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{height - 6}">{tick:g}</text>')
-    return _svg(f"{label}: {spoken}", height, parts)
+    return _svg(f"{label}: {description}", height, parts)
 
 
 def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
@@ -153,7 +155,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[t
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def spoken_line(line: Line) -> str:
+def describe_line(line: Line) -> str:
     """A line in words: where it begins, where it ends, its lowest and highest."""
     (x0, y0), (x1, y1) = line.points[0], line.points[-1]
     if len(line.points) == 1:
@@ -175,9 +177,11 @@ def _cut(name: str) -> str:
     return name if len(name) <= NAME_LENGTH else "…" + name[-NAME_LENGTH + 1 :]
 
 
-def _svg(spoken: str, height: float, parts: Sequence[str]) -> str:
+def _svg(description: str, height: float, parts: Sequence[str]) -> str:
     return (
-        f'<svg role="img" viewBox="0 0 {WIDTH} {height:g}" aria-label="{escape(spoken)}">' + "".join(parts) + "</svg>"
+        f'<svg role="img" viewBox="0 0 {WIDTH} {height:g}" aria-label="{escape(description)}">'
+        + "".join(parts)
+        + "</svg>"
     )
 
 
@@ -271,13 +275,13 @@ def distributions(data: ReportData) -> str:
     drawn = []
     for place, (model, one) in enumerate(zip(data.models, values, strict=True)):
         if one:
-            words = _spoken_spread(one)
+            words = _describe_spread(one)
             chart = histogram(f"{label(key)} of single images, {model.label}", words, one, edges, most, place)
             drawn.append(_figure(model.label, chart, f"{label(key)}: {words}."))
     return _figures(drawn)
 
 
-def _spoken_spread(values: Sequence[float]) -> str:
+def _describe_spread(values: Sequence[float]) -> str:
     ordered = sorted(values)
     low, middle, high = (ordered[int(part * (len(ordered) - 1))] for part in (0.25, 0.5, 0.75))
     zero = sum(value <= 0 for value in values)
@@ -288,10 +292,10 @@ def _spoken_spread(values: Sequence[float]) -> str:
 def _bar(key: str, model: Model, place: int) -> Bar:
     value, interval = model.scores[key], model.intervals.get(key)
     low, high = interval or (None, None)
-    spoken = f"{model.label} {shown(key, value)}"
+    description = f"{model.label} {shown(key, value)}"
     if interval:
-        spoken += f", 95 % interval {shown(key, low)} to {shown(key, high)}"
-    return Bar(model.label, value, low, high, shown(key, value), spoken, place)
+        description += f", 95 % interval {shown(key, low)} to {shown(key, high)}"
+    return Bar(model.label, value, low, high, shown(key, value), description, place)
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> tuple[tuple[float, float], ...]:
