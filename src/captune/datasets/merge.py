@@ -72,6 +72,9 @@ class Problem:
     reason: str
 
 
+Problems = list[Problem] | None  # where a reader notes what it leaves out; None: the first problem raises
+
+
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
 

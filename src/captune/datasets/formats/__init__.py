@@ -21,7 +21,7 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, CLEANED, Images, is_pattern, written_here
 from captune.core.tables import Table
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problem, Problems, SourceRecord
 from captune.datasets.tables import files as places
 from captune.datasets.tables.rows import Row, Side, group, row_of
 from captune.datasets.tables.text import check_file, first_line, head
@@ -100,7 +100,7 @@ def read_source(
     source: str | Path,
     format: str | None = None,
     images: str | Path | None = None,
-    problems: list[Problem] | None = None,
+    problems: Problems = None,
     *,
     allow_outside: bool = False,
 ) -> tuple[str, Iterator[SourceRecord]]:
@@ -140,7 +140,7 @@ def promised(path: Path) -> str | None:
 
 
 def read_rows(
-    source: str | Path, problems: list[Problem] | None = None, side: Side = "references", format: str | None = None
+    source: str | Path, problems: Problems = None, side: Side = "references", format: str | None = None
 ) -> tuple[str, Iterator[Row]]:
     """The format's name and the rows of a source, whose images need not be there. Raises as `read_source`."""
     source = Path(source)

@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.tables.columns import Columns, columns_of, split_from_name
 from captune.datasets.tables.files import find_caption_files, list_folder
 from captune.datasets.tables.rows import Row, Side, group, note, plain_id
@@ -26,9 +26,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has COCO's 'images' and 'annotations'" if paths else None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
     near = [root / name for root, path in zip(roots, paths, strict=True) for name in _image_folders(path)]
@@ -36,7 +34,7 @@ def read(
     return group(rows, source, images, problems, near=[folder for folder in near if folder.is_dir()])
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     return _all_rows(_paths(source), problems, side, every=False)
 
 
@@ -84,13 +82,13 @@ def _image_folders(path: Path) -> list[str]:
     return [match[0], f"images/{match[0]}"] if match else []
 
 
-def _all_rows(paths: list[Path], problems: list[Problem] | None, side: Side, *, every: bool) -> Iterator[Row]:
+def _all_rows(paths: list[Path], problems: Problems, side: Side, *, every: bool) -> Iterator[Row]:
     """Rows of the files; with `every` an image without a caption is a problem."""
     for path in paths:
         yield from _rows(path, split_from_name(path.stem), problems, side, every)
 
 
-def _rows(path: Path, split: str | None, problems: list[Problem] | None, side: Side, every: bool) -> Iterator[Row]:
+def _rows(path: Path, split: str | None, problems: Problems, side: Side, every: bool) -> Iterator[Row]:
     content = load_json(path)
     annotations = _list(path, content, "annotations")
     if annotations and not any("caption" in entry for entry in annotations[:100] if isinstance(entry, dict)):
@@ -170,7 +168,7 @@ def _list(path: Path, content: Any, key: str) -> list[Any]:
     return value
 
 
-def _named(path: Path, images: list[Any], problems: list[Problem] | None) -> dict[Any, str]:
+def _named(path: Path, images: list[Any], problems: Problems) -> dict[Any, str]:
     """Image ids and file names."""
     named: dict[Any, str] = {}
     for position, entry in enumerate(images, start=1):

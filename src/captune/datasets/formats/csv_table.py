@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.text import OF_CAPTUNE, unguarded
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
@@ -38,11 +38,11 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has {what}"
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     return rows_of(choose(source, _tables(source), "CSV or TSV files"), problems, side)
 
 
-def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows_of(paths: list[Path], problems: Problems, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no column does."""
     for path in paths:
         header = header_of(path, side)
@@ -82,7 +82,7 @@ def without_header(line: str) -> str | None:
 
 
 def read_table(
-    path: Path, delimiter: str, problems: list[Problem] | None, side: Side = "references", split: str | None = None
+    path: Path, delimiter: str, problems: Problems, side: Side = "references", split: str | None = None
 ) -> Iterator[Row]:
     """Rows of one file with this separator, with or without a header."""
     source = enumerate(lines(path), start=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, numbered
@@ -28,7 +28,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has lines 'image_name| comment_number| comment'" if paths else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     paths = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
     if not paths:
         raise CaptuneError(f"There is no results.csv in {source}.", "Expected 'image_name| comment_number| comment'.")
@@ -39,7 +39,7 @@ def _fits(path: Path) -> bool:
     return _separator(first_line(path)) is not None
 
 
-def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(path: Path, problems: Problems) -> Iterator[Row]:
     separator = _separator(first_line(path))
     for index, (number, line) in enumerate(numbered(path)):
         if index == 0:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, numbered
@@ -24,7 +24,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{path.name} has lines 'name.jpg#0<TAB>caption'" if path else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     path = source if source.is_file() else _token_file(source)
     if path is None:
         raise CaptuneError(f"There is no token file in {source}.", "Expected lines 'name.jpg#0<TAB>caption'.")
@@ -37,7 +37,7 @@ def _token_file(source: Path) -> Path | None:
     return min(paths, key=lambda path: ("lemma" in path.name.lower(), path.name), default=None)
 
 
-def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(path: Path, problems: Problems) -> Iterator[Row]:
     for number, line in numbered(path):
         match = _LINE.fullmatch(line)
         if match is None:

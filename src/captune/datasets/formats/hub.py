@@ -8,7 +8,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, Boundary, Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.hub import (
     DICT,
     HUB,
@@ -38,9 +38,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     on_hub = str(source).startswith(HUB)
     splits = _from_hub(str(source).removeprefix(HUB)) if on_hub else _from_disk(source)
     columns, embedded = _columns(next(iter(splits.values())), source)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats import csv_table, jsonl
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import split_from_name
 from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.rows import Row, Side
@@ -22,7 +22,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].relative_to(source)} describes the images beside it" if paths else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     folder = source if source.is_dir() else source.parent
     paths = _files(folder)
     if not paths:
@@ -42,7 +42,7 @@ def _files(source: Path) -> list[Path]:
     return []
 
 
-def _rows(folder: Path, paths: list[Path], problems: list[Problem] | None, side: Side) -> Iterator[Row]:
+def _rows(folder: Path, paths: list[Path], problems: Problems, side: Side) -> Iterator[Row]:
     for path in paths:
         below = path.parent.relative_to(folder).as_posix()
         table = jsonl if path.suffix == ".jsonl" else csv_table

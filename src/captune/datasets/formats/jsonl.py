@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
@@ -32,11 +32,11 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} holds objects with an image and captions" if paths else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     return rows_of(choose(source, _files(source), "JSON files"), problems, side)
 
 
-def rows_of(paths: list[Path], problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows_of(paths: list[Path], problems: Problems, side: Side = "references") -> Iterator[Row]:
     """Rows of the files; a file's name gives the split where no key does."""
     for path in paths:
         split = split_from_name(path.stem) if len(paths) > 1 else None
@@ -125,7 +125,7 @@ def _first_pair(text: str) -> tuple[Any, Any]:
     return key, _first_value(inside[end:].lstrip().removeprefix(":").lstrip())
 
 
-def _whole(path: Path, split: str | None, problems: list[Problem] | None, side: Side) -> Iterator[Row]:
+def _whole(path: Path, split: str | None, problems: Problems, side: Side) -> Iterator[Row]:
     content = load_json(path)
     if isinstance(content, dict) and find_columns(content) is None:
         name = next((key for key in _LISTS if isinstance(content.get(key), list)), None)
@@ -147,7 +147,7 @@ def _by_image(path: Path, content: Mapping[str, Any], split: str | None) -> Iter
         yield columns.row(path, number, {"image": name, "captions": captions}, split, "entry")
 
 
-def _lines(path: Path, split: str | None, problems: list[Problem] | None, side: Side) -> Iterator[Row]:
+def _lines(path: Path, split: str | None, problems: Problems, side: Side) -> Iterator[Row]:
     known: _Known = {}
     for number, line in numbered(path):
         try:
@@ -169,7 +169,7 @@ def _row(
     entry: Any,
     split: str | None,
     known: _Known,
-    problems: list[Problem] | None,
+    problems: Problems,
     unit: str,
     side: Side,
 ) -> Iterator[Row]:

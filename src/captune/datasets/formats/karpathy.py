@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import choose, normalize_split
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
@@ -23,7 +23,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has Karpathy's 'images' with 'sentences' and 'split'" if paths else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     path = choose(source, find_caption_files(source, _NAMES, fits), "Karpathy files")[0]
     return _rows(path, problems)
 
@@ -43,7 +43,7 @@ def fits(path: Path) -> bool:
     return start.lstrip().startswith("{") and '"images"' in start and '"sentences"' in start
 
 
-def _rows(path: Path, problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(path: Path, problems: Problems) -> Iterator[Row]:
     for position, entry in enumerate(entries(path), start=1):
         where = f"{path.name}, image {position}"
         if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):

@@ -9,7 +9,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import BESIDE, Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources import parquet
 from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
 from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_from_name
@@ -34,9 +34,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     paths = _files(source)
     if not paths:
         raise CaptuneError(f"There are no Parquet files in {source}.", "Name a .parquet file or its folder.")
@@ -46,7 +44,7 @@ def read(
     return group(_rows(tables, problems), source, images, problems)
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     tables = _checked(_files(source), side)
     if not any(embedded for _, embedded in tables.values()):
         yield from _rows(tables, problems)
@@ -105,7 +103,7 @@ def _columns(schema: Any, side: Side = "references") -> tuple[Columns, bool] | N
 
 
 def table_rows(
-    path: Path, columns: list[str], problems: list[Problem] | None, *, largest: int = MAX_IMAGE_BYTES
+    path: Path, columns: list[str], problems: Problems, *, largest: int = MAX_IMAGE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their numbers from 1, few in memory at a time; rows that cannot be read are problems."""
     with opened_table(str(path)) as file:
@@ -130,7 +128,7 @@ def _wanted(columns: Columns) -> list[str]:
 
 
 def _cells(
-    tables: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: list[Problem] | None
+    tables: dict[Path, tuple[Columns, bool]], source: Path, images: Images, problems: Problems
 ) -> Iterator[EmbeddedRow]:
     boundary = images.boundary(*dict.fromkeys([*([source] if source.is_dir() else ()), *(p.parent for p in tables)]))
     for path, (columns, _) in tables.items():
@@ -142,7 +140,7 @@ def _cells(
             yield EmbeddedRow(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
 
 
-def _rows(tables: dict[Path, tuple[Columns, bool]], problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(tables: dict[Path, tuple[Columns, bool]], problems: Problems) -> Iterator[Row]:
     for path, (columns, _) in tables.items():
         split = split_from_name(path.stem) if len(tables) > 1 else None
         for number, row in table_rows(path, _wanted(columns), problems):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.datasets.formats.csv_table import read_table
-from captune.datasets.merge import Problem
+from captune.datasets.merge import Problems
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side
 from captune.datasets.tables.text import first_line
@@ -28,7 +28,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has lines 'image|caption'" if paths else None
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     paths = [source] if source.is_file() else find_caption_files(source, _NAMES, _fits)
     if not paths:
         raise CaptuneError(f"There is no file with lines 'image|caption' in {source}.", "Name the caption file itself.")

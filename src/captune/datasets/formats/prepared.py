@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.prepared import SPLITS, row_of, splits_written_here
 from captune.datasets.tables.columns import normalize_split
 from captune.datasets.tables.rows import Row, Side, group, note
@@ -22,15 +22,13 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{SPLITS} and *{_SUFFIX}: made by captune prepare" if _files(source) else None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     if images is None and splits_written_here(source if source.is_dir() else source.parent):
         images = Images(allow_outside=True)
     return group(rows(source, problems), source, images, problems)
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     paths = _files(source)
     if not paths:
         raise CaptuneError(f"{source} was not made by captune prepare.", "Expected splits.json and train_split.jsonl.")
@@ -46,7 +44,7 @@ def _files(source: Path) -> list[Path]:
     return sorted(source.glob(f"*{_SUFFIX}")) if (source / SPLITS).is_file() else []
 
 
-def _rows(paths: list[Path], problems: list[Problem] | None, *, whole: bool) -> Iterator[Row]:
+def _rows(paths: list[Path], problems: Problems, *, whole: bool) -> Iterator[Row]:
     """References as they are: what stands in this layout is never a list of one sentence's words.
 
     A split that was named without the others (not `whole`) is to be split anew.

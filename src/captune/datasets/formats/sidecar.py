@@ -14,7 +14,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import WORDS, find_columns
@@ -53,16 +53,14 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     if not source.is_dir():
         raise CaptuneError(f"{source} is not a folder.", "Name the folder that holds images and text files.")
     boundary = Boundary([source], anywhere=images is not None and images.allow_outside)
     return _records(source, boundary, problems)
 
 
-def _records(source: Path, boundary: Boundary, problems: list[Problem] | None) -> Iterator[SourceRecord]:
+def _records(source: Path, boundary: Boundary, problems: Problems) -> Iterator[SourceRecord]:
     found = False
     for here, names in walk_folders(str(source), once=True):
         folder = Path(here)

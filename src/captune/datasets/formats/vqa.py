@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.merge import Problem, SourceRecord
+from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import split_from_name
 from captune.datasets.tables.files import find_caption_files
@@ -25,15 +25,13 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} has VQA's questions, and its annotations are there" if paths else None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     folders = dict.fromkeys(path.parent / _images(path) for path, _ in _pairs(source))
     near = [folder for folder in folders if folder.is_dir()]
     return group(rows(source, problems), source, images, problems, near=near)
 
 
-def rows(source: Path, problems: list[Problem] | None, side: Side = "references") -> Iterator[Row]:
+def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
     return (row for pair in _pairs(source) for row in _rows(*pair, problems))
 
 
@@ -65,7 +63,7 @@ def _images(path: Path) -> str:
     return match[0] if match else ""
 
 
-def _rows(questions: Path, annotations: Path, problems: list[Problem] | None) -> Iterator[Row]:
+def _rows(questions: Path, annotations: Path, problems: Problems) -> Iterator[Row]:
     questions_by_id: dict[Any, tuple[Any, str]] = {
         entry["question_id"]: (entry.get("image_id"), entry["question"])
         for entry in _list(questions, "questions")

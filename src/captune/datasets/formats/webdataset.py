@@ -15,7 +15,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.limits import MAX_IMAGE_BYTES, MAX_SHARD_TEXT_BYTES, MAX_TEXT_BYTES
 from captune.core.files.paths import Images
 from captune.datasets.formats.sidecar import Unusable, caption_lines, from_json, parsed
-from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problems, SourceRecord
 from captune.datasets.sources.tar import CutOff, Member, headers_only, members
 from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_from_name
 from captune.datasets.tables.files import find_shards
@@ -89,7 +89,7 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     return pairs, left
 
 
-def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_TEXT_BYTES) -> list[Sample]:
+def scan(path: Path, problems: Problems, *, texts: int = MAX_SHARD_TEXT_BYTES) -> list[Sample]:
     """The samples of a shard, without its images; what is damaged or too large is a problem.
 
     Members of one key belong together wherever they stand. Their texts have `texts` bytes at most.
@@ -125,7 +125,7 @@ def scan(path: Path, problems: list[Problem] | None, *, texts: int = MAX_SHARD_T
     return list(samples.values())
 
 
-def read_images(path: Path, wanted: Collection[str], problems: list[Problem] | None) -> Iterator[tuple[str, bytes]]:
+def read_images(path: Path, wanted: Collection[str], problems: Problems) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the wanted images of a shard, in its order; one that is cut off is a problem."""
     left = dict.fromkeys(wanted)
     for member in members(str(path), load=lambda one: one.name in left):
@@ -165,9 +165,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
     return f"{paths[0].name} is a tar of images and their texts" if {"image", "text"} <= kinds else None
 
 
-def read(
-    source: Path, *, images: Images | None = None, problems: list[Problem] | None = None
-) -> Iterator[SourceRecord]:
+def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     paths = _shards(source)
     if not paths:
         raise CaptuneError(
@@ -178,7 +176,7 @@ def read(
     return _records(paths, source, problems)
 
 
-def _records(paths: list[Path], source: Path, problems: list[Problem] | None) -> Iterator[SourceRecord]:
+def _records(paths: list[Path], source: Path, problems: Problems) -> Iterator[SourceRecord]:
     found = False
     for path in paths:
         split = split_from_name(path.name.split(".")[0]) or split_from_name(path.parent.name)
@@ -200,7 +198,7 @@ def _shards(source: Path) -> list[Path]:
     return find_shards(source, (".tar", ".tar.gz", ".tgz"))
 
 
-def _captions_of_sample(sample: Sample, shard: str, problems: list[Problem] | None) -> dict[str, _Captions]:
+def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[str, _Captions]:
     """What is said of each image of a sample; an image without a caption of its own is a problem."""
     where = f"{shard}, sample {sample.key}"
     if not sample.images:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from captune.core.files.limits import MAX_IMAGE_BYTES
 from captune.core.files.paths import Boundary, local_path
-from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problems, SourceRecord
 from captune.datasets.sources.parquet import NO_IMAGE, split_cell
 from captune.datasets.tables.cells import NotText
 from captune.datasets.tables.columns import Columns
@@ -34,7 +34,7 @@ class EmbeddedRow(NamedTuple):
     bad: str = ""
 
 
-def group_embedded(cells: Iterable[EmbeddedRow], problems: list[Problem] | None, source: str) -> Iterator[SourceRecord]:
+def group_embedded(cells: Iterable[EmbeddedRow], problems: Problems, source: str) -> Iterator[SourceRecord]:
     """Records of a table that is read once; one image is in memory at a time.
 
     Rows that follow each other with equal bytes and questions are one image: names in such tables often
@@ -86,7 +86,7 @@ def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[
     return data, name, ""
 
 
-def texts_of(cell: EmbeddedRow, problems: list[Problem] | None) -> list[str]:
+def texts_of(cell: EmbeddedRow, problems: Problems) -> list[str]:
     """The captions of a row; none is a problem."""
     try:
         captions = [] if cell.columns.unclear else cell.columns.texts(cell.row)

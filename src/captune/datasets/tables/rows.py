@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
-from captune.datasets.merge import EmbeddedImage, Problem, SourceRecord
+from captune.datasets.merge import EmbeddedImage, Problem, Problems, SourceRecord
 from captune.datasets.tables.images import locate
 from captune.datasets.tables.text import caption_text
 
@@ -27,7 +27,7 @@ def group(
     rows: Iterable[Row],
     source: Path,
     images: Images | None,
-    problems: list[Problem] | None,
+    problems: Problems,
     *,
     near: Sequence[Path] = (),
 ) -> Iterator[SourceRecord]:
@@ -142,7 +142,7 @@ def row_of(record: SourceRecord) -> Row:
     )
 
 
-def note(problems: list[Problem] | None, where: str, reason: str) -> None:
+def note(problems: Problems, where: str, reason: str) -> None:
     """Collect a bad row; without a list to collect in, the first one raises `CaptuneError`."""
     if problems is None:
         raise CaptuneError(f"{where}: {reason}.", "Mend the row, or prepare with --on-bad skip to leave it out.")
