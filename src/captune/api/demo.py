@@ -20,7 +20,7 @@ from captune.core.files import write_json, write_text
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import Run
 from captune.datasets.prepare import prepare
-from captune.datasets.scenes import Scene, all_true, objects_named, read_scenes, write_flickr8k_folder
+from captune.datasets.scenes import ShapeScene, all_true, objects_named, read_scenes, write_flickr8k_folder
 from captune.evaluation.evaluate import Evaluation, evaluate
 from captune.training.train import train
 
@@ -128,7 +128,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise CaptuneError(f"The folder {folder} is not empty and not a demo's.", "Choose another --out.")
 
 
-def _scores(measured: Evaluation, model: str, truth: Mapping[str, Scene]) -> DemoScores:
+def _scores(measured: Evaluation, model: str, truth: Mapping[str, ShapeScene]) -> DemoScores:
     report, captions = measured.reports[model], measured.captions[model]
     pairs = [(captions[r.id].text, truth[Path(r.image).name]) for r in measured.records]
     return DemoScores(
@@ -140,7 +140,7 @@ def _scores(measured: Evaluation, model: str, truth: Mapping[str, Scene]) -> Dem
 
 
 def _caption_some(
-    measured: Evaluation, names: Mapping[str, str], truth: Mapping[str, Scene], progress: Progress
+    measured: Evaluation, names: Mapping[str, str], truth: Mapping[str, ShapeScene], progress: Progress
 ) -> tuple[DemoRow, ...]:
     """The first images of the test split, captioned by the verb; none of them is chosen."""
     images = [record.image for record in measured.records[:SHOWN]]

@@ -21,21 +21,6 @@ from captune.core.files import atomic_file, disk_error, write_jsonl, write_text
 from captune.core.files.limits import parse_json
 from captune.core.progress import SILENT, Progress, track
 
-__all__ = [
-    "Scene",
-    "SceneFolder",
-    "all_true",
-    "evaluation_scenes",
-    "is_evaluation_pair",
-    "objects_named",
-    "read_scenes",
-    "references",
-    "render_scene",
-    "training_scenes",
-    "write_flickr8k_folder",
-]
-
-
 COLORS = ("red", "green", "blue", "yellow", "purple")
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -49,7 +34,7 @@ OBJECTS: tuple[Name, ...] = tuple((color, shape) for color in COLORS for shape i
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class ShapeScene:
     """One object, two or three equal ones, or two different ones with a relation.
 
     With two names `relation` says where the first is as seen from the second and `count`
@@ -75,33 +60,28 @@ def is_evaluation_pair(one: Name, other: Name) -> bool:
     return (OBJECTS.index(one) + OBJECTS.index(other)) % len(COLORS) == 2
 
 
-def training_scenes(count: int, *, seed: int) -> Iterator[Scene]:
-    """Draw `count` scenes without held-out pairs.
-
-    Of three in turn two show two objects with a relation, and one shows one object or
-    two or three equal ones.
-    """
+def training_scenes(count: int, *, seed: int) -> Iterator[ShapeScene]:
+    """Draw `count` scenes without held-out pairs: in turn two of two objects, then one of one to three equal ones."""
     chance = random.Random(f"training scenes {seed}")
     pairs = [pair for pair in PAIRS if not is_evaluation_pair(*pair)]
     for index in range(count):
         if index % 3 < 2:
-            yield Scene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
+            yield ShapeScene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
         else:
-            yield Scene((chance.choice(OBJECTS),), None, chance.choice(COUNTS), chance.getrandbits(48))
+            yield ShapeScene((chance.choice(OBJECTS),), None, chance.choice(COUNTS), chance.getrandbits(48))
 
 
-def evaluation_scenes(count: int, *, seed: int) -> Iterator[Scene]:
+def evaluation_scenes(count: int, *, seed: int) -> Iterator[ShapeScene]:
     """Draw `count` scenes of two objects that training never shows together."""
     chance = random.Random(f"held-out scenes {seed}")
     pairs = [pair for pair in PAIRS if is_evaluation_pair(*pair)]
     for _ in range(count):
-        yield Scene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
+        yield ShapeScene(chance.choice(pairs), chance.choice(RELATIONS), 1, chance.getrandbits(48))
 
 
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 
-# {a} and {b} are objects such as "red circle"; the first phrase of a relation stands in
-# {says}, where the object is on its own in {at_a} and {at_b}.
+# {a} and {b} are objects such as "red circle"; {says} is their relation, {at_a} and {at_b} say where each is by itself.
 PAIR_WORDINGS = (
     "a {a} {says} a {b}",
     "one {a} {says} one {b}",
@@ -112,13 +92,12 @@ PAIR_WORDINGS = (
 )
 ONE_WORDINGS = ("a {a}", "one {a}", "there is a {a}", "the {a} is alone", "a {a} on its own")
 SOME_WORDINGS = ("{n} {a}s", "there are {n} {a}s", "the {n} {a}s", "a group of {n} {a}s", "{n} {a}s together")
-SAYS = {"left of": "left of", "right of": "right of", "above": "above", "below": "below"}
 AT = {"left of": "on the left", "right of": "on the right", "above": "on top", "below": "at the bottom"}
 
 REFERENCES = 5
 
 
-def references(scene: Scene) -> tuple[str, ...]:
+def references(scene: ShapeScene) -> tuple[str, ...]:
     """Five differently worded, true sentences about a scene."""
     chance = random.Random(f"words {scene.seed}")
     wordings = _wordings(scene)
@@ -148,24 +127,24 @@ def objects_named(caption: str, objects: Iterable[Name]) -> bool:
     return color is None and sorted(named) == sorted(objects)
 
 
-def all_true(caption: str, scene: Scene) -> bool:
+def all_true(caption: str, scene: ShapeScene) -> bool:
     """Whether a caption is one of the sentences that are true of the scene: objects, relation and count."""
     return " ".join(caption.lower().split()) in true_sentences(scene)
 
 
-def true_sentences(scene: Scene) -> frozenset[str]:
+def true_sentences(scene: ShapeScene) -> frozenset[str]:
     """Every wording of every true sentence about a scene."""
     swaps = (False, True) if scene.relation else (False,)
     return frozenset(_sentence(scene, wording, swap=swap) for wording in _wordings(scene) for swap in swaps)
 
 
-def _wordings(scene: Scene) -> tuple[str, ...]:
+def _wordings(scene: ShapeScene) -> tuple[str, ...]:
     if scene.relation:
         return PAIR_WORDINGS
     return ONE_WORDINGS if scene.count == 1 else SOME_WORDINGS
 
 
-def _sentence(scene: Scene, wording: str, *, swap: bool) -> str:
+def _sentence(scene: ShapeScene, wording: str, *, swap: bool) -> str:
     if scene.relation is None:
         return wording.format(a=" ".join(scene.names[0]), n=NUMBERS[scene.count])
     first, second = scene.names
@@ -173,7 +152,7 @@ def _sentence(scene: Scene, wording: str, *, swap: bool) -> str:
     if swap:
         first, second, relation = second, first, OPPOSITE[relation]
     return wording.format(
-        a=" ".join(first), b=" ".join(second), says=SAYS[relation], at_a=AT[relation], at_b=AT[OPPOSITE[relation]]
+        a=" ".join(first), b=" ".join(second), says=relation, at_a=AT[relation], at_b=AT[OPPOSITE[relation]]
     )
 
 
@@ -194,20 +173,16 @@ Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 
-def render_scene(scene: Scene, size: int = 96) -> Image.Image:
+def render_scene(scene: ShapeScene, size: int = 96) -> Image.Image:
     """Draw a scene as an RGB image of `size` × `size` pixels; the same scene, the same pixels."""
     chance = random.Random(scene.seed)
     image = _background(chance, size)
-    for name, place, radius in zip(_names_drawn(scene), *_layout(scene, chance), strict=True):
+    for name, place, radius in zip(scene.names * scene.count, *_layout(scene, chance), strict=True):
         _draw(image, chance, name, place, radius)
     return image
 
 
-def _names_drawn(scene: Scene) -> list[tuple[str, str]]:
-    return list(scene.names) * scene.count
-
-
-def _layout(scene: Scene, chance: random.Random) -> tuple[list[Point], list[float]]:
+def _layout(scene: ShapeScene, chance: random.Random) -> tuple[list[Point], list[float]]:
     """Centres and radii as shares of the image's side.
 
     Objects stand near the middles of a 3 × 3 grid's cells: related ones on opposite sides
@@ -253,10 +228,10 @@ def _rgb(hue: float, saturation: float, value: float) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _draw(picture: Image.Image, chance: random.Random, name: tuple[str, str], place: Point, radius: float) -> None:
+def _draw(image: Image.Image, chance: random.Random, name: Name, place: Point, radius: float) -> None:
     color, shape = name
     fill = _rgb(chance.uniform(*HUES[color]), chance.uniform(*OBJECT_SATURATION), chance.uniform(*OBJECT_VALUE))
-    side = picture.width
+    side = image.width
     half = math.ceil(radius * side) + 1
     mask = Image.new("L", (2 * half * SUPERSAMPLING,) * 2)
     # The part of a pixel by which the centre misses the mask's own centre.
@@ -270,7 +245,7 @@ def _draw(picture: Image.Image, chance: random.Random, name: tuple[str, str], pl
     else:
         corners = {"square": (45, 135, 225, 315), "triangle": (90, 210, 330)}[shape]
         pen.polygon([_corner(centre, reach, angle + turn) for angle in corners], fill=255)
-    picture.paste(fill, (left, top), mask.reduce(SUPERSAMPLING))
+    image.paste(fill, (left, top), mask.reduce(SUPERSAMPLING))
 
 
 def _corner(centre: Point, reach: float, degrees: float) -> Point:
@@ -293,7 +268,7 @@ class SceneFolder:
     """A folder of scenes: where it is and how many images each split has."""
 
     path: Path
-    pictures: dict[str, int]
+    images: dict[str, int]
 
 
 def write_flickr8k_folder(
@@ -324,7 +299,7 @@ def write_flickr8k_folder(
     try:
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            saved = pool.map(lambda one: _save(one[2], folder / IMAGES / one[1], size), named)
+            saved = pool.map(lambda one: render_scene(one[2], size).save(folder / IMAGES / one[1], quality=92), named)
             for _ in track(saved, progress, "Drawing scenes", len(named)):
                 pass
     except OSError as error:
@@ -339,20 +314,22 @@ def write_flickr8k_folder(
     return SceneFolder(folder, {split: len(drawn) for split, drawn in planned.items()})
 
 
-def read_scenes(folder: str | os.PathLike[str]) -> dict[str, Scene]:
+def read_scenes(folder: str | os.PathLike[str]) -> dict[str, ShapeScene]:
     """The scene of each image by its file name, as `scenes.jsonl` has them."""
     path = Path(folder) / SCENES
+    scenes: dict[str, ShapeScene] = {}
     try:
-        return dict(_scenes(path))
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                row = parse_json(line)
+                names = tuple((str(color), str(shape)) for color, shape in row["objects"])
+                scenes[row["image"]] = ShapeScene(names, row["relation"], row["count"], row["seed"])
     except OSError as error:
         raise CaptuneError(f"Cannot read {path}: {error.strerror}.", "Draw the scenes again.") from error
+    return scenes
 
 
-def _save(scene: Scene, path: Path, size: int) -> None:
-    render_scene(scene, size).save(path, quality=92)
-
-
-def _row(name: str, scene: Scene) -> dict[str, object]:
+def _row(name: str, scene: ShapeScene) -> dict[str, object]:
     return {
         "image": name,
         "objects": [list(one) for one in scene.names],
@@ -360,11 +337,3 @@ def _row(name: str, scene: Scene) -> dict[str, object]:
         "count": scene.count,
         "seed": scene.seed,
     }
-
-
-def _scenes(path: Path) -> Iterator[tuple[str, Scene]]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            row = parse_json(line)
-            names = tuple((str(color), str(shape)) for color, shape in row["objects"])
-            yield row["image"], Scene(names, row["relation"], row["count"], row["seed"])

@@ -14,7 +14,7 @@ from captune.datasets.scenes import (
     COLORS,
     OBJECTS,
     SHAPES,
-    Scene,
+    ShapeScene,
     all_true,
     evaluation_scenes,
     is_evaluation_pair,
@@ -92,12 +92,12 @@ def test_the_scorer_is_strict(caption: str, right: bool) -> None:
 
 
 def test_a_caption_is_all_true_only_with_its_relation_and_count() -> None:
-    scene = Scene((RED_CIRCLE, BLUE_SQUARE), "left of", 1, 0)
+    scene = ShapeScene((RED_CIRCLE, BLUE_SQUARE), "left of", 1, 0)
     assert all_true("a red circle left of a blue square", scene)
     assert all_true("a blue square right of a red circle", scene)
     assert not all_true("a blue square left of a red circle", scene)
     assert not all_true("a red circle above a blue square", scene)
-    three = Scene((RED_CIRCLE,), None, 3, 0)
+    three = ShapeScene((RED_CIRCLE,), None, 3, 0)
     assert all_true("there are three red circles", three)
     assert objects_named("two red circles", three.names)
     assert not all_true("two red circles", three)
@@ -128,7 +128,7 @@ def test_objects_stay_inside_the_picture() -> None:
 def test_the_folder_is_a_flickr8k_that_the_formats_read(tmp_path) -> None:
     made = write_flickr8k_folder(tmp_path / "scenes", train=12, dev=3, test=6, seed=7)
     again = write_flickr8k_folder(tmp_path / "again", train=12, dev=3, test=6, seed=7)
-    assert made.pictures == {"train": 12, "dev": 3, "test": 6}
+    assert made.images == {"train": 12, "dev": 3, "test": 6}
     for file in sorted(made.path.rglob("*.*")):
         assert file.read_bytes() == (again.path / file.relative_to(made.path)).read_bytes()
 
