@@ -49,18 +49,13 @@ FORMATS = Table(
 )
 _DEFAULT_RANK = 10
 # What a file's name promises, so that a file which fits nothing gets that format's own, exact message.
-_BY_SUFFIX = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".psv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "coco",
-    ".token": "flickr-token",
-    ".parquet": "parquet",
-    ".tar": "webdataset",
-    ".tgz": "webdataset",
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".tab", ".psv"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "coco": (".json",),
+    "flickr-token": (".token",),
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tgz"),
 }
 
 
@@ -136,7 +131,7 @@ def read_source(
 def promised(path: Path) -> str | None:
     """The format that a file's name speaks of."""
     name = path.name.lower().removesuffix(".gz")
-    return next((format for suffix, format in _BY_SUFFIX.items() if name.endswith(suffix)), None)
+    return next((format for format, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
 
 
 def read_rows(

@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.text import OF_CAPTUNE, unguarded
 from captune.datasets.merge import Problems
-from captune.datasets.tables.columns import WORDS, Columns, choose, expected, find_columns, split_from_name
+from captune.datasets.tables.columns import SPLIT_WORDS, Columns, choose, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import first_line, head, lines, split_fields, table_rows
@@ -170,7 +170,7 @@ def _headless_names(path: Path, delimiter: str) -> list[str]:
     seconds = [fields[1].strip() if len(fields) > 2 else "" for fields in rows]
     if all(second.isdigit() for second in seconds):
         return _NUMBERED
-    return _SPLIT if all(second.lower() in WORDS for second in seconds) else _TWO
+    return _SPLIT if all(second.lower() in SPLIT_WORDS for second in seconds) else _TWO
 
 
 def _entry(fields: list[str], header: list[str], columns: Columns | None, delimiter: str) -> dict[str, Any] | str:
@@ -197,7 +197,7 @@ def _entry(fields: list[str], header: list[str], columns: Columns | None, delimi
 
 def _certain(row: dict[str, str], behind: list[str], columns: Columns) -> bool:
     return all(
-        (name == columns.split and row[name].strip().lower() in WORDS)
+        (name == columns.split and row[name].strip().lower() in SPLIT_WORDS)
         or (name == columns.image and is_image_name(row[name].strip()))
         for name in behind
     )

@@ -17,7 +17,7 @@ from captune.core.files.paths import Boundary, Images
 from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
-from captune.datasets.tables.columns import WORDS, find_columns
+from captune.datasets.tables.columns import SPLIT_WORDS, find_columns
 from captune.datasets.tables.files import list_folder
 from captune.datasets.tables.rows import NothingUsable, note
 from captune.datasets.tables.text import LFS_POINTER, caption_text
@@ -65,7 +65,7 @@ def _records(source: Path, boundary: Boundary, problems: Problems) -> Iterator[S
     for here, names in walk_folders(str(source), once=True):
         folder = Path(here)
         relative = folder.relative_to(source)
-        split = WORDS.get(relative.parts[0].lower()) if relative.parts else None
+        split = SPLIT_WORDS.get(relative.parts[0].lower()) if relative.parts else None
         texts = [name for name in names if _is_text(name)]
         beside = _Beside([*texts, *(name for name in names if name.lower().endswith(_JSON))])
         for name in names:

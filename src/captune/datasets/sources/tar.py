@@ -32,12 +32,8 @@ _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RecursionErro
 # Bytes of a name, or of a header's other properties: a path has 4,096, attributes of a file system up to 64 KiB.
 LONGEST_HEADER = 1_048_576
 _EXTENDING = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 
 

@@ -14,65 +14,35 @@ from captune.core.stores import is_result
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.rows import Row, Side
 
-WORDS = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",  # Karpathy's COCO images that belong to no evaluation split
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+# "restval": Karpathy's COCO images that belong to no evaluation split.
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "restval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def normalize_split(word: str) -> str | None:
     """`train`, `val` or `test` for a usual word, else the word itself in lower case; None for nothing."""
     word = word.strip().lower()
-    return WORDS.get(word, word) or None
+    return SPLIT_WORDS.get(word, word) or None
 
 
 def split_from_name(name: str) -> str | None:
     """The split that a file or folder name such as `captions_val2017` speaks of, or None."""
-    splits = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
+    splits = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 else None
 
 
 IMAGE = (
-    "image_path",
-    "file_name",
-    "filename",
-    "filepath",
-    "file_path",
-    "image_name",
-    "image_file",
-    "image_filename",
-    "image",
-    "img_path",
-    "img_name",
-    "img_file",
-    "img",
-    "path",
-    "file",
-    "picture",
-    "photo",
-)
+    "image_path", "file_name", "filename", "filepath", "file_path", "image_name", "image_file", "image_filename",
+    "image", "img_path", "img_name", "img_file", "img", "path", "file", "picture", "photo",
+)  # fmt: skip
 ADDRESS = ("url", "image_url", "img_url", "image_link")
 CAPTION = (
-    "caption",
-    "text",
-    "caption_text",
-    "description",
-    "comment",
-    "sentence",
-    "alt_text",
-    "title",
-    "tokens",
-    "caption_tokens",
-    "conversations",
-    "messages",
-)
+    "caption", "text", "caption_text", "description", "comment", "sentence", "alt_text", "title",
+    "tokens", "caption_tokens", "conversations", "messages",
+)  # fmt: skip
 CAPTIONS = ("captions", "sentences", "raw", "texts", "comments", "descriptions", "alt_texts")
 QUESTION = ("question", "question_text")
 # Beside a question these are what captions are elsewhere.

@@ -9,6 +9,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from captune.core.errors import CaptuneError
@@ -144,27 +145,12 @@ def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
     return {name: reader(*place) for name, place in places.items() if is_image_name(name)}
 
 
+# "Flicker8k": the misspelling is the original archive's.
 USUAL = (
-    "Images",
-    "images",
-    "Flicker8k_Dataset",  # the misspelling is the original archive's
-    "Flickr8k_Dataset",
-    "flickr30k_images",
-    "flickr30k-images",
-    "train2017",
-    "val2017",
-    "test2017",
-    "train2014",
-    "val2014",
-    "image",
-    "imgs",
-    "img",
-    "photos",
-    "pictures",
-    "JPEGImages",
-    "original",
-    "data",
-)
+    "Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images", "flickr30k-images",
+    "train2017", "val2017", "test2017", "train2014", "val2014",
+    "image", "imgs", "img", "photos", "pictures", "JPEGImages", "original", "data",
+)  # fmt: skip
 # Folders of captions in data sets whose images lie in a folder beside that one.
 _OF_CAPTIONS = re.compile(r"annotations?|captions?|labels?|texts?|.+_texts?", re.IGNORECASE)
 _PROBED = 64
@@ -290,25 +276,19 @@ def _slashes(name: str) -> str:
     return name.replace("\\", "/")
 
 
-def _jpg(name: str) -> str:
-    return name if is_image_name(name) else name + ".jpg"
-
-
-def _png(name: str) -> str:
-    return name if is_image_name(name) else name + ".png"
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _decomposed(name: str) -> str:
-    return unicodedata.normalize("NFD", name)
+def _with_ending(ending: str, name: str) -> str:
+    return name if is_image_name(name) else name + ending
 
 
 # How a caption file may mean a name: a Windows path, a path from another machine, a bare id, ü as one sign or two.
-_VARIANTS = (_as_is, _slashes, _alone, _jpg, _png, _composed, _decomposed)
-_Found = list[tuple[Path, Callable[[str], str]]]
+_Variant = Callable[[str], str]
+_PATHS: tuple[_Variant, ...] = (_as_is, _slashes, _alone)
+_VARIANTS: tuple[_Variant, ...] = (
+    *_PATHS,
+    *(partial(_with_ending, ending) for ending in (".jpg", ".png")),
+    *(partial(unicodedata.normalize, form) for form in ("NFC", "NFD")),
+)
+_Hits = list[tuple[Path, _Variant]]
 
 
 def _places(near: Sequence[Path], images: Path | None) -> Iterator[Path]:
@@ -349,9 +329,9 @@ def _usual(above: Path) -> Iterator[Path]:
     yield from (above / a / b for a in USUAL for b in USUAL)
 
 
-def _hits(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _Found:
+def _hits(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _Hits:
     """Places that hold at least one of the names, the fullest first; ends at one that holds all."""
-    counted: list[tuple[int, Path, Callable[[str], str]]] = []
+    counted: list[tuple[int, Path, _Variant]] = []
     for place in places:
         for variant in _VARIANTS:
             if variant is not _as_is and all(variant(name) == name for name in names):
@@ -360,26 +340,25 @@ def _hits(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _
             hits = sum(boundary.holds(path) and os.path.isfile(path) for path in paths)
             if hits == len(names):
                 return [(place, variant)]
-            if hits:
-                counted.append((hits, place, variant))
-    counted.sort(key=lambda hit: -hit[0])
-    return [(place, variant) for _, place, variant in counted]
+            counted.append((hits, place, variant))
+    return _fullest_first(counted)
 
 
-def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders, boundary: Boundary) -> _Found:
+def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders, boundary: Boundary) -> _Hits:
     """As `_hits` for images under other endings than the names have."""
-    counted: list[tuple[int, Path, Callable[[str], str]]] = []
-    for place in places:
-        for variant in (_as_is, _slashes, _alone):
-            hits = sum(bool(_alike(folders, os.path.join(place, variant(name)), boundary)) for name in names)
-            if hits:
-                counted.append((hits, place, variant))
-    counted.sort(key=lambda hit: -hit[0])
-    return [(place, variant) for _, place, variant in counted]
+    return _fullest_first(
+        (sum(bool(_alike(folders, os.path.join(place, variant(name)), boundary)) for name in names), place, variant)
+        for place in places
+        for variant in _PATHS
+    )
 
 
-def _hits_in_full(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _Found:
+def _fullest_first(counted: Iterable[tuple[int, Path, _Variant]]) -> _Hits:
+    return [(place, variant) for hits, place, variant in sorted(counted, key=lambda hit: -hit[0]) if hits]
+
+
+def _hits_in_full(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _Hits:
     """As `_hits` with every name, by reading folders: for few images of a large caption file."""
-    wanted = {_alone(name) for name in names}
-    likely = [place for place in places if os.access(place, os.R_OK) and not wanted.isdisjoint(os.listdir(place))]
+    basenames = {_alone(name) for name in names}
+    likely = [place for place in places if os.access(place, os.R_OK) and not basenames.isdisjoint(os.listdir(place))]
     return _hits(names, likely, boundary)
