@@ -18,7 +18,7 @@ from captune.core.exported import EXPORT, MEMORY, NEW, PAST, Exported, layer_nam
 from captune.core.options import GenerationOptions
 from captune.export import EXPORTERS
 from captune.export.export import ExportReport
-from captune.export.graphs import Saying
+from captune.export.graphs import TextGraph
 from captune.inference.runtime import ExportedModel
 from captune.inference.runtime.model import ExportTokenizer
 from captune.inference.torch_model import caption_pixels
@@ -126,7 +126,7 @@ def test_scores_and_new_keys_are_the_models(case: Case, pictures: int, rows: int
         **{name: torch.randn(shape, generator=chance) for name in layer_names(PAST, facts.layers)},
     }
     with torch.inference_mode():
-        mine = Saying(with_plain_weights(stack))(given)
+        mine = TextGraph(with_plain_weights(stack))(given)
     found = case.export.text(**{name: value.numpy() for name, value in given.items()})
     assert list(found) == ["logits", *layer_names(NEW, facts.layers)]
     assert found["logits"].shape == (pictures, rows, facts.vocabulary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from captune.core.options import EarlyStopping
+from captune.core.options import GenerationOptions
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.penalties import Penalties
 from captune.decoding.rows import Generated, Rows
@@ -15,29 +15,25 @@ NEVER = -1.0e9
 
 
 def beam_search(
-    rows: Rows,
-    prompts: Array,
-    penalties: Penalties,
-    *,
-    max_new_tokens: int,
-    eos_token_id: int,
-    num_return_sequences: int,
-    length_penalty: float,
-    early_stopping: EarlyStopping,
-    sampler: Sampler | None = None,
+    rows: Rows, prompts: Array, penalties: Penalties, options: GenerationOptions, sampler: Sampler | None = None
 ) -> Generated:
-    """The best `num_return_sequences` captions of each image among `rows.count` beams.
+    """The best `num_captions` captions of each image among `rows.count` beams.
 
     Captions compete by log-probability / length ** `length_penalty`. An image is done when no running beam could
     still win by its score so far (`early_stopping` off), by the best it could reach (never), or as soon as as many
     captions have ended as there are beams (on). With `sampler`, continuations are drawn instead of taken in order.
     """
     ops, (images, prompt_length), beams = rows.ops, prompts.shape, rows.count
+    max_new_tokens, length_penalty, eos_token_id = (
+        options.max_new_tokens,
+        options.length_penalty,
+        penalties.eos_token_id,
+    )
     running, ended = (_Beams.empty(ops, prompts, beams, max_new_tokens, eos_token_id) for _ in range(2))
     running.score[:, 1:] = NEVER  # all beams begin alike: the first alone goes on
     ended.score[:] = NEVER
     has_ended, improvable = ops.full((images, beams), False), ops.full((images, 1), True)
-    stop_when_full, leading = early_stopping == "on", ops.array([True] * beams + [False] * beams)
+    stop_when_full, leading = options.early_stopping == "on", ops.array([True] * beams + [False] * beams)
     for new in range(max_new_tokens):
         vocabulary = rows.logits.shape[2]
         log_probs = ops.xp.broadcast_to(ops.log_softmax(rows.logits), (images, beams, vocabulary))
@@ -65,14 +61,14 @@ def beam_search(
         ended, chosen = ended.beside(candidates).best(beams)
         has_ended = ops.gather(ops.xp.concat([has_ended, stops], 1), chosen, 1)
 
-        reachable_length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else new + 1
+        reachable_length = max_new_tokens if options.early_stopping == "never" and length_penalty > 0 else new + 1
         reachable = running.score[:, :1] / reachable_length**length_penalty
         worst = ops.xp.where(has_ended, ended.score[:, -1:], NEVER)
         improvable = improvable & (reachable > worst).any(1, keepdims=True)
         if ends.all() | ~improvable.any() | (has_ended.all() & stop_when_full):
             break
         rows.advance(running.tokens[:, :, prompt_length + new], ops.gather(parent, going, 1))
-    best = slice(num_return_sequences)
+    best = slice(options.num_captions)
     return Generated(ended.tokens[:, best, prompt_length:], ended.length[:, best], ended.log_prob[:, best])
 
 

@@ -60,8 +60,8 @@ def search(
 
     `on_token` gets the tokens (images, captions) of every step of a search without beams.
     """
-    count, max_new_tokens = rows_of(options), options.max_new_tokens
-    rows = Rows(decoder, ops, prompts, count, max_new_tokens)
+    count = rows_of(options)
+    rows = Rows(decoder, ops, prompts, count, options.max_new_tokens)
     penalties = Penalties(
         options.repetition_penalty, options.no_repeat_ngram_size, options.min_new_tokens, eos_token_id, ops
     )
@@ -69,26 +69,8 @@ def search(
     if options.sample:
         sampler = Sampler(ops.array(temperatures(options, count)), options.top_k, options.top_p, ops)
     if options.num_beams == 1:
-        return sample(
-            rows,
-            prompts,
-            penalties,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=eos_token_id,
-            sampler=sampler,
-            on_token=on_token,
-        )
-    return beam_search(
-        rows,
-        prompts,
-        penalties,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=eos_token_id,
-        num_return_sequences=options.num_captions,
-        length_penalty=options.length_penalty,
-        early_stopping=options.early_stopping,
-        sampler=sampler,
-    )
+        return sample(rows, prompts, penalties, options.max_new_tokens, sampler, on_token)
+    return beam_search(rows, prompts, penalties, options, sampler)
 
 
 def normalized(options: GenerationOptions) -> GenerationOptions:

@@ -41,14 +41,13 @@ def sample(
     rows: Rows,
     prompts: Array,
     penalties: Penalties,
-    *,
     max_new_tokens: int,
-    eos_token_id: int,
     sampler: Sampler | None = None,
     on_token: Callable[[Array], None] | None = None,
 ) -> Generated:
     """A caption for each row; without `sampler` of the likeliest tokens. `on_token` gets each step's (images, rows)."""
     ops, shape, prompt_length = rows.ops, (len(prompts), rows.count), prompts.shape[1]
+    eos_token_id = penalties.eos_token_id
     tokens = ops.xp.broadcast_to(prompts[:, None], (*shape, prompt_length))
     done, lengths, log_probs = ops.full(shape, False), ops.full(shape, 0), ops.full(shape, 0.0)
     for new in range(max_new_tokens):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,13 +22,15 @@ from captune.inference.runtime.decoder import empty_cache
 from captune.inference.torch_model import caption_pixels
 from captune.models.backbone import Backbone
 
-if TYPE_CHECKING:
-    from captune.inference.runtime import ExportedModel
-    from captune.models.backbone import Backbone
-
-
-# Tokens that are read behind a caption when scores are compared.
-MORE = 8
+BATCH = 8
+# Tokens that are read behind a caption when logits are compared.
+EXTRA_TOKENS = 8
+# The largest difference over the largest value that fp32 may show. Trained models were within 1e-5; attention that
+# random weights have driven to extremes turns 1e-7 into 1e-3.
+MEMORY_TOLERANCE, LOGITS_TOLERANCE = 1e-3, 5e-3
+# Captions that differ, of each search, in the report.
+EXAMPLES = 3
+METRICS = ("bleu", "rouge_l", "cider")
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,19 @@ def caption_both(
     return CaptionPairs(tuple(by_model), tuple(by_export), statistics.median(ratios))
 
 
-def nearness(
+def distances(
     backbone: Backbone, export: ExportedModel, pixels: np.ndarray, caption: Sequence[int]
 ) -> tuple[float, float]:
-    """How far an export's memory and its scores along a caption are from its model's.
+    """How far an export's memory and its logits along a caption are from its model's.
 
     Both as the largest difference over the largest value. `pixels` (1, 3, size, size), uint8; `caption` are tokens
-    without start and prompt, behind which some more are read: a model may say nothing of an image. Both read them
-    over the model's memory, so that each graph answers for itself.
+    without start and prompt, behind which some more are read: a caption may be empty. Both read them over the model's
+    memory, so that each graph is compared by itself.
     """
     decoder = backbone.text_decoder()
     assert decoder is not None, "what is exported has a decoder"
     prefix = backbone.codec.prefix(None, GenerationOptions(max_new_tokens=1))
-    more = (31 * n % len(backbone.tokenizer) for n in range(MORE))
+    more = (31 * n % len(backbone.tokenizer) for n in range(EXTRA_TOKENS))
     tokens = np.array([[*prefix, *caption, *more][: backbone.max_length]])
     positions = np.arange(tokens.shape[1])
     mask = np.triu(np.full((1, 1, len(positions), len(positions)), -np.inf, np.float32), 1)
@@ -90,30 +91,24 @@ def nearness(
         features = backbone.image_features(torch.from_numpy(pixels))
         image_kv = decoder.prefill(features)
         cache = decoder.new_cache(1, len(positions), features)
-        given = [torch.from_numpy(each) for each in (tokens, positions, mask)]
-        scores = decoder.logits(decoder.step(given[0], given[1], image_kv, cache, given[2])).numpy()
+        inputs = [torch.from_numpy(each) for each in (tokens, positions, mask)]
+        logits = decoder.logits(decoder.step(inputs[0], inputs[1], image_kv, cache, inputs[2])).numpy()
     memory = {
         f"{MEMORY}_{kind}_{layer}": each.numpy()
         for layer, pair in enumerate(image_kv)
         for kind, each in zip(("keys", "values"), pair, strict=True)
     }
     by_export = export.memory(pixels)
-    found = export.text(tokens=tokens, positions=positions, mask=mask, **memory, **empty_cache(memory))
-    return max(_far(by_model, by_export[name]) for name, by_model in memory.items()), _far(scores, found["logits"])
+    outputs = export.text(tokens=tokens, positions=positions, mask=mask, **memory, **empty_cache(memory))
+    memory_distance = max(_distance(by_model, by_export[name]) for name, by_model in memory.items())
+    return memory_distance, _distance(logits, outputs["logits"])
 
 
-def _far(by_model: np.ndarray, by_export: np.ndarray) -> float:
-    """Infinite where a shape differs or a number is none."""
+def _distance(by_model: np.ndarray, by_export: np.ndarray) -> float:
+    """Infinite where a shape differs or a number is not finite."""
     if by_model.shape != by_export.shape or not np.isfinite(by_export).all():
         return float("inf")
     return float(np.abs(by_model - by_export).max() / max(1e-12, np.abs(by_model).max()))
-
-
-BATCH = 8
-# The largest difference over the largest value that fp32 may show. Trained models were within 1e-5; attention that
-# random weights have driven to extremes turns 1e-7 into 1e-3.
-MEMORY_TOLERANCE, SCORES_TOLERANCE = 1e-3, 5e-3
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -147,14 +142,9 @@ class Check:
 
 
 def check(
-    backbone: Backbone,
-    export: ExportedModel,
-    pixels: Sequence[np.ndarray],
-    *,
-    source: str,
-    progress: Progress,
+    backbone: Backbone, export: ExportedModel, pixels: Sequence[np.ndarray], *, source: str, progress: Progress
 ) -> Check:
-    """Compare memory, scores and captions (greedy and with the model's beams) on pixels (3, size, size) of pictures."""
+    """Compare memory, logits and captions (greedy and with the model's beams) on pixels (3, size, size) of images."""
     searches: list[SearchCheck] = []
     tokens: Sequence[Sequence[int]] = ()
     for name, options in searches_of(backbone):
@@ -162,12 +152,12 @@ def check(
         both = caption_both(backbone, export, batches, options)
         if not searches:
             tokens = [caption.tokens for caption in both.by_model]
-        compare_words(backbone, export, (caption.tokens for caption in (*both.by_model, *both.by_export)))
-        differences = tuple((both.by_model[n].text, both.by_export[n].text) for n in both.different[:SHOWN])
+        compare_tokenizers(backbone, export, (caption.tokens for caption in (*both.by_model, *both.by_export)))
+        differences = tuple((both.by_model[n].text, both.by_export[n].text) for n in both.different[:EXAMPLES])
         searches.append(SearchCheck(name, options.num_beams, both.identical, both.ratio, differences))
     pairs = zip(pixels, tokens, strict=True)
     found = [
-        nearness(backbone, export, one[None], caption)
+        distances(backbone, export, one[None], caption)
         for one, caption in track(pairs, progress, "Checking numbers", len(pixels))
     ]
     memory, logits = (max(each) for each in zip(*found, strict=True))
@@ -175,7 +165,7 @@ def check(
 
 
 def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:
-    """Greedy, and a search with beams: the model's own options, as far as they leave nothing to chance."""
+    """Greedy, and a search with beams: the model's own options, without sampling."""
     changed = {"sample": False, "variations": 0, "num_captions": 1, "prompt": None}
     own = GenerationOptions(**{**backbone.generation, **changed})
     own = own.model_copy(update={"max_new_tokens": min(own.max_new_tokens, backbone.codec.token_budget())})
@@ -187,7 +177,8 @@ def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:
 
 
 def refuse_other(found: Check) -> None:
-    """Raise `CaptuneError` where an fp32 export does not say what its model says."""
+    """Raise `CaptuneError` where an fp32 export does not give its model's captions, memory and logits."""
+    hint = "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name."
     changed = [search for search in found.searches if search.identical < 1]
     if changed:
         original, exported = changed[0].differences[0]
@@ -196,28 +187,28 @@ def refuse_other(found: Check) -> None:
             f"The export was not written: by {changed[0].name} it says something else on {share}, "
             f"for example “{exported}” instead of “{original}”. "
             f"Its scores are off by {found.logits:.1e} of the largest.",
-            "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
+            hint,
         )
-    if found.memory > MEMORY_TOLERANCE or found.logits > SCORES_TOLERANCE:
+    if found.memory > MEMORY_TOLERANCE or found.logits > LOGITS_TOLERANCE:
         raise CaptuneError(
             f"The export was not written: what it sees is off by {found.memory:.1e} of the largest value, its scores "
-            f"by {found.logits:.1e} (at most {MEMORY_TOLERANCE:.0e} and {SCORES_TOLERANCE:.0e}).",
-            "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name.",
+            f"by {found.logits:.1e} (at most {MEMORY_TOLERANCE:.0e} and {LOGITS_TOLERANCE:.0e}).",
+            hint,
         )
 
 
-def refuse_few(found: Check, least: float) -> None:
-    """Raise `CaptuneError` where an int8 export changes more captions than asked for, or sees no numbers at all."""
+def refuse_few(found: Check, min_identical: float) -> None:
+    """Raise `CaptuneError` where an int8 export changes more captions than allowed, or gives no finite numbers."""
     worst = min(found.searches, key=lambda search: search.identical)
-    if worst.identical < least or not isfinite(found.memory + found.logits):
+    if worst.identical < min_identical or not isfinite(found.memory + found.logits):
         raise CaptuneError(
             f"The export was not written: by {worst.name} it says the same as its model on {worst.identical:.0%} of "
-            f"{found.pictures} images, less than {least:.0%}.",
+            f"{found.pictures} images, less than {min_identical:.0%}.",
             "Export without --int8; or accept it with a smaller --min-identical, after looking at --data's scores.",
         )
 
 
-def compare_words(backbone: Backbone, export: ExportedModel, captions: Iterable[Sequence[int]]) -> None:
+def compare_tokenizers(backbone: Backbone, export: ExportedModel, captions: Iterable[Sequence[int]]) -> None:
     """Raise `CaptuneError` where the exported tokenizer reads or writes another text than the model's."""
     for tokens in captions:
         text = backbone.decode(tokens)
@@ -233,9 +224,6 @@ def batched(pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     waiting = iter(pixels)
     while batch := list(islice(waiting, BATCH)):
         yield np.stack(batch)
-
-
-METRICS = ("bleu", "rouge_l", "cider")
 
 
 @dataclass(frozen=True)
@@ -279,6 +267,7 @@ def score(
 ) -> Score:
     """Caption the records' images with the model's beams by both, and measure both on the references."""
     from captune.metrics.measure import measure
+    from captune.metrics.report import MetricReport
     from captune.metrics.significance import compare
 
     name, options = searches_of(backbone)[-1]
@@ -287,12 +276,12 @@ def score(
     )
     both = caption_both(backbone, export, batches, options)
     references = {record.id: record.references for record in records}
-    by_model, by_export = (
-        measure(
-            dict(zip(references, [caption.text for caption in captions], strict=True)), references, METRICS, resamples=0
-        )
-        for captions in (both.by_model, both.by_export)
-    )
+
+    def measured(captions: Sequence[Caption]) -> MetricReport:
+        texts = (caption.text for caption in captions)
+        return measure(dict(zip(references, texts, strict=True)), references, METRICS, resamples=0)
+
+    by_model, by_export = measured(both.by_model), measured(both.by_export)
     differences = compare(by_export, by_model, resamples) if resamples else {}
     changes = {}
     for key, value in by_model.scores.items():

@@ -23,7 +23,6 @@ from captune.export import EXPORTERS
 from captune.export.check import Check, Score, check, refuse_few, refuse_other, score
 
 if TYPE_CHECKING:
-    from captune.inference.runtime import ExportedModel
     from captune.models.backbone import Backbone
 
 SCENES = "drawn scenes"
@@ -34,8 +33,8 @@ SCENES_SEED = 7
 class ExportReport:
     """An export that was written: where, what of, its files, and how it compares with its model.
 
-    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the images that int8 looked at
-    beforehand; `score` is there when references were.
+    `files` and `weights` (the model's own, in fp32) are in bytes; `calibrated` counts the images that the
+    scales of int8 were measured on; `score` is there when references were.
     """
 
     folder: str
@@ -72,14 +71,15 @@ def export(
     """Write a model into the folder `out` as graphs that run without torch.
 
     Options are those of `captune export --help` (`to`, `int8`, `check_on`, …). The folder appears only when the
-    export captions as the model does, in 8 bits often enough; else `CaptuneError` says what differs. With `data`,
+    export gives the model's captions, in 8 bits for enough images; else `CaptuneError` says what differs. With `data`,
     a prepared folder, both are measured on the references of its `split` as well.
     """
     values = resolve("export", file=config, environment=environment, flags=options, sets=sets).values
     settings, outside = values.export, values.tables.allow_outside
     target = EXPORTERS[settings.to]
     target.check_installed()
-    _check_options(settings)
+    if settings.calibrate_on is not None and not settings.int8:
+        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
     check_free(Path(out).expanduser())
     records = () if data is None else _records(data, split, settings.limit_images, outside)
     import torch
@@ -91,7 +91,7 @@ def export(
     with progress.task(f"Loading {model}"):
         backbone = load_backbone(str(model))
         graphs = graphs_of(backbone)
-    pixels, source = _check_pictures(backbone, settings, records, progress)
+    pixels, source = _pixels_to_check(backbone, settings, records, progress)
     calibration = () if settings.calibrate_on is None else _calibration(backbone, settings, outside, progress)
     precision = "int8" if settings.int8 else "fp32"
     facts = describe(backbone, graphs, model=str(model), target=settings.to, precision=precision, opset=target.OPSET)
@@ -100,9 +100,13 @@ def export(
         target.write(graphs, stage, int8=settings.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
-        found = _checked(backbone, written, pixels, source, settings, progress)
-        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
+        found = check(backbone, written, pixels, source=source, progress=progress)
+        if settings.int8:
+            refuse_few(found, settings.min_identical)
+        else:
+            refuse_other(found)
         replace(facts, check=asdict(found)).write(stage)
+        compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
         report = ExportReport(
             folder=str(out),
             model=str(model),
@@ -119,23 +123,6 @@ def export(
     return report
 
 
-def _check_options(settings: ExportOptions) -> None:
-    if settings.calibrate_on is not None and not settings.int8:
-        raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
-
-
-def _checked(
-    backbone: Backbone, written: ExportedModel, pixels: Any, source: str, settings: ExportOptions, progress: Progress
-) -> Check:
-    """How the export compares with its model; `CaptuneError` where it says something else (in 8 bits: too often)."""
-    found = check(backbone, written, pixels, source=source, progress=progress)
-    if settings.int8:
-        refuse_few(found, settings.min_identical)
-    else:
-        refuse_other(found)
-    return found
-
-
 def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside: bool) -> Sequence[ImageRecord]:
     records = [record for record in read_split(data, split, allow_outside=allow_outside) if record.references]
     if not records:
@@ -143,7 +130,7 @@ def _records(data: str | os.PathLike[str], split: str, limit: int, allow_outside
     return _spread(records, limit) if limit else records
 
 
-def _check_pictures(
+def _pixels_to_check(
     backbone: Backbone, settings: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the images to check on, and where they are from."""

@@ -72,15 +72,15 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
     Raises `CaptuneError` for a tokenizer that is written in Python.
     """
-    words = getattr(tokenizer, "backend_tokenizer", None)
-    if words is None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
         raise CaptuneError(
             f"The tokenizer of this model ({type(tokenizer).__name__}) is not one of the package tokenizers.",
             "Save the model with a fast tokenizer, then export it.",
         )
     from tokenizers import Tokenizer
 
-    plain = Tokenizer.from_str(words.to_str())
+    plain = Tokenizer.from_str(backend.to_str())
     plain.no_padding()
     plain.no_truncation()
     write_text(folder / TOKENIZER, plain.to_str())
@@ -89,7 +89,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 def cleans_up(tokenizer: Any) -> bool:
     """Whether `transformers` takes spaces before punctuation out of what this tokenizer decodes.
 
-    For byte-pair encodings it ignores the setting, unless it is told not to.
+    For byte-pair encodings it ignores the setting, unless another setting forces it.
     """
     kind = type(tokenizer.backend_tokenizer.model).__name__
     forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
@@ -119,7 +119,7 @@ class Graphs:
     places: int
 
 
-class Seeing(nn.Module):
+class VisionGraph(nn.Module):
     """`pixels` (images, 3, size, size), uint8, to what all captions of an image attend to.
 
     That is the keys of every layer, then the values of every layer, each (images, heads, places, head width),
@@ -135,7 +135,7 @@ class Seeing(nn.Module):
         return (*(keys for keys, _ in image_kv), *(values for _, values in image_kv))
 
 
-class Saying(nn.Module):
+class TextGraph(nn.Module):
     """A step of the text part as `TextDecoder.step`, its keys and values handed in and out."""
 
     def __init__(self, decoder: TextDecoder) -> None:
@@ -143,7 +143,7 @@ class Saying(nn.Module):
         self.decoder = decoder
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Scores (images, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
+        """Logits (images, rows, vocabulary), and the new keys and values, to be put behind `said_…`."""
         past = _Appended(self._pairs(PAST, inputs))
         tokens, positions, mask = (inputs[name] for name in ("tokens", "positions", "mask"))
         hidden = self.decoder.step(tokens, positions, self._pairs(MEMORY, inputs), past, mask)
@@ -151,12 +151,13 @@ class Saying(nn.Module):
 
     def _pairs(self, name: str, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer."""
-        found = [inputs[each] for each in layer_names(name, self.decoder.num_layers)]
-        return list(zip(found[: self.decoder.num_layers], found[self.decoder.num_layers :], strict=True))
+        layers = self.decoder.num_layers
+        tensors = [inputs[each] for each in layer_names(name, layers)]
+        return list(zip(tensors[:layers], tensors[layers:], strict=True))
 
 
 class _Appended(KVCache):
-    """Keys and values of each layer that stay as they were given; what comes behind them is kept apart as well."""
+    """Keys and values of each layer, unchanged; the new ones are collected apart as well."""
 
     def __init__(self, before: list[tuple[Tensor, Tensor]]) -> None:
         self.before, self.length = before, before[0][0].shape[2]
@@ -170,28 +171,24 @@ class _Appended(KVCache):
         return torch.cat([past[0], keys], 2), torch.cat([past[1], values], 2)
 
 
-def exportable_decoder(backbone: Backbone) -> TextDecoder:
-    """The text part in plain weights; raises `CaptuneError` for a model whose captions `transformers` searches for."""
-    decoder = backbone.text_decoder()
-    if isinstance(decoder, TextDecoder):
-        return with_plain_weights(decoder)
-    raise CaptuneError(
-        f"This {backbone.family} cannot be exported: its captions are searched for by transformers, not by captune.",
-        "BLIP, GIT, and CLIP+GPT-2 or another vision encoder with a GPT-2 can.",
-    )
-
-
 def graphs_of(backbone: Backbone) -> Graphs:
-    """The seeing and the saying graph of a model in fp32 on the CPU; raises `CaptuneError` where it has none."""
-    decoder = exportable_decoder(backbone)
-    seeing, layers, side = Seeing(backbone, decoder), decoder.num_layers, backbone.pixels.size
+    """The graphs of a model in fp32 on the CPU; raises `CaptuneError` where `transformers` searches for captions."""
+    decoder = backbone.text_decoder()
+    if not isinstance(decoder, TextDecoder):
+        raise CaptuneError(
+            f"This {backbone.family} cannot be exported: transformers searches for its captions, not captune.",
+            "BLIP, GIT, and CLIP+GPT-2 or another vision encoder with a GPT-2 can.",
+        )
+    decoder = with_plain_weights(decoder)
+    vision, layers, side = VisionGraph(backbone, decoder), decoder.num_layers, backbone.pixels.size
     pixels = {"pixels": torch.zeros(2, 3, side, side, dtype=torch.uint8)}
     with torch.inference_mode():
-        memory = dict(zip(layer_names(MEMORY, layers), (each.clone() for each in seeing(pixels)), strict=True))
-    vision = Graph(seeing, pixels, {"pixels": {0: "pictures"}}, output_names(VISION, layers))
-    text = Graph(Saying(decoder), _past_example(decoder, memory), _varying(decoder), output_names(TEXT, layers))
+        memory = dict(zip(layer_names(MEMORY, layers), (each.clone() for each in vision(pixels)), strict=True))
     places, vocabulary = memory["memory_keys_0"].shape[2], decoder.token_embeddings.shape[0]
-    return Graphs(vision, text, vocabulary, layers, decoder.num_heads, decoder.head_dim, places)
+    example, varying = _past_example(decoder, memory), _varying(decoder)
+    vision_graph = Graph(vision, pixels, {"pixels": {0: "pictures"}}, output_names(VISION, layers))
+    text_graph = Graph(TextGraph(decoder), example, varying, output_names(TEXT, layers))
+    return Graphs(vision_graph, text_graph, vocabulary, layers, decoder.num_heads, decoder.head_dim, places)
 
 
 def _varying(decoder: TextDecoder) -> dict[str, dict[int, str]]:
@@ -205,7 +202,7 @@ def _varying(decoder: TextDecoder) -> dict[str, dict[int, str]]:
 
 
 def _past_example(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs of the saying graph whose varying sizes are all different, so that none is taken for another."""
+    """Inputs of the text graph whose varying sizes are all different, so that none is taken for another."""
     images, rows, slots = len(memory["memory_keys_0"]), 3, 5
     past = torch.zeros(images, decoder.num_heads, slots, decoder.head_dim)
     return {

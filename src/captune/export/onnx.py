@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +14,7 @@ from captune.core.errors import CaptuneError, first_line, missing_extra
 from captune.core.exported import TEXT, VISION
 from captune.core.progress import SILENT, Progress
 from captune.export.graphs import Graph, Graphs
-from captune.export.int8 import calibrate_vision, quantize_text, quantize_vision
+from captune.export.int8 import calibrate_vision, quantize_text, quantize_vision, without_notes
 
 DESCRIPTION = "ONNX files for onnxruntime: captions on any CPU without torch."
 OPSET = 20
@@ -71,7 +67,7 @@ def write_graphs(graphs: Graphs, folder: Path, progress: Progress = SILENT) -> N
 def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
     """Trace a graph and write it as an ONNX file; weights of more than `largest` bytes go to `NAME.onnx.data`."""
     try:
-        with _without_notes(), torch.no_grad():
+        with without_notes(), torch.no_grad():
             program = torch.onnx.export(
                 graph.module,
                 kwargs={"inputs": dict(graph.example)},
@@ -88,28 +84,7 @@ def write_graph(graph: Graph, path: Path, *, largest: int = LARGEST) -> None:
             "Update torch and onnxscript, or choose a model with another vision part.",
         ) from error
     assert program is not None, "the dynamo exporter returns a program"
-    _without_paths(program.model.graph)
+    for node in program.model.graph.all_nodes():  # they hold the paths of this machine, and are most of a small file
+        node.metadata_props.pop(STACK_TRACE, None)
     size = sum(each.const_value.nbytes for each in program.model.graph.initializers.values() if each.const_value)
     program.save(str(path), external_data=size > largest)
-
-
-def _without_paths(graph: Any) -> None:
-    """Take the stack traces out: they hold the paths of this machine, and are most of a small file."""
-    for node in graph.all_nodes():
-        node.metadata_props.pop(STACK_TRACE, None)
-
-
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """The exporter's own lines on the terminal say nothing to a user."""
-    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in chatty]
-    for logger in chatty:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(chatty, before, strict=True):
-            logger.setLevel(level)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from captune.core.config import resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import atomic_folder, disk_error, read_json, read_yaml, scratch_folder, write_text
-from captune.core.model_names import hub_name
+from captune.core.model_names import hub_name, local_folder
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run, checkpoint_damage
 from captune.evaluation.results import read_captions
@@ -34,6 +35,9 @@ LEFT_BEHIND = frozenset(
         "README.md",
     )
 )
+SAMPLES = 5
+_NO_LOGIN = "There is no login for the Hugging Face Hub."
+_LOGIN = "Log in with a token that may write: hf auth login, or set HF_TOKEN (or HUGGINGFACE_TOKEN)."
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
@@ -45,25 +49,35 @@ def check_repo(repo: str) -> None:
         raise UsageError(f"'{repo}' is not a repository of the Hub.", "Give it as user/name or organisation/name.")
 
 
-def check_login(token: str | None = None) -> None:
-    """Raise `CaptuneError` where nobody is logged in to the Hub, or the Hub does not answer or take the login."""
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
+@contextmanager
+def _hub_errors(refused: str, unreachable: str, hint: str) -> Iterator[None]:
+    """The Hub's errors as `CaptuneError`, with a `hint` for all but a missing or wrong login."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    token = token or os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN") or get_token()
-    if not token:
-        raise CaptuneError("There is no login for the Hugging Face Hub.", _LOGIN)
+    # The Hub's client uses httpx or its successor; both raise this for a broken connection.
     broken: Any = next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     try:
-        HfApi(token=token).whoami()
+        yield
+    except LocalTokenNotFoundError:
+        raise CaptuneError(_NO_LOGIN, _LOGIN) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise CaptuneError(f"The Hugging Face Hub refused the login ({status}): {first_line(error)}", _LOGIN) from None
+        login = status in (401, 403)
+        raise CaptuneError(f"{refused} ({status}): {first_line(error)}", _LOGIN if login else hint) from None
     except (OSError, ValueError, broken) as error:
-        raise CaptuneError(
-            f"The Hugging Face Hub cannot be reached: {first_line(error)}",
-            "Check the network, or push later: captune push.",
-        ) from None
+        raise CaptuneError(f"{unreachable}: {first_line(error)}", hint) from None
+
+
+def check_login() -> None:
+    """Raise `CaptuneError` where nobody is logged in to the Hub, or the Hub does not answer or take the login."""
+    from huggingface_hub import HfApi, get_token
+
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN") or get_token()
+    if not token:
+        raise CaptuneError(_NO_LOGIN, _LOGIN)
+    refused, unreachable = "The Hugging Face Hub refused the login", "The Hugging Face Hub cannot be reached"
+    with _hub_errors(refused, unreachable, "Check the network, or push later: captune push."):
+        HfApi(token=token).whoami()
 
 
 def write_folder(model: Path, folder: Path, facts: CardFacts) -> list[str]:
@@ -86,32 +100,12 @@ def write_folder(model: Path, folder: Path, facts: CardFacts) -> list[str]:
 def upload(folder: Path, repo: str, *, private: bool, token: str | None, message: str) -> str:
     """Create the repository where it is not there, upload the folder as one commit; returns its address."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    # The Hub's client speaks through httpx or its successor; both raise this for a broken line.
-    broken: Any = next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
-    api = HfApi(token=token)
-    try:
+    api, hint = HfApi(token=token), "Check the network and try again; the folder of --dry-run can be pushed later."
+    with _hub_errors(f"The Hub refused {repo}", f"{repo} could not be uploaded", hint):
         address = api.create_repo(repo, private=private, exist_ok=True, repo_type="model")
         api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=message)
-    except LocalTokenNotFoundError:
-        raise CaptuneError("There is no login for the Hugging Face Hub.", _LOGIN) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        hint = _LOGIN if status in (401, 403) else "Nothing here was changed; try again, or look at --dry-run."
-        raise CaptuneError(f"The Hub refused {repo}: {first_line(error)}", hint) from None
-    except (OSError, ValueError, broken) as error:
-        raise CaptuneError(
-            f"{repo} could not be uploaded: {first_line(error)}",
-            "Check the network; the folder of --dry-run can be pushed later.",
-        ) from None
     return str(address)
-
-
-_LOGIN = "Log in with a token that may write: hf auth login, or set HF_TOKEN (or HUGGINGFACE_TOKEN)."
-
-
-SAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -142,8 +136,6 @@ def push(
     (default: HF_REPO_NAME). With `dry_run` the folder is written to `out` and nothing is sent.
     Raises `CaptuneError` where there is no login or the Hub refuses.
     """
-    from captune.core.model_names import local_folder
-
     environment = os.environ if environment is None else environment
     values = resolve("push", file=config, environment=environment, flags=options, sets=sets).values.push
     repo = repo or environment.get("HF_REPO_NAME") or ""
@@ -178,20 +170,14 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
     saved = Backbone.read_card(folder)
     run = _run_of(folder)
     generation, prompt = dict(saved.get("generation", {})), saved.get("prompt", "")
-    encoder = not _config_of(folder).get("use_decoder_only_language_model", True)
+    encoder = not _json_or_empty(folder / "config.json").get("use_decoder_only_language_model", True)
+    own = CardFacts(repo, saved.get("family", ""), prompt=prompt, generation=generation, encoder=encoder)
+    own = replace(own, license=license, data_license=data_license)
     if run is None:
-        return CardFacts(
-            repo,
-            saved.get("family", ""),
-            license=license,
-            data_license=data_license,
-            prompt=prompt,
-            generation=generation,
-            encoder=encoder,
-        )
+        return own
     manifest = run.manifest()
     base = str(manifest.get("model", ""))
-    measured = read_json(run.path / EVAL) if (run.path / EVAL).is_file() else {}
+    measured = _json_or_empty(run.path / EVAL)
     models: dict[str, dict[str, Any]] = measured.get("models", {})
     name, report = next(iter(models.items()), ("", dict[str, Any]()))
     # An evaluation of another checkpoint says nothing about this one.
@@ -203,14 +189,13 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
         generation = dict(settings.get("generation", generation))
         first, records, captions = read_captions(run.path)
         samples = [(record.references[:3], captions[first][record.id].text) for record in records[:SAMPLES]]
-    mark = read_json(folder / "complete.json") if (folder / "complete.json").is_file() else {}
-    return CardFacts(
-        repo=repo,
-        family=saved.get("family") or manifest.get("family", ""),
+    mark = _json_or_empty(folder / "complete.json")
+    return replace(
+        own,
+        family=own.family or manifest.get("family", ""),
         base_model=base,
         license=license or _license_of(base),
         data=Path(str(manifest.get("data", ""))).name,
-        data_license=data_license,
         parameters=manifest.get("parameters", 0),
         trained_parameters=manifest.get("trained_parameters", 0),
         epochs=mark.get("epoch", 0.0),
@@ -226,12 +211,11 @@ def card_facts(model: str, folder: Path, repo: str, *, license: str, data_licens
         prompt=generation.get("prompt") or prompt,
         generation=generation,
         precision=settings.get("precision", ""),
-        encoder=encoder,
     )
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+def _json_or_empty(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
 
 
 def _run_of(folder: Path) -> Run | None:

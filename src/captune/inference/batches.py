@@ -42,7 +42,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """An image with references of it; an epoch has every reference once."""
+    """An image with some of its references; an epoch has every reference once."""
 
     record: ImageRecord
     references: tuple[Encoded, ...]
@@ -204,22 +204,22 @@ def training_loader(
     A batch with an image that cannot be read is the `CaptuneError` that says so: raised in a worker, it would reach
     the training as a text without its hint.
     """
+    collate_batch = together or partial(collate, pad=pad)
+
+    def collate_or_error(items: Sequence[Any]) -> dict[str, Tensor] | CaptuneError:
+        return next((item for item in items if isinstance(item, CaptuneError)), None) or collate_batch(items)
+
     return DataLoader(
         _ErrorsAsItems(examples),
         batch_sampler=SharedBatches(order, batch_size, processes.rank, processes.count),
-        collate_fn=_CollateOrError(together or partial(collate, pad=pad)),
+        collate_fn=collate_or_error,
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(order.seed),
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_end_with_training,
+        worker_init_fn=lambda _: end_with_parent(),  # also in the middle of an image
     )
-
-
-def _end_with_training(number: int) -> None:
-    """Have a loader worker end with a training that is killed, also in the middle of an image."""
-    end_with_parent()
 
 
 class _ErrorsAsItems(Dataset[Any]):
@@ -236,13 +236,3 @@ class _ErrorsAsItems(Dataset[Any]):
             return self.items[index]
         except CaptuneError as error:
             return error
-
-
-@dataclass(frozen=True)
-class _CollateOrError:
-    """A batch of items, or the first error among them."""
-
-    collate: Collate
-
-    def __call__(self, items: Sequence[Any]) -> dict[str, Tensor] | CaptuneError:
-        return next((item for item in items if isinstance(item, CaptuneError)), None) or self.collate(items)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 Key = TypeVar("Key")
-_EXPLAINING = "Telling where a model looked"
+_EXPLAINING = "An attention map"
 
 
 class Captioner:
@@ -47,11 +47,7 @@ class Captioner:
 
     @classmethod
     def load(
-        cls,
-        model: str | os.PathLike[str] = DEFAULT_MODEL,
-        *,
-        config: Resolved | None = None,
-        **options: Any,
+        cls, model: str | os.PathLike[str] = DEFAULT_MODEL, *, config: Resolved | None = None, **options: Any
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve("caption", environment=os.environ, flags=options)
@@ -65,16 +61,12 @@ class Captioner:
         return backbone_of(self.model, self.name, "This")
 
     def __call__(self, image: Any, **options: Any) -> Caption:
-        """The best caption of one image: a path, bytes, or a PIL picture."""
+        """The best caption of one image: a path, bytes, or a PIL image."""
         return self.captions(image, **options)[0]
 
     def captions(self, image: Any, **options: Any) -> list[Caption]:
         """All captions of one image that the options ask for, the best first."""
-        for _, found in self.stream([(None, image)], **options):
-            if isinstance(found, CaptuneError):
-                raise found
-            return found
-        raise AssertionError("a stream yields one result for one image")
+        return self.batch([image], **options)[0]
 
     def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
         """Captions of many images; the same as one by one. An unreadable image raises."""
@@ -107,22 +99,23 @@ class Captioner:
         return [captions for captions in found if captions is not None]
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
-        """The caption of one image piece by piece as it is written; by default without beams, which know it last.
+        """The caption of one image piece by piece as it is written; by default without beams, as those end as a whole.
 
         `image` is an image, or what `read` made of one. In another language it comes as one piece.
         """
         values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
-        known = isinstance(image, np.ndarray)
-        pixels = image if known else read_pixels(image, self.model.pixels, values.caption.max_pixels)
+        pixels = (
+            image if isinstance(image, np.ndarray) else read_pixels(image, self.model.pixels, values.caption.max_pixels)
+        )
         pieces = stream_text(self.model, pixels[None], values.generation)
         return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
-        """Where the model looked for each word of an image's best caption, or of another `caption`.
+        """Attention maps of the words of an image's best caption, or of another `caption`.
 
         The maps are the captioner's own attention to the image. Raises `CaptuneError` for a family that has none
-        for every word (BLIP-2). Of a translated caption the words are those that the model said.
+        for every word (BLIP-2). A translated caption is explained by the words that the model wrote.
         """
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.inference.explain import explain
@@ -149,10 +142,10 @@ class Captioner:
     def inspect(self, image: Any, **options: Any) -> Inspection:
         """What becomes of an image on its way to a caption: pixels, prompt, every token, and the time they take."""
         backbone = backbone_of(self.model, self.name, "Inspecting a caption")
-        from captune.inference.inspect import inspect_image as inspect
+        from captune.inference.inspect import inspect_image
 
         values = resolve("caption", flags=options, base=self.options).values
-        return inspect(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
+        return inspect_image(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
 
     def stream(
         self, items: Iterable[tuple[Key, Any]], **options: Any
@@ -192,11 +185,11 @@ class Captioner:
         return [found for _, found in stream if not isinstance(found, CaptuneError)]
 
     def translator(self, values: Config) -> Translator | None:
-        """What translates the captions, loaded when it is first asked for; None where they stay as they are."""
+        """The model that translates the captions, loaded at the first use; None where they stay as they are."""
         language, name = values.translation.language, values.translation.translator
         if language is None:
             if name is not None:
-                raise UsageError(f"{name} is told no language.", "Name it: --language de")
+                raise UsageError(f"The translator {name} needs a language.", "Name it: --language de")
             return None
         if language == "en" and name is None:
             return None

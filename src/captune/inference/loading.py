@@ -73,11 +73,11 @@ def _exported(name: str, folder: Path, run_on: DeviceOptions) -> CaptioningModel
         )
     if run_on.decoder != "auto":
         raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
-    if run_on.preprocessing == "fast":
+    if fast := run_on.preprocessing == "fast":
         from captune.images.batches import check_fast_decoder
 
         check_fast_decoder()
-    return ExportedModel.load(folder, threads=run_on.threads, fast_pixels=run_on.preprocessing == "fast")
+    return ExportedModel.load(folder, threads=run_on.threads, fast_pixels=fast)
 
 
 def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
@@ -96,7 +96,7 @@ def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
 
 
 def family_of(name: str) -> str:
-    """The family of a model, or `matcher`, told without loading its weights; raises `CaptuneError` as loading does."""
+    """The family of a model, or `matcher`, without loading its weights; raises `CaptuneError` as loading does."""
     folder = _export(name)
     if folder is not None:
         return Exported.read(folder).family
@@ -129,24 +129,21 @@ def placing_for(
     """The type and device that a model is loaded in so that `move_to_device` has nothing left to change.
 
     `learns` are the parts that learn, in training: they are in fp32, and the others in the type to compute in, where
-    the family's parts may differ. What cannot be told beforehand is fp32 on the CPU. Raises `CaptuneError` as
+    the family's parts may differ. What is not known beforehand is fp32 on the CPU. Raises `CaptuneError` as
     loading does.
     """
-    from captune.models.loading.devices import choose_device, choose_precision
     from captune.models.loading.loader import model_info
     from captune.models.weights import FP32, HALF, Placing
 
     found = model_info(name)
     if run_on.quantize != "none" or not found.vision_hidden_size or not found.family.placed:
         return FP32
-    device = choose_device(run_on.device)
-    device = device if processes is None else processes.device(device)
-    dtype = choose_precision(run_on.precision, device, found.vision_hidden_size, training=learns is not None)
+    device, dtype = _device_and_dtype(run_on, found.vision_hidden_size, processes, training=learns is not None)
     if learns is None:
         return Placing(dtype, device=device)
     if dtype not in HALF or not found.family.apart or not set(found.family.apart) - set(learns):
         return Placing(device=device)
-    # What stands between image and words is small, and sums of its values must not round away.
+    # The bridge between vision and text is small, and sums of its values must not round away.
     precise = [module for part in {*learns, "bridge"} for module in found.family.apart[part]]
     return Placing(dtype, tuple(sorted(precise)), device)
 
@@ -161,17 +158,24 @@ def move_to_device(
     import torch
 
     from captune.images.batches import check_fast_decoder
-    from captune.models.loading.devices import choose_device, choose_precision
 
     if run_on.preprocessing == "fast":
         check_fast_decoder()
     if run_on.threads:
         torch.set_num_threads(run_on.threads)
-    device = choose_device(run_on.device)
-    device = device if processes is None else processes.device(device)
-    dtype = choose_precision(run_on.precision, device, backbone.vision_hidden_size, training=training)
+    device, dtype = _device_and_dtype(run_on, backbone.vision_hidden_size, processes, training=training)
     backbone.pixels = replace(backbone.pixels, fast=run_on.preprocessing == "fast")
     backbone.own_search = run_on.decoder == "auto"
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype
+
+
+def _device_and_dtype(
+    run_on: DeviceOptions, vision_hidden_size: int, processes: Processes | None, *, training: bool
+) -> tuple[torch.device, torch.dtype]:
+    from captune.models.loading.devices import choose_device, choose_precision
+
+    device = choose_device(run_on.device)
+    device = device if processes is None else processes.device(device)
+    return device, choose_precision(run_on.precision, device, vision_hidden_size, training=training)
