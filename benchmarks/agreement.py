@@ -15,7 +15,7 @@ import torch
 
 from blip_base import START, blip_base
 from captune.core.options import GenerationOptions
-from captune.inference.torch_model import read_pixels
+from captune.images.batches import read_pixels
 from captune.models.blip import Blip
 from captune.models.generate import search_tokens
 from machine import machine, markdown

@@ -29,8 +29,9 @@ from captune.core.records import Caption
 from captune.datasets.scenes import evaluation_scenes, render_scene
 from captune.export import EXPORTERS
 from captune.export.graphs import describe, graphs_of, write_tokenizer
+from captune.images.batches import read_pixels
 from captune.inference.runtime import ExportedModel
-from captune.inference.torch_model import caption_pixels, read_pixels
+from captune.inference.torch_model import caption_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from machine import machine, markdown

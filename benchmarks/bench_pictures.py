@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from bench import Bench
-from captune.inference.torch_model import read_pixels
+from captune.images.batches import read_pixels
 from captune.models.backbone import PixelSettings
 from machine import paired, wall_seconds
 from photos import photos
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     files = photos(asked.photos)
     processor = BlipImageProcessorPil()
-    exact = PixelSettings(384, processor.image_mean, processor.image_std)
+    exact = PixelSettings(384, mean=processor.image_mean, std=processor.image_std)
     fast = replace(exact, fast=True)
 
     def theirs() -> object:

@@ -27,7 +27,7 @@ def blip_base(dtype: torch.dtype) -> Blip:
         text_config={"num_attention_heads": 12, "bos_token_id": START, "sep_token_id": END, "pad_token_id": PAD},
     )
     model = BlipForConditionalGeneration(config).eval().to(dtype)
-    return Blip(model, learn_tokenizer(["a man"] * 4, 200), PixelSettings(384, (0.5,) * 3, (0.5,) * 3))
+    return Blip(model, learn_tokenizer(["a man"] * 4, 200), PixelSettings(384, mean=(0.5,) * 3, std=(0.5,) * 3))
 
 
 def peak(dtype: torch.dtype, size: int = 2048, repeats: int = 8) -> float:

@@ -40,7 +40,7 @@ def blip() -> Blip:
         for layer in model.text_decoder.bert.encoder.layer:
             layer.crossattention.output.dense.weight *= 8
     tokenizer = learn_tokenizer([TEXT] * 4, 200)
-    return Blip(model, tokenizer, PixelSettings(384, (0.5,) * 3, (0.5,) * 3))
+    return Blip(model, tokenizer, PixelSettings(384, mean=(0.5,) * 3, std=(0.5,) * 3))
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import captune
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.images.batches import read_pixels
 from captune.inference.explain import caption_tokens, explain, group_words, score_caption, token_steps
-from captune.inference.torch_model import read_pixels
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.clip_gpt2 import ClipGpt2

@@ -12,7 +12,7 @@ import torch
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.inference.torch_model import read_pixels
+from captune.images.batches import read_pixels
 from captune.models.blip import Blip
 from captune.models.blip_matcher import BlipMatcher
 

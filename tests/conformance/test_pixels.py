@@ -42,7 +42,7 @@ def test_bit_identical_to_transformers(size: int, shape: tuple[int, int]) -> Non
     processor = processors.BlipImageProcessorPil(size={"height": size, "width": size})
     image = noise(*shape)
     theirs = processor(image, return_tensors="np")["pixel_values"][0]
-    ours = normalised(image, PixelSettings(size, CLIP_MEAN, CLIP_STD))
+    ours = normalised(image, PixelSettings(size, mean=CLIP_MEAN, std=CLIP_STD))
     assert ours.dtype == theirs.dtype == np.float32
     assert np.array_equal(ours, theirs)
 
@@ -77,13 +77,13 @@ def test_other_statistics_and_filters() -> None:
     )
     image = noise(101, 53)
     theirs = processor(image, return_tensors="np")["pixel_values"][0]
-    assert np.array_equal(normalised(image, PixelSettings(64, mean, std, resample=2)), theirs)
-    assert not np.array_equal(normalised(image, PixelSettings(64, mean, std)), theirs)
+    assert np.array_equal(normalised(image, PixelSettings(64, mean=mean, std=std, resample=2)), theirs)
+    assert not np.array_equal(normalised(image, PixelSettings(64, mean=mean, std=std)), theirs)
 
 
 def test_every_level_by_the_formula() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pixels = normalised(Image.fromarray(np.stack([levels] * 3, -1)), PixelSettings(16, CLIP_MEAN, CLIP_STD))
+    pixels = normalised(Image.fromarray(np.stack([levels] * 3, -1)), PixelSettings(16, mean=CLIP_MEAN, std=CLIP_STD))
     for channel in range(3):
         expected = (levels / 255 - CLIP_MEAN[channel]) / CLIP_STD[channel]
         np.testing.assert_allclose(pixels[channel], expected, atol=2e-6)

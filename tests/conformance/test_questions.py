@@ -15,8 +15,8 @@ from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.core.runs import Run
 from captune.datasets.prepared import read_split
+from captune.images.batches import read_pixels
 from captune.inference.batches import collate
-from captune.inference.torch_model import read_pixels
 from captune.metrics.measure import measure
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone

@@ -15,8 +15,8 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.runs import COMPLETE, Run
 from captune.datasets.prepared import read_split
+from captune.images.batches import read_pixels
 from captune.inference import features
-from captune.inference.torch_model import read_pixels
 from captune.metrics.ngrams import DocumentFrequencies
 from captune.models import FAMILIES
 from copies import Copy

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from captune.core.errors import ImageError
-from captune.inference.torch_model import read_pixels
+from captune.images.batches import read_pixels
 from captune.models.backbone import PixelSettings
 
-EXACT = PixelSettings(384, (0.5,) * 3, (0.5,) * 3)
-FAST = PixelSettings(384, (0.5,) * 3, (0.5,) * 3, fast=True)
+EXACT = PixelSettings(384, mean=(0.5,) * 3, std=(0.5,) * 3)
+FAST = PixelSettings(384, mean=(0.5,) * 3, std=(0.5,) * 3, fast=True)
 
 pytestmark = pytest.mark.real
 pytest.importorskip("simplejpeg")

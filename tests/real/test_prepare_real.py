@@ -83,5 +83,5 @@ def test_pixels_of_photos_are_those_of_transformers(test_data: Path) -> None:
         image = open_image(photo)
         theirs = processor(image, return_tensors="np")["pixel_values"][0]
         pixels = torch.from_numpy(to_pixels(image, 384))
-        ours = PixelSettings(384, processor.image_mean, processor.image_std).normalise(pixels)
+        ours = PixelSettings(384, mean=processor.image_mean, std=processor.image_std).normalise(pixels)
         assert np.array_equal(ours.numpy(), theirs), photo.name

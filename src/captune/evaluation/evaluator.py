@@ -13,10 +13,10 @@ from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
-from captune.images.batches import Features
+from captune.images.batches import Features, stream_pixels
 from captune.inference import captioning
 from captune.inference.batches import collate
-from captune.inference.torch_model import TorchModel, stream_pixels
+from captune.inference.torch_model import TorchModel
 from captune.metrics.corpus import ReferenceLikelihood
 from captune.models.backbone import Backbone
 

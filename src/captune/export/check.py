@@ -292,7 +292,7 @@ def score(
 
 
 def _pixels(backbone: Backbone, records: Sequence[ImageRecord]) -> Iterator[np.ndarray]:
-    from captune.inference.torch_model import stream_pixels
+    from captune.images.batches import stream_pixels
 
     for _, pixels in stream_pixels(((record.id, record.image) for record in records), backbone.pixels):
         if isinstance(pixels, CaptuneError):

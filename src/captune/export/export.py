@@ -135,7 +135,7 @@ def _pixels_to_check(
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the images to check on, and where they are from."""
     from captune.datasets.scenes import evaluation_scenes, render_scene
-    from captune.inference.torch_model import read_pixels
+    from captune.images.batches import read_pixels
 
     if settings.check_on is not None:
         source, paths = settings.check_on, find_image_paths([settings.check_on])
@@ -162,7 +162,7 @@ def _calibration(
 def _read(
     purpose: str, backbone: Backbone, paths: Sequence[str], count: int, source: str, progress: Progress
 ) -> list[np.ndarray]:
-    from captune.inference.torch_model import stream_pixels
+    from captune.images.batches import stream_pixels
 
     found = []
     for _, pixels in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -51,15 +52,14 @@ def described(square: Preprocessing) -> dict[str, Any]:
     kind = type(square) if square.fast else Preprocessing  # only the quicker way may need torch
     return {
         "kind": f"{kind.__module__}:{kind.__qualname__}",
-        "size": square.size, "resample": int(square.resample), "shorter": square.shorter, "fast": square.fast,
-    }  # fmt: skip
+        **{each.name: getattr(square, each.name) for each in fields(kind)},
+    }
 
 
 def preprocessing_of(value: dict[str, Any]) -> Preprocessing:
     """The square that was `described`."""
     module, _, name = value["kind"].partition(":")
-    kind = getattr(import_module(module), name)
-    square: Preprocessing = kind(value["size"], value["resample"], value["shorter"], value["fast"])
+    square: Preprocessing = getattr(import_module(module), name)(**{n: v for n, v in value.items() if n != "kind"})
     return square
 
 

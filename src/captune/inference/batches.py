@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.records import ImageRecord
+from captune.images.batches import read_pixels
 from captune.images.open import open_image
 from captune.images.preprocessing import augment
 from captune.images.workers import end_with_parent
 from captune.inference.features import Features
 from captune.inference.processes import ALONE, Processes
-from captune.inference.torch_model import read_pixels
 from captune.models.backbone import Backbone, Encoded, PixelSettings
 
 CLEANED = re.compile(r'[.!"()*#:;~]')

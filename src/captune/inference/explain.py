@@ -17,9 +17,10 @@ from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.images.attention_maps import Alternative, CaptionAttention, Explained, Word
+from captune.images.batches import read_pixels
 from captune.images.open import MAX_PIXELS, open_image
 from captune.images.preprocessing import crop_box
-from captune.inference.torch_model import caption_pixels, read_pixels
+from captune.inference.torch_model import caption_pixels
 from captune.models.backbone import Backbone
 from captune.models.layers.losses import TeacherForced, on_patches
 

@@ -24,7 +24,7 @@ from captune.core.files import cache_folder, disk_error, scratch_folder, write_j
 from captune.core.files.limits import parse_json
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory, is_disk_full
 from captune.core.progress import SILENT, Progress, Task, track
-from captune.inference.torch_model import stream_pixels
+from captune.images.batches import stream_pixels
 from captune.models.backbone import Backbone
 
 PART = 1024
@@ -96,7 +96,9 @@ def _store_name(backbone: Backbone) -> str:
     digest = blake2b(digest_size=16)
     for parameter in backbone.parts()["vision"]:
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(repr((backbone.family, backbone.pixels, str(backbone.compute_dtype))).encode())
+    names = ("size", "mean", "std", "resample", "shorter", "fast")  # in the order of version 0.1.0
+    pixels = ", ".join(f"{name}={getattr(backbone.pixels, name)!r}" for name in names)
+    digest.update(f"({backbone.family!r}, PixelSettings({pixels}), '{backbone.compute_dtype}')".encode())
     return f"{backbone.family}-{digest.hexdigest()}"
 
 
@@ -116,7 +118,7 @@ def _stored(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
 
 def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], spare: int, progress: Progress) -> None:
     """Say how large the features will be; stop where the disk is too small."""
-    shape = _features(backbone, missing[:1], 1)[0].shape
+    shape = _features(backbone, missing[:1])[0].shape
     size = len(missing) * int(np.prod(shape)) * 2
     progress.info(f"Features of {len(missing):,} images take {size / 1e9:.2f} GB in {folder}.")
     free = shutil.disk_usage(folder).free - spare
@@ -127,31 +129,22 @@ def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], spare:
         )
 
 
-def _features(backbone: Backbone, images: Iterable[str], batch_size: int) -> list[np.ndarray]:
-    """Features of each image, in order."""
-    features: list[np.ndarray] = []
+def _features(backbone: Backbone, images: Iterable[str]) -> list[np.ndarray]:
+    """Features of each image of a batch, in order."""
     batch: list[np.ndarray] = []
-    halving = Halving(LESS_MEMORY)
-
-    def compute(part: list[np.ndarray]) -> list[np.ndarray]:
-        with torch.inference_mode():
-            memory = backbone.image_features(torch.from_numpy(np.stack(part)))
-            return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
-
-    def flush() -> None:
-        for one in halving.results(len(batch), lambda start, end: compute(batch[start:end])):
-            if one is None:
-                raise OutOfMemory("There is not memory enough for the features of one image.", LESS_MEMORY)
-            features.append(one)
-        batch.clear()
-
     for _, pixels in stream_pixels(((None, image) for image in images), backbone.pixels):
         if isinstance(pixels, CaptuneError):
             raise pixels
         batch.append(pixels)
-        if len(batch) == batch_size:
-            flush()
-    flush()
+
+    def compute(start: int, end: int) -> list[np.ndarray]:
+        with torch.inference_mode():
+            memory = backbone.image_features(torch.from_numpy(np.stack(batch[start:end])))
+            return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
+
+    features = [each for each in Halving(LESS_MEMORY).results(len(batch), compute) if each is not None]
+    if len(features) < len(batch):
+        raise OutOfMemory("There is not memory enough for the features of one image.", LESS_MEMORY)
     return features
 
 
@@ -174,7 +167,7 @@ def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_
     with scratch_folder(folder) as made:
         temporary = made / "part.npy"
         for start in range(0, len(names), batch_size):
-            rows = _features(backbone, names[start : start + batch_size], batch_size)
+            rows = _features(backbone, names[start : start + batch_size])
             if written is None:
                 shape = (len(names), *rows[0].shape)
                 written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)

@@ -14,11 +14,11 @@ from captune.core.config import resolve
 from captune.core.options import DEFAULT_MODEL, GenerationOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
+from captune.images.batches import read_pixels
 from captune.images.open import MAX_PIXELS, StoredImage, stored_image
 from captune.images.preprocessing import Box, crop_box, resized_shape
 from captune.inference.captioner import Captioner
 from captune.inference.explain import Step, score_caption, token_steps, token_text, upright
-from captune.inference.torch_model import read_pixels
 from captune.models.backbone import Backbone
 from captune.models.generate import generate
 

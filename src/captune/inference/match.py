@@ -6,8 +6,9 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,8 @@ from captune.core.files.paths import Images, mark_written, written_here
 from captune.core.options import TableOptions, WhereOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.listing import find_image_paths
-from captune.inference.torch_model import stream_pixels
-from captune.models.blip_matcher import BlipMatcher
-
-if TYPE_CHECKING:
-    from captune.models.blip_matcher import BlipMatcher
-
+from captune.images.batches import stream_pixels
+from captune.models.blip_matcher import MATCHER, BlipMatcher
 
 BATCH = 16
 
@@ -70,24 +67,20 @@ def encode_images(
     matcher: BlipMatcher, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
 ) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Paths and patches in batches; what cannot be read goes to `failed` with its reason."""
-    waiting: list[tuple[str, np.ndarray]] = []
 
-    def flush() -> tuple[list[str], torch.Tensor]:
-        names, pixels = [name for name, _ in waiting], torch.from_numpy(np.stack([image for _, image in waiting]))
-        waiting.clear()
+    def readable() -> Iterator[tuple[str, np.ndarray]]:
+        stream = stream_pixels(((path, path) for path in images), matcher.pixels)
+        for path, pixels in track(stream, progress, label, len(images)):
+            if isinstance(pixels, CaptuneError):
+                failed[path] = getattr(pixels, "reason", "") or pixels.message
+            else:
+                yield path, pixels
+
+    stream = readable()
+    while batch := list(islice(stream, BATCH)):
         with torch.inference_mode():
-            return names, matcher.encode(pixels)
-
-    stream = stream_pixels(((path, path) for path in images), matcher.pixels)
-    for path, pixels in track(stream, progress, label, len(images)):
-        if isinstance(pixels, CaptuneError):
-            failed[path] = getattr(pixels, "reason", "") or pixels.message
-            continue
-        waiting.append((path, pixels))
-        if len(waiting) == BATCH:
-            yield flush()
-    if waiting:
-        yield flush()
+            patches = matcher.encode(torch.from_numpy(np.stack([pixels for _, pixels in batch])))
+        yield [path for path, _ in batch], patches
 
 
 def embed_images(matcher: BlipMatcher, images: Sequence[str], model: str, progress: Progress = SILENT) -> Embeddings:
@@ -152,7 +145,7 @@ def retrieve(
             number, text = (int(column), row) if for_texts else (row, int(column))
             texts_of.setdefault(embeddings.images[number], []).append(text)
     position = {image: n for n, image in enumerate(embeddings.images)}
-    matches: list[Match] = []
+    groups: dict[str, list[Match]] = {key: [] for key in (texts if for_texts else embeddings.images)}
     for names, patches in encode_images(matcher, list(texts_of), {}, progress, "Matching"):
         for row, name in enumerate(names):
             numbers = texts_of[name]
@@ -160,16 +153,8 @@ def retrieve(
             chances = matcher.probability(together, [texts[t] for t in numbers]).cpu().tolist()
             for text, chance in zip(numbers, chances, strict=True):
                 cosine = float(embeddings.vectors[position[name]] @ vectors[text])
-                matches.append(Match(name, texts[text], chance, cosine))
-    groups: Iterable[list[Match]] = _grouped(matches, texts if for_texts else embeddings.images, for_texts)
-    return [one for group in groups for one in sorted(group, key=lambda m: -m.probability)[:best]]
-
-
-def _grouped(matches: list[Match], keys: Sequence[str], for_texts: bool) -> list[list[Match]]:
-    by: dict[str, list[Match]] = {key: [] for key in keys}
-    for match in matches:
-        by[match.text if for_texts else match.image].append(match)
-    return list(by.values())
+                groups[texts[text] if for_texts else name].append(Match(name, texts[text], chance, cosine))
+    return [one for group in groups.values() for one in sorted(group, key=lambda m: -m.probability)[:best]]
 
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -200,42 +185,34 @@ def match(
     texts of each image, the likeliest first. Without `model` the Hub's `Salesforce/blip-itm-base-coco` is used.
     """
     values = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
-    find = values.match.find
-    wanted = [texts] if isinstance(texts, str) else list(texts)
-    if not wanted or not all(text.strip() for text in wanted):
-        raise UsageError("There is no text to match, or an empty one.", "Give texts that say something.")
+    find, best, candidates = values.match.find, values.match.best, values.match.candidates
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts or not all(text.strip() for text in texts):
+        raise UsageError("There is no text to match, or an empty one.", "Give texts that are not empty.")
+    paths = as_paths(pictures)
+    saved = next((str(path) for path in paths if str(path).endswith(".npz")), None)
+    if saved is not None and len(paths) > 1:
+        raise UsageError("Embeddings are matched alone.", "Name one .npz, or images.")
     matcher, name = load_matcher(model, values.run_on, progress)
-    failed: dict[str, str] = {}
-    given = as_paths(pictures)
-    saved = [path for path in given if str(path).endswith(".npz")]
-    if find == "all" and not saved:
-        return Matches(tuple(match_all(matcher, find_image_paths(given), wanted, failed, progress)), failed)
-    if saved:
-        if len(given) > 1:
-            raise UsageError("Embeddings are matched alone.", "Name one .npz, or pictures.")
-        embedded = Embeddings.load(str(saved[0]))
-        if embedded.model != name:
-            raise CaptuneError(
-                f"{saved[0]} was made by {embedded.model}, not {name}.", f"Use --model {embedded.model}."
-            )
-        embedded = inside(embedded, str(saved[0]), values.tables)
-        if not embedded.images:
-            raise CaptuneError(f"{saved[0]} names no image that may be read.", next(iter(embedded.failed.values()), ""))
-        failed |= embedded.failed
-        if find == "all":
-            return Matches(tuple(match_all(matcher, embedded.images, wanted, failed, progress)), failed)
-    else:
-        embedded = embed_images(matcher, find_image_paths(given), name, progress)
-    pairs = retrieve(
-        matcher,
-        embedded,
-        wanted,
-        best=values.match.best,
-        candidates=values.match.candidates,
-        for_texts=find == "pictures",
-        progress=progress,
-    )
+    embedded = None if saved is None else _load_embeddings(saved, name, values.tables)
+    if find == "all":
+        images, failed = (find_image_paths(paths), {}) if embedded is None else (embedded.images, embedded.failed)
+        return Matches(tuple(match_all(matcher, images, texts, failed, progress)), failed)
+    embedded = embedded or embed_images(matcher, find_image_paths(paths), name, progress)
+    by_text = find == "pictures"
+    pairs = retrieve(matcher, embedded, texts, best=best, candidates=candidates, for_texts=by_text, progress=progress)
     return Matches(tuple(pairs), embedded.failed)
+
+
+def _load_embeddings(path: str, model: str, tables: TableOptions) -> Embeddings:
+    """Saved embeddings of a model, of those images that the file may name."""
+    embedded = Embeddings.load(path)
+    if embedded.model != model:
+        raise CaptuneError(f"{path} was made by {embedded.model}, not {model}.", f"Use --model {embedded.model}.")
+    embedded = inside(embedded, path, tables)
+    if not embedded.images:
+        raise CaptuneError(f"{path} names no image that may be read.", next(iter(embedded.failed.values()), ""))
+    return embedded
 
 
 def embed(
@@ -252,8 +229,7 @@ def embed(
     """Vectors of images in the space that texts share, saved as .npz (`images`, `vectors`, `model`)."""
     if not str(out).endswith(".npz"):
         raise UsageError(f"{out} does not end in .npz.", "For example: --out photos.npz")
-    given = as_paths(pictures)
-    paths = find_image_paths(given)
+    paths = find_image_paths(as_paths(pictures))
     values = resolve("embed", file=config, environment=environment, flags=options, sets=sets).values
     matcher, name = load_matcher(model, values.run_on, progress)
     found = embed_images(matcher, paths, name, progress)
@@ -265,11 +241,10 @@ def embed(
 
 
 def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
-    """Without the images that the file names outside of its folder, or of the one that was named."""
+    """The embeddings without images that lie outside of the file's folder, or of the folder of images in `tables`."""
     folder, name = os.path.split(file)
     own = written_here(folder, [name])  # by `embed`, on this machine
-    images = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own)
-    boundary = images.boundary(folder)
+    boundary = Images(Path(tables.images) if tables.images else None, tables.allow_outside or own).boundary(folder)
     allowed = [index for index, name in enumerate(embedded.images) if boundary.holds(name)]
     failed = {name: boundary.reason(name) for name in embedded.images if not boundary.holds(name)}
     names = tuple(embedded.images[index] for index in allowed)
@@ -278,7 +253,6 @@ def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:
 
 def load_matcher(model: str | None, run_on: WhereOptions, progress: Progress = SILENT) -> tuple[BlipMatcher, str]:
     """A matcher on its device, and its name (a folder: its whole path)."""
-    from captune.models.blip_matcher import MATCHER, BlipMatcher
     from captune.models.loading.devices import choose_device
     from captune.models.loading.loader import load_pretrained
 

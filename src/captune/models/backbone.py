@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import read_json, write_json
@@ -17,6 +19,7 @@ from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.generate import transformers_kwargs
+from captune.images.preprocessing import Preprocessing, resize_passes, resized_shape
 from captune.models.decoder import Decoder
 from captune.models.layers.fused import contiguous_head
 from captune.models.layers.losses import TeacherForced, TokenLosses, teacher_forced_pass
@@ -27,19 +30,11 @@ from captune.models.weights import Shared, save_apart
 
 
 @dataclass(frozen=True)
-class PixelSettings:
-    """An image squashed to `size`² and normalised.
+class PixelSettings(Preprocessing):
+    """How an image becomes a model's pixels, and the `mean` and `std` of each channel that normalise them."""
 
-    With `shorter`, its shorter side becomes that many pixels and the middle square is cut
-    out instead. `fast` takes the quicker way to nearly the same numbers.
-    """
-
-    size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    resample: int = 3
-    shorter: int = 0
-    fast: bool = False
+    mean: Sequence[float] = field(kw_only=True)
+    std: Sequence[float] = field(kw_only=True)
 
     @classmethod
     def of(cls, processor: Any) -> PixelSettings:
@@ -60,7 +55,18 @@ class PixelSettings:
         plain = not getattr(processor, "do_normalize", True)
         mean = (0.0,) * 3 if plain else tuple(processor.image_mean)
         std = (1.0,) * 3 if plain else tuple(processor.image_std)
-        return cls(side, mean, std, int(processor.resample), shorter)
+        return cls(side, int(processor.resample), shorter, mean=mean, std=std)
+
+    def apply(self, levels: np.ndarray) -> np.ndarray:
+        """As the base class, in a quarter of Pillow's time."""
+        shape = levels.shape[1], levels.shape[0]
+        image = torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0)
+        first, (width, height) = resize_passes(shape, resized_shape(shape, self.size, self.shorter))
+        if first[1] == height:  # columns first; torch itself begins with the rows
+            image = interpolate(image, (height, first[0]), mode="bicubic", antialias=True)
+        image = interpolate(image, (height, width), mode="bicubic", antialias=True)
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        return image[0, :, top : top + self.size, left : left + self.size].contiguous().numpy()
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Levels (…, 3, size, size) of 0–255 as the model takes them, fp32, bit for bit as transformers computes."""

@@ -61,7 +61,9 @@ class BlipMatcher:
             text_config={**narrow, **text, "encoder_hidden_size": 32, "vocab_size": len(tokenizer)},
             image_text_hidden_size=16,
         )
-        return cls(BlipForImageTextRetrieval(config).eval(), tokenizer, PixelSettings(32, (0.5,) * 3, (0.5,) * 3))
+        return cls(
+            BlipForImageTextRetrieval(config).eval(), tokenizer, PixelSettings(32, mean=(0.5,) * 3, std=(0.5,) * 3)
+        )
 
     def save(self, folder: str | Path) -> None:
         """In the Hub's layout."""

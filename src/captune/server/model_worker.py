@@ -175,11 +175,7 @@ class ModelWorker:
     @property
     def preprocessing(self) -> Preprocessing:
         """What an image becomes before the model gets it."""
-        if isinstance(self.model, Captioner):
-            return self.model.model.pixels
-        from captune.inference.torch_model import preprocessing_of
-
-        return preprocessing_of(self.model.pixels)
+        return self.model.model.pixels if isinstance(self.model, Captioner) else self.model.pixels
 
     async def submit(self, work: Work[Result]) -> Result:
         """The result of a work; raises what its `run` raised."""

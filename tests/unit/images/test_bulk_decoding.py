@@ -21,8 +21,8 @@ from captune.images.decode_worker import command
 from captune.images.open import open_image
 from captune.images.preprocessing import Preprocessing, to_pixels
 from captune.images.workers import ProcessPool
-from captune.inference.torch_model import TorchPreprocessing
 from captune.jobs.decode_ahead import DecodeAhead, Decoded, ShardTask
+from captune.models.backbone import PixelSettings
 from jobs import PREPROCESSING, pictures
 
 DECODER = command(square=PREPROCESSING, max_pixels=10**8)
@@ -66,7 +66,11 @@ def test_pixels_are_those_of_one_picture_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [Preprocessing(16, shorter=20), Preprocessing(16, fast=True), TorchPreprocessing(16, shorter=18, fast=True)],
+    [
+        Preprocessing(16, shorter=20),
+        Preprocessing(16, fast=True),
+        PixelSettings(16, shorter=18, fast=True, mean=(0.5,) * 3, std=(0.5,) * 3),
+    ],
 )
 def test_other_ways_to_pixels(tmp_path: Path, settings: Preprocessing) -> None:
     pytest.importorskip("simplejpeg")

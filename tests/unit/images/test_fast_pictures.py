@@ -11,13 +11,12 @@ from PIL import Image, ImageFilter
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.images import batches
-from captune.images.batches import check_fast_decoder, decode_fast
+from captune.images.batches import check_fast_decoder, decode_fast, read_pixels
 from captune.images.open import MAX_PIXELS
-from captune.inference.torch_model import read_pixels
 from captune.models.backbone import PixelSettings
 
-EXACT = PixelSettings(96, (0.5,) * 3, (0.5,) * 3)
-FAST = PixelSettings(96, (0.5,) * 3, (0.5,) * 3, fast=True)
+EXACT = PixelSettings(96, mean=(0.5,) * 3, std=(0.5,) * 3)
+FAST = PixelSettings(96, mean=(0.5,) * 3, std=(0.5,) * 3, fast=True)
 
 pytest.importorskip("simplejpeg")
 

@@ -99,8 +99,8 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     `encode(record)` pixels and
     tokens of all its references, `collate([encode(record), ...])` a training batch.
     """
+    from captune.images.batches import read_pixels
     from captune.inference.batches import clean_reference, collate
-    from captune.inference.torch_model import read_pixels
 
     data = _train_config(read_settings(cfg)).data
     backbone = _backbone(cfg, ctx)
