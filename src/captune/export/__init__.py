@@ -6,10 +6,5 @@ A target is a module with `DESCRIPTION`, `OPSET`, `check_installed` and `write`;
 from captune.core.tables import Table
 
 EXPORTERS = Table(
-    "export target",
-    {
-        "onnx": "captune.export.onnx",
-        "openvino": "captune.export.openvino",
-    },
-    group="captune.export",
+    "export target", {"onnx": "captune.export.onnx", "openvino": "captune.export.openvino"}, group="captune.export"
 )

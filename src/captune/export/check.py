@@ -142,9 +142,19 @@ class Check:
 
 
 def check(
-    backbone: Backbone, export: ExportedModel, pixels: Sequence[np.ndarray], *, source: str, progress: Progress
+    backbone: Backbone,
+    export: ExportedModel,
+    pixels: Sequence[np.ndarray],
+    *,
+    source: str,
+    min_identical: float | None,
+    progress: Progress,
 ) -> Check:
-    """Compare memory, logits and captions (greedy and with the model's beams) on pixels (3, size, size) of images."""
+    """Compare memory, logits and captions (greedy and with the model's beams) on pixels (3, size, size) of images.
+
+    Raises `CaptuneError` where an int8 export gives fewer than `min_identical` of the model's captions, or one in fp32
+    (None) differs in anything.
+    """
     searches: list[SearchCheck] = []
     tokens: Sequence[Sequence[int]] = ()
     for name, options in searches_of(backbone):
@@ -161,7 +171,12 @@ def check(
         for one, caption in track(pairs, progress, "Checking numbers", len(pixels))
     ]
     memory, logits = (max(each) for each in zip(*found, strict=True))
-    return Check(len(pixels), source, memory, logits, tuple(searches))
+    result = Check(len(pixels), source, memory, logits, tuple(searches))
+    if min_identical is None:
+        refuse_other(result)
+    else:
+        refuse_few(result, min_identical)
+    return result
 
 
 def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:

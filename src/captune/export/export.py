@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
@@ -18,12 +19,15 @@ from captune.core.options.outputs import ExportOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import SPLITS, TRAIN, read_split
+from captune.datasets.scenes import evaluation_scenes, render_scene
 from captune.datasets.sources.listing import find_image_paths
 from captune.export import EXPORTERS
-from captune.export.check import Check, Score, check, refuse_few, refuse_other, score
-
-if TYPE_CHECKING:
-    from captune.models.backbone import Backbone
+from captune.export.check import Check, Score, check, score
+from captune.export.graphs import describe, graphs_of, write_tokenizer
+from captune.images.batches import read_pixels, stream_pixels
+from captune.inference.runtime import ExportedModel
+from captune.models.backbone import Backbone
+from captune.models.loading.loader import load_backbone
 
 SCENES = "drawn scenes"
 SCENES_SEED = 7
@@ -82,29 +86,19 @@ def export(
         raise UsageError("--calibrate-on is of 8-bit exports.", "Add --int8, or leave out --calibrate-on.")
     check_free(Path(out).expanduser())
     records = () if data is None else _records(data, split, settings.limit_images, outside)
-    import torch
-
-    from captune.export.graphs import describe, graphs_of, write_tokenizer
-    from captune.inference.runtime import ExportedModel
-    from captune.models.loading.loader import load_backbone
-
     with progress.task(f"Loading {model}"):
         backbone = load_backbone(str(model))
         graphs = graphs_of(backbone)
     pixels, source = _pixels_to_check(backbone, settings, records, progress)
     calibration = () if settings.calibrate_on is None else _calibration(backbone, settings, outside, progress)
-    precision = "int8" if settings.int8 else "fp32"
+    precision, min_identical = ("int8", settings.min_identical) if settings.int8 else ("fp32", None)
     facts = describe(backbone, graphs, model=str(model), target=settings.to, precision=precision, opset=target.OPSET)
     with atomic_folder(out) as stage:
         write_tokenizer(backbone.tokenizer, stage)
         target.write(graphs, stage, int8=settings.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
-        found = check(backbone, written, pixels, source=source, progress=progress)
-        if settings.int8:
-            refuse_few(found, settings.min_identical)
-        else:
-            refuse_other(found)
+        found = check(backbone, written, pixels, source=source, min_identical=min_identical, progress=progress)
         replace(facts, check=asdict(found)).write(stage)
         compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
         report = ExportReport(
@@ -134,9 +128,6 @@ def _pixels_to_check(
     backbone: Backbone, settings: ExportOptions, records: Sequence[ImageRecord], progress: Progress
 ) -> tuple[list[np.ndarray], str]:
     """Pixels (3, size, size) of the images to check on, and where they are from."""
-    from captune.datasets.scenes import evaluation_scenes, render_scene
-    from captune.images.batches import read_pixels
-
     if settings.check_on is not None:
         source, paths = settings.check_on, find_image_paths([settings.check_on])
     elif records:
@@ -162,8 +153,6 @@ def _calibration(
 def _read(
     purpose: str, backbone: Backbone, paths: Sequence[str], count: int, source: str, progress: Progress
 ) -> list[np.ndarray]:
-    from captune.images.batches import stream_pixels
-
     found = []
     for _, pixels in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
         if isinstance(pixels, CaptuneError):

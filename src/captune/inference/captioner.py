@@ -82,10 +82,7 @@ class Captioner:
         return read_pixels(image, self.model.pixels, self.options.caption.max_pixels)
 
     def generate(
-        self,
-        pixels: np.ndarray,
-        options: GenerationOptions,
-        prompts: Sequence[str | None] | None = None,
+        self, pixels: np.ndarray, options: GenerationOptions, prompts: Sequence[str | None] | None = None
     ) -> list[list[Caption]]:
         """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given."""
         found = Halving(LESS_MEMORY).results(
