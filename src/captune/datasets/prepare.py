@@ -24,11 +24,9 @@ from captune.datasets.formats import find_format, read_source
 from captune.datasets.merge import MergedRecords, Problem, merge_records
 from captune.datasets.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, staged, write_splits, write_table
 from captune.datasets.splits import assign, official_split
-from captune.datasets.tables.rows import NothingUsable
+from captune.datasets.tables.rows import NothingUsable, listed
 from captune.images.duplicates import DuplicatePair, count_by_splits, find_duplicates
 from captune.images.verify import THUMB_BYTES, verify
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -227,20 +225,17 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
     if not problems or (settings.on_bad == "skip" and good):
         return
     _list(problems, out)
-    lines = [f"  {problem.where}: {problem.reason}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"  … and {len(problems) - _SHOWN:,} more")
-    listed = "\n".join(lines)
+    shown = listed(problems)
     reasons = Counter(problem.reason for problem in problems)
     hint = "Mend or replace them, or leave them out: --on-bad skip"
     if reasons["there is no such file"] > total // 2:
         hint = "Name the folder of the images with --images DIR, or leave out what is missing: --on-bad skip"
     if not good:
         raise CaptuneError(
-            f"None of the {total:,} images can be used:\n{listed}", f"All are listed in {out / PROBLEMS}."
+            f"None of the {total:,} images can be used:\n{shown}", f"All are listed in {out / PROBLEMS}."
         )
     summary = f"{len(problems):,} of {total:,} images or rows cannot be used"
-    raise CaptuneError(f"{summary}:\n{listed}\nAll are listed in {out / PROBLEMS}.", hint)
+    raise CaptuneError(f"{summary}:\n{shown}\nAll are listed in {out / PROBLEMS}.", hint)
 
 
 def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePair]:

@@ -48,7 +48,7 @@ from captune.core.text import guarded, shortened
 
 VERSION = 1
 SPLITS = "splits.json"
-_SPLIT = "_split.jsonl"
+SPLIT_SUFFIX = "_split.jsonl"
 PROBLEMS = "problems.csv"
 DUPLICATES = "duplicates.csv"
 IMAGES = "images"
@@ -115,7 +115,7 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
     if split not in data.splits:
         known = ", ".join(f"{name} ({count.images:,} images)" for name, count in data.splits.items())
         raise UsageError(f"{data.folder} has no split '{split}'.", f"It has: {known}.")
-    path = data.folder / f"{split}_split.jsonl"
+    path = data.folder / f"{split}{SPLIT_SUFFIX}"
     base = os.path.abspath(data.folder)
     boundary = Boundary([base], anywhere=allow_outside or splits_written_here(data.folder))
     records = []
@@ -124,7 +124,7 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    row = row_of(parse_json(line))
+                    row = record_of(parse_json(line))
                     image = os.path.join(base, row.image)
                     if not boundary.holds(image):
                         raise _outside(path, number, boundary, row.image)
@@ -152,7 +152,7 @@ def read_split(folder: str | os.PathLike[str], split: str, *, allow_outside: boo
     return records
 
 
-def row_of(value: Any) -> ImageRecord:
+def record_of(value: Any) -> ImageRecord:
     """The record that a line of a split states, its image as it is written there.
 
     Raises KeyError, TypeError or ValueError where the line states none.
@@ -165,7 +165,7 @@ def row_of(value: Any) -> ImageRecord:
 
 def splits_written_here(folder: Path) -> bool:
     """Whether `captune prepare` wrote the splits of a folder where they lie, and nobody sent or copied them."""
-    names = [path.name for path in folder.glob(f"*{_SPLIT}")]
+    names = [path.name for path in folder.glob(f"*{SPLIT_SUFFIX}")]
     return bool(names) and written_here(folder, names)
 
 
@@ -196,7 +196,7 @@ def write_splits(
         records = splits[name]
         paths = [_relative(record.image, base) for record in records]
         write_jsonl(
-            folder / f"{name}_split.jsonl",
+            folder / f"{name}{SPLIT_SUFFIX}",
             (
                 {"id": record.id, "image_path": path, **_question_of(record), "references": list(record.references)}
                 for record, path in zip(records, paths, strict=True)
@@ -221,7 +221,7 @@ def write_splits(
             digest.update(json.dumps(line, ensure_ascii=True).encode() + b"\n")
         images[name] = contents_digest(contents.get(record.id, "") for record in records)
         counts[name] = SplitCount(len(set(paths)), sum(len(record.references) for record in records))
-    mark_written(folder, [f"{name}{end}" for name in splits for end in (_SPLIT, ".csv")])
+    mark_written(folder, [f"{name}{end}" for name in splits for end in (SPLIT_SUFFIX, ".csv")])
     write_json(
         folder / SPLITS,
         {
@@ -307,7 +307,7 @@ def _old_names(out: Path) -> list[str]:
     if is_prepared(out):
         summary = read_json(out / SPLITS)
         splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
-        names = [SPLITS, MARK, *(n for s in splits for n in (f"{s}.csv", f"{s}_split.jsonl")), PROBLEMS, DUPLICATES]
+        names = [SPLITS, MARK, *(n for s in splits for n in (f"{s}.csv", f"{s}{SPLIT_SUFFIX}")), PROBLEMS, DUPLICATES]
         if isinstance(summary, dict) and summary.get("pictures_in_folder"):
             names.append(IMAGES)
         return [name for name in names if name in there]

@@ -10,14 +10,15 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.merge import Problems, SourceRecord
-from captune.datasets.tables.columns import Columns, columns_of, split_from_name
+from captune.datasets.tables.columns import Columns, columns_of, image_set, split_from_name
 from captune.datasets.tables.files import find_caption_files, list_folder
-from captune.datasets.tables.rows import Row, Side, group, note, plain_id
-from captune.datasets.tables.text import head, load_json
+from captune.datasets.tables.rows import Row, Side, group, id_text, note, plain_id
+from captune.datasets.tables.text import head, json_list, load_json
 
 DESCRIPTION = "COCO's `annotations.json` or `captions_*.json`, or the folder with `annotations/` and `train2017/`"
 RANK = 70
 _NAMES = ("captions_*.json", "*annotations*.json", "*coco*.json", "*.json")
+_HINT = "A COCO caption file has 'images' (id, file_name) and 'annotations' (image_id, caption)."
 _KEYS = re.compile(r'"(images|annotations|info|licenses|categories|type)"\s*:\s*[\[{"]')
 
 
@@ -30,12 +31,12 @@ def read(source: Path, *, images: Images | None = None, problems: Problems = Non
     paths = _paths(source)
     roots = [path.parent.parent if path.parent.name == "annotations" else path.parent for path in paths]
     near = [root / name for root, path in zip(roots, paths, strict=True) for name in _image_folders(path)]
-    rows = _all_rows(paths, problems, "references", every=True)
+    rows = (row for path in paths for row in _rows(path, problems, "references", every=True))
     return group(rows, source, images, problems, near=[folder for folder in near if folder.is_dir()])
 
 
 def rows(source: Path, problems: Problems, side: Side = "references") -> Iterator[Row]:
-    return _all_rows(_paths(source), problems, side, every=False)
+    return (row for path in _paths(source) for row in _rows(path, problems, side, every=False))
 
 
 def _paths(source: Path) -> list[Path]:
@@ -77,20 +78,16 @@ def _chosen(source: Path, paths: list[Path]) -> list[Path]:
 
 
 def _image_folders(path: Path) -> list[str]:
-    """`train2017` for `captions_train2017.json`."""
-    match = re.search(r"(train|val|test)\d*", path.stem)
-    return [match[0], f"images/{match[0]}"] if match else []
+    """`train2017` and `images/train2017` for `captions_train2017.json`."""
+    name = image_set(path)
+    return [name, f"images/{name}"] if name else []
 
 
-def _all_rows(paths: list[Path], problems: Problems, side: Side, *, every: bool) -> Iterator[Row]:
-    """Rows of the files; with `every` an image without a caption is a problem."""
-    for path in paths:
-        yield from _rows(path, split_from_name(path.stem), problems, side, every)
-
-
-def _rows(path: Path, split: str | None, problems: Problems, side: Side, every: bool) -> Iterator[Row]:
+def _rows(path: Path, problems: Problems, side: Side, *, every: bool) -> Iterator[Row]:
+    """Rows of a file; with `every` an image without a caption is a problem."""
+    split = split_from_name(path.stem)
     content = load_json(path)
-    annotations = _list(path, content, "annotations")
+    annotations = json_list(path, content, "annotations", _HINT)
     if annotations and not any("caption" in entry for entry in annotations[:100] if isinstance(entry, dict)):
         raise CaptuneError(
             f"{path}: its annotations have no 'caption'.", "Is it an instances or keypoints file? Use captions_*.json."
@@ -98,7 +95,7 @@ def _rows(path: Path, split: str | None, problems: Problems, side: Side, every: 
     if annotations and "images" not in content:
         named = _named_by_annotations(annotations)
     else:
-        named = _named(path, _list(path, content, "images"), problems)
+        named = _named(path, json_list(path, content, "images", _HINT), problems)
     captions: dict[Any, list[str]] = {key: [] for key in named}
     rejected = dict.fromkeys(named, 0)
     key_of = _keys(named)
@@ -117,7 +114,7 @@ def _rows(path: Path, split: str | None, problems: Problems, side: Side, every: 
             captions[key].append(entry["caption"])
     for key, name in named.items():
         if captions[key] or rejected[key]:
-            yield Row(path, key, name, captions[key], split, _text(key), "image", rejected=rejected[key])
+            yield Row(path, key, name, captions[key], split, id_text(key), "image", rejected=rejected[key])
         elif every:
             note(problems, f"{path.name}, image {key}", f"{name} has no caption")
 
@@ -146,26 +143,10 @@ def _keys(named: Iterable[Any]) -> Callable[[Any], Any]:
     return key_of
 
 
-def _text(key: Any) -> str:
-    """An id as text; 1.0, which tables make of 1, is 1."""
-    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
-
-
 def _named_by_annotations(annotations: list[Any]) -> dict[Any, str]:
     """Where a file has no 'images', their ids are their names."""
-    ids = (entry.get("image_id") for entry in annotations if isinstance(entry, dict))
-    return {_text(id): _text(id) for id in ids if plain_id(id) is not None}
-
-
-def _list(path: Path, content: Any, key: str) -> list[Any]:
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, list):
-        actual = ", ".join(list(content)[:8]) if isinstance(content, dict) else type(content).__name__
-        raise CaptuneError(
-            f"{path}: expected a list '{key}', found {actual}.",
-            "A COCO caption file has 'images' (id, file_name) and 'annotations' (image_id, caption).",
-        )
-    return value
+    ids = (id_text(entry.get("image_id")) for entry in annotations if isinstance(entry, dict))
+    return {id: id for id in ids if id is not None}
 
 
 def _named(path: Path, images: list[Any], problems: Problems) -> dict[Any, str]:

@@ -21,7 +21,7 @@ from captune.datasets.sources.hub import (
     validated,
 )
 from captune.datasets.tables.columns import Columns, expected, find_columns, normalize_split
-from captune.datasets.tables.embedded import EmbeddedRow, group_embedded, image_bytes
+from captune.datasets.tables.embedded import EmbeddedRow, embedded_row, group_embedded
 from captune.datasets.tables.rows import Row, group
 
 DESCRIPTION = "Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` from the Hub"
@@ -40,7 +40,11 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 
 def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     on_hub = str(source).startswith(HUB)
-    splits = _from_hub(str(source).removeprefix(HUB)) if on_hub else _from_disk(source)
+    if on_hub:
+        named = streamed_splits(str(source).removeprefix(HUB))
+    else:
+        named = {name: validated(data, str(source)) for name, data in saved_splits(source).items()}
+    splits = {normalize_split(name): data for name, data in named.items()}
     columns, embedded = _columns(next(iter(splits.values())), source)
     if not embedded:
         return group(_rows(splits, columns, source), source, images, problems)
@@ -49,14 +53,6 @@ def read(source: Path, *, images: Images | None = None, problems: Problems = Non
     cells = _cells(splits, columns, images.boundary(*bases), bases)
     records = group_embedded(cells, problems, str(source))
     return hub_errors(records, str(source)) if on_hub else records
-
-
-def _from_disk(source: Path) -> dict[str | None, Any]:
-    return {normalize_split(name): validated(data, str(source)) for name, data in saved_splits(source).items()}
-
-
-def _from_hub(name: str) -> dict[str | None, Any]:
-    return {normalize_split(split): data for split, data in streamed_splits(name).items()}
 
 
 def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
@@ -72,9 +68,7 @@ def _cells(
 ) -> Iterator[EmbeddedRow]:
     for split, data in splits.items():
         for number, row in enumerate(data, start=1):
-            content, name, bad = image_bytes(row[columns.image], boundary, bases or [Path()])
-            stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield EmbeddedRow(f"{split or 'data'}, row {number}", content, stated or name, row, split, columns, bad)
+            yield embedded_row(f"{split or 'data'}, row {number}", row, split, columns, boundary, bases or [Path()])
 
 
 def _rows(splits: dict[str | None, Any], columns: Columns, source: Path) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from captune.core.errors import CaptuneError
 from captune.datasets.formats import csv_table, jsonl
 from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import split_from_name
-from captune.datasets.tables.files import list_folder
+from captune.datasets.tables.files import folder_levels
 from captune.datasets.tables.rows import Row, Side
 
 DESCRIPTION = "image folder with `metadata.jsonl` or `metadata.csv` (`file_name`, `text`), also in `train/`, `test/` …"
@@ -34,8 +34,7 @@ def _files(source: Path) -> list[Path]:
     """The metadata file of each folder that has one: the source, or folders up to two below."""
     if not source.is_dir():
         return []
-    below = [source / name for name in list_folder(source)[1]]
-    for level in ([source], below, [folder / name for folder in below for name in list_folder(folder)[1]]):
+    for level in folder_levels(source):
         paths = [next((f / name for name in _NAMES if (f / name).is_file()), None) for f in level]
         if any(paths):
             return [path for path in paths if path is not None]

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from captune.core.errors import CaptuneError
 from captune.datasets.merge import Problems
 from captune.datasets.tables.columns import choose, normalize_split
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
-from captune.datasets.tables.text import head, load_json
+from captune.datasets.tables.text import head, json_list, load_json
 
 DESCRIPTION = "Karpathy's `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`, splits included"
 RANK = 80
@@ -30,11 +29,7 @@ def rows(source: Path, problems: Problems, side: Side = "references") -> Iterato
 
 def entries(path: Path) -> list[Any]:
     """The list `images`. Raises `CaptuneError` where there is none."""
-    content = load_json(path)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list):
-        raise CaptuneError(f"{path}: expected a list 'images'.", "Is it Karpathy's dataset_*.json?")
-    return images
+    return json_list(path, load_json(path), "images", "Is it Karpathy's dataset_*.json?")
 
 
 def fits(path: Path) -> bool:

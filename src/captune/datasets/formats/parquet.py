@@ -13,7 +13,7 @@ from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources import parquet
 from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
 from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_from_name
-from captune.datasets.tables.embedded import EmbeddedRow, group_embedded, image_bytes
+from captune.datasets.tables.embedded import EmbeddedRow, embedded_row, group_embedded
 from captune.datasets.tables.files import find_shards
 from captune.datasets.tables.rows import Row, Side, group, note, row_of
 
@@ -135,9 +135,7 @@ def _cells(
         split = split_from_name(path.stem) or split_from_name(path.parent.name)
         bases = [*([images.folder] if images.folder else ()), path.parent]
         for number, row in table_rows(path, _wanted(columns), problems):
-            data, name, bad = image_bytes(row[columns.image], boundary, bases)
-            stated = str(row.get(columns.name) or "") if columns.name else ""
-            yield EmbeddedRow(f"{path.name}, row {number}", data, stated or name, row, split, columns, bad)
+            yield embedded_row(f"{path.name}, row {number}", row, split, columns, boundary, bases)
 
 
 def _rows(tables: dict[Path, tuple[Columns, bool]], problems: Problems) -> Iterator[Row]:

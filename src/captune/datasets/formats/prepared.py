@@ -8,18 +8,17 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.merge import Problems, SourceRecord
-from captune.datasets.prepared import SPLITS, row_of, splits_written_here
+from captune.datasets.prepared import SPLIT_SUFFIX, SPLITS, record_of, splits_written_here
 from captune.datasets.tables.columns import normalize_split
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import numbered, parse_json
 
 DESCRIPTION = "a folder made by `captune prepare`, to split it anew, or a `*_split.jsonl` in it"
 RANK = 100
-_SUFFIX = "_split.jsonl"
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
-    return f"{SPLITS} and *{_SUFFIX}: made by captune prepare" if _files(source) else None
+    return f"{SPLITS} and *{SPLIT_SUFFIX}: made by captune prepare" if _files(source) else None
 
 
 def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
@@ -40,8 +39,8 @@ def rows(source: Path, problems: Problems, side: Side = "references") -> Iterato
 def _files(source: Path) -> list[Path]:
     """The splits of a prepared folder, or one of them that was named."""
     if source.is_file():
-        return [source] if source.name.endswith(_SUFFIX) and (source.parent / SPLITS).is_file() else []
-    return sorted(source.glob(f"*{_SUFFIX}")) if (source / SPLITS).is_file() else []
+        return [source] if source.name.endswith(SPLIT_SUFFIX) and (source.parent / SPLITS).is_file() else []
+    return sorted(source.glob(f"*{SPLIT_SUFFIX}")) if (source / SPLITS).is_file() else []
 
 
 def _rows(paths: list[Path], problems: Problems, *, whole: bool) -> Iterator[Row]:
@@ -52,10 +51,10 @@ def _rows(paths: list[Path], problems: Problems, *, whole: bool) -> Iterator[Row
     for path in paths:
         if path.stat().st_size == 0:
             continue  # a split without images
-        split = normalize_split(path.name.removesuffix(_SUFFIX)) if whole else None
+        split = normalize_split(path.name.removesuffix(SPLIT_SUFFIX)) if whole else None
         for number, line in numbered(path):
             try:
-                row = row_of(parse_json(line))
+                row = record_of(parse_json(line))
             except (ValueError, KeyError, TypeError):
                 note(problems, f"{path.name}, line {number}", "expected an object with id, image_path and references")
                 continue

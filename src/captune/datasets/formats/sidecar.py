@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
 from captune.datasets.tables.columns import SPLIT_WORDS, find_columns
-from captune.datasets.tables.files import list_folder
+from captune.datasets.tables.files import folder_levels
 from captune.datasets.tables.rows import NothingUsable, note
-from captune.datasets.tables.text import LFS_POINTER, caption_text
+from captune.datasets.tables.text import LFS_POINTER, caption_texts
 from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
@@ -38,8 +38,7 @@ _OTHERS = frozenset(("readme", "license", "licence", "notice", "changelog", "cla
 def sniff(source: Path, images: Path | None = None) -> str | None:
     if not source.is_dir():
         return None
-    below = [source / name for name in list_folder(source)[1]]
-    for folder in (source, *below, *(inner / name for inner in below for name in list_folder(inner)[1])):
+    for folder in chain.from_iterable(folder_levels(source)):
         if not os.access(folder, os.R_OK):
             continue
         with os.scandir(folder) as entries:
@@ -145,7 +144,7 @@ def _captions(path: Path) -> tuple[str, ...]:
             data = file.read()
         if not path.name.lower().endswith(_JSON):
             return caption_lines(data)
-        captions = tuple(caption for caption in map(caption_text, from_json(parsed(data))[0]) if caption)
+        captions = caption_texts(from_json(parsed(data))[0])
         if not captions:
             raise Unusable("without a caption")
         return captions
@@ -179,7 +178,7 @@ def decoded(data: bytes) -> str:
 
 def caption_lines(data: bytes) -> tuple[str, ...]:
     """A caption a line; raises `Unusable` where there is none."""
-    captions = tuple(caption for caption in map(caption_text, decoded(data).splitlines()) if caption)
+    captions = caption_texts(decoded(data).splitlines())
     if not captions:
         raise Unusable("empty")
     return captions

@@ -20,10 +20,14 @@ from captune.datasets.sources.tar import CutOff, Member, headers_only, members
 from captune.datasets.tables.columns import CAPTION, CAPTIONS, find_columns, split_from_name
 from captune.datasets.tables.files import find_shards
 from captune.datasets.tables.rows import NothingUsable, note
-from captune.datasets.tables.text import caption_text, check_file
+from captune.datasets.tables.text import caption_texts, check_file
 from captune.images.signatures import is_image_name
 
-TEXTS = ("txt", "caption", "json")
+DESCRIPTION = (
+    "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
+)
+RANK = 20
+_TEXTS = ("txt", "caption", "json")
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Pair:
+class _Pair:
     """An image of a sample and the texts that may be its captions, the likeliest first."""
 
     key: str
@@ -44,20 +48,20 @@ class Pair:
     texts: tuple[str, ...]
 
 
-def kind_of(name: str) -> str:
+def _kind_of(name: str) -> str:
     """`image`, `text`, or nothing, by the ending of a member."""
     base = name.rpartition("/")[2]
     if is_image_name(base):
         return "image"
-    return "text" if base.rpartition(".")[2].lower() in TEXTS and "." in base else ""
+    return "text" if base.rpartition(".")[2].lower() in _TEXTS and "." in base else ""
 
 
-def stem_of(name: str) -> str:
+def _stem_of(name: str) -> str:
     """A member's name, with its folders, without its last ending."""
     return name.rpartition(".")[0]
 
 
-def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
+def _paired(sample: Sample) -> tuple[list[_Pair], list[str]]:
     """The images of a sample with their texts, and the images that no text is for.
 
     A text is for the image of the same name: `a.b.jpg` and `a.b.txt`. One without such an image is the
@@ -65,27 +69,27 @@ def paired(sample: Sample) -> tuple[list[Pair], list[str]]:
     that of the sample's name is meant, else none.
     """
     by_stem: dict[str, list[str]] = {}
-    for kind in TEXTS:
+    for kind in _TEXTS:
         for name in sample.texts:
             if name.rpartition(".")[2].lower() == kind:
-                by_stem.setdefault(stem_of(name), []).append(name)
-    pairs: list[Pair] = []
+                by_stem.setdefault(_stem_of(name), []).append(name)
+    pairs: list[_Pair] = []
     left: list[str] = []
     taken: set[str] = set()
     for image in sample.images:
-        stem = stem_of(image)
+        stem = _stem_of(image)
         if stem in by_stem and stem not in taken:
             taken.add(stem)
             key = sample.key if stem == sample.key or len(sample.images) == 1 else stem
-            pairs.append(Pair(key, image, tuple(by_stem[stem])))
+            pairs.append(_Pair(key, image, tuple(by_stem[stem])))
         else:
             left.append(image)
     stems = [stem for stem in by_stem if stem not in taken]
     free = tuple(by_stem[sample.key] if sample.key in stems else by_stem[stems[0]] if len(stems) == 1 else ())
     if free and left:
         image = left.pop(0)
-        key = stem_of(image) if any(pair.key == sample.key for pair in pairs) else sample.key
-        pairs.append(Pair(key, image, free))
+        key = _stem_of(image) if any(pair.key == sample.key for pair in pairs) else sample.key
+        pairs.append(_Pair(key, image, free))
     return pairs, left
 
 
@@ -98,13 +102,13 @@ def scan(path: Path, problems: Problems, *, texts: int = MAX_SHARD_TEXT_BYTES) -
     room = texts
 
     def is_text(member: Member) -> bool:
-        return kind_of(member.name) == "text" and member.size <= min(MAX_TEXT_BYTES, room)
+        return _kind_of(member.name) == "text" and member.size <= min(MAX_TEXT_BYTES, room)
 
     for member in members(str(path), load=is_text):
         if isinstance(member, CutOff):
             note(problems, path.name, member.reason)
             break
-        kind, where = kind_of(member.name), f"{path.name}, {member.name}"
+        kind, where = _kind_of(member.name), f"{path.name}, {member.name}"
         if not kind:
             continue
         if member.other:
@@ -139,12 +143,6 @@ def read_images(path: Path, wanted: Collection[str], problems: Problems) -> Iter
             return
 
 
-DESCRIPTION = (
-    "WebDataset tar shards: `key.jpg` with `key.txt`, `key.json` or `key.caption`; a folder or `{000..009}.tar`"
-)
-RANK = 20
-
-
 class _Captions(NamedTuple):
     """The captions of an image, and the split that its JSON names."""
 
@@ -161,7 +159,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
         first = list(islice(members(str(paths[0]), load=headers_only), 20))
     except CaptuneError:
         return None
-    kinds = {kind_of(member.name) for member in first if isinstance(member, Member) and not member.other}
+    kinds = {_kind_of(member.name) for member in first if isinstance(member, Member) and not member.other}
     return f"{paths[0].name} is a tar of images and their texts" if {"image", "text"} <= kinds else None
 
 
@@ -212,7 +210,7 @@ def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[
     rest = Sample(sample.key, [name for name in sample.images if name not in captions], sample.texts)
     if not rest.images:
         return captions
-    pairs, left = paired(rest)
+    pairs, left = _paired(rest)
     for pair in pairs:
         try:
             captions[pair.image] = _captions(pair, rest, captions)
@@ -227,7 +225,7 @@ def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[
     return captions
 
 
-def _captions(pair: Pair, sample: Sample, others: dict[str, _Captions]) -> _Captions:
+def _captions(pair: _Pair, sample: Sample, others: dict[str, _Captions]) -> _Captions:
     """The first of an image's texts that has captions (a text's lines; JSON's usual keys)."""
     reason = Unusable("empty")
     for name in pair.texts:
@@ -239,8 +237,8 @@ def _captions(pair: Pair, sample: Sample, others: dict[str, _Captions]) -> _Capt
         except Unusable as error:
             reason = error
             continue
-        captions = tuple(caption for caption in map(caption_text, texts) if caption)
-        if len(captions) == len(sample.images) > 1 and stem_of(name) != stem_of(pair.image):
+        captions = caption_texts(texts)
+        if len(captions) == len(sample.images) > 1 and _stem_of(name) != _stem_of(pair.image):
             raise Unusable(f"one of {len(captions)} in {name}, which does not say whose is which")
         if captions:
             return _Captions(pair.key, captions, split)
@@ -261,7 +259,7 @@ def _by_name(sample: Sample) -> dict[str, _Captions]:
             continue  # told where it is read as the sample's own text
         for image in sample.images:
             texts = next((texts for key, texts in _rows(value) if key in _names(image, sample.key)), None)
-            captions = tuple(caption for caption in map(caption_text, texts or ()) if caption)
+            captions = caption_texts(texts or ())
             if captions:
                 captions_by_name[image] = _Captions(image.rpartition(".")[0], captions)
     return captions_by_name
@@ -274,7 +272,7 @@ def _rows(value: Any) -> Iterator[tuple[str, Sequence[str]]]:
             columns = find_columns(row) if isinstance(row, dict) else None
             if columns is not None:
                 yield str(row.get(columns.image)), _texts(row)
-    elif isinstance(value, dict) and not any(map(caption_text, _texts(value))):
+    elif isinstance(value, dict) and not caption_texts(_texts(value)):
         inner = next((value[key] for key in (*CAPTION, *CAPTIONS) if isinstance(value.get(key), dict)), value)
         for key, texts in inner.items():
             yield str(key), _texts(texts)

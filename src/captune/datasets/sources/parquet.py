@@ -1,7 +1,4 @@
-"""Images in Parquet files: bytes, paths or addresses; a row in, a row out.
-
-paths, or addresses; for `caption` each row of the file gives a row.
-"""
+"""Images in Parquet files: bytes, paths or addresses; for `caption` each row of the file gives a row."""
 
 from __future__ import annotations
 
@@ -46,11 +43,6 @@ def image_column(names: Iterable[str]) -> str | None:
     """The column that names images: by their paths, else by their addresses."""
     plain = {plain_name(name): name for name in names}
     return next((plain[name] for name in (*IMAGE, *ADDRESS) if name in plain), None)
-
-
-def is_address_column(name: str) -> bool:
-    """Whether a column holds addresses, by its name."""
-    return plain_name(name) in ADDRESS
 
 
 def embedded_columns(schema: Any) -> list[str]:
@@ -159,17 +151,11 @@ def holds(location: str) -> Literal["images", "addresses", "none"]:
         column = image_column(schema.names)
         if column is None:
             return "none"
-        addresses = is_address_column(column) or any(map(_is_address, _first_cells(file, location, column)))
-        return "addresses" if addresses else "images"
-
-
-def _is_address(cell: Any) -> bool:
-    return isinstance(cell, str) and files.is_remote(cell)
-
-
-def _first_cells(file: Any, location: str, column: str) -> list[Any]:
-    rows = table_rows(file, location, [column], 0, _FEW)
-    return [row[column] for _, row in rows if not isinstance(row, LostRows)]
+        if plain_name(column) in ADDRESS:
+            return "addresses"
+        rows = table_rows(file, location, [column], 0, _FEW)
+        cells = [row[column] for _, row in rows if not isinstance(row, LostRows)]
+        return "addresses" if any(isinstance(cell, str) and files.is_remote(cell) for cell in cells) else "images"
 
 
 @dataclass(frozen=True, slots=True)

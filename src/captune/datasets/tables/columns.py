@@ -12,7 +12,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.stores import is_result
 from captune.datasets.tables.cells import NotText, texts_in
-from captune.datasets.tables.rows import Row, Side
+from captune.datasets.tables.rows import Row, Side, id_text
 
 # "restval": Karpathy's COCO images that belong to no evaluation split.
 SPLIT_WORDS = {
@@ -32,6 +32,12 @@ def split_from_name(name: str) -> str | None:
     """The split that a file or folder name such as `captions_val2017` speaks of, or None."""
     splits = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 else None
+
+
+def image_set(path: Path) -> str:
+    """Which of COCO's sets of images a file speaks of: `train2014` of `v2_mscoco_train2014_annotations.json`, or ""."""
+    match = re.search(r"(train|val|test)\d*", path.stem)
+    return match[0] if match else ""
 
 
 IMAGE = (
@@ -130,7 +136,7 @@ class Columns:
         return normalize_split(value) if isinstance(value, str) else None
 
     def id_of(self, row: Mapping[str, Any]) -> str | None:
-        return _id(row.get(self.id)) if self.id else None
+        return id_text(row.get(self.id)) if self.id else None
 
     def is_rejected(self, row: Mapping[str, Any]) -> bool:
         """Whether the source marks the captions of the row as unfit."""
@@ -141,7 +147,7 @@ class Columns:
     def row(self, file: Path, line: int, entry: Mapping[str, Any], split: str | None = None, unit: str = "line") -> Row:
         """The row that an entry states; what is wrong with it stands in its `bad`."""
         value = entry.get(self.image)
-        name = _id(value) if self.by_id else value if isinstance(value, str) else None
+        name = id_text(value) if self.by_id else value if isinstance(value, str) else None
         stated_split, question = self.split_of(entry) or split, self.question_of(entry)
         row = Row(file, line, name or "", (), stated_split, self.id_of(entry), unit, question)
         if self.id is not None and plain_name(self.id) == "id" and not self.several and not self.by_id:
@@ -316,15 +322,6 @@ def _ranked(columns: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
 
 def _first(plain: Mapping[str, str], wanted: Iterable[str]) -> str | None:
     return next((plain[name] for name in wanted if name in plain), None)
-
-
-def _id(value: Any) -> str | None:
-    """An id as it is written; a whole number that became 1.0 in a table is 1 again."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    return str(value) if str(value).strip() else None
 
 
 def _true(value: Any) -> bool:

@@ -15,7 +15,7 @@ from captune.datasets.sources.parquet import NO_IMAGE, split_cell
 from captune.datasets.tables.cells import NotText
 from captune.datasets.tables.columns import Columns
 from captune.datasets.tables.rows import NothingUsable, note
-from captune.datasets.tables.text import caption_text
+from captune.datasets.tables.text import caption_texts
 from captune.images.signatures import is_image_name, suffix_of
 
 
@@ -50,7 +50,7 @@ def group_embedded(cells: Iterable[EmbeddedRow], problems: Problems, source: str
         if not cell.data:
             note(problems, cell.where, cell.bad or NO_IMAGE)
             continue
-        texts = texts_of(cell, problems)
+        texts = _texts_of(cell, problems)
         if not texts:
             continue
         unfit = cell.columns.is_rejected(cell.row)
@@ -68,8 +68,17 @@ def group_embedded(cells: Iterable[EmbeddedRow], problems: Problems, source: str
     yield names.record(first, tuple(captions), rejected)
 
 
-def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[bytes | None, str, str]:
-    """The bytes and the file name in a cell, and why there are no bytes; a path is looked up inside of `boundary`."""
+def embedded_row(
+    where: str, row: Mapping[str, Any], split: str | None, columns: Columns, boundary: Boundary, bases: Sequence[Path]
+) -> EmbeddedRow:
+    """A row with the bytes of its image; a path in the cell is looked up in `bases`, inside of `boundary`."""
+    data, name, bad = _image_bytes(row[columns.image], boundary, bases)
+    stated = str(row.get(columns.name) or "") if columns.name else ""
+    return EmbeddedRow(where, data, stated or name, row, split, columns, bad)
+
+
+def _image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[bytes | None, str, str]:
+    """The bytes and the file name in a cell, and why there are no bytes."""
     data, name = split_cell(value)
     if data is not None or name is None:
         return data, name or "", ""
@@ -86,14 +95,14 @@ def image_bytes(value: Any, boundary: Boundary, bases: Sequence[Path]) -> tuple[
     return data, name, ""
 
 
-def texts_of(cell: EmbeddedRow, problems: Problems) -> list[str]:
+def _texts_of(cell: EmbeddedRow, problems: Problems) -> tuple[str, ...]:
     """The captions of a row; none is a problem."""
     try:
         captions = [] if cell.columns.unclear else cell.columns.texts(cell.row)
         why = cell.columns.unclear or "the caption is empty"
     except NotText as error:
         captions, why = [], str(error)
-    texts = [text for text in map(caption_text, captions) if text]
+    texts = caption_texts(captions)
     if not texts:
         note(problems, cell.where, why)
     return texts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from captune.core.errors import UsageError
@@ -26,8 +27,16 @@ def list_folder(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def unopened(source: Path) -> list[str]:
     """Pipes, sockets and devices in a folder and in those just below it, by their paths: none is opened."""
-    below = [source, *(source / name for name in list_folder(source)[1])]
-    return [str((folder / name).relative_to(source)) for folder in below for name in _listed(folder)[2]]
+    folders = chain.from_iterable(folder_levels(source, 2))
+    return [str((folder / name).relative_to(source)) for folder in folders for name in _listed(folder)[2]]
+
+
+def folder_levels(source: Path, depth: int = _DEPTH, most: int | None = None) -> Iterator[list[Path]]:
+    """The folder itself, the folders in it, those in these and so on; of each level below `most` at most."""
+    level = [source]
+    for _ in range(depth):
+        yield level
+        level = [folder / name for folder in level for name in list_folder(folder)[1]][:most]
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -73,15 +82,13 @@ def find_caption_files(source: Path, patterns: Sequence[str], fits: Callable[[Pa
     """
     if source.is_file():
         return [source] if fits(source) else []
-    level = [source]
-    for _ in range(_DEPTH):
+    for level in folder_levels(source, most=_MANY):
         named = [path for folder in level for path in _matching(folder, patterns)]
         if len(named) > _MANY:
             named = [path for path in named if any(word in path.name.lower() for word in _TELLING)][:_MANY]
         matching = [path for path in named if fits(path)]
         if matching:
             return matching
-        level = [folder / name for folder in level for name in list_folder(folder)[1]][:_MANY]
     return []
 
 
@@ -91,7 +98,7 @@ def find_shards(source: Path, endings: tuple[str, ...]) -> list[Path]:
         return [Path(name) for name in _all_of(str(source)) if name.lower().endswith(endings)]
     if source.is_file():
         return [source] if source.name.lower().endswith(endings) else []
-    for folders in ([source], [source / name for name in list_folder(source)[1]]):
+    for folders in folder_levels(source, 2):
         matching = [f / name for f in folders for name in list_folder(f)[0] if name.lower().endswith(endings)]
         if matching:
             return matching

@@ -42,27 +42,25 @@ def alike(name: str, stems: Stems) -> list[str]:
     return same or [other for other in same_stem if os.path.splitext(other)[0] == stem] or same_stem
 
 
-class Folders:
-    """Folders of images, listed when a name is not there, each once."""
+class _Folders:
+    """Folders of images inside of a boundary, listed when a name is not there, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, boundary: Boundary) -> None:
+        self._boundary = boundary
         self._listed: dict[str, Stems] = {}
 
     def alike(self, path: str) -> list[str]:
-        """Paths of the images that a path may mean."""
+        """Paths of the images that a path may mean and that may be named."""
+        if not self._boundary.holds(path):
+            return []
         folder, name = os.path.split(path)
         if folder not in self._listed:
             try:
                 self._listed[folder] = by_stem(os.listdir(folder or "."))
             except OSError:  # no such folder, or a closed one: nothing is found there
                 self._listed[folder] = {}
-        return [os.path.join(folder, other) for other in sorted(alike(name, self._listed[folder]))]
-
-
-def several(name: str, names_there: Iterable[str]) -> str:
-    """The reason why none of several is taken."""
-    names = " and ".join(PurePosixPath(one).name for one in sorted(names_there))
-    return f"{name} is not there, but {names} are, and nothing says which is meant"
+        paths = [os.path.join(folder, other) for other in sorted(alike(name, self._listed[folder]))]
+        return list(filter(self._boundary.holds, paths))
 
 
 ENDINGS = (".zip", ".tar")
@@ -170,7 +168,9 @@ class ImageFinder:
         image = self._find(name)
         if not isinstance(image, list):
             return image
-        self._reasons[name] = several(name, image) if image else self._gone(name)
+        names = " and ".join(PurePosixPath(one).name for one in sorted(image))
+        several = f"{name} is not there, but {names} are, and nothing says which is meant"
+        self._reasons[name] = several if image else self._gone(name)
         return None
 
     def reason(self, name: str) -> str:
@@ -197,11 +197,11 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *,
     places = list(_places(near, folder))
     boundary = images.boundary(*near, *_beside(near))
     step = max(1, len(names) // _PROBED)
-    folders = Folders()
+    folders = _Folders(boundary)
     hits = (
         _hits(names[::step], places, boundary)
         or _hits_in_full(names, places, boundary)
-        or _hits_alike(names[::step], places, folders, boundary)
+        or _hits_alike(names[::step], places, folders)
     )
     if not hits and names:
         raise _nothing_found(names, places, boundary, file)
@@ -214,9 +214,9 @@ def locate(names: Sequence[str], near: Sequence[Path], images: Images | None, *,
             if is_image_name(name) or not is_image_name(there):
                 return Path(there)
             # A bare stem: of dog.jpg and dog.png none is more likely meant.
-            same = [path for path in _alike(folders, stem, boundary) if os.path.splitext(path)[0] == stem]
+            same = [path for path in folders.alike(stem) if os.path.splitext(path)[0] == stem]
             return same if len(same) > 1 else Path(there)
-        near_by = next((near_by for path in paths if (near_by := _alike(folders, path, boundary))), [])
+        near_by = next((near_by for path in paths if (near_by := folders.alike(path))), [])
         if len(near_by) > 1:
             return near_by
         if near_by:
@@ -247,11 +247,6 @@ def _nothing_found(names: Sequence[str], places: Sequence[Path], boundary: Bound
         f"Looked in {searched}{' and usual folders near there' if len(places) > 4 else ''}.",
         "Name the folder that holds the images: --images DIR.",
     )
-
-
-def _alike(folders: Folders, path: str, boundary: Boundary) -> list[str]:
-    """Images that a path may mean and that may be named."""
-    return [other for other in folders.alike(path) if boundary.holds(other)] if boundary.holds(path) else []
 
 
 def _in_archive(names: Sequence[str], archive: Path, file: str) -> ImageFinder:
@@ -344,10 +339,10 @@ def _hits(names: Sequence[str], places: Sequence[Path], boundary: Boundary) -> _
     return _fullest_first(counted)
 
 
-def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: Folders, boundary: Boundary) -> _Hits:
+def _hits_alike(names: Sequence[str], places: Sequence[Path], folders: _Folders) -> _Hits:
     """As `_hits` for images under other endings than the names have."""
     return _fullest_first(
-        (sum(bool(_alike(folders, os.path.join(place, variant(name)), boundary)) for name in names), place, variant)
+        (sum(bool(folders.alike(os.path.join(place, variant(name)))) for name in names), place, variant)
         for place in places
         for variant in _PATHS
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,16 +12,14 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.merge import EmbeddedImage, Problem, Problems, SourceRecord
 from captune.datasets.tables.images import locate
-from captune.datasets.tables.text import caption_text
+from captune.datasets.tables.text import caption_texts
 
 
+@dataclass(slots=True)
 class _Entry:
-    __slots__ = ("captions", "first", "rejected")
-
-    def __init__(self, first: Row) -> None:
-        self.first = first._replace(captions=(), beside=None)
-        self.captions: list[str] = []
-        self.rejected = 0
+    first: Row
+    captions: list[str] = field(default_factory=list)
+    rejected: int = 0
 
 
 def group(
@@ -48,15 +47,14 @@ def group(
             file = row.file
             folders.setdefault(file.parent)
         name = row.name.strip()
-        texts = [text for text in map(caption_text, row.captions) if text]
+        texts = caption_texts(row.captions)
         reason = _unusable(row, name, texts, first_of.get(name))
         if reason:
             note(problems, row.where, reason)
             continue
-        first_of.setdefault(name, row._replace(captions=(), beside=None))
-        entry = entries.get((name, row.question))
-        if entry is None:
-            entry = entries[name, row.question] = _Entry(row)
+        bare = row._replace(captions=(), beside=None)
+        first_of.setdefault(name, bare)
+        entry = entries.setdefault((name, row.question), _Entry(bare))
         entry.captions.extend(texts)
         entry.rejected += row.rejected
     if not entries:
@@ -190,3 +188,12 @@ def plain_id(value: Any) -> str | None:
     if number.isascii() and number.isdigit():
         return number.lstrip("0") or "0"
     return text or None
+
+
+def id_text(value: Any) -> str | None:
+    """An id as it is written; a whole number that became 1.0 in a table is 1 again. None for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) if str(value).strip() else None

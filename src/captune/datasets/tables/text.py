@@ -133,12 +133,21 @@ def not_utf8(path: Path) -> CaptuneError:
 def load_json(path: Path) -> Any:
     """A whole JSON file. Raises `CaptuneError` that names the line of what is not JSON."""
     try:
-        return parse_json("".join(lines(path)))
+        return parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise CaptuneError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
             "Was the download cut off? Fetch or write the file again.",
         ) from None
+
+
+def json_list(path: Path, content: Any, key: str, hint: str) -> list[Any]:
+    """The list that an object of a JSON file has under a key; raises `CaptuneError` that says what is there instead."""
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        actual = ", ".join(list(content)[:8]) if isinstance(content, dict) else type(content).__name__
+        raise CaptuneError(f"{path}: expected a list '{key}', found {actual}.", hint)
+    return value
 
 
 def caption_text(text: str) -> str:
@@ -151,6 +160,11 @@ def caption_text(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
     return " ".join(text.split()) if "\n" in text or "\r" in text else text
+
+
+def caption_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    """The captions of some texts, without the empty ones."""
+    return tuple(filter(None, map(caption_text, texts)))
 
 
 _LONGEST_FIELD = 200  # lines: a quote that is never closed must not swallow the rest of the file
