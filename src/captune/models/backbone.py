@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -75,6 +76,12 @@ class PixelSettings(Preprocessing):
 
 
 Fused = TypeVar("Fused")
+# Dropout in the configurations of transformers' text models.
+DROPOUT_OPTIONS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob",  # BERT, GIT
+    "resid_pdrop", "embd_pdrop", "attn_pdrop",  # GPT-2
+    "dropout", "attention_dropout", "dropout_rate",  # OPT, T5
+)  # fmt: skip
 # Names of captune 0.1.0 that families of other packages implement or use, by their names today.
 IMPLEMENTED = {
     "start": "bos_token_id",
@@ -137,6 +144,8 @@ class Backbone(ABC):
     placed: ClassVar[bool] = False
     # Modules of each part whose weights may be of another type than those of the other parts; empty: all are alike.
     apart: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Modules of the text part that have dropout.
+    text_modules: ClassVar[tuple[str, ...]] = ()
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
 
@@ -166,8 +175,8 @@ class Backbone(ABC):
         """A model with random weights whose tokenizer is learned from `texts`."""
 
     @abstractmethod
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of `vision`, `bridge` and `text`; each parameter in one part only."""
+    def part_of(self, name: str) -> str:
+        """The part of the parameter `name`: `vision`, `bridge` or `text`."""
 
     @abstractmethod
     def encode(self, pixel_values: Tensor) -> Tensor:
@@ -221,38 +230,57 @@ class Backbone(ABC):
         return "captune" if self.own_search and self.text_decoder() is not None else "transformers"
 
     @property
-    @abstractmethod
+    def text_config(self) -> Any:
+        """The configuration of the text part."""
+        return self.model.config.get_text_config()
+
+    @property
     def vision_hidden_size(self) -> int:
         """Hidden size of the vision part; it decides whether a number type is worth its conversions."""
+        return self.model.config.vision_config.hidden_size
 
     @property
-    @abstractmethod
     def bos_token_id(self) -> int:
         """The token before every caption."""
+        return self.text_config.bos_token_id
 
     @property
-    @abstractmethod
     def eos_token_id(self) -> int:
         """The token after every caption."""
+        return self.text_config.eos_token_id
 
     @property
-    @abstractmethod
-    def pad_token_id(self) -> int: ...
+    def pad_token_id(self) -> int:
+        return self.text_config.pad_token_id
 
     @property
-    @abstractmethod
     def max_length(self) -> int:
         """The most tokens that the text part can read, start and end included."""
-
-    @abstractmethod
-    def set_dropout(self, probability: float) -> None:
-        """Set the dropout of the text part, in its layers and in its saved configuration."""
+        return self.text_config.max_position_embeddings
 
     @abstractmethod
     def _save_model(self, folder: Path, **weights: Any) -> None:
         """Write all but `captune.json`; `weights` are keywords of `save_pretrained` (families that are `placed`)."""
 
     # -- what all families share ----------------------------------------------------
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of `vision`, `bridge` and `text`."""
+        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
+        for name, parameter in self.model.named_parameters():
+            parts[self.part_of(name)].append(parameter)
+        return parts
+
+    def set_dropout(self, probability: float) -> None:
+        """Set the dropout of the text part, in its layers and in its saved configuration."""
+        for name in DROPOUT_OPTIONS:
+            if hasattr(self.text_config, name):
+                setattr(self.text_config, name, probability)
+        for module in chain.from_iterable(self.model.get_submodule(name).modules() for name in self.text_modules):
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.dropout = probability  # OPT's layers have a number instead of a module
 
     @classmethod
     def from_components(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:

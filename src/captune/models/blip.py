@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from captune.core.options import GenerationOptions
 from captune.models.backbone import Backbone, Checkpoint
@@ -49,10 +48,7 @@ def decode_grouped(
     hidden = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)
     hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
     for layer in decoder.bert.encoder.layer:
-        if recompute and decoder.training:
-            hidden = checkpoint(call_layer, _layer, layer, hidden, memory, grid, use_reentrant=False)
-        else:
-            hidden = call_layer(_layer, layer, hidden, memory, grid)
+        hidden = call_layer(_layer, layer, hidden, memory, grid, recompute=recompute and decoder.training)
     return hidden
 
 
@@ -136,6 +132,7 @@ class Blip(Backbone):
     kind: ClassVar[str] = "BlipForConditionalGeneration"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     placed: ClassVar[bool] = True
+    text_modules: ClassVar[tuple[str, ...]] = ("text_decoder",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip-image-captioning-base", 247_000_000, "bsd-3-clause"),
         Checkpoint("Salesforce/blip-image-captioning-large", 470_000_000, "bsd-3-clause"),
@@ -166,12 +163,8 @@ class Blip(Backbone):
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
         return cls.from_components(model, tokenizer, processor)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
-        for name, parameter in self.model.named_parameters():
-            part = "vision" if name.startswith("vision_model.") else "bridge" if ".crossattention." in name else "text"
-            parts[part].append(parameter)
-        return parts
+    def part_of(self, name: str) -> str:
+        return "vision" if name.startswith("vision_model.") else "bridge" if ".crossattention." in name else "text"
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model, "text": self.model.text_decoder}
@@ -210,31 +203,8 @@ class Blip(Backbone):
         return self.fused("text", decoder, lambda: blip_decoder(decoder, self.compute_dtype))
 
     @property
-    def vision_hidden_size(self) -> int:
-        return self.model.config.vision_config.hidden_size
-
-    @property
-    def bos_token_id(self) -> int:
-        return self.model.config.text_config.bos_token_id
-
-    @property
     def eos_token_id(self) -> int:
-        return self.model.config.text_config.sep_token_id
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.model.config.text_config.pad_token_id
-
-    @property
-    def max_length(self) -> int:
-        return self.model.config.text_config.max_position_embeddings
-
-    def set_dropout(self, probability: float) -> None:
-        config = self.model.config.text_config
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = probability
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.Dropout) and not name.startswith("vision_model."):
-                module.p = probability
+        return self.text_config.sep_token_id
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import BlipProcessor

@@ -36,6 +36,7 @@ class Blip2(Backbone):
     family: ClassVar[str] = "blip-2"
     sizes: ClassVar[tuple[str, ...]] = SIZES
     placed: ClassVar[bool] = True
+    text_modules: ClassVar[tuple[str, ...]] = ("language_model",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip2-opt-2.7b", 3_740_000_000, "mit"),
         Checkpoint("Salesforce/blip2-flan-t5-xl", 3_940_000_000, "mit"),
@@ -121,12 +122,9 @@ class Blip2(Backbone):
         """Whether the language model is a decoder alone, that goes on after image and prompt."""
         return self.model.config.use_decoder_only_language_model
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
-        for name, parameter in self.model.named_parameters():
-            place = name.removeprefix("base_model.model.").partition(".")[0]
-            parts[{"vision_model": "vision", "language_model": "text"}.get(place, "bridge")].append(parameter)
-        return parts
+    def part_of(self, name: str) -> str:
+        module = name.removeprefix("base_model.model.").partition(".")[0]
+        return {"vision_model": "vision", "language_model": "text"}.get(module, "bridge")
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         model = self.model
@@ -253,37 +251,14 @@ class Blip2(Backbone):
         return TeacherForced(logits[0].float(), None)
 
     @property
-    def vision_hidden_size(self) -> int:
-        return self.model.config.vision_config.hidden_size
-
-    @property
     def bos_token_id(self) -> int:
-        text = self.model.config.text_config
+        text = self.text_config
         return text.bos_token_id if self._speaks_after else (text.decoder_start_token_id or text.pad_token_id)
 
     @property
-    def eos_token_id(self) -> int:
-        return self.model.config.text_config.eos_token_id
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.model.config.text_config.pad_token_id
-
-    @property
     def max_length(self) -> int:
-        text, queries = self.model.config.text_config, self.model.config.num_query_tokens
+        text, queries = self.text_config, self.model.config.num_query_tokens
         return (text.max_position_embeddings if self._speaks_after else getattr(text, "n_positions", 512)) - queries
-
-    def set_dropout(self, probability: float) -> None:
-        text = self.model.config.text_config
-        for name in ("dropout", "attention_dropout", "dropout_rate"):
-            if hasattr(text, name):
-                setattr(text, name, probability)
-        for module in self.model.language_model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = probability
-            elif isinstance(getattr(module, "dropout", None), float):
-                module.dropout = probability  # OPT's layers keep a number instead of a module
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import Blip2Processor

@@ -24,6 +24,7 @@ class BlipVqa(Blip):
 
     family: ClassVar[str] = "blip-vqa"
     kind: ClassVar[str] = "BlipForQuestionAnswering"
+    text_modules: ClassVar[tuple[str, ...]] = ("text_encoder", "text_decoder")
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip-vqa-base", 385_000_000, "bsd-3-clause"),
         Checkpoint("Salesforce/blip-vqa-capfilt-large", 385_000_000, "bsd-3-clause"),
@@ -31,12 +32,9 @@ class BlipVqa(Blip):
 
     text_decoder = Backbone.text_decoder  # it reads the question first
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
-        for name, parameter in self.model.named_parameters():
-            sees = "text_encoder." in name and ".crossattention." in name
-            parts["vision" if "vision_model." in name else "bridge" if sees else "text"].append(parameter)
-        return parts
+    def part_of(self, name: str) -> str:
+        part = super().part_of(name)
+        return "text" if part == "bridge" and "text_encoder." not in name else part
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.vision_model}

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
@@ -54,10 +53,7 @@ def decode_grouped(
     body = decoder.transformer
     hidden = body.drop(body.wte(grid.pack(tokens)) + body.wpe(grid.positions))
     for block in body.h:
-        if recompute and decoder.training:
-            hidden = checkpoint(call_layer, _block, block, hidden, memory, grid, use_reentrant=False)
-        else:
-            hidden = call_layer(_block, block, hidden, memory, grid)
+        hidden = call_layer(_block, block, hidden, memory, grid, recompute=recompute and decoder.training)
     return body.ln_f(hidden)
 
 
@@ -108,8 +104,7 @@ def _fused_layer(block: Any, activation: str, dtype: torch.dtype) -> DecoderLaye
         ),
         mlp_norm=LayerNorm(block.ln_2, dtype),
         mlp=FusedSequential(
-            FusedLinear(block.mlp.c_fc, dtype=dtype, activation=activation),
-            FusedLinear(block.mlp.c_proj, dtype=dtype),
+            FusedLinear(block.mlp.c_fc, dtype=dtype, activation=activation), FusedLinear(block.mlp.c_proj, dtype=dtype)
         ),
     )
 
@@ -138,6 +133,7 @@ class ClipGpt2(Backbone):
     family: ClassVar[str] = "clip-gpt2"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     placed: ClassVar[bool] = True
+    text_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("nlpconnect/vit-gpt2-image-captioning", 239_000_000, "apache-2.0"),
     )
@@ -235,13 +231,10 @@ class ClipGpt2(Backbone):
             _resize(model, processor, image_size)
         return cls.from_components(model, tokenizer, processor, card)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
-        for name, parameter in self.model.named_parameters():
-            across = ("enc_to_dec_proj.", ".crossattention.", ".ln_cross_attn.")
-            part = "vision" if name.startswith("encoder.") else "text"
-            parts["bridge" if any(word in name for word in across) else part].append(parameter)
-        return parts
+    def part_of(self, name: str) -> str:
+        if any(module in name for module in ("enc_to_dec_proj.", ".crossattention.", ".ln_cross_attn.")):
+            return "bridge"
+        return "vision" if name.startswith("encoder.") else "text"
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.encoder, "text": self.model.decoder}
@@ -342,19 +335,6 @@ class ClipGpt2(Backbone):
                 if found is not None:
                     return int(found[0] if isinstance(found, list) else found)
         raise CaptuneError(f"The model does not say its {names[0]}.", "Add it to the model's config.json.")
-
-    @property
-    def max_length(self) -> int:
-        return self.model.config.decoder.max_position_embeddings
-
-    def set_dropout(self, probability: float) -> None:
-        config = self.model.config.decoder
-        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "hidden_dropout_prob"):
-            if hasattr(config, name):
-                setattr(config, name, probability)
-        for module in self.model.decoder.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = probability
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)

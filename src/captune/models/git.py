@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
@@ -40,10 +39,7 @@ def decode_grouped(git: Any, image: Tensor, tokens: Tensor, grid: CaptionGrid, *
     words = embeddings.dropout(embeddings.LayerNorm(words))
     mask = _own_caption_before(grid, image)
     for layer in git.encoder.layer:
-        if recompute and git.training:
-            image, words = checkpoint(call_layer, _layer, layer, image, words, grid, mask, use_reentrant=False)
-        else:
-            image, words = call_layer(_layer, layer, image, words, grid, mask)
+        image, words = call_layer(_layer, layer, image, words, grid, mask, recompute=recompute and git.training)
     return words
 
 
@@ -124,6 +120,7 @@ class Git(Backbone):
     family: ClassVar[str] = "git"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     placed: ClassVar[bool] = True
+    text_modules: ClassVar[tuple[str, ...]] = ("git.embeddings", "git.encoder")
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("microsoft/git-base-coco", 177_000_000, "mit"),
         Checkpoint("microsoft/git-large-coco", 394_000_000, "mit"),
@@ -176,12 +173,8 @@ class Git(Backbone):
         processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
         return cls.from_components(model, tokenizer, processor)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        parts: dict[str, list[nn.Parameter]] = {"vision": [], "bridge": [], "text": []}
-        for name, parameter in self.model.named_parameters():
-            is_vision, joined = "git.image_encoder." in name, "git.visual_projection." in name
-            parts["vision" if is_vision else "bridge" if joined else "text"].append(parameter)
-        return parts
+    def part_of(self, name: str) -> str:
+        return "vision" if "git.image_encoder." in name else "bridge" if "git.visual_projection." in name else "text"
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         return {"vision": self.model.git.image_encoder, "text": self.model.git.encoder}
@@ -229,34 +222,6 @@ class Git(Backbone):
         git = self.model.git
         text = nn.ModuleList([git.embeddings, git.encoder, git.visual_projection, self.model.output])
         return self.fused("text", text, lambda: git_decoder(self.model, self.compute_dtype))
-
-    @property
-    def vision_hidden_size(self) -> int:
-        return self.model.config.vision_config.hidden_size
-
-    @property
-    def bos_token_id(self) -> int:
-        return self.model.config.bos_token_id
-
-    @property
-    def eos_token_id(self) -> int:
-        return self.model.config.eos_token_id
-
-    @property
-    def pad_token_id(self) -> int:
-        return self.model.config.pad_token_id
-
-    @property
-    def max_length(self) -> int:
-        return self.model.config.max_position_embeddings
-
-    def set_dropout(self, probability: float) -> None:
-        config = self.model.config
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = probability
-        for part in (self.model.git.embeddings, self.model.git.encoder):
-            for module in part.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = probability
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import GitProcessor

@@ -11,13 +11,7 @@ CACHED = 1 << 21
 
 
 def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Tensor | None = None,
-    causal: bool = False,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False, dropout: float = 0.0
 ) -> Tensor:
     """Softmax attention, `(batch, heads, queries, width)` over `(batch, heads, keys, width)`.
 

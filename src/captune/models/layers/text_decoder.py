@@ -10,14 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from captune.models.decoder import Decoder, KVCache
 from captune.models.layers.attention import attend_now, attention
 from captune.models.layers.fused import FusedLinear, FusedSequential, LayerNorm, join_heads, split_heads
 
 
-def call_layer(forward: Callable[..., Any], layer: Any, *inputs: Any) -> Any:
-    """`forward(layer, *inputs)`; a layer whose weights are shared among processes (FSDP) gathers them meanwhile."""
+def call_layer(forward: Callable[..., Any], layer: Any, *inputs: Any, recompute: bool = False) -> Any:
+    """`forward(layer, *inputs)`; a layer whose weights are shared among processes (FSDP) gathers them meanwhile.
+
+    With `recompute`, its activations are computed again in the backward pass instead of stored.
+    """
+    if recompute:
+        return checkpoint(call_layer, forward, layer, *inputs, use_reentrant=False)
     if not hasattr(layer, "unshard"):
         return forward(layer, *inputs)
     layer.forward = partial(forward, layer)
