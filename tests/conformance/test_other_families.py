@@ -110,7 +110,7 @@ def _vit_bert() -> ClipGpt2:
     for one in (model.config, model.generation_config):
         one.decoder_start_token_id, one.eos_token_id, one.pad_token_id = ids["[CLS]"], ids["[SEP]"], ids["[PAD]"]
     processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    return ClipGpt2._whole(model, tokenizer, processor, None, {})
+    return ClipGpt2.from_components(model, tokenizer, processor)
 
 
 MAKERS: dict[str, tuple[Any, Any]] = {

@@ -17,6 +17,7 @@ import copies
 
 FAMILY = '''
 """A BLIP that shouts."""
+from captune.models.backbone import Checkpoint, Task
 from captune.models.blip import Blip
 
 
@@ -25,6 +26,12 @@ class Shout(Blip):
 
     family = "shout"
     sizes = ("tiny",)
+    checkpoints = (Checkpoint("org/shouter", 1_000, "cc0-1.0"),)
+    task = Task("image-to-text", "Shouting", "A shouter", 'captune.Captioner.load("{repo}")("photo.jpg").text.upper()')
+
+    @classmethod
+    def transformers_code(cls, repo, prompt, search, *, encoder=False):
+        return f"print('{repo}'.upper())"
 '''
 DIST = "captune_shout-1.0.dist-info"
 FILES = {
@@ -88,7 +95,8 @@ def test_it_is_listed_trained_and_captions(environment: dict[str, str], tiny_dat
         "--batch-size", "6", "--validation-images", "0", "--trackers", "none", "--quiet",
     ]  # fmt: skip
     image = str(next((tiny_data.parent / "Images").iterdir()))
-    lines = [["models", "--json"], train, ["caption", image, "--model", run, "--format", "jsonl"]]
+    push = ["push", run, "mine/shouter", "--dry-run", "--out", str(tmp_path / "hub"), "--quiet"]
+    lines = [["models", "--json"], train, push, ["caption", image, "--model", run, "--format", "jsonl"]]
     done = subprocess.run(
         [sys.executable, "-c", TYPED, json.dumps(lines)], env=environment, capture_output=True, text=True, check=False
     )
@@ -99,6 +107,10 @@ def test_it_is_listed_trained_and_captions(environment: dict[str, str], tiny_dat
     assert listed["shout"]["origin"] == "captune_shout"
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["family"] == "shout"
     assert json.loads(rows)["status"] == "ok"
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "A shouter (shout), trained from scratch" in card
+    assert "print('mine/shouter'.upper())" in card
+    assert 'captune.Captioner.load("mine/shouter")("photo.jpg").text.upper()' in card
 
 
 def test_without_the_package_its_runs_say_what_is_missing(warm: str, tiny_data: Path, tmp_path: Path) -> None:

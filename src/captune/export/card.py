@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from captune.core.model_names import hub_name
 from captune.core.options import GenerationOptions
-from captune.decoding.encoding import prompt_for
 from captune.decoding.generate import normalized, transformers_kwargs
 from captune.metrics import SPECS
+from captune.models import FAMILIES
 
-QUESTION = "what is it?"
-_IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
+if TYPE_CHECKING:
+    from captune.models.backbone import Backbone
+
 # What `generate` does by itself, in every version.
 _PLAIN = {
     "min_new_tokens": None, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_return_sequences": 1,
@@ -33,93 +34,16 @@ def card_code(family: str, repo: str, *, prompt: str, generation: Mapping[str, A
     options = normalized(GenerationOptions(**generation))
     chosen = transformers_kwargs(options, options.temperature)
     search = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != _PLAIN.get(name, "none"))
-    writer = {"blip": _blip, "blip-vqa": _blip_vqa, "git": _git, "clip-gpt2": _clip_gpt2}.get(family)
-    if family == "blip-2":
-        return _blip2(repo, prompt, search, encoder=encoder)
-    return writer(repo, prompt, search) if writer else ""
+    return _family(family).transformers_code(repo, prompt, search, encoder=encoder)
 
 
-def _blip(repo: str, prompt: str, search: str) -> str:
-    text = f"text={prompt!r}, " if prompt else ""
-    # The processor puts a token behind the prompt, which `generate` takes off again.
-    shown = "found[0, inputs.input_ids.shape[1] - 1 :]" if prompt else "found[0]"
-    return f"""from PIL import Image, ImageOps
-from transformers import BlipForConditionalGeneration, BlipProcessor
+def _family(name: str) -> type[Backbone]:
+    """A model family; for one that is not installed, what holds for any."""
+    if name in FAMILIES:
+        return FAMILIES[name]
+    from captune.models.backbone import Backbone
 
-processor = BlipProcessor.from_pretrained("{repo}")
-model = BlipForConditionalGeneration.from_pretrained("{repo}")
-{_IMAGE}
-inputs = processor(image, {text}return_tensors="pt")
-found = model.generate(**inputs, {search})
-print(processor.decode({shown}, skip_special_tokens=True).strip())"""
-
-
-def _blip_vqa(repo: str, prompt: str, search: str) -> str:
-    return f"""from PIL import Image, ImageOps
-from transformers import BlipForQuestionAnswering, BlipProcessor
-
-processor = BlipProcessor.from_pretrained("{repo}")
-model = BlipForQuestionAnswering.from_pretrained("{repo}")
-{_IMAGE}
-inputs = processor(image, text={prompt_for(prompt, QUESTION)!r}, return_tensors="pt")
-found = model.generate(**inputs, {search})
-print(processor.decode(found[0], skip_special_tokens=True).strip())"""
-
-
-def _git(repo: str, prompt: str, search: str) -> str:
-    return f"""import torch
-from PIL import Image, ImageOps
-from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
-
-processor = AutoImageProcessor.from_pretrained("{repo}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-model = GitForCausalLM.from_pretrained("{repo}")
-{_IMAGE}
-pixels = processor(image, return_tensors="pt").pixel_values
-given = torch.tensor([[model.config.bos_token_id, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
-found = model.generate(pixel_values=pixels, input_ids=given, {search})
-print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
-
-
-def _clip_gpt2(repo: str, prompt: str, search: str) -> str:
-    return f"""import torch
-from PIL import Image, ImageOps
-from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
-
-processor = AutoImageProcessor.from_pretrained("{repo}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-model = VisionEncoderDecoderModel.from_pretrained("{repo}")
-{_IMAGE}
-pixels = processor(image, return_tensors="pt").pixel_values
-start = model.generation_config.decoder_start_token_id
-given = torch.tensor([[start, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
-found = model.generate(pixel_values=pixels, decoder_input_ids=given, {search})
-print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
-
-
-def _blip2(repo: str, prompt: str, search: str, *, encoder: bool) -> str:
-    words = f"*tokenizer({prompt!r}, add_special_tokens=False).input_ids"
-    read = f"{words}, text.eos_token_id" if encoder else f"text.bos_token_id, {words}"
-    # With an encoder the first token is the one that the decoder starts from; 4.46 gives the new tokens behind one.
-    behind = "1" if encoder else "given.shape[1] if found[0, 0] == given[0, 0] else 1"
-    return f"""import torch
-from PIL import Image, ImageOps
-from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
-
-processor = AutoImageProcessor.from_pretrained("{repo}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-model = Blip2ForConditionalGeneration.from_pretrained("{repo}")
-text = model.config.text_config
-{_IMAGE}
-pixels = processor(image, return_tensors="pt").pixel_values
-seen = [model.config.image_token_index] * model.config.num_query_tokens
-given = torch.tensor([[*seen, {read}]])
-found = model.generate(
-    pixel_values=pixels, input_ids=given, attention_mask=torch.ones_like(given), eos_token_id=text.eos_token_id,
-    pad_token_id=text.pad_token_id, {search},
-)
-behind = {behind}
-print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
+    return Backbone
 
 
 # Versions of transformers with which tools/open-with opened folders of every family and found captune's captions.
@@ -130,16 +54,6 @@ SHOWN = {
     for name in ("bleu_1", "bleu_4", "meteor", "rouge_l", "vqa_accuracy", "cider", "spice", "clip_score")
 }
 SHOWN["perplexity"] = "perplexity"
-
-# The Hub's task, its name, and what the model is; of a family that does not caption.
-CAPTIONS = ("image-to-text", "Image captioning", "An image captioner")
-TASKS = {
-    "blip-vqa": (
-        "visual-question-answering",
-        "Visual question answering",
-        "A model that answers questions about images",
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -203,7 +117,7 @@ def _head(facts: CardFacts) -> str:
         "license": facts.license,
         "base_model": base if base.count("/") == 1 else "",
         "library_name": "transformers",
-        "pipeline_tag": TASKS.get(facts.family, CAPTIONS)[0],
+        "pipeline_tag": _family(facts.family).task.tag,
         "language": facts.language,
         "tags": ["image-captioning", "captune", facts.family],
         "model-index": _index(facts),
@@ -219,8 +133,7 @@ def _index(facts: CardFacts) -> list[dict[str, Any]]:
         for name in SHOWN
         if name in facts.scores
     ]
-    kind, name, _ = TASKS.get(facts.family, CAPTIONS)
-    task = {"type": kind, "name": name}
+    task = {"type": _family(facts.family).task.tag, "name": _family(facts.family).task.name}
     data = {"type": facts.data or "own", "name": facts.data or "own data", "split": facts.split}
     return [{"name": facts.repo.rpartition("/")[2], "results": [{"task": task, "dataset": data, "metrics": metrics}]}]
 
@@ -228,8 +141,9 @@ def _index(facts: CardFacts) -> list[dict[str, Any]]:
 def _about(facts: CardFacts) -> str:
     base = f"`{facts.base_model}`" if facts.base_model else "a model of this family"
     grown = "trained from scratch" if facts.base_model.startswith("new:") else f"fine-tuned from {base}"
-    what = TASKS.get(facts.family, CAPTIONS)[2]
-    lines = [f"{what} ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")]
+    lines = [
+        f"{_family(facts.family).task.about} ({facts.family}), {grown}" + (f" on {facts.data}." if facts.data else ".")
+    ]
     if facts.prompt:
         lines.append(f"It was trained behind the words “{facts.prompt}”, which the code below gives it.")
     unknown = "not stated here; those of the base model and of the data apply"
@@ -244,9 +158,7 @@ def _use(facts: CardFacts) -> str:
         shown.append(
             f"Tested with transformers {', '.join(OPENED_WITH)}; other versions may read the folder differently."
         )
-    load = f'captune.Captioner.load("{facts.repo}")("photo.jpg").text'
-    if facts.family in TASKS:
-        load = f'captune.ask("photo.jpg", "what is it?", model="{facts.repo}")[0].answer'
+    load = _family(facts.family).task.captune_code.format(repo=facts.repo)
     shown.append(
         "With [captune](https://github.com/captune/captune), folders, tables and confidence as well:\n\n"
         f"```python\nimport captune\n\nprint({load})\n```"

@@ -21,6 +21,7 @@ from captune.images.batches import read_pixels
 from captune.images.open import MAX_PIXELS, open_image
 from captune.images.preprocessing import crop_box
 from captune.inference.torch_model import caption_pixels
+from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.layers.losses import TeacherForced, on_patches
 
@@ -161,8 +162,8 @@ def explain_pixels(
         raise CaptuneError(
             f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
             "image for every word.",
-            "BLIP-2's Q-Former looks once, before the first word. Families with attention maps: "
-            "blip, clip-gpt2, git, blip-vqa.",
+            f"{backbone.no_attention_maps} Families with attention maps: "
+            f"{', '.join(name for name, family in FAMILIES.items() if not family.no_attention_maps)}.".lstrip(),
         )
     steps = token_steps(backbone, scored)
     texts, places = group_words(backbone, scored.tokens)

@@ -31,14 +31,13 @@ class FamilyInfo:
 
 def families() -> list[FamilyInfo]:
     """Every family in the table, those of other packages included. Loads torch; without it, names alone."""
-    table = _table()
     if find_spec("torch") is None:
-        return [FamilyInfo(name, (), "", target.partition(":")[0]) for name, target in table.targets.items()]
+        return [FamilyInfo(name, (), "", target.partition(":")[0]) for name, target in FAMILIES.targets.items()]
     from captune.models.backbone import Backbone
 
     found = []
-    for name, target in table.targets.items():
-        family = table[name]
+    for name, target in FAMILIES.targets.items():
+        family = FAMILIES[name]
         about = (family.__doc__ or "").strip().splitlines()
         search = "captune" if family.text_decoder is not Backbone.text_decoder else "transformers"
         origin = target.partition(":")[0]
@@ -46,10 +45,6 @@ def families() -> list[FamilyInfo]:
             FamilyInfo(name, tuple(family.sizes), about[0] if about else "", origin, search, family.checkpoints)
         )
     return found
-
-
-def _table() -> Table:
-    return FAMILIES
 
 
 FAMILIES = Table(

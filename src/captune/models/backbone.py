@@ -25,9 +25,9 @@ from captune.models.decoder import Decoder
 from captune.models.layers.fused import contiguous_head
 from captune.models.layers.losses import TeacherForced, TokenLosses, teacher_forced_pass
 from captune.models.layers.vision_encoder import VisionEncoder
-from captune.models.loading.pretrained import readable_by_earlier
+from captune.models.loading.pretrained import load_processor, load_tokenizer, readable_by_earlier
 from captune.models.lora import ADAPTER, Lora, merged, save_adapter
-from captune.models.weights import Shared, save_apart
+from captune.models.weights import FP32, Placing, Shared, load_weights, save_apart
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,23 @@ class Checkpoint:
     license: str
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a family does, in the words of the Hub (`tag`, `name`) and of the model card; `captune_code` has {repo}."""
+
+    tag: str
+    name: str
+    about: str
+    captune_code: str
+
+
+CAPTIONING = Task(
+    "image-to-text", "Image captioning", "An image captioner", 'captune.Captioner.load("{repo}")("photo.jpg").text'
+)
+# A line of `transformers_code`.
+OPEN_IMAGE = 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")'
+
+
 @dataclass
 class Backbone(ABC):
     """A captioning model with all that belongs to it.
@@ -136,6 +153,11 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     sizes: ClassVar[tuple[str, ...]]
+    # Name of the class in `transformers`.
+    kind: ClassVar[str]
+    task: ClassVar[Task] = CAPTIONING
+    # Why it has no attention maps; empty where it has.
+    no_attention_maps: ClassVar[str] = ""
     # Well-known weights of the family.
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = ()
     # Whether `load` takes a quantization_config.
@@ -163,11 +185,6 @@ class Backbone(ABC):
             )
 
     # -- what a family implements --------------------------------------------------
-
-    @classmethod
-    @abstractmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, **hub: Any) -> Backbone:
-        """Load a folder in the Hub's layout, or a Hub id; weights in fp32 on the CPU."""
 
     @classmethod
     @abstractmethod
@@ -263,6 +280,31 @@ class Backbone(ABC):
         """Write all but `captune.json`; `weights` are keywords of `save_pretrained` (families that are `placed`)."""
 
     # -- what all families share ----------------------------------------------------
+
+    @classmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Self:
+        """Load a folder in the Hub's layout, or a Hub id; by default weights in fp32 on the CPU."""
+        import transformers
+
+        model = load_weights(getattr(transformers, cls.kind), folder, placing, **hub)
+        hub = {name: value for name, value in hub.items() if name not in ("quantization_config", "dtype")}
+        tokenizer, processor = load_tokenizer(folder, **hub), load_processor(folder, **hub)
+        cls.resize(model, processor, image_size)
+        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
+
+    @classmethod
+    def resize(cls, model: Any, processor: Any, image_size: int | None) -> None:
+        """Give a model and its processor another image size (None: their own) for good; raises `UsageError`."""
+        if image_size not in (None, PixelSettings.of(processor).size):
+            raise UsageError(f"The image size of {cls.family} cannot be changed.", "Leave out --image-size.")
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        """Python that prints the caption of photo.jpg with `transformers` alone, for the model card; empty: none.
+
+        `search` are keywords of `generate`; with `encoder`, an encoder reads the prompt.
+        """
+        return ""
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of `vision`, `bridge` and `text`."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint
+from captune.models.backbone import OPEN_IMAGE, Backbone, Checkpoint
 from captune.models.decoder import Decoder
 from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
 from captune.models.layers.attention import CaptionGrid, attend
@@ -32,8 +32,6 @@ from captune.models.layers.vision_encoder import (
     resize_processor,
     resized_positions,
 )
-from captune.models.loading.pretrained import load_processor, load_tokenizer
-from captune.models.weights import FP32, Placing, load_weights
 
 
 def decode_grouped(
@@ -139,16 +137,14 @@ class Blip(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Self:
-        import transformers
-
-        model = load_weights(getattr(transformers, cls.kind), folder, placing, **hub)
-        tokenizer = load_tokenizer(folder, **hub)
-        processor = load_processor(folder, **hub)
-        if image_size is not None and image_size != int(model.config.vision_config.image_size):
-            _resize(model, image_size)
-        resize_processor(processor, int(model.config.vision_config.image_size))
-        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
+    def resize(cls, model: Any, processor: Any, image_size: int | None) -> None:
+        config, embeddings = model.config.vision_config, model.vision_model.embeddings
+        if image_size is not None and image_size != config.image_size:
+            positions = resized_positions(embeddings.position_embedding.data[0], image_size, int(config.patch_size))
+            embeddings.position_embedding = nn.Parameter(positions[None])
+            embeddings.image_size = config.image_size = image_size
+            embeddings.num_patches, embeddings.num_positions = len(positions) - 1, len(positions)
+        resize_processor(processor, config.image_size)
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Self:
@@ -162,6 +158,21 @@ class Blip(Backbone):
         side = config.vision_config.image_size
         processor = BlipImageProcessorPil(size={"height": side, "width": side})
         return cls.from_components(model, tokenizer, processor)
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        text = f"text={prompt!r}, " if prompt else ""
+        # The processor puts a token behind the prompt, which `generate` takes off again.
+        shown = "found[0, inputs.input_ids.shape[1] - 1 :]" if prompt else "found[0]"
+        return f"""from PIL import Image, ImageOps
+from transformers import BlipForConditionalGeneration, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForConditionalGeneration.from_pretrained("{repo}")
+{OPEN_IMAGE}
+inputs = processor(image, {text}return_tensors="pt")
+found = model.generate(**inputs, {search})
+print(processor.decode({shown}, skip_special_tokens=True).strip())"""
 
     def part_of(self, name: str) -> str:
         return "vision" if name.startswith("vision_model.") else "bridge" if ".crossattention." in name else "text"
@@ -254,12 +265,3 @@ def _clear_positions(model: Any) -> None:
     vision = model.config.vision_config
     positions = model.vision_model.embeddings.position_embedding
     positions.data.zero_()[0, 1:] = 0.4 * grid_positions(vision.image_size // vision.patch_size, vision.hidden_size)
-
-
-def _resize(model: Any, image_size: int) -> None:
-    """Another image size for good."""
-    config, embeddings = model.config.vision_config, model.vision_model.embeddings
-    positions = resized_positions(embeddings.position_embedding.data[0], image_size, int(config.patch_size))
-    embeddings.position_embedding = nn.Parameter(positions[None])
-    embeddings.image_size, config.image_size = image_size, image_size
-    embeddings.num_patches, embeddings.num_positions = len(positions) - 1, len(positions)

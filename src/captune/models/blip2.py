@@ -7,21 +7,20 @@ The language model (OPT, Flan-T5) is `transformers`' own in training and in sear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from captune.core.errors import UsageError, did_you_mean
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint, PixelSettings
+from captune.models.backbone import OPEN_IMAGE, Backbone, Checkpoint
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.layers.losses import TeacherForced, TokenLosses, padded_losses
 from captune.models.layers.vision_encoder import check_side
-from captune.models.loading.pretrained import IMAGE, load_processor, load_tokenizer, with_image_token
-from captune.models.weights import FP32, Placing, load_weights
+from captune.models.loading.pretrained import IMAGE, with_image_token
 
 SIZES = ("tiny", "tiny-t5")
 
@@ -34,8 +33,10 @@ class Blip2(Backbone):
     """
 
     family: ClassVar[str] = "blip-2"
+    kind: ClassVar[str] = "Blip2ForConditionalGeneration"
     sizes: ClassVar[tuple[str, ...]] = SIZES
     placed: ClassVar[bool] = True
+    no_attention_maps: ClassVar[str] = "BLIP-2's Q-Former looks once, before the first word."
     text_modules: ClassVar[tuple[str, ...]] = ("language_model",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip2-opt-2.7b", 3_740_000_000, "mit"),
@@ -52,17 +53,9 @@ class Blip2(Backbone):
     }
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Blip2:
-        from transformers import Blip2ForConditionalGeneration
-
-        model = load_weights(Blip2ForConditionalGeneration, folder, placing, **hub)
-        hub = {name: value for name, value in hub.items() if name not in ("quantization_config", "dtype")}
-        processor = load_processor(folder, **hub)
-        if image_size not in (None, PixelSettings.of(processor).size):
-            raise UsageError("The image size of BLIP-2 cannot be changed.", "Leave out --image-size.")
-        tokenizer = load_tokenizer(folder, **hub)
+    def from_components(cls, model: Any, tokenizer: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Self:
         with_image_token(model, tokenizer)
-        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
+        return super().from_components(model, tokenizer, processor, card)
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Blip2:
@@ -121,6 +114,31 @@ class Blip2(Backbone):
     def _speaks_after(self) -> bool:
         """Whether the language model is a decoder alone, that goes on after image and prompt."""
         return self.model.config.use_decoder_only_language_model
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        words = f"*tokenizer({prompt!r}, add_special_tokens=False).input_ids"
+        read = f"{words}, text.eos_token_id" if encoder else f"text.bos_token_id, {words}"
+        # With an encoder the first token is the one that the decoder starts from; 4.46 gives the new tokens behind one.
+        behind = "1" if encoder else "given.shape[1] if found[0, 0] == given[0, 0] else 1"
+        return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = Blip2ForConditionalGeneration.from_pretrained("{repo}")
+text = model.config.text_config
+{OPEN_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+seen = [model.config.image_token_index] * model.config.num_query_tokens
+given = torch.tensor([[*seen, {read}]])
+found = model.generate(
+    pixel_values=pixels, input_ids=given, attention_mask=torch.ones_like(given), eos_token_id=text.eos_token_id,
+    pad_token_id=text.pad_token_id, {search},
+)
+behind = {behind}
+print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
 
     def part_of(self, name: str) -> str:
         module = name.removeprefix("base_model.model.").partition(".")[0]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint
+from captune.decoding.encoding import prompt_for
+from captune.models.backbone import OPEN_IMAGE, Backbone, Checkpoint, Task
 from captune.models.blip import Blip, decode_grouped
 from captune.models.layers.attention import CaptionGrid
 from captune.models.layers.losses import TeacherForced, TokenLosses, averaged, token_losses
@@ -24,6 +25,12 @@ class BlipVqa(Blip):
 
     family: ClassVar[str] = "blip-vqa"
     kind: ClassVar[str] = "BlipForQuestionAnswering"
+    task: ClassVar[Task] = Task(
+        "visual-question-answering",
+        "Visual question answering",
+        "A model that answers questions about images",
+        'captune.ask("photo.jpg", "what is it?", model="{repo}")[0].answer',
+    )
     text_modules: ClassVar[tuple[str, ...]] = ("text_encoder", "text_decoder")
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip-vqa-base", 385_000_000, "bsd-3-clause"),
@@ -31,6 +38,18 @@ class BlipVqa(Blip):
     )
 
     text_decoder = Backbone.text_decoder  # it reads the question first
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        return f"""from PIL import Image, ImageOps
+from transformers import BlipForQuestionAnswering, BlipProcessor
+
+processor = BlipProcessor.from_pretrained("{repo}")
+model = BlipForQuestionAnswering.from_pretrained("{repo}")
+{OPEN_IMAGE}
+inputs = processor(image, text={prompt_for(prompt, "what is it?")!r}, return_tensors="pt")
+found = model.generate(**inputs, {search})
+print(processor.decode(found[0], skip_special_tokens=True).strip())"""
 
     def part_of(self, name: str) -> str:
         part = super().part_of(name)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint, PixelSettings
+from captune.models.backbone import OPEN_IMAGE, Backbone, Checkpoint, PixelSettings
 from captune.models.decoder import Decoder
 from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
 from captune.models.layers.attention import CaptionGrid, attend
@@ -30,7 +30,7 @@ from captune.models.layers.losses import (
 from captune.models.layers.text_decoder import CrossAttention, DecoderLayer, TextDecoder, call_layer
 from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
 from captune.models.loading.pretrained import load_processor, load_tokenizer, pretrained
-from captune.models.weights import FP32, Placing, drop_unused_quantization, load_weights
+from captune.models.weights import drop_unused_quantization
 
 
 def is_plain_gpt2(decoder: Any) -> bool:
@@ -131,23 +131,13 @@ class ClipGpt2(Backbone):
     """
 
     family: ClassVar[str] = "clip-gpt2"
+    kind: ClassVar[str] = "VisionEncoderDecoderModel"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     placed: ClassVar[bool] = True
     text_modules: ClassVar[tuple[str, ...]] = ("decoder",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("nlpconnect/vit-gpt2-image-captioning", 239_000_000, "apache-2.0"),
     )
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any
-    ) -> ClipGpt2:
-        from transformers import VisionEncoderDecoderModel
-
-        model = load_weights(VisionEncoderDecoderModel, folder, placing, **hub)
-        tokenizer = load_tokenizer(folder, **hub)
-        processor = load_processor(folder, **hub)
-        return cls._whole(model, tokenizer, processor, image_size, cls.read_card(folder))
 
     @classmethod
     def pair(
@@ -177,13 +167,14 @@ class ClipGpt2(Backbone):
         tokenizer = load_tokenizer(text, **of_text)
         if tokenizer.eos_token_id is None:
             raise CaptuneError(f"The tokenizer of {text} has no token that ends a text.", "Choose another text model.")
-        model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+        model: Any = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         _set_tokens(model, start, tokenizer.eos_token_id, tokenizer.pad_token_id)
         processor = load_processor(vision, **of_vision)
-        return cls._whole(model, tokenizer, processor, image_size, {})
+        cls.resize(model, processor, image_size)
+        return cls.from_components(model, tokenizer, processor)
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> ClipGpt2:
@@ -221,15 +212,37 @@ class ClipGpt2(Backbone):
         _set_tokens(model, ids["[DEC]"], ids["[SEP]"], ids["[PAD]"])
         square = {"height": side, "width": side}
         processor = CLIPImageProcessorPil(size=square, do_center_crop=False)
-        return cls._whole(model, tokenizer, processor, None, {})
+        return cls.from_components(model, tokenizer, processor)
 
     @classmethod
-    def _whole(
-        cls, model: Any, tokenizer: Any, processor: Any, image_size: int | None, card: dict[str, Any]
-    ) -> ClipGpt2:
-        if image_size is not None and image_size != PixelSettings.of(processor).size:
-            _resize(model, processor, image_size)
-        return cls.from_components(model, tokenizer, processor, card)
+    def resize(cls, model: Any, processor: Any, image_size: int | None) -> None:
+        if image_size in (None, PixelSettings.of(processor).size):
+            return
+        vision = model.encoder
+        if vision.config.model_type != "clip_vision_model":
+            raise UsageError(
+                f"The image size of a vision part of the kind {vision.config.model_type} cannot be changed.",
+                "Leave out --image-size.",
+            )
+        resize_clip(getattr(vision, "vision_model", vision).embeddings, image_size)
+        vision.config.image_size = model.config.encoder.image_size = image_size
+        resize_processor(processor, image_size)
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = VisionEncoderDecoderModel.from_pretrained("{repo}")
+{OPEN_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+start = model.generation_config.decoder_start_token_id
+given = torch.tensor([[start, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
+found = model.generate(pixel_values=pixels, decoder_input_ids=given, {search})
+print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
 
     def part_of(self, name: str) -> str:
         if any(module in name for module in ("enc_to_dec_proj.", ".crossattention.", ".ln_cross_attn.")):
@@ -363,16 +376,3 @@ def _set_tokens(model: Any, start: int, end: int, pad: int) -> None:
     """Say which tokens begin, end and fill a caption, wherever `transformers` may look."""
     for config in (model.config, model.generation_config):
         config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = start, end, pad
-
-
-def _resize(model: Any, processor: Any, image_size: int) -> None:
-    """Another image size for good; raises `UsageError` for vision parts other than CLIP's."""
-    vision = model.encoder
-    if vision.config.model_type != "clip_vision_model":
-        raise UsageError(
-            f"The image size of a vision part of the kind {vision.config.model_type} cannot be changed.",
-            "Leave out --image-size.",
-        )
-    resize_clip(getattr(vision, "vision_model", vision).embeddings, image_size)
-    vision.config.image_size = model.config.encoder.image_size = image_size
-    resize_processor(processor, image_size)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
-from captune.models.backbone import Backbone, Checkpoint, PixelSettings
+from captune.models.backbone import OPEN_IMAGE, Backbone, Checkpoint, PixelSettings
 from captune.models.decoder import Decoder
 from captune.models.from_scratch import Size, chosen_size, layers, learn_tokenizer
 from captune.models.layers.attention import CaptionGrid, attend
@@ -28,8 +28,6 @@ from captune.models.layers.fused import ACTIVATIONS, FusedLinear, FusedSequentia
 from captune.models.layers.losses import TokenLosses, token_losses
 from captune.models.layers.text_decoder import DecoderLayer, TextDecoder, call_layer
 from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
-from captune.models.loading.pretrained import load_processor, load_tokenizer
-from captune.models.weights import FP32, Placing, load_weights
 
 
 def decode_grouped(git: Any, image: Tensor, tokens: Tensor, grid: CaptionGrid, *, recompute: bool = False) -> Tensor:
@@ -118,6 +116,7 @@ class Git(Backbone):
     """`GitForCausalLM` with its tokenizer and pixels."""
 
     family: ClassVar[str] = "git"
+    kind: ClassVar[str] = "GitForCausalLM"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     placed: ClassVar[bool] = True
     text_modules: ClassVar[tuple[str, ...]] = ("git.embeddings", "git.encoder")
@@ -127,25 +126,25 @@ class Git(Backbone):
     )
 
     @classmethod
-    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Git:
-        from transformers import GitForCausalLM
-
-        model = load_weights(GitForCausalLM, folder, placing, **hub)
-        if model.config.num_image_with_embedding:
+    def load(cls, folder: str | Path, **options: Any) -> Git:
+        loaded = super().load(folder, **options)
+        if loaded.model.config.num_image_with_embedding:
             raise CaptuneError(
-                f"{folder} is a GIT for films of {model.config.num_image_with_embedding} images.",
+                f"{folder} is a GIT for films of {loaded.model.config.num_image_with_embedding} images.",
                 "Take one for single images, such as microsoft/git-base-coco.",
             )
-        tokenizer = load_tokenizer(folder, **hub)
-        processor = load_processor(folder, **hub)
-        if image_size is not None and image_size != PixelSettings.of(processor).size:
-            vision = model.git.image_encoder
-            resize_clip(vision.vision_model.embeddings, image_size)
-            vision.config.image_size = model.config.vision_config.image_size = image_size
-            for layer in model.git.encoder.layer:
-                layer.attention.self.image_patch_tokens = vision.vision_model.embeddings.num_positions
-            resize_processor(processor, image_size)
-        return cls.from_components(model, tokenizer, processor, cls.read_card(folder))
+        return loaded
+
+    @classmethod
+    def resize(cls, model: Any, processor: Any, image_size: int | None) -> None:
+        if image_size in (None, PixelSettings.of(processor).size):
+            return
+        vision = model.git.image_encoder
+        resize_clip(vision.vision_model.embeddings, image_size)
+        vision.config.image_size = model.config.vision_config.image_size = image_size
+        for layer in model.git.encoder.layer:
+            layer.attention.self.image_patch_tokens = vision.vision_model.embeddings.num_positions
+        resize_processor(processor, image_size)
 
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Git:
@@ -172,6 +171,21 @@ class Git(Backbone):
         positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
         processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
         return cls.from_components(model, tokenizer, processor)
+
+    @classmethod
+    def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
+        return f"""import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoTokenizer, GitForCausalLM
+
+processor = AutoImageProcessor.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = GitForCausalLM.from_pretrained("{repo}")
+{OPEN_IMAGE}
+pixels = processor(image, return_tensors="pt").pixel_values
+given = torch.tensor([[model.config.bos_token_id, *tokenizer({prompt!r}, add_special_tokens=False).input_ids]])
+found = model.generate(pixel_values=pixels, input_ids=given, {search})
+print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).strip())"""
 
     def part_of(self, name: str) -> str:
         return "vision" if "git.image_encoder." in name else "bridge" if "git.visual_projection." in name else "text"

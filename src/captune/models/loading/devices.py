@@ -92,8 +92,6 @@ class DeviceInfo:
 
 def devices() -> list[DeviceInfo]:
     """The devices that torch can use here, the one that `auto` takes first."""
-    import torch
-
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         card = torch.cuda.get_device_properties(index)
