@@ -31,7 +31,7 @@ from captune.export import EXPORTERS
 from captune.export.graphs import describe, graphs_of, write_tokenizer
 from captune.images.batches import read_pixels
 from captune.inference.runtime import ExportedModel
-from captune.inference.torch_model import caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from machine import machine, markdown
@@ -124,7 +124,7 @@ def ways(backbone: Backbone, folder: Path, threads: int) -> list[Way]:
 
 
 def in_torch(backbone: Backbone) -> Says:
-    return lambda pixels, options: caption_pixels(backbone, pixels, options)
+    return lambda pixels, options: TorchModel(backbone).generate(pixels, options)
 
 
 def measured(all_ways: Sequence[Way], pixels: np.ndarray, repeats: int) -> list[tuple[str, ...]]:

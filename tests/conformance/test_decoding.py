@@ -16,7 +16,7 @@ from captune.decoding.rows import Generated
 from captune.decoding.sampling import Sampler
 from captune.decoding.torch_ops import TorchOps
 from captune.inference.captioning import stream_text
-from captune.inference.torch_model import TorchModel, caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.generate import generate, search_tokens, transformers_search
@@ -162,7 +162,7 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     side = backbone.pixels.size
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     backbone = replace(backbone, own_search=own)
-    whole = [each[0].text for each in caption_pixels(backbone, noise.numpy(), asked)]
+    whole = [each[0].text for each in TorchModel(backbone).generate(noise.numpy(), asked)]
     assert all(text.startswith("two dogs") == asked.prompt_in_caption for text in whole)
     pieces = [list(stream_text(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
@@ -174,10 +174,10 @@ def test_a_prompt_in_the_caption_that_nobody_gave_is_refused(backbone: Backbone)
     image = np.zeros((1, 3, side, side), np.uint8)
     asked = GenerationOptions(max_new_tokens=2, prompt_in_caption=True)
     own = replace(backbone, prompt="two dogs")
-    assert caption_pixels(own, image, asked)[0][0].text.startswith("two dogs")
+    assert TorchModel(own).generate(image, asked)[0][0].text.startswith("two dogs")
     for prompts in (None, [""]):
         with pytest.raises(UsageError, match="no prompt"):
-            caption_pixels(replace(backbone, prompt=""), image, asked, prompts=prompts)
+            TorchModel(replace(backbone, prompt="")).generate(image, asked, prompts=prompts)
 
 
 def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:

@@ -21,7 +21,7 @@ from captune.export.export import ExportReport
 from captune.export.graphs import TextGraph
 from captune.inference.runtime import ExportedModel
 from captune.inference.runtime.model import ExportTokenizer
-from captune.inference.torch_model import caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models.backbone import Backbone
 from captune.models.generate import generate
 from captune.models.layers.fused import with_plain_weights
@@ -88,7 +88,7 @@ def case(request: pytest.FixtureRequest, cases: Callable[[str, str], Case]) -> C
 
 def tokens_of(case: Case, options: GenerationOptions, *, exported: bool, pixels: torch.Tensor) -> list[list[list[int]]]:
     seen = pixels.numpy()
-    captions = case.export.generate(seen, options) if exported else caption_pixels(case.backbone, seen, options)
+    captions = case.export.generate(seen, options) if exported else TorchModel(case.backbone).generate(seen, options)
     return [[list(caption.tokens) for caption in each] for each in captions]
 
 

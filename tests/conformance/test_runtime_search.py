@@ -17,7 +17,7 @@ from captune.decoding.sampling import Sampler
 from captune.decoding.torch_ops import TorchOps
 from captune.inference.captioning import stream_text
 from captune.inference.runtime import ExportedModel
-from captune.inference.torch_model import caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models.backbone import Backbone
 from torchless import lively, without_files
 
@@ -75,7 +75,7 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
     seed = draw * len(FAMILIES) + FAMILIES.index(backbone.family)
     options = GenerationOptions(**drawn_options(seed))
     prompts = [PROMPTS[(n + draw) % len(PROMPTS)] if draw % 3 else None for n in range(PICTURES)]
-    theirs = caption_pixels(backbone, seen, options, prompts=prompts)
+    theirs = TorchModel(backbone).generate(seen, options, prompts=prompts)
     mine = model.generate(seen, options, prompts=prompts)
     assert tokens(mine) == tokens(theirs)
     assert mine == [
@@ -107,7 +107,7 @@ def test_options_that_torch_refuses_are_refused_with_its_words(
 ) -> None:
     for wrong in ({"min_new_tokens": 9, "max_new_tokens": 8}, {"max_new_tokens": 500}):
         said = []
-        for speaker in (lambda o: caption_pixels(backbone, seen[:1], o), lambda o: model.generate(seen[:1], o)):
+        for speaker in (lambda o: TorchModel(backbone).generate(seen[:1], o), lambda o: model.generate(seen[:1], o)):
             with pytest.raises(UsageError) as caught:
                 speaker(GenerationOptions(**wrong))
             said.append(str(caught.value))

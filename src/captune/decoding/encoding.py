@@ -81,7 +81,7 @@ def check_prompt(prompt: str, options: GenerationOptions) -> None:
     if options.prompt_in_caption and not prompt.strip():
         raise UsageError(
             "There is no prompt that captions could begin with: none is given, and the model has none of its own.",
-            "Give the words as well, for example --prompt 'a photo of', or turn it off: --no-prompt-in-caption.",
+            "Name one as well, for example --prompt 'a photo of', or turn it off: --no-prompt-in-caption.",
         )
 
 

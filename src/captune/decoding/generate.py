@@ -39,8 +39,8 @@ def captions_of(
         groups.setdefault(group(prefix), []).append(image)
     captions: list[list[Caption]] = [[] for _ in prefixes]
     for images in groups.values():
-        found = search(images, [prefixes[image] for image in images])
-        for image, each in zip(images, found.captions(), strict=True):
+        generated = search(images, [prefixes[image] for image in images])
+        for image, each in zip(images, generated.captions(), strict=True):
             captions[image] = [
                 Caption(codec.text(tokens, prompts[image], options), confidence, tuple(tokens))
                 for tokens, confidence in each
@@ -74,7 +74,7 @@ def search(
 
 
 def normalized(options: GenerationOptions) -> GenerationOptions:
-    """The options of a search as it runs: as many beams as captions are wanted, `variations` as samples.
+    """The options of a search as it runs: at least as many beams as captions, `variations` as samples.
 
     Raises `UsageError` for lengths that exclude each other.
     """

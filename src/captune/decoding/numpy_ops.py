@@ -33,8 +33,8 @@ class NumpyOps:
         return changed
 
     def forbid(self, scores: Array, index: Array, condition: Array) -> Array:
-        changed, places = scores.copy(), np.nonzero(condition)
-        changed[(*places[:-1], index[places])] = -np.inf
+        changed, where = scores.copy(), np.nonzero(condition)
+        changed[(*where[:-1], index[where])] = -np.inf
         return changed
 
     def topk(self, scores: Array, k: int) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from captune.core.progress import Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.inference.runtime import ExportedModel
 from captune.inference.runtime.decoder import empty_cache
-from captune.inference.torch_model import caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models.backbone import Backbone
 
 BATCH = 8
@@ -64,7 +64,7 @@ def caption_both(
     ratios = []
     for pixels in batches:
         started = time.perf_counter()
-        by_model += (captions[0] for captions in caption_pixels(backbone, pixels, options))
+        by_model += (captions[0] for captions in TorchModel(backbone).generate(pixels, options))
         between = time.perf_counter()
         by_export += (captions[0] for captions in export.generate(pixels, options))
         ratios.append((between - started) / (time.perf_counter() - between))
@@ -124,10 +124,7 @@ class SearchCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """What the comparison found.
-
-    `memory` and `logits` are the largest difference over the largest value; `searches` the captions.
-    """
+    """How an export compares: `memory` and `logits` as the largest difference over the largest value, and captions."""
 
     pictures: int
     source: str
@@ -166,11 +163,11 @@ def check(
         differences = tuple((both.by_model[n].text, both.by_export[n].text) for n in both.different[:EXAMPLES])
         searches.append(SearchCheck(name, options.num_beams, both.identical, both.ratio, differences))
     pairs = zip(pixels, tokens, strict=True)
-    found = [
+    measured = [
         distances(backbone, export, one[None], caption)
         for one, caption in track(pairs, progress, "Checking numbers", len(pixels))
     ]
-    memory, logits = (max(each) for each in zip(*found, strict=True))
+    memory, logits = (max(each) for each in zip(*measured, strict=True))
     result = Check(len(pixels), source, memory, logits, tuple(searches))
     if min_identical is None:
         refuse_other(result)
@@ -191,34 +188,34 @@ def searches_of(backbone: Backbone) -> list[tuple[str, GenerationOptions]]:
     ]
 
 
-def refuse_other(found: Check) -> None:
+def refuse_other(result: Check) -> None:
     """Raise `CaptuneError` where an fp32 export does not give its model's captions, memory and logits."""
     hint = "Update onnx, onnxscript and onnxruntime; if it stays so, please report it with the model's name."
-    changed = [search for search in found.searches if search.identical < 1]
+    changed = [search for search in result.searches if search.identical < 1]
     if changed:
         original, exported = changed[0].differences[0]
-        share = f"{1 - changed[0].identical:.0%} of {found.pictures} images"
+        share = f"{1 - changed[0].identical:.0%} of {result.pictures} images"
         raise CaptuneError(
             f"The export was not written: by {changed[0].name} it says something else on {share}, "
             f"for example “{exported}” instead of “{original}”. "
-            f"Its scores are off by {found.logits:.1e} of the largest.",
+            f"Its scores are off by {result.logits:.1e} of the largest.",
             hint,
         )
-    if found.memory > MEMORY_TOLERANCE or found.logits > LOGITS_TOLERANCE:
+    if result.memory > MEMORY_TOLERANCE or result.logits > LOGITS_TOLERANCE:
         raise CaptuneError(
-            f"The export was not written: what it sees is off by {found.memory:.1e} of the largest value, its scores "
-            f"by {found.logits:.1e} (at most {MEMORY_TOLERANCE:.0e} and {LOGITS_TOLERANCE:.0e}).",
+            f"The export was not written: what it sees is off by {result.memory:.1e} of the largest value, its scores "
+            f"by {result.logits:.1e} (at most {MEMORY_TOLERANCE:.0e} and {LOGITS_TOLERANCE:.0e}).",
             hint,
         )
 
 
-def refuse_few(found: Check, min_identical: float) -> None:
+def refuse_few(result: Check, min_identical: float) -> None:
     """Raise `CaptuneError` where an int8 export changes more captions than allowed, or gives no finite numbers."""
-    worst = min(found.searches, key=lambda search: search.identical)
-    if worst.identical < min_identical or not isfinite(found.memory + found.logits):
+    worst = min(result.searches, key=lambda search: search.identical)
+    if worst.identical < min_identical or not isfinite(result.memory + result.logits):
         raise CaptuneError(
             f"The export was not written: by {worst.name} it says the same as its model on {worst.identical:.0%} of "
-            f"{found.pictures} images, less than {min_identical:.0%}.",
+            f"{result.pictures} images, less than {min_identical:.0%}.",
             "Export without --int8; or accept it with a smaller --min-identical, after looking at --data's scores.",
         )
 
@@ -300,8 +297,8 @@ def score(
     differences = compare(by_export, by_model, resamples) if resamples else {}
     changes = {}
     for key, value in by_model.scores.items():
-        found = differences.get(key)
-        bounds = (found.low, found.high, found.p_randomisation) if found else (None, None, None)
+        change = differences.get(key)
+        bounds = (change.low, change.high, change.p_randomisation) if change else (None, None, None)
         changes[key] = Changed(value, by_export.scores[key], by_export.scores[key] - value, *bounds)
     return Score(data, split, len(records), name, both.identical, both.ratio, changes)
 

@@ -10,27 +10,30 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from captune.core.errors import CaptuneError, UsageError, first_line, needing_torch
+from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import atomic_folder, check_free, read_json
-from captune.core.machine import gc_paused
 from captune.core.model_names import is_new, is_pair
 from captune.core.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from captune.models.backbone import Backbone
-
+from captune.models.backbone import Backbone
+from captune.models.loading.loader import load_backbone, pair_backbone
+from captune.models.loading.pretrained import pretrained
+from captune.models.weights import UNUSED
 
 # What wrappers put before a name (DistributedDataParallel, torch.compile), wherever in it.
 WRAPPERS = ("module", "_orig_mod")
-# Mappings within mappings that are looked into: Lightning and others nest no deeper.
-DEEPEST = 3
+# Levels of nested mappings that are searched: Lightning and others nest no deeper.
+MAX_DEPTH = 3
+# Names in a message.
+SHOWN = 5
+# Names of buffers that older versions of transformers saved, and present ones make.
+MADE_ANEW = ("position_ids", ".attn.bias", ".attn.masked_bias", ".crossattention.bias", ".crossattention.masked_bias")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _RESAVE = (
     "Where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pt'); "
@@ -56,11 +59,11 @@ _OF_BROKEN_FILES = (
 
 @dataclass(frozen=True)
 class StateDict:
-    """Named tensors; `place` is where in the file they were (empty: at its top), `also` what else it holds."""
+    """Named tensors; `key` is where in the file they were (empty: at its top), `others` what else it holds."""
 
     tensors: dict[str, Tensor]
-    place: str = ""
-    also: tuple[str, ...] = ()
+    key: str = ""
+    others: tuple[str, ...] = ()
 
 
 def read_states(path: Path) -> list[StateDict]:
@@ -72,12 +75,12 @@ def read_states(path: Path) -> list[StateDict]:
     for file in _files(path):
         read = _read(file)
         content = read if not content else {**content, **read}
-    found = sorted(_states(content, "", 0), key=lambda state: len(state.tensors), reverse=True)
-    if not found:
+    states = sorted(_states(content, "", 0), key=lambda state: len(state.tensors), reverse=True)
+    if not states:
         kind = type(content).__name__
         names = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else f"a {kind}"
         raise CaptuneError(f"{path} holds no weights by name, but {names or 'nothing'}.", _RESAVE)
-    return found
+    return states
 
 
 def _files(path: Path) -> list[Path]:
@@ -132,17 +135,17 @@ def _unsafe(path: Path, message: str) -> CaptuneError:
     )
 
 
-def _states(content: Any, place: str, depth: int) -> Iterator[StateDict]:
+def _states(content: Any, key: str, depth: int) -> Iterator[StateDict]:
     if not isinstance(content, Mapping):
         return
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     others = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
     if any("." in name for name in tensors):
-        yield StateDict(tensors, place, tuple(map(_as_text, others.items())))
-    for name, value in others.items() if depth < DEEPEST else ():
-        for state in _states(value, f"{place}.{name}" if place else name, depth + 1):
-            beside = tuple(_as_text(pair) for pair in others.items() if pair[0] != name)
-            yield StateDict(state.tensors, state.place, (*state.also, *beside))
+        yield StateDict(tensors, key, tuple(map(_as_text, others.items())))
+    for name, value in others.items() if depth < MAX_DEPTH else ():
+        for state in _states(value, f"{key}.{name}" if key else name, depth + 1):
+            siblings = tuple(_as_text(pair) for pair in others.items() if pair[0] != name)
+            yield replace(state, others=(*state.others, *siblings))
 
 
 def _as_text(pair: tuple[str, Any]) -> str:
@@ -152,61 +155,54 @@ def _as_text(pair: tuple[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Matched:
-    """A state dict with a model's names; `taken` and `put` are what was taken from and put before its own."""
+    """A state dict with the names of a model, `count` of which it has; its own names had the `prefix`."""
 
     state: StateDict
     tensors: dict[str, Tensor]
     count: int
-    taken: str = ""
-    put: str = ""
+    prefix: str
 
 
-def match(states: list[StateDict], wanted: Mapping[str, Any]) -> Matched:
-    """The state dict, and the prefix to take from or put before its names, with most of the names `wanted`."""
-    best: Matched | None = None
-    for state in states:
-        plain = {_unwrapped(name): value for name, value in state.tensors.items()}
-        for taken in _prefixes(plain):
-            for put in _prefixes(wanted) if not taken else [""]:
-                renamed = {_known(put + name.removeprefix(taken), wanted): value for name, value in plain.items()}
-                count = sum(name in wanted for name in renamed)
-                if best is None or count > best.count:
-                    best = Matched(state, renamed, count, taken, put)
-    assert best is not None, "there is a state dict"
-    return best
+def match(states: list[StateDict], names: Mapping[str, Any]) -> Matched:
+    """The state dict with most of the `names`, after a prefix is removed from its own or put before them."""
+
+    def candidates() -> Iterator[Matched]:
+        for state in states:
+            plain = {_unwrapped(name): value for name, value in state.tensors.items()}
+            for removed in _prefixes(plain):
+                for added in _prefixes(names) if not removed else [""]:
+                    renamed = {_known(added + name.removeprefix(removed), names): each for name, each in plain.items()}
+                    yield Matched(state, renamed, sum(name in names for name in renamed), removed)
+
+    return max(candidates(), key=lambda matched: matched.count)
 
 
 def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _known(name: str, wanted: Mapping[str, Any]) -> str:
-    """A name as the model has it: files say `vision_model` in a CLIP or SigLIP where `transformers` 5 does not."""
+def _known(name: str, names: Mapping[str, Any]) -> str:
+    """A name as the model has it: files have `vision_model` in a CLIP or SigLIP where `transformers` 5 does not."""
     short = name.replace("encoder.vision_model.", "encoder.", 1)
-    return short if name not in wanted and short in wanted else name
+    return short if name not in names and short in names else name
 
 
 def _prefixes(names: Mapping[str, Any]) -> list[str]:
     """The beginnings of names, up to their third dot, none first."""
-    found = {""}
+    prefixes = {""}
     for name in names:
         parts = name.split(".")[:-1]
-        found.update(".".join(parts[:count]) + "." for count in range(1, min(3, len(parts)) + 1))
-    # Those that most names share; what a few layers begin with is no prefix of a model.
-    shared = [p for p in found if not p or sum(name.startswith(p) for name in names) >= len(names) / 4]
+        prefixes.update(".".join(parts[:count]) + "." for count in range(1, min(3, len(parts)) + 1))
+    # Those that many names share; what a few layers begin with is no prefix of a model.
+    shared = [p for p in prefixes if not p or sum(name.startswith(p) for name in names) >= len(names) / 4]
     return sorted(shared, key=len)
-
-
-SHOWN = 5
-# Names of buffers that older versions of transformers saved, and present ones make.
-MADE_ANEW = ("position_ids", ".attn.bias", ".attn.masked_bias", ".crossattention.bias", ".crossattention.masked_bias")
 
 
 @dataclass(frozen=True)
 class Converted:
     """A model folder made of weights.
 
-    `place` is where in the file the weights were, `prefix` what was taken from their names, `also` what else the file
+    `place` is where in the file the weights were, `prefix` what was removed from their names, `also` what else the file
     holds; `matched` counts weights that were used; `unused` names those that the model has no place for, `kept` those
     that the file lacks and that stayed as in the model `like` (with `partial`).
     """
@@ -245,75 +241,68 @@ def convert(
             f"{like} has no tokenizer yet.", "Name the model that the training began with: a folder, a Hub id."
         )
     check_free(Path(out).expanduser())
-    with needing_torch(), gc_paused():
-        from captune.models.loading.loader import load_backbone, pair_backbone
-
     with progress.task(f"Reading {path.name}"):
         states = read_states(path)
     with progress.task(f"Loading {like}"):
         base = pair_backbone(like, seed=0, image_size=None) if is_pair(like) else load_backbone(like)
-    found = match(states, base.model.state_dict())
-    _check_kind(found, path, like)
-    model, unused, kept = _with_weights(base, found, path, like, partial=partial)
-    whole = replace(base, model=model)
+    matched = match(states, base.model.state_dict())
+    _check_kind(matched, path, like)
+    model, unused, missing = _with_weights(base, matched, path, like, partial=partial)
     with atomic_folder(out) as stage, progress.task(f"Writing {out}"):
-        whole.save(stage)
+        replace(base, model=model).save(stage)
     return Converted(
         folder=str(out),
         family=base.family,
         like=like,
-        place=found.state.place,
-        prefix=found.taken,
-        matched=len(found.tensors) - len(unused),
+        place=matched.state.key,
+        prefix=matched.prefix,
+        matched=len(matched.tensors) - len(unused),
         unused=unused,
-        kept=kept,
-        also=found.state.also,
+        kept=missing,
+        also=matched.state.others,
     )
 
 
-def _check_kind(found: Matched, path: Path, like: str) -> None:
-    adapters = [name for name in found.tensors if ".lora_" in name]
+def _check_kind(matched: Matched, path: Path, like: str) -> None:
+    adapters = [name for name in matched.tensors if ".lora_" in name]
     if adapters:
         raise CaptuneError(
             f"{path} holds LoRA adapters ({adapters[0]}), not the weights of a model.",
             "Merge them where they were trained: model.merge_and_unload().save_pretrained(…).",
         )
-    if not found.count:
-        examples = ", ".join(list(found.tensors)[:3])
+    if not matched.count:
+        examples = ", ".join(list(matched.tensors)[:3])
         raise CaptuneError(
-            f"None of the {len(found.tensors)} weights in {path} ({examples} …) is one of {like}.",
+            f"None of the {len(matched.tensors)} weights in {path} ({examples} …) is one of {like}.",
             "Name a model of the same make with --like; layers of a class of your own have no place in any.",
         )
 
 
 def _with_weights(
-    base: Backbone, found: Matched, path: Path, like: str, *, partial: bool
+    base: Backbone, matched: Matched, path: Path, like: str, *, partial: bool
 ) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
-    """The model with the weights that were found, the names of those it has no use for, and of those it kept."""
-    import torch
-
-    from captune.models.loading.pretrained import pretrained
-    from captune.models.weights import UNUSED
-
-    wrong = [name for name, value in found.tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    """The model with the matched weights, the names of those without a use, and of those that it has and they lack."""
+    wrong = [
+        name for name, value in matched.tensors.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
     if wrong:
         raise CaptuneError(
             f"{path} holds weights that are not finite: {_listed(wrong)}.", "Take an earlier checkpoint."
         )
-    floating = [value.dtype for value in found.tensors.values() if value.is_floating_point()]
+    floating = [value.dtype for value in matched.tensors.values() if value.is_floating_point()]
     dtype = max(set(floating), key=floating.count, default=torch.float32)
     own = base.model.state_dict()
-    # Where names are the model's own, a shape is compared here, with words; transformers renames the others.
-    shapes = [n for n, value in found.tensors.items() if n in own and value.shape != own[n].shape]
+    # Where names are the model's own, shapes are compared here, for a clear message; transformers renames the others.
+    shapes = [n for n, value in matched.tensors.items() if n in own and value.shape != own[n].shape]
     if shapes:
-        listed = _listed(f"{n} {tuple(found.tensors[n].shape)}, there {tuple(own[n].shape)}" for n in shapes)
+        listed = _listed(f"{n} {tuple(matched.tensors[n].shape)}, there {tuple(own[n].shape)}" for n in shapes)
         raise CaptuneError(
             f"{len(shapes)} weights of {path} have another shape than in {like}: {listed}.",
             "Name a model of the same size, image size and vocabulary with --like.",
         )
     kind = type(base.model)
     model, loading_info = pretrained(
-        kind, None, config=base.model.config, state_dict=found.tensors, dtype=dtype, output_loading_info=True
+        kind, None, config=base.model.config, state_dict=matched.tensors, dtype=dtype, output_loading_info=True
     )
     missing = sorted(name for name in loading_info["missing_keys"] if not any(word in name for word in UNUSED))
     unused = tuple(sorted(n for n in loading_info["unexpected_keys"] if not n.endswith(MADE_ANEW)))
@@ -331,5 +320,5 @@ def _with_weights(
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:SHOWN]) + (f" … ({len(found) - SHOWN} more)" if len(found) > SHOWN else "")
+    listed = list(names)
+    return ", ".join(listed[:SHOWN]) + (f" … ({len(listed) - SHOWN} more)" if len(listed) > SHOWN else "")

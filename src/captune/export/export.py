@@ -98,8 +98,8 @@ def export(
         target.write(graphs, stage, int8=settings.int8, calibration=calibration, progress=progress)
         facts.write(stage)
         written = ExportedModel.load(stage, threads=torch.get_num_threads())
-        found = check(backbone, written, pixels, source=source, min_identical=min_identical, progress=progress)
-        replace(facts, check=asdict(found)).write(stage)
+        comparison = check(backbone, written, pixels, source=source, min_identical=min_identical, progress=progress)
+        replace(facts, check=asdict(comparison)).write(stage)
         compared: dict[str, Any] = {"data": str(data), "split": split, "resamples": settings.resamples}
         report = ExportReport(
             folder=str(out),
@@ -109,7 +109,7 @@ def export(
             precision=precision,
             files={path.name: path.stat().st_size for path in sorted(stage.iterdir())},
             weights=sum(p.numel() * p.element_size() for p in backbone.model.parameters()),
-            check=found,
+            check=comparison,
             calibrated=len(calibration),
             score=score(backbone, written, records, progress=progress, **compared) if records else None,
         )
@@ -153,15 +153,15 @@ def _calibration(
 def _read(
     purpose: str, backbone: Backbone, paths: Sequence[str], count: int, source: str, progress: Progress
 ) -> list[np.ndarray]:
-    found = []
+    readable = []
     for _, pixels in stream_pixels(((path, path) for path in _spread(paths, count)), backbone.pixels):
         if isinstance(pixels, CaptuneError):
             progress.warn(f"Left out of the {purpose}: {pixels.message}")
         else:
-            found.append(pixels)
-    if not found:
+            readable.append(pixels)
+    if not readable:
         raise CaptuneError(f"No image of {source} can be read.", f"Name a folder of images for the {purpose}.")
-    return found
+    return readable
 
 
 def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:

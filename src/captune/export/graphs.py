@@ -60,11 +60,11 @@ def describe(backbone: Backbone, graphs: Graphs, *, model: str, target: str, pre
 
 def digest(model: torch.nn.Module) -> str:
     """SHA-256 of a model's weights with their names, in order."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, value in model.state_dict().items():
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -40,7 +40,7 @@ def write(
 ) -> None:
     """Write `vision.onnx` and `text.onnx`, their linear layers in 8 bits if asked.
 
-    `calibration`: pixels (3, size, size) of images that tell how large numbers get in the vision part.
+    `calibration`: pixels (3, size, size) of images on which the activations of the vision part are measured.
     """
     if not int8:
         write_graphs(graphs, folder, progress)

@@ -37,7 +37,7 @@ def write(
 ) -> None:
     """Write `vision.xml` and `text.xml` with their `.bin` files, linear layers as they are or in 8 bits.
 
-    `calibration`: pixels (3, size, size) of images that tell how large numbers get in the vision part.
+    `calibration`: pixels (3, size, size) of images on which the activations of the vision part are measured.
     """
     import openvino
 

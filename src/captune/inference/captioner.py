@@ -35,8 +35,8 @@ class Captioner:
     """A model on its device, ready to caption.
 
     `Captioner.load(name)(image).text` is the whole use; `name` is a folder, a run
-    (`runs/x@best-loss`), a Hub id, or an export. Options are those of `captune caption --help`; what
-    is not given is as the model was saved, else captune's default.
+    (`runs/x@best-loss`), a Hub id, or an export. Options are those of `captune caption --help`; those
+    left out have the value that was saved with the model, else captune's default.
     """
 
     def __init__(self, name: str, model: CaptioningModel, config: Resolved) -> None:
@@ -71,10 +71,10 @@ class Captioner:
     def batch(self, images: Iterable[Any], **options: Any) -> list[list[Caption]]:
         """Captions of many images; the same as one by one. An unreadable image raises."""
         results = []
-        for _, found in self.stream(((None, image) for image in images), **options):
-            if isinstance(found, CaptuneError):
-                raise found
-            results.append(found)
+        for _, captions in self.stream(((None, image) for image in images), **options):
+            if isinstance(captions, CaptuneError):
+                raise captions
+            results.append(captions)
         return results
 
     def read(self, image: Any) -> np.ndarray:
@@ -85,15 +85,15 @@ class Captioner:
         self, pixels: np.ndarray, options: GenerationOptions, prompts: Sequence[str | None] | None = None
     ) -> list[list[Caption]]:
         """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given."""
-        found = Halving(LESS_MEMORY).results(
+        results = Halving(LESS_MEMORY).results(
             len(pixels),
             lambda start, end: self.model.generate(
                 pixels[start:end], options, prompts=None if prompts is None else prompts[start:end]
             ),
         )
-        if None in found:
+        if None in results:
             raise OutOfMemory("There is not memory enough to caption one image.", LESS_MEMORY)
-        return [captions for captions in found if captions is not None]
+        return [captions for captions in results if captions is not None]
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one image piece by piece as it is written; by default without beams, as those end as a whole.
@@ -178,8 +178,8 @@ class Captioner:
             return list(captions)
         from captune.inference.translation import translated
 
-        stream = translated(((None, found) for found in captions), model, values.caption.batch_size)
-        return [found for _, found in stream if not isinstance(found, CaptuneError)]
+        stream = translated(((None, each) for each in captions), model, values.caption.batch_size)
+        return [each for _, each in stream if not isinstance(each, CaptuneError)]
 
     def translator(self, values: Config) -> Translator | None:
         """The model that translates the captions, loaded at the first use; None where they stay as they are."""
@@ -197,12 +197,12 @@ class Captioner:
         with self._loading:
             if name not in self._translators:
                 self._translators[name] = load_translator(name, language, self.model.device)
-        found = self._translators[name]
-        return found if found.language == language else found.into(language)
+        loaded = self._translators[name]
+        return loaded if loaded.language == language else loaded.into(language)
 
 
 def _own(caption: Caption | None) -> Caption | None:
-    """A caption in the words that the model wrote, where it is translated."""
+    """A caption before its translation."""
     if caption is None or caption.original is None:
         return caption
     return replace(caption, text=caption.original, original=None)

@@ -24,11 +24,11 @@ Key = TypeVar("Key")
 
 
 class CaptioningModel(Protocol):
-    """What the rest of captune asks of a loaded captioner, run by torch or exported.
+    """What the rest of captune uses of a loaded captioner, run by torch or exported.
 
-    `prompt` stands before every caption, with a question where it says `{question}`, else at its end;
-    `generation` are the options saved with the model; `device`, `precision` and `decoder` say in a word where
-    it runs, in which numbers, and whose search writes the captions; `weights` are its bytes.
+    `prompt` comes before every caption, with a question in place of `{question}`, else at its end; `generation` are
+    the options saved with the model; `device`, `precision` and `decoder` name where it runs, its number type, and
+    whose search writes the captions; `weights` are its bytes.
     """
 
     @property
@@ -121,8 +121,8 @@ def _caption_batch(
         if not isinstance(pixels, np.ndarray):
             yield key, pixels
         else:
-            found = next(captions)
-            yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY) if found is None else found
+            each = next(captions)
+            yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY) if each is None else each
 
 
 def caption_records(
@@ -144,12 +144,12 @@ def caption_records(
     prompts = {record.id: prompt_for(own, record.question, options.prompt) for record in records if record.question}
     items = ((record.id, record.image) for record in records)
     stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
-    for key, found in track(stream, progress, label, len(records)):
-        if isinstance(found, OutOfMemory):
-            raise OutOfMemory(f"{key} {found.message}.", found.hint)
-        if isinstance(found, CaptuneError):
-            raise found
-        captions[key] = found[0]
+    for key, result in track(stream, progress, label, len(records)):
+        if isinstance(result, OutOfMemory):
+            raise OutOfMemory(f"{key} {result.message}.", result.hint)
+        if isinstance(result, CaptuneError):
+            raise result
+        captions[key] = result[0]
     return captions
 
 
@@ -160,10 +160,10 @@ def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationO
     thread that ends with the iterator.
     """
     token_queue: Queue[int | None] = Queue()
-    left = Event()
+    closed = Event()
 
     def on_token(tokens: Any) -> None:
-        if left.is_set():
+        if closed.is_set():
             raise InterruptedError
         token_queue.put(int(tokens[0, 0]))
 
@@ -183,4 +183,4 @@ def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationO
                     text = now
             yield writing.result()[0][0].text.removeprefix(text)
         finally:
-            left.set()
+            closed.set()

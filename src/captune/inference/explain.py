@@ -20,7 +20,7 @@ from captune.images.attention_maps import Alternative, CaptionAttention, Explain
 from captune.images.batches import read_pixels
 from captune.images.open import MAX_PIXELS, open_image
 from captune.images.preprocessing import crop_box
-from captune.inference.torch_model import caption_pixels
+from captune.inference.torch_model import TorchModel
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.models.layers.losses import TeacherForced, on_patches
@@ -65,15 +65,15 @@ def score_caption(backbone: Backbone, memory: Tensor, caption: Caption, options:
     """One teacher-forced pass over a finished caption and the memory (1, places, width) of its image."""
     prefix, tokens = caption_tokens(backbone, caption, options)
     with torch.inference_mode():
-        found = backbone.teacher_forced(memory.to(backbone.compute_dtype), [*prefix, *tokens[:-1]], len(prefix))
-    if found is None:
+        scored = backbone.teacher_forced(memory.to(backbone.compute_dtype), [*prefix, *tokens[:-1]], len(prefix))
+    if scored is None:
         raise CaptuneError(
             f"The family {backbone.family} gives no probabilities of the tokens of a caption.",
             "Use a model of another family: captune models",
         )
-    rows = slice(len(found.logits) - len(tokens), None)
-    attention = None if found.attention is None else found.attention[rows]
-    return ScoredCaption(tuple(prefix), tokens, TeacherForced(found.logits[rows], attention))
+    rows = slice(len(scored.logits) - len(tokens), None)
+    attention = None if scored.attention is None else scored.attention[rows]
+    return ScoredCaption(tuple(prefix), tokens, TeacherForced(scored.logits[rows], attention))
 
 
 def token_steps(backbone: Backbone, scored: ScoredCaption, count: int = ALTERNATIVES) -> list[Step]:
@@ -103,7 +103,7 @@ def token_text(backbone: Backbone, token: int) -> str:
 
 
 def group_words(backbone: Backbone, tokens: Sequence[int]) -> tuple[list[str], list[list[int]]]:
-    """The words of a caption, and for each the places of the tokens that make it up."""
+    """The words of a caption, and for each the positions of the tokens that make it up."""
     decode = backbone.tokenizer.decode
     words = decode(list(tokens), skip_special_tokens=True).split()
     counts = [len(decode(list(tokens[: n + 1]), skip_special_tokens=True).split()) for n in range(len(tokens))]
@@ -114,8 +114,8 @@ def group_words(backbone: Backbone, tokens: Sequence[int]) -> tuple[list[str], l
     for n, count in enumerate(counts):
         if words and decode([tokens[n]], skip_special_tokens=True):
             places[max(count, 1) - 1].append(n)
-    whole = [(word, found) for word, found in zip(words, places, strict=True) if found]
-    return [word for word, _ in whole], [found for _, found in whole]
+    whole = [(word, numbers) for word, numbers in zip(words, places, strict=True) if numbers]
+    return [word for word, _ in whole], [numbers for _, numbers in whole]
 
 
 def explain(
@@ -136,8 +136,8 @@ def explain(
     image = upright(source, max_pixels)
     pixels = read_pixels(source if settings.fast else image, settings, max_pixels)
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
-    found = explain_pixels(backbone, pixels, image.size, options, caption=caption, image=name, model=model)
-    return Explained(**vars(found), picture=image)
+    attention = explain_pixels(backbone, pixels, image.size, options, caption=caption, image=name, model=model)
+    return Explained(**vars(attention), picture=image)
 
 
 def explain_pixels(
@@ -153,7 +153,7 @@ def explain_pixels(
     """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
     settings, batch = backbone.pixels, pixels[None]
     if caption is None:
-        caption = caption_pixels(backbone, batch, options)[0][0]
+        caption = TorchModel(backbone).generate(batch, options)[0][0]
     with torch.inference_mode():
         memory = backbone.image_features(torch.from_numpy(batch))
     scored = score_caption(backbone, memory, caption, options)
@@ -166,16 +166,16 @@ def explain_pixels(
             f"{', '.join(name for name, family in FAMILIES.items() if not family.no_attention_maps)}.".lstrip(),
         )
     steps = token_steps(backbone, scored)
-    texts, places = group_words(backbone, scored.tokens)
+    texts, positions = group_words(backbone, scored.tokens)
     words, maps = [], []
-    for text, found in zip(texts, places, strict=True):
-        mass = attention[found].mean(0)
+    for text, numbers in zip(texts, positions, strict=True):
+        mass = attention[numbers].mean(0)
         words.append(
             Word(
                 text,
-                confidence=prod(steps[n].probability for n in found),
+                confidence=prod(steps[n].probability for n in numbers),
                 on_picture=float(mass.sum()),
-                alternatives=steps[found[0]].alternatives,
+                alternatives=steps[numbers[0]].alternatives,
             )
         )
         maps.append((mass / mass.sum()).cpu().numpy())

@@ -22,7 +22,7 @@ from captune.inference.explain import Step, score_caption, token_steps, token_te
 from captune.models.backbone import Backbone
 from captune.models.generate import generate
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ class Inspection:
 def inspect_image(
     backbone: Backbone, source: Any, options: GenerationOptions, *, max_pixels: int = MAX_PIXELS, model: str = ""
 ) -> Inspection:
-    """Caption an image (a path, bytes or a PIL image) and tell every step of the way."""
+    """Caption an image (a path, bytes or a PIL image) and report every step of the way."""
     settings, seconds = backbone.pixels, {}
 
-    def timed(name: str, work: Callable[[], Found]) -> Found:
+    def timed(name: str, work: Callable[[], Result]) -> Result:
         begin = perf_counter()
-        found = work()
+        result = work()
         if backbone.device.type == "cuda":
             torch.cuda.synchronize(backbone.device)
         seconds[name] = perf_counter() - begin
-        return found
+        return result
 
     def search(memory: torch.Tensor, search_options: GenerationOptions) -> Caption:
         return generate(backbone, memory, search_options)[0][0]

@@ -119,8 +119,8 @@ def weights_on_disk(name: str) -> int:
         from captune.inference.runtime.model import weights_in
 
         return weights_in(folder)
-    found = local_folder(name)
-    return sum(path.stat().st_size for path in found.glob("*.safetensors")) if found else 0
+    local = local_folder(name)
+    return sum(path.stat().st_size for path in local.glob("*.safetensors")) if local else 0
 
 
 def placing_for(
@@ -135,16 +135,16 @@ def placing_for(
     from captune.models.loading.loader import model_info
     from captune.models.weights import FP32, HALF, Placing
 
-    found = model_info(name)
-    if run_on.quantize != "none" or not found.vision_hidden_size or not found.family.placed:
+    info = model_info(name)
+    if run_on.quantize != "none" or not info.vision_hidden_size or not info.family.placed:
         return FP32
-    device, dtype = _device_and_dtype(run_on, found.vision_hidden_size, processes, training=learns is not None)
+    device, dtype = _device_and_dtype(run_on, info.vision_hidden_size, processes, training=learns is not None)
     if learns is None:
         return Placing(dtype, device=device)
-    if dtype not in HALF or not found.family.apart or not set(found.family.apart) - set(learns):
+    if dtype not in HALF or not info.family.apart or not set(info.family.apart) - set(learns):
         return Placing(device=device)
     # The bridge between vision and text is small, and sums of its values must not round away.
-    precise = [module for part in {*learns, "bridge"} for module in found.family.apart[part]]
+    precise = [module for part in {*learns, "bridge"} for module in info.family.apart[part]]
     return Placing(dtype, tuple(sorted(precise)), device)
 
 

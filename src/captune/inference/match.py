@@ -110,7 +110,7 @@ def match_all(
 
 def match_pixels(matcher: BlipMatcher, pixels: np.ndarray, texts: Sequence[Sequence[str]]) -> list[list[Match]]:
     """Pixels (images, 3, size, size), uint8, each with texts of its own; the matches name no images."""
-    found = []
+    matches = []
     with torch.inference_mode():
         patches = matcher.encode(torch.from_numpy(pixels))
         vectors = matcher.embed_images(patches)
@@ -118,8 +118,8 @@ def match_pixels(matcher: BlipMatcher, pixels: np.ndarray, texts: Sequence[Seque
             near = (matcher.embed_texts(own_texts) @ vectors[row]).float().cpu().tolist()
             together = patches[row : row + 1].expand(len(own_texts), -1, -1)
             chances = matcher.probability(together, own_texts).cpu().tolist()
-            found.append([Match("", *each) for each in zip(own_texts, chances, near, strict=True)])
-    return found
+            matches.append([Match("", *each) for each in zip(own_texts, chances, near, strict=True)])
+    return matches
 
 
 def retrieve(
@@ -232,12 +232,12 @@ def embed(
     paths = find_image_paths(as_paths(pictures))
     values = resolve("embed", file=config, environment=environment, flags=options, sets=sets).values
     matcher, name = load_matcher(model, values.run_on, progress)
-    found = embed_images(matcher, paths, name, progress)
-    if not found.images:
-        raise CaptuneError("None of the images could be read.", next(iter(found.failed.values()), ""))
-    found.save(str(out))
+    embedded = embed_images(matcher, paths, name, progress)
+    if not embedded.images:
+        raise CaptuneError("None of the images could be read.", next(iter(embedded.failed.values()), ""))
+    embedded.save(str(out))
     mark_written(Path(out).parent, [Path(out).name])
-    return found
+    return embedded
 
 
 def inside(embedded: Embeddings, file: str, tables: TableOptions) -> Embeddings:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
@@ -16,20 +15,6 @@ from captune.decoding.encoding import TextCodec
 from captune.images.preprocessing import Preprocessing
 from captune.models.backbone import Backbone
 from captune.models.generate import generate
-
-
-def caption_pixels(
-    backbone: Backbone,
-    inputs: np.ndarray,
-    options: GenerationOptions,
-    on_token: Callable[[Tensor], None] | None = None,
-    prompts: Sequence[str | None] | None = None,
-) -> list[list[Caption]]:
-    """Captions of pixels (images, 3, size, size), uint8, or of cached features; the rest as in `generate`."""
-    with torch.inference_mode():
-        return generate(
-            backbone, backbone.image_features(torch.from_numpy(inputs)), options, on_token=on_token, prompts=prompts
-        )
 
 
 @dataclass(frozen=True)
@@ -83,4 +68,6 @@ class TorchModel:
         prompts: Sequence[str | None] | None = None,
         on_token: Callable[[Any], None] | None = None,
     ) -> list[list[Caption]]:
-        return caption_pixels(self.backbone, inputs, options, on_token, prompts)
+        with torch.inference_mode():
+            features = self.backbone.image_features(torch.from_numpy(inputs))
+            return generate(self.backbone, features, options, on_token=on_token, prompts=prompts)

@@ -97,13 +97,13 @@ def translated(
     """A stream of captions, translated batch by batch; the confidence stays the captioner's."""
     rows = iter(stream)
     while batch := list(islice(rows, batch_size)):
-        originals = [caption.text for _, found in batch if not isinstance(found, CaptuneError) for caption in found]
-        words = iter(translator.translate(originals))
-        for key, found in batch:
-            if isinstance(found, CaptuneError):
-                yield key, found
+        originals = [caption.text for _, result in batch if not isinstance(result, CaptuneError) for caption in result]
+        texts = iter(translator.translate(originals))
+        for key, result in batch:
+            if isinstance(result, CaptuneError):
+                yield key, result
             else:
-                yield key, [replace(caption, text=next(words), original=caption.text) for caption in found]
+                yield key, [replace(caption, text=next(texts), original=caption.text) for caption in result]
 
 
 def _load(source: Any, **hub: Any) -> tuple[Any, Any]:
@@ -132,7 +132,7 @@ def _direction(name: str, kind: str, tokenizer: Any, language: str) -> tuple[str
         return "", known[language]
     if kind == "t5":
         marked = (re.fullmatch(r"<2(.+)>", piece) for piece in tokenizer.get_vocab())
-        _check(name, language, [found[1] for found in marked if found])
+        _check(name, language, [match[1] for match in marked if match])
         return f"<2{language}> ", None
     codes = [code.strip("<>") for code in tokenizer.supported_language_codes]
     if codes:

@@ -57,15 +57,15 @@ class SessionDecoder:
         return self._run(np.ascontiguousarray(tokens), np.full(rows, position), mask)
 
     def _run(self, tokens: Array, positions: Array, mask: Array) -> Array:
-        """Logits (images, rows, vocabulary); keys and values are put behind those of before."""
-        found = self.text(tokens=tokens, positions=positions, mask=mask, **self.memory, **self.cache)
+        """Logits (images, rows, vocabulary); keys and values are appended to the cache."""
+        outputs = self.text(tokens=tokens, positions=positions, mask=mask, **self.memory, **self.cache)
         end = self.filled + tokens.shape[1]
         if end > self.slots:
             self._grow(end + STEPS * self.rows)
         for name, cached in self.cache.items():
-            cached[:, :, self.filled : end] = found[name.replace(PAST, NEW)]
+            cached[:, :, self.filled : end] = outputs[name.replace(PAST, NEW)]
         self.filled = end
-        return found["logits"]
+        return outputs["logits"]
 
     def _grow(self, slots: int) -> None:
         for name, cached in self.cache.items():
