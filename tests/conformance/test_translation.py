@@ -162,7 +162,7 @@ def test_rows_and_answers_have_both(captioner_name: str, german: str, pictures: 
 def test_english_needs_no_translator(captioner_name: str, pictures: list[str]) -> None:
     captioner = Captioner.load(captioner_name, language="en", max_new_tokens=5)
     assert captioner(pictures[0]).original is None
-    with pytest.raises(UsageError, match="told no language"):
+    with pytest.raises(UsageError, match="needs a language"):
         Captioner.load(captioner_name, translator="x/y")
     with pytest.raises(UsageError, match="--language"):
         captune.caption(pictures[0], language="german!", environment={})
