@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +22,26 @@ def jpeg(number: int, format: str = "JPEG") -> bytes:
 def write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def photos(folder: Path, *names: str) -> None:
+    """JPEG files of these names, all different."""
+    for number, name in enumerate(names):
+        write(folder / name, jpeg(number))
+
+
+def read_all(
+    source: Path | str, format: str | None = None, images: Path | None = None
+) -> tuple[str, list[SourceRecord], list[Problem]]:
+    """The format of a source, its records and its problems; no image is read."""
+    problems: list[Problem] = []
+    name, found = read_source(source, format, images, problems)
+    return name, list(found), problems
+
+
+def references(found: Iterable[SourceRecord]) -> dict[str, tuple[str, ...]]:
+    """The references of each image by its file name."""
+    return {Path(str(record.image)).name: record.references for record in found}
 
 
 def records(

@@ -80,7 +80,7 @@ def prepare(
         )
         verified = _verify(merged.records, settings, stage, problems, progress)
         _check(problems, len(merged.records), len(verified.records), settings, folder)
-        assigned = assign(verified.records, settings.split, settings.seed, lambda wanted: official_split(wanted, path))
+        assigned = assign(verified.records, settings.split, settings.seed, lambda split: official_split(split, path))
         pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
         _list(problems, stage)
         write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
@@ -165,13 +165,13 @@ def _verify(
     thumbs = np.zeros((len(paths), THUMB_BYTES), np.uint8)
     digests = [""] * len(paths)
     bad: dict[int, str] = {}
-    for look in verify(paths, max_pixels=settings.max_pixels, workers=settings.workers, progress=progress):
-        if look.reason is not None:
-            bad[look.index] = look.reason
+    for check in verify(paths, max_pixels=settings.max_pixels, workers=settings.workers, progress=progress):
+        if check.reason is not None:
+            bad[check.index] = check.reason
             continue
-        hashes[look.index] = look.hash
-        thumbs[look.index] = np.frombuffer(look.thumb, np.uint8)
-        digests[look.index] = look.digest
+        hashes[check.index] = check.hash
+        thumbs[check.index] = np.frombuffer(check.thumb, np.uint8)
+        digests[check.index] = check.digest
     here = str(stage.absolute()) + os.sep
     for index in sorted(bad):
         shown = paths[index]

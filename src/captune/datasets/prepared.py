@@ -295,26 +295,26 @@ def _old_names(out: Path) -> list[str]:
     if not out.is_dir():
         raise UsageError(f"--out {out} is a file.", "Name a folder.")
     try:
-        there = sorted(entry.name for entry in out.iterdir())
+        present = sorted(entry.name for entry in out.iterdir())
     except OSError as error:
         raise disk_error(error, out) from error
-    for name in [name for name in there if name.startswith(_STAGE)]:
+    for name in [name for name in present if name.startswith(_STAGE)]:
         if is_other_process(name.removeprefix(_STAGE)):
             raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
         _undo(out / name, out)
         shutil.rmtree(out / name, ignore_errors=True)
-        there = sorted(entry.name for entry in out.iterdir())
+        present = sorted(entry.name for entry in out.iterdir())
     if is_prepared(out):
         summary = read_json(out / SPLITS)
         splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
         names = [SPLITS, MARK, *(n for s in splits for n in (f"{s}.csv", f"{s}{SPLIT_SUFFIX}")), PROBLEMS, DUPLICATES]
         if isinstance(summary, dict) and summary.get("pictures_in_folder"):
             names.append(IMAGES)
-        return [name for name in names if name in there]
-    if set(there) <= {PROBLEMS}:
-        return there
+        return [name for name in names if name in present]
+    if set(present) <= {PROBLEMS}:
+        return present
     raise UsageError(
-        f"--out {out} holds other files ({', '.join(there[:4])}{', …' if len(there) > 4 else ''}) "
+        f"--out {out} holds other files ({', '.join(present[:4])}{', …' if len(present) > 4 else ''}) "
         "and is not a prepared folder.",
         "Name a new or an empty folder.",
     )
@@ -359,9 +359,9 @@ def _signals_deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     before: dict[int, Any] = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
+        number: signal.signal(number, lambda number, frame: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
@@ -369,5 +369,5 @@ def _signals_deferred() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came:
+        for number in received:
             signal.raise_signal(number)

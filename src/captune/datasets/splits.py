@@ -38,7 +38,7 @@ def assign(
 
     `how` is ("auto",), (ratios,), (an official name,) or split files; `official` returns
     {file name: split} for an official name. Raises `UsageError` or `CaptuneError` where the
-    words, files or names do not fit the records.
+    values, files or names do not fit the records.
     """
     firsts: dict[str, ImageRecord] = {}
     for record in records:
@@ -52,17 +52,17 @@ def assign(
 def _assign(
     records: Sequence[ImageRecord], how: Sequence[str], seed: int, official: Callable[[str], Mapping[str, str]]
 ) -> Assignment:
-    words = [word for entry in how for word in entry.split() if word]
-    first = words[0] if words else "auto"
-    if len(words) <= 1 and first == "auto":
+    values = [value for entry in how for value in entry.split() if value]
+    first = values[0] if values else "auto"
+    if len(values) <= 1 and first == "auto":
         return _auto(records, seed)
-    if len(words) == 1 and first.lower() in OFFICIAL:
-        return _listed(records, official(first.lower()), f"official split {first.lower()}")
-    if len(words) == 1 and "/" in first and "=" not in first and not Path(first).exists():
+    if len(values) == 1 and first.lower() in OFFICIAL:
+        return _by_names(records, official(first.lower()), f"official split {first.lower()}")
+    if len(values) == 1 and "/" in first and "=" not in first and not Path(first).exists():
         ratios = parse_ratios(first)
         by_ratio = split_by_ratio((record.id for record in records), ratios, seed)
         return Assignment(by_ratio, f"{_shares(ratios)}, seed {seed}")
-    return _from_files(records, words)
+    return _from_files(records, values)
 
 
 def split_by_ratio(ids: Iterable[str], ratios: Mapping[str, float], seed: int) -> dict[str, str]:
@@ -135,35 +135,35 @@ def _auto(records: Sequence[ImageRecord], seed: int) -> Assignment:
     return Assignment(splits, "the source's own splits", tuple(notes))
 
 
-def _listed(records: Sequence[ImageRecord], wanted: Mapping[str, str], how: str) -> Assignment:
+def _by_names(records: Sequence[ImageRecord], split_of: Mapping[str, str], how: str) -> Assignment:
     """Splits by a list of names; names that the source lacks are counted, not an error."""
     find = _Finder(records)
     splits: dict[str, str] = {}
     absent = 0
-    for name, split in wanted.items():
+    for name, split in split_of.items():
         record = find(name)
         if record is None:
             absent += 1
         else:
             splits[record.id] = split_name(split)
     if not splits:
-        example = next(iter(wanted), "none")
+        example = next(iter(split_of), "none")
         raise CaptuneError(
             f"The {how} names no image of this source (it names {example}; the source has {find.example}).",
             "Is this the right data set? Otherwise: --split 80/10/10",
         )
-    notes = (f"{absent:,} of the {len(wanted):,} names in the {how} are no images of this source.",) if absent else ()
+    notes = (f"{absent:,} of the {len(split_of):,} names in the {how} are no images of this source.",) if absent else ()
     return Assignment(splits, how, notes)
 
 
-def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignment:
+def _from_files(records: Sequence[ImageRecord], values: Sequence[str]) -> Assignment:
     find = _Finder(records)
     splits: dict[str, str] = {}
     where: dict[str, str] = {}
     absent: list[str] = []
     total = 0
-    for word in words:
-        split, path = _split_file(word)
+    for value in values:
+        split, path = _split_file(value)
         for line, name in _names_in(path):
             total += 1
             record = find(name)
@@ -194,19 +194,19 @@ def _from_files(records: Sequence[ImageRecord], words: Sequence[str]) -> Assignm
     )
 
 
-def _split_file(word: str) -> tuple[str, Path]:
+def _split_file(value: str) -> tuple[str, Path]:
     """Split name and file of `train=FILE`, or of a file whose own name tells (Flickr_8k.trainImages.txt)."""
-    name, equals, file = word.partition("=")
-    path = Path(file if equals else word).expanduser()
+    name, equals, file = value.partition("=")
+    path = Path(file if equals else value).expanduser()
     if not path.is_file():
-        problem = f"--split {word}: there is no file {path}." if equals else f"--split {word} is not understood."
+        problem = f"--split {value}: there is no file {path}." if equals else f"--split {value} is not understood."
         raise UsageError(problem, _HELP)
     if equals:
         return split_name(name), path
     for part in re.findall(r"[a-z]+", re.sub(r"([A-Z])", r" \1", path.stem).lower()):
         if normalize_split(part) in RATIOS:
             return split_name(part), path
-    raise UsageError(f"--split {word}: of which split is this the list?", f"Write train={word}")
+    raise UsageError(f"--split {value}: of which split is this the list?", f"Write train={value}")
 
 
 def _names_in(path: Path) -> Iterable[tuple[int, str]]:
@@ -239,11 +239,11 @@ class _Finder:
         if name in self._ids:
             return self._ids[name]
         path = PurePath(name)
-        for wanted in (path.name, path.stem):
-            if wanted in self._names:
-                record = self._names[wanted]
+        for file_name in (path.name, path.stem):
+            if file_name in self._names:
+                record = self._names[file_name]
                 if record is None:
-                    raise CaptuneError(f"More than one image is called {wanted}.", "List their ids instead.")
+                    raise CaptuneError(f"More than one image is called {file_name}.", "List their ids instead.")
                 return record
         return None
 

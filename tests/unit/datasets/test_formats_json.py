@@ -6,28 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from captune.core.errors import CaptuneError
-from captune.datasets.formats import read_source
-from captune.datasets.merge import Problem
-
-
-def photos(folder: Path, *names: str) -> None:
-    for number, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 6), (number * 40 % 256, 90, 30)).save(path, "JPEG")
-
-
-def records(source: Path, format: str | None = None, images: Path | None = None):
-    problems: list[Problem] = []
-    name, found = read_source(source, format, images, problems)
-    return name, list(found), problems
-
-
-def references(found) -> dict[str, tuple[str, ...]]:
-    return {Path(record.image).name: record.references for record in found}
+from sources import photos, read_all, references
 
 
 @pytest.mark.parametrize(
@@ -44,7 +25,7 @@ def references(found) -> dict[str, tuple[str, ...]]:
 def test_jsonl_and_json_lists(tmp_path: Path, text: str) -> None:
     photos(tmp_path / "Images", "a.jpg", "b.jpg")
     (tmp_path / ("data.json" if text.startswith("[") else "data.jsonl")).write_text(text, encoding="utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, problems) == ("jsonl", [])
     assert references(found) == {"a.jpg": ("A dog", "Again"), "b.jpg": ("A bird",)}
     assert [record.split for record in found] == ["train", "val"]
@@ -53,7 +34,7 @@ def test_jsonl_and_json_lists(tmp_path: Path, text: str) -> None:
 def test_json_map_of_images(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "data.json").write_text(json.dumps({"a.jpg": ["A dog", "Again"], "b.jpg": "A bird"}), "utf-8")
-    name, found, _ = records(tmp_path)
+    name, found, _ = read_all(tmp_path)
     assert (name, references(found)) == ("jsonl", {"a.jpg": ("A dog", "Again"), "b.jpg": ("A bird",)})
 
 
@@ -65,7 +46,7 @@ def test_jsonl_bad_rows(tmp_path: Path) -> None:
         '{"image": {"bytes": 1}, "caption": "x"}\n{"image": "a.jpg", "caption": null}\n',
         encoding="utf-8",
     )
-    _, found, problems = records(source)
+    _, found, problems = read_all(source)
     assert references(found) == {"a.jpg": ("fine",)}
     assert [problem.where for problem in problems] == [f"data.jsonl, line {n}" for n in (2, 3, 4, 5, 6)]
     assert "image, label" in problems[2].reason
@@ -91,14 +72,14 @@ def test_coco_root_with_splits_from_the_names(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(value), "utf-8")
     (tmp_path / "annotations" / "captions_train2014.json").write_text(json.dumps(COCO), "utf-8")
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(value), "utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, problems) == ("coco", [])
     assert [(r.id, r.image, r.references, r.split) for r in found] == [
         ("7", tmp_path / "train2017" / "a.jpg", ("A dog, a cat", "Again"), "train"),
         ("8", tmp_path / "train2017" / "b.jpg", ("A bird",), "train"),
         ("9", tmp_path / "val2017" / "c.jpg", ("C",), "val"),
     ]
-    name, found, _ = records(tmp_path / "annotations" / "captions_val2017.json")
+    name, found, _ = read_all(tmp_path / "annotations" / "captions_val2017.json")
     assert (name, found[0].image, found[0].split) == ("coco", tmp_path / "val2017" / "c.jpg", "val")
 
 
@@ -120,7 +101,7 @@ def test_coco_bad_entries(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "annotations.json").write_text(json.dumps(content), "utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, references(found), found[0].split) == ("coco", {"a.jpg": ("fine",)}, None)
     said = " / ".join(f"{problem.where}: {problem.reason}" for problem in problems)
     assert "annotation 2: points at image 99" in said
@@ -137,10 +118,10 @@ def test_coco_instances_file_is_refused(tmp_path: Path) -> None:
         '{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"bbox": []}]}', "utf-8"
     )
     with pytest.raises(CaptuneError, match="no 'caption'"):
-        records(source)
+        read_all(source)
     source.write_text('{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}]}', "utf-8")
     with pytest.raises(CaptuneError, match="expected a list 'annotations', found info, images"):
-        records(source)
+        read_all(source)
 
 
 def test_json_of_the_wrong_shape_never_crashes(tmp_path: Path) -> None:
@@ -155,23 +136,23 @@ def test_json_of_the_wrong_shape_never_crashes(tmp_path: Path) -> None:
         (image, f"{fine}, 3", "has no 'caption'"),
     ):
         source.write_text(f'{{"images": [{images}], "annotations": [{captions}]}}', "utf-8")
-        _, found, problems = records(source)
+        _, found, problems = read_all(source)
         assert references(found) == {"a.jpg": ("fine",)}
         assert said in problems[0].reason
     wrong = [{"filename": 3}, {"filename": "a.jpg", "sentences": 3}, 7, {"filename": "a.jpg", "sentences": [1]}]
     right = {"filename": "a.jpg", "sentences": [{"raw": "fine"}, {"raw": 3, "tokens": 4}], "split": None}
     source.write_text(json.dumps({"images": [right, *wrong]}), "utf-8")
-    name, found, problems = records(source)
+    name, found, problems = read_all(source)
     assert (name, references(found), len(problems)) == ("karpathy", {"a.jpg": ("fine",)}, 4)
     source.write_text("[" * 100_000, "utf-8")
     with pytest.raises(CaptuneError, match="Nested too deeply"):
-        records(source)
+        read_all(source)
 
 
 def test_half_characters_can_be_written(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg")
     (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "caption": "A \\ud800 dog \\ud83d\\udc15"}\n', "utf-8")
-    assert references(records(tmp_path)[1]) == {"a.jpg": ("A ? dog 🐕",)}
+    assert references(read_all(tmp_path)[1]) == {"a.jpg": ("A ? dog 🐕",)}
 
 
 def test_karpathy_splits(tmp_path: Path) -> None:
@@ -188,7 +169,7 @@ def test_karpathy_splits(tmp_path: Path) -> None:
         for number, (name, split) in enumerate(zip("abcd", ("train", "restval", "val", "test"), strict=True))
     ]
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}), "utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, problems) == ("karpathy", [])
     assert [record.split for record in found] == ["train", "train", "val", "test"]
     assert found[1].references == ("b, one.", "b two")

@@ -6,28 +6,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.datasets.formats import find_format, read_source
-from captune.datasets.merge import Problem
-
-
-def photos(folder: Path, *names: str) -> None:
-    for number, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 6), (number * 40 % 256, 90, 30)).save(path, "JPEG")
-
-
-def records(source: Path, format: str | None = None, images: Path | None = None):
-    problems: list[Problem] = []
-    name, found = read_source(source, format, images, problems)
-    return name, list(found), problems
-
-
-def references(found) -> dict[str, tuple[str, ...]]:
-    return {Path(record.image).name: record.references for record in found}
+from sources import photos, read_all, references
 
 
 def test_kaggle_keeps_captions_whole(tmp_path: Path) -> None:
@@ -44,7 +26,7 @@ def test_kaggle_keeps_captions_whole(tmp_path: Path) -> None:
         encoding="utf-8-sig",
         newline="",
     )
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert name == "kaggle"
     assert references(found) == {
         "a.jpg": (
@@ -65,14 +47,14 @@ def test_kaggle_caption_over_two_lines_and_a_stray_quote(tmp_path: Path) -> None
     photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     source = tmp_path / "captions.txt"
     source.write_text('image,caption\na.jpg,"A dog\nruns, fast"\nb.jpg,"never closed\nc.jpg,fine\n', encoding="utf-8")
-    _, found, _ = records(source)
+    _, found, _ = read_all(source)
     assert references(found) == {"a.jpg": ("A dog runs, fast",), "b.jpg": ('"never closed',), "c.jpg": ("fine",)}
 
 
 def test_kaggle_without_header_loses_nothing(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg")
     (tmp_path / "captions.txt").write_text("a.jpg,first\na.jpg,second\n", encoding="utf-8")
-    name, found, _ = records(tmp_path)
+    name, found, _ = read_all(tmp_path)
     assert (name, references(found)) == ("kaggle", {"a.jpg": ("first", "second")})
 
 
@@ -81,7 +63,7 @@ def test_bad_rows_are_collected_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text(
         "image,caption\na.jpg,fine\na.jpg,\na.jpg,  \nno separator\n,nobody\nhttp://x.org/a.jpg,far\n", encoding="utf-8"
     )
-    _, found, problems = records(tmp_path)
+    _, found, problems = read_all(tmp_path)
     assert references(found) == {"a.jpg": ("fine",)}
     assert [problem.where for problem in problems] == [f"captions.txt, line {n}" for n in (3, 4, 5, 6, 7)]
     assert "empty" in problems[0].reason
@@ -103,7 +85,7 @@ def test_pipe_keeps_bars_inside_captions(tmp_path: Path) -> None:
         'image|caption\na.jpg| A dog | a cat\nb.jpg|One, two\na.jpg|Again\nb.jpg|"A ""big"" | dog"\nb.jpg|"Stop"\n',
         "utf-8",
     )
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, problems) == ("pipe", [])
     assert references(found) == {"a.jpg": ("A dog | a cat", "Again"), "b.jpg": ("One, two", 'A "big" | dog', '"Stop"')}
 
@@ -111,7 +93,7 @@ def test_pipe_keeps_bars_inside_captions(tmp_path: Path) -> None:
 def test_tabs_without_a_header(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "list.tsv").write_text("a.jpg\tA dog | a cat\nb.jpg\tOne,\ttwo\nnothing\n", "utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert name == "pipe"
     assert references(found) == {"a.jpg": ("A dog | a cat",), "b.jpg": ("One,\ttwo",)}
     assert "expected 'image<TAB>caption'" in problems[0].reason
@@ -126,7 +108,7 @@ def test_token_files_are_ragged(tmp_path: Path) -> None:
         "a.jpg#0\tA dog runs .\na.jpg#1\tRuns , it does #2 .\nb.jpg#0\tA cat .\nb.jpg.1#0\tmisnamed\nnonsense\n",
         "utf-8",
     )
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert name == "flickr-token"
     assert references(found) == {
         "a.jpg": ("A dog runs .", "Runs , it does #2 ."),
@@ -144,7 +126,7 @@ def test_captions_two_folders_below_a_readme(tmp_path: Path) -> None:
     (inner / "Flickr_TextData").mkdir()
     (inner / "Flickr_TextData" / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog .\n", encoding="utf-8")
     for source in (tmp_path / "Flickr_Data", inner):
-        name, found, _ = records(source)
+        name, found, _ = read_all(source)
         assert (name, found[0].image) == ("flickr-token", inner / "Images" / "a.jpg")
 
 
@@ -160,7 +142,7 @@ def test_flickr30k_with_its_broken_row(tmp_path: Path) -> None:
         "2199200615.jpg| what\n",
         encoding="utf-8",
     )
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert name == "flickr30k"
     assert references(found) == {
         "1.jpg": ("Two men , one hat .", "A | bar ."),
@@ -168,8 +150,8 @@ def test_flickr30k_with_its_broken_row(tmp_path: Path) -> None:
     }
     assert [problem.where for problem in problems] == ["results.csv, line 6"]
     assert found[0].image == folder / "flickr30k_images" / "1.jpg"
-    assert records(folder)[0] == "flickr30k"
-    assert records(folder / "results.csv")[0] == "flickr30k"
+    assert read_all(folder)[0] == "flickr30k"
+    assert read_all(folder / "results.csv")[0] == "flickr30k"
 
 
 def test_flickr30k_with_commas(tmp_path: Path) -> None:
@@ -177,7 +159,7 @@ def test_flickr30k_with_commas(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text(
         'image_name,comment_number,comment\n1.jpg,0,"A ""big"" dog, running"\n1.jpg,1,Plain\n', encoding="utf-8"
     )
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, references(found)) == ("flickr30k", {"1.jpg": ('A "big" dog, running', "Plain")})
     assert problems == []
 
@@ -195,7 +177,7 @@ def test_flickr30k_with_commas(tmp_path: Path) -> None:
 def test_csv_columns_by_their_usual_names(tmp_path: Path, file: str, text: str) -> None:
     photos(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / file).write_text(text, encoding="utf-8")
-    name, found, problems = records(tmp_path)
+    name, found, problems = read_all(tmp_path)
     assert (name, problems) == ("csv", [])
     assert references(found) == {"a.jpg": ("A dog, a cat", "Again"), "b.jpg": ("A bird",)}
     assert [record.split for record in found] == ["train", "val"]
@@ -209,7 +191,7 @@ def test_csv_bad_rows(tmp_path: Path) -> None:
         "last,b.jpg,\n",
         "utf-8",
     )
-    _, found, problems = records(source)
+    _, found, problems = read_all(source)
     # What stands behind the commas of line 3 is an image and a split: the rest is its caption.
     assert references(found) == {"a.jpg": ("fine", "one, two"), "b.jpg": ("last",)}
     assert [problem.where for problem in problems] == [f"data.csv, line {n}" for n in (4, 5, 7)]
@@ -222,14 +204,14 @@ def test_csv_that_was_not_quoted(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg")
     source = tmp_path / "data.csv"
     source.write_text("image,caption\na.jpg,A dog, a cat, and more\n", encoding="utf-8")
-    assert references(records(source)[1]) == {"a.jpg": ("A dog, a cat, and more",)}
+    assert references(read_all(source)[1]) == {"a.jpg": ("A dog, a cat, and more",)}
 
 
 def test_csv_quote_that_is_never_closed(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg")
     source = tmp_path / "data.csv"
     source.write_text('image,caption\na.jpg,"open\n' + "a.jpg,next\n" * 400, encoding="utf-8")
-    _, found, problems = records(source)
+    _, found, problems = read_all(source)
     assert (references(found), problems) == ({"a.jpg": ('"open', *["next"] * 400)}, [])
 
 
@@ -237,7 +219,7 @@ def test_csv_files_for_each_split(tmp_path: Path) -> None:
     photos(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
     for split, image in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
         (tmp_path / f"{split}.csv").write_text(f"image,caption\n{image},A dog\n", encoding="utf-8")
-    name, found, _ = records(tmp_path)
+    name, found, _ = read_all(tmp_path)
     assert name == "csv"
     assert {Path(record.image).name: record.split for record in found} == {
         "a.jpg": "train",
@@ -251,14 +233,14 @@ def test_several_tables_must_be_named(tmp_path: Path) -> None:
     for name in ("one.csv", "two.csv"):
         (tmp_path / name).write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
     with pytest.raises(CaptuneError, match=r"several CSV or TSV files: one\.csv, two\.csv"):
-        records(tmp_path)
+        read_all(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "Images", "images", "photos", "some/thing"])
 def test_images_are_found_near_the_captions(tmp_path: Path, below: str) -> None:
     photos(tmp_path / below, "a.jpg")
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,A dog\n", encoding="utf-8")
-    assert records(tmp_path / "captions.txt")[1][0].image == tmp_path / below / "a.jpg"
+    assert read_all(tmp_path / "captions.txt")[1][0].image == tmp_path / below / "a.jpg"
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:
@@ -267,25 +249,25 @@ def test_images_elsewhere(tmp_path: Path) -> None:
     home.mkdir(parents=True)
     (home / "data.csv").write_text("image,caption\n/kaggle/input/x/a.jpg,A dog\nC:\\x\\b.jpg,A cat\n", encoding="utf-8")
     with pytest.raises(CaptuneError, match="None of the 2 images") as caught:
-        records(home)
+        read_all(home)
     assert "--images" in caught.value.hint
-    found = records(home, images=tmp_path / "far")[1]
+    found = read_all(home, images=tmp_path / "far")[1]
     assert [record.image for record in found] == [tmp_path / "far" / "away" / name for name in ("a.jpg", "b.jpg")]
     with pytest.raises(CaptuneError, match="no folder of images"):
-        records(home, images=tmp_path / "nowhere")
+        read_all(home, images=tmp_path / "nowhere")
 
 
 def test_names_with_composed_signs(tmp_path: Path) -> None:
     photos(tmp_path, unicodedata.normalize("NFD", "Tür.jpg"))
     (tmp_path / "captions.txt").write_text("image,caption\nTür.jpg,A door\n", encoding="utf-8")
-    assert records(tmp_path)[1][0].image.is_file()
+    assert read_all(tmp_path)[1][0].image.is_file()
 
 
 def test_a_few_images_of_many_names(tmp_path: Path) -> None:
     photos(tmp_path / "Images", "777.jpg")
     rows = "".join(f"{number}.jpg,A dog\n" for number in range(3000))
     (tmp_path / "captions.txt").write_text("image,caption\n" + rows, encoding="utf-8")
-    found = records(tmp_path)[1]
+    found = read_all(tmp_path)[1]
     assert [record.image for record in found if record.image.exists()] == [tmp_path / "Images" / "777.jpg"]
 
 
@@ -306,7 +288,7 @@ def test_unreadable_files_say_why(tmp_path: Path, content: bytes, said: str) -> 
     (tmp_path / "captions.txt").write_bytes(content)
     for source in (tmp_path / "captions.txt", tmp_path):
         with pytest.raises(CaptuneError, match=said) as caught:
-            records(source)
+            read_all(source)
         assert caught.value.hint
 
 
@@ -365,6 +347,6 @@ def test_the_original_archive_with_its_other_texts(tmp_path: Path, source: str) 
     (text / "ExpertAnnotations.txt").write_text("a.jpg\tb.jpg#2\t1\t1\t1\n", encoding="utf-8")
     (text / "CrowdFlowerAnnotations.txt").write_text("a.jpg\tb.jpg#2\t0\t1\t3\n", encoding="utf-8")
     (text / "Flickr_8k.trainImages.txt").write_text("a.jpg\n", encoding="utf-8")
-    name, found, problems = records(tmp_path / source)
+    name, found, problems = read_all(tmp_path / source)
     assert (name, references(found), problems) == ("flickr-token", {"a.jpg": ("A dog",)}, [])
     assert found[0].image.is_file()

@@ -32,10 +32,10 @@ def download_flickr(
     for present in (folder, kaggle_input / FLICKR[name].partition("/")[2]):
         if present.is_dir() and any(present.iterdir()):
             return present
-    found = _from_kaggle(name, folder, progress)
+    downloaded = _from_kaggle(name, folder, progress)
     if name == "flickr8k":
-        _add_split_lists(found, split_lists, progress)
-    return found
+        _add_split_lists(downloaded, split_lists, progress)
+    return downloaded
 
 
 def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:

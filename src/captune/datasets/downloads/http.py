@@ -129,7 +129,7 @@ def _continue(url: str, part: Path, task: Task, timeout: float, size: int | None
     return total
 
 
-def _receive(answer: Answer, part: Path, task: Task, start: int, most: int) -> None:
+def _receive(answer: Answer, part: Path, task: Task, start: int, limit: int) -> None:
     """Write what comes behind the first `start` bytes of `part`, to `most` in all; raises `WebError`."""
     step = start
     with open(part, "r+b" if start else "wb") as file:
@@ -137,8 +137,8 @@ def _receive(answer: Answer, part: Path, task: Task, start: int, most: int) -> N
         while block := answer.read(_BLOCK):
             file.write(block)
             task.advance(len(block))
-            if file.tell() > most:
-                raise WebError(f"more than {most:,} bytes", large=True)
+            if file.tell() > limit:
+                raise WebError(f"more than {limit:,} bytes", large=True)
             if file.tell() >= step + _STEP:
                 step = file.tell()
                 answer.restart()
@@ -161,8 +161,8 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
     wrong = f"{have:,} bytes, expected {size:,}" if size is not None and have != size else ""
     if not wrong and sha256 is not None:
         with open(part, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        wrong = f"SHA-256 {found}, expected {sha256}" if found != sha256 else ""
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        wrong = f"SHA-256 {actual}, expected {sha256}" if actual != sha256 else ""
     if wrong:
         part.unlink()
         raise CaptuneError(f"What was downloaded from {url} has {wrong}.", "It was removed: run the command again.")

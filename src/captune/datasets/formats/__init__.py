@@ -22,7 +22,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, CLEANED, Images, is_pattern, written_here
 from captune.core.tables import Table
 from captune.datasets.merge import Problem, Problems, SourceRecord
-from captune.datasets.tables import files as places
+from captune.datasets.tables.files import clear_cache, find_caption_files, find_shards, list_folder, unopened
 from captune.datasets.tables.rows import Row, Side, group, row_of
 from captune.datasets.tables.text import check_file, first_line, head
 
@@ -71,7 +71,7 @@ def find_format(source: str | Path, images: Path | None = None) -> tuple[str, st
 
 def recognised(source: Path, images: Path | None = None) -> tuple[str, str] | None:
     """As `find_format`, but None where no format fits."""
-    places.clear_cache()
+    clear_cache()
     _check_exists(source)
     fitting: list[tuple[int, str, str]] = []
     for name, module in FORMATS.items():
@@ -111,7 +111,7 @@ def read_source(
         name = find_format(source, folder)[0]
     else:
         name = format
-        places.clear_cache()
+        clear_cache()
         module = FORMATS[name]  # an unknown name is the first thing to say
         _check_exists(source)
     module = FORMATS[name]
@@ -119,9 +119,7 @@ def read_source(
     own = written_here(source.parent, [source.name]) if source.is_file() else written_here(source, [CLEANED])
     where = Images(folder, allow_outside or own)
     if problems is not None and source.is_dir():
-        problems += [
-            Problem(one, "a pipe, a socket or a device, which is not opened") for one in places.unopened(source)
-        ]
+        problems += [Problem(one, "a pipe, a socket or a device, which is not opened") for one in unopened(source)]
     where_or_none = None if where == BESIDE else where
     if hasattr(module, "read"):
         return name, module.read(source, images=where_or_none, problems=problems)
@@ -150,10 +148,10 @@ def _check_exists(source: Path) -> None:
     if str(source).startswith("hf:") or is_pattern(str(source)):
         return
     if not source.exists():
-        files, folders = places.list_folder(source.parent)
+        files, folders = list_folder(source.parent)
         near = [*files, *folders]
-        there = f"{source.parent} holds {', '.join(near[:8])}." if near else "Check the path."
-        raise CaptuneError(f"There is no file or folder {source}.", there)
+        hint = f"{source.parent} holds {', '.join(near[:8])}." if near else "Check the path."
+        raise CaptuneError(f"There is no file or folder {source}.", hint)
     if not os.access(source, os.R_OK):
         raise CaptuneError(f"No permission to read {source}.", "Change its permissions, or copy it.")
 
@@ -167,18 +165,18 @@ def _by_suffix(source: Path) -> tuple[str, str]:
             name = "jsonl"
         if name is not None:
             return name, f"its name ends in {source.suffix}"
-        found = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
-    elif places.find_shards(source, (".parquet", ".pq")):
+        content = f"Its first line is {line[:80]!r}." if line and "\ufffd" not in line else "It is not text."
+    elif find_shards(source, (".parquet", ".pq")):
         return "parquet", "it holds Parquet files"
     else:
         likely = ("*caption*", "*token*", "results.csv", "*.csv", "*.json*")
-        for path in places.find_caption_files(source, likely, lambda path: True):
+        for path in find_caption_files(source, likely, lambda path: True):
             check_file(path)
-        files, folders = places.list_folder(source)
-        found = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."
+        files, folders = list_folder(source)
+        content = f"It holds {', '.join((*files, *folders)[:8]) or 'no caption file and no folder'}."
     expected = "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in FORMATS.items())
     raise CaptuneError(
-        f"No captions were recognised in {source}. {found}",
+        f"No captions were recognised in {source}. {content}",
         f"The simplest is a file captions.txt beside a folder Images:\n"
         f'  image,caption\n  dog.jpg,A dog runs on grass.\n  dog.jpg,"A dog, running."\nLooked for:\n{expected}',
     )

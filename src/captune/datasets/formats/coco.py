@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.datasets.merge import Problems, SourceRecord
-from captune.datasets.tables.columns import Columns, columns_of, image_set, split_from_name
+from captune.datasets.tables.columns import columns_of, image_set, split_from_name
 from captune.datasets.tables.files import find_caption_files, list_folder
 from captune.datasets.tables.rows import Row, Side, group, id_text, note, plain_id
 from captune.datasets.tables.text import head, json_list, load_json
@@ -99,14 +99,13 @@ def _rows(path: Path, problems: Problems, side: Side, *, every: bool) -> Iterato
     captions: dict[Any, list[str]] = {key: [] for key in named}
     rejected = dict.fromkeys(named, 0)
     key_of = _keys(named)
-    columns: dict[tuple[str, ...], Columns | None] = {}
     for position, entry in enumerate(annotations, start=1):
         where = f"{path.name}, annotation {entry.get('id', position) if isinstance(entry, dict) else position}"
         if not isinstance(entry, dict) or not isinstance(entry.get("caption"), str):
             note(problems, where, "has no 'caption'")
         elif (key := key_of(entry.get("image_id"))) is None:
             note(problems, where, f"points at image {entry.get('image_id')}, which is not in 'images'")
-        elif (columns_here := columns_of(entry, columns)) is not None and columns_here.is_rejected(entry):
+        elif (columns := columns_of(entry)) is not None and columns.is_rejected(entry):
             rejected[key] += 1
         elif not entry["caption"].strip() and side == "references":
             note(problems, where, "the caption is empty")

@@ -10,7 +10,7 @@ from typing import Any
 from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
 from captune.datasets.merge import Problems
-from captune.datasets.tables.columns import Columns, choose, columns_of, expected, find_columns, split_from_name
+from captune.datasets.tables.columns import choose, columns_of, expected, find_columns, split_from_name
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side, note
 from captune.datasets.tables.text import head, load_json, numbered
@@ -24,7 +24,6 @@ RANK = 20
 _NAMES = ("*.jsonl", "*.ndjson", "*.json")
 # A file of one object that holds its rows in a list.
 _LISTS = ("data", "images", "annotations", "results", "predictions", "samples", "captions", "rows", "items")
-_Known = dict[tuple[str, ...], Columns | None]
 
 
 def sniff(source: Path, images: Path | None = None) -> str | None:
@@ -133,9 +132,8 @@ def _whole(path: Path, split: str | None, problems: Problems, side: Side) -> Ite
             yield from _by_image(path, content, split)
             return
         content = content[name]
-    known: _Known = {}
     for number, entry in enumerate(content if isinstance(content, list) else [content], start=1):
-        yield from _row(path, number, entry, split, known, problems, "entry", side)
+        yield from _row(path, number, entry, split, problems, "entry", side)
 
 
 def _by_image(path: Path, content: Mapping[str, Any], split: str | None) -> Iterator[Row]:
@@ -148,7 +146,6 @@ def _by_image(path: Path, content: Mapping[str, Any], split: str | None) -> Iter
 
 
 def _lines(path: Path, split: str | None, problems: Problems, side: Side) -> Iterator[Row]:
-    known: _Known = {}
     for number, line in numbered(path):
         try:
             entry = parse_json(line)
@@ -160,25 +157,18 @@ def _lines(path: Path, split: str | None, problems: Problems, side: Side) -> Ite
                 ) from None
             note(problems, f"{path.name}, line {number}", f"not valid JSON ({error.msg}, column {error.colno})")
             continue
-        yield from _row(path, number, entry, split, known, problems, "line", side)
+        yield from _row(path, number, entry, split, problems, "line", side)
 
 
 def _row(
-    path: Path,
-    number: int,
-    entry: Any,
-    split: str | None,
-    known: _Known,
-    problems: Problems,
-    unit: str,
-    side: Side,
+    path: Path, number: int, entry: Any, split: str | None, problems: Problems, unit: str, side: Side
 ) -> Iterator[Row]:
     where = f"{path.name}, {unit} {number}"
     if not isinstance(entry, Mapping):
         note(problems, where, f"expected an object, found {str(entry)[:60]!r}")
         return
     keys = tuple(entry)
-    columns = columns_of(entry, known, side)
+    columns = columns_of(entry, side)
     if columns is not None:
         yield columns.row(path, number, entry, split, unit)
     elif len(keys) == 1 and is_image_name(keys[0]):

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
-from captune.datasets.formats.csv_table import read_table
+from captune.datasets.formats.csv_table import read_table, without_header
 from captune.datasets.merge import Problems
 from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side
-from captune.datasets.tables.text import first_line, split_fields
-from captune.images.signatures import is_image_name
+from captune.datasets.tables.text import first_line
 
 DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption a line, commas kept whole"
 RANK = 60
@@ -30,7 +29,7 @@ def rows(source: Path, problems: Problems, side: Side = "references") -> Iterato
     if not paths:
         raise CaptuneError(f"There is no captions.txt in {source}.", "Expected lines 'image,caption'.")
     line = first_line(paths[0]) or ""
-    if line and not _HEADER.fullmatch(line) and not _is_row(line):
+    if line and not _HEADER.fullmatch(line) and without_header(line) != ",":
         raise CaptuneError(
             f"{paths[0]}, line 1: expected the header 'image,caption', found {line[:80]!r}.",
             "The first line names the columns, each further line is: image.jpg,A caption.",
@@ -40,10 +39,4 @@ def rows(source: Path, problems: Problems, side: Side = "references") -> Iterato
 
 def _fits(path: Path) -> bool:
     line = first_line(path) or ""
-    return path.suffix.lower() == ".txt" and (_HEADER.fullmatch(line) is not None or _is_row(line))
-
-
-def _is_row(line: str) -> bool:
-    """Whether a line is an image's name, a comma and more."""
-    fields, _ = split_fields(line, ",")
-    return len(fields) > 1 and is_image_name(fields[0].strip())
+    return path.suffix.lower() == ".txt" and (_HEADER.fullmatch(line) is not None or without_header(line) == ",")

@@ -115,15 +115,10 @@ def table_rows(
                 yield number + 1, row
 
 
-def _wanted(columns: Columns) -> list[str]:
+def _read_columns(columns: Columns) -> list[str]:
     named = [columns.image, *columns.captions, columns.split, columns.id, columns.name, columns.question]
-    named += [
-        *columns.beside,
-        *columns.rejected,
-        *columns.accepted,
-        columns.status,
-        "error" if columns.status else None,
-    ]
+    named += [*columns.beside, *columns.rejected, *columns.accepted]
+    named += [columns.status, "error"] if columns.status else []
     return list(dict.fromkeys(name for name in named if name))
 
 
@@ -134,12 +129,12 @@ def _cells(
     for path, (columns, _) in tables.items():
         split = split_from_name(path.stem) or split_from_name(path.parent.name)
         bases = [*([images.folder] if images.folder else ()), path.parent]
-        for number, row in table_rows(path, _wanted(columns), problems):
+        for number, row in table_rows(path, _read_columns(columns), problems):
             yield embedded_row(f"{path.name}, row {number}", row, split, columns, boundary, bases)
 
 
 def _rows(tables: dict[Path, tuple[Columns, bool]], problems: Problems) -> Iterator[Row]:
     for path, (columns, _) in tables.items():
         split = split_from_name(path.stem) if len(tables) > 1 else None
-        for number, row in table_rows(path, _wanted(columns), problems):
+        for number, row in table_rows(path, _read_columns(columns), problems):
             yield columns.row(path, number, row, split, "row")

@@ -60,7 +60,7 @@ def read(source: Path, *, images: Images | None = None, problems: Problems = Non
 
 
 def _records(source: Path, boundary: Boundary, problems: Problems) -> Iterator[SourceRecord]:
-    found = False
+    empty = True
     for here, names in walk_folders(str(source), once=True):
         folder = Path(here)
         relative = folder.relative_to(source)
@@ -82,12 +82,12 @@ def _records(source: Path, boundary: Boundary, problems: Problems) -> Iterator[S
             except Unusable as error:
                 note(problems, where, str(error))
                 continue
-            found = True
+            empty = False
             yield SourceRecord(where, folder / name, captions, split, where)
         for name in texts:
             if name not in beside.taken and os.path.splitext(name)[0].lower() not in _OTHERS:
                 note(problems, (relative / name).as_posix(), "there is no image of that name beside it")
-    if not found:
+    if empty:
         if problems:
             raise NothingUsable(source, problems, "No image has a text file beside it: expected dog.jpg and dog.txt.")
         raise CaptuneError(f"No image in {source} has a text file beside it.", "Expected dog.jpg and dog.txt.")

@@ -129,9 +129,9 @@ def scan(path: Path, problems: Problems, *, texts: int = MAX_SHARD_TEXT_BYTES) -
     return list(samples.values())
 
 
-def read_images(path: Path, wanted: Collection[str], problems: Problems) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the wanted images of a shard, in its order; one that is cut off is a problem."""
-    left = dict.fromkeys(wanted)
+def _read_images(path: Path, names: Collection[str], problems: Problems) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of these images of a shard, in its order; one that is cut off is a problem."""
+    left = dict.fromkeys(names)
     for member in members(str(path), load=lambda one: one.name in left):
         if isinstance(member, CutOff):  # the scan said why
             for name in left:
@@ -175,20 +175,20 @@ def read(source: Path, *, images: Images | None = None, problems: Problems = Non
 
 
 def _records(paths: list[Path], source: Path, problems: Problems) -> Iterator[SourceRecord]:
-    found = False
+    empty = True
     for path in paths:
         split = split_from_name(path.name.split(".")[0]) or split_from_name(path.parent.name)
         shard = path.name.split(".")[0]
         captions_of: dict[str, _Captions] = {}
         for sample in scan(path, problems):
             captions_of |= _captions_of_sample(sample, path.name, problems)
-        for member, data in read_images(path, captions_of, problems):
+        for member, data in _read_images(path, captions_of, problems):
             key, captions, stated = captions_of[member]
-            found = True
+            empty = False
             name = f"{shard}_{key.replace('/', '_')}.{member.rpartition('.')[2]}"
             image = EmbeddedImage(name, lambda data=data: data)  # type: ignore[misc]
             yield SourceRecord(f"{shard}/{key}", image, captions, stated or split, f"{path.name}, {member}")
-    if not found:
+    if empty:
         raise NothingUsable(source, problems, f"Expected: {DESCRIPTION}.")
 
 

@@ -104,7 +104,7 @@ def streamed_splits(name: str) -> dict[str, Any]:
     datasets = _import()
     from huggingface_hub.errors import HfHubHTTPError
 
-    repository, colon, wanted = name.rpartition(":") if ":" in name else (name, "", "")
+    repository, colon, chosen = name.rpartition(":") if ":" in name else (name, "", "")
     try:
         loaded = datasets.load_dataset(repository, streaming=True)
     except datasets.exceptions.DatasetNotFoundError:
@@ -118,10 +118,10 @@ def streamed_splits(name: str) -> dict[str, Any]:
         raise CaptuneError(
             f"hf:{repository} cannot be opened: {first_line(error).rstrip('.')}.", "Does its page show a table?"
         ) from None
-    if colon and wanted not in loaded:
-        raise CaptuneError(f"hf:{repository} has no split '{wanted}'.", f"It has: {', '.join(loaded)}.")
-    chosen = {wanted: loaded[wanted]} if colon else dict(loaded)
-    return {split: _undecoded(data, datasets) for split, data in chosen.items()}
+    if colon and chosen not in loaded:
+        raise CaptuneError(f"hf:{repository} has no split '{chosen}'.", f"It has: {', '.join(loaded)}.")
+    splits = {chosen: loaded[chosen]} if colon else dict(loaded)
+    return {split: _undecoded(data, datasets) for split, data in splits.items()}
 
 
 def hub_errors(records: Iterator[T], source: str) -> Iterator[T]:

@@ -92,15 +92,15 @@ def list_input_shards(
     the working folder; `allow_outside`: anywhere. Raises
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
-    given = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
+    items = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
     inside = ANYWHERE if allow_outside else os.path.abspath(images) if images else ""
     listed = inside or os.getcwd()
-    check_listed([item for item in given if isinstance(item, Listed)], listed)
+    check_listed([item for item in items if isinstance(item, Listed)], listed)
     files: list[str] = []
     limit = ""  # the folder inside of which `files` may lie
     start = 0
     empty = True
-    for kind, location in list_inputs(given, recursive=recursive, warn=warn, listed=listed):
+    for kind, location in list_inputs(items, recursive=recursive, warn=warn, listed=listed):
         its_limit = listed if isinstance(location, Listed) else ""
         if files and (kind != FILES or len(files) == shard_size or its_limit != limit):
             yield InputShard(FILES, "", start, len(files), tuple(files), limit)
@@ -115,7 +115,7 @@ def list_input_shards(
     if files:
         yield InputShard(FILES, "", start, len(files), tuple(files), limit)
     elif empty:
-        raise UsageError(f"There are no images in {', '.join(given[:3])}.", "Does it hold what you expect?")
+        raise UsageError(f"There are no images in {', '.join(items[:3])}.", "Does it hold what you expect?")
 
 
 def read_images(shard: InputShard) -> Iterator[ImageSource]:

@@ -56,16 +56,15 @@ def list_inputs(
     what was left alone. Of what a list names outside of the folder `listed` nothing is opened; it comes out as a file.
     Raises `UsageError` where nothing is found.
     """
-    given = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
-    if not given:
+    items = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
+    if not items:
         raise UsageError(f"No {what} were given.", "Name files, folders or patterns, or - for a list on stdin.")
-    several = len(given) > 1 or is_pattern(given[0])  # else nothing is named twice, and the list may be very long
+    several = len(items) > 1 or is_pattern(items[0])  # else nothing is named twice, and the list may be very long
     known: set[str] = set()
-    for item in given:
-        wanted = _Filter(suffixes, what, archives, warn or _ignore)
-        for kind, place in (
-            _of_list(item, recursive, wanted, listed) if isinstance(item, Listed) else _opened(item, recursive, wanted)
-        ):
+    for item in items:
+        selection = _Selection(suffixes, what, archives, warn or (lambda text: None))
+        own = not isinstance(item, Listed)
+        for kind, place in _opened(item, recursive, selection) if own else _of_list(item, recursive, selection, listed):
             if several:
                 if place in known:
                     continue
@@ -86,17 +85,13 @@ def find_image_paths(
 
 
 @dataclass(frozen=True)
-class _Filter:
+class _Selection:
     """What of a folder is taken: files with these endings, called `what`, and perhaps archives."""
 
     suffixes: Collection[str]
     what: str
     archives: bool
     warn: Callable[[str], None]
-
-
-def _ignore(text: str) -> None:
-    return None
 
 
 def check_listed(names: Sequence[str], folder: str) -> None:
@@ -118,10 +113,10 @@ def _list_hint(names: Sequence[str]) -> str:
     )
 
 
-def _of_list(item: str, recursive: bool, wanted: _Filter, folder: str) -> Iterator[Place]:
+def _of_list(item: str, recursive: bool, selection: _Selection, folder: str) -> Iterator[Place]:
     boundary = Boundary([folder], anywhere=folder == ANYWHERE)
     if _may_be_listed(boundary, item):
-        yield from ((kind, Listed(place)) for kind, place in _opened(item, recursive, wanted))
+        yield from ((kind, Listed(place)) for kind, place in _opened(item, recursive, selection))
     else:
         yield FILES, item
 
@@ -132,17 +127,17 @@ def _may_be_listed(boundary: Boundary, name: str) -> bool:
     return boundary.holds(name)
 
 
-def _opened(item: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
-    archives = wanted.archives
+def _opened(item: str, recursive: bool, selection: _Selection) -> Iterator[Place]:
+    archives = selection.archives
     if archives and item.startswith(_ON_HUB):
         yield "datasets", item
     elif remote.is_remote(item):
-        yield from _remote(item, recursive, wanted)
+        yield from _remote(item, recursive, selection)
     elif os.path.isdir(item):
         if archives and _is_saved_dataset(item):
             yield "datasets", item
         else:
-            yield from _folder(item, walk(item, recursive), wanted)
+            yield from _folder(item, walk(item, recursive), selection)
     elif is_pattern(item):
         for name in expand(item):
             matched = matches(name)
@@ -153,21 +148,22 @@ def _opened(item: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
         yield _kind(item, archives), item  # a missing image becomes a row with its reason
 
 
-def _folder(folder: str, names: Iterable[str], wanted: _Filter) -> Iterator[Place]:
+def _folder(folder: str, names: Iterable[str], selection: _Selection) -> Iterator[Place]:
     """The images of a folder; where there is none, its archives."""
     has_images = False
     archives: list[Place] = []
     for name in names:
-        if os.path.splitext(name)[1].lower() in wanted.suffixes:
+        if os.path.splitext(name)[1].lower() in selection.suffixes:
             has_images = True
             yield FILES, name
-        elif wanted.archives and (kind := _kind(name, True)) != FILES:
+        elif selection.archives and (kind := _kind(name, True)) != FILES:
             archives.append((kind, name))
     if not has_images and not archives:
         raise UsageError(
-            f"There are no {wanted.what} in the folder {folder}.", f"Looked for: {' '.join(sorted(wanted.suffixes))}."
+            f"There are no {selection.what} in the folder {folder}.",
+            f"Looked for: {' '.join(sorted(selection.suffixes))}.",
         )
-    yield from _archives_of(folder, archives, wanted.warn, beside=has_images)
+    yield from _archives_of(folder, archives, selection.warn, beside=has_images)
 
 
 def _archives_of(folder: str, archives: list[Place], warn: Callable[[str], None], *, beside: bool) -> list[Place]:
@@ -261,8 +257,8 @@ def _closed(error: OSError) -> NoReturn:
     )
 
 
-def _remote(url: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
-    archives = wanted.archives
+def _remote(url: str, recursive: bool, selection: _Selection) -> Iterator[Place]:
+    archives = selection.archives
     if remote.is_web(url):  # no folders, and ? and * are letters there
         yield from ((_kind(name, archives), name) for name in _expanded(url))
         return
@@ -272,10 +268,10 @@ def _remote(url: str, recursive: bool, wanted: _Filter) -> Iterator[Place]:
             if not matched:
                 raise UsageError(f"No file matches {name}.", "Check the pattern and the bucket.")
             yield from ((_kind(place, archives), place) for place in matched)
-        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in wanted.suffixes:
+        elif _kind(name, archives) != FILES or os.path.splitext(name)[1].lower() in selection.suffixes:
             yield _kind(name, archives), name
         elif name.endswith("/") or remote.is_folder(name):
-            yield from _folder(name, remote.walk(name, recursive), wanted)
+            yield from _folder(name, remote.walk(name, recursive), selection)
         else:
             yield FILES, name
 

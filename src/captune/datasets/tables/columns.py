@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,14 @@ def find_columns(names: Iterable[str], *, image: str | None = None, side: Side =
     )
 
 
-def columns_of(
-    entry: Mapping[str, Any], known: dict[tuple[str, ...], Columns | None], side: Side = "references"
-) -> Columns | None:
-    """The columns of an object of JSON; those of equal keys are looked for once and stay in `known`."""
-    keys = tuple(entry)
-    if keys not in known:
-        known[keys] = find_columns(keys, side=side)
-    return known[keys]
+def columns_of(entry: Mapping[str, Any], side: Side = "references") -> Columns | None:
+    """The columns of an object of JSON; most objects of a file have the same keys."""
+    return _columns_of(tuple(entry), side)
+
+
+@lru_cache(maxsize=256)
+def _columns_of(keys: tuple[str, ...], side: Side) -> Columns | None:
+    return find_columns(keys, side=side)
 
 
 def expected() -> str:
@@ -265,8 +266,8 @@ def _texts(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Tex
 def _answers(plain: Mapping[str, str], taken: set[str | None], side: Side) -> _Texts | None:
     """The columns of the answers to a question: those that name the wanted side before answers and captions."""
     texts = _texts(plain, taken, side)
-    wanted = "true" if side == "references" else "predicted"
-    if texts is not None and texts.kind == wanted and not texts.unclear:
+    kind = "true" if side == "references" else "predicted"
+    if texts is not None and texts.kind == kind and not texts.unclear:
         return texts
     answers, answer = _first(plain, (*ANSWERS, *CAPTIONS)), _first(plain, (*ANSWER, *CAPTION))
     column = answers or answer
@@ -320,8 +321,8 @@ def _ranked(columns: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
     return {**known, **columns}
 
 
-def _first(plain: Mapping[str, str], wanted: Iterable[str]) -> str | None:
-    return next((plain[name] for name in wanted if name in plain), None)
+def _first(plain: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((plain[name] for name in names if name in plain), None)
 
 
 def _true(value: Any) -> bool:

@@ -54,7 +54,7 @@ def group_embedded(cells: Iterable[EmbeddedRow], problems: Problems, source: str
         if not texts:
             continue
         unfit = cell.columns.is_rejected(cell.row)
-        here = digest(cell.data), cell.columns.question_of(cell.row)
+        here = _digest(cell.data), cell.columns.question_of(cell.row)
         if first is None or here != key:
             if first is not None:
                 yield names.record(first, tuple(captions), rejected)
@@ -108,12 +108,12 @@ def _texts_of(cell: EmbeddedRow, problems: Problems) -> tuple[str, ...]:
     return texts
 
 
-def digest(data: bytes) -> bytes:
+def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class _Names:
-    """File names and ids that are given once each."""
+    """File names and ids, each used once."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -125,9 +125,9 @@ class _Names:
         split = columns.split_of(cell.row) or cell.split
         number = cell.where.rpartition(" ")[2]
         stated = PurePosixPath(cell.name.replace("\\", "/")).name
-        identity = _once(self._ids, columns.id_of(cell.row) or stated or f"{split or 'picture'}-{number}", data)
+        identity = _unique(self._ids, columns.id_of(cell.row) or stated or f"{split or 'picture'}-{number}", data)
         name = stated if is_image_name(stated) else _file_name(stated or identity) + suffix_of(data)
-        image = EmbeddedImage(_once(self._files, name, data), lambda: data)
+        image = EmbeddedImage(_unique(self._files, name, data), lambda: data)
         return SourceRecord(
             identity, image, captions, split, cell.where, columns.question_of(cell.row), rejected=rejected
         )
@@ -137,10 +137,10 @@ def _file_name(text: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in text)
 
 
-def _once(given: set[str], name: str, data: bytes) -> str:
+def _unique(used: set[str], name: str, data: bytes) -> str:
     """The name, with a part of the image's digest where it was given before."""
-    if name in given:
+    if name in used:
         stem, suffix = os.path.splitext(name)
-        name = f"{stem}-{digest(data).hex()[:12]}{suffix}"
-    given.add(name)
+        name = f"{stem}-{_digest(data).hex()[:12]}{suffix}"
+    used.add(name)
     return name
