@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("words", [{"avx512_bf16"}, {"amx_bf16", "fma"}])
 def test_bf16_on_cpus_where_it_was_measured_faster(words: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_words", lambda: frozenset(words))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(words))
     assert choose_precision("auto", CPU, 768) == torch.bfloat16
     assert choose_precision("auto", CPU, 256) == torch.float32
     assert choose_precision("auto", CPU, 256, training=True) == torch.bfloat16
@@ -25,7 +25,7 @@ def test_bf16_on_cpus_where_it_was_measured_faster(words: set[str], monkeypatch:
 
 
 def test_fp32_on_cpus_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_words", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx2"}))
     assert choose_precision("auto", CPU, 768, training=True) == torch.float32
     assert choose_precision("bf16", CPU, 768) == torch.bfloat16
     with pytest.raises(UsageError, match="fp16"):

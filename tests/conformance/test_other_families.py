@@ -236,7 +236,7 @@ def test_a_clip_and_a_gpt2_are_joined_trained_and_loaded_again(
     captioner = captune.Captioner.load(str(out.run), num_beams=2)
     image = next((tiny_data.parent / "Images").iterdir())
     assert 0 < len(captioner(str(image)).text) < 100
-    assert captioner.backbone.decoder == "captune"
+    assert captioner.backbone.searched_by == "captune"
 
 
 def captune_history(run: Path) -> list[dict[str, Any]]:

@@ -245,7 +245,7 @@ def self_test(family: str, folder: Path) -> SelfTestResult:
             f"The tiny {family} model captions differently after saving and loading.",
             "The versions of torch, transformers and tokenizers may not fit together; reinstall captune.",
         )
-    return SelfTestResult(captions[1], loaded.decoder)
+    return SelfTestResult(captions[1], loaded.searched_by)
 
 
 def _extras(installed: Installed) -> Iterator[Check]:

@@ -19,7 +19,7 @@ from captune.images.batches import read_pixels
 from captune.images.open import open_image
 from captune.images.preprocessing import augment
 from captune.images.workers import end_with_parent
-from captune.inference.features import Features
+from captune.inference.features import CachedFeatures
 from captune.inference.processes import ALONE, Processes
 from captune.models.backbone import Backbone, Encoded, PixelSettings
 
@@ -85,7 +85,7 @@ class CaptionDataset(Dataset[tuple[np.ndarray, tuple[Encoded, ...]]]):
         examples: Sequence[TrainingExample],
         pixels: PixelSettings,
         augmentation: Augmentation,
-        features: Features | None = None,
+        features: CachedFeatures | None = None,
     ) -> None:
         self.examples, self.pixels, self.augmentation, self.features = examples, pixels, augmentation, features
 

@@ -33,7 +33,7 @@ SPARE = 1 << 30
 
 
 @dataclass(frozen=True)
-class Features:
+class CachedFeatures:
     """Features of images by the name of their file: `features[image]` is (length, width), bf16 as uint16."""
 
     rows: dict[str, tuple[np.ndarray, int]]
@@ -55,7 +55,7 @@ def cached_features(
     part_size: int = PART,
     spare: int = SPARE,
     progress: Progress = SILENT,
-) -> Features:
+) -> CachedFeatures:
     """Features of images, made where the store does not have them yet.
 
     Reports their size first, and leaves `spare` bytes of the disk free. Raises `CaptuneError` where the
@@ -77,7 +77,7 @@ def cached_features(
                     some = missing[start : start + part_size]
                     _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, task)
             stored = _stored(folder)
-    return Features({name: stored[digests[name]] for name in names})
+    return CachedFeatures({name: stored[digests[name]] for name in names})
 
 
 def _digest(image: str) -> str:

@@ -107,7 +107,7 @@ def inspect_image(
         family=backbone.family,
         device=str(backbone.device),
         precision=str(backbone.compute_dtype).removeprefix("torch."),
-        decoder=backbone.decoder,
+        decoder=backbone.searched_by,
         beams=options.num_beams,
         preparation=Preparation(
             stored=stored_image(source),

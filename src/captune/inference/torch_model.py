@@ -49,7 +49,7 @@ class TorchModel:
 
     @property
     def decoder(self) -> str:
-        return self.backbone.decoder
+        return self.backbone.searched_by
 
     @property
     def weights(self) -> int:

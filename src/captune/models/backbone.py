@@ -242,8 +242,8 @@ class Backbone(ABC):
         return {}
 
     @property
-    def decoder(self) -> str:
-        """Which search writes the captions: captune or transformers."""
+    def searched_by(self) -> str:
+        """Whose search writes the captions: captune or transformers."""
         return "captune" if self.own_search and self.text_decoder() is not None else "transformers"
 
     @property
@@ -329,7 +329,7 @@ class Backbone(ABC):
         """A backbone of its components, with the prompt and the generation options of `card` (captune.json)."""
         saved = card or {}
         if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens):
-            # transformers makes one without words where the files are missing.
+            # transformers makes an empty one where the files are missing.
             raise CaptuneError(
                 "The model has no tokenizer: there is no tokenizer.json (or vocabulary) beside its weights.",
                 "Save or download the model again, its tokenizer with it.",

@@ -40,7 +40,7 @@ def decode_grouped(
     """Hidden states of every row of the grid.
 
     `memory` (images, patches, width), `tokens` (captions, steps) → (rows, hidden size).
-    With `recompute`, activations are computed again in the backward pass instead of kept.
+    With `recompute`, activations are computed again in the backward pass instead of stored.
     """
     embeddings = decoder.bert.embeddings
     hidden = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)

@@ -1,4 +1,4 @@
-"""BLIP-2: a vision transformer, a Q-Former that asks it, and a language model that speaks.
+"""BLIP-2: a vision transformer, a Q-Former that reads it by learned queries, and a language model that writes.
 
 Li et al. 2023, *BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders
 and Large Language Models*; weights and layers are `transformers.Blip2ForConditionalGeneration`.
@@ -36,7 +36,7 @@ class Blip2(Backbone):
     kind: ClassVar[str] = "Blip2ForConditionalGeneration"
     sizes: ClassVar[tuple[str, ...]] = SIZES
     placed: ClassVar[bool] = True
-    no_attention_maps: ClassVar[str] = "BLIP-2's Q-Former looks once, before the first word."
+    no_attention_maps: ClassVar[str] = "BLIP-2's Q-Former reads the image once, before the first word."
     text_modules: ClassVar[tuple[str, ...]] = ("language_model",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("Salesforce/blip2-opt-2.7b", 3_740_000_000, "mit"),
@@ -111,8 +111,8 @@ class Blip2(Backbone):
         return cls.from_components(model, tokenizer, processor)
 
     @property
-    def _speaks_after(self) -> bool:
-        """Whether the language model is a decoder alone, that goes on after image and prompt."""
+    def _decoder_only(self) -> bool:
+        """Whether the language model is a decoder alone, which continues after image and prompt."""
         return self.model.config.use_decoder_only_language_model
 
     @classmethod
@@ -162,10 +162,10 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
         ).last_hidden_state
         return self.model.language_projection(found.to(self.model.language_projection.weight.dtype))
 
-    def _behind_picture(self, query_output: Tensor, tokens: Tensor) -> Tensor:
-        """Embeddings of an image's queries and of tokens (rows, steps) behind them."""
-        words = self.model.get_input_embeddings()(tokens)
-        return torch.cat([query_output.to(words.dtype), words], 1)
+    def _after_image(self, query_output: Tensor, tokens: Tensor) -> Tensor:
+        """Embeddings of an image's queries, then of tokens (rows, steps)."""
+        embedded = self.model.get_input_embeddings()(tokens)
+        return torch.cat([query_output.to(embedded.dtype), embedded], 1)
 
     def token_losses(
         self,
@@ -181,8 +181,8 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
         query_output, language = self._query_output(memory), self.model.language_model
         if recompute and self.model.training:
             language.gradient_checkpointing_enable()
-        if self._speaks_after:
-            embeddings = self._behind_picture(query_output[owner], tokens[:, :-1])
+        if self._decoder_only:
+            embeddings = self._after_image(query_output[owner], tokens[:, :-1])
             places = torch.arange(embeddings.shape[1], device=tokens.device)
             attention_mask = (places < query_output.shape[1] + lengths[:, None] - 1).long()
             # Of the image's places no logits: they would be most of what a step holds.
@@ -221,7 +221,7 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
         prompts = torch.nn.functional.pad(prompts, (0, 1), value=self.pad_token_id)
         places = torch.arange(prompts.shape[1], device=prompts.device)
         prompts = prompts.where(places != lengths[:, None], self.eos_token_id)
-        embeddings = self._behind_picture(query_output, prompts)
+        embeddings = self._after_image(query_output, prompts)
         positions = torch.arange(embeddings.shape[1], device=prompts.device)
         mask = (positions < query_output.shape[1] + lengths[:, None] + 1).long()
         encoder = self.model.language_model.get_encoder()
@@ -233,11 +233,11 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
         chosen = self.generate_kwargs(options, temperature)
         query_output, language = self._query_output(memory), self.model.language_model
         given = torch.tensor([list(prefix)], device=memory.device).repeat(memory.shape[0], 1)
-        if self._speaks_after:
+        if self._decoder_only:
             images = given.new_full(query_output.shape[:2], self.model.config.image_token_id)
             found = language.generate(
                 input_ids=torch.cat([images, given], 1),
-                inputs_embeds=self._behind_picture(query_output, given),
+                inputs_embeds=self._after_image(query_output, given),
                 attention_mask=torch.ones(
                     len(memory), query_output.shape[1] + len(prefix), device=memory.device
                 ).long(),
@@ -255,11 +255,11 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
         return torch.cat([given.repeat_interleave(each, 0), found[:, 1:]], 1)
 
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced:
-        """Without attention: the Q-Former looks at the image once, before the first word."""
+        """Without attention: the Q-Former reads the image once, before the first token."""
         query_output, language = self._query_output(memory), self.model.language_model
         read = torch.tensor([list(tokens)], device=memory.device)
-        if self._speaks_after:
-            logits = language(inputs_embeds=self._behind_picture(query_output, read), use_cache=False).logits
+        if self._decoder_only:
+            logits = language(inputs_embeds=self._after_image(query_output, read), use_cache=False).logits
             return TeacherForced(logits[0, query_output.shape[1] :].float(), None)
         encoded, mask = self._read(query_output, read[:, 1:prompt_length], read.new_tensor([prompt_length - 1]))
         decoder_ids = torch.cat([read[:, :1], read[:, prompt_length:]], 1)
@@ -271,12 +271,12 @@ print(tokenizer.decode(found[0, behind:], skip_special_tokens=True).strip())"""
     @property
     def bos_token_id(self) -> int:
         text = self.text_config
-        return text.bos_token_id if self._speaks_after else (text.decoder_start_token_id or text.pad_token_id)
+        return text.bos_token_id if self._decoder_only else (text.decoder_start_token_id or text.pad_token_id)
 
     @property
     def max_length(self) -> int:
         text, queries = self.text_config, self.model.config.num_query_tokens
-        return (text.max_position_embeddings if self._speaks_after else getattr(text, "n_positions", 512)) - queries
+        return (text.max_position_embeddings if self._decoder_only else getattr(text, "n_positions", 512)) - queries
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         from transformers import Blip2Processor

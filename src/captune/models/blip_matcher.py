@@ -94,7 +94,7 @@ class BlipMatcher:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (texts, size)."""
-        read = self.model.text_encoder(**self._words(texts)).last_hidden_state
+        read = self.model.text_encoder(**self._text_inputs(texts)).last_hidden_state
         return functional.normalize(self.model.text_proj(read[:, 0]), dim=-1)
 
     @torch.inference_mode()
@@ -102,11 +102,11 @@ class BlipMatcher:
         """For each row (rows, length, width) and the text beside it, the probability that they belong together."""
         image_mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
         read = self.model.text_encoder(
-            **self._words(texts), encoder_hidden_states=patches, encoder_attention_mask=image_mask
+            **self._text_inputs(texts), encoder_hidden_states=patches, encoder_attention_mask=image_mask
         ).last_hidden_state
         return self.model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
 
-    def _words(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def _text_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
         longest = self.model.config.text_config.max_position_embeddings
         found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         return {name: found[name].to(self.device) for name in ("input_ids", "attention_mask")}

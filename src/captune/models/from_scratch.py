@@ -34,7 +34,7 @@ def chosen_size(family: str, sizes: Mapping[str, Size], size: str, image_size: i
 
 
 def layers(shape: Shape) -> dict[str, Any]:
-    """A shape in the words of most `transformers` configurations."""
+    """A shape by the names of most `transformers` configurations."""
     width, count, heads = shape
     return {
         "hidden_size": width,
@@ -51,7 +51,7 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-# BLIP's start token of the decoder and its mark of the multimodal encoder, behind the words as in the original.
+# BLIP's start token of the decoder and its mark of the multimodal encoder, after the vocabulary as in the original.
 BEHIND = ("[DEC]", "[ENC]")
 SPACE = "▁"
 # What merges stay within: a word with the space before it, "'s", or one punctuation mark.

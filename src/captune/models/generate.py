@@ -34,7 +34,7 @@ def generate(
     options = normalized(options)
     memory = memory.to(backbone.compute_dtype)
     # `transformers` gets the same prompt for all images of a search.
-    group = len if backbone.decoder == "captune" else tuple
+    group = len if backbone.searched_by == "captune" else tuple
 
     def search_group(images: list[int], prefixes: list[list[int]]) -> Generated:
         part = memory if len(images) == len(memory) else memory[images]

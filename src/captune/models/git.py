@@ -1,8 +1,7 @@
 """GIT: a CLIP vision transformer whose patches are a prefix of one text transformer.
 
-The image's rows see one another and no word, so they pass the layers once for all
-captions; words see them and the words of their own caption before. Weights and layers are
-those of `transformers`' `GitModel`.
+The image's rows attend to one another and to no token, so they pass the layers once for all captions; a token attends
+to them and to the tokens before it in its own caption.
 
 Wang et al. 2022, *GIT: A Generative Image-to-text Transformer*; the weights and layers are
 `transformers.GitForCausalLM`.
@@ -33,35 +32,35 @@ from captune.models.layers.vision_encoder import clip_vision_encoder, grid_posit
 def decode_grouped(git: Any, image: Tensor, tokens: Tensor, grid: CaptionGrid, *, recompute: bool = False) -> Tensor:
     """Hidden states of every row of the grid, behind the image (images, patches, hidden size)."""
     embeddings = git.embeddings
-    words = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)
-    words = embeddings.dropout(embeddings.LayerNorm(words))
+    hidden = embeddings.word_embeddings(grid.pack(tokens)) + embeddings.position_embeddings(grid.positions)
+    hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
     mask = _own_caption_before(grid, image)
     for layer in git.encoder.layer:
-        image, words = call_layer(_layer, layer, image, words, grid, mask, recompute=recompute and git.training)
-    return words
+        image, hidden = call_layer(_layer, layer, image, hidden, grid, mask, recompute=recompute and git.training)
+    return hidden
 
 
 def _own_caption_before(grid: CaptionGrid, like: Tensor) -> Tensor:
     """0 where a token attends, else -inf; (1, 1, captions · width, patches + captions · width), the image first."""
-    places = torch.arange(grid.max_captions * grid.width, device=like.device)
-    caption, step = places // grid.width, places % grid.width
+    slots = torch.arange(grid.max_captions * grid.width, device=like.device)
+    caption, step = slots // grid.width, slots % grid.width
     visible = (caption[:, None] == caption) & (step[:, None] >= step)
-    words = torch.zeros(visible.shape, device=like.device).masked_fill(~visible, float("-inf"))
-    return functional.pad(words, (like.shape[1], 0))[None, None]
+    over_tokens = torch.zeros(visible.shape, device=like.device).masked_fill(~visible, float("-inf"))
+    return functional.pad(over_tokens, (like.shape[1], 0))[None, None]
 
 
-def _layer(layer: Any, image: Tensor, words: Tensor, grid: CaptionGrid, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _layer(layer: Any, image: Tensor, hidden: Tensor, grid: CaptionGrid, mask: Tensor) -> tuple[Tensor, Tensor]:
     own = layer.attention.self
     heads, dropout = own.num_attention_heads, own.dropout.p if own.training else 0.0
     shape = (*image.shape[:2], heads, -1)
     of_image = [part(image).view(shape).transpose(1, 2) for part in (own.query, own.key, own.value)]
-    of_tokens = [grid.per_image(part(words), heads) for part in (own.query, own.key, own.value)]
+    of_tokens = [grid.per_image(part(hidden), heads) for part in (own.query, own.key, own.value)]
     attended = attend(*of_image, dropout=dropout).transpose(1, 2).flatten(2)
     key, value = (torch.cat([a, b], 2) for a, b in zip(of_image[1:], of_tokens[1:], strict=True))
     read = grid.from_images(attend(of_tokens[0], key, value, mask=mask, dropout=dropout))
     return (
         layer.feed_forward_chunk(layer.attention.output(attended, image)),
-        layer.feed_forward_chunk(layer.attention.output(read, words)),
+        layer.feed_forward_chunk(layer.attention.output(read, hidden)),
     )
 
 

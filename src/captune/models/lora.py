@@ -62,7 +62,7 @@ class Lora:
 def add_lora(backbone: Backbone, lora: Lora) -> None:
     """Put adapters on the linear layers of the parts named; from now on they alone learn.
 
-    They begin as zero: the model says what it said before. Raises `CaptuneError` where
+    They start at zero: the captions do not change yet. Raises `CaptuneError` where
     peft is not installed.
     """
     try:

@@ -194,7 +194,7 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
 def _check_layers(source: str | Path, files: list[Path], hub: dict[str, Any]) -> None:
     """Raise `CaptuneError` where config.json has far more layers than the weights: memory would be filled with chance.
 
-    It is the weights' names that count (`layer.11.`); a model that lacks a few is told so when it is whole.
+    It is the weights' names that count (`layer.11.`); a model that lacks a few fails later, in `_check_whole`.
     """
     declared = max(_layers(read_file(str(source), "config.json", hub)), default=0)
     if declared <= FEW_LAYERS or not files:

@@ -23,7 +23,7 @@ from captune.decoding.encoding import check_length, check_prompt
 from captune.decoding.generate import normalized
 from captune.export.push import push
 from captune.inference.batches import Augmentation, CaptionDataset, TrainingExample, clean_reference, make_examples
-from captune.inference.features import Features, cached_features
+from captune.inference.features import CachedFeatures, cached_features
 from captune.inference.loading import move_to_device, placing_for
 from captune.inference.processes import Processes
 from captune.metrics.ngrams import FILE as DOCUMENT_FREQUENCIES
@@ -255,7 +255,7 @@ def build(
     return Training(inputs, history, signals, trainer)
 
 
-def _features(inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype) -> Features | None:
+def _features(inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype) -> CachedFeatures | None:
     """Cached features of all images that have a reference, where they are asked for."""
     config = inputs.config
     if not config.data.cache_features:
@@ -267,7 +267,7 @@ def _features(inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype
 
 
 def _validation(
-    inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype, features: Features | None
+    inputs: TrainingInputs, backbone: Backbone, precision: torch.dtype, features: CachedFeatures | None
 ) -> Validation:
     """What a validation does; raises `CaptuneError` where no image has a reference."""
     config = inputs.config
@@ -312,7 +312,7 @@ def _trainer(
     backbone: Backbone,
     validation: Validation,
     precision: torch.dtype,
-    features: Features | None,
+    features: CachedFeatures | None,
     callbacks: Sequence[TrainerCallback],
 ) -> CaptionTrainer:
     """The training loop, ready to begin."""

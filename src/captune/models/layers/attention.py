@@ -37,7 +37,7 @@ def attend_now(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = 
     go one by one where their scores would not stay in the cache.
     """
     if torch.compiler.is_exporting():
-        # The fused kernel's own decomposition multiplies the keys as well, all places of a image at every step.
+        # The fused kernel's own decomposition multiplies the keys as well, all places of an image at every step.
         return _products(query * query.shape[-1] ** -0.5, key, value, mask)
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -59,12 +59,12 @@ def _products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
 
 
 class CaptionGrid:
-    """Where the tokens of ragged captions lie: packed rows, one grid a caption, one grid a image.
+    """Where the tokens of ragged captions lie: packed rows, one grid a caption, one grid an image.
 
     `lengths` (captions,) counts the tokens that are fed; `owner` (captions,) names each
     caption's image, in rising order. Linear layers run on packed rows (no padding);
     self-attention on `(captions, width)`, cross-attention on `(images, max_captions · width)`,
-    where `max_captions` is the largest number of captions of a image.
+    where `max_captions` is the largest number of captions of an image.
 
     Rows and width are rounded up a little (`round_up`): batches of ever new sizes leave
     the memory allocator and the kernel caches of a CPU with hundreds of sizes to keep. The

@@ -132,7 +132,7 @@ def _weight(layer: Any) -> Tensor:
 def _pack_for_onednn(weight: Tensor) -> Tensor | None:
     """The weight in oneDNN's blocks, or None where that is not to be had.
 
-    MetricResult, one and two cores: bf16 always wins by it (1.1 to 4 times); fp32 wins 2 to 6
+    Measured on one and two cores: bf16 always wins by it (1.1 to 4 times); fp32 wins 2 to 6
     times where MKL does not know the processor's vector units (AMD), and on Intel's for a
     few rows, not for one or for hundreds.
     """

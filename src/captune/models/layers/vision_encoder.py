@@ -107,7 +107,7 @@ def _layer(layer: Any, activation: str, dtype: torch.dtype) -> EncoderLayer:
 
 
 def check_side(image_size: int, patch: int) -> None:
-    """Raise `UsageError` where patches do not fill the picture."""
+    """Raise `UsageError` where patches do not fill the image."""
     if image_size % patch:
         raise UsageError(
             f"The image size {image_size} is not a multiple of the patch size {patch}.", "Choose one that is."
@@ -136,7 +136,7 @@ def resize_clip(embeddings: Any, image_size: int) -> None:
 
 
 def resize_processor(processor: Any, image_size: int) -> None:
-    """The same for what prepares the pictures."""
+    """Another image size for an image processor."""
     square = {"height": image_size, "width": image_size}
     if getattr(processor, "do_center_crop", False):
         processor.size, processor.crop_size = {"shortest_edge": image_size}, square

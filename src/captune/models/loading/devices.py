@@ -46,7 +46,7 @@ def choose_precision(name: str, device: torch.device, width: int, *, training: b
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
         wide = width >= (TRAINS_FASTER_FROM if training else CAPTIONS_FASTER_FROM)
-        faster = device.type == "cpu" and wide and cpu_words() & MULTIPLIES_BF16
+        faster = device.type == "cpu" and wide and cpu_flags() & MULTIPLIES_BF16
         return torch.bfloat16 if faster else torch.float32
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 does not work on a CPU.", "Use bf16 or fp32.")
@@ -82,7 +82,7 @@ def check_torchvision() -> None:
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device: `memory` in bytes (0: shared with the machine), `bf16` None where it cannot be told."""
+    """A device: `memory` in bytes (0: shared with the machine), `bf16` None where it is unknown."""
 
     name: str
     about: str
@@ -106,12 +106,12 @@ def devices() -> list[DeviceInfo]:
 
 
 def _cpu_bf16() -> bool | None:
-    """Whether the CPU multiplies in bf16; None where it cannot be told."""
-    words = cpu_words()
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"}) if words else None
+    """Whether the CPU multiplies in bf16; None where it is unknown."""
+    flags = cpu_flags()
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"}) if flags else None
 
 
-def cpu_words() -> frozenset[str]:
-    """What the CPU can do, in Linux's words; empty elsewhere."""
-    flags = Path("/proc/cpuinfo")
-    return frozenset(flags.read_text(encoding="utf-8", errors="replace").split() if flags.is_file() else ())
+def cpu_flags() -> frozenset[str]:
+    """The CPU's features by Linux's names; empty on other systems."""
+    info = Path("/proc/cpuinfo")
+    return frozenset(info.read_text(encoding="utf-8", errors="replace").split() if info.is_file() else ())

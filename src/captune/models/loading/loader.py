@@ -170,7 +170,7 @@ def verified(name: str) -> Iterator[None]:
 
 
 def family_of(name: str) -> str:
-    """The family of a model, or `matcher`, told by its configuration alone; raises `CaptuneError` as loading does."""
+    """The family of a model, or `matcher`, by its configuration alone; raises `CaptuneError` as loading does."""
 
     def read(source: Any, **hub: Any) -> str:
         from transformers import AutoConfig
@@ -265,7 +265,7 @@ def _part_name(name: str) -> tuple[str, str | None]:
 def _hub(revision: str | None) -> dict[str, Any]:
     """Keywords of loading for the Hub."""
     found: dict[str, Any] = {} if revision is None else {"revision": revision}
-    # Without a network the cache alone is asked; the Hub's client would try again for half a minute.
+    # Without a network the cache alone is read; the Hub's client would try again for half a minute.
     return found if _hub_is_reachable() else {**found, "local_files_only": True}
 
 

@@ -1,7 +1,7 @@
 """The one door to `from_pretrained`, and the layouts of several years of `transformers`.
 
 A folder can name Python code of its own (`auto_map`), native code of the Hub (a kernel as its attention) and modules
-to import (Megatron's, in adapters). `transformers` asks on the terminal about the first where it is not told, loads the
+to import (Megatron's, in adapters). `transformers` asks on the terminal about the first by default, loads the
 second where `kernels` is installed, and `peft` imports the third. A test holds the rest of captune to `pretrained`.
 """
 
@@ -35,26 +35,26 @@ def readable_by_earlier(folder: Path) -> None:
             write_json(folder / PROCESSOR, processor)
 
 
-def _tokenizer(config: dict[str, Any], words: Path) -> dict[str, Any]:
+def _tokenizer(config: dict[str, Any], backend: Path) -> dict[str, Any]:
     portable = {name: value for name, value in config.items() if name not in _LOADING}
     portable["tokenizer_class"] = CLASSES.get(config["tokenizer_class"], config["tokenizer_class"])
     # 4.57 takes `extra_special_tokens` for a mapping of names to tokens.
     if isinstance(portable.get("extra_special_tokens"), list):
         portable["additional_special_tokens"] = portable.pop("extra_special_tokens")
     # 5.x does not take spaces out of byte-pair encodings, whatever is set here; 4.x does as it says.
-    if portable.get("clean_up_tokenization_spaces") and not portable.get(_FORCED) and words.is_file():
-        portable["clean_up_tokenization_spaces"] = read_json(words)["model"]["type"] != "BPE"
+    if portable.get("clean_up_tokenization_spaces") and not portable.get(_FORCED) and backend.is_file():
+        portable["clean_up_tokenization_spaces"] = read_json(backend)["model"]["type"] != "BPE"
     return portable
 
 
-# Added to the tokenizer of a BLIP-2 that was saved before language models were told of images by a token.
+# Added to the tokenizer of a BLIP-2 that was saved before a token stood for the image.
 IMAGE = "<image>"
 
 
 def load_tokenizer(source: str | Path, **hub: Any) -> Any:
     """The tokenizer of a folder or Hub id; raises `CaptuneError` where it has none.
 
-    `transformers` then makes one that knows no words, and says nothing about it.
+    `transformers` then makes one without a vocabulary, and gives no warning.
     """
     from transformers import AutoTokenizer
 
@@ -90,7 +90,7 @@ def convert_command(source: str | Path) -> str:
 def with_image_token(model: Any, tokenizer: Any) -> None:
     """Give a BLIP-2 of before 2024 the token that stands for images, as `transformers` writes it today.
 
-    It is the first id behind the words; embeddings are made more only where they are too few for it.
+    Its id follows the vocabulary's; embeddings are added only where there are too few.
     """
     config = model.config
     if config.image_token_id is None:
@@ -122,7 +122,7 @@ def never_ask() -> None:
     """Have `transformers` refuse code of a folder where it would ask on the terminal whether to run it.
 
     It asks about parts of a model (the text part of a BLIP-2, a tokenizer that names another loader) without regard to
-    what it was told about the whole. Zero seconds to answer is its own setting for runs that nobody watches.
+    `trust_remote_code` of the whole. Zero seconds to answer is its own setting for runs that nobody watches.
     """
     from transformers import dynamic_module_utils
 

@@ -12,7 +12,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.datasets.prepared import sample_records
 from captune.evaluation.evaluator import caption_records, likelihood_of_references
-from captune.inference.features import Features
+from captune.inference.features import CachedFeatures
 from captune.inference.processes import ALONE, Processes
 from captune.metrics.corpus import MetricContext
 from captune.metrics.measure import measure
@@ -35,7 +35,7 @@ class Validation:
         max_caption_tokens: int,
         batch_size: int,
         autocast: torch.dtype | None,
-        features: Features | None = None,
+        features: CachedFeatures | None = None,
         processes: Processes = ALONE,
         progress: Progress = SILENT,
     ) -> None:
