@@ -20,24 +20,6 @@ KAGGLE_INPUT = Path("/kaggle/input")
 SPLIT_LISTS = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
 
 
-def download_flickr(
-    name: str,
-    folder: Path,
-    progress: Progress = SILENT,
-    *,
-    kaggle_input: Path = KAGGLE_INPUT,
-    split_lists: str = SPLIT_LISTS,
-) -> Path:
-    """The folder of `flickr8k` or `flickr30k`: `folder` if it is there, Kaggle's input, or Kaggle's download."""
-    for present in (folder, kaggle_input / FLICKR[name].partition("/")[2]):
-        if present.is_dir() and any(present.iterdir()):
-            return present
-    downloaded = _from_kaggle(name, folder, progress)
-    if name == "flickr8k":
-        _add_split_lists(downloaded, split_lists, progress)
-    return downloaded
-
-
 def _from_kaggle(name: str, folder: Path, progress: Progress) -> Path:
     try:
         import kagglehub
@@ -197,4 +179,10 @@ def download(
     folder = Path(to)
     if name == "coco":
         return download_coco(folder, progress)
-    return download_flickr(name, folder, progress, kaggle_input=kaggle_input, split_lists=split_lists)
+    for present in (folder, kaggle_input / FLICKR[name].partition("/")[2]):
+        if present.is_dir() and any(present.iterdir()):
+            return present
+    downloaded = _from_kaggle(name, folder, progress)
+    if name == "flickr8k":
+        _add_split_lists(downloaded, split_lists, progress)
+    return downloaded

@@ -107,23 +107,20 @@ def read_source(
     """
     source = Path(source)
     folder = Path(images) if images is not None else None
-    if format is None:
-        name = find_format(source, folder)[0]
-    else:
-        name = format
+    name = find_format(source, folder)[0] if format is None else format
+    module = FORMATS[name]  # an unknown name is reported before a missing source
+    if format is not None:
         clear_cache()
-        module = FORMATS[name]  # an unknown name is the first thing to say
         _check_exists(source)
-    module = FORMATS[name]
     # What captune cleaned here names images by their absolute paths.
     own = written_here(source.parent, [source.name]) if source.is_file() else written_here(source, [CLEANED])
-    where = Images(folder, allow_outside or own)
+    folders = Images(folder, allow_outside or own)
+    chosen = None if folders == BESIDE else folders
     if problems is not None and source.is_dir():
         problems += [Problem(one, "a pipe, a socket or a device, which is not opened") for one in unopened(source)]
-    where_or_none = None if where == BESIDE else where
     if hasattr(module, "read"):
-        return name, module.read(source, images=where_or_none, problems=problems)
-    return name, group(module.rows(source, problems), source, where_or_none, problems)
+        return name, module.read(source, images=chosen, problems=problems)
+    return name, group(module.rows(source, problems), source, chosen, problems)
 
 
 def promised(path: Path) -> str | None:

@@ -85,11 +85,8 @@ def read_table(
     path: Path, delimiter: str, problems: Problems, side: Side = "references", split: str | None = None
 ) -> Iterator[Row]:
     """Rows of one file with this separator, with or without a header."""
-    source = enumerate(lines(path), start=1)
-    number, first = next(((number, line) for number, line in source if line.strip()), (1, ""))
-    columns = _columns(first.strip("\r\n"), delimiter, side)
-    names = [field.strip() for field in split_fields(first.strip("\r\n"), delimiter)[0]]
-    behind: Iterator[tuple[int, str]] = source
+    number, first, rest = _after_first_line(path)
+    names, columns = _fields(first, delimiter), _columns(first, delimiter, side)
     headless = columns is None
     if columns is None:
         if not is_image_name(names[0]) and not _ids_in_front(path, delimiter):
@@ -98,10 +95,10 @@ def read_table(
                 "Call the columns so, or add a first line such as: image,caption",
             )
         names = _headless_names(path, delimiter)
-        columns, behind = find_columns(names), itertools.chain([(number, first)], source)
+        columns, rest = find_columns(names), itertools.chain([(number, first)], rest)
     assert columns is not None
     own = _of_captune(path, names)
-    for line, fields in table_rows(behind, delimiter, width=len(names), image=names.index(columns.image)):
+    for line, fields in table_rows(rest, delimiter, width=len(names), image=names.index(columns.image)):
         if own:
             fields = list(map(unguarded, fields))
         if headless and delimiter == "\t" and len(fields) > 2 and not fields[1].strip():
@@ -117,16 +114,26 @@ def read_table(
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file with a header, with all their columns; raises `CaptuneError` for a row of another width."""
     delimiter, columns = header_of(path) or (",", None)
-    source = enumerate(lines(path), start=1)
-    first = next((line for _, line in source if line.strip()), "")
-    names = [field.strip() for field in split_fields(first.strip("\r\n"), delimiter)[0]]
+    _, first, rest = _after_first_line(path)
+    names = _fields(first, delimiter)
     place = names.index(columns.image) if columns else 0
     own = _of_captune(path, names)
-    for number, fields in table_rows(source, delimiter, width=len(names), image=place):
+    for number, fields in table_rows(rest, delimiter, width=len(names), image=place):
         entry = _entry(list(map(unguarded, fields)) if own else fields, names, columns, delimiter)
         if isinstance(entry, str):
             raise CaptuneError(f"{path}, line {number}: {entry}.", "Mend the line.")
         yield entry
+
+
+def _after_first_line(path: Path) -> tuple[int, str, Iterator[tuple[int, str]]]:
+    """The first line that is not blank with its number, and the numbered lines behind it."""
+    rest = enumerate(lines(path), start=1)
+    number, first = next(((number, line) for number, line in rest if line.strip()), (1, ""))
+    return number, first, rest
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in split_fields(line.strip("\r\n"), delimiter)[0]]
 
 
 def _of_captune(path: Path, names: list[str]) -> bool:
@@ -160,7 +167,7 @@ def _by_suffix(path: Path) -> str:
 
 
 def _columns(line: str, delimiter: str, side: Side) -> Columns | None:
-    header = [field.strip() for field in split_fields(line, delimiter)[0]]
+    header = _fields(line, delimiter)
     # A sentence is not a header, even if one of its words is "image".
     return find_columns(header, side=side) if len(header) > 1 and len(set(header)) == len(header) else None
 

@@ -197,14 +197,17 @@ def _shards(source: Path) -> list[Path]:
 
 
 def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[str, _Captions]:
-    """What is said of each image of a sample; an image without a caption of its own is a problem."""
-    where = f"{shard}, sample {sample.key}"
+    """The captions of each image of a sample; an image without a caption of its own is a problem."""
+
+    def where(image: str) -> str:
+        return f"{shard}, {image if len(sample.images) > 1 else f'sample {sample.key}'}"
+
     if not sample.images:
-        note(problems, where, f"has no image, only {', '.join(sample.texts)}")
+        note(problems, where(""), f"has no image, only {', '.join(sample.texts)}")
         return {}
     if not sample.texts:
         for image in sample.images:
-            note(problems, where if len(sample.images) == 1 else f"{shard}, {image}", "has no caption")
+            note(problems, where(image), "has no caption")
         return {}
     captions = _by_name(sample)
     rest = Sample(sample.key, [name for name in sample.images if name not in captions], sample.texts)
@@ -213,10 +216,9 @@ def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[
     pairs, left = _paired(rest)
     for pair in pairs:
         try:
-            captions[pair.image] = _captions(pair, rest, captions)
+            captions[pair.image] = _captions(pair, rest)
         except Unusable as error:
-            note(problems, where if len(sample.images) == 1 else f"{shard}, {pair.image}", f"its caption is {error}")
-            continue
+            note(problems, where(pair.image), f"its caption is {error}")
     for image in left:
         others = [pair.image for pair in pairs if pair.image in captions]
         instead = f" went to {', '.join(others)}" if others else ""
@@ -225,7 +227,7 @@ def _captions_of_sample(sample: Sample, shard: str, problems: Problems) -> dict[
     return captions
 
 
-def _captions(pair: _Pair, sample: Sample, others: dict[str, _Captions]) -> _Captions:
+def _captions(pair: _Pair, sample: Sample) -> _Captions:
     """The first of an image's texts that has captions (a text's lines; JSON's usual keys)."""
     reason = Unusable("empty")
     for name in pair.texts:
@@ -246,7 +248,7 @@ def _captions(pair: _Pair, sample: Sample, others: dict[str, _Captions]) -> _Cap
 
 
 def _by_name(sample: Sample) -> dict[str, _Captions]:
-    """What the JSON of a sample of several images says of each by its name: a mapping, or a list of rows."""
+    """Captions that the JSON of a sample of several images has under their names: a mapping, or a list of rows."""
     captions_by_name: dict[str, _Captions] = {}
     if len(sample.images) < 2:
         return captions_by_name
@@ -256,7 +258,7 @@ def _by_name(sample: Sample) -> dict[str, _Captions]:
         try:
             value = parsed(data)
         except Unusable:
-            continue  # told where it is read as the sample's own text
+            continue  # reported where it is read as the sample's own text
         for image in sample.images:
             texts = next((texts for key, texts in _rows(value) if key in _names(image, sample.key)), None)
             captions = caption_texts(texts or ())
@@ -282,7 +284,7 @@ def _texts(value: Any) -> Sequence[str]:
     try:
         return from_json(value)[0]
     except Unusable:
-        return ()  # as above: told where it is read
+        return ()  # as above: reported where it is read
 
 
 def _names(image: str, key: str) -> set[str]:

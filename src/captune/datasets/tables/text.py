@@ -67,10 +67,7 @@ def head(path: Path) -> str | None:
 
 def first_line(path: Path) -> str | None:
     """The first line that is not blank, or None."""
-    for line in (head(path) or "").splitlines():
-        if line.strip():
-            return line.strip()
-    return None
+    return next(filter(None, map(str.strip, (head(path) or "").splitlines())), None)
 
 
 def lines(path: Path) -> Iterator[str]:
