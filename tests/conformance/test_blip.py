@@ -14,8 +14,9 @@ import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.inference.batches import collate
-from captune.models.blip import Blip, grid_positions
+from captune.models.blip import Blip
 from captune.models.generate import generate
+from captune.models.layers.vision_encoder import grid_positions
 from noise import noise
 
 

@@ -475,14 +475,12 @@ class Backbone(ABC):
 
     def fused_features(
         self, vision: nn.Module, pixel_values: Tensor, build: Callable[[], VisionEncoder | None]
-    ) -> Tensor | None:
-        """Features by the vision encoder that `build` fuses; None while it learns, or where there is none."""
+    ) -> Tensor:
+        """Features by the vision encoder that `build` fuses; by `vision` while it learns, or where there is none."""
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in vision.parameters())
-        if learns or not self.fused_vision:
-            return None
-        encoder = self.fused("vision", vision, build)
+        encoder = None if learns or not self.fused_vision else self.fused("vision", vision, build)
         if encoder is None:
-            return None
+            return vision(pixel_values=pixel_values).last_hidden_state
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return encoder(pixel_values)
 

@@ -28,9 +28,9 @@ from captune.models.layers.losses import TokenLosses, token_losses
 from captune.models.layers.text_decoder import CrossAttention, DecoderLayer, TextDecoder, call_layer
 from captune.models.layers.vision_encoder import (
     blip_vision_encoder,
-    grid_positions,
     resize_processor,
     resized_positions,
+    set_grid_positions,
 )
 
 
@@ -151,12 +151,33 @@ class Blip(Backbone):
         import transformers
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+        spec = chosen_size("BLIP", SIZES, size, image_size)
         tokenizer = learn_tokenizer(texts, vocab_size)
-        config = _config(size, tokenizer, image_size)
+        ids = tokenizer.get_vocab()
+        config = transformers.BlipConfig(
+            vision_config={
+                **layers(spec.vision),
+                "image_size": spec.side,
+                "patch_size": spec.patch,
+                "initializer_range": 0.02,  # the library's default, 1e-10, hides the image from the text
+            },
+            text_config={
+                **layers(spec.text),
+                "encoder_hidden_size": spec.vision[0],
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": 128,
+                "hidden_dropout_prob": spec.dropout,
+                "attention_probs_dropout_prob": spec.dropout,
+                "bos_token_id": ids["[DEC]"],
+                "eos_token_id": ids["[SEP]"],
+                "sep_token_id": ids["[SEP]"],
+                "pad_token_id": ids["[PAD]"],
+            },
+            image_text_hidden_size=spec.text[0],
+        )
         model = getattr(transformers, cls.kind)(config)
-        _clear_positions(model)
-        side = config.vision_config.image_size
-        processor = BlipImageProcessorPil(size={"height": side, "width": side})
+        set_grid_positions(model.vision_model.embeddings.position_embedding.data[0], spec.side // spec.patch)
+        processor = BlipImageProcessorPil(size={"height": spec.side, "width": spec.side})
         return cls.from_components(model, tokenizer, processor)
 
     @classmethod
@@ -182,8 +203,7 @@ print(processor.decode({shown}, skip_special_tokens=True).strip())"""
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.vision_model
-        found = self.fused_features(vision, pixel_values, lambda: blip_vision_encoder(vision, self.compute_dtype))
-        return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
+        return self.fused_features(vision, pixel_values, lambda: blip_vision_encoder(vision, self.compute_dtype))
 
     def token_losses(
         self,
@@ -226,42 +246,3 @@ print(processor.decode({shown}, skip_special_tokens=True).strip())"""
             state[OUTPUT] = state[OUTPUT].clone()
         self.model.save_pretrained(folder, state_dict=state, **weights)
         BlipProcessor(self.processor, self.tokenizer).save_pretrained(folder)
-
-
-def _config(size: str, tokenizer: Any, image_size: int | None) -> Any:
-    """The `BlipConfig` of one of `SIZES`, whatever BLIP is to do."""
-    from transformers import BlipConfig
-
-    spec = chosen_size("BLIP", SIZES, size, image_size)
-    ids = tokenizer.get_vocab()
-    return BlipConfig(
-        vision_config={
-            **layers(spec.vision),
-            "image_size": spec.side,
-            "patch_size": spec.patch,
-            "initializer_range": 0.02,  # the library's default, 1e-10, hides the image from the text
-        },
-        text_config={
-            **layers(spec.text),
-            "encoder_hidden_size": spec.vision[0],
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 128,
-            "hidden_dropout_prob": spec.dropout,
-            "attention_probs_dropout_prob": spec.dropout,
-            "bos_token_id": ids["[DEC]"],
-            "eos_token_id": ids["[SEP]"],
-            "sep_token_id": ids["[SEP]"],
-            "pad_token_id": ids["[PAD]"],
-        },
-        image_text_hidden_size=spec.text[0],
-    )
-
-
-def _clear_positions(model: Any) -> None:
-    """Say plainly where a patch lies.
-
-    From the library's 0.02, noise, it is hidden for long, and learned late or never.
-    """
-    vision = model.config.vision_config
-    positions = model.vision_model.embeddings.position_embedding
-    positions.data.zero_()[0, 1:] = 0.4 * grid_positions(vision.image_size // vision.patch_size, vision.hidden_size)

@@ -28,7 +28,7 @@ from captune.models.layers.losses import (
     token_losses,
 )
 from captune.models.layers.text_decoder import CrossAttention, DecoderLayer, TextDecoder, call_layer
-from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
+from captune.models.layers.vision_encoder import clip_vision_encoder, resize_clip, resize_processor, set_grid_positions
 from captune.models.loading.pretrained import load_processor, load_tokenizer, pretrained
 from captune.models.weights import drop_unused_quantization
 
@@ -192,8 +192,7 @@ class ClipGpt2(Backbone):
         tokenizer = learn_tokenizer(texts, vocab_size)
         ids = tokenizer.get_vocab()
         encoder = CLIPVisionModel(CLIPVisionConfig(**layers(vision), image_size=side, patch_size=patch))
-        positions = encoder.embeddings.position_embedding.weight
-        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
+        set_grid_positions(encoder.embeddings.position_embedding.weight.data, side // patch)
         config: Any = GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=128,
@@ -254,15 +253,12 @@ print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).str
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.encoder
-        found = None
-        if vision.config.model_type == "clip_vision_model":
-            body = getattr(vision, "vision_model", vision)
-            found = self.fused_features(
-                vision,
-                pixel_values,
-                lambda: clip_vision_encoder(body, vision.config, self.compute_dtype, post_norm=False),
-            )
-        return vision(pixel_values=pixel_values).last_hidden_state if found is None else found
+        if vision.config.model_type != "clip_vision_model":
+            return vision(pixel_values=pixel_values).last_hidden_state
+        body = getattr(vision, "vision_model", vision)
+        return self.fused_features(
+            vision, pixel_values, lambda: clip_vision_encoder(body, vision.config, self.compute_dtype, post_norm=False)
+        )
 
     def token_losses(
         self,

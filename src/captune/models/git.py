@@ -26,7 +26,7 @@ from captune.models.layers.attention import CaptionGrid, attend
 from captune.models.layers.fused import ACTIVATIONS, FusedLinear, FusedSequential, LayerNorm
 from captune.models.layers.losses import TokenLosses, token_losses
 from captune.models.layers.text_decoder import DecoderLayer, TextDecoder, call_layer
-from captune.models.layers.vision_encoder import clip_vision_encoder, grid_positions, resize_clip, resize_processor
+from captune.models.layers.vision_encoder import clip_vision_encoder, resize_clip, resize_processor, set_grid_positions
 
 
 def decode_grouped(git: Any, image: Tensor, tokens: Tensor, grid: CaptionGrid, *, recompute: bool = False) -> Tensor:
@@ -166,8 +166,9 @@ class Git(Backbone):
             pad_token_id=ids["[PAD]"],
         )
         model = GitForCausalLM(config)
-        positions = model.git.image_encoder.vision_model.embeddings.position_embedding.weight
-        positions.data.zero_()[1:] = 0.4 * grid_positions(side // patch, vision[0])
+        set_grid_positions(
+            model.git.image_encoder.vision_model.embeddings.position_embedding.weight.data, side // patch
+        )
         processor = CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
         return cls.from_components(model, tokenizer, processor)
 
@@ -194,12 +195,11 @@ print(tokenizer.decode(found[0, given.shape[1] :], skip_special_tokens=True).str
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         vision = self.model.git.image_encoder
-        found = self.fused_features(
+        return self.fused_features(
             vision,
             pixel_values,
             lambda: clip_vision_encoder(vision.vision_model, vision.config, self.compute_dtype, post_norm=True),
         )
-        return vision(pixel_values).last_hidden_state if found is None else found
 
     def token_losses(
         self,

@@ -154,3 +154,8 @@ def grid_positions(side: int, width: int) -> Tensor:
     angles = torch.arange(side)[:, None] * rate
     line = torch.cat([angles.sin(), angles.cos()], -1)
     return torch.cat([line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)], -1).flatten(0, 1)
+
+
+def set_grid_positions(embeddings: Tensor, side: int) -> None:
+    """Position embeddings (1 + side², width) of a new model: from noise, places are learned late or never."""
+    embeddings.zero_()[1:] = 0.4 * grid_positions(side, embeddings.shape[1])

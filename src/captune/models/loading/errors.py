@@ -25,26 +25,33 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
 
     `known` are models of the Hub, one of which may have been meant.
     """
-    if folder is None:
-        return _hub_error(name, error, known) or _fetched_error(name, error)
-    closed = next((path for path in [folder, *folder.rglob("*")] if not os.access(path, os.R_OK)), None)
-    if closed is not None:
-        return CaptuneError(
-            f"The model in {folder} cannot be loaded: {closed.name} may not be read by this user.",
-            f"Its owner can change that: chmod -R a+rX {folder}",
-        )
-    message = f"The model in {folder} cannot be loaded: {reason(error)}"
+    refused = _hub_error(name, error, known) if folder is None else _closed_error(folder)
+    if refused is not None:
+        return refused
     if "custom code" in str(error) or "trust_remote_code" in str(error):
-        return own_code_error(str(folder))
-    quantized = _quantized(folder)
+        return own_code_error(str(folder or name))
+    quantized = "" if folder is None else _quantized(folder)
     if quantized:
         return CaptuneError(
             f"The weights in {folder} are quantized ({quantized}), and do not load here: {reason(error)}",
             "Name the model that was quantized; on an NVIDIA card --quantize 4bit makes its weights as small.",
         )
+    message = f"The model {name if folder is None else f'in {folder}'} cannot be loaded: {reason(error)}"
     if isinstance(error, ImportError):
         return CaptuneError(message, "Install what it needs, or choose another model.")
+    if folder is None:
+        return _fetched_error(name, error)
     return CaptuneError(message, "Some file is missing, cut off or of another model; save or download it again.")
+
+
+def _closed_error(folder: Path) -> CaptuneError | None:
+    closed = next((path for path in [folder, *folder.rglob("*")] if not os.access(path, os.R_OK)), None)
+    if closed is None:
+        return None
+    return CaptuneError(
+        f"The model in {folder} cannot be loaded: {closed.name} may not be read by this user.",
+        f"Its owner can change that: chmod -R a+rX {folder}",
+    )
 
 
 def reason(error: BaseException) -> str:
@@ -106,12 +113,6 @@ def _fetched_error(name: str, error: Exception) -> CaptuneError:
     """What went wrong with a model of the Hub that was not refused: no network, or files that do not load."""
     from huggingface_hub import constants, errors
 
-    if "custom code" in str(error) or "trust_remote_code" in str(error):
-        return own_code_error(name)
-    if isinstance(error, ImportError):
-        return CaptuneError(
-            f"The model {name} cannot be loaded: {reason(error)}", "Install what it needs, or choose another model."
-        )
     if not isinstance(error, OSError):
         return CaptuneError(
             f"The model {name} of the Hub cannot be loaded: {reason(error)}",
