@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_quantized_weights_need_a_card_and_a_family_that_takes_them(
         with pytest.raises(CaptuneError, match="needs an NVIDIA card"):
             load_backbone(str(tmp_path / "m"), quantize="4bit")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("captune.models.loading.loader.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(CaptuneError, match="needs bitsandbytes"):
         load_backbone(str(tmp_path / "m"), quantize="8bit")
     monkeypatch.setattr("captune.models.loading.loader.find_spec", lambda name: object())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ def test_a_metric_that_is_not_measured_cannot_choose_a_checkpoint(
     with pytest.raises(CaptuneError, match=r"not measure cider, .* not among --validation-metrics") as error:
         train(tiny_data, tmp_path / "a", best_metric="cider", validation_metrics=["bleu"])
     assert "(bleu, loss)" in (error.value.hint or "")
-    monkeypatch.setattr("captune.metrics.meteor.data.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     with pytest.raises(CaptuneError, match=r"(?s)not measure meteor, .*captune\[meteor\]"):
         train(tiny_data, tmp_path / "a", best_metric="meteor")
     assert not (tmp_path / "a").exists()

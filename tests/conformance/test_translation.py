@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,7 @@ def test_english_needs_no_translator(captioner_name: str, pictures: list[str]) -
 
 
 def test_without_sentencepiece_the_extra_is_named(german: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captune.inference.translation.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(CaptuneError, match=r"captune\[translate\]"):
         load_translator(german, "de", CPU)
 

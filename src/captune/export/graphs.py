@@ -185,30 +185,27 @@ def graphs_of(backbone: Backbone) -> Graphs:
     with torch.inference_mode():
         memory = dict(zip(layer_names(MEMORY, layers), (each.clone() for each in vision(pixels)), strict=True))
     places, vocabulary = memory["memory_keys_0"].shape[2], decoder.token_embeddings.shape[0]
-    example, varying = _past_example(decoder, memory), _varying(decoder)
     vision_graph = Graph(vision, pixels, {"pixels": {0: "pictures"}}, output_names(VISION, layers))
-    text_graph = Graph(TextGraph(decoder), example, varying, output_names(TEXT, layers))
+    text_graph = _text_graph(decoder, memory)
     return Graphs(vision_graph, text_graph, vocabulary, layers, decoder.num_heads, decoder.head_dim, places)
 
 
-def _varying(decoder: TextDecoder) -> dict[str, dict[int, str]]:
-    return {
-        "tokens": {0: "pictures", 1: "rows"},
-        "positions": {0: "rows"},
-        "mask": {0: "pictures", 2: "rows", 3: "slots_and_rows"},
-        **{name: {0: "pictures"} for name in layer_names(MEMORY, decoder.num_layers)},
-        **{name: {0: "pictures", 2: "slots"} for name in layer_names(PAST, decoder.num_layers)},
-    }
-
-
-def _past_example(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs of the text graph whose varying sizes are all different, so that none is taken for another."""
+def _text_graph(decoder: TextDecoder, memory: Mapping[str, Tensor]) -> Graph:
+    """The text graph; the varying sizes of its example are all different, so that none is taken for another."""
     images, rows, slots = len(memory["memory_keys_0"]), 3, 5
-    past = torch.zeros(images, decoder.num_heads, slots, decoder.head_dim)
-    return {
+    past_names = layer_names(PAST, decoder.num_layers)
+    example = {
         "tokens": torch.zeros(images, rows, dtype=torch.long),
         "positions": torch.zeros(rows, dtype=torch.long),
         "mask": torch.zeros(images, 1, rows, slots + rows),
         **memory,
-        **{name: past.clone() for name in layer_names(PAST, decoder.num_layers)},
+        **{name: torch.zeros(images, decoder.num_heads, slots, decoder.head_dim) for name in past_names},
     }
+    varying = {
+        "tokens": {0: "pictures", 1: "rows"},
+        "positions": {0: "rows"},
+        "mask": {0: "pictures", 2: "rows", 3: "slots_and_rows"},
+        **{name: {0: "pictures"} for name in memory},
+        **{name: {0: "pictures", 2: "slots"} for name in past_names},
+    }
+    return Graph(TextGraph(decoder), example, varying, output_names(TEXT, decoder.num_layers))
