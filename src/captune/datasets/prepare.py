@@ -82,8 +82,8 @@ def prepare(
         _check(problems, len(merged.records), len(verified.records), settings, folder)
         assigned = assign(verified.records, settings.split, settings.seed, lambda split: official_split(split, path))
         pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
-        _list(problems, stage)
-        write_table(stage / DUPLICATES, _PAIR_COLUMNS, map(_pair_row, pairs))
+        _list_problems(problems, stage)
+        _list_duplicates(pairs, stage)
         unassigned = len(verified.records) - len(assigned.splits)
         counts, digest = write_splits(
             stage,
@@ -145,7 +145,7 @@ def _read(
     images = Path(settings.images) if settings.images is not None else None
     name, why = (settings.format, "as told") if settings.format else find_format(path, images)
     _, rows = read_source(path, name, images, problems, allow_outside=allow_outside)
-    with _listing(problems, out):
+    with _problems_listed(problems, out):
         merged = merge_records(rows, stage / IMAGES, problems, one_split=settings.split == ("auto",), progress=progress)
     if not merged.records:
         reason = f": {_rejected(merged.rejected)}" if merged.rejected else "."
@@ -186,14 +186,14 @@ def _verify(
 
 
 @contextmanager
-def _listing(problems: Sequence[Problem], out: Path) -> Iterator[None]:
+def _problems_listed(problems: Sequence[Problem], out: Path) -> Iterator[None]:
     """A source of which nothing can be used leaves the list of its problems."""
     try:
         yield
     except NothingUsable as error:
         if not problems:
             raise
-        _list(problems, out)
+        _list_problems(problems, out)
         raise CaptuneError(error.message, f"All are listed in {out / PROBLEMS}. {error.hint}") from None
 
 
@@ -216,7 +216,7 @@ def _rejected(count: int) -> str:
     return f"{count:,} captions were left out: the source marks them as rejected or ready-made."
 
 
-def _list(problems: Sequence[Problem], out: Path) -> None:
+def _list_problems(problems: Sequence[Problem], out: Path) -> None:
     write_table(out / PROBLEMS, ("file", "reason"), ((p.where, p.reason) for p in problems))
 
 
@@ -224,7 +224,7 @@ def _check(problems: Sequence[Problem], total: int, good: int, settings: Prepare
     """Stop at problems as `--on-bad` says; the whole list is written beside the message."""
     if not problems or (settings.on_bad == "skip" and good):
         return
-    _list(problems, out)
+    _list_problems(problems, out)
     shown = listed(problems)
     reasons = Counter(problem.reason for problem in problems)
     hint = "Mend or replace them, or leave them out: --on-bad skip"
@@ -251,12 +251,9 @@ def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePa
     )
 
 
-_PAIR_COLUMNS = ("image_a", "split_a", "image_b", "split_b", "distance", "kind")
-
-
-def _pair_row(pair: DuplicatePair) -> tuple[object, ...]:
-    kind = "exact" if pair.exact else "near"
-    return pair.a, pair.split_a, pair.b, pair.split_b, pair.distance, kind
+def _list_duplicates(pairs: Sequence[DuplicatePair], out: Path) -> None:
+    rows = ((p.a, p.split_a, p.b, p.split_b, p.distance, "exact" if p.exact else "near") for p in pairs)
+    write_table(out / DUPLICATES, ("image_a", "split_a", "image_b", "split_b", "distance", "kind"), rows)
 
 
 def _by_split(

@@ -129,13 +129,9 @@ def objects_named(caption: str, objects: Iterable[Name]) -> bool:
 
 def all_true(caption: str, scene: ShapeScene) -> bool:
     """Whether a caption is one of the sentences that are true of the scene: objects, relation and count."""
-    return " ".join(caption.lower().split()) in true_sentences(scene)
-
-
-def true_sentences(scene: ShapeScene) -> frozenset[str]:
-    """Every wording of every true sentence about a scene."""
     swaps = (False, True) if scene.relation else (False,)
-    return frozenset(_sentence(scene, wording, swap=swap) for wording in _wordings(scene) for swap in swaps)
+    true = (_sentence(scene, wording, swap=swap) for wording in _wordings(scene) for swap in swaps)
+    return " ".join(caption.lower().split()) in true
 
 
 def _wordings(scene: ShapeScene) -> tuple[str, ...]:

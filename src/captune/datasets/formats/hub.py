@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from captune.core.errors import CaptuneError
 from captune.core.files.paths import BESIDE, Boundary, Images
 from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.hub import (
@@ -20,7 +19,7 @@ from captune.datasets.sources.hub import (
     streamed_splits,
     validated,
 )
-from captune.datasets.tables.columns import Columns, expected, find_columns, normalize_split
+from captune.datasets.tables.columns import Columns, columns_missing, find_columns, normalize_split
 from captune.datasets.tables.embedded import EmbeddedRow, embedded_row, group_embedded
 from captune.datasets.tables.rows import Row, group
 
@@ -59,7 +58,7 @@ def _columns(data: Any, source: Path) -> tuple[Columns, bool]:
     names, images = column_names(data)
     columns = find_columns(names, image=images[0] if images else None)
     if columns is None:
-        raise CaptuneError(f"{source}: expected {expected()}; found {', '.join(names[:12])}.", "Rename its columns.")
+        raise columns_missing(source, names)
     return columns, bool(images)
 
 

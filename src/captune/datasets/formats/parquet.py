@@ -12,7 +12,7 @@ from captune.core.files.paths import BESIDE, Images
 from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources import parquet
 from captune.datasets.sources.parquet import LostRows, embedded_columns, opened_table
-from captune.datasets.tables.columns import ADDRESS, Columns, expected, find_columns, split_from_name
+from captune.datasets.tables.columns import ADDRESS, Columns, columns_missing, find_columns, split_from_name
 from captune.datasets.tables.embedded import EmbeddedRow, embedded_row, group_embedded
 from captune.datasets.tables.files import find_shards
 from captune.datasets.tables.rows import Row, Side, group, note, row_of
@@ -82,9 +82,7 @@ def _checked(paths: list[Path], side: Side = "references") -> dict[Path, tuple[C
                 "Download them first, with img2dataset for example, and prepare what that writes.",
             )
         if columns is None:
-            raise CaptuneError(
-                f"{path}: expected {expected()}; found {', '.join(schema.names[:12])}.", "Rename its columns."
-            )
+            raise columns_missing(path, schema.names)
         first = next(iter(tables.items()), (path, columns))
         if first[1][1] != columns[1]:
             with_bytes, other = (first[0], path) if first[1][1] else (path, first[0])

@@ -73,15 +73,10 @@ def list_inputs(
 
 
 def find_image_paths(
-    inputs: Iterable[str | os.PathLike[str]],
-    *,
-    recursive: bool = True,
-    suffixes: Collection[str] = IMAGE_SUFFIXES,
-    what: str = "images",
+    inputs: Iterable[str | os.PathLike[str]], *, suffixes: Collection[str] = IMAGE_SUFFIXES, what: str = "images"
 ) -> list[str]:
-    """Paths of the files that `list_inputs` finds; archives are not looked into."""
-    places = list_inputs(inputs, recursive=recursive, suffixes=suffixes, what=what, archives=False)
-    return [place for _, place in places]
+    """Paths of the files that `list_inputs` finds; archives are not opened."""
+    return [place for _, place in list_inputs(inputs, suffixes=suffixes, what=what, archives=False)]
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,11 @@ def expected() -> str:
     )
 
 
+def columns_missing(where: object, names: Sequence[str]) -> CaptuneError:
+    """The error for a table of these columns in which `find_columns` finds none."""
+    return CaptuneError(f"{where}: expected {expected()}; found {', '.join(names[:12])}.", "Rename its columns.")
+
+
 @dataclass(frozen=True)
 class _Texts:
     """Columns of captions of one kind: `true`, `predicted`, `caption` (either), `target` (either, weakly)."""
