@@ -197,9 +197,15 @@ def exporters() -> str:
 def metrics() -> str:
     from captune.metrics import METRICS
 
-    # A metric's file says what it is, its function which scores it returns.
-    rows = ((f"`{name}`", about(sys.modules[one.__module__]), about(one)) for name, one in METRICS.items())
-    return table(("metric", "what it is", "scores"), rows)
+    return table(("metric", "what it is", "scores"), ((f"`{name}`", *_metric(one)) for name, one in METRICS.items()))
+
+
+def _metric(function: Any) -> tuple[str, str]:
+    """What a metric is, and its scores: by its file and its function, or by the function alone where a file has two."""
+    first, _, second = (function.__doc__ or "").partition("\n\n")
+    if first.startswith("Key"):
+        return about(sys.modules[function.__module__]), about(function)
+    return about(function), " ".join(second.split())
 
 
 def rules() -> str:

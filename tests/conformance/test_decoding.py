@@ -83,7 +83,7 @@ def said(generated: Generated) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_tokens_and_likelihoods_are_those_of_transformers(
+def test_tokens_and_log_probabilities_equal_those_of_transformers(
     backbone: Backbone, memory: torch.Tensor, setting: str
 ) -> None:
     """The search is one for all families: each setting goes on from words with some, from none with others."""
@@ -94,7 +94,7 @@ def test_tokens_and_likelihoods_are_those_of_transformers(
     torch.testing.assert_close(mine.log_probs, theirs.log_probs, rtol=1e-4, atol=1e-4)
 
 
-def test_these_tests_can_fail(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_the_random_models_caption_different_images_differently(backbone: Backbone, memory: torch.Tensor) -> None:
     """Random models may ignore the image or never end: then equal tokens would prove nothing."""
     for beams in (1, 5):
         mine, _ = both(backbone, memory, "", GenerationOptions(max_new_tokens=12, num_beams=beams))
@@ -102,7 +102,7 @@ def test_these_tests_can_fail(backbone: Backbone, memory: torch.Tensor) -> None:
         assert len({len(row) for row in said(mine)}) > 3
 
 
-def test_a_picture_alone_and_among_others(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_an_image_alone_and_in_a_batch_has_the_same_captions(backbone: Backbone, memory: torch.Tensor) -> None:
     prompts = ["", "a man", "two dogs play", "a", "", "a red circle"]
     for options in (GenerationOptions(max_new_tokens=8), GenerationOptions(max_new_tokens=8, num_beams=1)):
         together = generate(backbone, memory[:6], options, prompts=prompts)
@@ -112,14 +112,14 @@ def test_a_picture_alone_and_among_others(backbone: Backbone, memory: torch.Tens
             assert [c.confidence for c in alone] == pytest.approx([c.confidence for c in together[n]], rel=1e-4)
 
 
-def test_the_plain_search_can_be_asked_for(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_the_search_of_transformers_gives_the_same_captions(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(max_new_tokens=8, num_captions=2)
     mine = generate(backbone, memory[:20], options)
     theirs = generate(replace(backbone, own_search=False), memory[:20], options)
     assert [[c.text for c in each] for each in mine] == [[c.text for c in each] for each in theirs]
 
 
-def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_changed_weights_take_effect_in_the_next_caption(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(max_new_tokens=6, num_beams=1)
     before = generate(backbone, memory[:20], options)
     assert backbone.text_decoder() is backbone.text_decoder()
@@ -145,7 +145,7 @@ def test_changed_weights_are_seen(backbone: Backbone, memory: torch.Tensor) -> N
     assert generate(backbone, memory[:20], options) == before
 
 
-def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_tokens_are_streamed_one_by_one(backbone: Backbone, memory: torch.Tensor) -> None:
     heard: list[torch.Tensor] = []
     options = GenerationOptions(max_new_tokens=8, num_beams=1)
     ((caption,),) = generate(backbone, memory[:1], options, on_token=heard.append)
@@ -157,7 +157,7 @@ def test_tokens_are_heard_as_they_come(backbone: Backbone, memory: torch.Tensor)
     "options", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs", "prompt_in_caption": True}, {"num_beams": 3}]
 )
 @pytest.mark.parametrize("own", [True, False])
-def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
+def test_streamed_text_equals_the_caption(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
     asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **options)
     side = backbone.pixels.size
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
@@ -169,7 +169,7 @@ def test_a_caption_is_spoken_as_it_is_written(backbone: Backbone, options: dict[
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
 
 
-def test_a_prompt_in_the_caption_that_nobody_gave_is_refused(backbone: Backbone) -> None:
+def test_prompt_in_caption_without_a_prompt_is_refused(backbone: Backbone) -> None:
     side = backbone.pixels.size
     image = np.zeros((1, 3, side, side), np.uint8)
     asked = GenerationOptions(max_new_tokens=2, prompt_in_caption=True)
@@ -180,7 +180,7 @@ def test_a_prompt_in_the_caption_that_nobody_gave_is_refused(backbone: Backbone)
             TorchModel(replace(backbone, prompt="")).generate(image, asked, prompts=prompts)
 
 
-def test_a_listener_who_leaves_ends_the_search(backbone: Backbone) -> None:
+def test_closing_a_stream_ends_the_search(backbone: Backbone) -> None:
     side = backbone.pixels.size
     pieces = stream_text(
         TorchModel(backbone), np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25)
@@ -205,7 +205,7 @@ def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p
     torch.testing.assert_close(sampler.warp(scores).softmax(-1).flatten(0, 1), expected)
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_tokens_are_sampled_with_their_probabilities(backbone: Backbone, memory: torch.Tensor) -> None:
     """First tokens of 4,000 captions of one image against the model's own probabilities."""
     decoder = backbone.text_decoder()
     assert decoder is not None
@@ -223,19 +223,19 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(backbone: Backbone, memory
     assert ((often - likely).abs() <= 5 * sigma + 1e-6).all()
 
 
-def test_rows_of_one_picture_are_drawn_apart(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_several_samples_of_one_image_differ(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(num_beams=1, num_captions=8, sample=True, sample_seed=1, max_new_tokens=6)
     (captions,) = generate(backbone, memory[:1], options)
     assert len({caption.text for caption in captions}) > 1
     assert generate(backbone, memory[:1], options) == [captions]
 
 
-def test_without_a_seed_every_call_draws_anew(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_without_a_seed_every_call_samples_anew(backbone: Backbone, memory: torch.Tensor) -> None:
     options = GenerationOptions(num_beams=1, num_captions=8, sample=True, max_new_tokens=6)
     assert generate(backbone, memory[:1], options) != generate(backbone, memory[:1], options)
 
 
-def test_a_seed_leaves_the_source_of_chance_as_it_was(backbone: Backbone, memory: torch.Tensor) -> None:
+def test_a_seed_keeps_the_global_random_state(backbone: Backbone, memory: torch.Tensor) -> None:
     before = torch.random.get_rng_state()
     generate(backbone, memory[:1], GenerationOptions(num_beams=1, sample=True, sample_seed=1, max_new_tokens=6))
     assert torch.equal(before, torch.random.get_rng_state())

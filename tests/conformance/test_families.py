@@ -67,7 +67,7 @@ def test_ten_steps_lower_a_finite_loss(backbone: Backbone) -> None:
     assert seen[-1] < seen[0]
 
 
-def test_grouped_captions_have_the_losses_of_single_ones(backbone: Backbone) -> None:
+def test_grouped_captions_have_the_same_losses_as_single_ones(backbone: Backbone) -> None:
     values = pixels(backbone, 3)
     together, _ = losses(backbone, batch_of(backbone, values, REFERENCES))
     alone = [
@@ -89,7 +89,7 @@ def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None
 
 
 @pytest.mark.parametrize(("family", "size"), [*((name, "tiny") for name in sorted(FAMILIES)), ("blip-2", "tiny-t5")])
-def test_a_caption_can_be_read_to_its_end(family: str, size: str) -> None:
+def test_a_batch_without_targets_has_a_gradient_of_zero(family: str, size: str) -> None:
     """As by a process that only keeps the others company: no loss, and a gradient of zero."""
     made = FAMILIES[family].new(size, REFERENCES[0])
     batch = batch_of(made, pixels(made, 1), [["two dogs play"]])
@@ -139,7 +139,7 @@ def test_save_and_reload_caption_alike(backbone: Backbone, tmp_path: Path) -> No
     assert (again.prompt, again.generation, again.pixels.size) == ("two dogs", {"num_beams": 2}, backbone.pixels.size)
 
 
-def test_who_may_read_the_folder_may_read_the_weights(backbone: Backbone, tmp_path: Path) -> None:
+def test_saved_weights_are_as_readable_as_their_folder(backbone: Backbone, tmp_path: Path) -> None:
     # A run of one user is served by another one: a container's.
     backbone.save(tmp_path / "saved")
     modes = {path.name: path.stat().st_mode for path in (tmp_path / "saved").rglob("*") if path.is_file()}
@@ -148,7 +148,7 @@ def test_who_may_read_the_folder_may_read_the_weights(backbone: Backbone, tmp_pa
 
 
 @pytest.mark.parametrize("frozen", [["vision"], ["bridge"], ["text"], ["vision", "text"]])
-def test_frozen_parts_do_not_move(backbone: Backbone, frozen: list[str]) -> None:
+def test_frozen_parts_do_not_change(backbone: Backbone, frozen: list[str]) -> None:
     backbone.freeze(frozen)
     before = {name: [p.detach().clone() for p in part] for name, part in backbone.parts().items()}
     nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 3), REFERENCES))
@@ -160,13 +160,13 @@ def test_frozen_parts_do_not_move(backbone: Backbone, frozen: list[str]) -> None
         assert moved == (name not in frozen), name
 
 
-def test_parts_hold_every_parameter_once(backbone: Backbone) -> None:
+def test_every_parameter_is_in_exactly_one_part(backbone: Backbone) -> None:
     listed = [id(p) for part in backbone.parts().values() for p in part]
     assert sorted(listed) == sorted(id(p) for p in backbone.model.parameters())
     assert all(part for part in backbone.parts().values())
 
 
-def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> None:
+def test_freezing_all_parts_or_an_unknown_part_is_refused(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="nothing would learn"):
         backbone.freeze(["vision", "bridge", "text"])
     with pytest.raises(UsageError, match="vison"):
@@ -182,7 +182,7 @@ def test_freezing_everything_or_nothing_known_is_refused(backbone: Backbone) -> 
     ],
     ids=["greedy", "beams", "two captions after a prompt"],
 )
-def test_a_batch_captions_like_single_pictures(backbone: Backbone, options: GenerationOptions) -> None:
+def test_a_batch_gives_the_captions_of_single_images(backbone: Backbone, options: GenerationOptions) -> None:
     values = pixels(backbone, 4)
     with torch.inference_mode():
         together = generate(backbone, backbone.image_features(values), options)
@@ -208,7 +208,7 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backb
     assert 0 < caption.confidence <= 1
 
 
-def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(backbone: Backbone) -> None:
+def test_sampling_with_a_seed_is_repeatable_and_keeps_the_global_random_state(backbone: Backbone) -> None:
     options = GenerationOptions(num_beams=1, sample=True, sample_seed=5, temperature=2.0, max_new_tokens=8)
     values = pixels(backbone, 2)
     with torch.inference_mode():
@@ -221,7 +221,7 @@ def test_sampling_is_repeatable_by_its_seed_and_leaves_the_global_state_alone(ba
     assert other != first
 
 
-def test_variations_are_several_captions(backbone: Backbone) -> None:
+def test_variations_give_several_captions(backbone: Backbone) -> None:
     with torch.inference_mode():
         found = generate(
             backbone,
@@ -246,7 +246,7 @@ def test_more_captions_than_beams_raise_the_beams(backbone: Backbone) -> None:
     assert [len(each) for each in found] == [4, 4]
 
 
-def test_a_shortest_caption_longer_than_the_longest_is_refused(backbone: Backbone) -> None:
+def test_a_minimum_length_above_the_maximum_is_refused(backbone: Backbone) -> None:
     options = GenerationOptions(min_new_tokens=9, max_new_tokens=5)
     with pytest.raises(UsageError, match="longer than the longest"), torch.inference_mode():
         generate(backbone, backbone.image_features(pixels(backbone, 1)), options)
@@ -266,7 +266,7 @@ def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) ->
 
 
 @pytest.mark.parametrize("backbone", ["blip-2", "git", "clip-gpt2"], indirect=True)  # BLIP's text part is captune's
-def test_logits_are_written_of_hidden_states_in_one_piece(backbone: Backbone) -> None:
+def test_logits_are_computed_from_contiguous_hidden_states(backbone: Backbone) -> None:
     # torch copies the weights of a linear layer once for every row of a view in bf16.
     pieces = []
     backbone.model.get_output_embeddings().register_forward_pre_hook(

@@ -55,7 +55,7 @@ def learn(backbone: Backbone, steps: int = 4) -> None:
 
 
 @pytest.mark.parametrize("targets", [("bridge", "text"), ("vision", "bridge", "text")])
-def test_adapters_begin_as_nothing_learn_alone_and_merge(
+def test_adapters_start_without_effect_learn_alone_and_merge(
     backbone: Backbone, targets: tuple[str, ...], tmp_path: Path
 ) -> None:
     before = said(backbone)
@@ -82,7 +82,7 @@ def test_adapters_begin_as_nothing_learn_alone_and_merge(
     assert said(backbone) == after, "saving changes nothing"
 
 
-def test_adapters_alone_are_loaded_again(backbone: Backbone, tmp_path: Path) -> None:
+def test_adapters_saved_alone_load_again(backbone: Backbone, tmp_path: Path) -> None:
     backbone.save(tmp_path / "base")
     add_lora(backbone, Lora(r=2))
     learn(backbone)

@@ -85,7 +85,7 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
     assert confidences(mine) == pytest.approx(confidences(theirs), rel=1e-4)
 
 
-def test_these_tests_can_fail(model: ExportedModel, seen: np.ndarray) -> None:
+def test_the_random_models_caption_different_images_differently(model: ExportedModel, seen: np.ndarray) -> None:
     """Random models may ignore the image or never end: then equal tokens would prove nothing."""
     for beams in (1, 5):
         said = tokens(model.generate(seen, GenerationOptions(max_new_tokens=12, num_beams=beams)))
@@ -93,7 +93,7 @@ def test_these_tests_can_fail(model: ExportedModel, seen: np.ndarray) -> None:
         assert len({len(each[0]) for each in said}) > 2
 
 
-def test_a_picture_alone_and_among_others(model: ExportedModel, seen: np.ndarray) -> None:
+def test_an_image_alone_and_in_a_batch_has_the_same_captions(model: ExportedModel, seen: np.ndarray) -> None:
     options = GenerationOptions(max_new_tokens=8)
     together = model.generate(seen[:5], options, prompts=PROMPTS)
     for n, prompt in enumerate(PROMPTS):
@@ -126,7 +126,7 @@ def test_chances_are_those_of_torch(temperature: float, top_k: int, top_p: float
     assert np.allclose(NumpyOps().softmax(mine), theirs.softmax(-1).numpy(), atol=1e-6)
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely(model: ExportedModel, seen: np.ndarray) -> None:
+def test_tokens_are_sampled_with_their_probabilities(model: ExportedModel, seen: np.ndarray) -> None:
     """First tokens of 4,000 captions of one image against the model's own probabilities, which are confidences."""
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     drawn = [each for seed in range(80) for each in model.generate(seen[:1], options.model_copy(
@@ -162,7 +162,7 @@ def test_a_seed_makes_sampling_repeatable(model: ExportedModel, seen: np.ndarray
 @pytest.mark.parametrize(
     "how", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs", "prompt_in_caption": True}, {"num_beams": 3}]
 )
-def test_a_caption_is_spoken_as_it_is_written(model: ExportedModel, seen: np.ndarray, how: dict[str, Any]) -> None:
+def test_streamed_text_equals_the_caption(model: ExportedModel, seen: np.ndarray, how: dict[str, Any]) -> None:
     options = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **how)
     whole = [each[0].text for each in model.generate(seen[:5], options)]
     assert all(text.startswith("two dogs") == options.prompt_in_caption for text in whole)
@@ -171,7 +171,7 @@ def test_a_caption_is_spoken_as_it_is_written(model: ExportedModel, seen: np.nda
     assert (max(len(each) for each in pieces) > 2) == (options.num_beams == 1)
 
 
-def test_a_listener_who_leaves_ends_the_search(model: ExportedModel, seen: np.ndarray) -> None:
+def test_closing_a_stream_ends_the_search(model: ExportedModel, seen: np.ndarray) -> None:
     pieces = stream_text(model, seen[:1], GenerationOptions(num_beams=1, min_new_tokens=25))
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ def pictures(backbone: Backbone) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("search", "baseline"), [("chance", "samples"), ("chance", "greedy"), ("beams", "samples")])
-def test_the_loss_is_advantage_times_likelihood(backbone: Backbone, search: str, baseline: str) -> None:
+def test_the_scst_loss_is_advantage_times_log_likelihood(backbone: Backbone, search: str, baseline: str) -> None:
     torch.manual_seed(0)
 
     def reward(captions: list[str], images: list[int], ended: list[bool] | None = None) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_one_bad_picture_costs_only_itself(captune: Typed, folder: Path) -> None
     assert "missing.jpg" in done.stderr
 
 
-def test_a_batch_captions_like_single_pictures(captune: Typed, folder: Path) -> None:
+def test_a_batch_gives_the_captions_of_single_images(captune: Typed, folder: Path) -> None:
     images = _pictures(folder)
     many = captune("caption", *images, "--model", "runs/a", "--format", "jsonl", folder=folder)
     one = captune("caption", *images, "--model", "runs/a", "--format", "jsonl", "--batch-size", 1, folder=folder)

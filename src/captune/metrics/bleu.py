@@ -1,6 +1,4 @@
-"""BLEU-1 to BLEU-4 with the values of the COCO caption code, and BLEU as sacrebleu computes it.
-
-Post 2018. A different number from `bleu_4`; its signature says how it was made.
+"""BLEU-1 to BLEU-4 with the values of the COCO caption code.
 
 Papineni et al. 2002: clipped n-gram precision, geometric mean, brevity penalty against the
 closest reference length (ties to the shorter). The corpus score comes from summed counts,
@@ -16,7 +14,10 @@ from captune.metrics.ngrams import GramCounts
 
 
 def sacrebleu_score(corpus: Corpus) -> MetricResult:
-    """Key `sacrebleu`, corpus only, 0–1 (sacrebleu itself prints 0–100)."""
+    """BLEU as the package `sacrebleu` computes it (Post 2018), with its signature: not the number of `bleu_4`.
+
+    Key `sacrebleu`, corpus only, 0–1 (the package prints 0–100).
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     # A sentence alone gives the counts that a corpus sums up, whatever its own score; effective

@@ -1,4 +1,4 @@
-"""CIDEr-D with the values of the COCO caption code (which calls it CIDEr), and CIDEr without the D.
+"""CIDEr-D with the values of the COCO caption code (which calls it CIDEr).
 
 Vedantam et al. 2015: cosine of tf-idf vectors of 1- to 4-grams with clipped counts and a
 Gaussian penalty on the difference in length, times 10.
@@ -32,7 +32,10 @@ def cider(corpus: Corpus) -> MetricResult:
 
 
 def cider_plain(corpus: Corpus) -> MetricResult:
-    """Key `cider_plain`, 0–10: CIDEr as it was first defined, without clipping and the penalty on length."""
+    """CIDEr as first defined: CIDEr-D without clipped counts and without the penalty on length.
+
+    Key `cider_plain`, 0–10; the corpus score is the mean over images.
+    """
     return _result("cider_plain", _similarities(corpus, clipped=False), corpus)
 
 

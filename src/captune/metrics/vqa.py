@@ -1,7 +1,7 @@
-"""VQA accuracy: an answer is right as far as people gave it too.
+"""VQA accuracy: an answer is right if at least three people gave it, and partly right if fewer did.
 
-Antol et al. 2015, *VQA: Visual Question Answering*: of ten people's answers each nine are held
-against the model's, three that agree make it right, and the ten results are averaged.
+Antol et al. 2015, *VQA: Visual Question Answering*: each nine of ten people's answers are compared
+with the model's. Three equal answers make it right. The ten results are averaged.
 """
 
 from __future__ import annotations
