@@ -73,10 +73,8 @@ def attacked(
     keys: Mapping[str, str] | None = None, connections: Connections | None = None, **options: Any
 ) -> Iterator[Hostile]:
     """A server with these options, keys and limits of connections."""
-    loop = asyncio.new_event_loop()
-    loading: asyncio.Future[None] = loop.create_future()
-    loop.close()
-    app = create_app({}, resolve("serve", flags=options), keys, loading=loading)
+    loading: list[asyncio.Task[None]] = []
+    app = create_app({}, resolve("serve", flags=options), keys, on_loaded=loading.append)
     if connections is not None:
         app.state.connections = connections
     server = uvicorn.Server(
@@ -94,4 +92,4 @@ def attacked(
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
-        assert loading.exception() is not None  # there is no model
+        assert loading[0].exception() is not None  # there is no model

@@ -20,7 +20,7 @@ from captune.core.stores.local import open_store
 from captune.datasets.sources.input_shards import FILES, InputShard
 from captune.images.preprocessing import Preprocessing
 from captune.jobs.decode_ahead import ShardTask
-from captune.jobs.ray_pool import ClusterOptions, caption_on_ray
+from captune.jobs.ray_pool import ClusterOptions, RayPool
 from captune.jobs.ray_worker import WorkerSpec
 from captune.jobs.shard_captioner import BatchCaptioner, ShardOptions
 from captune.jobs.shards import PLAIN
@@ -60,7 +60,8 @@ def main() -> None:
     task = partial(SILENT.task, "Captioning")
     try:
         with task() as bar:
-            for each in caption_on_ray(range(SHARDS), shard, spec, ClusterOptions(address, silence=4), SILENT, bar):
+            pool = RayPool(range(SHARDS), shard, spec, ClusterOptions(address, silence=4), SILENT, bar)
+            for each in pool.caption():
                 finished.append(each.number)
     except CaptuneError as told:
         error = str(told)

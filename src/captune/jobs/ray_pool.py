@@ -16,7 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from captune.core.errors import CaptuneError, UsageError, first_line, missing_extra
@@ -175,28 +175,6 @@ class ClusterOptions:
     silence: float = 600.0
 
 
-def caption_on_ray(
-    numbers: Sequence[int],
-    make_task: Callable[[int], ShardTask],
-    spec: WorkerSpec,
-    options: ClusterOptions,
-    progress: Progress,
-    task: Task,
-) -> Generator[FinishedShard]:
-    """Caption shards on a cluster, and yield each when it is written.
-
-    `make_task` gives what is sent to a worker for a shard's number. The shards of a lost node or worker run again; a
-    shard that has lost three workers is left out, and named in the error at the end. Raises `CaptuneError` where no
-    node is left, or none can do the work.
-    """
-    with connected(options.address):
-        pool = _WorkerPool(numbers, make_task, spec, options, progress, task)
-        try:
-            yield from pool.work()
-        finally:
-            pool.kill()
-
-
 @dataclass(eq=False)
 class _Worker:
     """A worker, the numbers of its unfinished shards, and how many images of those it has reported as done."""
@@ -209,21 +187,24 @@ class _Worker:
     images: int = 0
 
 
-class _WorkerPool:
-    """The workers of a job, and the shards that are left; arguments as in `caption_on_ray`."""
+@dataclass
+class RayPool:
+    """The workers of a job on a cluster, and the shards that are left.
 
-    def __init__(
-        self,
-        numbers: Sequence[int],
-        make_task: Callable[[int], ShardTask],
-        spec: WorkerSpec,
-        options: ClusterOptions,
-        progress: Progress,
-        task: Task,
-    ) -> None:
-        self._todo, self._make_task, self._spec = deque(numbers), make_task, spec
-        self._options, self._progress, self._task = options, progress, task
-        self._gpus = options.gpus
+    `make_task` gives what is sent to a worker for a shard's number. The shards of a lost node or worker run again; a
+    shard that has lost three workers is left out, and named in the error at the end.
+    """
+
+    numbers: InitVar[Sequence[int]]
+    make_task: Callable[[int], ShardTask]
+    spec: WorkerSpec
+    options: ClusterOptions
+    progress: Progress
+    task: Task
+
+    def __post_init__(self, numbers: Sequence[int]) -> None:
+        self._todo = deque(numbers)
+        self._gpus = self.options.gpus
         self._workers: set[_Worker] = set()
         # Ray's references to the replies that are waited for, one of each worker.
         self._pending: dict[Any, _Worker] = {}
@@ -236,26 +217,24 @@ class _WorkerPool:
         self._checked_at = -_CHECK_SECONDS
         self._idle_since = 0.0
 
-    def work(self) -> Generator[FinishedShard]:
-        import ray
+    def caption(self) -> Generator[FinishedShard]:
+        """Yield each shard when it is written; raises `CaptuneError` where no node is left, or none can do the work."""
+        with connected(self.options.address):
+            import ray
 
-        while self._left():
-            if time.monotonic() - self._checked_at >= _CHECK_SECONDS or not self._pending:
-                self._check_silence()
-                self._spawn()
-            answered, _ = ray.wait(list(self._pending), timeout=_CHECK_SECONDS) if self._pending else ([], [])
-            for call in answered:
-                yield from self._poll(call)
+            try:
+                while self._left():
+                    if time.monotonic() - self._checked_at >= _CHECK_SECONDS or not self._pending:
+                        self._check_silence()
+                        self._spawn()
+                    answered, _ = ray.wait(list(self._pending), timeout=_CHECK_SECONDS) if self._pending else ([], [])
+                    for call in answered:
+                        yield from self._poll(call)
+            finally:
+                for worker in self._workers:
+                    ray.kill(worker.actor)
         if self._abandoned:
             raise self._unfinished()
-
-    def kill(self) -> None:
-        import ray
-
-        for worker in self._workers:
-            ray.kill(worker.actor)
-        self._workers.clear()
-        self._pending.clear()
 
     def _left(self) -> int:
         return len(self._todo) + sum(len(worker.shards) for worker in self._workers)
@@ -267,28 +246,25 @@ class _WorkerPool:
 
         worker = self._pending.pop(call)
         try:
-            reply: WorkerFailure | WorkerUpdate | None = ray.get(call)
+            update: WorkerUpdate = ray.get(call)
         except RayError as error:
             self._on_worker_died(worker, error)
             return
-        if isinstance(reply, WorkerFailure):
-            self._exclude(worker, reply)
+        self.task.advance(update.images)
+        worker.images += update.images
+        for finished in update.finished:
+            worker.images -= finished.images
+            worker.shards.discard(finished.number)
+            self._early_deaths[worker.node.id] = 0
+            yield finished
+        if update.failure is not None:
+            self._exclude(worker.node, update.failure)
+            self._requeue(worker, count_try=worker.ready)
             return
-        if reply is None:  # it has started
+        if not worker.ready:
             worker.ready = True
             self._report()
-        else:
-            self._task.advance(reply.images)
-            worker.images += reply.images
-            for finished in reply.finished:
-                worker.images -= finished.images
-                worker.shards.discard(finished.number)
-                self._early_deaths[worker.node.id] = 0
-                yield finished
-            if reply.failure is not None:
-                self._exclude(worker, reply.failure)
-                return
-        self._call(worker, worker.actor.poll, tuple(map(self._make_task, self._next(worker))))
+        self._call(worker, worker.actor.poll, tuple(map(self.make_task, self._next(worker))))
 
     def _next(self, worker: _Worker) -> list[int]:
         """Numbers of the shards that a worker gets now; one that has lost a worker before is a worker's only one."""
@@ -313,11 +289,11 @@ class _WorkerPool:
         alive = [node for node in nodes() if not self._is_gone(node)]
         if self._gpus is None and alive:
             self._gpus = 1.0 if any(node.gpus >= 1 for node in alive) else 0.0
-        shares = {node: node.share(self._gpus or 0.0, self._options.cores) for node in alive}
+        shares = {node: node.share(self._gpus or 0.0, self.options.cores) for node in alive}
         able = [node for node, share in shares.items() if share.workers]
         shares = {node: shares[node] for node in able if node.id not in self._excluded}
         running = Counter(worker.node.id for worker in self._workers)
-        limit = min(self._options.workers or sum(share.workers for share in shares.values()), self._left())
+        limit = min(self.options.workers or sum(share.workers for share in shares.values()), self._left())
         while len(self._workers) < limit:
             free = [node for node, share in shares.items() if running[node.id] < share.workers]
             if not free:
@@ -332,11 +308,11 @@ class _WorkerPool:
 
     def _check_silence(self) -> None:
         """Give up workers that hang: each answers every second, whatever it does."""
-        late = time.monotonic() - self._options.silence
+        late = time.monotonic() - self.options.silence
         for call, worker in list(self._pending.items()):
             if worker.ready and worker.called_at < late:
                 del self._pending[call]
-                self._on_worker_died(worker, TimeoutError(f"no answer for {self._options.silence:g} s"))
+                self._on_worker_died(worker, TimeoutError(f"no answer for {self.options.silence:g} s"))
 
     def _is_gone(self, node: Node) -> bool:
         if node.id in self._gone and is_reachable(node):
@@ -347,20 +323,11 @@ class _WorkerPool:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        actor = (
-            ray.remote(Worker)
-            .options(
-                num_cpus=share.cores,
-                num_gpus=share.gpus,
-                max_restarts=0,
-                max_task_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            )
-            .remote(self._spec, share.cores)
-        )
-        worker = _Worker(node, actor)
+        here = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        kind = ray.remote(num_cpus=share.cores, num_gpus=share.gpus, scheduling_strategy=here)(Worker)
+        worker = _Worker(node, kind.remote(self.spec, share.cores))
         self._workers.add(worker)
-        self._call(worker, actor.start)
+        self._call(worker, worker.actor.start)
         self._report()
 
     def _wait(self, alive: list[Node], able: list[Node]) -> None:
@@ -371,16 +338,16 @@ class _WorkerPool:
         now = time.monotonic()
         if not self._idle_since:
             self._idle_since = now
-            self._progress.info(f"{_NO_ROOM}; waiting {self._options.wait:g} s for one.")
-        if now - self._idle_since >= self._options.wait:
+            self.progress.info(f"{_NO_ROOM}; waiting {self.options.wait:g} s for one.")
+        if now - self._idle_since >= self.options.wait:
             has = "; ".join(f"{node.host}: {node.cores:g} cores, {node.gpus:g} GPUs" for node in alive) or "no nodes"
-            cores = "" if self._options.cores is None else f", {self._options.cores} cores"
+            cores = "" if self.options.cores is None else f", {self.options.cores} cores"
             raise CaptuneError(
                 f"{_NO_ROOM} ({self._gpus or 0:g} GPUs{cores} each; it has {has}).",
                 "Nothing is lost: start nodes, or ask for less with --gpus-per-worker and --cpus-per-worker, and run "
                 "the same command again.",
             )
-        time.sleep(min(1.0, self._options.wait))
+        time.sleep(min(1.0, self.options.wait))
 
     def _on_worker_died(self, worker: _Worker, error: Exception) -> None:
         """A worker is dead; that counts as a try of its shards only where its node is alive."""
@@ -388,10 +355,10 @@ class _WorkerPool:
         shards = f"; {len(worker.shards)} unfinished shards run again" if worker.shards else ""
         if node_lost:
             self._gone.add(worker.node.id)
-            self._progress.warn(f"Lost the node {worker.node.host}{shards}.")
+            self.progress.warn(f"Lost the node {worker.node.host}{shards}.")
         else:
             why = _death_reason(error)
-            self._progress.warn(f"A worker on {worker.node.host} died ({why}){shards}.")
+            self.progress.warn(f"A worker on {worker.node.host} died ({why}){shards}.")
             if not worker.shards:
                 self._early_deaths[worker.node.id] += 1
                 if self._early_deaths[worker.node.id] >= _TRIES:
@@ -401,23 +368,21 @@ class _WorkerPool:
                         "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
                         "that machine say more (session_latest/logs in its folder).",
                     )
-                    self._excluded[worker.node.id] = failure
-                    self._progress.warn(f"{worker.node.host} is left out: {failure.message}")
+                    self._exclude(worker.node, failure)
         self._requeue(worker, count_try=not node_lost)
 
-    def _exclude(self, worker: _Worker, failure: WorkerFailure) -> None:
-        """A worker cannot go on: its node gets no other worker."""
-        if worker.node.id not in self._excluded:
-            self._excluded[worker.node.id] = failure
-            self._progress.warn(f"{worker.node.host} is left out: {failure.message}")
-        self._requeue(worker, count_try=worker.ready)
+    def _exclude(self, node: Node, failure: WorkerFailure) -> None:
+        """A node gets no other worker."""
+        if node.id not in self._excluded:
+            self._excluded[node.id] = failure
+            self.progress.warn(f"{node.host} is left out: {failure.message}")
 
     def _requeue(self, worker: _Worker, *, count_try: bool) -> None:
         import ray
 
         ray.kill(worker.actor)
         self._workers.discard(worker)
-        self._task.advance(-worker.images)
+        self.task.advance(-worker.images)
         for number in sorted(worker.shards, reverse=True):
             self._tries[number] += count_try
             if self._tries[number] >= _TRIES:
@@ -431,7 +396,7 @@ class _WorkerPool:
         ready = [worker.node.id for worker in self._workers if worker.ready]
         waiting = len(self._workers) - len(ready)
         text = f"{len(ready)} workers on {len(set(ready))} nodes"
-        self._task.note(text + (f", {waiting} starting" if waiting else ""))
+        self.task.note(text + (f", {waiting} starting" if waiting else ""))
 
     def _unfinished(self) -> CaptuneError:
         named = ", ".join(map(self._named, sorted(self._abandoned)[:5]))
@@ -442,7 +407,7 @@ class _WorkerPool:
         )
 
     def _named(self, number: int) -> str:
-        source = self._make_task(number).source
+        source = self.make_task(number).source
         return f"shard {number} ({source.location or source.names[0]}{', …' if source.count != 1 else ''})"
 
 

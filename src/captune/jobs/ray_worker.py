@@ -75,16 +75,16 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
         self._work: Future[None] | None = None
 
-    def start(self) -> WorkerFailure | None:
+    def start(self) -> WorkerUpdate:
         """Check that this machine has what the job needs, and load the model."""
         try:
             self._check()
             model = self._spec.load()
         except CaptuneError as error:
-            return WorkerFailure(self._host, error.message, error.hint)
+            return WorkerUpdate(failure=WorkerFailure(self._host, error.message, error.hint))
         self._work = self._thread.submit(self._caption, model)
-        self._work.add_done_callback(lambda _: self._notify())
-        return None
+        self._work.add_done_callback(lambda _: self._report())
+        return WorkerUpdate()
 
     def poll(self, tasks: tuple[ShardTask, ...] = ()) -> WorkerUpdate:
         """Take shards, and report what has happened since the last poll."""
@@ -140,25 +140,20 @@ class Worker:
             iter(self._tasks.get, None),
             open_store(spec.location),
             spec.options,
-            advance=self._advance,
+            advance=lambda images: self._report(images),
             check_inputs=spec.check_inputs,
-            on_written=self._on_written,
+            on_written=lambda finished: self._report(finished=finished),
             stop=lambda: self._tasks.put(None),
         ):
-            pass  # reported by `_on_written`
+            pass  # reported as soon as it is written
 
-    def _advance(self, images: int) -> None:
+    def _report(self, images: int = 0, finished: FinishedShard | None = None) -> None:
+        """Add what the next poll reports; a poll that waits is answered at once, except for single images."""
         with self._changed:
             self._images += images
-
-    def _on_written(self, finished: FinishedShard) -> None:
-        with self._changed:
-            self._finished.append(finished)
-            self._changed.notify_all()
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+            self._finished += [finished] if finished else []
+            if not images:
+                self._changed.notify_all()
 
     def _failure(self) -> WorkerFailure:
         assert self._work is not None

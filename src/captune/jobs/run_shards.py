@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,15 +20,13 @@ from captune.core.records import Caption
 from captune.core.stores import MANIFEST
 from captune.images.workers import cores
 from captune.inference.captioner import Captioner
+from captune.jobs.decode_ahead import ShardTask
 from captune.jobs.finish import MAX_WARNINGS, read_rows
 from captune.jobs.manifest import Inputs
+from captune.jobs.ray_pool import ClusterOptions, RayPool
+from captune.jobs.ray_worker import WorkerSpec
 from captune.jobs.request import Job
-
-if TYPE_CHECKING:
-    from captune.jobs.decode_ahead import ShardTask
-    from captune.jobs.ray_worker import WorkerSpec
-    from captune.jobs.shard_captioner import BatchCaptioner, FinishedShard, ShardOptions
-
+from captune.jobs.shard_captioner import BatchCaptioner, ShardOptions, caption_shards
 
 _IMAGES_PER_PROCESS = 16
 
@@ -44,9 +41,16 @@ def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -
     captioned = warned = 0
     with progress.task("Captioning", total, done) as task:
         if job.captioner is None:
-            stream = run_on_ray(job, todo, retry, progress, task)
+            stream = _ray_pool(job, todo, retry, progress, task).caption()
         else:
-            stream = _run_here(job, job.captioner, todo, retry, task)
+            stream = caption_shards(
+                batch_captioner(job.captioner),
+                (_shard_task(job, number, retry) for number in todo),
+                job.request.store,
+                _shard_options(job, images),
+                advance=task.advance,
+                check_inputs=job.request.inputs.check_exist,
+            )
         with closing(stream):
             for finished in stream:
                 captioned += finished.images
@@ -58,23 +62,8 @@ def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -
     return captioned
 
 
-def _run_here(job: Job, captioner: Captioner, todo: list[int], retry: set[int], task: Task) -> Generator[FinishedShard]:
-    from captune.jobs.shard_captioner import caption_shards
-
-    return caption_shards(
-        batch_captioner(captioner),
-        shard_tasks(job, todo, retry),
-        job.request.store,
-        shard_options(job, job.listing.count_images(todo)),
-        advance=task.advance,
-        check_inputs=job.request.inputs.check_exist,
-    )
-
-
-def shard_options(job: Job, images: int | None) -> ShardOptions:
+def _shard_options(job: Job, images: int | None) -> ShardOptions:
     """How the shards of a job are captioned, with processes enough for so many images (None: unknown)."""
-    from captune.jobs.shard_captioner import ShardOptions
-
     values = job.request.values
     useful = cores() if images is None else max(1, images // _IMAGES_PER_PROCESS)
     return ShardOptions(
@@ -88,12 +77,9 @@ def shard_options(job: Job, images: int | None) -> ShardOptions:
     )
 
 
-def shard_tasks(job: Job, todo: Iterable[int], retry: Container[int] = ()) -> Iterator[ShardTask]:
-    """Shards to caption; those in `retry` with their rows, of which only the failed are captioned."""
-    from captune.jobs.decode_ahead import ShardTask
-
-    for number in todo:
-        yield ShardTask(number, job.listing[number], _previous_rows(job, number) if number in retry else ())
+def _shard_task(job: Job, number: int, retry: Container[int]) -> ShardTask:
+    """A shard to caption; one in `retry` with its rows, of which only the failed are captioned."""
+    return ShardTask(number, job.listing[number], _previous_rows(job, number) if number in retry else ())
 
 
 def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
@@ -107,8 +93,6 @@ def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
 
 def batch_captioner(captioner: Captioner) -> BatchCaptioner:
     """What captions pixels with a captioner's options, and translates where they ask for that."""
-    from captune.jobs.shard_captioner import BatchCaptioner
-
     values = captioner.options
     translator = captioner.translator(values)
 
@@ -141,24 +125,16 @@ def load_batch_captioner(model: str, config: Resolved, digest: str) -> BatchCapt
     return batch_captioner(captioner)
 
 
-def run_on_ray(
-    job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task
-) -> Generator[FinishedShard]:
-    """Caption shards of a job, of those in `retry` only what failed, on the cluster of its options."""
-    from captune.jobs.ray_pool import ClusterOptions, caption_on_ray
-
-    def make_task(number: int) -> ShardTask:
-        return next(shard_tasks(job, [number], retry))
-
+def _ray_pool(job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task) -> RayPool:
+    """The workers that caption shards on the cluster of the job's options."""
     ray = job.request.values.job
     cluster = ClusterOptions(ray.ray_address, ray.ray_workers, ray.ray_wait, ray.gpus_per_worker, ray.cpus_per_worker)
-    return caption_on_ray(todo, make_task, worker_spec(job, todo), cluster, progress, task)
+    make_task = partial(_shard_task, job, retry=retry)
+    return RayPool(todo, make_task, _worker_spec(job, todo), cluster, progress, task)
 
 
-def worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
+def _worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
     """What the workers of a job need to know; its paths are absolute."""
-    from captune.jobs.ray_worker import WorkerSpec
-
     request, manifest = job.request, job.manifest
     assert manifest is not None
     location = request.store.location
@@ -166,7 +142,7 @@ def worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
         location=location if "://" in location else os.path.abspath(location),
         manifest=request.store.read(MANIFEST),
         # Without --workers each worker has as many decoders as cores, which only it knows.
-        options=replace(shard_options(job, None), workers=request.values.caption.workers),
+        options=replace(_shard_options(job, None), workers=request.values.caption.workers),
         load=partial(load_batch_captioner, _absolute(request.model), request.resolved, manifest.digest),
         check_inputs=partial(Inputs.check_exist, manifest.inputs),
         folder=manifest.inputs.folder,

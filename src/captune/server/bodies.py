@@ -258,25 +258,20 @@ def _read(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
     size = len(body)
     trim_memory(size)
     try:
-        return _parse(body, headers, schema)
-    finally:
-        body.clear()
-        trim_memory(size)
-
-
-def _parse(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
-    if _media_type(headers) == MULTIPART:
-        lists = [name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list]
-        fields = parse_form(body, headers["content-type"], lists)
-    else:
-        fields = parse_json(body)
-        if not isinstance(fields, dict):
-            raise Problem(422, "The body is not a JSON object.", 'For example: {"image": "<base64>"}')
-        _check_sizes(fields)
-    try:
+        if _media_type(headers) == MULTIPART:
+            lists = [name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list]
+            fields = parse_form(body, headers["content-type"], lists)
+        else:
+            fields = parse_json(body)
+            if not isinstance(fields, dict):
+                raise Problem(422, "The body is not a JSON object.", 'For example: {"image": "<base64>"}')
+            _check_sizes(fields)
         return schema.model_validate(fields)
     except ValidationError as error:  # here and not in the event loop: there may be thousands of errors
         raise Problem.of(error) from None
+    finally:
+        body.clear()
+        trim_memory(size)
 
 
 def _check_sizes(fields: dict[str, Any]) -> None:

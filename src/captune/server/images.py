@@ -95,12 +95,7 @@ class ImageDecoder:
     """
 
     def __init__(
-        self,
-        options: ServeOptions,
-        *,
-        fast: bool,
-        command: Sequence[str] = (),
-        stuck_seconds: float = _STUCK_SECONDS,
+        self, options: ServeOptions, *, fast: bool, command: Sequence[str] = (), stuck_seconds: float = _STUCK_SECONDS
     ) -> None:
         self._stuck_seconds = stuck_seconds
         imports = [_TORCH_PREPROCESSING] if fast and find_spec("torch") else []

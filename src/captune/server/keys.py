@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from captune.core.errors import CaptuneError, UsageError
@@ -30,8 +30,8 @@ def read_keys(environment: Mapping[str, str], file: str | None) -> dict[str, str
     return keys
 
 
-def _add(keys: dict[str, str], pairs: object, where: str) -> None:
-    for number, pair in enumerate(pairs, start=1):  # type: ignore[var-annotated,arg-type]
+def _add(keys: dict[str, str], pairs: Iterable[str], where: str) -> None:
+    for number, pair in enumerate(pairs, start=1):
         name, equals, key = (part.strip() for part in pair.partition("="))
         if not pair.strip():
             continue

@@ -79,8 +79,11 @@ class Admission:
             await self._empty.wait()
 
     def _busy(self, why: str) -> Problem:
-        seconds = min(60, max(1, math.ceil(self._mean_seconds)))
-        return Problem(429, why, f"Try again in {seconds} s.", headers={"Retry-After": str(seconds)})
+        return _too_many(why, min(60, max(1, math.ceil(self._mean_seconds))))
+
+
+def _too_many(why: str, seconds: int) -> Problem:
+    return Problem(429, why, f"Try again in {seconds} s.", headers={"Retry-After": str(seconds)})
 
 
 PUBLIC_PATHS = frozenset(("/health/live", "/health/ready"))
@@ -274,14 +277,8 @@ class RequestLimits:
                     f"A server without keys is not called {host[:200]}.",
                     "Call it localhost or by its address, or start it with --hosts and this name, or with keys.",
                 )
-        seconds = self.rate.retry_after(context.key)
-        if seconds:
-            raise Problem(
-                429,
-                f"More than {self.options.rate:g} requests a minute.",
-                f"Try again in {seconds} s.",
-                headers={"Retry-After": str(seconds)},
-            )
+        if seconds := self.rate.retry_after(context.key):
+            raise _too_many(f"More than {self.options.rate:g} requests a minute.", seconds)
 
     def _check_key(self, headers: Headers, context: RequestContext) -> None:
         """Set the name of the request's key; raises `Problem`: 401, or 429 after too many wrong keys."""
@@ -289,12 +286,7 @@ class RequestLimits:
         name = self.keys.name_of(authorization)
         seconds = self.wrong_keys.retry_after(client_network(context.client), name) if authorization else 0
         if seconds:
-            raise Problem(
-                429,
-                "Too many wrong keys came from this address.",
-                f"Try again in {seconds} s.",
-                headers={"Retry-After": str(seconds)},
-            )
+            raise _too_many("Too many wrong keys came from this address.", seconds)
         if name is None:
             raise Problem(
                 401,

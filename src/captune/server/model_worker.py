@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
 
 from captune.core.config import as_given
 from captune.core.options import GenerationOptions
@@ -18,14 +21,11 @@ from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from captune.inference.match import Match
     from captune.models.blip_matcher import BlipMatcher
 
 
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 # torch has one random generator for all threads.
 _TORCH_RANDOM = threading.Lock()
 # From a key and its items to a result, or an exception, for each; runs in the batcher's thread.
@@ -131,13 +131,17 @@ class Batcher:
             return [error] if len(items) == 1 else [self._results(key, [item])[0] for item in items]
 
 
-class Work(Protocol[Result_co]):
-    """Work for a model. Works with equal keys share a batch; `run` gives a result, or an exception, for each."""
+class Work(ABC, Generic[Result]):
+    """Work for a model. Works with equal keys share a batch; each has its own key, if a subclass gives no other."""
 
     @property
-    def key(self) -> Hashable: ...
+    def key(self) -> Hashable:
+        return self
 
-    def run(self, worker: ModelWorker, batch: Sequence[Any]) -> Sequence[Result_co]: ...
+    @staticmethod
+    @abstractmethod
+    def run(worker: ModelWorker, batch: Sequence[Any]) -> Sequence[Result]:
+        """A result, or an exception, for each work of a batch."""
 
 
 class ModelWorker:
@@ -220,7 +224,7 @@ class CaptionResult:
 
 
 @dataclass(frozen=True, eq=False)
-class CaptionWork:
+class CaptionWork(Work[CaptionResult]):
     """Captions for an image's pixels (3, size, size), those of the image alone, whatever its batch."""
 
     pixels: np.ndarray
@@ -235,8 +239,6 @@ class CaptionWork:
 
     @staticmethod
     def run(worker: ModelWorker, batch: Sequence[CaptionWork]) -> list[CaptionResult]:
-        import numpy as np
-
         captioner, language, prompts = worker.captioner, batch[0].language, [work.options.prompt for work in batch]
         pixels = np.stack([work.pixels for work in batch])
         with _torch_random(batch[0].options.model_copy(update={"prompt": None})) as options:
@@ -252,7 +254,7 @@ class CaptionWork:
 
 
 @dataclass(frozen=True, eq=False)
-class MatchWork:
+class MatchWork(Work["list[Match]"]):
     """How well each text fits an image's pixels (3, size, size)."""
 
     pixels: np.ndarray
@@ -261,8 +263,6 @@ class MatchWork:
 
     @staticmethod
     def run(worker: ModelWorker, batch: Sequence[MatchWork]) -> list[list[Match]]:
-        import numpy as np
-
         from captune.inference.match import match_pixels
 
         assert not isinstance(worker.model, Captioner)
@@ -270,7 +270,7 @@ class MatchWork:
 
 
 @dataclass(frozen=True, eq=False)
-class ExplainWork:
+class ExplainWork(Work[list[dict[str, Any]]]):
     """Attention maps of captions, for an image's pixels (3, size, size) and upright size (width, height).
 
     Its `run` raises `CaptuneError` for a model that has none.
@@ -281,10 +281,6 @@ class ExplainWork:
     captions: Sequence[Caption]
     options: GenerationOptions
 
-    @property
-    def key(self) -> Hashable:
-        return self
-
     @staticmethod
     def run(worker: ModelWorker, batch: Sequence[ExplainWork]) -> list[list[dict[str, Any]]]:
         explain = worker.captioner.explain_pixels
@@ -294,7 +290,7 @@ class ExplainWork:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamWork:
+class StreamWork(Work[tuple[int, int]]):
     """A caption, each new text given to `on_text` until `cancelled` is set; results in tokens of prompt and caption."""
 
     pixels: np.ndarray
@@ -302,10 +298,6 @@ class StreamWork:
     language: str | None
     on_text: Callable[[str], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def key(self) -> Hashable:
-        return self
 
     @staticmethod
     def run(worker: ModelWorker, batch: Sequence[StreamWork]) -> list[tuple[int, int]]:

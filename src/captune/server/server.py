@@ -49,13 +49,13 @@ def create_app(
     config: Resolved | None = None,
     keys: Mapping[str, str] | None = None,
     *,
-    loading: asyncio.Future[None] | None = None,
+    on_loaded: Callable[[asyncio.Task[None]], object] | None = None,
     service: Service | None = None,
 ) -> FastAPI:
     """The server as an ASGI application, for a process manager or a larger application of your own.
 
     `models` are names and what they stand for (a run, a folder, a Hub id), `keys` names and keys.
-    Models are loaded before the first request is taken; with `loading` meanwhile, and it is done then.
+    Models are loaded before the first request is taken; with `on_loaded` meanwhile, and it gets the task that ended.
     """
     config = config or resolve("serve")
     options = config.values.serve
@@ -63,13 +63,15 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        start = asyncio.ensure_future(_start(service, loading))
+        loading = asyncio.create_task(service.start())
         try:
-            if loading is None:
-                await start
+            if on_loaded is None:
+                await loading
+            else:
+                loading.add_done_callback(on_loaded)
             yield
         finally:
-            start.cancel()
+            loading.cancel()
             await service.close()
 
     app = FastAPI(
@@ -165,8 +167,17 @@ async def _run(
 ) -> bool:
     """Whether all accepted requests were answered. Health is answered while models are loaded."""
     options = config.values.serve
-    loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    app = create_app(models, config, keys, loading=loading)
+    loading: asyncio.Task[None] | None = None
+
+    def loaded(task: asyncio.Task[None]) -> None:
+        nonlocal loading
+        loading = task
+        if task.cancelled() or task.exception():
+            server.should_exit = True
+        else:
+            on_ready()
+
+    app = create_app(models, config, keys, on_loaded=loaded)
     server = _Server(
         uvicorn.Config(
             app,
@@ -186,29 +197,10 @@ async def _run(
         exit_timer,
     )
 
-    def loaded(done: asyncio.Future[None]) -> None:
-        if done.cancelled() or done.exception():
-            server.should_exit = True
-        else:
-            on_ready()
-
-    loading.add_done_callback(loaded)
     await server.serve(sockets=[listener])
-    if loading.done() and not loading.cancelled():
+    if loading is not None and not loading.cancelled():
         loading.result()
     return server.answered_all
-
-
-async def _start(service: Service, loading: asyncio.Future[None] | None) -> None:
-    try:
-        await service.start()
-    except Exception as error:
-        if loading is None:
-            raise
-        loading.set_exception(error)
-    else:
-        if loading is not None:
-            loading.set_result(None)
 
 
 class ExitTimer:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 from fastapi import Depends, Request
 
 from captune.core.config import Resolved, with_sampling
@@ -20,9 +21,6 @@ from captune.server.middleware import Admission, RequestContext, ServerMetrics
 from captune.server.model_pool import ModelPool, ServedModel
 from captune.server.model_worker import ModelWorker
 from captune.server.problems import Problem
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Memory for bodies, in bodies of the largest size.
 _BODIES = 32

@@ -26,7 +26,6 @@ from captune.core.records import Caption
 from captune.images.open import is_installed as is_heif_installed
 from captune.images.open import open_image
 from captune.inference.captioner import Captioner
-from captune.server.page import PageSettings
 
 
 class CsvByModel(CsvWriter):
@@ -171,13 +170,9 @@ class Model:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _loaded(model: str, run_on: str) -> Model:
-    return Model(Captioner.load(model, **json.loads(run_on)), threading.Lock())
-
-
-def load(settings: PageSettings, name: str) -> Model:
-    """One of the app's models; raises `CaptuneError` where it cannot be loaded."""
-    return _loaded(settings.models[name], json.dumps(settings.run_on, sort_keys=True))
+def load(model: str, run_on: dict[str, Any]) -> Model:
+    """A model and where it runs; raises `CaptuneError` where it cannot be loaded."""
+    return Model(Captioner.load(model, **run_on), threading.Lock())
 
 
 # What the file chooser offers; a file is recognised by its contents, whatever its name.

@@ -47,11 +47,6 @@ _status = st.components.v2.component(
 )
 
 
-def style_page() -> None:
-    """The page's own rules of style."""
-    st.html(f"<style>{_asset('page.css')}</style>")
-
-
 def captions_by_model(
     image: str, captions: Mapping[str, Sequence[Caption]], language: str | None = None, *, key: str
 ) -> None:
@@ -93,7 +88,7 @@ class Choices:
 
 def main() -> None:
     st.set_page_config("captune", ":material/image:", layout="wide")
-    style_page()
+    st.html(f"<style>{_asset('page.css')}</style>")
     settings = PageSettings.from_environment()
     for name, value in {"results": [], "history": [], "summary": "", "runs": 0}.items():
         st.session_state.setdefault(name, value)
@@ -214,7 +209,7 @@ def _slider(name: str, own: float, help: str | None = None) -> Any:
 def _load(settings: PageSettings, name: str) -> Model | None:
     try:
         with st.spinner(f"Loading {name} …"):
-            return load(settings, name)
+            return load(settings.models[name], settings.run_on)
     except CaptuneError as error:
         st.error(f"**{name}** cannot be loaded. {error.message}\n\n{error.hint}")
         return None
