@@ -146,7 +146,7 @@ def _write_duplicates(job: Job, numbers: list[int], progress: Progress) -> int |
     with progress.task("Looking for near-duplicates"):
         duplicates = find_duplicate_images(store, numbers)
     if duplicates is None:
-        progress.warn(f"Near-duplicates are looked for among up to {MAX_COMPARED:,} images; these are more.")
+        progress.warn(f"Near-duplicates are searched among up to {MAX_COMPARED:,} images; this job has more.")
         return None
     indices: dict[int, set[int]] = {}
     for pair in duplicates:

@@ -20,7 +20,7 @@ from captune.core.stores import FAILURES, JOB, MANIFEST, REPORT
 from captune.core.stores.local import LocalStore, Store
 from captune.jobs.finish import JobResult, count_rows, finish, remove, write_failures
 from captune.jobs.manifest import ShardList
-from captune.jobs.request import Job, JobRequest, check_same, load_captioner, open_or_create, parse_request, read_job
+from captune.jobs.request import Job, JobRequest, identify, load_captioner, open_or_create, parse_request, read_job
 from captune.jobs.run_shards import run_shards
 
 
@@ -131,8 +131,7 @@ def _dry_run(request: JobRequest, progress: Progress) -> JobReport:
     """What there is to do; nothing is loaded or written."""
     started = time.monotonic()
     if MANIFEST in request.store.names() and not request.values.job.restart:
-        job = read_job(request)
-        check_same(job, progress)
+        job = read_job(request, identify(request, progress)[0], progress)
         new = _count_new(job, progress)
     else:
         request.inputs.check_exist("Check the path.")

@@ -42,7 +42,7 @@ class Inputs:
         return cls(named, len(sources) - len(named), os.getcwd() if depends else None)
 
     def __str__(self) -> str:
-        return ", ".join([*self.named, *(["single pictures"] if self.files else [])])
+        return ", ".join([*self.named, *(["single images"] if self.files else [])])
 
     def check_exist(self, hint: str = "") -> None:
         """Raise `CaptuneError` where an input folder or archive is gone, or a folder is empty now."""

@@ -402,8 +402,8 @@ class RayPool:
         named = ", ".join(map(self._named, sorted(self._abandoned)[:5]))
         return CaptuneError(
             f"{len(self._abandoned)} shards were left out, each after {_TRIES} workers that had it died: {named}.",
-            "All others are done. The same command tries these again, with --engine local in this process: what "
-            "kills it is seen there.",
+            "All others are done. The same command tries these again, with --engine local in this process, "
+            "which shows what kills it.",
         )
 
     def _named(self, number: int) -> str:

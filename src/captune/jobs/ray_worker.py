@@ -123,7 +123,7 @@ class Worker:
             same = False
         if not same:
             raise CaptuneError(
-                f"The job in {spec.location} is not seen from there.",
+                f"The job in {spec.location} is not visible there.",
                 "Share that folder with all nodes at the same path, or put the job on object storage: --out s3://…",
             )
         spec.check_inputs()

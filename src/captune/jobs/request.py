@@ -192,39 +192,32 @@ def open_or_create(request: JobRequest, progress: Progress) -> Iterator[Job]:
                 check_written(store, filter(is_shard, store.names()), _RESTART_HINT)
             _clear(store)
         names = store.names()
-        if not options.resume and MANIFEST in names:
-            raise CaptuneError(
-                f"{store.location} holds a job already.",
-                "Leave out --no-resume to go on with it, take another --out, or start anew with --restart.",
-            )
-        captioner = None
-        if MANIFEST not in names:
-            if request.temporary:
-                _clear(store)
-            elif any(is_shard(name) for name in names):
+        if MANIFEST in names:
+            if not options.resume:
                 raise CaptuneError(
-                    f"{store.location} holds captions, but no job that made them.",
-                    "Take another --out, or throw them away with --restart --existing replace.",
+                    f"{store.location} holds a job already.",
+                    "Leave out --no-resume to go on with it, take another --out, or start anew with --restart.",
                 )
+        elif request.temporary:
+            _clear(store)
+        elif any(is_shard(name) for name in names):
+            raise CaptuneError(
+                f"{store.location} holds captions, but no job that made them.",
+                "Take another --out, or throw them away with --restart --existing replace.",
+            )
+        identity, captioner = identify(request, progress)
+        if MANIFEST not in names:
             with wait_for_lock(store, "start", progress):
                 if MANIFEST not in store.names():
-                    captioner = _create(request, progress)
-        job = read_job(request, captioner)
-        check_same(job, progress)
+                    _create(request, identity, progress)
+        job = read_job(request, identity, progress)
+        job.captioner = captioner
         yield job
 
 
-def read_job(request: JobRequest, captioner: Captioner | None = None) -> Job:
-    """The job that a request's folder holds."""
+def read_job(request: JobRequest, identity: Identity, progress: Progress) -> Job:
+    """The job that a request's folder holds; raises `CaptuneError` where it is a different one."""
     manifest = Manifest.read(request.store)
-    return Job(request, ShardList.read(request.store, manifest.shards), manifest, captioner)
-
-
-def check_same(job: Job, progress: Progress) -> None:
-    """Raise `CaptuneError` where the folder of a request holds a different job."""
-    request, manifest = job.request, job.manifest
-    assert manifest is not None
-    identity, job.captioner = _identify(request, job.captioner, progress)
     different = manifest.differences(
         request.model, identity.digest, _options(request, identity.generation, manifest.options), request.inputs
     )
@@ -236,6 +229,7 @@ def check_same(job: Job, progress: Progress) -> None:
         )
     if manifest.captune != __version__:
         progress.warn(f"The job began with captune {manifest.captune}; this is {__version__}.")
+    return Job(request, ShardList.read(request.store, manifest.shards), manifest)
 
 
 def load_captioner(request: JobRequest, progress: Progress) -> Captioner:
@@ -279,8 +273,7 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
     return {key: value for key, value in options.items() if key in earlier or value != default[key]}
 
 
-def _create(request: JobRequest, progress: Progress) -> Captioner | None:
-    identity, captioner = _identify(request, None, progress)
+def _create(request: JobRequest, identity: Identity, progress: Progress) -> None:
     with progress.task("Listing the images"):
         listing = ShardList.of(request.list_shards(progress.warn))
         listing.write(request.store)
@@ -293,19 +286,16 @@ def _create(request: JobRequest, progress: Progress) -> Captioner | None:
         shards=len(listing),
         images=listing.count_images(),
     ).write(request.store)
-    return captioner
 
 
-def _identify(
-    request: JobRequest, captioner: Captioner | None, progress: Progress
-) -> tuple[Identity, Captioner | None]:
+def identify(request: JobRequest, progress: Progress) -> tuple[Identity, Captioner | None]:
     """The identity of the model; one that is not on this machine yet is loaded for that."""
     from captune.models.loading.loader import identity_of
 
     with progress.task("Looking at the model's files"):
-        identity = identity_of(request.model)
+        identity, captioner = identity_of(request.model), None
     if identity is None:
-        captioner = captioner or load_captioner(request, progress)
+        captioner = load_captioner(request, progress)
         identity = identity_of(request.model)
     if identity is None:
         raise CaptuneError(

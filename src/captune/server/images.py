@@ -27,23 +27,23 @@ _SPACE = str.maketrans("", "", " \t\r\n")
 _PIECE = 1 << 18
 
 
-def is_url(picture: str) -> bool:
+def is_url(image: str) -> bool:
     """Whether an image is named by an http(s) address."""
-    return picture[:8].lower().startswith(("http://", "https://"))
+    return image[:8].lower().startswith(("http://", "https://"))
 
 
-def image_bytes(picture: str | bytes) -> bytes:
+def image_bytes(image: str | bytes) -> bytes:
     """The file in base64 or in a data URL; raises `Problem` (422) where it is neither."""
-    if isinstance(picture, bytes):
-        return picture
+    if isinstance(image, bytes):
+        return image
     start = 0
-    if picture[:5].lower() == "data:":
-        head = _DATA_URL.match(picture[:1000])
+    if image[:5].lower() == "data:":
+        head = _DATA_URL.match(image[:1000])
         if head is None or head[3] is None:
             raise Problem(422, "The data URL of the image is not base64.", "data:image/jpeg;base64,…")
         start = head.end()
     try:
-        return _decoded(picture, start)
+        return _decoded(image, start)
     except ValueError:  # binascii's is one
         raise Problem(
             422, "The image is not base64.", "Send base64, a data URL, or the file itself as multipart/form-data."
@@ -117,7 +117,7 @@ class ImageDecoder:
     async def decode(
         self, data: bytes, preprocessing: Preprocessing, *, client: str = "", size: bool = False
     ) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """The pixels (3, size, size), uint8, of a file, with the `size` (width, height) of its upright image if asked.
+        """The pixels (3, size, size), uint8, of a file, with the `size` (width, height) of its upright image or None.
 
         Raises `ImageError`, and `Problem` (503) where no process can start. An image whose request has been cancelled
         is not begun.

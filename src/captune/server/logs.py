@@ -54,7 +54,9 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._omitted_lines:
-                self._lines.put_nowait(self._line(_omitted_record(self._omitted_lines)))
+                fields = {"lines": self._omitted_lines}
+                omitted = {"levelname": "WARNING", "msg": "log lines left out", "fields": fields}
+                self._lines.put_nowait(self._line(logging.makeLogRecord(omitted)))
                 self._omitted_lines = 0
             self._lines.put_nowait(self._line(record))
         except queue.Full:
@@ -80,11 +82,6 @@ class LogWriter(logging.Handler):
                     rest = rest[os.write(self._descriptor, rest) :]
                 except OSError:  # a reader that has gone, a full disk: there is nowhere to log it
                     break
-
-
-def _omitted_record(lines: int) -> logging.LogRecord:
-    record = {"name": LOG.name, "levelname": "WARNING", "msg": "log lines left out", "fields": {"lines": lines}}
-    return logging.makeLogRecord(record)
 
 
 def configure_logging() -> None:

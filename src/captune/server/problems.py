@@ -114,7 +114,7 @@ def _cut(text: str) -> str:
 
 
 def _as_field(hint: str) -> str:
-    """A hint for the command line, in the words of a request: `--max-pixels` is `max_pixels`."""
+    """A hint for the command line, for a request: `--max-pixels` becomes `max_pixels`."""
     return re.sub(r"--([a-z][a-z-]+)", lambda flag: flag[1].replace("-", "_"), hint)
 
 

@@ -203,7 +203,7 @@ def with_field_names(schema: Any) -> Any:
 
 
 class _GenerationRequest(GenerationOptions):
-    """Options of the search; what is not given is as the model was saved, else captune's default."""
+    """Options of the search; one that is not set is as saved with the model, else captune's default."""
 
     max_new_tokens: MaxTokens = Field(
         GenerationOptions.model_fields["max_new_tokens"].default,
@@ -216,7 +216,7 @@ class _GenerationRequest(GenerationOptions):
     ] = None
 
     def generation_options(self) -> dict[str, Any]:
-        """The options that were given."""
+        """The options of this request alone."""
         return {name: getattr(self, name) for name in GenerationOptions.model_fields if name in self.model_fields_set}
 
 
@@ -224,7 +224,7 @@ class CaptionRequest(_GenerationRequest):
     """An image to caption, with options of the search."""
 
     image: Image
-    explain: bool = Field(False, description="Say where the model looked for each word, and what else was likely.")
+    explain: bool = Field(False, description="Add an attention map and likely alternatives for each word.")
 
 
 class BatchRequest(_GenerationRequest):
@@ -261,7 +261,7 @@ class ImageUrl(BaseModel):
 
 
 class Part(BaseModel):
-    """A part of a message: words or an image."""
+    """A part of a message: text or an image."""
 
     type: Literal["text", "image_url"]
     text: str | None = Field(None, max_length=MAX_TEXT_LENGTH)
@@ -284,7 +284,7 @@ class StreamOptions(BaseModel):
 class ChatRequest(BaseModel):
     """OpenAI's chat completion with one image, in the last message of the user.
 
-    Its text, if any, is the prompt: a question where the model answers, else words that the caption continues.
+    Its text, if any, is the prompt: a question for a model that answers, else the beginning of the caption.
     Options of /v1/caption may stand beside OpenAI's; other fields are ignored.
     """
 
@@ -295,26 +295,24 @@ class ChatRequest(BaseModel):
     n: int | None = Field(None, ge=1, le=64, description="`num_captions`.")
     max_tokens: MaxTokens | None = Field(None, description="`max_new_tokens`.")
     max_completion_tokens: MaxTokens | None = Field(None, description="`max_new_tokens`.")
-    temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is drawn by chance; 0: not.")
-    top_p: float | None = Field(
-        None, ge=0, le=1, description="Below 1 the caption is drawn by chance, as `top_p` says."
-    )
+    temperature: float | None = Field(None, ge=0, le=2, description="Above 0 the caption is sampled; 0: not.")
+    top_p: float | None = Field(None, ge=0, le=1, description="Below 1 the caption is sampled with this `top_p`.")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="`sample_seed`.")
     language: str | None = Field(None, description="As in /v1/caption.", max_length=20)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     def generation_options(self) -> dict[str, Any]:
-        """The options of the search that were given; raises `ValidationError`."""
+        """The options of this request alone; raises `ValidationError`."""
         values = {n: value for n, value in (self.model_extra or {}).items() if n in GenerationOptions.model_fields}
-        parse_models = {
+        openai = {
             "num_captions": self.n,
             "max_new_tokens": self.max_completion_tokens or self.max_tokens,
             "sample_seed": self.seed,
             "top_p": self.top_p,
         }
         # A null is as good as nothing, and a top_p of 0 means nothing.
-        values = {n: v for n, v in (*values.items(), *parse_models.items()) if v is not None and (n, v) != ("top_p", 0)}
+        values = {n: v for n, v in (*values.items(), *openai.items()) if v is not None and (n, v) != ("top_p", 0)}
         if self.temperature == 0:
             values = {"sample": False, **{n: value for n, value in values.items() if n not in OF_SAMPLING}}
         elif self.temperature or values.get("top_p", 1) < 1:
@@ -334,7 +332,7 @@ class Alternative(BaseModel):
 
 
 class WordAttention(BaseModel):
-    """A word, and where the model looked for it: `map` (rows, columns) sums to 1.
+    """A word and its attention map: `map` (rows, columns) sums to 1.
 
     `on_picture` is the share of its attention that fell on the image.
     """
@@ -364,7 +362,7 @@ class CaptionItem(BaseModel):
 
     text: str = Field(examples=["a red circle left of a blue square"])
     confidence: float = Field(examples=[0.83])
-    original: str | None = Field(None, description="What the model said, where that was translated.")
+    original: str | None = Field(None, description="The model's own caption, where it was translated.")
     explained: Explanation | None = None
 
 
@@ -481,7 +479,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         415: "The body is of a type that is not known.",
         422: "A field, an image or the size of the job is not allowed.",
-        429: "Too busy, or too many requests; `Retry-After` says when to come again.",
+        429: "Too busy, or too many requests; try again after `Retry-After` seconds.",
         503: "The server is stopping, or the model cannot be loaded.",
         504: "There was no answer in time.",
     }

@@ -121,8 +121,8 @@ class Service:
             raise Problem(422, "min_new_tokens is larger than max_new_tokens.", "Lower the one or raise the other.")
         captions = options.variations or options.num_beams * options.num_captions
         if shorten and captions <= self.options.max_work:
-            most = min(options.max_new_tokens, self.options.max_work // captions)
-            options = options.model_copy(update={"max_new_tokens": most})
+            shorter = min(options.max_new_tokens, self.options.max_work // captions)
+            options = options.model_copy(update={"max_new_tokens": shorter})
         work = captions * options.max_new_tokens
         if work > self.options.max_work:
             raise Problem(

@@ -46,7 +46,7 @@ def run_page(settings: PageSettings, options: AppOptions) -> None:
         from streamlit.web import bootstrap
     except ImportError:
         raise missing_extra("streamlit", "app", "The web app") from None
-    listen(options.host, options.port).close()  # to say it in words where the port is taken
+    listen(options.host, options.port).close()  # a plain message where the port is taken
     os.environ.update(settings.to_environment())
     flags = {
         "server_address": options.host,

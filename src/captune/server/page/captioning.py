@@ -8,7 +8,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ import streamlit as st
 from PIL import Image
 
 from captune.captions.writers import CaptionRow
-from captune.captions.writers.csv import COLUMNS, CsvWriter, line
+from captune.captions.writers.csv import COLUMNS, CsvWriter, line, lines
 from captune.captions.writers.json import JsonWriter
 from captune.captions.writers.writer import TextFormatWriter
 from captune.captions.writers.xml import XmlWriter, escaped
@@ -35,11 +35,8 @@ class CsvByModel(CsvWriter):
         return line((*COLUMNS, "model"))
 
     def row(self, row: CaptionRow) -> str:
-        if not row.captions:
-            return line((row.image, None, None, row.status, row.error, row.model))
-        return "".join(
-            line((row.image, one.text, repr(one.confidence), row.status, row.error, row.model)) for one in row.captions
-        )
+        rows = [replace(row, captions=(caption,)) for caption in row.captions] or [row]
+        return "".join(lines(each).removesuffix("\n") + "," + line((row.model,)) for each in rows)
 
 
 class JsonByModel(JsonWriter):
@@ -106,7 +103,7 @@ def file_part(model: str) -> str:
 
 
 FOLDER = Path(__file__).parent / "assets" / "samples"
-# Each with a caption that a person wrote.
+# Each with a caption written by a person.
 SAMPLES = {
     "Dog": "a brown and white dog sits on the grass beside a yellow ball",
     "Boat": "a sailing boat on the sea at sunset",
@@ -120,7 +117,7 @@ SAMPLES = {
 @cache
 def samples() -> dict[str, tuple[bytes, str]]:
     """WebP files and their captions, by name."""
-    return {name: ((FOLDER / f"{name.lower()}.webp").read_bytes(), words) for name, words in SAMPLES.items()}
+    return {name: ((FOLDER / f"{name.lower()}.webp").read_bytes(), caption) for name, caption in SAMPLES.items()}
 
 
 RESULT_SIDE, THUMBNAIL_SIDE = 640, 240
@@ -151,7 +148,7 @@ class Result:
 
     @property
     def alt(self) -> str:
-        """The image in words: its first caption, and its name."""
+        """The image's text alternative: its first caption and its name."""
         return f"{next(iter(self.captions.values()))[0].text} ({self.name})".strip()
 
     def rows(self, models: Sequence[str]) -> list[CaptionRow]:

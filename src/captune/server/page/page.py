@@ -268,8 +268,8 @@ def _card(result: Result, key: str) -> None:
             if isinstance(sheet, str):
                 st.info(sheet)
             else:
-                words = result.captions[model][0].text
-                st.image(sheet, alt=f"The image once for every word, bright where the model looked: {words}")
+                caption = result.captions[model][0].text
+                st.image(sheet, alt=f"The image once for every word, bright where the attention is: {caption}")
 
 
 def _downloads(results: list[Result]) -> None:

@@ -65,18 +65,16 @@ async def captions(
     request: Annotated[BatchRequest, Depends(BATCH)], service: TheService, context: TheContext
 ) -> BatchAnswer:
     """Several images with the same options. One that cannot be read has its error; the others their captions."""
-    count, limits, places = len(request.images), service.options, service.admission.max_images
+    count, limits, queue = len(request.images), service.options, service.admission.max_images
     if count > limits.max_images:
         raise Problem(422, f"{count} images; {limits.max_images} are allowed.", "Send fewer at once.")
-    if count > places:
-        raise Problem(422, f"{count} images; there are {places} places.", "Send fewer at once.")
+    if count > queue:
+        raise Problem(422, f"{count} images; the queue holds {queue}.", "Send fewer at once.")
     service.admission.acquire(count - 1)
     context.images = count
     model, worker = await service.acquire_model(request.model, "caption", context)
-    options, language = (
-        service.generation_options(worker, request.generation_options()),
-        service.language(request.language),
-    )
+    options = service.generation_options(worker, request.generation_options())
+    language = service.language(request.language)
 
     async def one(image: str | bytes) -> CaptionResult:
         pixels, _ = await service.pixels(image, worker, context)
@@ -113,7 +111,7 @@ async def match(
 ) -> MatchAnswer:
     """The probability that each text is true of an image, by a matcher such as Salesforce/blip-itm-base-coco."""
     if not all(text.strip() for text in request.texts):
-        raise Problem(422, "One of the texts is empty.", "Give texts that say something.")
+        raise Problem(422, "One of the texts is empty.", "Give each text at least one word.")
     model, worker = await service.acquire_model(request.model, "match", context)
     pixels, _ = await service.pixels(request.image, worker, context)
     matches = await worker.submit(MatchWork(pixels, request.texts))

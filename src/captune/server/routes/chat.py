@@ -97,7 +97,7 @@ def image_and_prompt(request: ChatRequest) -> tuple[str | bytes, str]:
         raise Problem(
             422,
             f"The last message of the user has {len(prompt):,} characters of text; {MAX_TEXT_LENGTH:,} are allowed.",
-            "It is the prompt of the model: a question, or the words that the caption continues.",
+            "It is the prompt of the model: a question, or the beginning of the caption.",
         )
     return images[0], prompt
 
@@ -113,7 +113,7 @@ def _usage(prompt: int, completion: int) -> Usage:
 async def _events(
     head: dict[str, Any], first: str, rest: AsyncIterator[str], usage: list[int] | None
 ) -> AsyncIterator[str]:
-    """Server-sent events: a chunk for each text, then `usage` where it is wanted."""
+    """Server-sent events: a chunk for each text, then `usage` if it is not None."""
 
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
         chunk = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
