@@ -52,7 +52,7 @@ class TerminalProgress:
     @contextmanager
     def task(self, label: str, total: float | None = None, done: float = 0) -> Iterator[Task]:
         if self.quiet:
-            yield _Quiet()
+            yield Task()
         elif self.drawn:
             with self._bar(label, total, done) as bar:
                 yield bar
@@ -118,7 +118,7 @@ def _bars(screen: object) -> Bars:
     )
 
 
-class _Bar:
+class _Bar(Task):
     def __init__(self, bars: Bars, bar: TaskID) -> None:
         self._bars, self._bar = bars, bar
 
@@ -132,18 +132,7 @@ class _Bar:
         self._bars.update(self._bar, total=steps)
 
 
-class _Quiet:
-    def advance(self, steps: float = 1) -> None:
-        return None
-
-    def note(self, text: str) -> None:
-        return None
-
-    def total(self, steps: float) -> None:
-        return None
-
-
-class _Lines:
+class _Lines(Task):
     """A task as lines of text."""
 
     def __init__(

@@ -40,9 +40,7 @@ VARIABLES = (
     Variable("WANDB_API_KEY", "train, tune, doctor", "Login of Weights & Biases; `wandb login` does as well."),
     Variable("WANDB_PROJECT", "train, tune", "Project of the run at Weights & Biases; default: captune."),
     Variable(
-        "WANDB_RUN_NAME",
-        "train, tune",
-        "Name of the run there, a trial's begins with it; default: the folder's.",
+        "WANDB_RUN_NAME", "train, tune", "Name of the run there, a trial's begins with it; default: the folder's."
     ),
     Variable(
         "WANDB_MODE", "train, tune, doctor", "online, offline or disabled; default: online where there is a login."

@@ -1,65 +1,48 @@
-"""How long work reports itself; the terminal draws it, everything below only speaks to it."""
+"""How work reports its progress: the command line draws it, all other code only calls these methods."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
 
-class Task(Protocol):
-    """One bar."""
+class Task:
+    """One bar; this one draws nothing."""
 
     def advance(self, steps: float = 1) -> None:
         """Move the bar by `steps`."""
 
     def note(self, text: str) -> None:
-        """Show a few words behind the bar, such as the current loss."""
+        """Show a short text behind the bar, such as the current loss."""
 
     def total(self, steps: float) -> None:
         """Set the number of steps once it is known."""
 
 
 class Progress(Protocol):
-    """Where work reports how far it is and what it has to say."""
+    """Where work reports its progress, notes and warnings."""
 
     def task(self, label: str, total: float | None = None, done: float = 0) -> AbstractContextManager[Task]:
-        """A bar of `total` steps (None: unknown) that is open within the `with` block.
+        """A bar of `total` steps (None: unknown), shown within the `with` block.
 
-        `done` steps were taken before, and say nothing about how fast it goes.
+        `done` steps were taken earlier and do not count for the speed.
         """
 
     def info(self, text: str) -> None:
-        """One line for the reader, kept on the screen."""
+        """One line that stays on the screen."""
 
     def warn(self, text: str) -> None:
-        """One line that the reader should not miss."""
-
-
-class _SilentTask:
-    def __enter__(self) -> _SilentTask:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-    def advance(self, steps: float = 1) -> None:
-        return None
-
-    def note(self, text: str) -> None:
-        return None
-
-    def total(self, steps: float) -> None:
-        return None
+        """One line that the user should not miss."""
 
 
 class Silent:
     """Reports nothing: the default of the Python functions."""
 
     def task(self, label: str, total: float | None = None, done: float = 0) -> AbstractContextManager[Task]:
-        return _SilentTask()
+        return nullcontext(Task())
 
     def info(self, text: str) -> None:
         return None

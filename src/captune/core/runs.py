@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -229,16 +229,8 @@ def find_runs(folder: str | os.PathLike[str]) -> Iterator[Run]:
 
 
 Reason = Literal["all-epochs", "max-steps", "early-stopping", "scst-guard", "signal", "pruned", "watch", "error"]
-IN_WORDS: dict[str, str] = {
-    "all-epochs": "all epochs done",
-    "max-steps": "all steps done",
-    "early-stopping": "early stopping",
-    "scst-guard": "scst guard",
-    "signal": "signal",
-    "pruned": "pruned",
-    "watch": "ended from outside",
-    "error": "error",
-}
+# As tables show them; every other reason reads as it is, with spaces.
+IN_WORDS = {"all-epochs": "all epochs done", "max-steps": "all steps done", "watch": "ended from outside"}
 
 
 @dataclass(frozen=True)
@@ -250,9 +242,6 @@ class Ending:
     step: int
     epoch: float
     details: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def ending_text(manifest: Mapping[str, Any]) -> str:
@@ -269,4 +258,4 @@ def ending_reason(manifest: Mapping[str, Any]) -> str:
     """The reason in a few words; empty where none is recorded."""
     recorded = manifest.get("ended")
     reason = recorded.get("reason", "") if isinstance(recorded, Mapping) else ""
-    return IN_WORDS.get(str(reason), str(reason))
+    return IN_WORDS.get(str(reason), str(reason).replace("-", " "))

@@ -11,7 +11,7 @@ from functools import cache
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,10 +20,6 @@ from captune.core.files import atomic_file, write_text
 from captune.core.stores import EXPLAINED
 from captune.core.text import fit_name
 from captune.images.preprocessing import Box
-
-if TYPE_CHECKING:
-    from captune.images.preprocessing import Box
-
 
 ABOUT = (
     "Attention of the step that chose each word to the places of the image, averaged over all heads and layers, "
@@ -105,7 +101,7 @@ class Explained(CaptionAttention):
 
     def overlay(self, word: int | None = None) -> Image.Image:
         """The image once for each word with its heat map, as one sheet; or one word's map over the whole picture."""
-        return sheet(self) if word is None else draw_over_image(self, word)
+        return sheet(self) if word is None else draw_heat_map(self.picture, self.maps[word], self.box)
 
     def _repr_html_(self) -> str:
         """In a notebook: the sheet."""
@@ -134,11 +130,6 @@ LEGEND = (
 )
 
 
-def draw_over_image(explained: Explained, word: int) -> Image.Image:
-    """The map of a word over the whole image, at the image's own size."""
-    return draw_heat_map(explained.picture, explained.maps[word], explained.box)
-
-
 def draw_heat_map(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Image:
     """An image in pale grey with a map (rows, columns), sum 1, over its part `box`; the rest is paler still."""
     width, height = picture.size
@@ -151,12 +142,16 @@ def draw_heat_map(picture: Image.Image, map_: np.ndarray, box: Box) -> Image.Ima
     base[inside] = 255 + (grey[inside] - 255) * (1 - FADED)
     shape = right - left, bottom - top
     heat = np.asarray(Image.fromarray(strength(map_)).resize(shape, Image.Resampling.BICUBIC)).clip(0, 1)
+    cover = COVER * np.minimum(1, 2.5 * heat)[..., None]
+    base[inside] += (_colours(heat) - base[inside]) * cover
+    return Image.fromarray(base.round().clip(0, 255).astype(np.uint8))
+
+
+def _colours(heat: np.ndarray) -> np.ndarray:
+    """The colours (…, 3) of strengths 0–1 on the scale `HEAT`."""
     place = heat * (len(HEAT) - 1)
     below = place.astype(int).clip(max=len(HEAT) - 2)
-    colour = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
-    cover = COVER * np.minimum(1, 2.5 * heat)[..., None]
-    base[inside] += (colour - base[inside]) * cover
-    return Image.fromarray(base.round().clip(0, 255).astype(np.uint8))
+    return HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
 
 
 def strength(map_: np.ndarray) -> np.ndarray:
@@ -224,10 +219,7 @@ def _frame(tile: Image.Image, box: Box) -> None:
 
 
 def _legend(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
-    for n in range(120):
-        place = n / 119 * (len(HEAT) - 1)
-        below = min(int(place), len(HEAT) - 2)
-        colour = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)
+    for n, colour in enumerate(_colours(np.linspace(0, 1, 120))):
         draw.line((x + n, y, x + n, y + SMALL), tuple(int(level) for level in colour))
     for n, line in enumerate(LEGEND):
         draw.text((x + 132, y - 1 + n * (SMALL + 5)), line, SOFT, _font(SMALL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -185,11 +186,7 @@ def _agree(thumbs: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarra
 
 def count_by_splits(pairs: Sequence[DuplicatePair]) -> dict[str, int]:
     """How many pairs join two splits, by their names ("test and train")."""
-    counts: dict[str, int] = {}
-    for pair in pairs:
-        name = " and ".join(sorted((pair.split_a, pair.split_b)))
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+    return dict(Counter(" and ".join(sorted((pair.split_a, pair.split_b))) for pair in pairs))
 
 
 # Hash, thumbnail and digest of what the model sees of an image, as `captune.images.duplicates` compares them.

@@ -168,7 +168,7 @@ def record_ending(run: Run, ending: Ending | None) -> None:
     """Write an ending into the run's manifest; None takes out what an earlier part of the training left."""
     manifest = run.manifest()
     manifest.pop("ended", None)
-    run.write_manifest({**manifest, **({"ended": ending.to_json()} if ending else {})})
+    run.write_manifest({**manifest, **({"ended": asdict(ending)} if ending else {})})
 
 
 def all_done(config: Config, step: int, epoch: float) -> Ending:

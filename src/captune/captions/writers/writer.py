@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_check
 from captune.captions.row import CaptionRow, row_of
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file, disk_error, sync_folder
-from captune.core.files.existing import ExistingCaptions, Ledger, digest, digest_of_file
+from captune.core.files.existing import ExistingCaptions, Ledger, digest
+from captune.core.files.fingerprints import file_digest
 from captune.core.records import Caption
 from captune.core.text import printable, without_controls
 
@@ -227,7 +228,7 @@ class ProtectedFiles:
         """Whether a file is there that captune did not write, or that was changed since, and that is to stay."""
         if self.existing.mode == "replace" or not path.is_file() or not path.stat().st_size:
             return False
-        return not self.existing.ledger(path.parent).has(path.name, digest_of_file(path))
+        return not self.existing.ledger(path.parent).has(path.name, file_digest(path))
 
     def check(self, path: Path) -> None:
         """Raise `CaptuneError` where such a file stands, before anything is captioned."""
@@ -247,7 +248,7 @@ class ProtectedFiles:
             file.write(text)
             if ours:
                 file.flush()
-                self.existing.ledger(path.parent).add([digest(path.name, digest_of_file(Path(file.name)))])
+                self.existing.ledger(path.parent).add([digest(path.name, file_digest(Path(file.name)))])
         return True
 
 
@@ -278,7 +279,7 @@ class ExistingRows:
         self._digests: list[str] = []
         self._rows: dict[str, _ExistingRow] = {}
         stands = existing.mode != "replace" and path.is_file() and path.stat().st_size > 0
-        if stands and not self._ledger.has(path.name, digest_of_file(path)):
+        if stands and not self._ledger.has(path.name, file_digest(path)):
             self._rows = _standing(path, self._ledger, values)
         self._joined = bool(self._rows)
 
@@ -306,7 +307,7 @@ class ExistingRows:
     def publishing(self, made: Path) -> None:
         """Note what was written, before the file `made` is moved into its place."""
         # A file with a person's rows in it is never captune's as a whole.
-        whole = [] if self._joined else [digest(self._path.name, digest_of_file(made))]
+        whole = [] if self._joined else [digest(self._path.name, file_digest(made))]
         self._ledger.add([*self._digests, *whole])
 
 

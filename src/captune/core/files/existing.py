@@ -105,9 +105,3 @@ def digest(name: str, text: str | bytes) -> str:
     """What the ledger has for a text under a name; spaces and line breaks do not count."""
     words = " ".join(text.split()).encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     return hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\0" + words).hexdigest()[:_DIGITS]
-
-
-def digest_of_file(path: Path) -> str:
-    """The digest of a file's bytes, for a ledger that knows whole files."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -175,8 +175,7 @@ class TrainOptions(Options, section="train", panel="Training"):
         ("tensorboard",), "Where the figures go besides the run folder."
     )
     stage: Literal["xe", "scst"] = option(
-        "xe",
-        "xe: learn the references; scst: then, from the CIDEr-D of captions that the model writes.",
+        "xe", "xe: learn the references; scst: then, from the CIDEr-D of captions that the model writes."
     )
     scst_samples: int = option(5, "Captions of each image that a step of scst rewards.", ge=2, le=64)
     scst_search: Literal["chance", "beams"] = option(

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from captune.core.errors import CaptuneError
 from captune.core.files import OutputFolders, atomic_file, disk_error, is_running, sync_folder
-from captune.core.files.existing import Ledger, digest, digest_of_file
+from captune.core.files.existing import Ledger, digest
+from captune.core.files.fingerprints import file_digest
 from captune.core.files.locks import lock_file
 from captune.core.stores import JOB, MANIFEST, WRITTEN, is_ledger, is_result
 from captune.core.stores.files import is_remote
@@ -122,7 +123,7 @@ class LocalStore:
                 file.flush()
                 # A file that a person had a part in stays known as such, whatever captune changes in it.
                 if is_result(name) and not self.not_written([name]):
-                    Ledger(self.folder / WRITTEN).add([digest(name, digest_of_file(Path(file.name)))])
+                    Ledger(self.folder / WRITTEN).add([digest(name, file_digest(Path(file.name)))])
             sync_folder(target.parent)
         except OSError as error:
             raise disk_error(error, target) from error
@@ -130,7 +131,7 @@ class LocalStore:
     def not_written(self, names: Iterable[str]) -> list[str]:
         ledger = Ledger(self.folder / WRITTEN)
         there = [name for name in names if (self.folder / name).is_file()]
-        return [name for name in there if not ledger.has(name, digest_of_file(self.folder / name))]
+        return [name for name in there if not ledger.has(name, file_digest(self.folder / name))]
 
     def delete(self, name: str) -> None:
         try:

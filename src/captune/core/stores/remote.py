@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.errors import CaptuneError
-from captune.core.files.existing import digest, digest_of_file, known_digests
+from captune.core.files.existing import digest, known_digests
+from captune.core.files.fingerprints import file_digest
 from captune.core.stores import JOB, WRITTEN, is_ledger, is_result
 from captune.core.stores.files import explained, filesystem
 from captune.core.text import fit_name
@@ -124,7 +125,7 @@ class RemoteStore:
         # A file that a person had a part in stays known as such, whatever captune changes in it.
         ours = is_result(name) and not self.not_written([name])
         if ours:
-            contents = digest_of_file(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+            contents = file_digest(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
             self._ledger.add(digest(name, contents))
         self._put(name, data)
         if ours and (version := version_of(self._facts(name) or {})) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from captune.images.metadata import UnsupportedImage, exif, iptc, xmp
 from captune.images.metadata.xmp import Mark
@@ -17,52 +16,41 @@ _BY_DEFAULT = re.compile(
 _RDF = re.compile(rb"<([A-Za-z_][\w.-]*):RDF[\s>].*?</\1:RDF\s*>", re.DOTALL)
 
 
-class Fields(Protocol):
-    """What becomes of each place of a file; each gets what stands there and gives what is to stand."""
-
-    def packet(self, old: bytes | None) -> bytes:
-        """An XMP packet; None: the file has none."""
-
-    def extended(self, old: bytes) -> None:
-        """A packet that is spread over several parts of a file."""
-
-    def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
-        """A block of EXIF, of at most `longest` bytes."""
-
-    def iptc(self, block: bytes) -> bytes:
-        """Photoshop's image resources."""
-
-    def plain(self, old: str) -> str:
-        """A description that stands by itself."""
-
-
 @dataclass(frozen=True)
 class FieldWriter:
-    """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated."""
+    """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated.
+
+    Each method gets what stands in one place of the file and returns what is to stand there.
+    """
 
     text: str
     mark: Mark | None
 
     def packet(self, old: bytes | None) -> bytes:
+        """An XMP packet; None: the file has none."""
         return xmp.with_caption(old, self.text, self.mark)
 
     def extended(self, old: bytes) -> None:
+        """A packet that is spread over several parts of a file."""
         if packet_texts(old):
             raise UnsupportedImage("its extended XMP packet has a description")
 
     def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
+        """A block of EXIF, of at most `longest` bytes."""
         return exif.with_caption(tiff, self.text, longest)
 
     def iptc(self, block: bytes) -> bytes:
+        """Photoshop's image resources."""
         return iptc.with_caption(block, self.text)
 
     def plain(self, old: str) -> str:
+        """A description outside of XMP, EXIF and IPTC."""
         return self.text
 
 
 @dataclass
 class FieldReader:
-    """Collect what stands in every place, and captune's mark where there is one; nothing is changed."""
+    """Collect the texts of every place, and captune's marks; returns what it gets, unchanged."""
 
     texts: list[str] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
@@ -104,6 +92,9 @@ class FieldReader:
     def _add(self, text: str | None) -> None:
         if text is not None and text.strip("\0 \t\r\n"):
             self.texts.append(text)
+
+
+Fields = FieldWriter | FieldReader
 
 
 def join_texts(first: str, second: str) -> str:
