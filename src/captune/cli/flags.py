@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
 
+from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import ClickException, message_of, out_json, out_table
 from captune.core.aliases import ANSWERS, names_of, plain
 from captune.core.config import Leaf, Resolved, leaves, presets, resolve
@@ -22,6 +23,7 @@ from captune.core.errors import UsageError, about_option
 from captune.core.options import DEFAULT_MODEL, Options
 from captune.core.verbs import VERBS, Verb
 
+T = TypeVar("T")
 NoSuchOption: Any = sys.modules[ClickException.__module__].NoSuchOption
 
 
@@ -37,12 +39,8 @@ class VerbCommand(TyperCommand):
             hidden = copy.copy(parameter)
             hidden.opts = [flag for other in names_of(name, known) for flag in _spellings(other)]
             hidden.opts += [flag for own in parameter.opts for flag in _spellings(own) if flag not in parameter.opts]
-            hidden.secondary_opts = [
-                flag
-                for own in parameter.secondary_opts
-                for flag in _spellings(own)
-                if flag not in parameter.secondary_opts
-            ]
+            second = parameter.secondary_opts
+            hidden.secondary_opts = [flag for own in second for flag in _spellings(own) if flag not in second]
             if hidden.opts or hidden.secondary_opts:
                 hidden.add_to_parser(parser, ctx)
         return parser
@@ -83,6 +81,7 @@ def _spellings(name: str) -> list[str]:
 
 METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+APP: dict[str, Any] = {"add_completion": False, "rich_markup_mode": "rich", "context_settings": CONTEXT}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress and no advice, only warnings.")]
 MODEL_VARIABLE = "CAPTUNE_MODEL"
@@ -96,6 +95,13 @@ Model = Annotated[
         show_envvar=False,
         help=f"Run, runs/x@last, folder, export or Hub id. (default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
     ),
+]
+Matcher = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."),
+]
+Data = Annotated[
+    str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
 ]
 Models = Annotated[
     list[str] | None,
@@ -125,6 +131,11 @@ class Chosen:
     flags: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
 
+    def call(self, function: Callable[..., T], *values: Any, quiet: bool, **keywords: Any) -> T:
+        """What a verb's function returns, with these options and its progress on the terminal."""
+        progress = TerminalProgress(quiet=quiet)
+        return function(*values, progress=progress, **keywords, **self.sources, **self.flags)
+
     def resolve(self, verb: str) -> Resolved:
         """The options of the verb, from these and the environment."""
         given = {"file" if name == "config" else name: value for name, value in self.sources.items()}
@@ -138,7 +149,7 @@ def verb(function: Callable[..., None], declared: Verb | None = None) -> typer.T
     and from `--config`, `--set` and, where it takes presets, `--preset`.
     """
     declared = declared or VERBS[function.__name__]
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app = typer.Typer(**APP)
     command = with_options(function, declared) if declared.options else function
     help = _unwrapped(function.__doc__ or "")
     app.command(declared.name, cls=VerbCommand, help=help, context_settings=CONTEXT)(command)
@@ -198,29 +209,15 @@ def _parameter(leaf: Leaf) -> inspect.Parameter:
     if len(leaf.env) > 1:
         notes.append(f"env {leaf.env[1]}")
     text = leaf.help + (f" ({', '.join(notes)})" if notes else "")
-    settings: dict[str, Any] = {
-        "help": text.replace("[", r"\["),
-        "show_default": False,
-        "rich_help_panel": leaf.panel or leaf.section,
-    }
-    if one in METAVARS:
-        settings["metavar"] = METAVARS[one]
-    annotation: Any
-    if several:
-        # Commas or repetition; the words are checked with all other values in core.config.
+    metavar = METAVARS.get(one)
+    annotation: Any = typing.Optional[one]  # noqa: UP045 - one may be a Literal built at run time
+    if several:  # commas or repetition; the words are checked with all other values in core.config
         annotation = list[str] | None
-        if get_origin(one) is Literal:
-            settings["metavar"] = "WORD,..."
-        else:
-            settings["metavar"] = "TEXT,..."
-    else:
-        annotation = typing.Optional[one]  # noqa: UP045 - one may be a Literal built at run time
-    declared = [f"{flag}/--no-{flag.removeprefix('--')}"] if one is bool else [flag]
-    return inspect.Parameter(
-        leaf.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[annotation, typer.Option(*declared, **settings)],
+        metavar = "WORD,..." if get_origin(one) is Literal else "TEXT,..."
+    flags = [f"{flag}/--no-{flag.removeprefix('--')}"] if one is bool else [flag]
+    help, panel = text.replace("[", r"\["), leaf.panel or leaf.section
+    return _keyword(
+        leaf.name, annotation, *flags, help=help, show_default=False, rich_help_panel=panel, metavar=metavar
     )
 
 
@@ -228,45 +225,23 @@ def _source_parameters() -> list[inspect.Parameter]:
     def complete_preset(incomplete: str) -> list[str]:
         return [name for name in presets() if name.startswith(incomplete)]
 
-    panel = "Where options come from"
-    declared: list[tuple[str, Any]] = [
-        (
-            "config",
-            Annotated[
-                str | None,
-                typer.Option("--config", metavar="FILE", help="YAML with sections of options.", rich_help_panel=panel),
-            ],
-        ),
-        (
-            "preset",
-            Annotated[
-                str | None,
-                typer.Option(
-                    "--preset",
-                    metavar="NAME",
-                    help=f"A recipe that ships with captune: {', '.join(presets())}.",
-                    rich_help_panel=panel,
-                    autocompletion=complete_preset,
-                ),
-            ],
-        ),
-        (
-            "sets",
-            Annotated[
-                list[str] | None,
-                typer.Option(
-                    "--set",
-                    metavar="SECTION.NAME=VALUE",
-                    help="Any option by its full name; wins over everything else. Repeatable.",
-                    rich_help_panel=panel,
-                ),
-            ],
-        ),
-    ]
+    def source(name: str, annotation: Any, flag: str, metavar: str, help: str, **settings: Any) -> inspect.Parameter:
+        panel = "Where options come from"
+        return _keyword(name, annotation, flag, metavar=metavar, help=help, rich_help_panel=panel, **settings)
+
+    recipes = f"A recipe that ships with captune: {', '.join(presets())}."
+    full_name = "Any option by its full name; wins over everything else. Repeatable."
     return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in declared
+        source("config", str | None, "--config", "FILE", "YAML with sections of options."),
+        source("preset", str | None, "--preset", "NAME", recipes, autocompletion=complete_preset),
+        source("sets", list[str] | None, "--set", "SECTION.NAME=VALUE", full_name),
     ]
+
+
+def _keyword(name: str, annotation: Any, *flags: str, **settings: Any) -> inspect.Parameter:
+    """A parameter of a command that is an option of the command line, None where it was not given."""
+    option = Annotated[annotation, typer.Option(*flags, **settings)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
 
 
 def _unwrapped(text: str) -> str:
@@ -285,17 +260,15 @@ def _listed(value: Any) -> Any:
 def print_resolved(verb: str, chosen: Chosen, *, json: bool) -> None:
     """The options of a verb as a run would take them now."""
     resolved = chosen.resolve(verb)
-    found = {
-        leaf.key: (
-            getattr(getattr(resolved.values, leaf.section), leaf.name),
-            resolved.sources.get(leaf.key, "default"),
-        )
+    sections, sources = resolved.values, resolved.sources
+    rows = [
+        (leaf.key, getattr(getattr(sections, leaf.section), leaf.name), sources.get(leaf.key, "default"))
         for leaf in leaves(verb).values()
-    }
+    ]
     if json:
-        out_json({key: {"value": value, "from": source} for key, (value, source) in found.items()})
+        out_json({key: {"value": value, "from": source} for key, value, source in rows})
         return
-    out_table("", ("option", "value", "from"), [(key, _shown(value), source) for key, (value, source) in found.items()])
+    out_table("", ("option", "value", "from"), [(key, _shown(value), source) for key, value, source in rows])
 
 
 def _shown(value: object) -> str:

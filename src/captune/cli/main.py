@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from captune.cli.terminal import ClickException, message_of, print_all_names
+from captune.cli.terminal import ClickException, message_of, note, print_all_names, show_error
 from captune.core.environment import heed_hub_token
 from captune.core.errors import (
     EXIT_FAILURE,
@@ -43,7 +43,7 @@ class VerbGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in VERBS:
             for warning in about_variables(os.environ):
-                _note(f"warning: {warning}")
+                note(f"warning: {warning}")
             self.commands[args[0]] = load(args[0])
         elif args and not args[0].startswith("-"):
             raise UsageError(f"No such command '{args[0]}'.", f"{about_verb(args[0], VERBS)} Try 'captune --help'.")
@@ -89,11 +89,11 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except CaptuneError as error:
         stopped = error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        _note(str(error)) if stopped else _show(error)
+        note(str(error)) if stopped else _show(error)
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
-        _error(message_of(error), f"Try '{ctx.command_path} --help'." if ctx else "")
+        show_error(message_of(error), f"Try '{ctx.command_path} --help'." if ctx else "")
         return int(error.exit_code)
     except typer.Abort:
         return EXIT_INTERRUPTED
@@ -141,25 +141,13 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _stopped(verb: str | None, how: str) -> None:
-    _note(f"{how}. {VERBS[verb].when_stopped if verb and verb in VERBS else ''}".rstrip())
-
-
-def _note(text: str) -> None:
-    from captune.cli.terminal import note
-
-    note(text)
+    note(f"{how}. {VERBS[verb].when_stopped if verb and verb in VERBS else ''}".rstrip())
 
 
 def _show(error: CaptuneError) -> None:
     if os.environ.get("CAPTUNE_TRACEBACK"):
         sys.__excepthook__(type(error), error, error.__traceback__)
-    _error(error.message, error.hint)
-
-
-def _error(message: str, hint: str) -> None:
-    from captune.cli.terminal import show_error
-
-    show_error(message, hint)
+    show_error(error.message, error.hint)
 
 
 def _unexpected_in_thread(what: threading.ExceptHookArgs) -> None:
@@ -167,14 +155,14 @@ def _unexpected_in_thread(what: threading.ExceptHookArgs) -> None:
     if os.environ.get("CAPTUNE_TRACEBACK"):
         threading.__excepthook__(what)
     elif what.exc_type is not SystemExit:
-        _note(f"A background thread failed: {what.exc_type.__name__}: {what.exc_value}")
+        note(f"A background thread failed: {what.exc_type.__name__}: {what.exc_value}")
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if os.environ.get("CAPTUNE_TRACEBACK"):
         sys.__excepthook__(kind, error, trace)
         return
-    _error(
+    show_error(
         f"Something unexpected went wrong: {first_line(error, with_type=True)}",
         "Set CAPTUNE_TRACEBACK=1 and run the command again to see where; it may be a bug worth reporting.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -136,12 +136,7 @@ class _Lines(Task):
     """A task as lines of text."""
 
     def __init__(
-        self,
-        label: str,
-        total: float | None,
-        write: Callable[[str], None],
-        clock: Callable[[], float],
-        before: float = 0,
+        self, label: str, total: float | None, write: Callable[[str], None], clock: Callable[[], float], before: float
     ) -> None:
         self._label, self._total, self._write, self._clock = label, total, write, clock
         self._lock = threading.Lock()
@@ -187,6 +182,13 @@ class _Lines(Task):
 
     def _behind(self) -> str:
         return f", {self._note}" if self._note else ""
+
+
+def warn_failed(failed: Iterable[tuple[str, str]]) -> None:
+    """A warning for each image that failed, with its reason."""
+    progress = TerminalProgress()
+    for image, reason in failed:
+        progress.warn(f"{image}: {reason}")
 
 
 def rate(per_second: float) -> str:

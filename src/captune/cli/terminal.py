@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from captune.evaluation.results import Evaluation
     from captune.metrics.report import MetricReport
     from captune.metrics.significance import Difference
 
@@ -52,6 +53,17 @@ def print_reports(
     if notes:
         for line in dict.fromkeys(line for report in reports.values() for line in report.notes):
             note(line)
+
+
+def evaluation_json(result: Evaluation) -> dict[str, Any]:
+    """An evaluation for `out_json`: the scores of its models, and how they differ from the first."""
+    return {
+        "folder": result.folder,
+        "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
+        "differences": result.differences(),
+        "relative": result.relative(),
+        "comparisons": result.comparisons_json(),
+    }
 
 
 def print_captions(rows: Sequence[Mapping[str, Any]], images: int) -> None:

@@ -5,10 +5,7 @@ from captune.cli.terminal import note
 from captune.core.options import DEFAULT_MODEL
 
 
-def app(
-    chosen: Chosen,
-    model: Models = None,
-) -> None:
+def app(chosen: Chosen, model: Models = None) -> None:
     """A page in the browser that captions images: several models side by side, variations, downloads."""
     from captune.inference.loading import check_name
     from captune.server.page import PageSettings, run_page

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
+from captune.cli.progress import warn_failed
 from captune.cli.terminal import out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 
@@ -30,21 +30,16 @@ def ask(
     *paths, question_text = pictures
     if not paths:
         raise UsageError("A question is missing, or an image.", "captune ask photo.jpg 'what colour is the car?'")
-    progress = TerminalProgress(quiet=quiet)
-    answers = question(paths, question_text, model=model, progress=progress, **chosen.sources, **chosen.flags)
+    answers = chosen.call(question, paths, question_text, model=model, quiet=quiet)
     if json:
         out_json([_row(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:
         print_line(answers[0].answer)
     else:
-        out_table(
-            "",
-            ("answer", "sure", "picture"),
-            [(a.answer, f"{a.confidence:.2f}", a.image) for a in answers if not a.error],
-        )
-    failed = [answer for answer in answers if answer.error]
-    for answer in failed:
-        progress.warn(f"{answer.image}: {answer.error}")
+        rows = [(a.answer, f"{a.confidence:.2f}", a.image) for a in answers if not a.error]
+        out_table("", ("answer", "sure", "picture"), rows)
+    failed = [(answer.image, answer.error) for answer in answers if answer.error]
+    warn_failed(failed)
     if failed:
         raise typer.Exit(EXIT_FAILURE if len(failed) == len(answers) else EXIT_SOME_IMAGES_FAILED)
 

@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
+from captune.cli.flags import Chosen, Data, Json, Quiet, verb
+from captune.cli.progress import warn_failed
 from captune.cli.terminal import next_commands, out_json, out_table
 
 
 def capfilt(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
-    ],
+    data: Data,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the cleaned set.")],
     chosen: Chosen,
     model: Annotated[
@@ -34,24 +32,14 @@ def capfilt(
     """
     from captune.api.capfilt import capfilt as clean
 
-    progress = TerminalProgress(quiet=quiet)
-    done = clean(
-        data,
-        out,
-        model=model,
-        matcher=matcher,
-        progress=progress,
-        **chosen.sources,
-        **chosen.flags,
-    )
+    done = chosen.call(clean, data, out, model=model, matcher=matcher, quiet=quiet)
     if json:
         out_json({**asdict(done), "folder": str(done.folder)})
         return
     rows = [(kind, str(done.kept[kind]), str(done.dropped[kind])) for kind in done.kept]
     title = f"{done.folder}: {done.pictures} images with text, {done.empty} without"
     out_table(title, ("texts", "kept", "dropped"), rows)
-    for image, reason in done.failed.items():
-        progress.warn(f"{image}: {reason}")
+    warn_failed(done.failed.items())
     if not quiet:
         next_commands(["captune", "prepare", str(done.folder), "--out", "data-clean"])
 

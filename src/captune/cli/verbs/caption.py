@@ -102,13 +102,7 @@ def _refuse_job_options(chosen: Chosen, *, json: bool) -> None:
 
 
 def _job(
-    inputs: list[str],
-    out: str,
-    model: str | None,
-    resolved: Resolved,
-    progress: TerminalProgress,
-    *,
-    json: bool,
+    inputs: list[str], out: str, model: str | None, resolved: Resolved, progress: TerminalProgress, *, json: bool
 ) -> None:
     from captune.jobs.job import caption_job
 

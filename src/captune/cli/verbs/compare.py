@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import note, out_json, print_reports
+from captune.cli.terminal import evaluation_json, note, out_json, print_reports
 
 
 def compare(
@@ -24,23 +23,9 @@ def compare(
     """
     from captune.evaluation.compare import compare as side_by_side
 
-    result = side_by_side(
-        runs,
-        out=out,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    result = chosen.call(side_by_side, runs, out=out, quiet=quiet)
     if json:
-        out_json(
-            {
-                "folder": result.folder and str(result.folder),
-                "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
-                "differences": result.differences(),
-                "relative": result.relative(),
-                "comparisons": result.comparisons_json(),
-            }
-        )
+        out_json(evaluation_json(result))
         return
     print_reports(result.reports, result.comparisons)
     if result.folder and not quiet:

@@ -34,11 +34,9 @@ def convert(
     if json:
         out_json(asdict(done))
         return
+    without = f", without {done.prefix}" if done.prefix else ""
     rows = [
-        (
-            "weights",
-            f"{done.matched:,} of {done.place or 'the file'}" + (f", without {done.prefix}" * bool(done.prefix)),
-        ),
+        ("weights", f"{done.matched:,} of {done.place or 'the file'}{without}"),
         ("like", f"{done.like} ({done.family})"),
         ("as in --like", _some(done.kept)),
         ("not used", _some(done.unused)),

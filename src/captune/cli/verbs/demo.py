@@ -28,14 +28,9 @@ def demo(
     if json:
         out_json(asdict(result))
         return
-    labels = {
-        "objects_named": "objects named right",
-        "all_true": "all of it true",
-        "cider": "cider",
-        "bleu_4": "bleu_4",
-    }
+    labels = {"objects_named": "objects named right", "all_true": "all of it true"}
     scores = {model: asdict(score) for model, score in result.scores.items()}
-    rows = [(label, *(hundred(name, score[name]) for score in scores.values())) for name, label in labels.items()]
+    rows = [(labels.get(name, name), *(hundred(name, s[name]) for s in scores.values())) for name in scores["trained"]]
     out_table(f"{result.images:,} held-out images", ("", *scores), rows, numbers=True)
     shown = [(Path(row.image).name, row.untrained, row.trained, "yes" if row.right else "no") for row in result.rows]
     out_table(f"Captions, drawn in {result.sheet}", ("picture", "untrained", "trained", "right"), shown)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
+from captune.cli.flags import Chosen, Json, Matcher, Quiet, verb
+from captune.cli.progress import warn_failed
 from captune.cli.terminal import next_commands, out_json, print_line
 from captune.core.errors import EXIT_SOME_IMAGES_FAILED
 
@@ -14,12 +14,7 @@ def embed(
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Images, folders, globs.")],
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npz", help="Where the vectors go.")],
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."
-        ),
-    ] = None,
+    model: Matcher = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -29,14 +24,12 @@ def embed(
     """
     from captune.inference.match import embed as look
 
-    progress = TerminalProgress(quiet=quiet)
-    found = look(pictures, out, model=model, progress=progress, **chosen.sources, **chosen.flags)
+    found = chosen.call(look, pictures, out, model=model, quiet=quiet)
     if json:
         out_json({"file": out, "pictures": len(found.images), "size": found.vectors.shape[1], "failed": found.failed})
     else:
         print_line(out)
-    for path, reason in found.failed.items():
-        progress.warn(f"{path}: {reason}")
+    warn_failed(found.failed.items())
     if not quiet and not json:
         next_commands(["captune", "match", out, "--text", "a dog on a beach", "--find", "pictures"])
     if found.failed:

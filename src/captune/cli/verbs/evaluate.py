@@ -5,18 +5,15 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import note, out_json, print_captions, print_reports
+from captune.cli.flags import Chosen, Data, Json, Quiet, verb
+from captune.cli.terminal import evaluation_json, note, out_json, print_captions, print_reports
 
 
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, runs/x@all, folder, export or Hub id.")
     ],
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
-    ],
+    data: Data,
     chosen: Chosen,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to measure on.")] = "test",
     against: Annotated[
@@ -33,36 +30,18 @@ def evaluate(
     """Caption a split and measure the captions against its references."""
     from captune.evaluation.evaluate import evaluate as measure
 
-    result = measure(
-        model,
-        data,
-        split=split,
-        against=tuple(against or ()),
-        out=out,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    result = chosen.call(measure, model, data, split=split, against=tuple(against or ()), out=out, quiet=quiet)
     if int(os.environ.get("RANK", "0")):
         return  # the first of the processes speaks for all
     shown = result.shown(result.shown_captions)
     if json:
-        out_json(
-            {
-                "split": split,
-                "folder": result.folder and str(result.folder),
-                "models": {name: report.to_json(per_image=False) for name, report in result.reports.items()},
-                "differences": result.differences(),
-                "relative": result.relative(),
-                "captions": shown,
-                "comparisons": result.comparisons_json(),
-            }
-        )
+        out_json({"split": split, **evaluation_json(result), "captions": shown})
         return
     print_reports(result.reports, result.comparisons)
-    if not quiet:
-        print_captions(shown, len(result.records))
-    if result.folder and not quiet:
+    if quiet:
+        return
+    print_captions(shown, len(result.records))
+    if result.folder:
         note(f"Written: {result.folder}/report.html, with the scores of each image beside it")
 
 

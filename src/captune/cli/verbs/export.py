@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table
 
 if TYPE_CHECKING:
@@ -30,15 +29,7 @@ def export(
     """
     from captune.export.export import export as write
 
-    report = write(
-        model,
-        out,
-        data=data,
-        split=split,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    report = chosen.call(write, model, out, data=data, split=split, quiet=quiet)
     if json:
         out_json(report.to_json())
         return

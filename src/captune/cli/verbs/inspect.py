@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Model, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, out_table, print_line
 
 if TYPE_CHECKING:
@@ -26,13 +25,7 @@ def inspect(
     """
     from captune.inference.inspect import inspect as look
 
-    found = look(
-        picture,
-        model=model,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    found = chosen.call(look, picture, model=model, quiet=quiet)
     if json:
         out_json(found.to_json())
     else:
@@ -42,16 +35,11 @@ def inspect(
 def _print(found: Inspection) -> None:
     print_line(f"{found.caption}\n")
     out_table("", ("what", "value"), _facts(found))
-    others = [
-        (
-            str(n),
-            step.text,
-            f"{step.probability:.3f}",
-            "  ".join(f"{o.text} {o.probability:.3f}" for o in step.alternatives),
-        )
-        for n, step in enumerate(found.steps, start=1)
-    ]
-    out_table("", ("step", "token", "probability", "instead"), others)
+    rows = []
+    for number, step in enumerate(found.steps, start=1):
+        others = "  ".join(f"{other.text} {other.probability:.3f}" for other in step.alternatives)
+        rows.append((number, step.text, f"{step.probability:.3f}", others))
+    out_table("", ("step", "token", "probability", "instead"), rows)
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
@@ -60,10 +48,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     left, top, right, bottom = made.seen
     return [
         ("picture", found.image),
-        (
-            "stored as",
-            f"{file.format}, {file.mode}, {file.width} × {file.height}, {file.turned}",
-        ),
+        ("stored as", f"{file.format}, {file.mode}, {file.width} × {file.height}, {file.turned}"),
         ("upright", f"{made.size[0]} × {made.size[1]}"),
         ("resized to", f"{made.resized[0]} × {made.resized[1]}{cut}"),
         ("part that is seen", f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"),

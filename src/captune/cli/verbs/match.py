@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
+from captune.cli.flags import Chosen, Json, Matcher, Quiet, verb
+from captune.cli.progress import warn_failed
 from captune.cli.terminal import out_json, out_table
 from captune.core.errors import EXIT_SOME_IMAGES_FAILED, UsageError
 
@@ -21,12 +21,7 @@ def match(
     texts: Annotated[
         str | None, typer.Option("--texts", metavar="FILE", help="A file with a text on each line.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."
-        ),
-    ] = None,
+    model: Matcher = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -36,21 +31,19 @@ def match(
     """
     from captune.inference.match import match as fit
 
-    wanted = list(text or ())
+    lines = list(text or ())
     if texts:
         try:
-            wanted += [line.strip() for line in Path(texts).read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines += [line.strip() for line in Path(texts).read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UsageError(f"{texts} cannot be read: {error}.", "Give a text file, one text on each line.") from None
-    progress = TerminalProgress(quiet=quiet)
-    found = fit(pictures, wanted, model=model, progress=progress, **chosen.sources, **chosen.flags)
+    found = chosen.call(fit, pictures, lines, model=model, quiet=quiet)
     if json:
         out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
     else:
         rows = [(f"{p.probability:.3f}", f"{p.similarity:.3f}", p.image, p.text) for p in found.pairs]
         out_table("", ("match", "cosine", "picture", "text"), rows)
-    for path, reason in found.failed.items():
-        progress.warn(f"{path}: {reason}")
+    warn_failed(found.failed.items())
     if found.failed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 

@@ -14,19 +14,13 @@ def models(json: Json = False) -> None:
     if json:
         out_json([{**asdict(family), "new": family.new} for family in found])
         return
-    out_table(
-        "",
-        ("family", "from scratch", "searched by", "what it is"),
-        [(f.name, " ".join(f.new), f.decoder, f.about) for f in found],
-    )
+    rows = [(f.name, " ".join(f.new), f.decoder, f.about) for f in found]
+    out_table("", ("family", "from scratch", "searched by", "what it is"), rows)
     if not any(f.decoder for f in found):
         note("torch is not installed: pip install 'captune[torch]' for these; --model takes an export without it.")
         return
-    out_table(
-        "",
-        ("on the Hub", "family", "parameters", "licence"),
-        [(c.name, f.name, f"{c.parameters / 1e6:,.0f} M", c.license) for f in found for c in f.checkpoints],
-    )
+    rows = [(c.name, f.name, f"{c.parameters / 1e6:,.0f} M", c.license) for f in found for c in f.checkpoints]
+    out_table("", ("on the Hub", "family", "parameters", "licence"), rows)
     note(
         "--model takes one of these, a folder, a run (runs/x, runs/x@last), a Hub id, an export, or two as VISION+TEXT."
     )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, note, out_json, out_table
 from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL
 
@@ -32,7 +31,7 @@ def prepare(
     """
     from captune.datasets.prepare import prepare as make
 
-    result = make(source, out, progress=TerminalProgress(quiet=quiet), **chosen.sources, **chosen.flags)
+    result = chosen.call(make, source, out, quiet=quiet)
     if json:
         out_json(asdict(result))
         return

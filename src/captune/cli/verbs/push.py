@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, print_line
 
 
@@ -29,15 +28,7 @@ def push(
     """
     from captune.export.push import push as send
 
-    done = send(
-        model,
-        repo,
-        dry_run=dry_run,
-        out=out,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    done = chosen.call(send, model, repo, dry_run=dry_run, out=out, quiet=quiet)
     if json:
         out_json(asdict(done))
         return

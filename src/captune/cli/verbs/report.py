@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import out_json, print_line
 
 
@@ -24,13 +23,7 @@ def report(
     """
     from captune.evaluation.report import report as draw
 
-    page = draw(
-        folder,
-        out=out,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    page = chosen.call(draw, folder, out=out, quiet=quiet)
     if json:
         out_json({"report": str(page), "bytes": page.stat().st_size})
     else:

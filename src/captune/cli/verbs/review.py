@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table
 
 
@@ -25,13 +24,7 @@ def review(
     """
     from captune.evaluation.review import review as look
 
-    found = look(
-        captions,
-        html=html,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    found = chosen.call(look, captions, html=html, quiet=quiet)
     if json:
         out_json(found.to_json())
         return

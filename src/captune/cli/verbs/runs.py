@@ -4,20 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captune.cli.flags import CONTEXT, Json
+from captune.cli.flags import APP, Json
 from captune.cli.terminal import SCALE, hundred, note, out_json, out_table, print_line
 from captune.core.runs import IN_WORDS
 
 if TYPE_CHECKING:
     from captune.training.runs import RunSummary
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings=CONTEXT,
-    no_args_is_help=True,
-    help="List, show and compare training runs.",
-)
+app = typer.Typer(help="List, show and compare training runs.", no_args_is_help=True, **APP)
 SHOWN_SCORES = ("loss", "bleu_4", "rouge_l", "cider")
 
 
@@ -47,10 +41,7 @@ def list_(
 
 
 @app.command("show")
-def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    json: Json = False,
-) -> None:
+def show(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")], json: Json = False) -> None:
     """One run: its options, validations, checkpoints and evaluation."""
     from captune.training.runs import show_run
 
@@ -89,8 +80,7 @@ def show(
 
 @app.command("compare")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")],
-    json: Json = False,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")], json: Json = False
 ) -> None:
     """Runs over their epochs: every validation and which rule picks it; what differs between them."""
     from captune.training.runs import compare_runs
@@ -135,16 +125,9 @@ def compare(
 
 def _row(run: RunSummary) -> tuple[str, ...]:
     scores = (hundred(name, run.best[name].value) if name in run.best else "" for name in SHOWN_SCORES)
-    return (
-        run.path,
-        run.created[:16].replace("T", " "),
-        _state(run),
-        run.model,
-        f"{run.epochs:g}",
-        *scores,
-        str(len(run.checkpoints)),
-        _size(run.size),
-    )
+    created = run.created[:16].replace("T", " ")
+    head = (run.path, created, _state(run), run.model, f"{run.epochs:g}")
+    return (*head, *scores, str(len(run.checkpoints)), _size(run.size))
 
 
 def _state(run: RunSummary) -> str:

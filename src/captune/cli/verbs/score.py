@@ -5,7 +5,6 @@ from typing import Annotated, Any
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table, print_reports
 from captune.metrics.report import MetricReport
 from captune.metrics.significance import Difference
@@ -38,14 +37,13 @@ def score(
     """
     from captune.evaluation.score import score as measure
 
-    result = measure(
+    result = chosen.call(
+        measure,
         hypotheses,
         references,
         pictures=pictures,
         save_document_frequencies=save_document_frequencies,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
+        quiet=quiet,
     )
     for line in result.notes:
         note(line)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, print_resolved, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table
 from captune.core.runs import Run
 
@@ -42,15 +41,7 @@ def train(
         return
     from captune.training.train import train as learn
 
-    result = learn(
-        data,
-        model,
-        out or "",
-        resume=resume,
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    result = chosen.call(learn, data, model, out or "", resume=resume, quiet=quiet)
     if int(os.environ.get("RANK", "0")):
         return  # the first of the processes speaks for all
     if json:

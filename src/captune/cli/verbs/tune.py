@@ -4,16 +4,13 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
+from captune.cli.flags import Chosen, Data, Json, Quiet, verb
 from captune.cli.terminal import next_commands, out_json, out_table
 
 
 def tune(
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the search; it goes on there.")],
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")
-    ],
+    data: Data,
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for captune train.")],
     chosen: Chosen,
     search: Annotated[
@@ -34,25 +31,10 @@ def tune(
     """
     from captune.training.tune import tune as find
 
-    done = find(
-        data,
-        model,
-        out,
-        space=search or (),
-        progress=TerminalProgress(quiet=quiet),
-        **chosen.sources,
-        **chosen.flags,
-    )
+    done = chosen.call(find, data, model, out, space=search or (), quiet=quiet)
     if json:
-        out_json(
-            {
-                "folder": str(done.folder),
-                "best": str(done.best),
-                "value": done.value,
-                "options": done.options,
-                "trials": done.states,
-            }
-        )
+        found = {"folder": done.folder, "best": done.best, "value": done.value, "options": done.options}
+        out_json({**found, "trials": done.states})
         return
     trials = ", ".join(f"{count} {state}" for state, count in done.states.items())
     rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in done.options.items()]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from typing import Annotated
 
 import typer
 
 from captune.cli.flags import Chosen, Model, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, print_line
 
 
@@ -23,14 +23,11 @@ def webcam(
 
     There is no window: captions are lines of text.
     """
-    import sys
-
     from captune.captions.row import caption_json
     from captune.captions.writers.writer import one_line
     from captune.video.webcam import webcam as caption_camera
 
-    progress = TerminalProgress(quiet=quiet)
-    captioned = caption_camera(model=model, save=save, progress=progress, **chosen.sources, **chosen.flags)
+    captioned = chosen.call(caption_camera, model=model, save=save, quiet=quiet)
     try:
         for frame in captioned:
             if json:
@@ -38,9 +35,8 @@ def webcam(
                 row |= caption_json(frame.captions[0])
                 if len(frame.captions) > 1:
                     row["captions"] = [caption_json(caption) for caption in frame.captions]
-                print_line(
-                    jsonlib.dumps(row if frame.frame is None else {**row, "frame": frame.frame}, ensure_ascii=False)
-                )
+                row |= {} if frame.frame is None else {"frame": frame.frame}
+                print_line(jsonlib.dumps(row, ensure_ascii=False))
             else:
                 for caption in frame.captions:
                     print_line(f"{frame.when:%H:%M:%S}  {caption.confidence:.2f}  {one_line(caption.text)}")
