@@ -22,7 +22,7 @@ from typing import Any
 from captune.core.errors import CaptuneError, UsageError, first_line, missing_extra
 from captune.core.progress import Progress, Task
 from captune.jobs.decode_ahead import ShardTask
-from captune.jobs.ray_worker import Worker, WorkerFailure, WorkerSpec, WorkerUpdate
+from captune.jobs.ray_worker import Worker, WorkerSpec, WorkerUpdate
 from captune.jobs.shard_captioner import FinishedShard
 
 _CONNECT_SECONDS = 3.0
@@ -53,11 +53,11 @@ class Node:
     def share(self, gpus: float, cores: int | None) -> WorkerShare:
         """The share of workers with this many GPUs and cores (None: all cores, divided between them)."""
         by_gpus = int(self.gpus / gpus + 1e-6) if gpus else None
-        if cores is not None:
-            by_cores = int(self.cores / cores)
-            return WorkerShare(gpus, cores, by_cores if by_gpus is None else min(by_gpus, by_cores))
-        workers = min(by_gpus if by_gpus is not None else 1, int(self.cores))
-        return WorkerShare(gpus, int(self.cores / workers) if workers else 0, workers)
+        if cores is None:
+            workers = min(1 if by_gpus is None else by_gpus, int(self.cores))
+            return WorkerShare(gpus, int(self.cores / workers) if workers else 0, workers)
+        by_cores = int(self.cores / cores)
+        return WorkerShare(gpus, cores, by_cores if by_gpus is None else min(by_gpus, by_cores))
 
 
 def is_reachable(node: Node) -> bool:
@@ -121,17 +121,23 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    if address != _LOCAL:
-        try:
-            _init(ray, address or _AUTO)
-            return
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            if address is not None or not isinstance(error, ConnectionError):
-                raise _connection_error(address or _AUTO, error) from error
+    cluster = address or _AUTO
     try:
+        if address != _LOCAL:
+            try:
+                _init(ray, cluster)
+                return
+            except ConnectionError:
+                if address is not None:
+                    raise
+        cluster = "on this machine"
         _init(ray, _LOCAL, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        raise _connection_error("on this machine", error) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CaptuneError(
+            f"The Ray cluster {cluster} is not reached: {first_line(error)}",
+            "Look with `ray status` whether it runs, with the same versions of Python and Ray as here; "
+            "--ray-address local works on this machine alone.",
+        ) from error
 
 
 def _init(ray: Any, address: str, **settings: Any) -> None:
@@ -142,14 +148,6 @@ def _init(ray: Any, address: str, **settings: Any) -> None:
     finally:
         if from_environment is not None:
             os.environ["RAY_ADDRESS"] = from_environment
-
-
-def _connection_error(address: str, error: Exception) -> CaptuneError:
-    return CaptuneError(
-        f"The Ray cluster {address} is not reached: {first_line(error)}",
-        "Look with `ray status` whether it runs, with the same versions of Python and Ray as here; "
-        "--ray-address local works on this machine alone.",
-    )
 
 
 # One is being written, one captioned, one read.
@@ -211,7 +209,7 @@ class RayPool:
         self._tries: Counter[int] = Counter()
         self._abandoned: list[int] = []
         self._early_deaths: Counter[str] = Counter()
-        self._excluded: dict[str, WorkerFailure] = {}
+        self._excluded: dict[str, CaptuneError] = {}
         # Lost nodes; the cluster lists them as alive for a while.
         self._gone: set[str] = set()
         self._checked_at = -_CHECK_SECONDS
@@ -286,7 +284,9 @@ class RayPool:
         self._checked_at = time.monotonic()
         if not self._left():  # the last shards were left out
             return
-        alive = [node for node in nodes() if not self._is_gone(node)]
+        alive = nodes()
+        self._gone = {node.id for node in alive if node.id in self._gone and not is_reachable(node)}
+        alive = [node for node in alive if node.id not in self._gone]
         if self._gpus is None and alive:
             self._gpus = 1.0 if any(node.gpus >= 1 for node in alive) else 0.0
         shares = {node: node.share(self._gpus or 0.0, self.options.cores) for node in alive}
@@ -314,11 +314,6 @@ class RayPool:
                 del self._pending[call]
                 self._on_worker_died(worker, TimeoutError(f"no answer for {self.options.silence:g} s"))
 
-    def _is_gone(self, node: Node) -> bool:
-        if node.id in self._gone and is_reachable(node):
-            self._gone.discard(node.id)
-        return node.id in self._gone
-
     def _start(self, node: Node, share: WorkerShare) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -334,7 +329,7 @@ class RayPool:
         """Wait for a node; raises `CaptuneError` where all nodes with room are excluded, or after too long."""
         if able:
             failure = self._excluded[able[-1].id]
-            raise CaptuneError(f"{failure.host}: {failure.message}", failure.hint)
+            raise CaptuneError(f"{able[-1].host}: {failure.message}", failure.hint)
         now = time.monotonic()
         if not self._idle_since:
             self._idle_since = now
@@ -351,27 +346,25 @@ class RayPool:
 
     def _on_worker_died(self, worker: _Worker, error: Exception) -> None:
         """A worker is dead; that counts as a try of its shards only where its node is alive."""
-        node_lost = not is_reachable(worker.node)
+        node, why = worker.node, _death_reason(error)
         shards = f"; {len(worker.shards)} unfinished shards run again" if worker.shards else ""
-        if node_lost:
-            self._gone.add(worker.node.id)
-            self.progress.warn(f"Lost the node {worker.node.host}{shards}.")
-        else:
-            why = _death_reason(error)
-            self.progress.warn(f"A worker on {worker.node.host} died ({why}){shards}.")
-            if not worker.shards:
-                self._early_deaths[worker.node.id] += 1
-                if self._early_deaths[worker.node.id] >= _TRIES:
-                    failure = WorkerFailure(
-                        worker.node.host,
-                        f"Workers die there before they have done anything ({why}).",
-                        "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on "
-                        "that machine say more (session_latest/logs in its folder).",
-                    )
-                    self._exclude(worker.node, failure)
-        self._requeue(worker, count_try=not node_lost)
+        if not is_reachable(node):
+            self._gone.add(node.id)
+            self.progress.warn(f"Lost the node {node.host}{shards}.")
+            self._requeue(worker, count_try=False)
+            return
+        self.progress.warn(f"A worker on {node.host} died ({why}){shards}.")
+        self._early_deaths[node.id] += not worker.shards
+        if not worker.shards and self._early_deaths[node.id] >= _TRIES:
+            message = f"Workers die there before they have done anything ({why})."
+            hint = (
+                "Is captune installed there, in the Python that `ray start` was called with? Ray's logs on that "
+                "machine have more details (session_latest/logs in its folder)."
+            )
+            self._exclude(node, CaptuneError(message, hint))
+        self._requeue(worker, count_try=True)
 
-    def _exclude(self, node: Node, failure: WorkerFailure) -> None:
+    def _exclude(self, node: Node, failure: CaptuneError) -> None:
         """A node gets no other worker."""
         if node.id not in self._excluded:
             self._excluded[node.id] = failure
@@ -399,16 +392,16 @@ class RayPool:
         self.task.note(text + (f", {waiting} starting" if waiting else ""))
 
     def _unfinished(self) -> CaptuneError:
-        named = ", ".join(map(self._named, sorted(self._abandoned)[:5]))
+        sources = {number: self.make_task(number).source for number in sorted(self._abandoned)[:5]}
+        named = ", ".join(
+            f"shard {number} ({source.location or source.names[0]}{', …' if source.count != 1 else ''})"
+            for number, source in sources.items()
+        )
         return CaptuneError(
             f"{len(self._abandoned)} shards were left out, each after {_TRIES} workers that had it died: {named}.",
             "All others are done. The same command tries these again, with --engine local in this process, "
             "which shows what kills it.",
         )
-
-    def _named(self, number: int) -> str:
-        source = self.make_task(number).source
-        return f"shard {number} ({source.location or source.names[0]}{', …' if source.count != 1 else ''})"
 
 
 def _death_reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,21 +43,12 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
-class WorkerFailure:
-    """A worker cannot do its work, and why; as in `CaptuneError`."""
-
-    host: str
-    message: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
 class WorkerUpdate:
     """Since the last poll: images captioned and shards written; `failure` where the worker has ended."""
 
     images: int = 0
     finished: tuple[FinishedShard, ...] = ()
-    failure: WorkerFailure | None = None
+    failure: CaptuneError | None = None
 
 
 class Worker:
@@ -67,13 +57,12 @@ class Worker:
     def __init__(self, spec: WorkerSpec, cores: int) -> None:
         options = spec.options
         self._spec = replace(spec, options=replace(options, workers=options.workers or cores))
-        self._host = socket.gethostname()
         self._tasks: queue.SimpleQueue[ShardTask | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._images = 0
         self._finished: list[FinishedShard] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captune-shards")
-        self._work: Future[None] | None = None
+        self._work: Future[None] = Future()
 
     def start(self) -> WorkerUpdate:
         """Check that this machine has what the job needs, and load the model."""
@@ -81,7 +70,7 @@ class Worker:
             self._check()
             model = self._spec.load()
         except CaptuneError as error:
-            return WorkerUpdate(failure=WorkerFailure(self._host, error.message, error.hint))
+            return WorkerUpdate(failure=_failure(error))
         self._work = self._thread.submit(self._caption, model)
         self._work.add_done_callback(lambda _: self._report())
         return WorkerUpdate()
@@ -91,16 +80,12 @@ class Worker:
         for task in tasks:
             self._tasks.put(task)
         with self._changed:
-            if not (self._finished or self._ended):
+            if not (self._finished or self._work.done()):
                 self._changed.wait(_POLL_SECONDS)
             images, finished = self._images, tuple(self._finished)
             self._images = 0
             self._finished.clear()
-        return WorkerUpdate(images, finished, self._failure() if self._ended else None)
-
-    @property
-    def _ended(self) -> bool:
-        return self._work is not None and self._work.done()
+        return WorkerUpdate(images, finished, _failure(self._work.exception()) if self._work.done() else None)
 
     def _check(self) -> None:
         spec = self._spec
@@ -155,9 +140,9 @@ class Worker:
             if not images:
                 self._changed.notify_all()
 
-    def _failure(self) -> WorkerFailure:
-        assert self._work is not None
-        error = self._work.exception()
-        if isinstance(error, CaptuneError):
-            return WorkerFailure(self._host, error.message, error.hint)
-        return WorkerFailure(self._host, f"{type(error).__name__}: {error}", "Run `captune doctor` there.")
+
+def _failure(error: BaseException | None) -> CaptuneError:
+    """What ended a worker, as one plain error that other machines can read."""
+    if isinstance(error, CaptuneError):
+        return CaptuneError(error.message, error.hint)
+    return CaptuneError(f"{type(error).__name__}: {error}", "Run `captune doctor` there.")

@@ -235,15 +235,13 @@ class RequestLimits:
                 await self._discard(timeouts, headers, receive)
             raise
         gone = asyncio.Event()
-        replayed = False
+        # Routes read the body of the context.
+        messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
         async def replay() -> Message:
-            nonlocal replayed
-            if not replayed:
-                replayed = True
-                return {"type": "http.request", "body": b"", "more_body": False}  # routes read the body of the context
-            await gone.wait()
-            return {"type": "http.disconnect"}
+            if not messages:
+                await gone.wait()
+            return messages.pop() if messages else {"type": "http.disconnect"}
 
         work = asyncio.ensure_future(self.app(scope, replay, send))
         leaving = asyncio.ensure_future(_wait_for_disconnect(receive))

@@ -153,11 +153,13 @@ class ModelPool:
         """
         if not self._limit:
             return
+        timeout = self._serve.timeout
         if needed.weights > self._limit:
             raise Problem(503, f"The model '{needed.name}' does not fit into the server's memory.", "Raise --memory.")
-        turn, pause = self._turn_seconds(), self._serve.timeout * _PAUSE_SHARE
-        since = min((model.loaded for model in self.models.values() if model.worker), default=0.0)
-        since = max(since, time.monotonic() - turn)
+        loaded = [model for model in self.models.values() if model.worker]
+        took = max((model.loading for model in loaded), default=0.0)
+        turn, pause = min(max(_TURN_SECONDS, took), timeout * _TURN_SHARE), timeout * _PAUSE_SHARE
+        since = max(min((model.loaded for model in loaded), default=0.0), time.monotonic() - turn)
         try:
             while self._loaded_bytes + needed.weights > self._limit:
                 idle = [model for model in self.models.values() if model.worker and not model.users]
@@ -175,11 +177,6 @@ class ModelPool:
                         await self._released.wait()
         finally:
             self._admitting.set()
-
-    def _turn_seconds(self) -> float:
-        """Seconds in which models in memory take requests though another one waits."""
-        took = max((model.loading for model in self.models.values() if model.worker), default=0.0)
-        return min(max(_TURN_SECONDS, took), self._serve.timeout * _TURN_SHARE)
 
     async def _load(self, model: ServedModel) -> None:
         started = time.perf_counter()

@@ -153,9 +153,9 @@ class ModelWorker:
         *,
         max_batch: int,
         max_wait: float,
-        name: str = "model",
-        translator: str | None = None,
-        on_batch: Callable[[int], None] = lambda size: None,
+        name: str,
+        translator: str | None,
+        on_batch: Callable[[int], None],
     ) -> None:
         self.model, self.translator = model, translator
         self._batcher = Batcher(

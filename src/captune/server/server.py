@@ -146,7 +146,9 @@ def serve(
         if not asyncio.run(_run(model_sources, resolved, keys, listener, on_ready, exit_timer)):
             # A batch cannot be interrupted, and its thread would keep the process alive.
             exit_process(EXIT_TERMINATED)
-        wait_for_threads()
+        for thread in threading.enumerate():  # some still work for requests that were cancelled
+            if thread.name.startswith(THREADS) and not thread.daemon:
+                thread.join()
     finally:
         exit_timer.cancel()
         listener.close()
@@ -222,13 +224,6 @@ class ExitTimer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def wait_for_threads() -> None:
-    """Wait for the server's threads, some of which may still work for requests that were cancelled."""
-    for thread in threading.enumerate():
-        if thread.name.startswith(THREADS) and not thread.daemon:
-            thread.join()
 
 
 class _Server(uvicorn.Server):

@@ -43,7 +43,7 @@ class Service:
         self.metrics = ServerMetrics()
         self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
         self.metrics.waiting.set_function(lambda: self.admission.images)
-        self.pool = ModelPool(models, config, on_batch=self._batch, on_load=self._loaded, load=load)
+        self.pool = ModelPool(models, config, on_batch=self._on_batch, on_load=self._on_load, load=load)
         self.metrics.loaded.set_function(lambda: sum(m.worker is not None for m in self.pool.models.values()))
         self.decoder = ImageDecoder(self.options, fast=config.values.run_on.preprocessing == "fast")
         self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
@@ -152,10 +152,10 @@ class Service:
         language = requested or own
         return None if language == "en" else language
 
-    def _batch(self, model: str, size: int) -> None:
+    def _on_batch(self, model: str, size: int) -> None:
         self.metrics.batches.labels(model).observe(size)
 
-    def _loaded(self, model: str, seconds: float) -> None:
+    def _on_load(self, model: str, seconds: float) -> None:
         self.metrics.loads.labels(model).inc()
         log_event("model loaded", model=model, seconds=round(seconds, 2))
 

@@ -61,11 +61,6 @@ def captions_by_model(
     _captions(key=key, data={"image": image, "language": language or "", "models": models})
 
 
-def status_line(text: str, run: int) -> None:
-    """A line that screen readers speak when its text or the number of the `run` changes. Once on a page."""
-    _status(key="status", data={"text": text, "version": f"{run} {text}"}, width="content")
-
-
 HISTORY = 200
 VARIATIONS = 3
 THUMBNAILS = 12
@@ -113,7 +108,9 @@ def main() -> None:
     _history(st.session_state.history)
     with status:
         plan = f"{_counted(len(uploads), 'image')}, {_counted(len(choices.models), 'model')}." if ready else BEGIN
-        status_line(st.session_state.summary or plan, st.session_state.runs)
+        text = st.session_state.summary or plan
+        # Screen readers speak it when the version changes.
+        _status(key="status", data={"text": text, "version": f"{st.session_state.runs} {text}"}, width="content")
 
 
 def _images() -> list[Upload]:

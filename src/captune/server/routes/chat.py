@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
-from captune.core.options import GenerationOptions
 from captune.server.bodies import RequestBody
 from captune.server.model_worker import CaptionWork
 from captune.server.problems import Problem
@@ -65,7 +64,11 @@ async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheServi
     if not request.stream:
         result = await worker.submit(CaptionWork(pixels, options, language))
         choices = [
-            Choice(index=n, message=ChatMessage(content=caption.text), finish_reason=_finish_reason(tokens, options))
+            Choice(
+                index=n,
+                message=ChatMessage(content=caption.text),
+                finish_reason="length" if tokens >= options.max_new_tokens else "stop",
+            )
             for n, (caption, tokens) in enumerate(zip(result.captions, result.tokens, strict=True))
         ]
         return ChatAnswer(**head, choices=choices, usage=_usage(result.prompt_tokens, sum(result.tokens)))
@@ -100,10 +103,6 @@ def image_and_prompt(request: ChatRequest) -> tuple[str | bytes, str]:
             "It is the prompt of the model: a question, or the beginning of the caption.",
         )
     return images[0], prompt
-
-
-def _finish_reason(tokens: int, options: GenerationOptions) -> Any:
-    return "length" if tokens >= options.max_new_tokens else "stop"
 
 
 def _usage(prompt: int, completion: int) -> Usage:
