@@ -93,7 +93,8 @@ Model = Annotated[
         metavar="MODEL",
         envvar=MODEL_VARIABLE,
         show_envvar=False,
-        help=f"Run, runs/x@last, folder, export or Hub id. (default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
+        help="Run, runs/x@last, runs/x@checkpoint-N, folder, export or Hub id. "
+        f"(default {DEFAULT_MODEL}, env {MODEL_VARIABLE})",
     ),
 ]
 Matcher = Annotated[
@@ -112,7 +113,7 @@ Models = Annotated[
         envvar=MODEL_VARIABLE,
         show_envvar=False,
         help=(
-            f"Run, runs/x@last, folder, export or Hub id; repeatable. "
+            f"Run, runs/x@last, runs/x@checkpoint-N, folder, export or Hub id; repeatable. "
             f"(default {DEFAULT_MODEL}, env {MODEL_VARIABLE}, several with spaces)"
         ),
     ),
@@ -230,7 +231,7 @@ def _source_parameters() -> list[inspect.Parameter]:
         return _keyword(name, annotation, flag, metavar=metavar, help=help, rich_help_panel=panel, **settings)
 
     recipes = f"A recipe that ships with captune: {', '.join(presets())}."
-    full_name = "Any option by its full name; wins over everything else. Repeatable."
+    full_name = "Any option by its full name; overrides everything else. Repeatable."
     return [
         source("config", str | None, "--config", "FILE", "YAML with sections of options."),
         source("preset", str | None, "--preset", "NAME", recipes, autocompletion=complete_preset),

@@ -124,7 +124,7 @@ OUTPUT = "text_decoder.cls.predictions.decoder.weight"
 
 
 class Blip(Backbone):
-    """`BlipForConditionalGeneration` with its tokenizer and pixels."""
+    """`BlipForConditionalGeneration` with its tokenizer and image processor."""
 
     family: ClassVar[str] = "blip"
     kind: ClassVar[str] = "BlipForConditionalGeneration"

@@ -26,7 +26,7 @@ SIZES = ("tiny", "tiny-t5")
 
 
 class Blip2(Backbone):
-    """`Blip2ForConditionalGeneration` with its tokenizer and pixels.
+    """`Blip2ForConditionalGeneration` with its tokenizer and image processor.
 
     With OPT the prompt stands before the caption; with Flan-T5 its encoder reads the prompt,
     its decoder writes the caption. By default the Q-Former and its projection alone learn.

@@ -21,7 +21,7 @@ from captune.models.layers.losses import TeacherForced, TokenLosses, averaged, t
 
 
 class BlipVqa(Blip):
-    """`BlipForQuestionAnswering` with its tokenizer and pixels: its captions answer the prompt."""
+    """`BlipForQuestionAnswering` with its tokenizer and image processor: its captions answer the prompt."""
 
     family: ClassVar[str] = "blip-vqa"
     kind: ClassVar[str] = "BlipForQuestionAnswering"

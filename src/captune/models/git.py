@@ -112,7 +112,7 @@ SIZES = {
 
 
 class Git(Backbone):
-    """`GitForCausalLM` with its tokenizer and pixels."""
+    """`GitForCausalLM` with its tokenizer and image processor."""
 
     family: ClassVar[str] = "git"
     kind: ClassVar[str] = "GitForCausalLM"

@@ -14,7 +14,7 @@ COLUMNS = OF_CAPTUNE
 
 
 class CsvWriter(TextFormatWriter):
-    """A line for each caption with a header; what a spreadsheet would run (`=…`, `-…`) has an apostrophe before it.
+    """A header, then one line per caption; cells that a spreadsheet would execute (`=…`) begin with an apostrophe.
 
     Commas, quotes and line breaks are quoted. A failed image has one line without caption and confidence.
     """

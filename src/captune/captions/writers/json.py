@@ -10,7 +10,7 @@ from captune.core.text import plain_json
 
 
 class JsonWriter(TextFormatWriter):
-    """A list of the rows of `CaptionRow.to_json`, one a line."""
+    """A list of the rows of `CaptionRow.to_json`, one per line."""
 
     suffix = "json"
 

@@ -59,7 +59,7 @@ class FilePerImage(ABC):
 
 
 class SidecarWriter(FilePerImage):
-    """`photo.txt` beside `photo.jpg`, one caption a line; a failed image gets none.
+    """`photo.txt` beside `photo.jpg`, one caption per line; a failed image gets none.
 
     With an output folder the files go there, in the folders that the images lie in
     (relative to the working folder; images elsewhere by their whole path). Where

@@ -20,7 +20,7 @@ _MARKS = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 
 
 class TextWriter(TextFormatWriter):
-    """`image<TAB>caption`, a line for each caption; a failed image has `image<TAB><TAB>error`.
+    """`image<TAB>caption`, one line per caption; a failed image has `image<TAB><TAB>error`.
 
     Line breaks and tabs become spaces in captions and escapes (`\\n`) in file names, as do other control characters.
     """
@@ -37,7 +37,7 @@ class TextWriter(TextFormatWriter):
 
 
 class PlainTextWriter(TextFormatWriter):
-    """The best caption of each image alone, one line an image in the order given.
+    """Only the best caption of each image, one line per image, in input order.
 
     A failed image has an empty line, so that lines and images stay in step.
     """

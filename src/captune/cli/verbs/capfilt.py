@@ -21,14 +21,14 @@ def capfilt(
         ),
     ] = None,
     matcher: Annotated[
-        str | None, typer.Option("--matcher", metavar="MODEL", help="Judge; default: Salesforce/blip-itm-base-coco.")
+        str | None, typer.Option("--matcher", metavar="MODEL", help="Matcher; default: Salesforce/blip-itm-base-coco.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Clean noisy images and texts: a captioner writes, a matcher keeps what is true of its image.
+    """Clean noisy image-text pairs: a captioner adds captions, a matcher keeps the texts that fit their image.
 
-    Leaves captions.jsonl (captune prepare reads it), and report/ with the probability of all that went.
+    Writes captions.jsonl (captune prepare reads it), and report/ with the probability of each dropped text.
     """
     from captune.api.capfilt import capfilt as clean
 

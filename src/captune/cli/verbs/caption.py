@@ -35,18 +35,15 @@ def caption(
     ] = None,
     explain: Annotated[
         str | None,
-        typer.Option(
-            "--explain", metavar="DIR", help="Folder for heat maps of where the model looked for each word (PNG, JSON)."
-        ),
+        typer.Option("--explain", metavar="DIR", help="Folder for the attention map of each word (PNG, JSON)."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="Print what became of a job as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print the result of a job as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Caption images.
 
-    An image that cannot be read does not stop the others: its reason is shown, and the
-    exit code is 3 (1 if none could be captioned). Many images into a folder or a file are
-    a job: after a stop at any moment the same command goes on.
+    An image that cannot be read does not stop the others: its reason is shown, and the exit code is 3 (1 if none
+    could be captioned). Many images into a folder or a file are a job: after a stop, the same command continues it.
     """
     from captune.api.caption import caption as caption_images
     from captune.jobs.request import is_job

@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Evaluated runs side by side on the same images, with paired tests against the first.
 
-    Measures the captions that captune evaluate left in each run; loads no model. One folder alone: all its models.
+    Scores the captions that captune evaluate wrote in each run; loads no model. With one folder: all its models.
     """
     from captune.evaluation.compare import compare as side_by_side
 

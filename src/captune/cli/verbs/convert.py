@@ -15,18 +15,18 @@ def convert(
         str, typer.Argument(metavar="FILE", help="Weights that torch.save or safetensors wrote, or a folder of them.")
     ],
     like: Annotated[
-        str, typer.Option("--like", metavar="MODEL", help="Model of the same make: folder, run, Hub id, VISION+TEXT.")
+        str, typer.Option("--like", metavar="MODEL", help="Model of the same kind: folder, run, Hub id, VISION+TEXT.")
     ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder to write, missing or empty.")],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Weights that FILE lacks stay those of --like, and are listed.")
+        bool, typer.Option("--partial", help="Take weights that FILE lacks from --like, and list them.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a model folder of weights alone (weights.pt, checkpoint.pth): state dicts of training scripts.
+    """Make a model folder from a weights file (weights.pt, checkpoint.pth): a state dict of a training script.
 
-    FILE is read without running code that it may hold. The folder captions, trains and loads with transformers.
+    No code in FILE is run. The new folder works with every command and loads in transformers.
     """
     from captune.export.convert import convert as make
 

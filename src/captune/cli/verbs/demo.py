@@ -18,7 +18,7 @@ def demo(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole way on built-in scenes: prepare, train, evaluate, caption.
+    """All steps on built-in scenes: prepare, train, evaluate, caption.
 
     Needs no network and no downloaded weights; about three minutes on two cores.
     """

@@ -12,7 +12,7 @@ from captune.core.errors import EXIT_SOME_IMAGES_FAILED
 
 def embed(
     pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Images, folders, globs.")],
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npz", help="Where the vectors go.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npz", help="File for the vectors.")],
     chosen: Chosen,
     model: Matcher = None,
     json: Json = False,
@@ -20,7 +20,7 @@ def embed(
 ) -> None:
     """Vectors of images in the space that texts share, as .npz: images, vectors, model.
 
-    captune match takes the file in the images' place, so that a folder is looked at once.
+    captune match accepts this file instead of the images, so that images are encoded only once.
     """
     from captune.inference.match import embed as look
 

@@ -11,11 +11,14 @@ from captune.cli.terminal import evaluation_json, note, out_json, print_captions
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, runs/x@all, folder, export or Hub id.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run, runs/x@last, runs/x@checkpoint-N, runs/x@all, folder, export or Hub id."
+        ),
     ],
     data: Data,
     chosen: Chosen,
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to measure on.")] = "test",
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to evaluate.")] = "test",
     against: Annotated[
         list[str] | None,
         typer.Option("--against", metavar="MODEL", help="Another model, on the same images. Repeatable."),
@@ -27,7 +30,7 @@ def evaluate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Caption a split and measure the captions against its references."""
+    """Caption a split and score the captions against its references."""
     from captune.evaluation.evaluate import evaluate as measure
 
     result = chosen.call(measure, model, data, split=split, against=tuple(against or ()), out=out, quiet=quiet)

@@ -12,20 +12,24 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, folder or Hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, runs/x@last, runs/x@checkpoint-N, folder or Hub id.")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder to write, missing or empty.")],
     chosen: Chosen,
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", metavar="DIR", help="Folder made by captune prepare: measure model and export."),
+        typer.Option(
+            "--data", "-d", metavar="DIR", help="Folder made by captune prepare: score model and export on it."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to measure on.")] = "val",
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to evaluate.")] = "val",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a model as ONNX or OpenVINO files that caption without torch, checked against the original.
 
-    The folder appears only when the export says what the model says; in 8 bits, often enough.
+    The folder appears only if the export gives the captions of the model; in 8 bits, enough of them.
     """
     from captune.export.export import export as write
 

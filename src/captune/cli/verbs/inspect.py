@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="A picture.")],
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="An image.")],
     chosen: Chosen,
     model: Model = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at how a caption comes about: the image's preparation, the prompt, every token and the time it takes.
+    """Show every step of a caption: preprocessing, prompt, tokens and times.
 
-    Each token of the best caption stands with its probability and the likeliest others. They are the model's own,
-    before the penalties of the search.
+    Shows each token of the best caption with its probability and the most likely others: the model's own, before the
+    penalties of the search.
     """
     from captune.inference.inspect import inspect as look
 

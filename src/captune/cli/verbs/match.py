@@ -27,7 +27,7 @@ def match(
 ) -> None:
     """How well texts fit images: the probability that a text is true of an image, and the cosine of their vectors.
 
-    With --find the nearest by their vectors are put in order by probability, as BLIP's authors do.
+    With --find the nearest by vector are sorted by probability, as BLIP's authors do.
     """
     from captune.inference.match import match as fit
 

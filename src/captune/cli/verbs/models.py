@@ -22,7 +22,8 @@ def models(json: Json = False) -> None:
     rows = [(c.name, f.name, f"{c.parameters / 1e6:,.0f} M", c.license) for f in found for c in f.checkpoints]
     out_table("", ("on the Hub", "family", "parameters", "licence"), rows)
     note(
-        "--model takes one of these, a folder, a run (runs/x, runs/x@last), a Hub id, an export, or two as VISION+TEXT."
+        "--model takes one of these, a folder, a run (runs/x, runs/x@last, runs/x@checkpoint-N), a "
+        "Hub id, an export, or two as VISION+TEXT."
     )
 
 

@@ -27,7 +27,7 @@ def prepare(
 ) -> None:
     """Turn a dataset into verified train, val and test splits.
 
-    Every image is opened once. The format is found by looking at the source.
+    Every image is opened once. The format of the source is detected.
     """
     from captune.datasets.prepare import prepare as make
 

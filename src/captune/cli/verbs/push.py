@@ -10,7 +10,10 @@ from captune.cli.terminal import note, out_json, print_line
 
 
 def push(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Run (runs/x, runs/x@last) or folder with a model.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Run (runs/x, runs/x@last, runs/x@checkpoint-N) or folder with a model."),
+    ],
     chosen: Chosen,
     repo: Annotated[
         str | None, typer.Argument(metavar="[REPO]", help="user/name on the Hub; default: HF_REPO_NAME.")
@@ -24,7 +27,7 @@ def push(
 ) -> None:
     """Upload a model to the Hugging Face Hub with a card: scores and intervals, settings, samples, licences.
 
-    It loads there with plain transformers. What belongs to the training alone (optimizer, random state) stays here.
+    It loads with plain transformers. Files that only a training needs (optimizer, random state) are not uploaded.
     """
     from captune.export.push import push as send
 

@@ -17,9 +17,9 @@ def report(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the report of an evaluation: one HTML page that needs no network, the same as Markdown, and figures.
+    """Write the report of an evaluation: one HTML page that needs no network, the same as Markdown, and figures.
 
-    Reads what captune evaluate left; loads no model. The page's path is printed, everything else lies beside it.
+    Reads the files of captune evaluate; loads no model. Prints the path of the page; the other files are beside it.
     """
     from captune.evaluation.report import report as draw
 

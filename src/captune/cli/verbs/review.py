@@ -17,10 +17,10 @@ def review(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the most doubtful captions first: failed images, empty captions, then the least confident.
+    """List the captions that are most likely wrong: failed images, empty captions, then the least confident.
 
-    What cannot be read is listed first, with its place. Captions that repeat a phrase, or that stand on several
-    images, are flagged.
+    Unreadable rows are listed first, with their line. Captions that repeat a phrase, or that several images share,
+    are flagged.
     """
     from captune.evaluation.review import review as look
 

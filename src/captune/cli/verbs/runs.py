@@ -82,7 +82,7 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")], json: Json = False
 ) -> None:
-    """Runs over their epochs: every validation and which rule picks it; what differs between them."""
+    """Compare runs over their epochs: every validation and which rules choose it; differences in options."""
     from captune.training.runs import compare_runs
 
     comparison = compare_runs(runs)

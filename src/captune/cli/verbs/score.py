@@ -17,21 +17,21 @@ def score(
     ],
     references: Annotated[
         list[str],
-        typer.Option("--references", "-R", metavar="FILE", help="References, '-' for stdin. Repeatable: added up."),
+        typer.Option("--references", "-R", metavar="FILE", help="References, '-' for stdin. Repeatable: combined."),
     ],
     chosen: Chosen,
     pictures: Annotated[
-        str | None, typer.Option("--pictures", metavar="FOLDER", help="The images, for metrics that look at them.")
+        str | None, typer.Option("--pictures", metavar="FOLDER", help="The images, for metrics that need them.")
     ] = None,
     per_image: Annotated[bool, typer.Option("--per-image", help="The scores of every image as well.")] = False,
     save_document_frequencies: Annotated[
         str | None,
-        typer.Option("--save-document-frequencies", metavar="FILE", help="Keep what CIDEr weighs words with."),
+        typer.Option("--save-document-frequencies", metavar="FILE", help="Save the document frequencies of CIDEr."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure captions that were made elsewhere against references.
+    """Score captions of other programs against references.
 
     Files that captune prepare reads, COCO results, JSON by id, plain text (line i is image i).
     """

@@ -10,8 +10,8 @@ from captune.core.options import DEFAULT_MODEL
 def serve(chosen: Chosen, model: Models = None, quiet: Quiet = False) -> None:
     """Caption images over HTTP: a REST API, and OpenAI's chat completions.
 
-    Keys come from CAPTUNE_API_KEYS (name=key,name=key) and --keys-file, never from flags. SIGTERM answers what was
-    accepted, then stops.
+    Keys come from CAPTUNE_API_KEYS (name=key,name=key) and --keys-file, never from flags. On SIGTERM accepted
+    requests are completed.
     """
     from captune.server.server import serve as run
 

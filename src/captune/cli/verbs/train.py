@@ -23,7 +23,11 @@ def train(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", metavar="", help="Go on from the run's last checkpoint, exactly as if never stopped."),
+        typer.Option(
+            "--resume",
+            metavar="",
+            help="Continue from the run's last checkpoint, with the same result as without a stop.",
+        ),
     ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", metavar="", help="Print every option, its value and where it comes from.")

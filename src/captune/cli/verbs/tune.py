@@ -9,7 +9,9 @@ from captune.cli.terminal import next_commands, out_json, out_table
 
 
 def tune(
-    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the search; it goes on there.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the search; an existing search continues.")
+    ],
     data: Data,
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for captune train.")],
     chosen: Chosen,
@@ -18,16 +20,16 @@ def tune(
         typer.Option(
             "--search",
             metavar="OPTION=VALUES",
-            help="What is drawn: learning_rate=1e-5..1e-3:log, batch_size=4|8|16, label_smoothing=0..0.2. Repeatable.",
+            help="Values to try: learning_rate=1e-5..1e-3:log, batch_size=4|8|16, label_smoothing=0..0.2. Repeatable.",
         ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search for good training options: short trainings with drawn values, judged by their validations.
+    """Search for good training options: short trainings with different values, compared by their validations.
 
-    Takes the options of captune train as well; they hold for all trials. The same command goes on with a search that
-    was stopped. A trial that fails does not end it; one that lags behind is cut short.
+    Also takes the options of captune train, for all trials. The same command continues a stopped search. A failed
+    trial does not end it; a poor one is stopped early.
     """
     from captune.training.tune import tune as find
 

@@ -34,7 +34,7 @@ def video(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Caption films: a line for each scene, with its times.
+    """Caption films: one line per scene, with start and end.
 
     A film that cannot be read, or not whole, does not stop the others: its reason is shown, and the exit
     code is 3 (1 if nothing could be captioned).

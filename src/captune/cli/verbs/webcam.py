@@ -19,7 +19,7 @@ def webcam(
     json: Annotated[bool, typer.Option("--json", metavar="", help="Print a line of JSON for each caption.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Caption what a camera sees, every few seconds, until Ctrl-C.
+    """Caption the images of a camera, every few seconds, until Ctrl-C.
 
     There is no window: captions are lines of text.
     """

@@ -38,7 +38,9 @@ MOST_NEW_TOKENS = 512
 class WhereOptions(Options, section="run_on", panel="Device"):
     """Where a model runs."""
 
-    device: Device = option("auto", "auto, cpu, cuda, cuda:N or mps; auto takes what is there.", env="DEVICE")
+    device: Device = option(
+        "auto", "auto, cpu, cuda, cuda:N or mps; auto: the fastest that is available.", env="DEVICE"
+    )
 
 
 class DeviceOptions(WhereOptions):
@@ -46,75 +48,77 @@ class DeviceOptions(WhereOptions):
 
     precision: Precision = option(
         "auto",
-        "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs bf16 for models "
-        "that it makes faster there, else fp32.",
+        "auto, fp32, bf16 or fp16; auto: bf16 on cards from Ampere on, fp16 on older ones; on CPUs "
+        "bf16 for models that are faster in it, else fp32.",
     )
     quantize: Literal["none", "8bit", "4bit"] = option(
         "none", "Load the weights in 8 or 4 bits (BLIP-2, on NVIDIA cards, with bitsandbytes)."
     )
     preprocessing: Literal["exact", "fast"] = option(
         "exact",
-        "How an image file becomes pixels: exact: the pixels of transformers' image processor; "
+        "Preprocessing of images: exact: the pixels of transformers' image processor; "
         "fast: nearly the same pixels from JPEG files, in less time.",
     )
-    threads: int = option(0, "Threads of the CPU that the model uses; 0: one for each core.", ge=0, le=1024)
+    threads: int = option(0, "CPU threads of the model; 0: one per core.", ge=0, le=1024)
     decoder: Literal["auto", "transformers"] = option(
-        "auto", "auto: captune's own search where the model's family has one; transformers: its generate."
+        "auto", "auto: captune's own search if the model's family has one; transformers: its generate."
     )
 
 
-class GenerationOptions(Options, section="generation", panel="How a caption is searched for"):
+class GenerationOptions(Options, section="generation", panel="Caption search"):
     """How a caption is searched for. The defaults are the same everywhere."""
 
     num_beams: int = option(3, "Beams of the search; 1 is greedy.", ge=1, le=64)
     max_new_tokens: int = option(30, "Longest caption, in tokens without the prompt.", ge=1, le=MOST_NEW_TOKENS)
     min_new_tokens: int = option(0, "Shortest caption, in tokens without the prompt.", ge=0, le=MOST_NEW_TOKENS)
-    length_penalty: float = option(1.0, "Above 0 longer captions win among beams, below 0 shorter ones.", ge=-10, le=10)
-    repetition_penalty: float = option(
-        1.0, "Above 1.0 words that are already there become less likely.", ge=0.01, le=10
+    length_penalty: float = option(
+        1.0, "Above 0 beam search prefers longer captions, below 0 shorter ones.", ge=-10, le=10
     )
-    no_repeat_ngram_size: int = option(0, "No phrase of this many tokens appears twice; 0: off.", ge=0, le=20)
+    repetition_penalty: float = option(1.0, "Above 1.0 tokens that occurred before become less likely.", ge=0.01, le=10)
+    no_repeat_ngram_size: int = option(0, "No sequence of this many tokens occurs twice; 0: off.", ge=0, le=20)
     early_stopping: EarlyStopping = option(
         "off",
         "When the beam search of an image stops: on: as soon as enough captions have ended; off: when a better one is "
         "unlikely; never: when it is impossible.",
     )
     sample: bool = option(
-        False, "Draw tokens by chance instead of taking the likeliest; --temperature, --top-k or --top-p turn it on."
+        False,
+        "Sample tokens instead of searching for the most likely caption; --temperature, --top-k or --top-p turn it on.",
     )
-    temperature: float = option(1.0, "Below 1.0 safer, above 1.0 more varied; turns --sample on.", gt=0, le=10)
-    top_k: int = option(50, "Draw among this many tokens; 0: all; turns --sample on.", ge=0)
-    top_p: float = option(1.0, "Draw among the tokens that hold this much probability; turns --sample on.", gt=0, le=1)
+    temperature: float = option(
+        1.0, "Sampling temperature: below 1.0 safer, above 1.0 more varied; turns --sample on.", gt=0, le=10
+    )
+    top_k: int = option(50, "Sample from this many most likely tokens; 0: all; turns --sample on.", ge=0)
+    top_p: float = option(
+        1.0, "Sample from the most likely tokens with this total probability; turns --sample on.", gt=0, le=1
+    )
     sample_seed: int | None = option(None, "Makes sampling repeatable.", ge=0, le=2**64 - 1)
-    num_captions: int = option(
-        1, "Captions for each image: the best of at least as many beams, or samples.", ge=1, le=64
-    )
-    variations: int = option(
-        0, "Instead: this many captions for each image, sampled with rising temperature.", ge=0, le=10
-    )
+    num_captions: int = option(1, "Captions per image: the best of at least as many beams, or samples.", ge=1, le=64)
+    variations: int = option(0, "Instead: captions per image, sampled with rising temperature.", ge=0, le=10)
     prompt: str | None = option(
         None,
-        "Words the caption continues; they stand in it only with --prompt-in-caption. Default: the model's own.",
+        "Prompt that the caption continues; it is in the output only with --prompt-in-caption. "
+        "Default: the model's prompt.",
         max_length=4000,
     )
-    prompt_in_caption: bool = option(False, "Begin each caption with the words of the prompt that it continues.")
+    prompt_in_caption: bool = option(False, "Begin each caption with the prompt that it continues.")
 
 
 class PrepareOptions(Options, section="prepare", panel="Source and splits"):
     """How a source becomes splits."""
 
-    format: str | None = option(None, "Format of the source; default: found by looking at it.")
+    format: str | None = option(None, "Format of the source; default: detected.")
     split: tuple[str, ...] = option(
         ("auto",),
         "Ratios (80/10/10), an official split (flickr8k, karpathy), split files (train=FILE val=FILE test=FILE), "
-        "or auto: what the source says, else 80/10/10.",
+        "or auto: the splits of the source, else 80/10/10.",
     )
     seed: int = option(42, "Seed of a split by ratios.", ge=0)
     on_bad: Literal["fail", "skip"] = option("fail", "What to do with images that cannot be read.")
-    images: str | None = option(None, "Folder, .zip or .tar of the images, where they are not beside the captions.")
-    max_pixels: int = option(100_000_000, "Images with more pixels than this are bad.", ge=1)
-    duplicates: bool = option(True, "Look for near-duplicate images across splits.")
-    workers: int = option(0, "Processes that open images; 0: one for each core.", ge=0)
+    images: str | None = option(None, "Folder, .zip or .tar of the images, if they are not beside the captions.")
+    max_pixels: int = option(100_000_000, "Images with more pixels than this are bad images.", ge=1)
+    duplicates: bool = option(True, "Search for near-duplicate images in different splits.")
+    workers: int = option(0, "Processes that open images; 0: one per core.", ge=0)
 
 
 class MeasureOptions(Options, section="measure", panel="Metrics"):
@@ -124,27 +128,25 @@ class MeasureOptions(Options, section="measure", panel="Metrics"):
         ("auto",), "Metrics by name; auto: bleu, meteor (where its data is installed), rouge_l, cider, sacrebleu."
     )
     document_frequencies: str = option(
-        "own", "What CIDEr weighs words with: own (the references measured), a run, or a saved file."
+        "own", "Document frequencies of CIDEr: own (of the scored references), a run, or a saved file."
     )
-    clip_model: str = option(
-        "openai/clip-vit-base-patch32", "CLIP that clip_score looks through: a Hub name or a folder."
-    )
+    clip_model: str = option("openai/clip-vit-base-patch32", "CLIP model of clip_score: a Hub id or a folder.")
     spice_jars: str | None = option(
         None, "Folder with spice-1.0.jar and Stanford CoreNLP 3.6, for the metric spice.", env="CAPTUNE_SPICE_HOME"
     )
-    resamples: int = option(1000, "Samples behind intervals and tests; 0: none.", ge=0, le=100_000)
+    resamples: int = option(1000, "Resamples for intervals and tests; 0: none.", ge=0, le=100_000)
 
 
 class EvalOptions(Options, section="eval", panel="Evaluation"):
     """What is measured."""
 
-    limit_images: int = option(0, "Measure on this many images of the split; 0: all.", ge=0)
-    limit_references: int = option(0, "References of each image to measure against; 0: all.", ge=0)
-    perplexity: bool = option(True, "Measure the perplexity of the references as well.")
-    eval_batch_size: int = option(16, "Images captioned at once.", ge=1)
-    explain: int = option(0, "Images for which the report shows where the first model looked; 0: none.", ge=0, le=200)
+    limit_images: int = option(0, "Evaluate this many images of the split; 0: all.", ge=0)
+    limit_references: int = option(0, "References per image to compare with; 0: all.", ge=0)
+    perplexity: bool = option(True, "Measure the perplexity of the references too.")
+    eval_batch_size: int = option(16, "Images per batch.", ge=1)
+    explain: int = option(0, "Images with attention maps of the first model in the report; 0: none.", ge=0, le=200)
     shown_captions: int = option(4, "Images whose captions and references are printed; 0: none.", ge=0)
-    draw_report: bool = option(True, "Draw report.html, report.md and figures beside the scores.")
+    draw_report: bool = option(True, "Write report.html, report.md and figures beside the scores.")
 
 
 class ReportOptions(Options, section="report", panel="Report"):
@@ -152,7 +154,7 @@ class ReportOptions(Options, section="report", panel="Report"):
 
     title: str | None = option(None, "Heading of the report; default: the models and the split.")
     thumbnails: int = option(
-        1000, "Up to this many images all have a thumbnail; of more, only the best and worst; 0: none.", ge=0
+        1000, "Images with a thumbnail; if there are more, only the best and worst have one; 0: none.", ge=0
     )
     figures: bool = option(True, "Draw figures as PNG files beside the report.")
 
@@ -160,24 +162,24 @@ class ReportOptions(Options, section="report", panel="Report"):
 class PushOptions(Options, section="push", panel="On the Hub"):
     """How a model is put on the Hub."""
 
-    private: bool = option(False, "Make the repository private where it is not there yet.", env="HF_PRIVATE")
+    private: bool = option(False, "Make a new repository private.", env="HF_PRIVATE")
     license: str = option("", "Licence of the model, as the Hub names it (mit, apache-2.0); default: the base model's.")
-    data_license: str = option("", "Licence of the images and references it learned from, for its card.")
+    data_license: str = option("", "Licence of the training images and references, for the model card.")
 
 
 class CaptionOptions(Options, section="caption", panel="Images and captions"):
     """How images come in and captions go out."""
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
-    in_place: bool = option(False, "With --format xmp: put the captions into the images themselves, not into copies.")
+    in_place: bool = option(False, "With --format xmp: write captions into the images themselves, not into copies.")
     existing: Literal["keep", "replace", "append", "prepend"] = option(
         "keep",
-        "Words that captune did not write, where a caption goes (sidecars, alt text, rows of a file): keep or replace "
-        "them, append or prepend the caption to them.",
+        "Existing texts that captune did not write (sidecars, alt text, rows of a file): keep or "
+        "replace them, or append or prepend the caption.",
     )
-    batch_size: int = option(8, "Images captioned at once.", ge=1, env="BATCH_SIZE")
-    workers: int = option(0, "Threads (in a job: processes) that open images; 0: one for each core.", ge=0)
-    recursive: bool = option(True, "Look into the folders of a folder.")
+    batch_size: int = option(8, "Images per batch.", ge=1, env="BATCH_SIZE")
+    workers: int = option(0, "Threads (in a job: processes) that open images; 0: one per core.", ge=0)
+    recursive: bool = option(True, "Read subfolders too.")
     max_pixels: int = option(100_000_000, "Images with more pixels than this are refused.", ge=1)
 
 
@@ -185,11 +187,11 @@ class TranslationOptions(Options, section="translation", panel="Language"):
     """The language captions come in."""
 
     language: Language | None = option(
-        None, "Translate captions into this language: de, fr, es …; default: as the model says them."
+        None, "Translate captions into this language: de, fr, es …; default: no translation."
     )
     translator: str | None = option(
         None,
-        "Model that translates: Marian, M2M100 or T5 (MADLAD-400), a folder or a Hub id. "
+        "Translation model: Marian, M2M100 or T5 (MADLAD-400), a folder or a Hub id. "
         "Default: Helsinki-NLP/opus-mt-en-LANGUAGE.",
     )
 
@@ -197,10 +199,12 @@ class TranslationOptions(Options, section="translation", panel="Language"):
 class TuneOptions(Options, section="tune", panel="Search"):
     """How good training options are searched for."""
 
-    trials: int = option(20, "Trainings in all, those of earlier calls included.", ge=1)
-    goal: Literal["cider", "meteor", "bleu_4", "rouge_l", "loss"] = option("cider", "What a trial is judged by.")
-    random_trials: int = option(5, "Trials drawn at random before the search learns from them.", ge=1)
-    prune: bool = option(True, "Cut trials short that lag behind the median of the others.")
+    trials: int = option(20, "Trainings in all, including those of earlier calls.", ge=1)
+    goal: Literal["cider", "meteor", "bleu_4", "rouge_l", "loss"] = option(
+        "cider", "Score by which trials are compared."
+    )
+    random_trials: int = option(5, "Random trials before the search uses their results.", ge=1)
+    prune: bool = option(True, "Stop trials early that are worse than the median of the others.")
     search_seed: int = option(42, "Seed of the search.", ge=0)
 
 
@@ -216,16 +220,16 @@ class MatchOptions(Options, section="match", panel="Pairs"):
     """How images and texts are brought together."""
 
     find: Literal["all", "pictures", "texts"] = option(
-        "all", "all: every pair; images: the best for each text; texts: the best for each picture."
+        "all", "all: every pair; pictures: the best images for each text; texts: the best texts for each image."
     )
-    best: int = option(5, "How many of the best (with --find images or texts).", ge=1)
-    candidates: int = option(32, "How many of the nearest by vector are put in order by probability.", ge=1)
+    best: int = option(5, "Number of results (with --find pictures or texts).", ge=1)
+    candidates: int = option(32, "Number of nearest by vector that are sorted by probability.", ge=1)
 
 
 class ReviewOptions(Options, section="review", panel="List"):
     """Which captions a review lists."""
 
-    limit: int = option(20, "Captions listed, the most doubtful first; 0: all.", ge=0)
+    limit: int = option(20, "Captions to list, the least certain first; 0: all.", ge=0)
     flagged: bool = option(False, "List only captions with a flag.")
     same: int = option(3, "A caption on this many images is flagged as the same; 0: never.", ge=0)
 
@@ -233,16 +237,14 @@ class ReviewOptions(Options, section="review", panel="List"):
 class AppOptions(Options, section="app", panel="Page"):
     """Where the page is."""
 
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine's.")
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all addresses of this machine.")
     port: int = option(8501, "Port to listen on.", ge=1, le=65535)
     open_browser: bool = option(False, "Open the page in this machine's browser.")
-    languages: tuple[Language, ...] = option(
-        (), "Languages to choose from besides the models' own: such as de, fr, es."
-    )
-    max_upload_mb: int = option(50, "Largest image that is taken, in MB.", ge=1)
+    languages: tuple[Language, ...] = option((), "Languages to choose from, such as de, fr, es.")
+    max_upload_mb: int = option(50, "Largest accepted image, in MB.", ge=1)
 
 
 class CapFiltOptions(Options, section="capfilt", panel="Filter"):
     """What texts stay."""
 
-    keep_above: float = option(0.5, "Least probability that a text is true of its picture.", ge=0, le=1)
+    keep_above: float = option(0.5, "Lowest probability of a kept text that it is true of its image.", ge=0, le=1)

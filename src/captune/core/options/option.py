@@ -36,12 +36,12 @@ class Options(BaseModel):
         return with_new_names(values) if isinstance(values, dict) else values
 
 
-class OutsideOptions(Options, section="tables", panel="What tables and lists may name"):
+class OutsideOptions(Options, section="tables", panel="Paths in tables and lists"):
     """Which files of this machine tables and lists may name."""
 
     allow_outside: bool = option(
         False,
-        "Take images that a table or a list names outside of its folder (or of --images). Only for tables you trust.",
+        "Accept images that a table or a list names outside its folder (or --images). Only for tables you trust.",
     )
 
 
@@ -49,5 +49,7 @@ class TableOptions(OutsideOptions):
     """The same where images are looked for from a folder."""
 
     images: str | None = option(
-        None, "Folder that tables and lists may name images in; default: the table's own, of a list the working folder."
+        None,
+        "Folder in which tables and lists may name images; default: the folder of a table, the "
+        "working folder for a list.",
     )

@@ -16,53 +16,55 @@ ImageFormat = Literal[
 class ServeOptions(Options, section="serve", panel="Serving"):
     """How images of many clients are captioned, and what a client may ask for."""
 
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: every one of this machine.")
-    port: int = option(8000, "Port to listen on; 0: any that is free.", ge=0, le=65535)
-    max_batch: int = option(8, "Most images, of any clients, that a model works on at once.", ge=1, le=1024)
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all addresses of this machine.")
+    port: int = option(8000, "Port to listen on; 0: any free port.", ge=0, le=65535)
+    max_batch: int = option(8, "Largest batch of a model, from any clients.", ge=1, le=1024)
     max_wait: float = option(5.0, "Milliseconds that an image waits for others to share its batch.", ge=0, le=10_000)
-    max_queue: int = option(128, "Images that wait or are worked on; later ones are refused for a while (429).", ge=1)
-    timeout: float = option(60.0, "Seconds from the first byte of a request to its answer (408, 504).", gt=0)
-    drain: float = option(30.0, "Seconds that accepted requests have to be answered in after SIGTERM.", ge=0)
+    max_queue: int = option(128, "Images that wait or are in progress; further ones are refused (429).", ge=1)
+    timeout: float = option(60.0, "Seconds from the first byte of a request to its response (408, 504).", gt=0)
+    drain: float = option(30.0, "Seconds to complete accepted requests after SIGTERM.", ge=0)
     memory: float = option(
-        0.0, "Gigabytes of weights to hold at most; models not in use give way to those asked for. 0: no limit.", ge=0
+        0.0, "Gigabytes of weights in memory at most; idle models are unloaded for requested ones. 0: no limit.", ge=0
     )
     max_body: float = option(20.0, "Largest body of a request, in megabytes (413).", gt=0)
     max_pixels: int = option(40_000_000, "Images with more pixels than this are refused (422).", ge=1)
     formats: tuple[ImageFormat, ...] = option(
         ("jpeg", "png", "webp", "gif", "avif", "heif", "tiff", "bmp", "jpeg2000"),
-        "Kinds of image files that are opened; others are refused (422).",
+        "Accepted image formats; others are refused (422).",
         min_length=1,
     )
     workers: int = option(
         0,
-        "Processes that decode images; a client has all but one of them. 0: one more than cores, 8 at most.",
+        "Processes that decode images; one client uses at most all but one. 0: one more than cores, 8 at most.",
         ge=0,
         le=1024,
     )
     decode_timeout: float = option(
         10.0, "Seconds that an image may take to decode; then its process is killed (422).", gt=0
     )
-    max_images: int = option(16, "Most images in one request (422).", ge=1, le=1000)
+    max_images: int = option(16, "Largest number of images in one request (422).", ge=1, le=1000)
     max_work: int = option(
         4096, "Largest product of beams, captions (or variations) and new tokens of a request (422).", ge=1
     )
-    rate: float = option(0.0, "Requests a minute of each key, after a burst of a quarter of them (429). 0: any.", ge=0)
+    rate: float = option(
+        0.0, "Requests per minute of each key, after a burst of a quarter of them (429). 0: no limit.", ge=0
+    )
     keys_file: str | None = option(
         None, "File with a NAME=KEY on each line, besides those in CAPTUNE_API_KEYS (NAME=KEY,...)."
     )
     cors: tuple[str, ...] = option((), "Origins whose pages may call the server, such as https://example.com; *: any.")
     hosts: tuple[str, ...] = option(
-        (), "Names, besides localhost, that a server without keys may be called by over a loopback address (421)."
+        (), "Host names, besides localhost, that a server without keys accepts on a loopback address (421)."
     )
     client_connections: int = option(
-        256, "Most open connections of a client's address, except those of proxies that are trusted (429).", ge=1
+        256, "Largest number of open connections per client address, except of trusted proxies (429).", ge=1
     )
     forwarded_allow_ips: tuple[str, ...] = option(
         ("127.0.0.1", "::1"),
         "Addresses and networks of proxies whose X-Forwarded-For names the client, such as 10.0.0.0/8; *: any.",
     )
-    allow_urls: bool = option(False, "Fetch images that requests name by http(s) addresses, public ones only.")
+    allow_urls: bool = option(False, "Download images that requests name by http(s) URL, from public addresses only.")
     languages: tuple[Language, ...] = option(
-        (), "Languages, besides --language, that requests may ask for: de, fr, es … A model for each is loaded then."
+        (), "Languages, besides --language, that requests may choose: de, fr, es … A model is loaded for each."
     )
     access_log: bool = option(True, "A line of JSON on stderr for each request.")

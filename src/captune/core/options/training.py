@@ -96,17 +96,17 @@ class DataOptions(Options, section="data", panel="Data in training"):
 
     max_caption_tokens: int = option(40, "Longest reference in training, in tokens; longer ones are cut.", ge=2, le=512)
     captions_per_image: int = option(
-        0, "References of an image in one training example; 0: all. 1: every pair is an example of its own.", ge=0
+        0, "References of an image in one training example; 0: all; 1: every pair is a separate example.", ge=0
     )
     clean_captions: bool = option(
-        False, "Training references as BLIP's authors clean them: lower case, few signs, at most 30 words."
+        False, "Clean training references as BLIP's authors do: lower case, little punctuation, at most 30 words."
     )
-    crop: float = option(0.0, "Random crop in training: smallest share of the image kept is 1 - crop.", ge=0, lt=1)
-    flip: bool = option(False, "Random mirror image in training, unless a reference says left or right.")
+    crop: float = option(0.0, "Random crop in training; at least 1 - crop of the image stays.", ge=0, lt=1)
+    flip: bool = option(False, "Mirror images at random in training, unless a reference contains left or right.")
     color_jitter: float = option(0.0, "Random change of brightness, contrast and colour in training.", ge=0, lt=1)
     loader_workers: int = option(0, "Processes that open training images; 0: in the main process.", ge=0)
     cache_features: bool = option(
-        False, "Keep what a frozen vision part makes of each training image on disk (not with crop, flip, jitter)."
+        False, "Store the features of a frozen vision part on disk (not with crop, flip, jitter)."
     )
 
 
@@ -114,43 +114,41 @@ class ModelOptions(Options, section="model", panel="Model"):
     """What is loaded and which of its parts learn."""
 
     freeze: tuple[Literal["auto", "none", "vision", "bridge", "text"], ...] = option(
-        ("auto",), "Parts that do not learn: vision, bridge, text, none; auto: vision, and nothing in a new model."
+        ("auto",), "Parts that are not trained: vision, bridge, text, none; auto: vision, and none in a new model."
     )
     image_size: int | None = option(
-        None, "Side of the square the model sees, in pixels; default: the model's own.", ge=8, le=2048
+        None, "Side of the model's square input, in pixels; default: as the model was saved.", ge=8, le=2048
     )
     dropout: float | None = option(None, "Dropout of the text part; default: as the model was saved.", ge=0, lt=1)
     lora: str | None = option(
         None, "Train low-rank adapters instead of the weights: on, or r=16,alpha=32,dropout=0.05,targets=bridge+text."
     )
     train_prompt: str | None = option(
-        None, "Words put before every reference in training and before every caption later, e.g. 'a picture of'."
+        None, "Prompt before every reference in training and before every caption later, e.g. 'a picture of'."
     )
-    vocab_size: int = option(8000, "Largest vocabulary that a new model's tokenizer learns.", ge=64)
+    vocab_size: int = option(8000, "Largest vocabulary of a new model's tokenizer.", ge=64)
 
 
 class TrainOptions(Options, section="train", panel="Training"):
     """How long and how a model learns."""
 
-    epochs: float = option(5.0, "Visits of every reference of every picture.", gt=0, env="NUM_EPOCHS")
+    epochs: float = option(5.0, "Passes over every reference of every image.", gt=0, env="NUM_EPOCHS")
     max_steps: int = option(0, "Stop after this many optimizer steps instead; 0: off.", ge=0)
-    batch_size: int = option(8, "Images (with their references) in a step of one device.", ge=1, env="BATCH_SIZE")
-    gradient_accumulation: int = option(1, "Batches that make one optimizer step.", ge=1)
+    batch_size: int = option(8, "Images (with their references) per step and device.", ge=1, env="BATCH_SIZE")
+    gradient_accumulation: int = option(1, "Batches per optimizer step.", ge=1)
     learning_rate: float = option(2e-5, "Peak learning rate.", gt=0)
     part_learning_rates: tuple[str, ...] = option(
-        (), "Peak learning rates of single parts, such as vision=1e-6; the others have --learning-rate."
+        (), "Peak learning rates of single parts, such as vision=1e-6; others use --learning-rate."
     )
     weight_decay: float = option(0.05, "AdamW's weight decay.", ge=0)
     adam_beta2: float = option(0.999, "AdamW's second beta.", gt=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = option(
-        "cosine", "Course of the learning rate after the warm-up."
-    )
+    schedule: Literal["cosine", "linear", "constant"] = option("cosine", "Learning-rate schedule after the warm-up.")
     warmup_ratio: float = option(0.05, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
     warmup_steps: int = option(0, "Steps in which the learning rate rises; overrides the ratio; 0: off.", ge=0)
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0: off.", ge=0)
-    label_smoothing: float = option(0.0, "Share of the target spread over all words.", ge=0, lt=1)
+    label_smoothing: float = option(0.0, "Share of the target probability that is spread over all tokens.", ge=0, lt=1)
     seed: int = option(42, "Seed of order, dropout and augmentation.", ge=0)
-    logging_steps: int = option(50, "Optimizer steps between two lines of the log.", ge=1)
+    logging_steps: int = option(50, "Optimizer steps between two log lines.", ge=1)
     eval_every: float = option(1.0, "Epochs between two validations.", gt=0)
     eval_steps: int = option(0, "Optimizer steps between two validations; overrides the epochs; 0: off.", ge=0)
     keep_checkpoints: int = option(2, "Newest checkpoints kept, besides the best two; 0: all.", ge=0)
@@ -159,41 +157,41 @@ class TrainOptions(Options, section="train", panel="Training"):
     )
     best_metric: Best = option(
         "auto",
-        "What makes a checkpoint best-metric: a rule over all validations (see the training guide), or one metric; "
+        "How best-metric is chosen: a rule over all validations (see the training guide), or one metric; "
         "auto: meteor-centric, for scst cider, for answers vqa-accuracy.",
     )
     early_stopping_patience: int = option(
-        0, "Validations without a better --early-stopping-metric before training stops; 0: off.", ge=0
+        0, "Validations without an improvement of --early-stopping-metric before training stops; 0: off.", ge=0
     )
     early_stopping_metric: Best = option(
-        "auto", "What early stopping waits for: loss, or a rule or metric as in --best-metric; auto: what that is."
+        "auto",
+        "What early stopping watches: loss, or a rule or metric as in --best-metric; auto: the same as --best-metric.",
     )
-    validation_images: int = option(500, "Images captioned at each validation; 0: none, loss alone.", ge=0)
-    validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as captune evaluate.")
+    validation_images: int = option(500, "Images captioned at each validation; 0: none, only the loss.", ge=0)
+    validation_metrics: tuple[str, ...] = option(("auto",), "Metrics of those captions; auto: as in captune evaluate.")
     sample_captions: int = option(4, "Captions shown beside their references at each validation.", ge=0)
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "none"], ...] = option(
-        ("tensorboard",), "Where the figures go besides the run folder."
+        ("tensorboard",), "Trackers that get the scores, besides the run folder."
     )
     stage: Literal["xe", "scst"] = option(
-        "xe", "xe: learn the references; scst: then, from the CIDEr-D of captions that the model writes."
+        "xe", "xe: train on the references; scst: afterwards, on the CIDEr-D of captions that the model writes."
     )
-    scst_samples: int = option(5, "Captions of each image that a step of scst rewards.", ge=2, le=64)
+    scst_samples: int = option(5, "Captions per image in a step of scst.", ge=2, le=64)
     scst_search: Literal["chance", "beams"] = option(
-        "beams", "How they are found: drawn by chance, or the beams of a search."
+        "beams", "How these captions are generated: chance (sampling) or beams (beam search)."
     )
     scst_baseline: Literal["samples", "greedy"] = option(
-        "samples", "What a caption is held against: the image's other ones, or the likeliest."
+        "samples", "Baseline of the reward: samples (other captions of the image) or greedy (its greedy caption)."
     )
     scst_references: float = option(
-        0.0, "Share of the references' own loss in scst, against drifting from their language.", ge=0, lt=1
+        0.0, "Share of the references' loss in scst, so that the language stays close to the references.", ge=0, lt=1
     )
     scst_guard: float = option(
-        0.1, "Stop scst when CIDEr-D of a validation is this share below the best; 1: never.", gt=0, le=1
+        0.1, "Stop scst when CIDEr-D of a validation falls by this share below the best; 1: never.", gt=0, le=1
     )
     push_to: str | None = option(
         None,
-        "Repository of the Hub (user/name) that gets the best checkpoint whenever there is a better one; auto: that of "
-        "HF_REPO_NAME.",
+        "Hub repository (user/name) to which each new best checkpoint is uploaded; auto: HF_REPO_NAME.",
     )
-    gradient_checkpointing: bool = option(False, "Less memory for more time.")
-    shard: bool = option(False, "Share weights, gradients and optimizer state out among the processes (FSDP).")
+    gradient_checkpointing: bool = option(False, "Needs less memory and more time.")
+    shard: bool = option(False, "Split weights, gradients and optimizer state between the processes (FSDP).")

@@ -13,7 +13,7 @@ from captune.datasets.tables.files import find_caption_files
 from captune.datasets.tables.rows import Row, Side
 from captune.datasets.tables.text import first_line
 
-DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption a line, commas kept whole"
+DESCRIPTION = "Kaggle's `captions.txt`: `image,caption`, one caption per line, with commas"
 RANK = 60
 _NAMES = ("captions.txt", "caption.txt", "*captions*.txt")
 _HEADER = re.compile(r'"?image(_name|_path)?"?\s*,\s*"?caption(_text|s)?"?\s*', re.IGNORECASE)

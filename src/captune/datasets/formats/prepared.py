@@ -13,7 +13,7 @@ from captune.datasets.tables.columns import normalize_split
 from captune.datasets.tables.rows import Row, Side, group, note
 from captune.datasets.tables.text import numbered, parse_json
 
-DESCRIPTION = "a folder made by `captune prepare`, to split it anew, or a `*_split.jsonl` in it"
+DESCRIPTION = "a folder made by `captune prepare`, to split it again, or a `*_split.jsonl` in it"
 RANK = 100
 
 

@@ -24,7 +24,7 @@ from captune.datasets.tables.text import LFS_POINTER, caption_texts
 from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
-    "image folder with a `.txt` (or `.caption`, `.json`) beside each image, one caption a line; "
+    "image folder with a `.txt` (or `.caption`, `.json`) beside each image, one caption per line; "
     "`train/`, `val/`, `test/` are splits"
 )
 RANK = 5
