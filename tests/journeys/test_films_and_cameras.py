@@ -141,7 +141,7 @@ def test_ctrl_c_ends_a_webcam_in_order(here: Path, warm: str, tmp_path: Path, mo
         "def images(self, every):\n"
         "    for n in itertools.count():\n"
         "        yield float(n), Image.new('RGB', (40, 40)); time.sleep(0.05)\n"
-        "c.Camera.pictures = images\n"
+        "c.Camera.images = images\n"
         "from captune.cli.main import main; main()"
     )
     (tmp_path / "webcam.py").write_text(program)

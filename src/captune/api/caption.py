@@ -49,14 +49,12 @@ def ask(
     """
     if not question.strip():
         raise UsageError("There is no question.", "For example: captune ask photo.jpg 'what colour is the car?'")
-    given = as_paths(pictures)
-    paths = find_image_paths(given)
+    paths = find_image_paths(as_paths(pictures))
     resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
     name = model or DEFAULT_VQA_MODEL
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)
-    own = captioner.options.generation.prompt
-    prompt = prompt_for(captioner.model.prompt, question.strip(), own)
+    prompt = prompt_for(captioner.model.prompt, question.strip(), captioner.options.generation.prompt)
     stream = captioner.stream(((path, path) for path in paths), prompt=prompt)
     answers = []
     for path, found in track(stream, progress, "Asking", len(paths)):
@@ -86,18 +84,15 @@ def caption(
     the words of each image's best caption. Options are those of `captune caption --help`.
     """
     resolved = resolve("caption", file=config, environment=environment, flags=options, sets=sets)
-    given = as_paths(inputs)
     tables = resolved.values.tables
-    shards = list(
-        list_input_shards(
-            given,
-            recursive=resolved.values.caption.recursive,
-            warn=progress.warn,
-            images=tables.images,
-            allow_outside=tables.allow_outside,
-        )
+    shards = list_input_shards(
+        as_paths(inputs),
+        recursive=resolved.values.caption.recursive,
+        warn=progress.warn,
+        images=tables.images,
+        allow_outside=tables.allow_outside,
     )
-    return _rows(shards, model or DEFAULT_MODEL, resolved, explain, progress)
+    return _rows(list(shards), model or DEFAULT_MODEL, resolved, explain, progress)
 
 
 def _rows(

@@ -86,14 +86,15 @@ def demo(
     numbers of images, `sets` changes of the preset as in `captune train --set`.
     """
     check_torch()
+    from captune.evaluation.report.figures import draw_sheet
+
     folder = Path(out)
     seconds: dict[str, float] = {}
     run = folder / "run"
-    _refuse_foreign(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "scenes").is_dir():
+        raise CaptuneError(f"The folder {folder} is not empty and not a demo's.", "Choose another --out.")
     with _timed(seconds, "draw"):
-        drawn = write_flickr8k_folder(
-            folder / "scenes", train=scenes["train"], dev=scenes["dev"], test=scenes["test"], progress=progress
-        )
+        drawn = write_flickr8k_folder(folder / "scenes", **scenes, progress=progress)
     with _timed(seconds, "prepare"):
         prepare(drawn.path, folder / "data", split="flickr8k", progress=progress)
     with _timed(seconds, "train"):
@@ -108,7 +109,8 @@ def demo(
     with _timed(seconds, "caption"):
         rows = _caption_some(measured, names, truth, progress)
         sheet = folder / "captions.png"
-        _draw(rows, sheet)
+        captions = [(("untrained", row.untrained), ("trained", row.trained)) for row in rows]
+        draw_sheet([row.image for row in rows], captions, sheet, right=[row.right for row in rows])
     table = _table(scores, rows, len(measured.records))
     result = DemoResult(folder, len(measured.records), scores, rows, sheet, seconds, table, _next(folder))
     write_text(folder / "table.md", table)
@@ -121,11 +123,6 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[stage] = time.monotonic() - started
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "scenes").is_dir():
-        raise CaptuneError(f"The folder {folder} is not empty and not a demo's.", "Choose another --out.")
 
 
 def _scores(measured: Evaluation, model: str, truth: Mapping[str, ShapeScene]) -> DemoScores:
@@ -154,13 +151,6 @@ def _caption_some(
         objects = tuple(" ".join(one) for one in scene.names)
         rows.append(DemoRow(image, objects, before, after, objects_named(after, scene.names)))
     return tuple(rows)
-
-
-def _draw(rows: tuple[DemoRow, ...], path: Path) -> None:
-    from captune.evaluation.report.figures import draw_sheet
-
-    captions = [(("untrained", row.untrained), ("trained", row.trained)) for row in rows]
-    draw_sheet([row.image for row in rows], captions, path, right=[row.right for row in rows])
 
 
 def _table(scores: Mapping[str, DemoScores], rows: tuple[DemoRow, ...], images: int) -> str:

@@ -253,14 +253,12 @@ def _extras(installed: Installed) -> Iterator[Check]:
     for extra in metadata("captune").get_all("Provides-Extra") or []:
         if extra in ("all", "dev", "torch"):
             continue
-        packages = list(_requirements(extra))
-        missing = [name for name in packages if installed(name) is None]
+        versions = {name: installed(name) for name in _requirements(extra)}
+        missing = ", ".join(name for name in versions if versions[name] is None)
         if missing:
-            yield Check(
-                f"[{extra}]", "ok", f"optional, not installed: {', '.join(missing)}", f"pip install 'captune[{extra}]'"
-            )
+            yield Check(f"[{extra}]", "ok", f"optional, not installed: {missing}", f"pip install 'captune[{extra}]'")
         else:
-            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {installed(name)}" for name in packages))
+            yield Check(f"[{extra}]", "ok", ", ".join(f"{name} {number}" for name, number in versions.items()))
 
 
 def _hub_login(installed: Installed) -> Iterator[Check]:

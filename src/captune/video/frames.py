@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -77,13 +76,12 @@ class Film:
         self._turn: Callable[[Image.Image], Image.Image] | None = None
         self._container = _open(self.path)
         try:
-            self._stream = self._picture_stream()
+            self._stream = self._video_stream()
             self._stream.thread_type = "AUTO"
             width, height = self._stream.codec_context.width, self._stream.codec_context.height
             if width * height > max_pixels:
-                raise FilmError(
-                    self.path, f"{width} × {height} pixels are more than the {max_pixels:,} that are allowed"
-                )
+                reason = f"{width} × {height} pixels are more than the {max_pixels:,} that are allowed"
+                raise FilmError(self.path, reason)
         except BaseException:
             self._container.close()
             raise
@@ -97,9 +95,7 @@ class Film:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._container.close()
 
     def samples(self, per_second: float) -> Iterator[SampledFrame]:
@@ -112,12 +108,12 @@ class Film:
                 passed = time, frame
                 continue
             if passed is not None and time - passed[0] > step:  # a frame that stood for long
-                yield _sample(*passed)
+                yield SampledFrame(passed[0], thumbnail(passed[1]), passed[1])
             due, passed = (due if time - due < step else time) + step, None
-            yield _sample(time, frame)
+            yield SampledFrame(time, thumbnail(frame), frame)
         self._judge()
 
-    def picture(self, frame: VideoFrame) -> Image.Image:
+    def image(self, frame: VideoFrame) -> Image.Image:
         """A frame as a viewer sees it: RGB, upright, with square pixels."""
         image = frame.to_image()
         shape = self._stream.sample_aspect_ratio or 1
@@ -128,7 +124,7 @@ class Film:
             self._turn = _turn(frame)
         return self._turn(image)
 
-    def _picture_stream(self) -> Any:
+    def _video_stream(self) -> Any:
         moving = [s for s in self._container.streams.video if not int(s.disposition) & _COVER]
         if moving and moving[0].codec_context is not None:
             return moving[0]
@@ -246,10 +242,6 @@ def _turn(frame: VideoFrame) -> Callable[[Image.Image], Image.Image]:
         return lambda image: image.rotate(angle, expand=True)
     turn = _TURNS[a, b, c, d]
     return lambda image: image if turn is None else image.transpose(turn)
-
-
-def _sample(time: float, frame: VideoFrame) -> SampledFrame:
-    return SampledFrame(time, thumbnail(frame), frame)
 
 
 def _longest(stamps: Collection[int | None], base: Fraction | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -14,44 +14,10 @@ from captune.captions.writers.writer import one_line
 from captune.core.records import Caption
 
 
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """A line of text from `start` to `end`, in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-def srt(cues: Iterable[Cue]) -> str:
-    """Numbered blocks with `00:00:01,500 --> 00:00:04,000`; the format has no escapes, so angle brackets go."""
-    blocks = []
-    for number, cue in enumerate((cue for cue in cues if cue.text.strip()), start=1):
-        text = one_line(cue.text).replace("-->", "→").replace("<", "‹").replace(">", "›")
-        blocks.append(f"{number}\n{_span(cue, ',')}\n{text}\n\n")
-    return "".join(blocks)
-
-
-def vtt(cues: Iterable[Cue]) -> str:
-    """`WEBVTT`, then blocks with `00:00:01.500 --> 00:00:04.000`; `&`, `<` and `>` are escaped."""
-    blocks = [f"{_span(cue, '.')}\n{escape(one_line(cue.text), quote=False)}\n\n" for cue in cues if cue.text.strip()]
-    return "WEBVTT\n\n" + "".join(blocks)
-
-
 def clock(seconds: float) -> str:
     """Seconds as `0:01:02.5`."""
     tenths = round(max(seconds, 0.0) * 10)
     return f"{tenths // 36_000}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"
-
-
-def _span(cue: Cue, point: str) -> str:
-    start, end = round(max(cue.start, 0.0) * 1000), round(cue.end * 1000)
-    return f"{_stamp(start, point)} --> {_stamp(max(end, start + 1), point)}"
-
-
-def _stamp(milliseconds: int, point: str) -> str:
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,24 +114,32 @@ def has_scenes(path: Path) -> bool:
 
 
 def as_srt(films: list[FilmCaptions]) -> str:
-    """SubRip subtitles of one film."""
-    return srt(_cues(films))
+    """SubRip: numbered blocks with `00:00:01,500 --> 00:00:04,000`; it has no escapes, so angle brackets go."""
+    blocks = []
+    for number, (times, text) in enumerate(_cues(films, ","), start=1):
+        text = text.replace("-->", "→").replace("<", "‹").replace(">", "›")
+        blocks.append(f"{number}\n{times}\n{text}\n\n")
+    return "".join(blocks)
 
 
 def as_vtt(films: list[FilmCaptions]) -> str:
-    """WebVTT subtitles of one film."""
-    return vtt(_cues(films))
+    """`WEBVTT`, then blocks with `00:00:01.500 --> 00:00:04.000`; `&`, `<` and `>` are escaped."""
+    cues = _cues(films, ".")
+    return "WEBVTT\n\n" + "".join(f"{times}\n{escape(text, quote=False)}\n\n" for times, text in cues)
 
 
-def _cues(films: list[FilmCaptions]) -> list[Cue]:
-    return [Cue(scene.start, scene.end, scene.text) for film in films for scene in film.scenes]
+def _cues(films: list[FilmCaptions], point: str) -> Iterator[tuple[str, str]]:
+    """The times and the text of every scene that has one."""
+    for scene in (scene for film in films for scene in film.scenes if scene.text.strip()):
+        start, end = round(max(scene.start, 0.0) * 1000), round(scene.end * 1000)
+        yield f"{_stamp(start, point)} --> {_stamp(max(end, start + 1), point)}", one_line(scene.text)
+
+
+def _stamp(milliseconds: int, point: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"
 
 
 # By the names of `--format`; subtitles hold one film.
-FORMS: dict[str, Callable[[list[FilmCaptions]], str]] = {
-    "text": as_table,
-    "json": as_json,
-    "srt": as_srt,
-    "vtt": as_vtt,
-}
+FORMS = {"text": as_table, "json": as_json, "srt": as_srt, "vtt": as_vtt}
 SUBTITLES = ("srt", "vtt")

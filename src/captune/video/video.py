@@ -39,8 +39,7 @@ def video(
     `Salesforce/blip-image-captioning-base` is used. Options are those of `captune video --help`.
     """
     resolved = resolve("video", file=config, environment=environment, flags=options, sets=sets)
-    given = as_paths(films)
-    paths = find_image_paths(given, suffixes=FILM_SUFFIXES, what="films")
+    paths = find_image_paths(as_paths(films), suffixes=FILM_SUFFIXES, what="films")
     chosen = resolved.values.video
     captioning = as_captioning(resolved, CaptionOptions(batch_size=chosen.batch_size))
     return _films(paths, model or DEFAULT_MODEL, captioning, chosen, frames, progress)
@@ -84,14 +83,15 @@ def _captioned(
 ) -> Iterator[SceneCaption]:
     """The scenes of a film with their captions; of its images a few are held at a time."""
 
-    def pictures() -> Iterator[tuple[SceneCaption, Any]]:
+    def images() -> Iterator[tuple[SceneCaption, Any]]:
         for number, scene in enumerate(_scenes(film, chosen, bar), start=1):
-            image = film.picture(scene.best.frame)
-            saved = None if folder is None else _save(image, folder / f"{number:04}-{_stamp(scene.best.time)}.jpg")
+            image = film.image(scene.best.frame)
+            name = f"{number:04}-{clock(scene.best.time).replace(':', '-')}.jpg"
+            saved = None if folder is None else save_jpeg(image, folder / name)
             yield SceneCaption(scene.start, scene.end, scene.best.time, (), frame=saved), image
 
     # One thread turns images into pixels: each that waits for one is held whole.
-    for scene, captions in captioner.stream(pictures(), workers=1):
+    for scene, captions in captioner.stream(images(), workers=1):
         if isinstance(captions, CaptuneError):
             raise captions
         yield SceneCaption(scene.start, scene.end, scene.time, tuple(captions), frame=scene.frame)
@@ -128,11 +128,7 @@ def _folders(paths: list[str]) -> dict[str, str]:
     return names
 
 
-def _save(picture: Any, path: Path) -> str:
+def save_jpeg(image: Any, path: Path) -> str:
     with atomic_file(path, "wb") as file:
-        picture.save(file, "JPEG", quality=95)
+        image.save(file, "JPEG", quality=95)
     return str(path)
-
-
-def _stamp(seconds: float) -> str:
-    return clock(seconds).replace(":", "-")

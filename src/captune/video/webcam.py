@@ -14,12 +14,11 @@ from PIL import Image
 
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, missing_extra
-from captune.core.files import atomic_file
 from captune.core.options import DEFAULT_MODEL, CaptionOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption
 from captune.inference.captioner import Captioner
-from captune.video.video import as_captioning
+from captune.video.video import as_captioning, save_jpeg
 
 
 class Camera:
@@ -49,9 +48,7 @@ class Camera:
     def __exit__(self, *exc: object) -> None:
         self._capture.release()
 
-    def pictures(
-        self, every: float, *, now: Callable[[], float] = time.monotonic
-    ) -> Iterator[tuple[float, Image.Image]]:
+    def images(self, every: float, *, now: Callable[[], float] = time.monotonic) -> Iterator[tuple[float, Image.Image]]:
         """Seconds since the first image and an RGB image, every `every` seconds or as soon as asked after that.
 
         Between two images the camera's frames are thrown away, so that none is old. A film's seconds are its
@@ -67,16 +64,10 @@ class Camera:
             if not given:
                 break
             due = at + every
-            yield at, _picture(pixels)
+            yield at, Image.fromarray(pixels[:, :, ::-1].copy())  # OpenCV's blue, green and red turned round
         if not (self.is_film and frames):
-            raise CaptuneError(
-                f"The camera {self.source} gives no images any more.", "Check its cable, then start again."
-            )
-
-
-def _picture(pixels: Any) -> Image.Image:
-    """OpenCV's blue, green and red turned round."""
-    return Image.fromarray(pixels[:, :, ::-1].copy())
+            what = f"The camera {self.source} gives no images any more."
+            raise CaptuneError(what, "Check its cable, then start again.")
 
 
 def _closed(source: str) -> CaptuneError:
@@ -126,16 +117,12 @@ def webcam(
     chosen = resolved.values.webcam
     with Camera(chosen.camera) as camera:
         with progress.task("Loading the model"):
-            captioner = Captioner.load(
-                model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions(batch_size=1))
-            )
-        for number, (seconds, image) in enumerate(camera.pictures(chosen.every), start=1):
+            captioning = as_captioning(resolved, CaptionOptions(batch_size=1))
+            captioner = Captioner.load(model or DEFAULT_MODEL, config=captioning)
+        for number, (seconds, image) in enumerate(camera.images(chosen.every), start=1):
             when = datetime.now().astimezone()
-            path = None
-            if save is not None:
-                path = Path(save) / f"{when:%Y-%m-%d_%H-%M-%S}-{number:05}.jpg"
-                with atomic_file(path, "wb") as file:
-                    image.save(file, "JPEG", quality=95)
-            yield WebcamCaption(when, seconds, tuple(captioner.captions(image)), None if path is None else str(path))
+            name = f"{when:%Y-%m-%d_%H-%M-%S}-{number:05}.jpg"
+            saved = None if save is None else save_jpeg(image, Path(save) / name)
+            yield WebcamCaption(when, seconds, tuple(captioner.captions(image)), saved)
             if number == chosen.count:
                 return

@@ -21,7 +21,7 @@ from captune.datasets.formats import read_rows
 from captune.datasets.prepared import write_table
 from captune.evaluation.review import read_captions
 from captune.jobs.shards import SHARD_FORMATS
-from captune.video.subtitles import Cue, srt, vtt
+from captune.video.subtitles import FilmCaptions, SceneCaption, as_srt, as_vtt
 
 FORMULAS = [
     "=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\uff1d1+1", "'=1", "''-1",
@@ -131,8 +131,9 @@ def test_xml_and_subtitles_stay_what_they_are(tmp_path: Path) -> None:
         writer.write(row(nasty, nasty))
     (image,) = ElementTree.parse(tmp_path / "a.xml").getroot()
     assert [child.tag for child in image] == ["image", "status", "caption"]
-    cues = [Cue(0.0, 1.0, nasty), Cue(1.0, 2.0, "a dog")]
-    for text in (srt(cues), vtt(cues)):
+    scenes = tuple(SceneCaption(n, n + 1.0, n, (Caption(text, 0.5),)) for n, text in enumerate((nasty, "a dog")))
+    films = [FilmCaptions("a.mp4", scenes, 2.0, "ok", None, "m")]
+    for text in (as_srt(films), as_vtt(films)):
         assert text.count("-->") == 2
         assert "<" not in text
         assert not set(text) & set("\x00\x1b")

@@ -58,7 +58,7 @@ def test_every_picture_is_fresh(made: list[FakeCapture]) -> None:
     slow = [0.0]  # what the captions take
     with Camera("0") as camera:
         found = []
-        for seconds, image in camera.pictures(1.0, now=lambda: made[0].number / 10 + sum(slow)):
+        for seconds, image in camera.images(1.0, now=lambda: made[0].number / 10 + sum(slow)):
             found.append((round(seconds, 1), image.getpixel((0, 0))))
             slow.append(0.5)
             if len(found) == 4:
@@ -71,7 +71,7 @@ def test_every_picture_is_fresh(made: list[FakeCapture]) -> None:
 
 def test_a_camera_that_stops_is_an_error(made: list[FakeCapture]) -> None:
     with Camera("0") as camera, pytest.raises(CaptuneError, match="gives no images any more"):
-        list(camera.pictures(1.0, now=lambda: made[0].number / 10))
+        list(camera.images(1.0, now=lambda: made[0].number / 10))
 
 
 def test_no_camera_says_what_to_do(made: list[FakeCapture]) -> None:
@@ -84,7 +84,7 @@ def test_no_camera_says_what_to_do(made: list[FakeCapture]) -> None:
 def test_a_film_as_a_camera(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.avi", [drawn(n // (2 * RATE)) for n in range(10 * RATE)])
     with Camera(str(path)) as camera:
-        found = list(camera.pictures(2.0))
+        found = list(camera.images(2.0))
     assert [round(seconds, 2) for seconds, _ in found] == [0, 2, 4, 6, 8]
     for number, (_, image) in enumerate(found):
         assert np.abs(np.asarray(image, float) - np.asarray(drawn(number), float)).mean() < 15

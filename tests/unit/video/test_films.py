@@ -103,7 +103,7 @@ def test_pictures_stand_upright(
     path = write_film(tmp_path / "a.mp4", [stored] * 6)
     turn(path, matrix)
     with Film(path) as film:
-        shown = film.picture(next(film.samples(5)).frame)
+        shown = film.image(next(film.samples(5)).frame)
     wanted = stored if moved is None else stored.transpose(moved)
     assert shown.size == wanted.size
     assert np.abs(np.asarray(shown, float) - np.asarray(wanted, float)).mean() < 12
@@ -114,7 +114,7 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
 
     path = write_film(tmp_path / "a.mkv", [drawn(1)] * 6, codec="libx264", sample_aspect_ratio=Fraction(4, 3))
     with Film(path) as film:
-        assert film.picture(next(film.samples(5)).frame).size == (256, 108)
+        assert film.image(next(film.samples(5)).frame).size == (256, 108)
 
 
 def test_a_fade_out_and_in_divides_nothing(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_fade_out_and_in_divides_nothing(tmp_path: Path) -> None:
     (found,) = scenes(write_film(tmp_path / "a.mp4", frames))
     with Film(tmp_path / "a.mp4") as film:
         (scene,) = find_scenes(film.samples(5), lambda: film.end)
-        assert np.asarray(film.picture(scene.best.frame)).mean() > 40
+        assert np.asarray(film.image(scene.best.frame)).mean() > 40
     assert found[1] == pytest.approx(9, abs=0.1)
 
 

@@ -42,7 +42,7 @@ def test_memory_stays_flat(one_scene: bool, film_of_minutes: Path) -> None:
 
         # Every whole frame has 0.35 MB: all of them together 0.3 GB.
         for scene in find_scenes(watched(), lambda: film.end, least=1e9 if one_scene else 1.0):  # type: ignore[arg-type]
-            film.picture(scene.best.frame)
+            film.image(scene.best.frame)
             found += 1
     assert found == (1 if one_scene else 60 * MINUTES // SCENE)
     assert len(seen) >= 5

@@ -8,9 +8,7 @@ import re
 import pytest
 
 from captune.core.records import Caption
-from captune.video.subtitles import FORMS, Cue, FilmCaptions, SceneCaption, clock, merge_repeated, srt, vtt
-
-CUES = [Cue(0, 1.5, "a dog"), Cue(1.5, 3599.9996, "two\nmen &  a <b>cat</b> --> there"), Cue(3661.25, 3661.25, "end")]
+from captune.video.subtitles import FORMS, FilmCaptions, SceneCaption, as_srt, as_vtt, clock, merge_repeated
 
 
 def scene(start: float, end: float, text: str, confidence: float = 0.5, **more: object) -> SceneCaption:
@@ -21,8 +19,15 @@ def film(*scenes: SceneCaption, error: str | None = None) -> FilmCaptions:
     return FilmCaptions("a.mp4", scenes, 10.0, "error" if error else "ok", error, "m")
 
 
+CUES = film(
+    scene(0, 1.5, "a dog"),
+    scene(1.5, 3599.9996, "two\nmen &  a <b>cat</b> --> there"),
+    scene(3661.25, 3661.25, "end"),
+)
+
+
 def test_srt() -> None:
-    assert srt(CUES) == (
+    assert as_srt([CUES]) == (
         "1\n00:00:00,000 --> 00:00:01,500\na dog\n\n"
         "2\n00:00:01,500 --> 01:00:00,000\ntwo men & a ‹b›cat‹/b› → there\n\n"
         "3\n01:01:01,250 --> 01:01:01,251\nend\n\n"
@@ -30,7 +35,7 @@ def test_srt() -> None:
 
 
 def test_vtt() -> None:
-    assert vtt(CUES) == (
+    assert as_vtt([CUES]) == (
         "WEBVTT\n\n"
         "00:00:00.000 --> 00:00:01.500\na dog\n\n"
         "00:00:01.500 --> 01:00:00.000\ntwo men &amp; a &lt;b&gt;cat&lt;/b&gt; --&gt; there\n\n"
@@ -39,8 +44,8 @@ def test_vtt() -> None:
 
 
 def test_a_scene_without_words_has_no_cue() -> None:
-    assert srt([Cue(0, 1, " "), Cue(1, 2, "a")]).startswith("1\n00:00:01,000")
-    assert vtt([Cue(0, 1, "")]) == "WEBVTT\n\n"
+    assert as_srt([film(scene(0, 1, " "), scene(1, 2, "a"))]).startswith("1\n00:00:01,000")
+    assert as_vtt([film(scene(0, 1, ""))]) == "WEBVTT\n\n"
 
 
 @pytest.mark.parametrize(("form", "codecs"), [("srt", {"srt", "subrip"}), ("vtt", {"webvtt"})])

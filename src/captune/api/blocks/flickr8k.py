@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.api.blocks.pipeline import NEW, SCENES, Block, Cfg, Ctx, Result, Settings, block, read_settings
+from captune.api.blocks.pipeline import SCENES, Block, Cfg, Ctx, Result, Settings, block, read_settings
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError, missing_extra
 from captune.core.files import read_json, write_json
+from captune.core.model_names import is_new
 from captune.core.options import DeviceOptions, GenerationOptions
 from captune.core.options.verbs import Config
 from captune.core.records import ImageRecord
@@ -95,9 +96,8 @@ def load_datasets(cfg: Cfg, ctx: Ctx) -> Result:
 def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     """`tokenizer`, `pixels` (size, mean, std), `processor`, `encode` and `collate`.
 
-    `processor(image)` gives the pixels (3, size, size) of 0–255, which the model normalises itself,
-    `encode(record)` pixels and
-    tokens of all its references, `collate([encode(record), ...])` a training batch.
+    `processor(image)` gives the pixels (3, size, size) of 0–255, which the model normalises itself, `encode(record)`
+    pixels and tokens of all its references, `collate([encode(record), ...])` a training batch.
     """
     from captune.images.batches import read_pixels
     from captune.inference.batches import clean_reference, collate
@@ -111,9 +111,8 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
 
     def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
         texts = [clean_reference(r) for r in record.references] if data.clean_captions else record.references
-        return processor(record.image), [
-            backbone.encode_reference(t, data.max_caption_tokens, record.question) for t in texts
-        ]
+        encoded = [backbone.encode_reference(t, data.max_caption_tokens, record.question) for t in texts]
+        return processor(record.image), encoded
 
     return {
         "tokenizer": backbone.tokenizer,
@@ -134,9 +133,8 @@ def build_model(cfg: Cfg, ctx: Ctx) -> Result:
 
     backbone = _backbone(cfg, ctx)
     run_on = _train_config(read_settings(cfg)).run_on
-    precision = choose_precision(
-        run_on.precision, choose_device(run_on.device), backbone.vision_hidden_size, training=True
-    )
+    device, width = choose_device(run_on.device), backbone.vision_hidden_size
+    precision = choose_precision(run_on.precision, device, width, training=True)
     parts = {
         name: {"parameters": sum(p.numel() for p in part), "trained": sum(p.numel() for p in part if p.requires_grad)}
         for name, part in backbone.parts().items()
@@ -281,7 +279,7 @@ def _backbone(cfg: Cfg, ctx: Ctx) -> Backbone:
     settings, splits = read_settings(cfg), ctx["04_load_datasets"]
     if "train" not in splits:
         raise CaptuneError(f"The data has no split 'train'; it has {', '.join(splits)}.", "See cfg['split'].")
-    return build_backbone(settings.model, splits["train"], _train_config(settings), new=settings.model.startswith(NEW))
+    return build_backbone(settings.model, splits["train"], _train_config(settings), new=is_new(settings.model))
 
 
 def _trained(run: Path, best: Path) -> Result:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 from captune.core.aliases import canonical
 from captune.core.config import leaves, resolve
 from captune.core.errors import CaptuneError, UsageError, about_option, did_you_mean
+from captune.core.model_names import is_new
 from captune.core.options import DEFAULT_MODEL
 from captune.core.progress import SILENT, Progress
 
 SCENES = "scenes"
 """The source that needs no data: built-in scenes, drawn into the work folder."""
 
-NEW = "new:"
 VERBS = ("prepare", "train", "evaluate")
 
 
@@ -119,7 +119,7 @@ class Settings:
     @property
     def base(self) -> str:
         """The model that the trained one is compared with."""
-        untrained = f"{self.run_folder}@checkpoint-0" if self.model.startswith(NEW) else self.model
+        untrained = f"{self.run_folder}@checkpoint-0" if is_new(self.model) else self.model
         return self.against or untrained
 
     def of(self, verb: str) -> dict[str, Any]:
@@ -150,15 +150,9 @@ def read_settings(cfg: Mapping[str, Any]) -> Settings:
     for key in ("work", "source", "model", "run"):
         if not str(given.get(key, "-")):
             raise UsageError(f"cfg['{key}'] is empty.", "Leave it out for the default.")
-    settings = Settings(
-        **{
-            **given,
-            "work": Path(given.get("work", Settings.work)),
-            "source": os.fspath(given.get("source", Settings.source)),
-            "model": os.fspath(given.get("model", Settings.model)),
-            "options": {key: value for key, value in cfg.items() if key in known - own},
-        }
-    )
+    given |= {key: os.fspath(given[key]) for key in ("source", "model") if key in given}
+    given["work"] = Path(given.get("work", Settings.work))
+    settings = Settings(**given, options={key: value for key, value in cfg.items() if key in known - own})
     _check_scenes(settings.scenes)
     resolve("prepare", flags=settings.prepare_options(), environment=None)
     for verb in ("train", "evaluate"):
@@ -175,33 +169,22 @@ def _renamed(cfg: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         if own is None:
             raise UsageError(f"cfg has no key '{key}'.", about_option(str(key), known))
         if own in renamed and renamed[own] != value:
-            raise UsageError(
-                f"cfg: '{before[own]}' and '{key}' are the same key with two values.", f"Set '{own}' once."
-            )
+            what = f"cfg: '{before[own]}' and '{key}' are the same key with two values."
+            raise UsageError(what, f"Set '{own}' once.")
         renamed[own], before[own] = value, key
     return renamed
 
 
 def _check_scenes(scenes: Any) -> None:
-    if scenes is None:
-        return
-    right = isinstance(scenes, Mapping) and set(scenes) <= {"train", "dev", "test"}
-    if not right or not all(isinstance(count, int) and count > 0 for count in scenes.values()):
-        raise UsageError(
-            f"cfg['scenes']: {scenes!r} is not allowed.", "For example: {'train': 600, 'dev': 60, 'test': 60}"
-        )
+    right = scenes is None or (isinstance(scenes, Mapping) and set(scenes) <= {"train", "dev", "test"})
+    if not right or not all(isinstance(count, int) and count > 0 for count in (scenes or {}).values()):
+        example = "For example: {'train': 600, 'dev': 60, 'test': 60}"
+        raise UsageError(f"cfg['scenes']: {scenes!r} is not allowed.", example)
 
 
 Result = dict[str, Any]
 Ctx = dict[str, Result]
 _NUMBER = re.compile(r"^\d+_")
-
-
-class Named(Protocol):
-    """What has other names beside the one it is listed by."""
-
-    @property
-    def also(self) -> tuple[str, ...]: ...
 
 
 class Results(dict[str, Result]):
@@ -227,7 +210,7 @@ class Results(dict[str, Result]):
         return super().get(self._key(name), default)
 
 
-def full_name(name: str, blocks: Mapping[str, Named]) -> str:
+def full_name(name: str, blocks: Mapping[str, Block]) -> str:
     """The name of the block that is meant by another of its names, or by its name without the number."""
     if name in blocks:
         return name
@@ -311,7 +294,7 @@ def run_pipeline(
         chosen |= _lacking(blocks[name], blocks, requested, cfg, ctx)
     for name, one in blocks.items():
         if name in chosen:
-            with _Named(name, ctx):
+            with _named(name, ctx):
                 ctx[name] = _result(one, cfg, ctx, requested=name in requested, progress=progress)
     return ctx
 
@@ -344,7 +327,7 @@ def _lacking(one: Block, blocks: Mapping[str, Block], requested: set[str], cfg: 
             if recall is None:
                 add_needs_of(blocks[name])
             else:
-                with _Named(name, ctx):
+                with _named(name, ctx):
                     if recall(cfg) is None:
                         missing.append(name)
 
@@ -383,19 +366,13 @@ def _requested(only: str | Iterable[str], blocks: Mapping[str, Block]) -> set[st
     return set(names)
 
 
-class _Named:
-    """Gives whatever is raised inside the name of the block."""
-
-    def __init__(self, name: str, ctx: Ctx) -> None:
-        self.name, self.ctx = name, ctx
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, CaptuneError):
-            raise BlockError(self.name, self.ctx, error) from error
-        if error is not None:
-            error.add_note(f"(in the block {self.name}; the results of those before it are in the ctx you passed)")
+@contextmanager
+def _named(name: str, ctx: Ctx) -> Iterator[None]:
+    """Give whatever is raised inside the name of the block."""
+    try:
+        yield
+    except CaptuneError as error:
+        raise BlockError(name, ctx, error) from error
+    except BaseException as error:
+        error.add_note(f"(in the block {name}; the results of those before it are in the ctx you passed)")
+        raise

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.captions.row import CaptionRow
-from captune.captions.writers.writer import OutputFile, encodable, needs_output, output_file, row_reader
+from captune.captions.writers.writer import FileWriter, encodable, needs_output
 from captune.core.files import disk_error
 from captune.core.files.existing import ExistingCaptions
 
@@ -18,61 +17,40 @@ if TYPE_CHECKING:
 ROWS_PER_GROUP = 1000
 
 
-class ParquetWriter:
+class ParquetWriter(FileWriter):
     """Columns `image`, `caption`, `confidence`, `status`, `error`, and `captions` with all of them.
 
     Rows are held until a group of 1,000 is full.
     """
 
     suffix = "parquet"
+    path: Path
 
     def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
         if out is None:
             raise needs_output("Parquet", "captions.parquet")
-        self.existing = existing or ExistingCaptions()
-        self.path = output_file(out, self.suffix)
-        self._output = OutputFile()
+        super().__init__(out, existing)
         self._pending: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
-        file = self._output.open(self.path, self.existing, row_reader(self.suffix), "wb")
+        file = self._output.open(self.path, self.existing, self.values(), "wb")
         self._parquet = pq.ParquetWriter(file, schema())
         return self
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know in the end."""
-        return self.existing.notes
-
-    def check(self) -> None:
-        """Raise `CaptuneError` where a file stands that could not be joined in the end."""
-        OutputFile().stand(self.path, self.existing, row_reader(self.suffix))
-
-    def write(self, row: CaptionRow) -> None:
-        self._write(self._output.joined(row))
 
     def _write(self, row: CaptionRow) -> None:
         self._pending.append(row)
         if len(self._pending) == ROWS_PER_GROUP:
             self._write_group()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _end(self, *, complete: bool) -> None:
+        if complete:
+            self._write_group()
         try:
-            if kind is None:
-                for row in self._output.rest():
-                    self._write(row)
-                self._write_group()
             self._parquet.close()
-        except BaseException as failure:
-            self._output.discard()
-            if isinstance(failure, OSError):
-                raise disk_error(failure, self.path) from failure
-            raise
-        self._output.discard() if kind else self._output.publish()
+        except OSError as failure:
+            raise disk_error(failure, self.path) from failure
 
     def _write_group(self) -> None:
         if self._pending:

@@ -7,8 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from captune.captions.row import CaptionRow
 from captune.captions.writers.writer import encodable, one_line
@@ -45,9 +44,7 @@ class FilePerImage(ABC):
     def put(self, row: CaptionRow, source: Source) -> Path:
         """Write the file, and return where; raises `NotWritable` or `ImageError` for what concerns it alone."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         """Every file was whole when it appeared; here their names are put on the disk, with those of new folders."""
         folders = self._folders.folders
         if kind is None:
@@ -126,16 +123,16 @@ class SidecarWriter(FilePerImage):
         """Where the sidecar of an image goes: no two images of one job share one."""
         whole = os.path.abspath(image)
         if self.out is None:
-            picture = Path(image)
-            if not picture.parent.is_dir():
+            beside = Path(image)
+            if not beside.parent.is_dir():
                 raise CaptuneError(
                     f"{image} does not lie in a folder, so nothing can be written beside it.",
                     "Write the sidecars into a folder: --out DIR",
                 )
         else:
-            picture = self.out / inside(Path(whole))
-        for name in (fit_name(picture.stem, ".txt"), fit_name(picture.name, ".txt")):
-            path = picture.with_name(name)
+            beside = self.out / inside(Path(whole))
+        for name in (fit_name(beside.stem, ".txt"), fit_name(beside.name, ".txt")):
+            path = beside.with_name(name)
             if self._written.get(path, whole) == whole:
                 return path
         raise CaptuneError(
@@ -144,10 +141,10 @@ class SidecarWriter(FilePerImage):
         )
 
 
-def inside(picture: Path) -> Path:
+def inside(image: Path) -> Path:
     """An image's path as seen from the working folder, or from the root of the file system."""
     here = Path.cwd()
-    return picture.relative_to(here) if picture.is_relative_to(here) else picture.relative_to(picture.anchor)
+    return image.relative_to(here if image.is_relative_to(here) else image.anchor)
 
 
 def _read(path: Path) -> bytes:

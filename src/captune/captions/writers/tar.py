@@ -13,8 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self, TextIO
+from typing import IO, Any, Self, TextIO
 
 from captune.captions.row import CaptionRow
 from captune.captions.writers.alt_text import check_source
@@ -72,9 +71,7 @@ class TarWriter:
         publish_tar(self._store, name, rows, shard)
         self._count += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         if kind is None and self._pending:
             self._write_pending()
 
@@ -113,9 +110,8 @@ def write_tar(rows: Iterable[CaptionRow], shard: InputShard, file: IO[bytes]) ->
                 continue
             row = next(following)
             if row.image != name:
-                raise CaptuneError(
-                    f"{shard.location} has {name} where {row.image} was.", "It changed: start a new job."
-                )
+                what = f"{shard.location} has {name} where {row.image} was."
+                raise CaptuneError(what, "It changed: start a new job.")
             stem, dot, suffix = file_name.rpartition(".")
             key = next(key for key in _keys(stem, file_name, shard) if key not in taken)
             taken |= {key, file_name}
@@ -138,11 +134,11 @@ def publish_tar(store: Store, name: str, rows: Iterable[CaptionRow], shard: Inpu
         raise disk_error(error, tempfile.gettempdir()) from error
 
 
-def _contents(shard: InputShard, pictures: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
-    """Row, file name and bytes (of `pictures`) of what goes into the tar; no row: another member of a sample."""
+def _contents(shard: InputShard, images: Collection[str]) -> Iterator[tuple[str, str, bytes | None]]:
+    """Row, file name and bytes (of `images`) of what goes into the tar; no row: another member of a sample."""
     if shard.kind != "tar":
         for image in read_images(shard):
-            data = _bytes_of(image.source) if image.name in pictures else None
+            data = _bytes_of(image.source) if image.name in images else None
             yield image.name, _file_name(image.name, data or b""), data
         return
     for name, member in named_members(shard):
@@ -179,9 +175,8 @@ def _file_name(name: str, data: bytes) -> str:
     if not (dot and "." + suffix.lower() in IMAGE_SUFFIXES):
         stem, suffix = base, suffix_of(data)[1:]
     safe = [part for part in folder.split("/") if part not in ("", ".", "..")]
-    key = fit_name(stem.replace(".", "_") or "picture", ".json").removesuffix(
-        ".json"
-    )  # what is unpacked has to fit too
+    # What is unpacked has to fit too.
+    key = fit_name(stem.replace(".", "_") or "picture", ".json").removesuffix(".json")
     return "/".join([*safe, f"{key}.{suffix}"])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from captune.captions.row import CaptionRow
@@ -49,11 +48,9 @@ class UploadedWriter:
     def write(self, row: CaptionRow) -> None:
         self._open.write(row)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         with self._stack:
-            self._inner.__exit__(kind, error, trace)
+            self._inner.__exit__(kind, *rest)
             if kind is None:
                 self._send()
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_checkable
 
 from captune.captions.row import CaptionRow, row_of
@@ -31,9 +30,7 @@ class Writer(Protocol):
     def write(self, row: CaptionRow) -> None:
         """Write one row."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         """Finish the output; after an error, leave no half of a file."""
 
 
@@ -45,16 +42,14 @@ class ShardWriter(Protocol):
         """Write an input shard, with a row for each of its images, in order."""
 
 
-class TextFormatWriter(ABC):
-    """Writes rows as text; a format says what stands before, for and after them."""
+class FileWriter(ABC):
+    """Rows for one file that is whole or absent in the end, joined with what a person wrote in it."""
 
     suffix = "txt"
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+    def __init__(self, out: Path | None, existing: ExistingCaptions | None) -> None:
         self.path = None if out is None else output_file(out, self.suffix)
-        self.stream = stream
         self.existing = existing or ExistingCaptions()
-        self.rows = 0
         self._output = OutputFile()
 
     @property
@@ -70,6 +65,36 @@ class TextFormatWriter(ABC):
         """Raise `CaptuneError` where a file stands that could not be joined in the end."""
         if self.path:
             OutputFile().stand(self.path, self.existing, self.values())
+
+    def write(self, row: CaptionRow) -> None:
+        self._write(self._output.joined(row))
+
+    @abstractmethod
+    def _write(self, row: CaptionRow) -> None: ...
+
+    @abstractmethod
+    def _end(self, *, complete: bool) -> None:
+        """Write what is left; not `complete`: the file is about to be discarded."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        try:
+            if kind is None:
+                for row in self._output.rest():
+                    self._write(row)
+            self._end(complete=kind is None)
+        except BaseException:
+            self._output.discard()
+            raise
+        self._output.discard() if kind else self._output.publish()
+
+
+class TextFormatWriter(FileWriter):
+    """Writes rows as text; a format says what stands before, for and after them."""
+
+    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+        super().__init__(out, existing)
+        self.stream = stream
+        self.rows = 0
 
     def head(self) -> str:
         return ""
@@ -94,26 +119,14 @@ class TextFormatWriter(ABC):
         self._put(self.head())
         return self
 
-    def write(self, row: CaptionRow) -> None:
-        self._write(self._output.joined(row))
-
     def _write(self, row: CaptionRow) -> None:
         text = self.row(row)
         self.rows += 1
         self._put(text)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                for row in self._output.rest():
-                    self._write(row)
-                self._put(self.tail())
-        except BaseException:
-            self._output.discard()
-            raise
-        self._output.discard() if kind else self._output.publish()
+    def _end(self, *, complete: bool) -> None:
+        if complete:
+            self._put(self.tail())
 
     def _put(self, text: str) -> None:
         if self.path:
@@ -262,7 +275,7 @@ class _ExistingRow:
     """A row as it stands, and those of its captions that are a person's."""
 
     row: CaptionRow
-    words: tuple[Caption, ...]
+    own: tuple[Caption, ...]
 
 
 class ExistingRows:
@@ -290,13 +303,12 @@ class ExistingRows:
         standing = self._rows.pop(row.image, None)
         if standing is None:
             return row
-        words, captions = (
-            {one_line(caption.text): caption for caption in each} for each in (standing.words, row.captions)
-        )
-        texts = self._existing.joined([*words], [*captions])
+        own = {one_line(caption.text): caption for caption in standing.own}
+        captions = {one_line(caption.text): caption for caption in row.captions}
+        texts = self._existing.joined([*own], [*captions])
         if self._existing.mode == "keep":
             return replace(standing.row, model=row.model)
-        return replace(row, captions=tuple({**captions, **words}[text] for text in texts), status="ok", error=None)
+        return replace(row, captions=tuple({**captions, **own}[text] for text in texts), status="ok", error=None)
 
     def rest(self) -> Iterator[CaptionRow]:
         """A person's rows of images that did not come."""
@@ -320,7 +332,6 @@ def _is_empty(path: Path) -> bool:
 
 def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _ExistingRow]:
     """The rows of a file in which a caption is not captune's."""
-    hint = "Take another --out, or overwrite it: --existing replace"
     rows: dict[str, CaptionRow] = {}
     try:
         if values is None:
@@ -337,13 +348,12 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _E
             before = rows.get(row.image)
             rows[row.image] = row if before is None else replace(row, captions=before.captions + row.captions)
     except CaptuneError as error:
-        raise CaptuneError(
-            f"{path} holds more than captune wrote, and cannot be joined: {error.message}", hint
-        ) from None
+        what = f"{path} holds more than captune wrote, and cannot be joined: {error.message}"
+        raise CaptuneError(what, "Take another --out, or overwrite it: --existing replace") from None
     found: dict[str, _ExistingRow] = {}
     for image, row in rows.items():
         name = f"{path.name}/{image}"
-        words = tuple(each for each in row.captions if each.text.strip() and not ledger.has(name, each.text))
-        if words:
-            found[image] = _ExistingRow(replace(row, flags=None), words)
+        own = tuple(each for each in row.captions if each.text.strip() and not ledger.has(name, each.text))
+        if own:
+            found[image] = _ExistingRow(replace(row, flags=None), own)
     return found

@@ -25,10 +25,8 @@ class XmlWriter(TextFormatWriter):
 
     def row(self, row: CaptionRow) -> str:
         lines = [f"    <image>{escaped(row.image)}</image>", f"    <status>{row.status}</status>"]
-        lines += [
-            f'    <caption confidence="{caption.confidence!r}">{escaped(caption.text)}</caption>'
-            for caption in row.captions
-        ]
+        for caption in row.captions:
+            lines.append(f'    <caption confidence="{caption.confidence!r}">{escaped(caption.text)}</caption>')
         if row.error is not None:
             lines.append(f"    <error>{escaped(row.error)}</error>")
         return "  <picture>\n" + "\n".join(lines) + "\n  </picture>\n"
