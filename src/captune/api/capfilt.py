@@ -59,7 +59,7 @@ def capfilt(
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Filtered:
-    """Write captions for a prepared folder's images, and keep what fits them, theirs and the people's.
+    """Write captions for a prepared folder's images, and keep the texts, old and new, that fit their image.
 
     `out` gets `captions.jsonl` (`captune prepare out/` reads it), `report/dropped.jsonl` with the
     probability of each text that went, and `report/report.json`. `model` captions, `matcher` judges
@@ -77,7 +77,7 @@ def capfilt(
     values = resolved.values
     prepared = read_prepared(data)
     by_split = {name: read_split(data, name, allow_outside=values.tables.allow_outside) for name in prepared.splits}
-    # What is not given is as the captioner was saved, as in `captune caption`.
+    # Options that were not set are as the captioner was saved, as in `captune caption`.
     with progress.task("Loading the models"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions()))
         judge = load_pretrained(BlipMatcher.load, matcher or MATCHER)

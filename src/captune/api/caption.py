@@ -28,7 +28,7 @@ class Answer:
     answer: str
     confidence: float
     error: str = ""
-    original: str | None = None  # of a translated answer, what the model said
+    original: str | None = None  # of a translated answer: before translation
 
 
 def ask(

@@ -105,7 +105,7 @@ class ReviewItem:
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
     (no caption), `empty`, `repeats` (a phrase comes twice), `language` (hardly in the language that was asked for),
-    `same` (said of several images), `duplicate` (nearly the same image as another).
+    `same` (on several images), `duplicate` (nearly the same image as another).
     """
 
     image: str
@@ -131,7 +131,7 @@ def review_items(
 
 
 def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
-    """What is odd about a caption by itself; `language` is the one it should be in, None where nobody said."""
+    """What is odd about a caption by itself; `language` is the one it should be in, None where it is unknown."""
     flags = {}
     if not caption.text.strip():
         flags["empty"] = "no words"

@@ -18,8 +18,8 @@ _EXPECTED = "Expected what captune caption writes as jsonl, json, csv or parquet
 class CaptionRow:
     """An image with its captions, best first, or with the reason why it has none.
 
-    `image` is the path or name under which the image was given; `error` is None where
-    `status` is "ok". `flags` name what is odd about the best caption (see `review_items`), None where nobody looked.
+    `image` is the path or name under which the image was given; `error` is None where `status` is "ok". `flags`
+    name what is odd about the best caption (see `review_items`), None where nothing was checked.
     """
 
     image: str
@@ -94,5 +94,5 @@ def confidence_in(value: Any) -> float:
 
 
 def flags_in(value: Any) -> tuple[str, ...] | None:
-    """Flags as a file has them: a list, or words with spaces between; None where nobody looked."""
+    """Flags as a file has them: a list, or words with spaces between; None where they were not looked for."""
     return None if value is None else tuple(value.split() if isinstance(value, str) else value)

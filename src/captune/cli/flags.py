@@ -46,7 +46,7 @@ class VerbCommand(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        given = list(args)  # click empties the list
+        typed = list(args)  # click empties the list
         try:
             return super().parse_args(ctx, args)
         except NoSuchOption as error:
@@ -58,7 +58,7 @@ class VerbCommand(TyperCommand):
             ) from None
         except ClickException as error:
             error.ctx = error.ctx or ctx  # which verb's help to name
-            answer = _answer(given)
+            answer = _answer(typed)
             if answer is None:
                 raise
             raise UsageError(message_of(error), f"{answer} Try '{ctx.command_path} --help'.") from None
@@ -139,8 +139,8 @@ class Chosen:
 
     def resolve(self, verb: str) -> Resolved:
         """The options of the verb, from these and the environment."""
-        given = {"file" if name == "config" else name: value for name, value in self.sources.items()}
-        return resolve(verb, environment=None, flags=self.flags, **given)
+        sources = {"file" if name == "config" else name: value for name, value in self.sources.items()}
+        return resolve(verb, environment=None, flags=self.flags, **sources)
 
 
 def verb(function: Callable[..., None], declared: Verb | None = None) -> typer.Typer:
@@ -163,16 +163,16 @@ def with_options(function: Callable[..., None], config: str | Verb | type[Option
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "chosen"]
     sources = [p for p in _source_parameters() if p.name != "preset" or (isinstance(config, Verb) and config.presets)]
 
-    def command(**given: Any) -> None:
-        flags = {name: _listed(given.pop(name)) for name in known}
-        origins = {parameter.name: given.pop(parameter.name) for parameter in sources}
+    def command(**values: Any) -> None:
+        flags = {name: _listed(values.pop(name)) for name in known}
+        origins = {parameter.name: values.pop(parameter.name) for parameter in sources}
         origins["sets"] = tuple(origins["sets"] or ())
-        function(**given, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, origins))
+        function(**values, chosen=Chosen({n: value for n, value in flags.items() if value is not None}, origins))
 
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
-    drawn = [_parameter(leaf) for leaf in known.values()]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *sources, *drawn]]
+    options = [_parameter(leaf) for leaf in known.values()]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *sources, *options]]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 

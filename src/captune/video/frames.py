@@ -293,6 +293,7 @@ def _refused(path: str, error: Exception) -> tuple[str, str]:
         return "truncated or damaged (its index is missing)", "Download or copy it again."
     known = detect_unreadable(head)
     if known and known[0] in ("pointer", "page"):
-        return known[1].replace("picture", "film"), f"{known[2][0].upper()}{known[2][1:]}."
+        reason, step = (text.replace("an image", "a film").replace("image", "film") for text in known[1:])
+        return reason, f"{step[0].upper()}{step[1:]}."
     reason = str(getattr(error, "strerror", None) or error)
     return f"not a film ({reason})", "Images are for captune caption."

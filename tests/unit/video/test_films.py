@@ -213,6 +213,8 @@ def test_what_is_no_film_is_named(film: Path, tmp_path: Path) -> None:
     for name in ("text.mp4", "list.m3u8", "list.ffconcat", "picture.jpg"):
         assert refusal(tmp_path / name).startswith("not a film"), name
     assert "HTML" in refusal(tmp_path / "page.mp4") or "not a film" in refusal(tmp_path / "page.mp4")
+    (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert refusal(tmp_path / "pointer.mp4") == "a Git LFS pointer, not the film itself"
     assert refusal(tmp_path / "head.mp4") == "truncated or damaged (its index is missing)"
     assert refusal(write_sound(tmp_path / "sound.m4a")) == "sound alone, no images"
     assert "more than the 1,000 that are allowed" in refusal(film, max_pixels=1000)

@@ -36,13 +36,13 @@ class Cfg(dict[str, Any]):
             return self[name]
         known = known_keys()
         own = canonical(name, known) or name
-        given = read_settings(self)
-        if own in given.options:
-            return given.options[own]
+        settings = read_settings(self)
+        if own in settings.options:
+            return settings.options[own]
         if own in {one.name for one in fields(Settings)}:
-            return getattr(given, own)
+            return getattr(settings, own)
         if own in known:
-            return given.value(own)
+            return settings.value(own)
         raise AttributeError(f"cfg has no key '{name}'. {about_option(name, known)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -52,17 +52,17 @@ class Cfg(dict[str, Any]):
         self.pop(name, None)
 
 
-def as_cfg(given: Any) -> Cfg:
+def as_cfg(value: Any) -> Cfg:
     """A dictionary, or any object with attributes (a dataclass, a namespace, a class), as a `Cfg`."""
-    if given is None:
+    if value is None:
         return Cfg()
-    if isinstance(given, Mapping):
-        return Cfg(given)
-    if is_dataclass(given):
-        return Cfg({one.name: getattr(given, one.name) for one in fields(given)})
-    own = {name: value for kind in reversed(getattr(given, "__mro__", ())) for name, value in vars(kind).items()}
-    own = own or {**vars(type(given)), **getattr(given, "__dict__", {})}
-    return Cfg({name: value for name, value in own.items() if not name.startswith("_") and not callable(value)})
+    if isinstance(value, Mapping):
+        return Cfg(value)
+    if is_dataclass(value):
+        return Cfg({one.name: getattr(value, one.name) for one in fields(value)})
+    own = {name: item for kind in reversed(getattr(value, "__mro__", ())) for name, item in vars(kind).items()}
+    own = own or {**vars(type(value)), **getattr(value, "__dict__", {})}
+    return Cfg({name: item for name, item in own.items() if not name.startswith("_") and not callable(item)})
 
 
 def known_keys() -> set[str]:
@@ -131,12 +131,12 @@ class Settings:
         return {"split": "flickr8k" if self.source == SCENES else "auto", **self.of("prepare")}
 
     def value(self, name: str) -> Any:
-        """The value of an option of the verbs, given or not."""
+        """The value of an option of the verbs, set or not."""
         for verb in VERBS:
             if name in leaves(verb):
                 preset = None if verb == "prepare" else self.preset
-                given = self.prepare_options() if verb == "prepare" else self.of(verb)
-                values = resolve(verb, preset=preset, flags=given, environment=None).values
+                flags = self.prepare_options() if verb == "prepare" else self.of(verb)
+                values = resolve(verb, preset=preset, flags=flags, environment=None).values
                 return getattr(getattr(values, leaves(verb)[name].section), name)
         raise KeyError(name)
 
@@ -146,13 +146,13 @@ def read_settings(cfg: Mapping[str, Any]) -> Settings:
     own = {one.name for one in fields(Settings)} - {"options"}
     known = known_keys()
     cfg = _renamed(cfg, known)
-    given = {key: value for key, value in cfg.items() if key in own}
+    values = {key: value for key, value in cfg.items() if key in own}
     for key in ("work", "source", "model", "run"):
-        if not str(given.get(key, "-")):
+        if not str(values.get(key, "-")):
             raise UsageError(f"cfg['{key}'] is empty.", "Leave it out for the default.")
-    given |= {key: os.fspath(given[key]) for key in ("source", "model") if key in given}
-    given["work"] = Path(given.get("work", Settings.work))
-    settings = Settings(**given, options={key: value for key, value in cfg.items() if key in known - own})
+    values |= {key: os.fspath(values[key]) for key in ("source", "model") if key in values}
+    values["work"] = Path(values.get("work", Settings.work))
+    settings = Settings(**values, options={key: value for key, value in cfg.items() if key in known - own})
     _check_scenes(settings.scenes)
     resolve("prepare", flags=settings.prepare_options(), environment=None)
     for verb in ("train", "evaluate"):

@@ -46,12 +46,11 @@ def open_writer(
 ) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
-    Without `out` (or with "-") rows go to `stream` (standard output by default), each as
-    soon as it is there. With `out` they go to a file that appears when the block ends
-    without an error: `out` itself, or `captions.SUFFIX` in it where `out` is a folder (it
-    exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in it. An address such as `s3://bucket/captions.csv`
-    is put there in the end. With `in_place` the images themselves are changed (`xmp`
-    alone). `existing` says what becomes of a person's words that stand there already.
+    Without `out` (or with "-") rows go to `stream` (standard output by default), each as soon as it is there. With
+    `out` they go to a file that appears when the block ends without an error: `out` itself, or `captions.SUFFIX` in
+    it where `out` is a folder (it exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in
+    it. A file for an address such as `s3://bucket/captions.csv` is uploaded at the end. With `in_place` the images
+    themselves are changed (`xmp` alone). `existing` says what becomes of a person's captions that are there already.
     Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]

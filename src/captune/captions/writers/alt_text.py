@@ -42,7 +42,7 @@ class AltTextWriter(FilePerImage):
 
     @property
     def notes(self) -> list[str]:
-        """What the reader should know in the end."""
+        """Remarks for the user at the end."""
         return self.existing.notes + [
             f"{count} images have their caption in a .xmp file beside them: {reason}."
             for reason, count in sorted(self._beside.items())

@@ -29,7 +29,7 @@ class CsvWriter(TextFormatWriter):
 
 
 def lines(row: CaptionRow) -> str:
-    """The lines of a row; where somebody looked for flags they stand behind, with spaces between."""
+    """The lines of a row; flags, where they were looked for, are the last column, separated by spaces."""
     image, error = guarded(row.image), guarded(row.error or "")
     behind = (row.status, error) if row.flags is None else (row.status, error, " ".join(row.flags))
     if not row.captions:

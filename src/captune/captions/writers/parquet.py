@@ -62,7 +62,7 @@ class ParquetWriter(FileWriter):
 
 
 def schema(*, flags: bool = False) -> pa.Schema:
-    """The columns; with `flags` those of a job, in which somebody looked for them."""
+    """The columns; with `flags` those of a job, which looks for them."""
     import pyarrow as pa
 
     text = pa.string()

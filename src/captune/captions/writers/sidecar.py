@@ -73,7 +73,7 @@ class SidecarWriter(FilePerImage):
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know in the end."""
+        """Remarks for the user at the end."""
         if not self._shortened:
             return self.existing.notes
         count, first = len(self._shortened), self._shortened[0]

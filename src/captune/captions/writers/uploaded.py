@@ -27,7 +27,7 @@ class UploadedWriter:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know in the end."""
+        """Remarks for the user at the end."""
         return list(getattr(self._open, "notes", ()))
 
     @property
@@ -39,7 +39,7 @@ class UploadedWriter:
         self._folder = self._stack.enter_context(scratch_folder())
         is_file = bool(Path(self._out).suffix)
         self._parent = self._out.rpartition("/")[0] if is_file else self._out
-        open_store(self._parent).names()  # a place that cannot be reached is told before the work
+        open_store(self._parent).names()  # an address that cannot be reached is reported before the work
         inner = self._writer(self._folder / self._out.rpartition("/")[2] if is_file else self._folder, self._stream)
         self._inner = ExitStack()
         self._open = self._inner.enter_context(inner)
@@ -55,7 +55,7 @@ class UploadedWriter:
                 self._send()
 
     def _fetch(self, path: Path) -> None:
-        """Bring what stands there now, so that the writer finds it in its folder."""
+        """Download the present file, so that the writer finds it in its folder."""
         if path in self._fetched or path.exists():
             return
         found = open_store(self._parent).find(path.relative_to(self._folder).as_posix())
@@ -65,7 +65,7 @@ class UploadedWriter:
                 file.write(found)
 
     def _send(self) -> None:
-        """Put what was written in its place, digests before what they speak of, and make room."""
+        """Upload what was written, digests before the files they belong to, and delete it here."""
         store = open_store(self._parent)
         for path in sorted(self._folder.rglob("*"), key=lambda path: (path.name != LEDGER, path)):
             if not path.is_file() or path == self._folder / WRITTEN:
@@ -80,7 +80,7 @@ class UploadedWriter:
 
 
 class UploadedShardWriter(UploadedWriter):
-    """A writer of whole input shards: what an input shard became is put there at once."""
+    """A writer of whole input shards: each is uploaded as soon as it is written."""
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
         self._open.write_shard(shard, rows)

@@ -54,11 +54,11 @@ class FileWriter(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know in the end."""
+        """Remarks for the user at the end."""
         return self.existing.notes
 
     def values(self) -> Values | None:
-        """What reads the rows of such a file; None: they cannot be told apart."""
+        """What reads the rows of such a file; None: they have no names."""
         return row_reader(self.suffix)
 
     def check(self) -> None:
@@ -166,7 +166,7 @@ class OutputFile:
         return row if self._standing is None else self._standing.joined(row)
 
     def rest(self) -> Iterator[CaptionRow]:
-        """What a person wrote about images that did not come."""
+        """A person's rows of images that were not captioned now."""
         return iter(()) if self._standing is None else self._standing.rest()
 
     def write(self, text: str) -> None:
@@ -281,7 +281,7 @@ class _ExistingRow:
 class ExistingRows:
     """A person's rows in the file `path`, by image; none where captune wrote it as it is.
 
-    `values` reads the rows of such a file (None: they cannot be told apart). Raises `CaptuneError` where the file is
+    `values` reads the rows of such a file (None: they have no names). Raises `CaptuneError` where the file is
     not captune's and its rows cannot be read, or would lose a column.
     """
 
@@ -311,7 +311,7 @@ class ExistingRows:
         return replace(row, captions=tuple({**captions, **own}[text] for text in texts), status="ok", error=None)
 
     def rest(self) -> Iterator[CaptionRow]:
-        """A person's rows of images that did not come."""
+        """A person's rows of images that were not captioned now."""
         self._existing.preserved += len(self._rows)
         for standing in self._rows.values():
             yield standing.row

@@ -25,12 +25,12 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Ask a question about images: captune ask photo.jpg 'what is the man holding?'."""
-    from captune.api.caption import ask as question
+    from captune.api.caption import ask as ask_model
 
-    *paths, question_text = pictures
+    *paths, question = pictures
     if not paths:
         raise UsageError("A question is missing, or an image.", "captune ask photo.jpg 'what colour is the car?'")
-    answers = chosen.call(question, paths, question_text, model=model, quiet=quiet)
+    answers = chosen.call(ask_model, paths, question, model=model, quiet=quiet)
     if json:
         out_json([_row(answer) for answer in answers])
     elif len(answers) == 1 and not answers[0].error:

@@ -30,9 +30,9 @@ def capfilt(
 
     Writes captions.jsonl (captune prepare reads it), and report/ with the probability of each dropped text.
     """
-    from captune.api.capfilt import capfilt as clean
+    from captune.api.capfilt import capfilt as clean_texts
 
-    done = chosen.call(clean, data, out, model=model, matcher=matcher, quiet=quiet)
+    done = chosen.call(clean_texts, data, out, model=model, matcher=matcher, quiet=quiet)
     if json:
         out_json({**asdict(done), "folder": str(done.folder)})
         return

@@ -56,7 +56,7 @@ def caption(
         return
     _refuse_job_options(chosen, json=json)
     rows = caption_images(list(_named(inputs)), model=model, explain=explain, progress=progress, config=resolved)
-    _write(rows, out, options, progress, bare=_one_picture(inputs))
+    _write(rows, out, options, progress, bare=_is_one_image(inputs))
 
 
 def _write(
@@ -142,7 +142,7 @@ def _into_one_file(inputs: list[str], out: str) -> bool:
     return len(inputs) == 1 and is_image(inputs[0]) and bool(os.path.splitext(out)[1]) and not os.path.isdir(out)
 
 
-def _one_picture(inputs: list[str]) -> bool:
+def _is_one_image(inputs: list[str]) -> bool:
     """Whether one image was named: then its caption needs no name before it."""
     from captune.datasets.sources.listing import is_image_file
 

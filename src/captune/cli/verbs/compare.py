@@ -21,9 +21,9 @@ def compare(
 
     Scores the captions that captune evaluate wrote in each run; loads no model. With one folder: all its models.
     """
-    from captune.evaluation.compare import compare as side_by_side
+    from captune.evaluation.compare import compare as compare_evaluations
 
-    result = chosen.call(side_by_side, runs, out=out, quiet=quiet)
+    result = chosen.call(compare_evaluations, runs, out=out, quiet=quiet)
     if json:
         out_json(evaluation_json(result))
         return

@@ -28,9 +28,9 @@ def convert(
 
     No code in FILE is run. The new folder works with every command and loads in transformers.
     """
-    from captune.export.convert import convert as make
+    from captune.export.convert import convert as convert_weights
 
-    done = make(file, like, out, partial=partial, progress=TerminalProgress(quiet=quiet))
+    done = convert_weights(file, like, out, partial=partial, progress=TerminalProgress(quiet=quiet))
     if json:
         out_json(asdict(done))
         return

@@ -22,9 +22,9 @@ def demo(
 
     Needs no network and no downloaded weights; about three minutes on two cores.
     """
-    from captune.api.demo import demo as show
+    from captune.api.demo import demo as run_demo
 
-    result = show(out, progress=TerminalProgress(quiet=quiet))
+    result = run_demo(out, progress=TerminalProgress(quiet=quiet))
     if json:
         out_json(asdict(result))
         return

@@ -25,10 +25,10 @@ def doctor(
 
     Every line is ok, warn or fail, with the next step. The exit code is 1 if anything fails.
     """
-    from captune.api.doctor import doctor as examine
+    from captune.api.doctor import doctor as check_machine
     from captune.api.doctor import failed
 
-    checks = examine(model, tracker=tracker, progress=TerminalProgress(quiet=quiet))
+    checks = check_machine(model, tracker=tracker, progress=TerminalProgress(quiet=quiet))
     if json:
         out_json({"ok": not failed(checks), "checks": [asdict(check) for check in checks]})
     else:

@@ -22,9 +22,9 @@ def embed(
 
     captune match accepts this file instead of the images, so that images are encoded only once.
     """
-    from captune.inference.match import embed as look
+    from captune.inference.match import embed as embed_images
 
-    found = chosen.call(look, pictures, out, model=model, quiet=quiet)
+    found = chosen.call(embed_images, pictures, out, model=model, quiet=quiet)
     if json:
         out_json({"file": out, "pictures": len(found.images), "size": found.vectors.shape[1], "failed": found.failed})
     else:

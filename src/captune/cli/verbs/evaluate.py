@@ -31,9 +31,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Caption a split and score the captions against its references."""
-    from captune.evaluation.evaluate import evaluate as measure
+    from captune.evaluation.evaluate import evaluate as evaluate_model
 
-    result = chosen.call(measure, model, data, split=split, against=tuple(against or ()), out=out, quiet=quiet)
+    result = chosen.call(evaluate_model, model, data, split=split, against=tuple(against or ()), out=out, quiet=quiet)
     if int(os.environ.get("RANK", "0")):
         return  # the first of the processes speaks for all
     shown = result.shown(result.shown_captions)

@@ -31,9 +31,9 @@ def export(
 
     The folder appears only if the export gives the captions of the model; in 8 bits, enough of them.
     """
-    from captune.export.export import export as write
+    from captune.export.export import export as export_model
 
-    report = chosen.call(write, model, out, data=data, split=split, quiet=quiet)
+    report = chosen.call(export_model, model, out, data=data, split=split, quiet=quiet)
     if json:
         out_json(report.to_json())
         return

@@ -23,9 +23,9 @@ def inspect(
     Shows each token of the best caption with its probability and the most likely others: the model's own, before the
     penalties of the search.
     """
-    from captune.inference.inspect import inspect as look
+    from captune.inference.inspect import inspect as inspect_caption
 
-    found = chosen.call(look, picture, model=model, quiet=quiet)
+    found = chosen.call(inspect_caption, picture, model=model, quiet=quiet)
     if json:
         out_json(found.to_json())
     else:

@@ -29,7 +29,7 @@ def match(
 
     With --find the nearest by vector are sorted by probability, as BLIP's authors do.
     """
-    from captune.inference.match import match as fit
+    from captune.inference.match import match as match_texts
 
     lines = list(text or ())
     if texts:
@@ -37,7 +37,7 @@ def match(
             lines += [line.strip() for line in Path(texts).read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UsageError(f"{texts} cannot be read: {error}.", "Give a text file, one text on each line.") from None
-    found = chosen.call(fit, pictures, lines, model=model, quiet=quiet)
+    found = chosen.call(match_texts, pictures, lines, model=model, quiet=quiet)
     if json:
         out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
     else:

@@ -29,9 +29,9 @@ def prepare(
 
     Every image is opened once. The format of the source is detected.
     """
-    from captune.datasets.prepare import prepare as make
+    from captune.datasets.prepare import prepare as prepare_data
 
-    result = chosen.call(make, source, out, quiet=quiet)
+    result = chosen.call(prepare_data, source, out, quiet=quiet)
     if json:
         out_json(asdict(result))
         return

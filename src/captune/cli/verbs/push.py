@@ -29,9 +29,9 @@ def push(
 
     It loads with plain transformers. Files that only a training needs (optimizer, random state) are not uploaded.
     """
-    from captune.export.push import push as send
+    from captune.export.push import push as push_model
 
-    done = chosen.call(send, model, repo, dry_run=dry_run, out=out, quiet=quiet)
+    done = chosen.call(push_model, model, repo, dry_run=dry_run, out=out, quiet=quiet)
     if json:
         out_json(asdict(done))
         return

@@ -21,9 +21,9 @@ def report(
 
     Reads the files of captune evaluate; loads no model. Prints the path of the page; the other files are beside it.
     """
-    from captune.evaluation.report import report as draw
+    from captune.evaluation.report import report as draw_report
 
-    page = chosen.call(draw, folder, out=out, quiet=quiet)
+    page = chosen.call(draw_report, folder, out=out, quiet=quiet)
     if json:
         out_json({"report": str(page), "bytes": page.stat().st_size})
     else:

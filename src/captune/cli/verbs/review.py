@@ -22,9 +22,9 @@ def review(
     Unreadable rows are listed first, with their line. Captions that repeat a phrase, or that several images share,
     are flagged.
     """
-    from captune.evaluation.review import review as look
+    from captune.evaluation.review import review as review_captions
 
-    found = chosen.call(look, captions, html=html, quiet=quiet)
+    found = chosen.call(review_captions, captions, html=html, quiet=quiet)
     if json:
         out_json(found.to_json())
         return

@@ -35,10 +35,10 @@ def score(
 
     Files that captune prepare reads, COCO results, JSON by id, plain text (line i is image i).
     """
-    from captune.evaluation.score import score as measure
+    from captune.evaluation.score import score as score_captions
 
     result = chosen.call(
-        measure,
+        score_captions,
         hypotheses,
         references,
         pictures=pictures,

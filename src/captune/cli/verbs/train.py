@@ -43,9 +43,9 @@ def train(
     if print_config:
         print_resolved("train", chosen, json=json)
         return
-    from captune.training.train import train as learn
+    from captune.training.train import train as train_model
 
-    result = chosen.call(learn, data, model, out or "", resume=resume, quiet=quiet)
+    result = chosen.call(train_model, data, model, out or "", resume=resume, quiet=quiet)
     if int(os.environ.get("RANK", "0")):
         return  # the first of the processes speaks for all
     if json:

@@ -31,9 +31,9 @@ def tune(
     Also takes the options of captune train, for all trials. The same command continues a stopped search. A failed
     trial does not end it; a poor one is stopped early.
     """
-    from captune.training.tune import tune as find
+    from captune.training.tune import tune as search_options
 
-    done = chosen.call(find, data, model, out, space=search or (), quiet=quiet)
+    done = chosen.call(search_options, data, model, out, space=search or (), quiet=quiet)
     if json:
         found = {"folder": done.folder, "best": done.best, "value": done.value, "options": done.options}
         out_json({**found, "trials": done.states})
