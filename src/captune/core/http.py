@@ -126,6 +126,7 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
+        """Begin again: the next reads are another step."""
         self._end = time.monotonic() + self.seconds
 
     def pause(self, seconds: float) -> None:
@@ -175,11 +176,11 @@ NETWORK = Network(addresses_of, _connect)
 
 
 class Answer:
-    """An answer whose body has not been read; `length` in bytes, None where the server does not say it."""
+    """An answer whose body has not been read, with its `clock`; `length` in bytes, None where the server sends none."""
 
     def __init__(self, url: str, answer: http.client.HTTPResponse, clock: Clock) -> None:
         self.url, self.status, self.headers = url, answer.status, answer.headers
-        self._answer, self._clock = answer, clock
+        self._answer, self.clock = answer, clock
         self._came = 0
         self.length = _length(answer)
 
@@ -196,21 +197,14 @@ class Answer:
         """The next bytes, `most` of them unless the end comes first; none at the end. Raises `WebError`."""
         if self.length is not None:
             most = min(most, self.length - self._came)
-        self._clock.allow(most)
+        self.clock.allow(most)
         with _explained():
-            self._clock.left()  # a quick server does not wait for it
+            self.clock.left()  # a quick server does not wait for it
             block = self._answer.read(most) if most else b""
         self._came += len(block)
         if not block and self.length is not None and self._came < self.length:
             raise WebError(f"the connection broke after {self._came:,} of {self.length} bytes")
         return block
-
-    def restart(self) -> None:
-        """Let the clock begin again: the next reads are another step."""
-        self._clock.restart()
-
-    def pause(self, seconds: float) -> None:
-        self._clock.pause(seconds)
 
 
 def get(
@@ -239,7 +233,7 @@ def get(
                 raise _too_large(max_bytes)
             before = time.monotonic()
             grown(found.tell())
-            answer.pause(time.monotonic() - before)
+            answer.clock.pause(time.monotonic() - before)
     return found.getvalue()
 
 

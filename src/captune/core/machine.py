@@ -249,17 +249,9 @@ def gc_paused() -> Iterator[None]:
 
 
 PACKAGES = (
-    "captune",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "accelerate",
-    "safetensors",
-    "onnxruntime",
-    "openvino",
-    "pillow",
+    "captune", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "onnxruntime", "openvino", "pillow",
     "numpy",
-)
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:

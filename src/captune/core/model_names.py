@@ -32,7 +32,7 @@ def folder_error(name: str, folder: Path) -> CaptuneError:
         )
     if "adapter_config.json" in files:
         return _adapter_error(name, folder)
-    inside = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file() or _is_run(path)]
+    inside = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file() or Run.is_run(path)]
     if inside:
         listed = ", ".join(str(path) for path in inside[:5]) + (" …" if len(inside) > 5 else "")
         return CaptuneError(f"The folder {name} holds no model itself: it has no config.json.", f"In it are: {listed}.")
@@ -85,10 +85,6 @@ def _adapter_error(name: str, folder: Path) -> CaptuneError:
         f"{name} holds adapters ({config.get('peft_type', 'peft')}) {of}, not a whole model: it has no config.json.",
         f"Add them to their model with peft, then give DIR: {_MERGE}",
     )
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "manifest.json").is_file() and (path / "config.yaml").is_file()
 
 
 def _read(file: Path) -> dict[str, Any]:

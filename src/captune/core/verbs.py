@@ -21,7 +21,7 @@ _TRAINING = (
 class Verb:
     """A verb as a command, a Python function and a configuration.
 
-    `options` names the groups of options that it takes: classes of `captune.core.options.verbs`, or `module:Class`.
+    `options` names the groups of options that it takes: classes of `captune.core.options`, or `module:Class`.
     `function` (`module:name`) is what `import captune` offers under the name; empty for none. `presets`: whether it
     takes `--preset`. `when_stopped` says what Ctrl-C leaves behind. `command` (`module:app`) is the command, by
     default `app` of `captune.cli.verbs.NAME`.

@@ -12,7 +12,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -180,9 +180,9 @@ def open_undecoded(
         return Image.open(file, formats=DECODERS if formats is None else [one for one in DECODERS if one in formats])
     if formats is not None and "HEIF" not in formats:
         raise ImageError(name, "HEIC, which is not opened here", _sentence(CONVERT), kind="unsupported")
-    if not is_installed():
-        step = f"pip install 'captune[{EXTRA}]'"
-        reason = f"HEIC, which needs the package '{PACKAGE}' ({step})"
+    if not is_heif_installed():
+        step = "pip install 'captune[heic]'"
+        reason = f"HEIC, which needs the package 'pillow-heif' ({step})"
         raise ImageError(name, reason, f"Install it with: {step}", kind="unsupported")
     return open_heif(file)
 
@@ -265,13 +265,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """Grey samples of more than 8 bits, scaled to 0–255."""
     low, high = _range(image)
-    width, height = image.size
     grey = Image.new("L", image.size)
     transparent = image.info.get("transparency")
-    rows = max(1, 4_000_000 // width)  # in strips: as floats a giant would take gigabytes
-    for top in range(0, height, rows):
+    for top, samples in _strips(image):
         with np.errstate(all="ignore"):  # floats that are no numbers become black
-            strip = np.asarray(image.crop((0, top, width, min(top + rows, height)))).astype(np.float64)
+            strip = samples.astype(np.float64)
             eight = np.clip((strip - low) * (255.0 / (high - low)), 0, 255)
             eight = np.nan_to_num(np.rint(eight)).astype(np.uint8)
         if isinstance(transparent, int):
@@ -298,23 +296,24 @@ def _range(image: Image.Image) -> tuple[float, float]:
     return bottom, max(top, bottom + 1.0)
 
 
-def _extremes(image: Image.Image) -> tuple[float, float]:
-    found = []
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """The samples of an image in strips, each with its first row: as floats a giant would take gigabytes."""
     width, height = image.size
     rows = max(1, 4_000_000 // width)
     for top in range(0, height, rows):
-        strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        yield top, np.asarray(image.crop((0, top, width, min(top + rows, height))))
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    found = []
+    for _, strip in _strips(image):
         strip = strip[np.isfinite(strip)] if image.mode == "F" else strip
         if strip.size:
             found.append((float(strip.min()), float(strip.max())))
     return (min(low for low, _ in found), max(high for _, high in found)) if found else (0.0, 1.0)
 
 
-PACKAGE = "pillow-heif"
-EXTRA = "heic"
-
-
-def is_installed() -> bool:
+def is_heif_installed() -> bool:
     return find_spec("pillow_heif") is not None
 
 

@@ -11,19 +11,22 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from captune.core.options.option import Language as Language
 from captune.core.options.option import Options as Options
 from captune.core.options.option import OutsideOptions as OutsideOptions
 from captune.core.options.option import TableOptions as TableOptions
 from captune.core.options.option import option
+from captune.core.options.outputs import ExportOptions as ExportOptions
 from captune.core.options.outputs import JobOptions as JobOptions
+from captune.core.options.outputs import VideoOptions as VideoOptions
+from captune.core.options.outputs import WebcamOptions as WebcamOptions
+from captune.core.options.serve import ServeOptions as ServeOptions
 from captune.core.options.training import PARTS as PARTS
 from captune.core.options.training import DataOptions as DataOptions
 from captune.core.options.training import ModelOptions as ModelOptions
 from captune.core.options.training import TrainOptions as TrainOptions
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-# ISO 639, with a script or a country where a model tells them apart: de, zh, zh_Hant, pt_br.
-Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
 # transformers' own values are taken as well.
 EarlyStopping = Annotated[
     Literal["on", "off", "never"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))

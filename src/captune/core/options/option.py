@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from captune.core.aliases import with_new_names
+
+# ISO 639, with a script or a country where a model tells them apart: de, zh, zh_Hant, pt_br.
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
 
 
 def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:

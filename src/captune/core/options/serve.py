@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from captune.core.options import Language, Options, option
+from captune.core.options.option import Language, Options, option
 
 # What captune opens (`captune.images.open.DECODERS`, and HEIF).
 ImageFormat = Literal[

@@ -72,22 +72,13 @@ def epoch_words(value: Any) -> Any:
 # The names of training/selection.py's rules; metrics by the names of their scores are taken as well.
 Best = Annotated[
     Literal[
-        "auto",
-        "meteor-centric",
-        "weighted-composite",
-        "pareto",
-        "multi-criteria",
-        "meteor",
-        "cider",
-        "bleu",
-        "rouge",
-        "vqa-accuracy",
-        "loss",
+        "auto", "meteor-centric", "weighted-composite", "pareto", "multi-criteria",
+        "meteor", "cider", "bleu", "rouge", "vqa-accuracy", "loss",
     ],
     BeforeValidator(
         lambda value: {"bleu_4": "bleu", "rouge_l": "rouge", "vqa_accuracy": "vqa-accuracy"}.get(value, value)
     ),
-]
+]  # fmt: skip
 PARTS = ("vision", "bridge", "text")
 
 

@@ -23,7 +23,6 @@ from captune.core.http import Answer, WebError
 
 SMALL_IMAGE = 32 * 1024 * 1024  # of which as many as are fetched at once may be in memory
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_WEB = ("http", "https")
 FETCH_SECONDS = 60.0  # for an image from the web, from the connection to the last byte
 # What the libraries behind fsspec raise besides OSError, by their modules: only one that is loaded can raise.
 _FOREIGN = (
@@ -36,13 +35,9 @@ _FOREIGN = (
     ("huggingface_hub.errors", "HfHubHTTPError"),
 )
 _PACKAGES = {
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
 }
 
 
@@ -309,7 +304,7 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._step <= 0:
-            self._answer.restart()
+            self._answer.clock.restart()
             self._step = STEP_BYTES
         block = self._answer.read(min(len(buffer), self._step, io.DEFAULT_BUFFER_SIZE * 8))
         buffer[: len(block)] = block

@@ -21,16 +21,8 @@ from captune.core.text import fit_name
 _MAX_DIGESTS = 1000  # digests of a file: it is written whole again for each result
 # What a listing tells of an object that changes whenever its contents do; the first that is there counts.
 _VERSIONS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "generation",
-    "content_md5",
-    "mtime",
-    "last_modified",
-    "LastModified",
-    "created",
-)
+    "ETag", "etag", "md5Hash", "generation", "content_md5", "mtime", "last_modified", "LastModified", "created",
+)  # fmt: skip
 
 
 class RemoteLedger:

@@ -141,7 +141,7 @@ def _receive(answer: Answer, part: Path, task: Task, start: int, limit: int) -> 
                 raise WebError(f"more than {limit:,} bytes", large=True)
             if file.tell() >= step + _STEP:
                 step = file.tell()
-                answer.restart()
+                answer.clock.restart()
 
 
 def _goes_on(answer: Answer, have: int) -> bool:

@@ -23,8 +23,7 @@ from captune.captions.writers.writer import TextFormatWriter
 from captune.captions.writers.xml import XmlWriter, escaped
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
-from captune.images.open import is_installed as is_heif_installed
-from captune.images.open import open_image
+from captune.images.open import is_heif_installed, open_image
 from captune.inference.captioner import Captioner
 
 
