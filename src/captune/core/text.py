@@ -56,6 +56,12 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
+def first_few(values: Iterable[object], count: int = 5) -> str:
+    """The first of several values in quotes, and how many more there are."""
+    quoted = [repr(value) for value in values]
+    return ", ".join(quoted[:count]) + (f" and {len(quoted) - count} more" if len(quoted) > count else "")
+
+
 def printable(text: str) -> str:
     r"""Text without what a terminal obeys: such characters become escapes that can be read, `\x1b`."""
     return _COMMANDS.sub(lambda found: escape(found[0]), text)

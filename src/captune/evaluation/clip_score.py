@@ -7,9 +7,8 @@ the cosine to the nearest reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,11 +38,23 @@ def clip_score(corpus: Corpus) -> MetricResult:
             "clip_score looks at the images, and none were given.",
             "captune evaluate and compare know them; captune score takes --pictures FOLDER.",
         )
-    model, tokenizer, pixels = _load(corpus.context.clip_model, corpus.context.device)
+    model, tokenizer, processor = _load(corpus.context.clip_model, corpus.context.device)
+
+    def text_features(texts: Sequence[str]) -> Any:
+        longest = model.config.text_config.max_position_embeddings
+        prefixed = [PREFIX + text for text in texts]
+        batch = tokenizer(prefixed, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        return model.get_text_features(**batch.to(model.device))
+
+    def image_features(files: Sequence[str]) -> Any:
+        pixels = [processor(open_image(file), return_tensors="pt")["pixel_values"] for file in files]
+        return model.get_image_features(pixel_values=torch.cat(pixels).to(model.device))
+
     references = [text for group in corpus.references for text in group]
-    text_vectors = _texts(model, tokenizer, corpus.hypotheses, corpus.progress, "CLIP: captions")
-    known = _texts(model, tokenizer, references, corpus.progress, "CLIP: references")
-    image_vectors = _pictures(model, pixels, [images[key] for key in corpus.ids], corpus.progress)
+    text_vectors = _embedded(corpus.hypotheses, text_features, corpus.progress, "CLIP: captions")
+    known = _embedded(references, text_features, corpus.progress, "CLIP: references")
+    files = [images[key] for key in corpus.ids]
+    image_vectors = _embedded(files, image_features, corpus.progress, "CLIP: images")
     fit = WEIGHT * np.maximum((image_vectors * text_vectors).sum(axis=1), 0)
     own = corpus.image_of_reference
     nearest = np.zeros(len(fit))
@@ -73,36 +84,19 @@ def _load(name: str, device: str) -> tuple[Any, Any, Any]:
         ) from error
 
 
-def _texts(model: Any, tokenizer: Any, texts: Sequence[str], progress: Progress, label: str) -> np.ndarray:
-    """Unit embeddings (N, D) of sentences, cut to what CLIP reads."""
+def _embedded(
+    items: Sequence[str], features: Callable[[Sequence[str]], Any], progress: Progress, label: str
+) -> np.ndarray:
+    """Unit embeddings (N, D) of captions or images, `BATCH` at a time."""
     rows = []
-    for start in track(range(0, len(texts), BATCH), progress, label):
-        batch = tokenizer(
-            [PREFIX + text for text in texts[start : start + BATCH]],
-            padding=True,
-            truncation=True,
-            max_length=model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(model.device)
+    for start in track(range(0, len(items), BATCH), progress, label):
         with torch.inference_mode():
-            rows.append(_unit(model.get_text_features(**batch)))
-    return np.concatenate(rows)
-
-
-def _pictures(model: Any, processor: Any, files: Sequence[str | Path], progress: Progress) -> np.ndarray:
-    """Unit embeddings (N, D) of images, prepared as CLIP's own processor does."""
-    rows = []
-    for start in track(range(0, len(files), BATCH), progress, "CLIP: pictures"):
-        pixels = [
-            processor(open_image(file), return_tensors="pt")["pixel_values"] for file in files[start : start + BATCH]
-        ]
-        with torch.inference_mode():
-            rows.append(_unit(model.get_image_features(pixel_values=torch.cat(pixels).to(model.device))))
+            rows.append(_unit(features(items[start : start + BATCH])))
     return np.concatenate(rows)
 
 
 def _unit(features: Any) -> np.ndarray:
-    found = getattr(features, "pooler_output", features)
-    if found is None or not isinstance(found, torch.Tensor):
+    vectors = getattr(features, "pooler_output", features)
+    if vectors is None or not isinstance(vectors, torch.Tensor):
         raise CaptuneError("This CLIP gives no embeddings.", "Use a CLIPModel with projections.")
-    return torch.nn.functional.normalize(found.float(), dim=-1).cpu().numpy()
+    return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()

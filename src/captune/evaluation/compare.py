@@ -15,7 +15,7 @@ from captune.core.records import Caption, ImageRecord
 from captune.evaluation.report import write_report
 from captune.evaluation.results import PER_IMAGE, Evaluation, read_captions, write_evaluation
 from captune.metrics.corpus import metric_context
-from captune.metrics.significance import compare as compare_reports
+from captune.metrics.significance import compare_with_first
 
 
 def compare(
@@ -63,10 +63,7 @@ def compare(
                 resamples=chosen.resamples,
                 progress=progress,
             )
-    first, *others = reports
-    comparisons = {
-        name: compare_reports(reports[first], reports[name], chosen.resamples) for name in others if chosen.resamples
-    }
+    comparisons = compare_with_first(reports, chosen.resamples)
     evaluation = Evaluation(reports, captions, records, comparisons, Path(out) if out else None)
     if out is not None:
         write_evaluation(evaluation, out, own=all(written_here(run, [PER_IMAGE]) for run in runs))

@@ -25,7 +25,7 @@ from captune.inference.processes import Processes
 from captune.metrics.corpus import MetricContext, ReferenceLikelihood, joined, metric_context
 from captune.metrics.ptb_tokenizer import tokenize
 from captune.metrics.report import MetricReport
-from captune.metrics.significance import compare
+from captune.metrics.significance import compare_with_first
 
 
 def evaluate(
@@ -73,9 +73,7 @@ def evaluate(
     for name in dict.fromkeys(name for each in models for name in _expanded(each)):
         sheets = None if reports else folder
         reports[name], captions[name] = _measure(name, records, resolved, metrics, context, sheets, progress, processes)
-    first, *others = reports
-    resamples = resolved.values.measure.resamples
-    comparisons = {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
+    comparisons = compare_with_first(reports, resolved.values.measure.resamples)
     evaluation = Evaluation(reports, captions, tuple(records), comparisons, folder, measured.shown_captions)
     if folder is not None and processes.first:
         prepared = read_prepared(data)

@@ -1,4 +1,4 @@
-"""A backbone against references: its captions, and the likelihood it gives the references."""
+"""The likelihood that a backbone gives references, and the number type of training."""
 
 from __future__ import annotations
 
@@ -10,39 +10,12 @@ import torch
 
 from captune.core.errors import CaptuneError
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
-from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
-from captune.core.records import Caption, ImageRecord
+from captune.core.records import ImageRecord
 from captune.images.batches import Features, stream_pixels
-from captune.inference import captioning
 from captune.inference.batches import collate
-from captune.inference.torch_model import TorchModel
 from captune.metrics.corpus import ReferenceLikelihood
 from captune.models.backbone import Backbone
-
-
-def caption_records(
-    backbone: Backbone,
-    records: Sequence[ImageRecord],
-    options: GenerationOptions,
-    *,
-    batch_size: int = 16,
-    autocast: torch.dtype | None = None,
-    features: Features | None = None,
-    progress: Progress = SILENT,
-    label: str = "Captioning",
-) -> dict[str, Caption]:
-    """As `captune.inference.captioning.caption_records`, in the number type of training."""
-    with _autocast(backbone, autocast):
-        return captioning.caption_records(
-            TorchModel(backbone),
-            records,
-            options,
-            batch_size=batch_size,
-            features=features,
-            progress=progress,
-            label=label,
-        )
 
 
 def likelihood_of_references(
@@ -87,7 +60,7 @@ def likelihood_of_references(
             nll[place[record.id]], tokens[place[record.id]] = loss
         waiting.clear()
 
-    with _autocast(backbone, autocast):
+    with autocast_to(backbone, autocast):
         stream = stream_pixels(items, backbone.pixels, features=features)
         for key, pixels in track(stream, progress, label, len(by_id)):
             if isinstance(pixels, CaptuneError):
@@ -99,7 +72,8 @@ def likelihood_of_references(
     return ReferenceLikelihood(nll, tokens)
 
 
-def _autocast(backbone: Backbone, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+def autocast_to(backbone: Backbone, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Compute in `dtype` within the block, as training does; None and fp32 change nothing."""
     if dtype in (None, torch.float32):
         return nullcontext()
     return torch.autocast(backbone.device.type, dtype)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_text, write_json, write_jsonl
@@ -20,6 +21,7 @@ from captune.metrics.significance import Difference
 
 PER_IMAGE = "eval_per_image.jsonl"
 SCALE = "0-1; cider as it is, loss in nats a token"
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -114,27 +116,32 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
         raise CaptuneError(
             f"{folder} holds no evaluation: there is no {PER_IMAGE}.", f"Make one: captune evaluate {folder} --data DIR"
         )
-    records: list[ImageRecord] = []
     captions: dict[str, dict[str, Caption]] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line:
-            continue
-        try:
-            row = parse_json(line)
-            records.append(_record(row))
-            for name, found in row["models"].items():
-                captions.setdefault(name, {})[row["id"]] = Caption(_text(found["caption"]), float(found["confidence"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CaptuneError(
-                f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
-                f"Evaluate again: captune evaluate {folder} --data DIR",
-            ) from None
+
+    def record(row: Any) -> ImageRecord:
+        for name, found in row["models"].items():
+            captions.setdefault(name, {})[row["id"]] = Caption(_text(found["caption"]), float(found["confidence"]))
+        references = tuple(map(_text, row["references"]))
+        return ImageRecord(_text(row["id"]), _text(row["image"]), references, question=_text(row.get("question", "")))
+
+    records = read_rows(path, record, f"Evaluate again: captune evaluate {folder} --data DIR")
     return _first_model(folder, records, captions), tuple(records), captions
 
 
-def _record(row: Any) -> ImageRecord:
-    references = tuple(map(_text, row["references"]))
-    return ImageRecord(_text(row["id"]), _text(row["image"]), references, question=_text(row.get("question", "")))
+def read_rows(path: Path, convert: Callable[[Any], Row], hint: str) -> list[Row]:
+    """Every row of an `eval_per_image.jsonl`, converted; raises `CaptuneError` with the line that is not a row."""
+    rows = []
+    # Not splitlines(): a caption may hold U+2028.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(convert(parse_json(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CaptuneError(
+                f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).", hint
+            ) from None
+    return rows
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captune.captions.quality import ReviewItem, review_items
 from captune.captions.row import CaptionRow, confidence_in, flags_in
@@ -22,10 +22,6 @@ from captune.core.stores import DUPLICATES
 from captune.datasets.tables.rows import NothingUsable
 from captune.evaluation.pairing import Results, read_results
 from captune.evaluation.report.markup import quoted, text, thumbnail
-
-if TYPE_CHECKING:
-    from captune.captions.quality import ReviewItem
-    from captune.core.files.paths import Boundary
 
 
 def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:

@@ -12,14 +12,14 @@ from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import as_paths
 from captune.core.progress import SILENT, Progress
+from captune.core.text import first_few
 from captune.datasets.tables.rows import listed
 from captune.evaluation.pairing import STDIN, Results, image_files_by_id, pair_images, read_results
 from captune.metrics.corpus import metric_context
 from captune.metrics.ngrams import DocumentFrequencies
 from captune.metrics.report import MetricReport
-from captune.metrics.significance import Difference, compare
+from captune.metrics.significance import Difference, compare_with_first
 
-SHOWN = 5
 Names = str | os.PathLike[str]
 
 
@@ -93,11 +93,7 @@ def score(
         notes += [line for line in reports[name].notes if line not in notes]
         if empty := reports[name].settings["captions"]["empty"]:
             notes.append(f"{name}: {empty} of {len(ids)} captions have no words; they count as 0.")
-    first, *others = reports
-    comparisons = {
-        name: compare(reports[first], reports[name], chosen.resamples) for name in others if chosen.resamples
-    }
-    return Scored(reports, comparisons, tuple(notes))
+    return Scored(reports, compare_with_first(reports, chosen.resamples), tuple(notes))
 
 
 def _checked(found: Results, skip: bool, notes: list[str]) -> Results:
@@ -185,27 +181,22 @@ def _fit(found: Results, truth: Results, skip: bool, notes: list[str]) -> tuple[
     wrong: list[str] = []
     several = [key for key, texts in texts_of.items() if len(texts) > 1]
     if several:
-        wrong.append(f"{len(several)} images have several captions: {_some(several)}")
+        wrong.append(f"{len(several)} images have several captions: {first_few(several)}")
     unknown = [key for key in texts_of if key not in groups]
     if unknown:
-        wrong.append(f"{len(unknown)} of {len(texts_of)} captions have no references: {_some(unknown)}")
+        wrong.append(f"{len(unknown)} of {len(texts_of)} captions have no references: {first_few(unknown)}")
     failed = [key for key in groups if key in reasons]
     if failed:
-        wrong.append(f"{len(failed)} images could not be captioned: {_some(failed)} ({reasons[failed[0]]})")
+        wrong.append(f"{len(failed)} images could not be captioned: {first_few(failed)} ({reasons[failed[0]]})")
     missing = [key for key in groups if key not in texts_of and key not in reasons]
     if missing:
-        wrong.append(f"{len(missing)} of {len(groups)} images with references have no caption: {_some(missing)}")
+        wrong.append(f"{len(missing)} of {len(groups)} images with references have no caption: {first_few(missing)}")
     if wrong and not skip:
         raise CaptuneError(
             f"{found.source} does not fit {truth.source}:\n  " + "\n  ".join(wrong),
-            f"Ids there look like {_some(groups)}. Mend the files, or --on-mismatch skip leaves these images out "
+            f"Ids there look like {first_few(groups)}. Mend the files, or --on-mismatch skip leaves these images out "
             "and says so.",
         )
     notes += [f"{found.source}: left out: {line}." for line in wrong]
     captions = {key: texts[0] for key, texts in texts_of.items() if len(texts) == 1 and key in groups}
     return captions, {key: groups[key] for key in captions}
-
-
-def _some(keys: Iterable[object]) -> str:
-    shown = [repr(key) for key in keys]
-    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

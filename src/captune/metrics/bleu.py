@@ -93,18 +93,11 @@ def closest_lengths(hypothesis: np.ndarray, references: np.ndarray, per_image: n
 
 def _clipped(counts: GramCounts, corpus: Corpus) -> np.ndarray:
     """Matching n-grams of each caption (N,), each at most as often as in one reference."""
-    images = len(corpus.ids)
-    split = np.searchsorted(counts.sentence, images)  # captions come before references
-    width = max(1, counts.distinct)
-    have = counts.sentence[:split] * width + counts.gram[:split]
-    wanted = corpus.image_of_reference[counts.sentence[split:] - images] * width + counts.gram[split:]
-    most = np.zeros(len(have), np.int64)
-    place = np.searchsorted(have, wanted)
-    hit = place < len(have)
-    hit[hit] = have[place[hit]] == wanted[hit]
-    np.maximum.at(most, place[hit], counts.count[split:][hit])
+    split, hit, place = corpus.shared_grams(counts)
+    most = np.zeros(split, np.int64)
+    np.maximum.at(most, place, counts.count[split:][hit])
     clipped = np.minimum(counts.count[:split], most)
-    return np.bincount(counts.sentence[:split], clipped, minlength=images).astype(np.int64)
+    return np.bincount(counts.sentence[:split], clipped, minlength=len(corpus.ids)).astype(np.int64)
 
 
 def _bleu_score(rows: np.ndarray) -> np.ndarray:

@@ -77,18 +77,10 @@ def _cosines(counts: GramCounts, weights: np.ndarray, corpus: Corpus, clipped: b
     own = corpus.image_of_reference
     vector = counts.count * weights[counts.gram]
     norm = np.sqrt(np.bincount(counts.sentence, vector**2, minlength=sentences))
-    split = np.searchsorted(counts.sentence, images)  # captions come before references
-    width = max(1, counts.distinct)
-    have = counts.sentence[:split] * width + counts.gram[:split]
-    reference = counts.sentence[split:] - images
-    wanted = own[reference] * width + counts.gram[split:]
-    place = np.searchsorted(have, wanted)
-    hit = place < len(have)
-    hit[hit] = have[place[hit]] == wanted[hit]
-    reference_weight = vector[split:][hit]
-    caption_weight = vector[:split][place[hit]]
+    split, hit, place = corpus.shared_grams(counts)
+    reference_weight, caption_weight = vector[split:][hit], vector[:split][place]
     product = (np.minimum(caption_weight, reference_weight) if clipped else caption_weight) * reference_weight
-    dot = np.bincount(reference[hit], product, minlength=len(own)).astype(float)
+    dot = np.bincount(counts.sentence[split:][hit] - images, product, minlength=len(own)).astype(float)
     norms = norm[:images][own] * norm[images:]
     return np.divide(dot, norms, out=dot, where=norms != 0)
 

@@ -169,6 +169,22 @@ class Corpus:
         """Counts of the 1- to 4-grams of every sentence."""
         return gram_counts(self.tokens, ORDERS)
 
+    def shared_grams(self, counts: GramCounts) -> tuple[int, np.ndarray, np.ndarray]:
+        """N-grams that references share with the caption of their image.
+
+        The rows of `counts` before the returned index are of captions. Of those behind it the mask says which are
+        shared, and the last array (one for each True) in which caption row.
+        """
+        images = len(self.ids)
+        split = int(np.searchsorted(counts.sentence, images))
+        width = max(1, counts.distinct)
+        have = counts.sentence[:split] * width + counts.gram[:split]
+        wanted = self.image_of_reference[counts.sentence[split:] - images] * width + counts.gram[split:]
+        place = np.searchsorted(have, wanted)
+        hit = place < len(have)
+        hit[hit] = have[place[hit]] == wanted[hit]
+        return split, hit, place[hit]
+
 
 @dataclass(frozen=True)
 class MetricResult:

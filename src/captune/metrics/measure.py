@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any
 
 from captune.core.errors import CaptuneError, MetricUnavailable, UsageError, did_you_mean
 from captune.core.progress import SILENT, Progress
-from captune.core.text import unsegmented
+from captune.core.text import first_few, unsegmented
 from captune.metrics import METRICS
 from captune.metrics.corpus import Corpus, MetricContext, MetricResult, Statistics
 from captune.metrics.report import MetricReport
@@ -102,23 +102,20 @@ def metrics_for(questions: bool, metrics: Sequence[str]) -> tuple[str, ...]:
     return (*metrics, ANSWERS) if questions and AUTO in metrics else tuple(metrics)
 
 
-def _corpus(
-    hypotheses: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-) -> Corpus:
+def _corpus(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Corpus:
     """Check what the user gave and put it in the order of `hypotheses`."""
     if not hypotheses and not references:
         raise CaptuneError("There are no images to measure.", "Give at least one caption with its references.")
     strangers = [image for image in hypotheses if image not in references]
     if strangers:
         raise CaptuneError(
-            f"{len(strangers)} of {len(hypotheses)} captions have no references: {_several(strangers)}.",
-            f"Image ids must be the same on both sides; the references' look like: {_several(references)}.",
+            f"{len(strangers)} of {len(hypotheses)} captions have no references: {first_few(strangers)}.",
+            f"Image ids must be the same on both sides; the references' look like: {first_few(references)}.",
         )
     missing = [image for image in references if image not in hypotheses]
     if missing:
         raise CaptuneError(
-            f"{len(missing)} of {len(references)} images with references have no caption: {_several(missing)}.",
+            f"{len(missing)} of {len(references)} images with references have no caption: {first_few(missing)}.",
             "Caption them too (an empty caption counts as 0), or leave their references out.",
         )
     for image, group in references.items():
@@ -131,20 +128,11 @@ def _corpus(
     bare = [image for image, group in references.items() if not len(group)]
     if bare:
         raise CaptuneError(
-            f"{len(bare)} of {len(references)} images have no references: {_several(bare)}.",
+            f"{len(bare)} of {len(references)} images have no references: {first_few(bare)}.",
             "Leave these images out; without a reference there is nothing to measure against.",
         )
     ids = tuple(hypotheses)
-    return Corpus(
-        ids,
-        tuple(hypotheses[image] for image in ids),
-        tuple(tuple(references[image]) for image in ids),
-    )
-
-
-def _several(ids: Iterable[object], most: int = 5) -> str:
-    shown = [repr(image) for image in ids]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+    return Corpus(ids, tuple(hypotheses[image] for image in ids), tuple(tuple(references[image]) for image in ids))
 
 
 def vocabulary(corpus: Corpus) -> dict[str, Any]:

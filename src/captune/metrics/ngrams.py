@@ -151,6 +151,12 @@ def distinct_sorted(keys: np.ndarray) -> np.ndarray:
     return ordered[np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])]
 
 
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """start, start + 1, … for `size` numbers each, one after another."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
 def _counted(order: int, sentence: np.ndarray, gram: np.ndarray, within: np.ndarray) -> GramCounts:
     distinct = int(gram.max()) + 1 if len(gram) else 0
     example = np.empty((distinct, 2), np.int64)

@@ -119,8 +119,7 @@ _COMPILED = [(kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _PA
 _NEGATED = re.compile("[A-Za-z]*[A-MO-Za-mo-z][Nn]")
 _NEGATION = re.compile(rf"{A}t", re.IGNORECASE)
 _CUT = re.compile(
-    rf"can(?=not(?!{W}))|(?:gon|wan)(?=na(?!{W}))|got(?=ta(?!{W}))|(?:gim|lem)(?=me(?!{W}))",
-    re.IGNORECASE,
+    rf"can(?=not(?!{W}))|(?:gon|wan)(?=na(?!{W}))|got(?=ta(?!{W}))|(?:gim|lem)(?=me(?!{W}))", re.IGNORECASE
 )
 
 _ROUND = {"(": "-lrb-", ")": "-rrb-"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.metrics.cider import SCALE, SIGMA
-from captune.metrics.ngrams import END, ORDERS, DocumentFrequencies
+from captune.metrics.ngrams import END, ORDERS, DocumentFrequencies, ranges
 from captune.metrics.ptb_tokenizer import tokenize
 
 # An n-gram is a pair of numbers, that of its first words and that of its last word, in one.
@@ -180,9 +180,3 @@ class _Order:
         )
         norms = norm[caption] * self.norm[reference]
         return np.divide(dot, norms, out=np.zeros(len(reference)), where=norms != 0)
-
-
-def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """start, start + 1, … for `size` numbers each, one after another."""
-    ends = np.cumsum(sizes)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)

@@ -7,7 +7,7 @@ Document frequencies of CIDEr stay those of the whole corpus while images are dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,20 +49,24 @@ def bootstrap(statistics: Statistics, resamples: int = RESAMPLES, seed: int = SE
     return statistics.score(np.concatenate(sums))
 
 
-def intervals(statistics: tuple[Statistics, ...], resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Interval]:
+def intervals(statistics: tuple[Statistics, ...], resamples: int = RESAMPLES) -> dict[str, Interval]:
     """95 % intervals of every score that the statistics hold; a single image has none."""
     found: dict[str, Interval] = {}
     for part in statistics:
         if len(part.values) < 2:
             continue
-        low, high = np.percentile(bootstrap(part, resamples, seed), OUTER, axis=0)
+        low, high = np.percentile(bootstrap(part, resamples), OUTER, axis=0)
         found |= {key: Interval(float(a), float(b)) for key, a, b in zip(part.keys, low, high, strict=True)}
     return found
 
 
-def compare(
-    first: MetricReport, second: MetricReport, resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, Difference]:
+def compare_with_first(reports: Mapping[str, MetricReport], resamples: int) -> dict[str, dict[str, Difference]]:
+    """`compare` the first report with each other one, by the other's name; empty where `resamples` is 0."""
+    first, *others = reports
+    return {name: compare(reports[first], reports[name], resamples) for name in others if resamples}
+
+
+def compare(first: MetricReport, second: MetricReport, resamples: int = RESAMPLES) -> dict[str, Difference]:
     """Every score of `first` minus that of `second`, for the scores that both can be sampled for.
 
     Raises `CaptuneError` where the two were not measured on the same images.
@@ -75,20 +79,18 @@ def compare(
     second_values = {part.keys: part for part in second.statistics}
     found: dict[str, Difference] = {}
     for part in first.statistics:
-        other = second_values.get(part.keys)
-        if other is None:
-            continue
-        found |= _compared(part, other, resamples, seed)
+        if (other := second_values.get(part.keys)) is not None:
+            found |= _compared(part, other, resamples)
     return found
 
 
-def _compared(part: Statistics, other: Statistics, resamples: int, seed: int) -> dict[str, Difference]:
+def _compared(part: Statistics, other: Statistics, resamples: int) -> dict[str, Difference]:
     first_values, second_values = part.values.astype(float), other.values.astype(float)
     images = len(first_values)
     observed = part.score(first_values.sum(axis=0)) - other.score(second_values.sum(axis=0))
-    drawn = bootstrap(part, resamples, seed) - bootstrap(other, resamples, seed)
+    drawn = bootstrap(part, resamples) - bootstrap(other, resamples)
     low, high = np.percentile(drawn, OUTER, axis=0)
-    shuffled = _shuffled(part, first_values, second_values, resamples, seed)
+    shuffled = _shuffled(part, first_values, second_values, resamples)
     # One more than counted: the observed outcome is itself one of the possible ones (Phipson & Smyth 2010).
     crossing = np.minimum((drawn <= 0).sum(axis=0), (drawn >= 0).sum(axis=0))
     p_bootstrap = np.minimum(1.0, 2 * (crossing + 1) / (resamples + 1))
@@ -101,12 +103,10 @@ def _compared(part: Statistics, other: Statistics, resamples: int, seed: int) ->
     }
 
 
-def _shuffled(
-    part: Statistics, first_values: np.ndarray, second_values: np.ndarray, resamples: int, seed: int
-) -> np.ndarray:
+def _shuffled(part: Statistics, first_values: np.ndarray, second_values: np.ndarray, resamples: int) -> np.ndarray:
     """Differences (resamples, keys) after each image's two captions changed sides with probability one half."""
     images = len(first_values)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     total = first_values.sum(axis=0) + second_values.sum(axis=0)
     sums = []
     for rows in _blocks(images, resamples):

@@ -80,11 +80,6 @@ def clear_untrained(run: Run, progress: Progress) -> None:
     _clear(run.path)
 
 
-def forget_untrained(run: Run) -> None:
-    """Remove what a training without a checkpoint left, except how it began."""
-    _clear(run.path, stays=(CONFIG, MANIFEST))
-
-
 class StartGuard:
     """Leaves the folder as it was where a training fails before `keep` is called.
 
@@ -141,7 +136,7 @@ def begin_run(
     """Write down what the run is before its first step."""
     from captune.core.machine import versions
 
-    forget_untrained(run)
+    _clear(run.path, stays=(CONFIG, MANIFEST))
     parameters = list(backbone.model.parameters())
     # The manifest is first and holds the options too: with it the folder is known to be captune's own, and goes on.
     run.write_manifest(

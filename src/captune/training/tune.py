@@ -156,21 +156,17 @@ def _remove(folder: Path, missing: Iterable[Path]) -> None:
             made.rmdir()
 
 
+@dataclass(frozen=True)
 class _Trials:
     """Trainings with drawn options, one after another."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        folder: Path,
-        axes: Sequence[Axis],
-        options: TuneOptions,
-        training: Callable[..., Any],
-        progress: Progress,
-        refusals: _Refusals,
-    ) -> None:
-        self.study, self.folder, self.axes, self.options = study, folder, axes, options
-        self.training, self.progress, self.refusals = training, progress, refusals
+    study: optuna.Study
+    folder: Path
+    axes: Sequence[Axis]
+    options: TuneOptions
+    training: Callable[..., Any]
+    progress: Progress
+    refusals: _Refusals
 
     def run(self) -> None:
         """Train until as many trials are finished as the options say, or all are refused alike."""

@@ -58,7 +58,7 @@ def write_report(
     chosen = {one.id: one for gallery in galleries(data) for one in gallery.pictures}
     if thumbnails >= len(data.pictures):
         chosen = {one.id: one for one in data.pictures}
-    uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), data.folder, data.boundary, progress=progress)
+    uris = make_thumbnails(tuple(chosen.values()) if thumbnails else (), data.folder, data.boundary, progress)
     write_text(target, page(data, heading, uris, limit=thumbnails))
     if target.exists() and not target.is_file():
         return target

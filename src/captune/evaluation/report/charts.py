@@ -70,9 +70,10 @@ def bars(label: str, values: Sequence[Bar]) -> str:
     return _svg(description, 38 * len(values) - 4, parts)
 
 
-def curves(label: str, lines: Sequence[Line], *, x_name: str, from_zero: bool = False, height: int = 210) -> str:
+def curves(label: str, lines: Sequence[Line], *, x_name: str, from_zero: bool = False) -> str:
     """Lines over a common x axis, each with a legend above the plot."""
     points = [point for line in lines for point in line.points]
+    height = 210
     left, right, bottom, top = 42.0, 8.0, 34.0, 12.0 + 16 * len(lines)
     x_low, x_high = _spread([x for x, _ in points])
     y_low, y_high = _spread([y for _, y in points] + ([0.0] if from_zero else []))
@@ -137,9 +138,9 @@ def counted(values: Sequence[float], edges: Sequence[float]) -> list[int]:
     return counts
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, about as many as asked for."""
-    raw = (high - low) / max(1, about)
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers from `low` to `high`."""
+    raw = (high - low) / 5
     if raw <= 0 or not math.isfinite(raw):
         return [low]
     power = 10.0 ** math.floor(math.log10(raw))
@@ -255,7 +256,7 @@ def validation_keys(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def distributions(data: ReportData) -> str:
     """How the images' scores are spread, one histogram for each model over the same range."""
-    key = ranking_key(key for key in data.picture_keys if key != "confidence")
+    key = ranking_key(data)
     if key is None:
         return ""
     values = [

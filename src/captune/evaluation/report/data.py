@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file, read_json, read_text, write_json
-from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, written_here
 from captune.core.progress import Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import CONFIG, EVAL, Run
-from captune.evaluation.results import PER_IMAGE
+from captune.evaluation.results import PER_IMAGE, read_rows
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 
 FOLDER, INDEX = "attention", "sheets.json"
+AGAIN = "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,7 @@ def read_report_data(folder: str | os.PathLike[str], *, allow_outside: bool = Fa
         models = tuple(_model(name, labels[name], evaluation["models"][name]) for name in names)
         differences = _differences(models, evaluation.get("comparisons") or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CaptuneError(
-            f"{path / EVAL} is not an evaluation ({type(error).__name__}: {error}).",
-            "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
-        ) from None
+        raise CaptuneError(f"{path / EVAL} is not an evaluation ({type(error).__name__}: {error}).", AGAIN) from None
     is_run = Run.is_run(path)
     return ReportData(
         folder=path,
@@ -268,23 +265,8 @@ def _differences(models: Sequence[Model], compared: Mapping[str, Any]) -> dict[s
 
 def _pictures(path: Path, names: Sequence[str]) -> tuple[Picture, ...]:
     if not path.is_file():
-        raise CaptuneError(
-            f"{path.parent} holds no scores of single images: there is no {path.name}.",
-            "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
-        )
-    found = []
-    # Not splitlines(): a caption may hold U+2028.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            found.append(_picture(parse_json(line), names))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CaptuneError(
-                f"{path}, line {number}: not a row of an evaluation ({type(error).__name__}: {error}).",
-                "Evaluate again: captune evaluate MODEL --data DIR --out FOLDER",
-            ) from None
-    return tuple(found)
+        raise CaptuneError(f"{path.parent} holds no scores of single images: there is no {path.name}.", AGAIN)
+    return tuple(read_rows(path, lambda row: _picture(row, names), AGAIN))
 
 
 def _picture(row: Mapping[str, Any], names: Sequence[str]) -> Picture:

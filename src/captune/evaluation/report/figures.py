@@ -149,7 +149,7 @@ def _by_lot(data: ReportData) -> list[tuple[Picture, Path]]:
 
 
 def _result(data: ReportData, one: Picture) -> list[tuple[str, str]]:
-    key = ranking_key(key for key in data.picture_keys if key != "confidence")
+    key = ranking_key(data)
     score = one.scores[0].get(key) if key else None
     reference = [("reference", one.references[0])] if one.references else []
     measured = f"{label(key)} {shown(key, score)}" if key else data.models[0].label

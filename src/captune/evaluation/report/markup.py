@@ -14,7 +14,7 @@ from PIL import Image
 
 from captune.core.errors import ImageError
 from captune.core.files.paths import Boundary
-from captune.core.progress import SILENT, Progress, track
+from captune.core.progress import Progress, track
 from captune.evaluation.report.data import Picture, showable
 from captune.images.open import open_image
 
@@ -59,12 +59,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, n
     )
 
 
-def details(summary: str, content: str, *, opened: bool = False) -> str:
+def details(summary: str, content: str) -> str:
     """Content behind a line that opens it; empty where there is none."""
-    if not content:
-        return ""
-    state = " open" if opened else ""
-    return f"<details{state}><summary>{text(summary)}</summary>\n{content}\n</details>"
+    return f"<details><summary>{text(summary)}</summary>\n{content}\n</details>" if content else ""
 
 
 def beside(*content: str) -> str:
@@ -84,16 +81,14 @@ SIDE = 160
 QUALITY = 60
 
 
-def thumbnails(
-    pictures: Sequence[Picture], folder: Path, boundary: Boundary, *, side: int = SIDE, progress: Progress = SILENT
-) -> dict[str, str]:
-    """A JPEG data URI for each image's id, `side` pixels on its longer side; those that cannot be opened are absent.
+def thumbnails(pictures: Sequence[Picture], folder: Path, boundary: Boundary, progress: Progress) -> dict[str, str]:
+    """A JPEG data URI for each image's id, `SIDE` pixels on its longer side; those that cannot be opened are absent.
 
     A path that is not absolute is looked for from here and from `folder`; what lies outside of `boundary` is absent.
     """
     found: dict[str, str] = {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        small = threads.map(lambda picture: thumbnail(picture.image, folder, boundary, side), pictures)
+        small = threads.map(lambda picture: thumbnail(picture.image, folder, boundary), pictures)
         for picture, uri in track(zip(pictures, small, strict=True), progress, "Thumbnails", len(pictures)):
             if uri:
                 found[picture.id] = uri
@@ -108,7 +103,7 @@ def located(image: str, folder: Path, boundary: Boundary) -> Path | None:
     return next((path for path in paths if boundary.holds(path) and os.path.isfile(path)), None)
 
 
-def thumbnail(image: str, folder: Path, boundary: Boundary, side: int = SIDE) -> str | None:
+def thumbnail(image: str, folder: Path, boundary: Boundary) -> str | None:
     """A JPEG data URI of one image, or None where it cannot be opened."""
     path = located(image, folder, boundary)
     if path is None:
@@ -117,7 +112,7 @@ def thumbnail(image: str, folder: Path, boundary: Boundary, side: int = SIDE) ->
         picture = open_image(path)
     except ImageError:
         return None  # the page shows that there is no image; the captions stand all the same
-    picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -66,9 +66,9 @@ def better(key: str, values: Iterable[float | None]) -> float | None:
     return max(known, key=lambda value: spec_of(key).sign * value)
 
 
-def ranking_key(keys: Iterable[str]) -> str | None:
+def ranking_key(data: ReportData) -> str | None:
     """The score that images are ranked by, from those that each image has."""
-    known = list(keys)
+    known = [key for key in data.picture_keys if key != "confidence"]
     preferred = [key for key in RANKING if key in known]
     return next(iter([*preferred, *(key for key in known if not is_likelihood(key)), *known]), None)
 
@@ -91,7 +91,7 @@ def galleries(data: ReportData, count: int = SHOWN) -> tuple[Gallery, ...]:
 
     Images without a score are not chosen. Empty where no score was measured for each image.
     """
-    key = ranking_key(key for key in data.picture_keys if key != "confidence")
+    key = ranking_key(data)
     if key is None:
         return ()
     sign = spec_of(key).sign

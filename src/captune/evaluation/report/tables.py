@@ -60,7 +60,7 @@ def explorer_data(data: ReportData, thumbnails: Mapping[str, str], *, boxes: boo
 
 def explorer(data: ReportData, *, note: str = "") -> str:
     """The controls and the empty table, hidden until the script has filled it; a `note` stands above."""
-    key = ranking_key(key for key in data.picture_keys if key != "confidence")
+    key = ranking_key(data)
     scores = _options([(one, label(one)) for one in data.picture_keys], key)
     return "\n".join(
         (

@@ -24,6 +24,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import cache_folder, disk_error, scratch_folder
 from captune.core.progress import SILENT, Progress
 from captune.metrics.meteor.data import PARAPHRASES, folder
+from captune.metrics.ngrams import ranges
 
 LONGEST = 7
 _FACTOR = 0x9E3779B97F4A7C15
@@ -65,8 +66,7 @@ class Paraphrases:
         # All paraphrases of all these phrases in a row; those that no sentence here says need not be looked for.
         row = at[has]
         sizes = self.offsets[row + 1] - self.offsets[row]
-        ends = np.cumsum(sizes)
-        entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[row] - (ends - sizes), sizes)
+        entry = ranges(self.offsets[row], sizes)
         targets = self.targets[entry]
         where = np.searchsorted(distinct, targets)
         where[where == len(distinct)] = 0

@@ -166,15 +166,8 @@ class CaptionTrainer(Trainer):
     ) -> Any:
         sums = model(**inputs)
         tokens = supervised_tokens(inputs)
-        self._step_sums.append(
-            torch.stack(
-                [
-                    sums["nll"].detach().double(),
-                    sums["objective"].detach().double(),
-                    sums["nll"].new_tensor(tokens).double(),
-                ]
-            )
-        )
+        values = (sums["nll"].detach(), sums["objective"].detach(), sums["nll"].new_tensor(tokens))
+        self._step_sums.append(torch.stack([value.double() for value in values]))
         # Gradients are averaged over devices, the token count is summed over them.
         loss = sums["objective"] * self.args.world_size / num_items_in_batch
         return (loss, sums) if return_outputs else loss

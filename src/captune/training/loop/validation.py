@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 
@@ -11,42 +12,42 @@ from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import Caption, ImageRecord
 from captune.datasets.prepared import sample_records
-from captune.evaluation.evaluator import caption_records, likelihood_of_references
+from captune.evaluation.evaluator import autocast_to, likelihood_of_references
+from captune.inference.captioning import caption_records
 from captune.inference.features import CachedFeatures
 from captune.inference.processes import ALONE, Processes
+from captune.inference.torch_model import TorchModel
 from captune.metrics.corpus import MetricContext
 from captune.metrics.measure import measure
 from captune.models.backbone import Backbone
 from captune.training.trackers import CaptionSample
 
 
+@dataclass(eq=False)
 class Validation:
-    """Measures a backbone on a split; `samples` are the captions of the last call."""
+    """Measures a backbone on the records that have references, and captions so many `images` of them (0: none).
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        records: Sequence[ImageRecord],
-        generation: GenerationOptions,
-        *,
-        images: int,
-        metrics: Sequence[str],
-        shown: int,
-        max_caption_tokens: int,
-        batch_size: int,
-        autocast: torch.dtype | None,
-        features: CachedFeatures | None = None,
-        processes: Processes = ALONE,
-        progress: Progress = SILENT,
-    ) -> None:
-        self.backbone, self.generation = backbone, generation
-        self.records = [record for record in records if record.references]
-        self.captioned = sample_records(self.records, images) if images else []
-        self.metrics = metrics
-        self.shown, self.max_caption_tokens, self.batch_size = shown, max_caption_tokens, batch_size
-        self.autocast, self.features, self.progress = autocast, features, progress
-        self.processes = processes
-        self.samples: list[CaptionSample] = []
+    `samples` are the first `shown` captions of the last call.
+    """
+
+    backbone: Backbone
+    records: Sequence[ImageRecord]
+    generation: GenerationOptions
+    _: KW_ONLY
+    images: int
+    metrics: Sequence[str]
+    shown: int
+    max_caption_tokens: int
+    batch_size: int
+    autocast: torch.dtype | None
+    features: CachedFeatures | None = None
+    processes: Processes = ALONE
+    progress: Progress = SILENT
+    samples: list[CaptionSample] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.records = [record for record in self.records if record.references]
+        self.captioned = sample_records(self.records, self.images) if self.images else []
 
     def __call__(self) -> dict[str, float]:
         """`loss` (nats a token), and for captioned images the scores of `metrics`."""
@@ -72,16 +73,16 @@ class Validation:
         return records[self.processes.rank :: self.processes.count]
 
     def _caption(self) -> dict[str, float]:
-        captions = caption_records(
-            self.backbone,
-            self._share(self.captioned),
-            self.generation,
-            batch_size=self.batch_size,
-            autocast=self.autocast,
-            features=self.features,
-            progress=self.progress,
-            label="Validation: captions",
-        )
+        with autocast_to(self.backbone, self.autocast):
+            captions = caption_records(
+                TorchModel(self.backbone),
+                self._share(self.captioned),
+                self.generation,
+                batch_size=self.batch_size,
+                features=self.features,
+                progress=self.progress,
+                label="Validation: captions",
+            )
         captions = {key: one for part in self.processes.gather(captions) for key, one in part.items()}
         scores = self._measured(captions) if self.processes.first else {}
         return self.processes.share(scores)
