@@ -54,8 +54,7 @@ def main() -> None:
         paired(lambda: coco_scores(*theirs, meteor=False), lambda: whole(again(ready)), asked.repeats),
     )
     bench.row(
-        "METEOR on tokens",
-        paired(lambda: coco_meteor(*theirs), lambda: METRICS["meteor"](again(ready)), asked.repeats),
+        "METEOR on tokens", paired(lambda: coco_meteor(*theirs), lambda: METRICS["meteor"](again(ready)), asked.repeats)
     )
     bench.row("reward of 320 captions", rewarded(references, asked.repeats))
     first = measure(hypotheses, references, resamples=0)

@@ -74,12 +74,7 @@ def _clip(folder: Path) -> None:
     CLIPImageProcessorPil().save_pretrained(folder)
 
 
-SMALL = {
-    "blip-image-captioning-base": _blip,
-    "blip2-opt-2.7b": _blip2,
-    "gpt2": _gpt2,
-    "clip-vit-base-patch32": _clip,
-}
+SMALL = {"blip-image-captioning-base": _blip, "blip2-opt-2.7b": _blip2, "gpt2": _gpt2, "clip-vit-base-patch32": _clip}
 
 
 def _weights(model: torch.nn.Module, folder: Path) -> None:

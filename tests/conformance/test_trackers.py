@@ -204,12 +204,7 @@ def test_trackers_are_closed_where_a_training_fails(tiny_data: Path, tmp_path: P
     ],
 )
 def test_a_tracker_that_cannot_be_used_is_refused_before_anything_begins(
-    name: str,
-    environment: dict[str, str],
-    about: str,
-    tiny_data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, environment: dict[str, str], about: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(name)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -133,9 +133,7 @@ def test_signals_end_with_one_line(start: Start, number: int, code: int, word: s
 
 
 def test_finally_runs_when_terminated(start: Start) -> None:
-    process = start(
-        "try: print('ready', flush=True); time.sleep(60)\n    finally: print('tidied', file=sys.stderr)",
-    )
+    process = start("try: print('ready', flush=True); time.sleep(60)\n    finally: print('tidied', file=sys.stderr)")
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)

@@ -102,8 +102,7 @@ def test_a_bad_value_says_where_it_came_from(given: dict[str, Any], words: list[
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [("train: {epochs: 3\n", ["line 2", "not valid YAML"]), ("- 1\n", ["expected sections"])],
+    ("text", "words"), [("train: {epochs: 3\n", ["line 2", "not valid YAML"]), ("- 1\n", ["expected sections"])]
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
     file = tmp_path / "c.yaml"

@@ -64,12 +64,7 @@ def test_parquet_with_bytes_groups_equal_images(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet", row_group_size=2)
     name, found, contents, problems = records(tmp_path)
     assert name == "parquet"
-    assert [record.references for record in found] == [
-        ("A dog, a cat", "Again"),
-        ("A bird",),
-        ("A fish",),
-        ("Later",),
-    ]
+    assert [record.references for record in found] == [("A dog, a cat", "Again"), ("A bird",), ("A fish",), ("Later",)]
     # The last row is the first image again: only who keeps the images can join the two.
     assert contents == [jpeg(1), jpeg(2), jpeg(3, "PNG"), jpeg(1)]
     assert {record.split for record in found} == {"train"}

@@ -105,10 +105,7 @@ def test_texts_go_to_the_images_of_their_names(tmp_path: Path) -> None:
 def test_json_with_captions_of_several_images(tmp_path: Path, said: Any) -> None:
     tar(tmp_path / "a.tar", {"img.0.jpg": jpeg(0), "img.1.jpg": jpeg(1), "img.json": json.dumps(said)})
     _, found, _, problems = records(tmp_path)
-    assert {record.id: record.references for record in found} == {
-        "a/img.0": ("A dog",),
-        "a/img.1": ("A cat", "Again"),
-    }
+    assert {record.id: record.references for record in found} == {"a/img.0": ("A dog",), "a/img.1": ("A cat", "Again")}
     assert problems == []
 
 

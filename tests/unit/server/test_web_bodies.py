@@ -130,11 +130,7 @@ def test_the_words_of_a_chat_are_counted_together() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [
-        {"content_encoding": "gzip"},
-        {"content_type": "application/x-www-form-urlencoded"},
-        {"content_type": "x" * 5000},
-    ],
+    [{"content_encoding": "gzip"}, {"content_type": "application/x-www-form-urlencoded"}, {"content_type": "x" * 5000}],
 )
 def test_types_that_are_not_read_are_refused_before_they_arrive(server: Hostile, headers: dict[str, str]) -> None:
     status, said = server.ask("/v1/caption", None, content_length="500000", expect="100-continue", **headers)

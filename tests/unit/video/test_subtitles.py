@@ -20,9 +20,7 @@ def film(*scenes: SceneCaption, error: str | None = None) -> FilmCaptions:
 
 
 CUES = film(
-    scene(0, 1.5, "a dog"),
-    scene(1.5, 3599.9996, "two\nmen &  a <b>cat</b> --> there"),
-    scene(3661.25, 3661.25, "end"),
+    scene(0, 1.5, "a dog"), scene(1.5, 3599.9996, "two\nmen &  a <b>cat</b> --> there"), scene(3661.25, 3661.25, "end")
 )
 
 

@@ -43,8 +43,7 @@ class OutsideOptions(Options, section="tables", panel="Paths in tables and lists
     """Which files of this machine tables and lists may name."""
 
     allow_outside: bool = option(
-        False,
-        "Accept images that a table or a list names outside its folder (or --images). Only for tables you trust.",
+        False, "Accept images that a table or a list names outside its folder (or --images). Only for tables you trust."
     )
 
 

@@ -181,8 +181,7 @@ class TrainOptions(Options, section="train", panel="Training"):
         0.1, "Stop scst when CIDEr-D of a validation falls by this share below the best; 1: never.", gt=0, le=1
     )
     push_to: str | None = option(
-        None,
-        "Hub repository (user/name) to which each new best checkpoint is uploaded; auto: HF_REPO_NAME.",
+        None, "Hub repository (user/name) to which each new best checkpoint is uploaded; auto: HF_REPO_NAME."
     )
     gradient_checkpointing: bool = option(False, "Needs less memory and more time.")
     shard: bool = option(False, "Split weights, gradients and optimizer state between the processes (FSDP).")

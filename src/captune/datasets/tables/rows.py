@@ -23,12 +23,7 @@ class _Entry:
 
 
 def group(
-    rows: Iterable[Row],
-    source: Path,
-    images: Images | None,
-    problems: Problems,
-    *,
-    near: Sequence[Path] = (),
+    rows: Iterable[Row], source: Path, images: Images | None, problems: Problems, *, near: Sequence[Path] = ()
 ) -> Iterator[SourceRecord]:
     """Records in the order in which their images are first named.
 
