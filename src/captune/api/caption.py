@@ -1,7 +1,5 @@
 """`captune caption` and `captune ask`: images in, one row for each out, whatever happens to any of them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

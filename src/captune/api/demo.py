@@ -5,8 +5,6 @@ Nothing in it is a special path. What it does can be typed: `captune prepare DIR
 against `@checkpoint-0`, `captune caption`.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ What this does not find: a sentence in another language of the same script for w
 list of small words here, or that is shorter than six words; wrong words of the right language.
 """
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """What a writer writes: one image with what came of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

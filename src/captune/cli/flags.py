@@ -1,7 +1,5 @@
 """Flags made from the options of `captune.core.options`, and the command of a verb."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """The entry point: finds the verb, turns errors into messages and exit codes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -4,8 +4,6 @@ An alias is taken wherever captune's own name is: as a flag, a keyword, a key of
 `cfg`, and in `--set`. Where captune does the thing in another way, the answer says how.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """From defaults, preset, file, environment and flags to one checked configuration."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

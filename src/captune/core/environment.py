@@ -1,7 +1,5 @@
 """Every environment variable that captune, or what it stands on, reads: the docs' table, and a law's."""
 
-from __future__ import annotations
-
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 

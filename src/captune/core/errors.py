@@ -1,7 +1,5 @@
 """Errors that a user can cause and mend: one exception with the next step, exit codes, suggestions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec

@@ -9,8 +9,6 @@ Not on httpx: its time-outs hold for one read at a time (5 of the 39 attacks of 
 count of bytes, address check and redirects would stay here, as a network backend; it saves some 45 lines.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import io

@@ -1,7 +1,5 @@
 """The machine: memory and disks that are full, smaller batches where memory is short, versions, logins."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import netrc

@@ -1,7 +1,5 @@
 """How a model is named: a folder, a run, a checkpoint, a Hub id, or a model from scratch; and what a wrong path is."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """How work reports its progress: the command line draws it, all other code only calls these methods."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar

@@ -1,7 +1,5 @@
 """The nouns that pass between all rooms: an image with its references, and a caption."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from html import escape
 

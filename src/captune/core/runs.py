@@ -1,7 +1,5 @@
 """A run: the folder of one training, its checkpoints, and why it ended."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """A name → `module:attribute` table, loaded on first use and open to entry points."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points

@@ -4,8 +4,6 @@ Excel, LibreOffice and others run what begins with one of these signs. In a spre
 "this is text". A text that has apostrophes before such a sign gets one more, so that reading gives back every text.
 """
 
-from __future__ import annotations
-
 import bisect
 import hashlib
 import os

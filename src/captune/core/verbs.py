@@ -1,7 +1,5 @@
 """The verbs: what each is, which options it takes, and where its function is. Loads nothing but names."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

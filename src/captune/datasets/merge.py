@@ -1,7 +1,5 @@
 """From the records of a source to one record an image, every image a file on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

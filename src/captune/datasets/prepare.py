@@ -1,7 +1,5 @@
 """`captune prepare`: a source of images with captions becomes verified splits."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

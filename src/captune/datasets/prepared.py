@@ -12,8 +12,6 @@ who sends a folder can know), else only with `--allow-outside`.
 `splits.json` is written last and removed first: a folder without it is not prepared.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

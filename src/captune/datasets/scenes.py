@@ -1,7 +1,5 @@
 """Built-in scenes: coloured shapes with five references each, for a first training without downloads."""
 
-from __future__ import annotations
-
 import colorsys
 import csv
 import math

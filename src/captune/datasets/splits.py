@@ -1,7 +1,5 @@
 """Which image belongs to which split: by image, never by caption; the official splits of papers."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Prompts, references and captions as the tokens of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From prompts and options to captions, whatever runs the model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The array operations of the search that torch and numpy spell differently."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Penalties on scores: repetition, repeated n-grams, ends that come too soon."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from captune.decoding.ops import Array, ArrayOps

@@ -1,7 +1,5 @@
 """The captions of a search: while they are written, by any decoder with a KV cache, and when they are done."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import exp

@@ -1,7 +1,5 @@
 """Captions token by token: the likeliest each time, or sampled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ below 0; captions are read as "A photo depicts ...". RefCLIPScore is its harmoni
 the cosine to the nearest reference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """`captune compare`: evaluations that are already there, side by side, on the same pictures."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`captune evaluate`: models against the references of a split, side by side."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The likelihood that a backbone gives references, and the number type of training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 

@@ -4,8 +4,6 @@ Files are read as `captune prepare` reads them. Plain text, where line i belongs
 in which nothing names an image. Nothing is dropped silently.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """An evaluation as a value, and as the files that hold it: `eval_bleu.json` and `eval_per_image.jsonl`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

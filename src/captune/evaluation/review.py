@@ -1,7 +1,5 @@
 """`captune review`: the captions to check first, as a list or an HTML page."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """`captune score`: captions that were made elsewhere against references."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An export against its model: the same images, the same captions, or a reason to refuse it."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence

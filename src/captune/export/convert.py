@@ -1,7 +1,5 @@
 """`captune convert`: weights alone, from a training script, made into a model folder."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

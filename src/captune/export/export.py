@@ -1,7 +1,5 @@
 """`captune export`: a model as files for another runtime, checked against the original before they appear."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """Weights in 8 bits, so that an image's caption never depends on the images beside it."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """ONNX: runs with onnxruntime on any CPU, without torch."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """OpenVINO: for Intel's processors, made from the ONNX files."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """`captune push`: a run, checkpoint or folder to the Hugging Face Hub, with its card."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

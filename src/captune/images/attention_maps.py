@@ -1,7 +1,5 @@
 """Attention maps: where a model looked for each word, as values, drawings and files."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -5,8 +5,6 @@ At up to twice the size of the square, values differ from the exact way by one o
 levels at edges.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections import deque

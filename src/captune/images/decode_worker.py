@@ -4,8 +4,6 @@
 and may have a `square` of its own and ask for the `size` of the upright image; the pixels are attached to the reply.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """Duplicates: the same or nearly the same image in two splits, or twice in a job."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

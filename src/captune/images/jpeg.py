@@ -1,7 +1,5 @@
 """JPEG files that decoders take too well: cut off and closed again, or with scans without end."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Opening an image: any common file becomes upright 8-bit RGB, or an error with its reason."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import io

@@ -1,7 +1,5 @@
 """From an image to the numbers that a model gets, and the random changes of training images."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random

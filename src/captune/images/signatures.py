@@ -1,7 +1,5 @@
 """What a file that is no readable image is instead, told from its first bytes."""
 
-from __future__ import annotations
-
 import os
 
 from captune.core.errors import ImageErrorKind

@@ -3,8 +3,6 @@
 Started by `captune.images.verify` as `python -m captune.images.verify MAX_PIXELS`; a request has a `path`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Hand-written: the pools of the standard library and loky fail as a whole when a 
 but starts its workers through `multiprocessing`: by a fork of a process with threads, or importing the caller's script.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import json
@@ -112,7 +110,7 @@ TIMEOUT_SECONDS = 60.0
 _START_SECONDS = 60.0
 _STARTS = 3  # tries to start a process that is killed before it is ready
 _DEATHS = 2  # of its processes in a row that an image is taken to be the cause of
-_workers_WATCH_SECONDS = 0.25
+WATCH_SECONDS = 0.25
 _MAX_LINE_BYTES = 10_000
 _KILLED = -9  # SIGKILL: what the kernel sends when memory is short
 
@@ -192,7 +190,7 @@ class ProcessPool:
             self._idle.put(worker)
 
     def _watch(self) -> None:
-        while not self._closed.wait(_workers_WATCH_SECONDS):
+        while not self._closed.wait(WATCH_SECONDS):
             for worker in self._workers:
                 worker.kill_if_overdue(self._timeout)
 

@@ -1,7 +1,5 @@
 """Training batches: images grouped with their references, in an order known from the seed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

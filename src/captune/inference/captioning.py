@@ -1,7 +1,5 @@
 """Images in, captions out: in batches, in order, whatever runs the model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue

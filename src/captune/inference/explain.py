@@ -1,7 +1,5 @@
 """Explanations of a caption: probabilities, alternatives and attention for each token."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

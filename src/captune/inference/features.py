@@ -5,8 +5,6 @@ in it an image is known by its content. It grows by whole parts of at most `PART
 images: the list of a part's images is written last, so a part without it does not count.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

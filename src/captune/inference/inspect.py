@@ -1,7 +1,5 @@
 """What becomes of an image on its way to a caption, step by step (`captune inspect`)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass

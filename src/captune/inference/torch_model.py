@@ -1,7 +1,5 @@
 """A backbone as a captioning model: images in, captions out, by torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Images of input shards decoded in processes, in order, ahead of the model and across shards."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """How a job is finished: its failures, its near-duplicates, and the file or files made of its shards."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ for ever where a worker hangs or no node has room, exclude no node that cannot l
 decode nothing ahead either: `benchmarks/bulk_ray.py --pictures 600` took 47 s on two nodes, and takes 29 s like this.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

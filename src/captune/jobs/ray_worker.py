@@ -3,8 +3,6 @@
 Nothing here imports ray: its actors are made of this class by `captune.jobs.ray_pool`.
 """
 
-from __future__ import annotations
-
 import os
 import queue
 import threading

@@ -1,7 +1,5 @@
 """The shards of a job captioned by one model in this process, or by workers on a Ray cluster."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Container, Sequence
 from contextlib import closing

@@ -3,8 +3,6 @@
 Decoding, the model and writing overlap. A result shard appears whole or not at all, and needs no other.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Result shards: the rows of an input shard as one file, and back."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Captions against references. A metric is one file here, and lines in `METRICS` and `SPECS`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ closest reference length (ties to the shorter). The corpus score comes from summ
 not from averaged images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from captune.metrics.corpus import ORDERS, Corpus, MetricResult, Statistics

@@ -4,8 +4,6 @@ Vedantam et al. 2015: cosine of tf-idf vectors of 1- to 4-grams with clipped cou
 Gaussian penalty on the difference in length, times 10.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

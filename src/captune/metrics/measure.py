@@ -1,7 +1,5 @@
 """Measure captions against references with any of the metrics."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

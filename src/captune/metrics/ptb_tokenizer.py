@@ -8,8 +8,6 @@ It differs on purpose where the COCO code mixes up captions: a line separator in
 caption is a space here, and a caption never depends on the one that happens to follow it.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ Lin 2004, F-measure of the longest common subsequence with beta 1.2. The best pr
 the best recall may come from different references.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

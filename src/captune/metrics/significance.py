@@ -5,8 +5,6 @@ models captioned the same images, and approximate randomisation (Riezler & Maxwe
 Document frequencies of CIDEr stay those of the whole corpus while images are drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Anderson et al. 2016: F-score over the tuples of scene graphs. The program is in
 pycocoevalcap package (`captune[meteor]`); Stanford CoreNLP 3.6, which it parses with, is not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

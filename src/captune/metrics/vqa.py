@@ -4,8 +4,6 @@ Antol et al. 2015, *VQA: Visual Question Answering*: each nine of ten people's a
 with the model's. Three equal answers make it right. The ten results are averaged.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -9,8 +9,6 @@ Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; the weights a
 are `transformers.BlipForConditionalGeneration`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self

@@ -4,8 +4,6 @@ Li et al. 2022, *BLIP: Bootstrapping Language-Image Pre-training*; the weights a
 `transformers.BlipForQuestionAnswering`. The prompt is the question.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The protocol of a text decoder that writes captions token by token, many captions of an image at once."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any

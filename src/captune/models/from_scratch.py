@@ -1,7 +1,5 @@
 """Models from scratch: their sizes, and a tokenizer learned from the training references."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Captions by a backbone: captune's own search or, where a family has no decoder for it, that of `transformers`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Weights of a model: what its files hold, how they come into memory, and frozen ones in their own file."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import Counter

@@ -1,7 +1,5 @@
 """Bodies of requests: JSON and forms (multipart/form-data) of untrusted clients, parsed within limits of memory."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import functools

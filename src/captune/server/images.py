@@ -1,7 +1,5 @@
 """Images of requests: file bytes from uploads, base64 and URLs, decoded in processes that can be killed."""
 
-from __future__ import annotations
-
 import asyncio
 import binascii
 import io

@@ -1,7 +1,5 @@
 """API keys with names, and limits on requests and wrong keys."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import math

@@ -1,7 +1,5 @@
 """Log lines as JSON on stderr; never the content of an image or a key."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What every request passes: request id, key, rate limit, size of its body, place in the queue, time-out, log line."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -1,7 +1,5 @@
 """The models that are served: loaded when asked for, within a limit of memory."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import sys

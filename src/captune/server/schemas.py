@@ -1,7 +1,5 @@
 """What requests and responses hold, and how the schema of `/openapi.json` is made of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import cache

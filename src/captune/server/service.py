@@ -1,7 +1,5 @@
 """What the routes share: models, limits, image decoders."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What the server and the page need to start: models by name, and the address to listen at."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Everything that a training needs, built from its configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The history of a training: `history.jsonl`, progress, sample captions, figures."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What a training begins with, read and checked before a model is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run began with, and what may change when it is resumed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

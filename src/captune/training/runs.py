@@ -1,7 +1,5 @@
 """Look back on training runs: list, show, compare."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -8,8 +8,6 @@ as zero, and values that are equal but for rounding as equal. A validation whose
 finite number is never the best where another one's is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`captune train`: prepared data and a model in, a run folder out."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping

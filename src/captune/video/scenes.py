@@ -3,8 +3,6 @@
 Not PySceneDetect: it needs OpenCV, and takes the frame of a scene by its position, not the sharpest one.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Captions of a film as a table, JSON or subtitles (SubRip, WebVTT)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`captune video`: films in, a caption for each scene out, with its times."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Captions out: to the terminal, into files, or beside the images. One format, one file, one line here."""
 
-from __future__ import annotations
-
 import os
 import sys
 from functools import partial

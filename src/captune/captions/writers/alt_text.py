@@ -1,7 +1,5 @@
 """Captions in the images themselves."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Captions as CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Captions as one JSON list, or as JSON Lines."""
 
-from __future__ import annotations
-
 import json
 
 from captune.captions.row import CaptionRow

@@ -1,7 +1,5 @@
 """Captions as a text file beside each image."""
 
-from __future__ import annotations
-
 import codecs
 import os
 from abc import ABC, abstractmethod

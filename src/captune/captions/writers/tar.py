@@ -4,8 +4,6 @@
 `key.original.txt` and `key.original.json`. A failed image keeps its place, without `key.txt`.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Captions to an address such as `s3://bucket/captions.csv`: written here, and put there when they are whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path

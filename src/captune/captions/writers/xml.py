@@ -1,7 +1,5 @@
 """Captions as XML."""
 
-from __future__ import annotations
-
 import re
 from xml.sax.saxutils import escape
 

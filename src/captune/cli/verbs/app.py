@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from captune.cli.flags import Chosen, Models, verb
 from captune.cli.terminal import note
 from captune.core.options import DEFAULT_MODEL

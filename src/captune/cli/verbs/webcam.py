@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json as jsonlib
 import sys
 from typing import Annotated

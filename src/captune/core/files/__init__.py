@@ -1,7 +1,5 @@
 """Files and folders that are whole or absent: written beside their path, synced, renamed."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

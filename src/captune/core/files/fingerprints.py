@@ -1,7 +1,5 @@
 """Fingerprints of files and data, to notice damage and changes later."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -92,7 +90,7 @@ def _seal(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-_fingerprints_THREADS = 8
+THREADS = 8
 
 
 def split_fingerprint(records: Sequence[ImageRecord]) -> dict[str, Any]:
@@ -134,7 +132,7 @@ def contents_digest(contents: Iterable[str]) -> str:
 
 def read_contents(records: Sequence[ImageRecord]) -> str:
     """`contents_digest` of the image files as they are now, every one of them read."""
-    with ThreadPoolExecutor(_fingerprints_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return contents_digest(pool.map(file_content, (record.image for record in records)))
 
 

@@ -5,8 +5,6 @@ that showing them fails, and raise a bare `ValueError` for a number of more than
 kilobyte stand for more values than any memory holds.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -1,7 +1,5 @@
 """Locks on files: one process at a time, and none that outlives the process that took it."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

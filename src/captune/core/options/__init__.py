@@ -5,8 +5,6 @@ Python function, the key of the configuration file, the environment variable and
 in the docs. `captune.core.config` resolves them; `captune.cli.flags` draws the flags.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field

@@ -1,7 +1,5 @@
 """What an option is: a field with its help, in a group that refuses unknown keys."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator

@@ -1,7 +1,5 @@
 """Options of jobs, exports, films and cameras, declared once like those of `captune.core.options`."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from captune.core.options.option import Options, option

@@ -1,7 +1,5 @@
 """Options of `captune serve`, declared as all others are (`captune.core.options`)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from captune.core.options.option import Language, Options, option

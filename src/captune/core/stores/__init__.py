@@ -1,7 +1,5 @@
 """Names of the files of a job. Readers of whole folders skip names that begin with _."""
 
-from __future__ import annotations
-
 import re
 
 JOB = "_job"

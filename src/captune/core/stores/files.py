@@ -4,8 +4,6 @@ Credentials come from where the file system's own library looks for them (enviro
 its configuration files, the machine's role), never from captune's options.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import sys

@@ -1,7 +1,5 @@
 """Stores of a job's files, which are complete or absent: the protocol, and the one in a local folder."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

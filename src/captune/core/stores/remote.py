@@ -1,7 +1,5 @@
 """A job's results on a file system that fsspec knows, with fingerprints of what captune wrote there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

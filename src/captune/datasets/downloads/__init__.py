@@ -1,8 +1,6 @@
 """Data sets by name: Flickr8k and Flickr30k through kagglehub, which keeps and resumes its own downloads, and COCO 2017
 (118,287 training and 5,000 validation images, 19 GB) from its own server."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import zipfile

@@ -1,7 +1,5 @@
 """A file from a web server, resumed where an earlier attempt was cut off."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -12,8 +12,6 @@ text may be held in memory, images never are. Without `read` they are made of th
 appended to `problems`; where that is None the first of it raises.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

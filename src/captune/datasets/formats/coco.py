@@ -1,7 +1,5 @@
 """COCO's caption files: `images` and `annotations` that point at them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CSV and TSV: an image column, one or more caption columns, perhaps a split column; without a header two columns."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Flickr30k's `results.csv`: `image_name| comment_number| comment`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

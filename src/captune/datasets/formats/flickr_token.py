@@ -1,7 +1,5 @@
 """The `token` files of Flickr8k and Flickr30k: `name.jpg#0<TAB>caption`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

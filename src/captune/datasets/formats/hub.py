@@ -1,7 +1,5 @@
 """Hugging Face `datasets`: a folder made by `save_to_disk`, or `hf:org/name[:split]` streamed from the Hub."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Hugging Face's ImageFolder: images beside a `metadata.jsonl` or `metadata.csv`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """JSON Lines, a JSON list of objects, or one JSON object by image: an image and its captions in each."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

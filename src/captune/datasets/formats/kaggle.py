@@ -1,7 +1,5 @@
 """Kaggle's `captions.txt`: lines `image,caption`, quoted or not; everything after the first comma is the caption."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parquet files: images as bytes in a column, or as paths; read batch by batch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

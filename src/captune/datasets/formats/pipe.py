@@ -1,7 +1,5 @@
 """`image|caption` or `image<TAB>caption` text: everything after the first sign is the caption."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """captune's own prepared folder, so that it can be split anew."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images with a text or JSON file of the same name beside each."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import os

@@ -1,7 +1,5 @@
 """VQA's pairs of files: `questions`, and `annotations` that answer them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A shard is read twice: names and texts first, then the images, one in memory at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice

@@ -1,7 +1,5 @@
 """Hugging Face data sets, saved by `save_to_disk` or streamed: the one reader of `prepare` and `caption`."""
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Iterator

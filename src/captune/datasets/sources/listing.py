@@ -1,7 +1,5 @@
 """What the inputs of a command name: images, and archives of them."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

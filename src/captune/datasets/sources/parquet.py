@@ -1,7 +1,5 @@
 """Images in Parquet files: bytes, paths or addresses; for `caption` each row of the file gives a row."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -4,8 +4,6 @@ The file's footer says as well, but nothing holds it to the truth; pyarrow goes 
 footer that says where they lie, are Thrift's compact protocol (apache/parquet-format, `PageHeader`, `FileMetaData`).
 """
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache

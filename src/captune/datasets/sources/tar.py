@@ -4,8 +4,6 @@ A tar may come from a stranger: what its headers declare is checked before `tarf
 this machine is split at members, found by reading its headers alone; one elsewhere or compressed is one input shard.
 """
 
-from __future__ import annotations
-
 import lzma
 import os
 import tarfile

@@ -1,7 +1,5 @@
 """Captions in one cell of a table or one value of JSON: a text, a list of texts, tokens, Karpathy's sentences."""
 
-from __future__ import annotations
-
 import ast
 import json
 import math

@@ -1,7 +1,5 @@
 """Which column holds the image, the captions, the split and the id, by the usual names."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence

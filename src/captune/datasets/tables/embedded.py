@@ -1,7 +1,5 @@
 """Images that lie in table cells as bytes: told apart, named and handed on one at a time."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

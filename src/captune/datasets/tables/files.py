@@ -1,7 +1,5 @@
 """Where caption files lie in a folder, found without walking its images."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch

@@ -1,7 +1,5 @@
 """Where the images are that a caption file names: in folders, zips and tars, also under another suffix."""
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile

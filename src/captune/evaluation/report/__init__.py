@@ -1,7 +1,5 @@
 """`captune report`: an evaluation as one HTML page, as Markdown, and as figures."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ All are 360 units wide, so that their words stay readable on a phone. Colours ar
 `m0` … `m7` of the style sheet.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

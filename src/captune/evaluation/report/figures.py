@@ -1,7 +1,5 @@
 """Figures of an evaluation as PNG files: scores, and sheets of images with captions."""
 
-from __future__ import annotations
-
 import unicodedata
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The report as Markdown, for a model card."""
 
-from __future__ import annotations
-
 import re
 
 from captune.evaluation.report.data import Picture, ReportData

@@ -1,7 +1,5 @@
 """Pieces of HTML: everything from outside is escaped by `text`; thumbnails as data URIs."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os

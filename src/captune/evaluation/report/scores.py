@@ -1,7 +1,5 @@
 """How a score is named and written for readers, and which images a report shows large."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

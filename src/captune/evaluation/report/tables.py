@@ -1,7 +1,5 @@
 """What a report sets in tables, as plain rows for HTML and Markdown, and the table of all images."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Nothing is decoded or encoded: the compressed image and all other metadata stay byte for byte.
 """
 
-from __future__ import annotations
-
 
 class UnsupportedImage(Exception):  # not a failure: the text goes into a file beside the image
     """The file has no place for alt text, or its metadata are too damaged to be kept; the message says which."""

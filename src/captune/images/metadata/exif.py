@@ -1,7 +1,5 @@
 """EXIF's ImageDescription, where a file has one: another text beside XMP's would contradict it."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Images with their caption in them, as files: copies, or the files themselves."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import suppress

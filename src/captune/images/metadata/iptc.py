@@ -1,7 +1,5 @@
 """IPTC-IIM in Photoshop's image resources: the dataset 2:120 (Caption-Abstract), all else kept."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from dataclasses import dataclass

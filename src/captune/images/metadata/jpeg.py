@@ -1,7 +1,5 @@
 """Metadata in JPEG files: segments before the image data change, the image data never."""
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 

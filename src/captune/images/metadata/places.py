@@ -1,7 +1,5 @@
 """The places in an image file that hold its description: what stands in them is read, or a text is put into all."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Metadata in PNG and APNG files: XMP and text chunks."""
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Alt text in WebP files: a chunk for XMP at the end, and the extended header that tells of it."""
 
-from __future__ import annotations
-
 import struct
 
 from captune.images.metadata import UnsupportedImage

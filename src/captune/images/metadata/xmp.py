@@ -1,7 +1,5 @@
 """XMP packets: alt text put in, every other property kept."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The text graph of an export as the search calls it: with its KV cache in numpy arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The two graphs of an export in onnxruntime or OpenVINO, as functions of numpy arrays."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from collections import deque

@@ -5,8 +5,6 @@ precision and recall, less a penalty for many chunks. Of several references the 
 the corpus score comes from summed counts, not from averaged images.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

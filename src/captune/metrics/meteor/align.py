@@ -6,8 +6,6 @@ definition leaves a choice it is made as the published scores were made, weights
 rounded down included.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter

@@ -4,8 +4,6 @@ The wheel `pycocoevalcap` holds the English word lists inside METEOR's jar, and 
 table beside it. Neither Java nor any code of the wheel is run.
 """
 
-from __future__ import annotations
-
 import zipfile
 from functools import cache, lru_cache
 from importlib.util import find_spec

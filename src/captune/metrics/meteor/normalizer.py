@@ -4,8 +4,6 @@ Written from what the program prints: hyphens between words vanish, clitics and 
 alone, a period belongs to an abbreviation or ends a sentence.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

@@ -5,8 +5,6 @@ arrays: phrases that have paraphrases, where those of each begin, and the paraph
 table's order.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import shutil

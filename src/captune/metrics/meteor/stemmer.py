@@ -4,8 +4,6 @@ Porter, "The English (Porter2) stemming algorithm", snowballstem.org. Today's Sn
 some 150 words of a dictionary otherwise, which would change METEOR.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Attention whose queries are captions of one image over one memory."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """Fused layers for inference: weights in the number type they run in, packed for oneDNN where that is faster."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass

@@ -1,7 +1,5 @@
 """Losses of packed captions, and the teacher-forced pass over a finished caption."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Text decoders for generation: an image's keys and values once, all its captions as rows over them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Vision transformers for inference: the layers of `transformers` with fused weights and attention."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which device and number type a model runs in, and what the machine needs for it."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Errors of loading a model: what is wrong, and what to do next."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Iterable, Iterator

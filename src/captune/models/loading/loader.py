@@ -1,7 +1,5 @@
 """From the name of a model to the model, and whether two names are the same model."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import socket

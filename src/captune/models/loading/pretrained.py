@@ -5,8 +5,6 @@ to import (Megatron's, in adapters). `transformers` asks on the terminal about t
 second where `kernels` is installed, and `peft` imports the third. A test holds the rest of captune to `pretrained`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Captions for the page: models loaded once, small images, and results as files to download."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """The page of `captune app`: images in, captions out. Streamlit runs this file for every visitor."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

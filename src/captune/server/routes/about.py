@@ -1,7 +1,5 @@
 """What the server is: its models, its options, its health."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter

@@ -1,7 +1,5 @@
 """Captions, answers and matches for images."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Annotated
 

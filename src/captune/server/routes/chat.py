@@ -1,7 +1,5 @@
 """OpenAI's chat completions, so that its clients caption images too."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Checkpoints that are whole or absent, the two best among them, and what may be deleted."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ computed anew with gradients; the end of a caption counts as a word; document fr
 are those of the whole training split.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

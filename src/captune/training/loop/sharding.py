@@ -5,8 +5,6 @@ Models*; the sharding is torch's `fully_shard`. The model that learns holds shar
 that validates and is saved gathers whole weights for that time.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

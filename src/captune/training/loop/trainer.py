@@ -1,7 +1,5 @@
 """The training loop: `transformers.Trainer` with our loss, our order of images and our checkpoints."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence

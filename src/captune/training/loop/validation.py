@@ -1,7 +1,5 @@
 """Validation during training: loss on all references, metrics on generated captions, samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field

@@ -1,7 +1,5 @@
 """Weights & Biases: figures over the training's steps, samples, and the two best checkpoints as artifacts."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
