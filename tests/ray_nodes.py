@@ -47,12 +47,12 @@ def start(warm: str, *words: object, folder: Path) -> Copy:
 
 def end(job: Copy, code: int = 0) -> tuple[str, str]:
     """What a job said on stdout and stderr, when it has ended with this code."""
-    job.wait(240)
+    job.wait(400)
     assert job.returncode == code, f"{job.returncode}\n{job.stdout}\n{job.stderr}"
     return job.stdout, job.stderr
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
+def until(true: Callable[[], Any], what: str, seconds: float = 240.0) -> Any:
     """What becomes true, or an error that says what did not."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
