@@ -13,11 +13,12 @@ PYTHON ?=
 PIP_ARGS ?=
 ARGS ?=
 MODEL ?= captune-demo/run
-WORKERS ?= 2
+# Some tests wait for processes, servers and clusters: one worker more than cores keeps both at work.
+WORKERS ?= 3
 
 BIN := .venv/bin
 STAMP := .venv/captune-ready
-# One thread for each worker: two workers with two threads each are slower on two cores.
+# One thread for each worker: more threads than cores are slower.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 # Compiled modules are kept, whatever the environment wants: each process would compile them again.

@@ -67,13 +67,11 @@ def confidences(captions: list[list[Caption]]) -> list[float]:
     return [caption.confidence for each in captions for caption in each]
 
 
-@pytest.mark.parametrize("draw", range(14))
+@pytest.mark.parametrize("draw", range(40))
 def test_tokens_texts_and_confidence_are_those_of_torch(
     backbone: Backbone, model: ExportedModel, seen: np.ndarray, draw: int
 ) -> None:
-    """The search is one for all families: each meets options that no other meets."""
-    seed = draw * len(FAMILIES) + FAMILIES.index(backbone.family)
-    options = GenerationOptions(**drawn_options(seed))
+    options = GenerationOptions(**drawn_options(draw))
     prompts = [PROMPTS[(n + draw) % len(PROMPTS)] if draw % 3 else None for n in range(PICTURES)]
     theirs = TorchModel(backbone).generate(seen, options, prompts=prompts)
     mine = model.generate(seen, options, prompts=prompts)
