@@ -48,10 +48,18 @@ def _blip_vqa(model: Any) -> None:
     model.text_decoder.cls.predictions.bias[model.config.text_config.sep_token_id] += 1
 
 
+def _vlm(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            parameter.mul_(12 if "vision_tower" in name or "projector" in name else 8)
+    model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= 1.2
+
+
 LIVELY: dict[str, Callable[[Any], None]] = {
     "blip": _blip,
     "blip-vqa": _blip_vqa,
     "clip-gpt2": _vision_encoder_decoder,
     "git": _git,
     "blip-2": _blip2,
+    "vlm": _vlm,
 }

@@ -58,8 +58,10 @@ def check(name: str, size: str, rank: int, recompute: bool) -> None:
     moments = [values["exp_avg"] for values in optimizers[0].state.values()]
     assert 0.4 < sum(m.to_local().numel() for m in moments) / sum(m.numel() for m in moments) < 0.6
     with shards.gathered():
-        for found, expected in zip(backbone.model.parameters(), alone.model.parameters(), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        learned = zip(backbone.model.named_parameters(), alone.model.parameters(), strict=True)
+        for (part, found), expected in learned:
+            if not part.endswith("k_proj.bias"):  # no attention depends on it: its gradient is rounding alone
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         for parameter in backbone.model.parameters():
             parameter.data += 1
         shards.update_shards()

@@ -62,16 +62,19 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 @pytest.fixture(scope="module")
 def memory(backbone: Backbone) -> torch.Tensor:
-    side = backbone.pixels.size
+    side, seeded = backbone.pixels.size, torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        return backbone.encode(torch.randn(PICTURES, 3, side, side, generator=torch.Generator().manual_seed(0)))
+        if not side:  # its own processor takes images as they are
+            images = torch.randint(0, 256, (PICTURES, 3, 32, 32), dtype=torch.uint8, generator=seeded)
+            return backbone.image_features(images)
+        return backbone.encode(torch.randn(PICTURES, 3, side, side, generator=seeded))
 
 
 def both(
     backbone: Backbone, memory: torch.Tensor, prompt: str, options: GenerationOptions
 ) -> tuple[Generated, Generated]:
-    prompts = torch.tensor([[backbone.bos_token_id, *backbone.tokenize(prompt)]] * len(memory))
-    assert backbone.text_decoder() is not None
+    prompts = torch.tensor([backbone.codec.start(prompt)] * len(memory))
+    assert backbone.searched_by == "captune"
     with torch.inference_mode():
         own = search_tokens(backbone, memory, prompts, options)
         return own, transformers_search(backbone, memory, prompts, options)
@@ -158,7 +161,7 @@ def test_tokens_are_streamed_one_by_one(backbone: Backbone, memory: torch.Tensor
 @pytest.mark.parametrize("own", [True, False])
 def test_streamed_text_equals_the_caption(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
     asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **options)
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     backbone = replace(backbone, own_search=own)
     whole = [each[0].text for each in TorchModel(backbone).generate(noise.numpy(), asked)]
@@ -169,7 +172,7 @@ def test_streamed_text_equals_the_caption(backbone: Backbone, options: dict[str,
 
 
 def test_prompt_in_caption_without_a_prompt_is_refused(backbone: Backbone) -> None:
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     image = np.zeros((1, 3, side, side), np.uint8)
     asked = GenerationOptions(max_new_tokens=2, prompt_in_caption=True)
     own = replace(backbone, prompt="two dogs")
@@ -180,7 +183,7 @@ def test_prompt_in_caption_without_a_prompt_is_refused(backbone: Backbone) -> No
 
 
 def test_closing_a_stream_ends_the_search(backbone: Backbone) -> None:
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     pieces = stream_text(
         TorchModel(backbone), np.zeros((1, 3, side, side), np.uint8), GenerationOptions(num_beams=1, min_new_tokens=25)
     )
@@ -206,17 +209,17 @@ def test_chances_are_those_of_transformers(temperature: float, top_k: int, top_p
 
 def test_tokens_are_sampled_with_their_probabilities(backbone: Backbone, memory: torch.Tensor) -> None:
     """First tokens of 4,000 captions of one image against the model's own probabilities."""
-    decoder = backbone.text_decoder()
-    assert decoder is not None
-    prompts = torch.tensor([[backbone.bos_token_id]])
+    prompts = torch.tensor([backbone.codec.start("")])
     options = GenerationOptions(num_beams=1, num_captions=50, sample=True, max_new_tokens=1, top_k=0)
     torch.manual_seed(0)
     with torch.inference_mode():
         rounds = [search_tokens(backbone, memory[:1], prompts, options).tokens.flatten() for _ in range(80)]
         drawn = torch.cat(rounds)
-        said = decoder.new_cache(1, 1, memory)
-        hidden = decoder.step(prompts, torch.zeros(1, dtype=torch.long), decoder.prefill(memory[:1]), said, None)
-        likely = decoder.logits(hidden)[0, -1].softmax(-1)
+        decoder = backbone.cached_decoder(memory[:1])
+        assert decoder is not None
+        scores = decoder.prefill(prompts, 1, 1)[0, -1]
+        scores[list(backbone.suppressed_tokens)] = float("-inf")
+        likely = scores.softmax(-1)
     often = torch.bincount(drawn, minlength=len(likely)) / len(drawn)
     sigma = (likely * (1 - likely) / len(drawn)).sqrt()
     assert ((often - likely).abs() <= 5 * sigma + 1e-6).all()

@@ -23,10 +23,10 @@ def test_a_saved_folder_says_what_earlier_versions_read(family: str, tmp_path: P
     made.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert config["additional_special_tokens"] == ["[DEC]", "[ENC]"]
+    assert config["additional_special_tokens"] == (["<image>"] if family == "vlm" else ["[DEC]", "[ENC]"])
     assert not {"extra_special_tokens", "backend", "is_local"} & set(config)
     pixels = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert pixels["image_processor_type"] in ("BlipImageProcessor", "CLIPImageProcessor")
+    assert pixels["image_processor_type"] in ("BlipImageProcessor", "CLIPImageProcessor", "SiglipImageProcessor")
     processor = tmp_path / "processor_config.json"
     assert not processor.exists() or "image_processor" not in json.loads(processor.read_text())
     again = AutoTokenizer.from_pretrained(tmp_path)

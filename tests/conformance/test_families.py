@@ -32,7 +32,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 
 def pixels(backbone: Backbone, count: int) -> torch.Tensor:
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
@@ -81,9 +81,8 @@ def test_grouped_captions_have_the_same_losses_as_single_ones(backbone: Backbone
 def test_only_the_caption_and_its_end_are_supervised(backbone: Backbone) -> None:
     backbone.prompt = "a man"
     encoded = backbone.encode_reference("two dogs play", 20)
-    assert encoded.tokens[0] == backbone.bos_token_id
     assert encoded.tokens[-1] == backbone.eos_token_id
-    assert encoded.prompt_length == 1 + len(backbone.tokenize("a man"))
+    assert list(encoded.tokens[: encoded.prompt_length]) == backbone.codec.start("a man")
     nll, _ = losses(backbone, batch_of(backbone, pixels(backbone, 1), [["two dogs play"]]))
     assert len(nll) == len(backbone.tokenize("two dogs play")) + 1
 
@@ -101,7 +100,7 @@ def test_a_batch_without_targets_has_a_gradient_of_zero(family: str, size: str) 
 
 def test_a_long_reference_is_cut_but_ends(backbone: Backbone) -> None:
     encoded = backbone.encode_reference("a man on a bike " * 50, 6)
-    assert len(encoded.tokens) == 1 + 6 + 1
+    assert len(encoded.tokens) == len(backbone.codec.start("")) + 6 + 1
     assert encoded.tokens[-1] == backbone.eos_token_id
     assert len(backbone.encode_reference("a man on a bike " * 500, 10_000).tokens) == backbone.max_length
 
@@ -198,12 +197,13 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(backbone: Backb
     values = pixels(backbone, 1)
     with torch.inference_mode():
         memory = backbone.image_features(values)
-        ids = backbone.search(memory, [backbone.bos_token_id], GREEDY, 1.0)
+        start = backbone.codec.start("")
+        ids = backbone.search(memory, start, GREEDY, 1.0)
         caption = generate(backbone, memory, GREEDY)[0][0]
-        new = ids[0, 1:].tolist()
+        new = ids[0, len(start) :].tolist()
         length = new.index(backbone.eos_token_id) + 1 if backbone.eos_token_id in new else len(new)
-        lengths = torch.tensor([length + 1])
-        nll = backbone.token_losses(memory, ids, lengths, torch.tensor([0]), torch.tensor([1])).nll
+        lengths = torch.tensor([length + len(start)])
+        nll = backbone.token_losses(memory, ids, lengths, torch.tensor([0]), torch.tensor([len(start)])).nll
     assert caption.confidence == pytest.approx(float(torch.exp(-nll.mean())), rel=1e-5)
     assert 0 < caption.confidence <= 1
 

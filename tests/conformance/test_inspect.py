@@ -50,13 +50,15 @@ def test_it_tells_the_way_of_a_picture_to_its_caption(model: str, photo: Path) -
     assert found.preparation.size == (40, 60)
     assert found.preparation.square == captioner.backbone.pixels.size
     upright = Image.open(photo).transpose(Image.Transpose.ROTATE_270).convert("RGB")
-    prepared = captioner.backbone.processor(upright)
-    values = np.asarray(prepared["pixel_values"][0])
+    if found.preparation.square:
+        values = np.asarray(captioner.backbone.processor(upright)["pixel_values"][0])
+    else:  # its processor takes the image as it is
+        values = np.asarray(upright).transpose(2, 0, 1) / 255
     assert found.preparation.mean == pytest.approx(values.mean((1, 2)), abs=1e-5)
     assert found.preparation.std == pytest.approx(values.std((1, 2)), abs=1e-5)
     assert (found.preparation.low, found.preparation.high) == pytest.approx((values.min(), values.max()), abs=1e-5)
     assert found.prompt == "a man"
-    assert len(found.prompt_tokens) == 1 + len(captioner.backbone.tokenize("a man"))
+    assert len(found.prompt_tokens) == len(captioner.backbone.codec.start("a man"))
     assert 1 <= len(found.steps) <= 6
     assert np.exp(np.mean([np.log(step.probability) for step in found.steps])) == pytest.approx(
         said.confidence, rel=1e-3

@@ -38,7 +38,7 @@ def lively(backbone: Backbone, times: float = 4) -> Backbone:
 
 
 def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     seen = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     encoded = [[backbone.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
     return collate(list(zip(seen.numpy(), encoded, strict=True)), backbone.pad_token_id)
@@ -155,7 +155,7 @@ def test_captions_are_those_of_plain_generate(kind: str, options: dict[str, Any]
     backbone.model.eval()
     with torch.no_grad():
         LIVELY[backbone.family](backbone.model)
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     seen = torch.randint(0, 256, (12, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     values = backbone.pixels.normalise(seen)
     plain: dict[str, Any] = {**options, "max_new_tokens": 9, "do_sample": False}

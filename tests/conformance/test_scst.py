@@ -31,7 +31,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 
 def pictures(backbone: Backbone) -> torch.Tensor:
-    side = backbone.pixels.size
+    side = backbone.pixels.size or 32
     return torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
 
 

@@ -32,17 +32,21 @@ class TextCodec:
     max_length: int
     prompt: str
 
+    def start(self, prompt: str) -> list[int]:
+        """The tokens before a caption: the start, and the prompt."""
+        return [self.bos_token_id, *self.encode(prompt)]
+
     def prefix(self, prompt: str | None, options: GenerationOptions) -> list[int]:
         """Start and prompt (None: the model's own) as tokens. Raises `UsageError` for what cannot be continued."""
         prompt = self.prompt if prompt is None else prompt
         check_prompt(prompt, options)
-        prefix = [self.bos_token_id, *self.encode(prompt)]
+        prefix = self.start(prompt)
         check_length(len(prefix), self.max_length, options)
         return prefix
 
     def token_budget(self, prompt: str | None = None) -> int:
         """How many new tokens fit behind start and prompt (None: the model's own); 0 or less: none."""
-        return self.max_length - 1 - len(self.encode(self.prompt if prompt is None else prompt))
+        return self.max_length - len(self.start(self.prompt if prompt is None else prompt))
 
     def text(self, tokens: Sequence[int], prompt: str | None, options: GenerationOptions) -> str:
         """A caption's text; with `prompt_in_caption` it begins with the prompt (None: the model's own)."""

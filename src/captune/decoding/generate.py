@@ -53,15 +53,17 @@ def search(
     options: GenerationOptions,
     eos_token_id: int,
     on_token: Callable[[Array], None] | None = None,
+    suppressed: tuple[int, ...] = (),
 ) -> Generated:
     """Captions behind prompts (images, tokens), start included; `options` are `normalized`.
 
-    `on_token` gets the tokens (images, captions) of every step of a search without beams.
+    `on_token` gets the tokens (images, captions) of every step of a search without beams; tokens that are `suppressed`
+    are never written.
     """
     count = rows_of(options)
     rows = Rows(decoder, ops, prompts, count, options.max_new_tokens)
     penalties = Penalties(
-        options.repetition_penalty, options.no_repeat_ngram_size, options.min_new_tokens, eos_token_id, ops
+        options.repetition_penalty, options.no_repeat_ngram_size, options.min_new_tokens, eos_token_id, ops, suppressed
     )
     sampler = None
     if options.sample:

@@ -7,13 +7,14 @@ from captune.decoding.ops import Array, ArrayOps
 
 @dataclass(frozen=True)
 class Penalties:
-    """The same changes as `transformers` makes, in its order."""
+    """The same changes as `transformers` makes, in its order. Tokens that are `suppressed` are never written."""
 
     repetition_penalty: float
     no_repeat_ngram_size: int
     min_new_tokens: int
     eos_token_id: int
     ops: ArrayOps
+    suppressed: tuple[int, ...] = ()
 
     def __call__(self, scores: Array, tokens: Array, new: int) -> Array:
         """Changed scores (images, rows, vocabulary) behind tokens (images, rows, length), prompt included.
@@ -29,6 +30,10 @@ class Penalties:
         if new < self.min_new_tokens:
             one = (*scores.shape[:2], 1)
             scores = self.ops.scatter(scores, self.ops.full(one, self.eos_token_id), self.ops.full(one, float("-inf")))
+        if self.suppressed:
+            shape = (*scores.shape[:2], len(self.suppressed))
+            index = self.ops.xp.broadcast_to(self.ops.array(list(self.suppressed)), shape)
+            scores = self.ops.scatter(scores, index, self.ops.full(shape, float("-inf")))
         return scores
 
     def _without_repeated_ngrams(self, scores: Array, tokens: Array) -> Array:

@@ -42,9 +42,10 @@ def likelihood_of_references(
             [(pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references]) for r, pixels in part],
             backbone.pad_token_id,
         )
+        images = batch.pop("images")
         on = {name: value.to(backbone.device) for name, value in batch.items()}
         with torch.inference_mode():
-            memory = backbone.image_features(on["images"])
+            memory = backbone.image_features(images)
             losses = backbone.token_losses(memory, on["tokens"], on["lengths"], on["owner"], on["given"])
         image = batch["owner"].numpy()[losses.caption.cpu().numpy()]
         sums = np.bincount(image, losses.nll.double().cpu().numpy(), minlength=len(part))

@@ -101,7 +101,7 @@ def read_pixels(
     """
     if callable(source):
         source = source()
-    if preprocessing.fast:
+    if preprocessing.fast and preprocessing.size:
         # A fraction that leaves twice the square keeps what the resize needs.
         levels = decode_fast(source, 2 * max(preprocessing.size, preprocessing.shorter), max_pixels)
         if levels is not None:
@@ -111,6 +111,15 @@ def read_pixels(
     else:
         image = open_image(source, max_pixels=max_pixels, formats=formats)
     return to_pixels(image, preprocessing.size, preprocessing.resample, preprocessing.shorter)
+
+
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images, or features of them, as one array (images, …); an array of objects where their shapes differ."""
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images)
+    batch = np.empty(len(images), dtype=object)
+    batch[:] = images
+    return batch
 
 
 def stream_pixels(

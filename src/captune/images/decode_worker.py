@@ -77,7 +77,7 @@ def answer(
         return {"kind": error.kind, "reason": error.reason, "hint": error.hint}, b""
     except MemoryError:
         return {"kind": "memory", "reason": "needs more memory than there is"}, b""
-    data = pixels.tobytes()
+    data, fields["shape"] = pixels.tobytes(), pixels.shape
     if not settings["fingerprints"]:
         return fields, data
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -81,6 +81,8 @@ Box = tuple[float, float, float, float]
 class Preprocessing:
     """What makes an image a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
 
+    With a `size` of 0 an image stays as it is: the model's own processor prepares it.
+
     With `fast`, JPEG files are decoded the quicker way.
     """
 
@@ -95,7 +97,7 @@ class Preprocessing:
 
 
 def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: int = 0) -> np.ndarray:
-    """The image as a square: uint8, shape (3, size, size).
+    """The image as a square: uint8, shape (3, size, size); with a `size` of 0 as it is, (3, height, width).
 
     Squashed; or with `shorter` its shorter side is resized to that and the middle cut out.
     `image` is 8-bit RGB. Normalised by the model's statistics it is bit for bit what
@@ -104,6 +106,8 @@ def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: i
     """
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, not {image.mode}")
+    if not size:
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     for shape in resize_passes(image.size, resized_shape(image.size, size, shorter)):
         if image.size != shape:
             image = image.resize(shape, resample=Image.Resampling(resample))
@@ -113,6 +117,8 @@ def to_pixels(image: Image.Image, size: int, resample: int = BICUBIC, shorter: i
 
 def resized_shape(shape: tuple[int, int], size: int, shorter: int) -> tuple[int, int]:
     """What an image (width, height) is resized to before a square is cut out of it."""
+    if not size:
+        return shape
     if not shorter:
         return size, size
     longer = int(shorter * max(shape) / min(shape))
@@ -123,8 +129,9 @@ def crop_box(shape: tuple[int, int], size: int, shorter: int = 0) -> Box:
     """The part (left, top, right, bottom) of an image (width, height) that is in its square, in its own pixels."""
     ends = []
     for side, whole in zip(shape, resized_shape(shape, size, shorter), strict=True):
-        before = (whole - size) // 2
-        ends.append((before * side / whole, (before + size) * side / whole))
+        cut = size or whole
+        before = (whole - cut) // 2
+        ends.append((before * side / whole, (before + cut) * side / whole))
     (left, right), (top, bottom) = ends
     return left, top, right, bottom
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.records import ImageRecord
-from captune.images.batches import read_pixels
+from captune.images.batches import read_pixels, stack
 from captune.images.open import open_image
 from captune.images.preprocessing import augment
 from captune.images.workers import end_with_parent
@@ -175,12 +175,18 @@ def collate(examples: Sequence[tuple[np.ndarray, Sequence[Encoded]]], pad: int =
     for row, (_, one) in zip(tokens, encoded, strict=True):
         row[: len(one.tokens)] = torch.tensor(one.tokens)
     return {
-        "images": torch.from_numpy(np.stack([image for image, _ in examples])),
+        "images": _as_tensors([image for image, _ in examples]),
         "tokens": tokens,
         "lengths": lengths,
         "owner": torch.tensor([i for i, _ in encoded]),
         "given": torch.tensor([one.prompt_length for _, one in encoded]),
     }
+
+
+def _as_tensors(images: Sequence[np.ndarray]) -> Any:
+    """One tensor, or a list where the shapes of images differ."""
+    batch = stack(images)
+    return [torch.from_numpy(image) for image in images] if batch.dtype == object else torch.from_numpy(batch)
 
 
 def supervised_tokens(batch: dict[str, Tensor]) -> int:

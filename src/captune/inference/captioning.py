@@ -14,7 +14,7 @@ from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.decoding.encoding import TextCodec, prompt_for
-from captune.images.batches import Features, stream_pixels
+from captune.images.batches import Features, stack, stream_pixels
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
 
@@ -109,7 +109,7 @@ def _caption_batch(
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
     batch_prompts = [prompts.get(batch[n][0], options.prompt) for n in good]
-    inputs = np.stack(list(good.values())) if good else np.empty(0)
+    inputs = stack(list(good.values())) if good else np.empty(0)
     captions = iter(
         halving.results(
             len(good), lambda start, end: model.generate(inputs[start:end], options, prompts=batch_prompts[start:end])

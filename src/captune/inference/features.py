@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import cache_folder, disk_error, scratch_folder, write_json
 from captune.core.files.limits import parse_json
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory, is_disk_full
@@ -59,6 +59,11 @@ def cached_features(
     Reports their size first, and leaves `spare` bytes of the disk free. Raises `CaptuneError` where the
     disk has no room for them or an image cannot be read.
     """
+    if not backbone.pixels.size:
+        raise UsageError(
+            f"The features of a {backbone.family} are not cached: each image has its own number of them.",
+            "Leave out --cache-features; a frozen vision part still runs without gradients.",
+        )
     names = list(dict.fromkeys(images))
     with ThreadPoolExecutor() as pool:
         read = track(pool.map(_digest, names), progress, "Reading images", len(names))

@@ -67,5 +67,5 @@ class TorchModel:
         on_token: Callable[[Any], None] | None = None,
     ) -> list[list[Caption]]:
         with torch.inference_mode():
-            features = self.backbone.image_features(torch.from_numpy(inputs))
+            features = self.backbone.image_features(inputs)
             return generate(self.backbone, features, options, on_token=on_token, prompts=prompts)

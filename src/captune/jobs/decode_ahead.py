@@ -85,7 +85,6 @@ class DecodeAhead:
     ) -> None:
         worker = worker or command(square=preprocessing, max_pixels=max_pixels, fingerprints=fingerprints)
         self._tasks, self._stop, self._read_images = tasks, stop, read
-        self._size = preprocessing.size
         self._decoders = ProcessPool(worker, workers or cores(), timeout=timeout)
         self._ready: queue.Queue[_Item] = queue.Queue(max(ahead, 2 * self._decoders.count))
         self._closed = threading.Event()
@@ -175,7 +174,7 @@ class DecodeAhead:
         fields = reply.fields
         if "reason" in fields:
             return Decoded(None, str(fields["reason"]), str(fields["kind"]))
-        pixels = np.frombuffer(reply.attachment, np.uint8).reshape(3, self._size, self._size)
+        pixels = np.frombuffer(reply.attachment, np.uint8).reshape(fields["shape"])
         if "hash" not in fields:
             return Decoded(pixels)
         return Decoded(pixels, fingerprint=bytes.fromhex(fields["hash"] + fields["thumb"] + fields["digest"]))

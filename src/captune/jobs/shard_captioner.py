@@ -19,6 +19,7 @@ from captune.core.records import Caption
 from captune.core.stores import fingerprints_name
 from captune.core.stores.local import Store
 from captune.datasets.sources.input_shards import ImageSource
+from captune.images.batches import stack
 from captune.images.duplicates import NO_FINGERPRINT, read_fingerprints
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
@@ -142,7 +143,7 @@ def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOpti
 def _caption_batch(
     model: BatchCaptioner, halving: Halving, batch: list[_Image], language: str | None
 ) -> Iterator[tuple[int, _Result]]:
-    pixels = np.stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
+    pixels = stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
     results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end]))
     for (index, source, decoded), captions in zip(batch, results, strict=True):
         if captions is None:

@@ -39,7 +39,8 @@ def families() -> list[FamilyInfo]:
     for name, target in FAMILIES.targets.items():
         family = FAMILIES[name]
         about = (family.__doc__ or "").strip().splitlines()
-        search = "captune" if family.text_decoder is not Backbone.text_decoder else "transformers"
+        own = family.text_decoder is not Backbone.text_decoder or family.cached_decoder is not Backbone.cached_decoder
+        search = "captune" if own else "transformers"
         origin = target.partition(":")[0]
         found.append(
             FamilyInfo(name, tuple(family.sizes), about[0] if about else "", origin, search, family.checkpoints)
@@ -55,6 +56,7 @@ FAMILIES = Table(
         "blip-2": "captune.models.blip2:Blip2",
         "git": "captune.models.git:Git",
         "clip-gpt2": "captune.models.clip_gpt2:ClipGpt2",
+        "vlm": "captune.models.vlm:Vlm",
     },
     group="captune.families",
     contract="A family is a subclass of captune.models.backbone.Backbone.",

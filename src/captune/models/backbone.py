@@ -20,8 +20,9 @@ from captune.core.model_names import CARD
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.generate import transformers_kwargs
+from captune.decoding.rows import CachedDecoder
 from captune.images.preprocessing import Preprocessing, resize_passes, resized_shape
-from captune.models.decoder import Decoder
+from captune.models.decoder import BatchDecoder, Decoder
 from captune.models.layers.fused import contiguous_head
 from captune.models.layers.losses import TeacherForced, TokenLosses, teacher_forced_pass
 from captune.models.layers.vision_encoder import VisionEncoder
@@ -92,6 +93,7 @@ IMPLEMENTED = {
     "stepper": "text_decoder",
     "reread": "teacher_forced",
     "layered_parts": "shardable_parts",
+    "parts": "part_of(name)",
 }
 USED = {
     "assembled": "from_components",
@@ -225,6 +227,14 @@ class Backbone(ABC):
         """The text part fused for captune's own search; None: `transformers` searches."""
         return None
 
+    def cached_decoder(self, memory: Tensor) -> CachedDecoder | None:
+        """The text part over the memory of images, for captune's own search; None: `transformers` searches."""
+        decoder = self.text_decoder()
+        if decoder is None:
+            return None
+        with torch.autocast(memory.device.type, enabled=False):
+            return BatchDecoder(decoder, memory)
+
     def teacher_forced(self, memory: Tensor, tokens: Sequence[int], prompt_length: int) -> TeacherForced | None:
         """One pass over `tokens`, of which the first `prompt_length` are start and prompt, and the memory of one image.
 
@@ -245,6 +255,11 @@ class Backbone(ABC):
     def searched_by(self) -> str:
         """Whose search writes the captions: captune or transformers."""
         return "captune" if self.own_search and self.text_decoder() is not None else "transformers"
+
+    @property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Tokens that no caption has."""
+        return ()
 
     @property
     def text_config(self) -> Any:
@@ -401,11 +416,15 @@ class Backbone(ABC):
             )
         return card
 
-    def image_features(self, images: Tensor) -> Tensor:
+    def image_features(self, images: Tensor | np.ndarray | Sequence[Tensor]) -> Tensor:
         """What captions attend to: the memory of images (images, 3, size, size), uint8.
 
-        Or that of cached features (images, length, width), bf16 stored as uint16.
+        Or that of cached features (images, length, width), bf16 stored as uint16. Images come in a list where their
+        sizes differ.
         """
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(images)
+        assert isinstance(images, Tensor), "this family's images are squares"
         if images.dtype == torch.uint16:
             return images.to(self.device).view(torch.bfloat16).to(self.compute_dtype)
         values = self.pixels.normalise(images.to(self.device))
@@ -460,6 +479,7 @@ class Backbone(ABC):
         return {
             "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
+            "suppress_tokens": list(self.suppressed_tokens) or None,
             **transformers_kwargs(options, temperature),
         }
 

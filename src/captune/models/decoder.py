@@ -64,3 +64,30 @@ def causal_mask(steps: int, like: Tensor) -> Tensor | None:
     if steps == 1:
         return None
     return torch.full((1, 1, steps, steps), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
+
+
+class BatchDecoder:
+    """A `Decoder` over the memory of a batch of images: a `captune.decoding.rows.CachedDecoder`."""
+
+    def __init__(self, decoder: Decoder, memory: Tensor) -> None:
+        self.decoder, self.memory, self.image_kv = decoder, memory, decoder.prefill(memory)
+
+    def prefill(self, prompts: Tensor, rows: int, max_new_tokens: int) -> Tensor:
+        images, self.prompt_length = prompts.shape
+        self.cache = self.decoder.new_cache(images, self.prompt_length + max_new_tokens * rows, self.memory)
+        positions = torch.arange(self.prompt_length, device=prompts.device)
+        mask = causal_mask(self.prompt_length, self.memory)
+        hidden = self.decoder.step(prompts, positions, self.image_kv, self.cache, mask)
+        return self.decoder.logits(hidden[:, -1:])
+
+    def step(self, tokens: Tensor, position: int, visible: Tensor | None) -> Tensor:
+        positions = torch.full((tokens.shape[1],), position, device=tokens.device)
+        mask = None if visible is None else self._mask(visible)
+        return self.decoder.logits(self.decoder.step(tokens, positions, self.image_kv, self.cache, mask))
+
+    def _mask(self, visible: Tensor) -> Tensor:
+        """0 for the prompt and what is visible, else -inf: (images, 1, rows, slots)."""
+        images, rows, slots = visible.shape
+        mask = self.memory.new_zeros(images, 1, rows, self.prompt_length + slots)
+        mask[:, 0, :, self.prompt_length :].masked_fill_(~visible, float("-inf"))
+        return mask

@@ -12,7 +12,6 @@ from captune.decoding.generate import captions_of, normalized, search, temperatu
 from captune.decoding.rows import Generated
 from captune.decoding.torch_ops import TorchOps
 from captune.models.backbone import Backbone
-from captune.models.decoder import Decoder, causal_mask
 
 
 def generate(
@@ -59,12 +58,12 @@ def search_tokens(
     `options` are `normalized`; captune's own search runs without autocast, in the number type that it would choose.
     """
     memory = memory.to(backbone.compute_dtype)
-    decoder = backbone.text_decoder() if backbone.own_search else None
+    decoder = backbone.cached_decoder(memory) if backbone.own_search else None
     if decoder is None:
         return transformers_search(backbone, memory, prompts, options)
     with torch.autocast(memory.device.type, enabled=False):
-        cached, ops = _CachedDecoder(decoder, memory), TorchOps(memory.device)
-        return search(cached, ops, prompts, options, backbone.eos_token_id, on_token)
+        ops, eos_token_id = TorchOps(memory.device), backbone.eos_token_id
+        return search(decoder, ops, prompts, options, eos_token_id, on_token, backbone.suppressed_tokens)
 
 
 def transformers_search(backbone: Backbone, memory: Tensor, prompts: Tensor, options: GenerationOptions) -> Generated:
@@ -88,30 +87,3 @@ def transformers_search(backbone: Backbone, memory: Tensor, prompts: Tensor, opt
     log_probs = torch.zeros(len(tokens), device=tokens.device).index_add(0, losses.caption, -losses.nll.float())
     shape = (images, captions)
     return Generated(tokens.view(*shape, width), lengths.view(shape), log_probs.view(shape))
-
-
-class _CachedDecoder:
-    """A `Decoder` over the memory of a batch of images: a `captune.decoding.rows.CachedDecoder`."""
-
-    def __init__(self, decoder: Decoder, memory: Tensor) -> None:
-        self.decoder, self.memory, self.image_kv = decoder, memory, decoder.prefill(memory)
-
-    def prefill(self, prompts: Tensor, rows: int, max_new_tokens: int) -> Tensor:
-        images, self.prompt_length = prompts.shape
-        self.cache = self.decoder.new_cache(images, self.prompt_length + max_new_tokens * rows, self.memory)
-        positions = torch.arange(self.prompt_length, device=prompts.device)
-        mask = causal_mask(self.prompt_length, self.memory)
-        hidden = self.decoder.step(prompts, positions, self.image_kv, self.cache, mask)
-        return self.decoder.logits(hidden[:, -1:])
-
-    def step(self, tokens: Tensor, position: int, visible: Tensor | None) -> Tensor:
-        positions = torch.full((tokens.shape[1],), position, device=tokens.device)
-        mask = None if visible is None else self._mask(visible)
-        return self.decoder.logits(self.decoder.step(tokens, positions, self.image_kv, self.cache, mask))
-
-    def _mask(self, visible: Tensor) -> Tensor:
-        """0 for the prompt and what is visible, else -inf: (images, 1, rows, slots)."""
-        images, rows, slots = visible.shape
-        mask = self.memory.new_zeros(images, 1, rows, self.prompt_length + slots)
-        mask[:, 0, :, self.prompt_length :].masked_fill_(~visible, float("-inf"))
-        return mask

@@ -143,7 +143,7 @@ class ImageDecoder:
         if "reason" in fields:
             raise ImageError("the image", fields["reason"], fields.get("hint", ""), kind=fields["kind"])
         pixels = np.frombuffer(bytearray(reply.attachment), np.uint8)
-        return pixels.reshape(3, preprocessing.size, preprocessing.size), tuple(fields["size"]) if size else None
+        return pixels.reshape(fields["shape"]), tuple(fields["size"]) if size else None
 
     @property
     def stuck(self) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from captune.core.config import as_given
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
+from captune.images.batches import stack
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
 
@@ -240,7 +241,7 @@ class CaptionWork(Work[CaptionResult]):
     @staticmethod
     def run(worker: ModelWorker, batch: Sequence[CaptionWork]) -> list[CaptionResult]:
         captioner, language, prompts = worker.captioner, batch[0].language, [work.options.prompt for work in batch]
-        pixels = np.stack([work.pixels for work in batch])
+        pixels = stack([work.pixels for work in batch])
         with _torch_random(batch[0].options.model_copy(update={"prompt": None})) as options:
             results = captioner.generate(pixels, options, prompts)
         if language is not None:

@@ -106,7 +106,7 @@ def build_backbone(
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
     check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)
     for prompt in (backbone.prompt, search.prompt):
-        check_length(1 + len(backbone.tokenize(prompt or "")), backbone.max_length, search)
+        check_length(len(backbone.codec.start(prompt or "")), backbone.max_length, search)
     return backbone
 
 

@@ -181,7 +181,6 @@ def test_quantized_weights_that_fail_in_another_way(tmp_path: Path, quantization
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("llava", "vision-language"),
         ("siglip", "compares"),
         ("gpt2", "sees no images"),
         ("t5", "sees no images"),

@@ -88,7 +88,7 @@ def test_a_decoder_tells_the_size_of_the_upright_image_where_it_is_wanted(fast: 
         file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     )
     settings = {"max_pixels": 10_000, "formats": ["JPEG"], "fingerprints": False}
-    for question, said in (({"size": True}, {"size": (48, 64)}), ({}, {})):
+    for question, said in (({"size": True}, {"size": (48, 64), "shape": (3, 8, 8)}), ({}, {"shape": (3, 8, 8)})):
         assert answer(question, file.getvalue(), Preprocessing(8, fast=fast), settings) == (said, bytes(3 * 8 * 8))
     assert answer({"size": True}, encoded("PNG"), Preprocessing(8, fast=fast), settings)[0]["kind"] == "damaged"
 

@@ -50,7 +50,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("picture", found.image),
         ("stored as", f"{file.format}, {file.mode}, {file.width} × {file.height}, {file.turned}"),
         ("upright", f"{made.size[0]} × {made.size[1]}"),
-        ("resized to", f"{made.resized[0]} × {made.resized[1]}{cut}"),
+        ("resized to", f"{made.resized[0]} × {made.resized[1]}{cut}" if made.square else "what its processor chooses"),
         ("part that is seen", f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"),
         ("pixels, mean", _numbers(made.mean)),
         ("pixels, std", _numbers(made.std)),

@@ -93,7 +93,7 @@ def padded_losses(
     steps = torch.arange(1, tokens.shape[1], device=tokens.device)
     labelled = (steps < lengths[:, None]) & (steps >= given[:, None])
     caption, place = labelled.nonzero().unbind(1)
-    return _of(logits[caption, place], tokens[caption, place + 1], caption, label_smoothing)
+    return losses_of(logits[caption, place], tokens[caption, place + 1], caption, label_smoothing)
 
 
 def token_losses(
@@ -106,12 +106,13 @@ def token_losses(
 ) -> TokenLosses:
     """Losses of the tokens behind the first `given` (captions,) of each, from a grid's hidden states (rows, width)."""
     # Of all rows, not of the labelled ones alone: their number is rounded, and only prompts have no label.
-    found = _of(head(hidden), grid.pack(tokens[:, 1:]), grid.caption_of_token, label_smoothing)
+    found = losses_of(head(hidden), grid.pack(tokens[:, 1:]), grid.caption_of_token, label_smoothing)
     labelled = grid.real & (grid.positions + 1 >= given[grid.caption_of_token])
     return TokenLosses(found.nll[labelled], found.objective[labelled], found.caption[labelled])
 
 
-def _of(logits: Tensor, labels: Tensor, caption: Tensor, label_smoothing: float) -> TokenLosses:
+def losses_of(logits: Tensor, labels: Tensor, caption: Tensor, label_smoothing: float) -> TokenLosses:
+    """Losses of `labels` (tokens,) by logits (tokens, vocabulary)."""
     log_probs = functional.log_softmax(logits.float(), -1)
     nll = -log_probs.gather(1, labels[:, None])[:, 0]
     objective = nll

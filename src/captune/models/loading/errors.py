@@ -135,7 +135,6 @@ def unknown_kind(name: str, kind: Any, families: Iterable[str]) -> CaptuneError:
     joined = "A model that sees and a GPT-2 can be joined and trained: captune train --model VISION+TEXT."
     does = (
         ("hears speech and sees no images", auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES, ""),
-        ("is a vision-language model", auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, ""),
         (
             "compares images with texts and writes none",
             auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,

@@ -95,7 +95,7 @@ def _generation(card: Path) -> dict[str, Any]:
 
 
 Loaded = TypeVar("Loaded")
-PAIR = "clip-gpt2"
+PAIR, VLM = "clip-gpt2", "vlm"
 MATCHER = "matcher"
 
 
@@ -287,6 +287,7 @@ def _published() -> list[str]:
 
 def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     kind = Backbone.read_card(source).get("family") if isinstance(source, Path) else None
     if kind is not None and kind not in FAMILIES:
@@ -295,6 +296,8 @@ def _family(source: str | Path, hub: dict[str, Any]) -> type[Backbone]:
         config = pretrained(AutoConfig, source, **hub)
         names = (*(config.architectures or ()), config.model_type)
         kind = next((KINDS[name] for name in names if name in KINDS), config.model_type)
+        if kind not in FAMILIES and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            kind = VLM
     if kind not in FAMILIES:
         raise unknown_kind(str(source), kind, FAMILIES)
     return FAMILIES[kind]

@@ -1,0 +1,166 @@
+"""Vision-language models of several families: what they read, say and learn is what plain `transformers` has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import GenerationOptions
+from captune.core.records import Caption
+from captune.images.batches import stack
+from captune.inference.batches import collate
+from captune.models.generate import generate
+from captune.models.loading.loader import load_backbone
+from captune.models.vlm import Vlm
+from tiny_vlms import BUILDERS, lively
+
+GREEDY = GenerationOptions(num_beams=1, max_new_tokens=8)
+BEAMS = GenerationOptions(num_beams=3, num_captions=2, max_new_tokens=8)
+REFERENCES = [["a dog runs", "two dogs play in the snow"], ["x"], ["a man on a bike", "a red circle ."]]
+
+
+@pytest.fixture(scope="module", params=sorted(BUILDERS))
+def vlm(request: pytest.FixtureRequest) -> Vlm:
+    return lively(request.param)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Three RGB images (3, height, width) of their own aspects."""
+    sizes = [(60, 90), (110, 70), (64, 64)]
+    return stack(
+        [np.random.default_rng(n).integers(0, 255, (3, *size), dtype=np.uint8) for n, size in enumerate(sizes)]
+    )
+
+
+def said(captions: list[list[Caption]]) -> list[list[tuple[int, ...]]]:
+    return [[caption.tokens for caption in each] for each in captions]
+
+
+def confidences(captions: list[list[Caption]]) -> list[float]:
+    return [caption.confidence for each in captions for caption in each]
+
+
+def losses(vlm: Vlm, images: np.ndarray, rows: Any = None) -> torch.Tensor:
+    encoded = [[vlm.encode_reference(text, 20) for text in texts] for texts in REFERENCES[: len(images)]]
+    batch = collate(list(zip(images, encoded, strict=True)), vlm.pad_token_id)
+    features = vlm.image_features(batch.pop("images"))
+    return vlm.token_losses(features, **batch).nll
+
+
+def test_a_prompt_is_that_of_the_processor(vlm: Vlm, images: np.ndarray) -> None:
+    """Token for token, also where an image has several tiles."""
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Say it."}]}]
+    text = vlm.processor.apply_chat_template(message, add_generation_prompt=True)
+    encoded = vlm.image_features(images)
+    for image, placeholder in zip(images, encoded.texts, strict=True):
+        picture = Image.fromarray(image.transpose(1, 2, 0))
+        theirs = vlm.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=False)
+        assert vlm._prefix(vlm.codec.start("Say it."), placeholder) == theirs["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("options", [GREEDY, BEAMS], ids=["greedy", "beams"])
+def test_a_batch_says_what_its_images_say_alone_and_what_transformers_says(
+    vlm: Vlm, images: np.ndarray, options: GenerationOptions
+) -> None:
+    with torch.inference_mode():
+        encoded = vlm.image_features(images)
+        own = generate(vlm, encoded, options)
+        alone = [generate(vlm, encoded[[number]], options)[0] for number in range(len(images))]
+        vlm.own_search = False
+        theirs = generate(vlm, encoded, options)
+        vlm.own_search = True
+    assert said(own) == said(alone) == said(theirs)
+    assert confidences(own) == pytest.approx(confidences(theirs), rel=1e-4)
+    if vlm.model.config.model_type != "gemma3":  # with random weights it says the same of every image
+        assert len({tokens for each in said(own) for tokens in each}) > 2
+
+
+def test_captions_are_those_of_plain_generate(vlm: Vlm, images: np.ndarray) -> None:
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": vlm.prompt}]}]
+    text = vlm.processor.apply_chat_template(message, add_generation_prompt=True)
+    picture = Image.fromarray(images[1].transpose(1, 2, 0))
+    inputs = vlm.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=False)
+    with torch.inference_mode():
+        ids = vlm.model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=8,
+            eos_token_id=vlm.eos_token_id,
+            suppress_tokens=list(vlm.suppressed_tokens),
+        )
+        (caption,) = generate(vlm, vlm.image_features(images[1:2]), GREEDY)[0]
+    assert ids[0, inputs["input_ids"].shape[1] :].tolist() == list(caption.tokens)
+
+
+def test_captions_of_an_image_have_the_losses_and_gradients_of_single_ones(
+    vlm: Vlm, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        vlm.model.zero_grad()
+        found = losses(vlm, images)
+        found.sum().backward()
+        return found.detach(), [p.grad.clone() for p in vlm.parts()["text"] if p.grad is not None]
+
+    together, of_all = gradients()
+    monkeypatch.setattr(Vlm, "branches", False)
+    single, of_each = gradients()
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+    assert len(of_all) > 5
+    for one, other in zip(of_all, of_each, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    vlm.model.zero_grad()
+
+
+def test_only_the_caption_and_the_end_of_its_turn_are_supervised(vlm: Vlm, images: np.ndarray) -> None:
+    encoded = vlm.encode_reference("a dog runs", 20)
+    answer = list(encoded.tokens[encoded.prompt_length :])
+    assert vlm.decode(answer) == "a dog runs"
+    assert answer[-1] == vlm.eos_token_id
+    assert vlm.eos_token_id in vlm.tokenizer.all_special_ids
+    with torch.no_grad():
+        assert len(losses(vlm, images[:1])) == sum(
+            len(e.tokens) - e.prompt_length for e in (vlm.encode_reference(t, 20) for t in REFERENCES[0])
+        )
+
+
+def test_an_image_token_in_words_is_no_image(vlm: Vlm, images: np.ndarray) -> None:
+    token = vlm.processor.image_token
+    vlm.encode_reference(f"a {token} dog", 20)
+    with torch.inference_mode():
+        (caption,) = generate(vlm, vlm.image_features(images[:1]), GREEDY, prompts=[f"What is {token} here?"])[0]
+    assert caption.tokens
+
+
+def test_a_saved_folder_says_the_same(vlm: Vlm, images: np.ndarray, tmp_path: Path) -> None:
+    vlm.save(tmp_path)
+    again = load_backbone(str(tmp_path))
+    assert isinstance(again, Vlm)
+    with torch.inference_mode():
+        before, after = (generate(one, one.image_features(images), BEAMS) for one in (vlm, again))
+    assert said(before) == said(after)
+
+
+def test_a_model_without_a_template_is_refused(vlm: Vlm) -> None:
+    template = vlm.processor.chat_template
+    try:
+        vlm.processor.chat_template = "{{ messages[0]['content'][1]['text'] }}"
+        with pytest.raises(CaptuneError, match="0 places for an image"):
+            vlm.codec.start("Say it.")
+        vlm.processor.chat_template = None
+        with pytest.raises(CaptuneError, match="no chat template"):
+            Vlm.of_processor(vlm.model, vlm.processor)
+    finally:
+        vlm.processor.chat_template = template
+
+
+def test_another_image_size_is_refused(tmp_path: Path) -> None:
+    Vlm.tiny().save(tmp_path)
+    with pytest.raises(UsageError, match="own sizes"):
+        load_backbone(str(tmp_path), image_size=64)
