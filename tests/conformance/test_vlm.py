@@ -160,6 +160,13 @@ def test_a_model_without_a_template_is_refused(vlm: Vlm) -> None:
         vlm.processor.chat_template = template
 
 
+def test_another_prompt_takes_effect_at_once() -> None:
+    vlm = Vlm.tiny()
+    before = vlm.codec.prefix(None, GREEDY)
+    vlm.prompt = "two dogs"
+    assert vlm.codec.prefix(None, GREEDY) == vlm.codec.start("two dogs") != before
+
+
 def test_another_image_size_is_refused(tmp_path: Path) -> None:
     Vlm.tiny().save(tmp_path)
     with pytest.raises(UsageError, match="own sizes"):

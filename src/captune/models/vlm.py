@@ -236,7 +236,7 @@ class Vlm(Backbone):
         text = self._prepared(Image.new("RGB", (64, 64)))[1]
         return ChatTemplate(self.processor, text.replace(text.strip(), self.processor.image_token))
 
-    @cached_property
+    @property
     def codec(self) -> ChatCodec:
         return ChatCodec(
             self.tokenize,
