@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
 from bench import Bench
 from captune.core.options import GenerationOptions
 from captune.inference.batches import collate
-from captune.models.from_scratch import learn_tokenizer
+from captune.models.from_scratch import Size, learn_tokenizer
 from captune.models.generate import generate
-from captune.models.vlm import IMAGE, TEMPLATE, Vlm
+from captune.models.vlm import Vlm
 from machine import paired
 
 IMAGES, CAPTIONS, TOKENS, SIDE, PATCH, WORDS = 4, 5, 20, 448, 14, 32_000
@@ -49,41 +48,9 @@ def main() -> None:
 
 def _vlm() -> Vlm:
     torch.manual_seed(0)
+    size = Size(SIDE, PATCH, (384, 6, 6), (512, 6, 8), 0.0)
     words = learn_tokenizer(["a man on a bike", "two dogs play"], 200)
-    words.backend_tokenizer.post_processor = None
-    words.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    vision = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 6}
-    text = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}
-    ids = words.get_vocab()
-    config = LlavaConfig(
-        vision_config={
-            **vision,
-            "model_type": "siglip_vision_model",
-            "image_size": SIDE,
-            "patch_size": PATCH,
-            "vision_use_head": False,
-        },
-        text_config={
-            **text,
-            "model_type": "llama",
-            "vocab_size": WORDS,
-            "max_position_embeddings": 2048,
-            "bos_token_id": ids["[CLS]"],
-            "eos_token_id": ids["[SEP]"],
-            "pad_token_id": ids["[PAD]"],
-        },
-        image_token_index=ids[IMAGE],
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-    processor = LlavaProcessor(
-        SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}),
-        words,
-        patch_size=PATCH,
-        vision_feature_select_strategy="full",
-        chat_template=TEMPLATE,
-    )
-    made = Vlm.of_processor(LlavaForConditionalGeneration(config), processor, {"prompt": ""})
+    made = Vlm.of_size(size, words, max_length=2048, vocab_size=WORDS)
     made.freeze(["vision"])
     return made
 

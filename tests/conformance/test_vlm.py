@@ -160,6 +160,18 @@ def test_a_model_without_a_template_is_refused(vlm: Vlm) -> None:
         vlm.processor.chat_template = template
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_layers_are_computed_again_where_that_is_asked_for(images: np.ndarray, recompute: bool) -> None:
+    vlm = Vlm.tiny()
+    vlm.model.train()
+    calls: list[object] = []
+    vlm.model.model.language_model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(None))
+    batch = collate([(images[0], [vlm.encode_reference("a dog runs", 20)])], vlm.pad_token_id)
+    features = vlm.image_features(batch.pop("images"))
+    vlm.token_losses(features, **batch, recompute=recompute).nll.sum().backward()
+    assert len(calls) == 1 + recompute
+
+
 def test_another_prompt_takes_effect_at_once() -> None:
     vlm = Vlm.tiny()
     before = vlm.codec.prefix(None, GREEDY)

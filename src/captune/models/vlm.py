@@ -189,10 +189,16 @@ class Vlm(Backbone):
     @classmethod
     def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Vlm:
         """In the layout of LLaVA: a SigLIP, a projector of two layers and a Llama, trained on nothing yet."""
+        return cls.of_size(chosen_size("VLM", SIZES, size, image_size), learn_tokenizer(texts, vocab_size))
+
+    @classmethod
+    def of_size(cls, spec: Size, tokenizer: Any, *, max_length: int = 512, vocab_size: int = 0) -> Vlm:
+        """Such a model by its shapes, with a tokenizer as `learn_tokenizer` makes it.
+
+        `vocab_size` makes room for more tokens than it has.
+        """
         from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
 
-        spec = chosen_size("VLM", SIZES, size, image_size)
-        tokenizer = learn_tokenizer(texts, vocab_size)
         tokenizer.backend_tokenizer.post_processor = None
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
         ids = tokenizer.get_vocab()
@@ -207,8 +213,8 @@ class Vlm(Backbone):
             text_config={
                 "model_type": "llama",
                 **layers(spec.text),
-                "vocab_size": len(tokenizer),
-                "max_position_embeddings": 512,
+                "vocab_size": max(vocab_size, len(tokenizer)),
+                "max_position_embeddings": max_length,
                 "attention_dropout": spec.dropout,
                 "bos_token_id": ids["[CLS]"],
                 "eos_token_id": ids["[SEP]"],
@@ -363,6 +369,8 @@ class Vlm(Backbone):
             padding_value=self.pad_token_id,
         ).to(tokens.device)
         layout = self._layout(prefixes, rows, ids, images) if self.branches else _plain_layout(prefixes, rows, ids)
+        if recompute and self.model.training:
+            self.model.gradient_checkpointing_enable()
         outputs = self.model.model(input_ids=ids, use_cache=False, **layout, **self._text_inputs(ids, images))
         hidden = outputs.last_hidden_state
         supervised = [
