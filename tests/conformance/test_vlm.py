@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captune.core.errors import CaptuneError, UsageError
+import captune
+from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.images.batches import stack
@@ -158,6 +159,18 @@ def test_a_model_without_a_template_is_refused(vlm: Vlm) -> None:
             Vlm.of_processor(vlm.model, vlm.processor)
     finally:
         vlm.processor.chat_template = template
+
+
+def test_a_very_narrow_image_costs_itself_alone(tmp_path: Path) -> None:
+    lively("qwen2_5_vl").save(tmp_path / "model")
+    for name, size in (("thin.png", (3000, 1)), ("good.png", (60, 40))):
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    captioner = captune.Captioner.load(str(tmp_path / "model"), max_new_tokens=3)
+    items = [(name, str(tmp_path / name)) for name in ("thin.png", "good.png")]
+    (_, thin), (_, good) = captioner.stream(items)
+    assert isinstance(thin, ImageError)
+    assert "3000 × 1: too narrow" in str(thin)
+    assert isinstance(good, list)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

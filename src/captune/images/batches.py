@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import open_regular
 from captune.images.jpeg import has_too_many_scans
 from captune.images.open import MAX_PIXELS, ORIENTATION, open_image
@@ -24,6 +24,8 @@ from captune.images.preprocessing import Preprocessing, to_pixels
 from captune.images.signatures import HEAD_BYTES, image_type
 
 HEAD = 65_536
+# Models that take images in their own aspect refuse longer ones (Qwen-VL).
+MAX_ASPECT = 200
 
 
 def decode_fast(source: Any, least: int, max_pixels: int) -> np.ndarray | None:
@@ -110,6 +112,10 @@ def read_pixels(
         image = source if source.mode == "RGB" else source.convert("RGB")
     else:
         image = open_image(source, max_pixels=max_pixels, formats=formats)
+    if not preprocessing.size and max(image.size) >= MAX_ASPECT * min(image.size):
+        width, height = image.size
+        name = str(source) if isinstance(source, (str, os.PathLike)) else "the image"
+        raise ImageError(name, f"is {width} × {height}: too narrow for this model", kind="unsupported")
     return to_pixels(image, preprocessing.size, preprocessing.resample, preprocessing.shorter)
 
 
