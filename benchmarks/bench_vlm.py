@@ -20,9 +20,11 @@ import torch
 from bench import Bench
 from captune.core.options import GenerationOptions
 from captune.inference.batches import collate
-from captune.models.from_scratch import Size, learn_tokenizer
+from captune.models.from_scratch import layers, learn_tokenizer
 from captune.models.generate import generate
 from captune.models.vlm import Vlm
+from captune.models.vlm.from_scratch import TEMPLATE
+from captune.models.vlm.images import prepare
 from machine import paired
 
 IMAGES, CAPTIONS, TOKENS, SIDE, PATCH, WORDS = 4, 5, 20, 448, 14, 32_000
@@ -47,10 +49,40 @@ def main() -> None:
 
 
 def _vlm() -> Vlm:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, SiglipImageProcessorPil
+
     torch.manual_seed(0)
-    size = Size(SIDE, PATCH, (384, 6, 6), (512, 6, 8), 0.0)
     words = learn_tokenizer(["a man on a bike", "two dogs play"], 200)
-    made = Vlm.of_size(size, words, max_length=2048, vocab_size=WORDS)
+    words.backend_tokenizer.post_processor = None
+    words.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    ids = words.get_vocab()
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            **layers((384, 6, 6)),
+            "image_size": SIDE,
+            "patch_size": PATCH,
+            "vision_use_head": False,
+        },
+        text_config={
+            "model_type": "llama",
+            **layers((512, 6, 8)),
+            "vocab_size": WORDS,
+            "max_position_embeddings": 2048,
+            **{
+                f"{name}_token_id": ids[token] for name, token in (("bos", "[CLS]"), ("eos", "[SEP]"), ("pad", "[PAD]"))
+            },
+        },
+        image_token_index=ids["<image>"],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=(SIDE // PATCH) ** 2,
+    )
+    images = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    processor = LlavaProcessor(
+        images, words, patch_size=PATCH, vision_feature_select_strategy="full", chat_template=TEMPLATE
+    )
+    made = Vlm.of_processor(LlavaForConditionalGeneration(config), processor, {"prompt": "", "generation": {}})
     made.freeze(["vision"])
     return made
 
@@ -80,13 +112,13 @@ def _step(vlm: Vlm, losses: Callable[[], None]) -> Callable[[], None]:
 def _rows(images: np.ndarray) -> Callable[[], None]:
     """A row for each pair, by the model's own forward pass."""
     vlm = _vlm()
-    pixels = torch.cat([vlm._prepared(image)[0]["pixel_values"] for image in _opened(images)])
+    pixels = torch.cat([prepare(vlm.processor, image).tensors["pixel_values"] for image in _opened(images)])
     references = _references(vlm)
     text = vlm.image_features(images[:1]).texts[0]
 
     def losses() -> None:
         for image, encoded in zip(pixels, references, strict=True):
-            prefix = vlm._prefix(encoded[0].tokens[: encoded[0].prompt_length], text)
+            prefix = vlm.with_image(encoded[0].tokens[: encoded[0].prompt_length], text)
             ids = torch.tensor([[*prefix, *one.tokens[one.prompt_length :]] for one in encoded])
             labels = ids.clone()
             labels[:, : len(prefix)] = -100
@@ -117,9 +149,9 @@ def _branches(images: np.ndarray) -> Callable[[], None]:
 def _captions(images: np.ndarray, options: GenerationOptions) -> tuple[Callable[[], object], Callable[[], object]]:
     vlm = _vlm()
     vlm.model.eval()
-    pixels = torch.cat([vlm._prepared(image)[0]["pixel_values"] for image in _opened(images)])
+    pixels = torch.cat([prepare(vlm.processor, image).tensors["pixel_values"] for image in _opened(images)])
     text = vlm.image_features(images[:1]).texts[0]
-    ids = torch.tensor([vlm._prefix(vlm.codec.start(""), text)] * IMAGES)
+    ids = torch.tensor([vlm.with_image(vlm.codec.start(""), text)] * IMAGES)
     keywords = vlm.generate_kwargs(options, 1.0)
 
     @torch.inference_mode()

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from captune.models.chat import build_processor
 from captune.models.vlm import Vlm
+from captune.models.vlm.processor import build_processor
 
 TEXTS = ("a red circle", "two dogs play in the snow", "a man on a bike .", "Describe this image.", "user assistant")
 TEXT = {

@@ -63,7 +63,7 @@ def test_a_prompt_is_that_of_the_processor(vlm: Vlm, images: np.ndarray) -> None
     for image, placeholder in zip(images, encoded.texts, strict=True):
         picture = Image.fromarray(image.transpose(1, 2, 0))
         theirs = vlm.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=False)
-        assert vlm._prefix(vlm.codec.start("Say it."), placeholder) == theirs["input_ids"][0].tolist()
+        assert vlm.with_image(vlm.codec.start("Say it."), placeholder) == theirs["input_ids"][0].tolist()
 
 
 @pytest.mark.parametrize("options", [GREEDY, BEAMS], ids=["greedy", "beams"])

@@ -70,7 +70,7 @@ def test_a_published_layout_captions_learns_and_is_saved(published: Path, test_d
         theirs = vlm.processor(
             text=[text], images=[[Image.open(photos[0]).convert("RGB")]], return_tensors="pt", add_special_tokens=False
         )
-        assert vlm._prefix(prefix, encoded.texts[0]) == theirs["input_ids"][0].tolist()
+        assert vlm.with_image(prefix, encoded.texts[0]) == theirs["input_ids"][0].tolist()
         said = generate(vlm, encoded, GenerationOptions(num_beams=2, max_new_tokens=6))
     assert all(each[0].tokens for each in said)
     references = [[vlm.encode_reference(text, 20) for text in ("A dog runs.", "Snow")], [vlm.encode_reference("X", 9)]]

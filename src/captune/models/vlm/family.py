@@ -1,0 +1,299 @@
+"""Vision-language models: any checkpoint of `AutoModelForImageTextToText` in the format of `transformers`.
+
+A caption is the answer to a user's message about an image, in the checkpoint's own chat template. The vision part and
+the projector make a sequence of features of each image, in its own aspect; the language model reads it in the place of
+the image's token. All captions of an image are branches of one row behind it, where the attention of the family
+allows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import GenerationOptions
+from captune.decoding.rows import CachedDecoder
+from captune.models.backbone import Backbone, Checkpoint, PixelSettings
+from captune.models.from_scratch import chosen_size, learn_tokenizer
+from captune.models.layers.losses import TeacherForced, TokenLosses, losses_of
+from captune.models.loading.pretrained import pretrained
+from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end, without_thinking
+from captune.models.vlm.decoder import PrefixDecoder
+from captune.models.vlm.from_scratch import SIZES, new_model
+from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
+from captune.models.vlm.processor import load_processor
+from captune.models.vlm.rows import Row, branch_layout, grouped_rows, plain_layout
+from captune.models.weights import FP32, Placing, load_weights
+
+PROMPT = "Describe this image in one sentence."
+GENERATION = {"max_new_tokens": 256, "num_beams": 1}
+# Language models that take a mask of four dimensions as it is: captions of an image can be branches of one row.
+BRANCHING = frozenset(("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text", "qwen2_vl_text"))
+VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
+BRIDGE = ("multi_modal_projector", "connector", "merger", "deepstack_merger_list", "embed_vision", "image_newline")
+
+
+@dataclass
+class Vlm(Backbone):
+    """Any `AutoModelForImageTextToText` with its processor: captions answer a message in its chat template."""
+
+    family: ClassVar[str] = "vlm"
+    sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
+    kind: ClassVar[str] = "AutoModelForImageTextToText"
+    placed: ClassVar[bool] = True
+    no_attention_maps: ClassVar[str] = "its language model reads an image as tokens of its own"
+    frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "bridge")
+    checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
+        Checkpoint("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 507_000_000, "apache-2.0"),
+        Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", 3_750_000_000, "qwen-research"),
+        Checkpoint("llava-hf/llava-1.5-7b-hf", 7_060_000_000, "llama2"),
+    )
+
+    @classmethod
+    def load(cls, folder: str | Path, *, image_size: int | None = None, placing: Placing = FP32, **hub: Any) -> Vlm:
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+        if image_size is not None:
+            raise UsageError("A vision-language model takes images in their own sizes.", "Leave out --image-size.")
+        processor = load_processor(folder, **hub)
+        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(pretrained(AutoConfig, folder, **hub))]
+        model = load_weights(kind, folder, placing, **hub)
+        return cls.of_processor(model, processor, cls.read_card(folder))
+
+    @classmethod
+    def of_processor(cls, model: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Vlm:
+        """A backbone of a model and its processor; raises `CaptuneError` for a model that it cannot run."""
+        saved = card or {}
+        if not hasattr(model, "get_image_features") or "mm_encoder_outputs" not in keywords(model.forward):
+            raise CaptuneError(
+                f"A {type(model).__name__} does not take images that were encoded before.",
+                "Serve it with vLLM or llama.cpp, or take a model of another kind: captune models.",
+            )
+        if not processor.chat_template:
+            raise CaptuneError(
+                "The model has no chat template: how its authors asked it about images is not known.",
+                "Take a checkpoint with one (chat_template.jinja), such as an instruction-tuned one of its family.",
+            )
+        return cls(
+            model,
+            processor.tokenizer,
+            PixelSettings(0, mean=(0.0,) * 3, std=(1.0,) * 3),
+            prompt=saved.get("prompt", PROMPT),
+            generation=saved.get("generation", GENERATION),
+            processor=processor,
+        )
+
+    @classmethod
+    def new(cls, size: str, texts: Iterable[str], *, image_size: int | None = None, vocab_size: int = 8000) -> Vlm:
+        """In the layout of InternVL, with a prompt of nothing but the image."""
+        spec = chosen_size("VLM", SIZES, size, image_size)
+        model, processor = new_model(spec, learn_tokenizer(texts, vocab_size))
+        return cls.of_processor(model, processor, {"prompt": "", "generation": {}})
+
+    # -- text ----------------------------------------------------------------------
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How messages are written for this model."""
+        text = prepare(self.processor, Image.new("RGB", (64, 64))).text
+        return ChatTemplate(self.processor, text.replace(text.strip(), self.processor.image_token))
+
+    @property
+    def codec(self) -> ChatCodec:
+        return ChatCodec(
+            self.tokenize,
+            self.decode,
+            self.bos_token_id,
+            self.eos_token_id,
+            self.max_length,
+            self.prompt,
+            template=self.template,
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return without_thinking(super().decode(tokens))
+
+    def with_image(self, prefix: Sequence[int], image: str) -> list[int]:
+        """The tokens before a caption, those of an image in the place of its token."""
+        at = list(prefix).index(self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
+        return [*prefix[:at], *self.tokenize(image), *prefix[at + 1 :]]
+
+    @cached_property
+    def eos_token_id(self) -> int:
+        special = self.tokenizer.all_special_ids
+        return turn_end(self.template, self.tokenize, special, self.tokenizer.eos_token_id)
+
+    @property
+    def bos_token_id(self) -> int:
+        return self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.eos_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_token_id
+
+    @property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        return tuple(token for token in self.processor.image_token_ids if token is not None)
+
+    @property
+    def text_config(self) -> Any:
+        """The configuration of the language model."""
+        return self.model.config.get_text_config()
+
+    @property
+    def max_length(self) -> int:
+        return int(self.text_config.max_position_embeddings)
+
+    # -- images --------------------------------------------------------------------
+
+    def image_features(self, images: Any) -> Any:
+        levels = [np.asarray(image) for image in images]
+        return self.encode([Image.fromarray(np.ascontiguousarray(one.transpose(1, 2, 0))) for one in levels])
+
+    def encode(self, images: Any) -> Any:
+        """RGB images, each as the checkpoint's own image processor prepares it."""
+        return encode_images(self.model, self.processor, images)
+
+    def text_inputs(self, tokens: Tensor, images: EncodedImages) -> dict[str, Any]:
+        """Keywords of the model for rows of tokens, one a row of images."""
+        inputs: dict[str, Any] = {name: torch.cat(values) for name, values in images.inputs.items()}
+        for name in ("mm_token_type_ids", "token_type_ids"):
+            if name in keywords(self.model.forward):
+                types = self.processor.create_mm_token_type_ids(tokens.tolist())
+                inputs[name] = torch.tensor(types, device=tokens.device)
+        return {**inputs, "mm_encoder_outputs": images.joined()}
+
+    # -- losses and search -----------------------------------------------------------
+
+    @property
+    def branches(self) -> bool:
+        """Whether captions of an image can be branches of one row."""
+        config = self.text_config
+        windows = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+        return config.model_type in BRANCHING and not windows
+
+    def token_losses(
+        self,
+        memory: Any,
+        tokens: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        given: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        recompute: bool = False,
+    ) -> TokenLosses:
+        rows = grouped_rows(tokens.tolist(), lengths.tolist(), owner.tolist(), given.tolist(), branches=self.branches)
+        images = memory[[row.image for row in rows]]
+        prefixes = [self.with_image(row.prefix, text) for row, text in zip(rows, images.texts, strict=True)]
+        ids = pad_sequence(
+            [torch.tensor(prefix + row.behind) for prefix, row in zip(prefixes, rows, strict=True)],
+            batch_first=True,
+            padding_value=self.pad_token_id,
+        ).to(tokens.device)
+        layout = self._layout(prefixes, rows, ids, images)
+        if recompute and self.model.training:
+            self.model.gradient_checkpointing_enable()
+        outputs = self.model.model(input_ids=ids, use_cache=False, **layout, **self.text_inputs(ids, images))
+        hidden = outputs.last_hidden_state
+        supervised = [
+            (caption, number, place, label)
+            for number, (prefix, row) in enumerate(zip(prefixes, rows, strict=True))
+            for place, label, caption in row.supervised(len(prefix))
+        ]
+        supervised.sort(key=itemgetter(0))
+        columns = torch.tensor(supervised, dtype=torch.long, device=ids.device).reshape(-1, 4)
+        caption, number, place, label = columns.unbind(1)
+        logits = self.model.get_output_embeddings()(hidden[number, place])
+        return losses_of(logits, label, caption, label_smoothing)
+
+    def _layout(
+        self, prefixes: list[list[int]], rows: list[Row], ids: Tensor, images: EncodedImages
+    ) -> dict[str, Tensor]:
+        width = ids.shape[1]
+        if self.branches:
+            layout = branch_layout(prefixes, self.positions(prefixes, images), rows, width, self.compute_dtype)
+        else:
+            layout = plain_layout(prefixes, rows, width)
+        return {name: value.to(ids.device) for name, value in layout.items()}
+
+    def positions(self, prefixes: list[list[int]], images: EncodedImages) -> list[Tensor]:
+        """Positions of the tokens of each prefix: (tokens,), or (3, tokens) where a family counts in three axes."""
+        index = getattr(self.model.model, "get_rope_index", None)
+        if index is None:
+            return [torch.arange(len(prefix)) for prefix in prefixes]
+        found = []
+        for number, prefix in enumerate(prefixes):
+            ids = torch.tensor([prefix], device=images.device)
+            inputs = self.text_inputs(ids, images[[number]])
+            known = {name: value for name, value in inputs.items() if name in keywords(index)}
+            found.append(index(ids, attention_mask=torch.ones_like(ids), **known)[0][:, 0].cpu())
+        return found
+
+    @property
+    def searched_by(self) -> str:
+        return "captune" if self.own_search and self.branches else "transformers"
+
+    def cached_decoder(self, memory: Any) -> CachedDecoder | None:
+        return PrefixDecoder(self, memory) if self.branches else None
+
+    def search(self, memory: Any, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
+        rows = [torch.tensor(self.with_image(prefix, text)) for text in memory.texts]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id, padding_side="left")
+        ids = ids.to(memory.device)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left").to(
+            ids.device
+        )
+        found = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            **self.text_inputs(ids, memory),
+            **self.generate_kwargs(options, temperature),
+        )[:, ids.shape[1] :]
+        before = torch.tensor([list(prefix)], device=found.device).expand(len(found), -1)
+        return torch.cat([before, found], 1)
+
+    def teacher_forced(self, memory: Any, tokens: Sequence[int], prompt_length: int) -> TeacherForced | None:
+        prefix = self.with_image(tokens[:prompt_length], memory.texts[0])
+        ids = torch.tensor([[*prefix, *tokens[prompt_length:]]], device=memory.device)
+        mask = torch.ones_like(ids)
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **self.text_inputs(ids, memory)).logits
+        return TeacherForced(logits[0, len(prefix) - 1 :].float(), None)
+
+    # -- the model ---------------------------------------------------------------------
+
+    def part_of(self, name: str) -> str:
+        modules = name.split(".")
+        is_bridge, is_vision = (any(one in modules for one in names) for names in (BRIDGE, VISION))
+        return "bridge" if is_bridge else "vision" if is_vision else "text"
+
+    @property
+    def vision_hidden_size(self) -> int:
+        vision = self.model.config.vision_config
+        return int(getattr(vision, "hidden_size", 0))
+
+    def set_dropout(self, probability: float) -> None:
+        self.text_config.attention_dropout = probability
+        for module in self.model.modules():
+            if hasattr(module, "attention_dropout") and getattr(module, "config", None) is self.text_config:
+                module.attention_dropout = probability
+
+    def _save_model(self, folder: Path, **weights: Any) -> None:
+        self.set_generation_config(self.model.generation_config)
+        self.model.save_pretrained(folder, **weights)
+        self.processor.save_pretrained(folder)

@@ -1,0 +1,74 @@
+"""A checkpoint's processor for images and text, with Pillow and without what videos need."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.hub import PushToHubMixin
+
+from captune.core.errors import CaptuneError
+from captune.models.loading.pretrained import PROCESSOR, pretrained, read_file
+
+
+def load_processor(source: str | Path, **hub: Any) -> Any:
+    """A checkpoint's processor, with the image processor for Pillow.
+
+    Raises `CaptuneError` for a kind of model whose images only torchvision prepares.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    config = pretrained(AutoConfig, source, **hub)
+    kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is None:
+        raise CaptuneError(
+            f"{source} is of the kind '{config.model_type}', for which transformers has no processor.",
+            "Models that caption here: captune models.",
+        )
+    saved = read_file(str(source), PROCESSOR, hub)
+    saved.setdefault("video_processor", read_file(str(source), "video_preprocessor_config.json", hub))
+    try:
+        images = pretrained(AutoImageProcessor, source, backend="pil", **hub)
+    except (ImportError, ValueError) as error:
+        raise CaptuneError(
+            f"Images for models of the kind '{config.model_type}' are prepared by torchvision alone: {error}",
+            "Serve it with vLLM or llama.cpp; captune prepares images with Pillow.",
+        ) from error
+    values, _ = kind.get_processor_dict(str(source), **hub)
+    return build_processor(kind, images, pretrained(AutoTokenizer, source, **hub), {**saved, **values})
+
+
+def build_processor(kind: Any, images: Any, tokenizer: Any, values: dict[str, Any]) -> Any:
+    """A processor of the class `kind` of its parts and its saved `values`.
+
+    `transformers` builds a processor for videos as well, which needs torchvision: of that the settings alone are kept.
+    """
+    parts = kind.get_attributes()
+    named = inspect.signature(kind.__init__).parameters
+    chosen = {name: value for name, value in values.items() if name in named and name not in parts}
+    if "video_processor" not in parts:
+        return kind(image_processor=images, tokenizer=tokenizer, **chosen)
+    videos = VideoSettings(values.get("video_processor") or {})
+    return _accepting(kind)(image_processor=images, tokenizer=tokenizer, video_processor=videos, **chosen)
+
+
+class VideoSettings(PushToHubMixin):
+    """The saved settings of a processor for videos, which is not built."""
+
+    _auto_class = None
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Them, as they were."""
+        return dict(self.values)
+
+
+def _accepting(kind: Any) -> Any:
+    """The class, by the same name, with settings in place of the processor for videos."""
+
+    def check(self: Any, name: str, part: Any) -> Any:
+        return type(part) if isinstance(part, VideoSettings) else kind.check_argument_for_proper_class(self, name, part)
+
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
