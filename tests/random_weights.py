@@ -49,10 +49,10 @@ def _blip_vqa(model: Any) -> None:
 
 
 def _vlm(model: Any) -> None:
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.dim() == 2:
-            parameter.mul_(12 if "vision_tower" in name or "projector" in name else 8)
-    model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= 1.2
+            parameter.mul_(8)
+    model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= 2
 
 
 LIVELY: dict[str, Callable[[Any], None]] = {

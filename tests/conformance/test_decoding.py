@@ -155,17 +155,21 @@ def test_tokens_are_streamed_one_by_one(backbone: Backbone, memory: torch.Tensor
     assert backbone.tokenizer.decode(tokens, skip_special_tokens=True).strip() == caption.text
 
 
-@pytest.mark.parametrize(
-    "options", [{"num_beams": 1}, {"num_beams": 1, "prompt": "two dogs", "prompt_in_caption": True}, {"num_beams": 3}]
-)
+def beginning(backbone: Backbone, words: str) -> dict[str, Any]:
+    """Options by which every caption begins with these words."""
+    return {"prefill": words} if backbone.codec.answers else {"prompt": words, "prompt_in_caption": True}
+
+
+@pytest.mark.parametrize(("beams", "words"), [(1, ""), (1, "two dogs"), (3, "")])
 @pytest.mark.parametrize("own", [True, False])
-def test_streamed_text_equals_the_caption(backbone: Backbone, options: dict[str, Any], own: bool) -> None:
-    asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, **options)
+def test_streamed_text_equals_the_caption(backbone: Backbone, beams: int, words: str, own: bool) -> None:
+    begins = beginning(backbone, words) if words else {}
+    asked = GenerationOptions(max_new_tokens=8, min_new_tokens=6, num_beams=beams, **begins)
     side = backbone.pixels.size or 32
     noise = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     backbone = replace(backbone, own_search=own)
     whole = [each[0].text for each in TorchModel(backbone).generate(noise.numpy(), asked)]
-    assert all(text.startswith("two dogs") == asked.prompt_in_caption for text in whole)
+    assert all(text.startswith("two dogs") == bool(words) for text in whole)
     pieces = [list(stream_text(TorchModel(backbone), noise[n : n + 1].numpy(), asked)) for n in range(5)]
     assert ["".join(each) for each in pieces] == whole
     assert (max(len(each) for each in pieces) > 2) == (own and asked.num_beams == 1)
@@ -176,9 +180,11 @@ def test_prompt_in_caption_without_a_prompt_is_refused(backbone: Backbone) -> No
     image = np.zeros((1, 3, side, side), np.uint8)
     asked = GenerationOptions(max_new_tokens=2, prompt_in_caption=True)
     own = replace(backbone, prompt="two dogs")
-    assert TorchModel(own).generate(image, asked)[0][0].text.startswith("two dogs")
+    answers = backbone.codec.answers
+    if not answers:
+        assert TorchModel(own).generate(image, asked)[0][0].text.startswith("two dogs")
     for prompts in (None, [""]):
-        with pytest.raises(UsageError, match="no prompt"):
+        with pytest.raises(UsageError, match="answer their prompt" if answers else "no prompt"):
             TorchModel(replace(backbone, prompt="")).generate(image, asked, prompts=prompts)
 
 

@@ -102,8 +102,8 @@ class ReviewItem:
     """An image with its best caption and what is odd about it.
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
-    (no caption), `empty`, `repeats` (a phrase comes twice), `language` (hardly in the language that was asked for),
-    `same` (on several images), `duplicate` (nearly the same image as another).
+    (no caption), `cut` (no end within its most tokens), `empty`, `repeats` (a phrase comes twice), `language` (hardly
+    in the language that was asked for), `same` (on several images), `duplicate` (nearly the same image as another).
     """
 
     image: str
@@ -130,7 +130,7 @@ def review_items(
 
 def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
     """What is odd about a caption by itself; `language` is the one it should be in, None where it is unknown."""
-    flags = {}
+    flags = {"cut": "no end within its tokens"} if caption.cut else {}
     if not caption.text.strip():
         flags["empty"] = "no words"
     if phrase := repeated_phrase(caption.text):

@@ -33,7 +33,7 @@ class CaptionRow:
         return f"<code>{escape(self.image)}</code><br>{captions_html or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
-        """`image`, `caption`, `confidence`, `status`, `error`; `original`, `captions`, `flags` where there are any."""
+        """`image`, `caption`, `confidence`, `status`, `error`; `original`, `cut`, `captions`, `flags` where known."""
         first = self.captions[0] if self.captions else None
         row: dict[str, Any] = {
             "image": self.image,
@@ -44,6 +44,8 @@ class CaptionRow:
         }
         if first and first.original is not None:
             row["original"] = first.original
+        if first and first.cut:
+            row["cut"] = True
         if len(self.captions) > 1:
             row["captions"] = [caption_json(caption) for caption in self.captions]
         if self.flags is not None:
@@ -52,9 +54,11 @@ class CaptionRow:
 
 
 def caption_json(caption: Caption) -> dict[str, Any]:
-    """`text`, `confidence`, and `original` of a translated caption."""
+    """`text`, `confidence`, `original` of a translated caption, `cut` of one that has no end."""
     content: dict[str, Any] = {"text": caption.text, "confidence": known(caption.confidence)}
-    return content if caption.original is None else {**content, "original": caption.original}
+    if caption.original is not None:
+        content["original"] = caption.original
+    return {**content, "cut": True} if caption.cut else content
 
 
 def known(confidence: float) -> float | None:
@@ -72,13 +76,15 @@ def row_of(value: Any, where: str) -> CaptionRow:
     flags = flags_in(value.get("flags"))
     if value.get("status") == "error":
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
-    first = {"text": value["caption"], "confidence": value.get("confidence"), "original": value.get("original")}
+    first = {name: value.get(name) for name in ("confidence", "original", "cut")} | {"text": value["caption"]}
     try:
         listed = list(value.get("captions") or [first])
         if listed[0]["text"] != first["text"]:  # somebody corrected the one and not the other
             listed[0] = first
         captions = tuple(
-            Caption(str(one["text"] or ""), confidence_in(one["confidence"]), original=one.get("original"))
+            Caption(
+                str(one["text"] or ""), confidence_in(one["confidence"]), (), one.get("original"), bool(one.get("cut"))
+            )
             for one in listed
         )
     except (TypeError, KeyError, ValueError, AttributeError):

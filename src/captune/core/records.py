@@ -27,13 +27,19 @@ class Caption:
     `confidence` is the geometric mean of the probabilities the model gave its tokens
     (end token included), 0–1. `tokens` are those it was written with, its end included where it has one;
     empty where they are not known. Of a translated caption `original` is what the model said: confidence and
-    tokens are of that.
+    tokens are of that. A caption that is `cut` had not ended when it had as many tokens as it may have.
     """
 
     text: str
     confidence: float
     tokens: tuple[int, ...] = field(default=(), repr=False, compare=False)
     original: str | None = None
+    cut: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing of it was written when it was cut: the model was still thinking."""
+        return self.cut and not self.text
 
     def _repr_html_(self) -> str:
         """In a notebook: the sentence with its confidence."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
@@ -36,11 +37,31 @@ class TextCodec:
         """The tokens before a caption: the start, and the prompt."""
         return [self.bos_token_id, *self.encode(prompt)]
 
+    @property
+    def answers(self) -> bool:
+        """Whether a caption answers its prompt, a message of a chat, instead of continuing it."""
+        return False
+
+    def under(self, options: GenerationOptions) -> Self:
+        """The same with the system prompt and the prefill of `options`; raises `UsageError` where it has no such."""
+        if options.system_prompt or options.prefill:
+            flag, instead = (
+                ("--system-prompt", "--prompt 'a photo of'")
+                if options.system_prompt
+                else ("--prefill", f"--prompt '{options.prefill}' --prompt-in-caption")
+            )
+            raise UsageError(
+                f"{flag} is for models with a chat template; captions of this one continue their prompt.",
+                f"Use {instead}.",
+            )
+        return self
+
     def prefix(self, prompt: str | None, options: GenerationOptions) -> list[int]:
         """Start and prompt (None: the model's own) as tokens. Raises `UsageError` for what cannot be continued."""
         prompt = self.prompt if prompt is None else prompt
+        codec = self.under(options)
         check_prompt(prompt, options)
-        prefix = self.start(prompt)
+        prefix = codec.start(prompt)
         check_length(len(prefix), self.max_length, options)
         return prefix
 

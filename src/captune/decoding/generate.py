@@ -40,7 +40,12 @@ def captions_of(
         generated = search(images, [prefixes[image] for image in images])
         for image, each in zip(images, generated.captions(), strict=True):
             captions[image] = [
-                Caption(codec.text(tokens, prompts[image], options), confidence, tuple(tokens))
+                Caption(
+                    codec.text(tokens, prompts[image], options),
+                    confidence,
+                    tuple(tokens),
+                    cut=not tokens or tokens[-1] != codec.eos_token_id,
+                )
                 for tokens, confidence in each
             ]
     return captions

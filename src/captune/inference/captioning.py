@@ -120,7 +120,18 @@ def _caption_batch(
             yield key, pixels
         else:
             each = next(captions)
-            yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY) if each is None else each
+            if each is None:
+                yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY)
+            else:
+                yield key, no_caption(options) if each[0].is_missing else each
+
+
+def no_caption(options: GenerationOptions) -> CaptuneError:
+    """The error of an image whose caption was cut before its first word."""
+    return CaptuneError(
+        f"The model wrote {options.max_new_tokens} tokens and no caption: it was still thinking.",
+        "Raise --max-new-tokens, or take a model that does not think.",
+    )
 
 
 def caption_records(

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from captune.core.config import as_given
+from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.images.batches import stack
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
+from captune.inference.captioning import no_caption
 
 if TYPE_CHECKING:
     from captune.inference.match import Match
@@ -141,7 +143,7 @@ class Work(ABC, Generic[Result]):
 
     @staticmethod
     @abstractmethod
-    def run(worker: ModelWorker, batch: Sequence[Any]) -> Sequence[Result]:
+    def run(worker: ModelWorker, batch: Sequence[Any]) -> Sequence[Result | CaptuneError]:
         """A result, or an exception, for each work of a batch."""
 
 
@@ -239,7 +241,7 @@ class CaptionWork(Work[CaptionResult]):
         return self.options.model_copy(update={"prompt": None}), self.language, alone
 
     @staticmethod
-    def run(worker: ModelWorker, batch: Sequence[CaptionWork]) -> list[CaptionResult]:
+    def run(worker: ModelWorker, batch: Sequence[CaptionWork]) -> list[CaptionResult | CaptuneError]:
         captioner, language, prompts = worker.captioner, batch[0].language, [work.options.prompt for work in batch]
         pixels = stack([work.pixels for work in batch])
         with _torch_random(batch[0].options.model_copy(update={"prompt": None})) as options:
@@ -247,7 +249,9 @@ class CaptionWork(Work[CaptionResult]):
         if language is not None:
             results = captioner.translate(results, language, worker.translator)
         return [
-            CaptionResult(
+            no_caption(work.options)
+            if captions[0].is_missing
+            else CaptionResult(
                 captions, *_count_tokens(captioner, work.options, [one.original or one.text for one in captions])
             )
             for work, captions in zip(batch, results, strict=True)
@@ -321,11 +325,11 @@ class StreamWork(Work[tuple[int, int]]):
 
 
 def _count_tokens(captioner: Captioner, options: GenerationOptions, texts: Sequence[str]) -> tuple[list[int], int]:
-    """Tokens of each text, without a prompt that it repeats, and of the prompt."""
-    model = captioner.model
-    prompt = len(model.codec.encode(model.prompt if options.prompt is None else options.prompt))
-    repeated = prompt if options.prompt_in_caption else 0
-    return [len(model.codec.encode(text)) - repeated for text in texts], prompt
+    """Tokens of each text, without words that it was given, and of the prompt."""
+    codec = captioner.model.codec
+    prompt = len(codec.encode(codec.prompt if options.prompt is None else options.prompt))
+    given = len(codec.encode(codec.text([], options.prompt, options)))
+    return [len(codec.encode(text)) - given for text in texts], prompt
 
 
 def _samples(options: GenerationOptions) -> bool:

@@ -361,6 +361,7 @@ class CaptionItem(BaseModel):
     text: str = Field(examples=["a red circle left of a blue square"])
     confidence: float = Field(examples=[0.83])
     original: str | None = Field(None, description="The model's own caption, where it was translated.")
+    cut: bool | None = Field(None, description="True where the caption had no end within its most tokens.")
     explained: Explanation | None = None
 
 

@@ -134,7 +134,10 @@ class Service:
             )
         model = worker.captioner.model
         check_prompt(model.prompt if options.prompt is None else options.prompt, options)
-        room = model.codec.token_budget(options.prompt)
+        try:
+            room = model.codec.under(options).token_budget(options.prompt)
+        except CaptuneError as error:
+            raise Problem(422, error.message, error.hint) from None
         if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
             options = options.model_copy(update={"max_new_tokens": room})
         return options

@@ -105,8 +105,9 @@ def build_backbone(
     if not config.train.validation_images:
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
     check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)
+    codec = backbone.codec.under(search)
     for prompt in (backbone.prompt, search.prompt):
-        check_length(len(backbone.codec.start(prompt or "")), backbone.max_length, search)
+        check_length(len(codec.start(prompt or "")), codec.max_length, search)
     return backbone
 
 

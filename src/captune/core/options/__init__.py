@@ -98,11 +98,19 @@ class GenerationOptions(Options, section="generation", panel="Caption search"):
     variations: int = option(0, "Instead: captions per image, sampled with rising temperature.", ge=0, le=10)
     prompt: str | None = option(
         None,
-        "Prompt that the caption continues; it is in the output only with --prompt-in-caption. "
-        "Default: the model's prompt.",
+        "Prompt that the caption continues (it is in the output only with --prompt-in-caption); of a vision-language "
+        "model the message that the caption answers. Default: the model's prompt.",
         max_length=4000,
     )
     prompt_in_caption: bool = option(False, "Begin each caption with the prompt that it continues.")
+    system_prompt: str | None = option(
+        None, "System message before the prompt of a vision-language model. Default: the model's.", max_length=4000
+    )
+    prefill: str | None = option(
+        None,
+        "Words that every caption of a vision-language model begins with, such as 'A photo of'. Default: the model's.",
+        max_length=4000,
+    )
 
 
 class PrepareOptions(Options, section="prepare", panel="Source and splits"):

@@ -28,7 +28,7 @@ from captune.models.backbone import Backbone, Checkpoint, PixelSettings
 from captune.models.from_scratch import chosen_size, learn_tokenizer
 from captune.models.layers.losses import TeacherForced, TokenLosses, losses_of
 from captune.models.loading.pretrained import pretrained
-from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end, without_thinking
+from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end
 from captune.models.vlm.decoder import PrefixDecoder
 from captune.models.vlm.from_scratch import SIZES, new_model
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
@@ -120,13 +120,12 @@ class Vlm(Backbone):
             self.max_length,
             self.prompt,
             template=self.template,
+            system_prompt=self.generation.get("system_prompt") or "",
+            prefill=self.generation.get("prefill") or "",
         )
 
     def tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return without_thinking(super().decode(tokens))
 
     def with_image(self, prefix: Sequence[int], image: str) -> list[int]:
         """The tokens before a caption, those of an image in the place of its token."""

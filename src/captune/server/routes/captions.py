@@ -35,7 +35,10 @@ MATCH = RequestBody(MatchRequest, {"image": EXAMPLE_IMAGE, "texts": ["a red circ
 
 
 def caption_items(captions: list[Caption]) -> list[CaptionItem]:
-    return [CaptionItem(text=one.text, confidence=one.confidence, original=one.original) for one in captions]
+    return [
+        CaptionItem(text=one.text, confidence=one.confidence, original=one.original, cut=one.cut or None)
+        for one in captions
+    ]
 
 
 @router.post("/v1/caption", summary="Caption an image", responses=WORK_PROBLEMS, response_model_exclude_none=True)

@@ -53,6 +53,9 @@ async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheServi
     if request.stream:
         values = {"num_beams": 1, **values}  # beams know their caption only at its end
     model, worker = await service.acquire_model(request.model, "ask" if prompt else "caption", context)
+    system = system_prompt(request)
+    if system and worker.captioner.model.codec.answers:
+        values = {"system_prompt": system, **values}
     options = service.generation_options(worker, values, prompt or None, shorten=True)
     language = service.language(request.language)
     if request.stream and max(options.num_captions, options.variations) > 1:
@@ -63,20 +66,18 @@ async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheServi
         result = await worker.submit(CaptionWork(pixels, options, language))
         choices = [
             Choice(
-                index=n,
-                message=ChatMessage(content=caption.text),
-                finish_reason="length" if tokens >= options.max_new_tokens else "stop",
+                index=n, message=ChatMessage(content=caption.text), finish_reason="length" if caption.cut else "stop"
             )
-            for n, (caption, tokens) in enumerate(zip(result.captions, result.tokens, strict=True))
+            for n, caption in enumerate(result.captions)
         ]
         return ChatAnswer(**head, choices=choices, usage=_usage(result.prompt_tokens, sum(result.tokens)))
     usage: list[int] = []
     texts = await context.stack.enter_async_context(aclosing(worker.stream(pixels, options, language, usage)))
     # With the first text at hand, an error before it still has a status of its own.
     first = await anext(texts, "")
-    shown = usage if request.stream_options and request.stream_options.include_usage else None
+    shown = bool(request.stream_options and request.stream_options.include_usage)
     return StreamingResponse(
-        _events(head, first, texts, shown),
+        _events(head, first, texts, usage, options.max_new_tokens, show_usage=shown),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -103,14 +104,29 @@ def image_and_prompt(request: ChatRequest) -> tuple[str | bytes, str]:
     return images[0], prompt
 
 
+def system_prompt(request: ChatRequest) -> str:
+    """The text of the system's messages; other messages than these and the last of the user are not read."""
+    texts = [
+        message.content
+        if isinstance(message.content, str)
+        else " ".join(part.text for part in message.content or () if part.text)
+        for message in request.messages
+        if message.role in ("system", "developer")
+    ]
+    return "\n".join(text.strip() for text in texts)
+
+
 def _usage(prompt: int, completion: int) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 async def _events(
-    head: dict[str, Any], first: str, rest: AsyncIterator[str], usage: list[int] | None
+    head: dict[str, Any], first: str, rest: AsyncIterator[str], usage: list[int], longest: int, *, show_usage: bool
 ) -> AsyncIterator[str]:
-    """Server-sent events: a chunk for each text, then `usage` if it is not None."""
+    """Server-sent events: a chunk for each text, then perhaps `usage`, which is filled when `rest` ends.
+
+    `longest` is how many tokens the caption may have.
+    """
 
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
         chunk = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
@@ -128,7 +144,7 @@ async def _events(
         problem = Problem.of(error)
         yield f"data: {json.dumps({'error': problem.body()})}\n\n"
         return
-    yield event(delta(end="stop"))
-    if usage:
+    yield event(delta(end="length" if usage[1:] and usage[1] >= longest else "stop"))
+    if show_usage and usage:
         yield event([], usage=_usage(*usage).model_dump())
     yield "data: [DONE]\n\n"
