@@ -73,6 +73,8 @@ def _exported(name: str, folder: Path, run_on: DeviceOptions) -> CaptioningModel
         )
     if run_on.decoder != "auto":
         raise UsageError(f"{name} is an export: transformers cannot run it.", "Leave out --decoder.")
+    if run_on.image_tokens is not None:
+        raise UsageError(f"{name} is an export: its images have a fixed number of tokens.", "Leave out --image-tokens.")
     if fast := run_on.preprocessing == "fast":
         from captune.images.batches import check_fast_decoder
 
@@ -166,6 +168,8 @@ def move_to_device(
     device, dtype = _device_and_dtype(run_on, backbone.vision_hidden_size, processes, training=training)
     backbone.pixels = replace(backbone.pixels, fast=run_on.preprocessing == "fast")
     backbone.own_search = run_on.decoder == "auto"
+    if run_on.image_tokens is not None:
+        backbone.limit_image_tokens(run_on.image_tokens)
     if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype

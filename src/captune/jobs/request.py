@@ -33,7 +33,13 @@ _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
 _CAPTION = ("format", "recursive", "max_pixels")
 # Names in the manifest of a job, and of the options.
-_RUN_ON = {"precision": "precision", "quantize": "quantize", "pixels": "preprocessing", "decoder": "decoder"}
+_RUN_ON = {
+    "precision": "precision",
+    "quantize": "quantize",
+    "pixels": "preprocessing",
+    "decoder": "decoder",
+    "image_tokens": "image_tokens",
+}
 _RAY_OPTIONS = ("ray_address", "ray_workers", "ray_wait", "gpus_per_worker", "cpus_per_worker")
 _WAIT_SECONDS = 0.5
 _RESTART_HINT = "Take another --out, copy them elsewhere first, or throw them away too: --restart --existing replace."

@@ -313,6 +313,12 @@ class Backbone(ABC):
         if image_size not in (None, PixelSettings.of(processor).size):
             raise UsageError(f"The image size of {cls.family} cannot be changed.", "Leave out --image-size.")
 
+    def limit_image_tokens(self, most: int) -> None:
+        """Let no image take more than `most` tokens; raises `UsageError` where their number is fixed."""
+        raise UsageError(
+            f"The number of an image's tokens is fixed in the family {self.family}.", "Leave out --image-tokens."
+        )
+
     @classmethod
     def transformers_code(cls, repo: str, prompt: str, search: str, *, encoder: bool = False) -> str:
         """Python that prints the caption of photo.jpg with `transformers` alone, for the model card; empty: none.

@@ -55,7 +55,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ("pixels, mean", _numbers(made.mean)),
         ("pixels, std", _numbers(made.std)),
         ("pixels, range", f"{made.low:.3f} to {made.high:.3f}"),
-        ("memory", f"{found.memory[0]} places of {found.memory[1]} numbers"),
+        ("image tokens", f"{found.memory[0]:,} of {found.memory[1]:,} numbers"),
         ("prompt", repr(found.prompt) if found.prompt else "none"),
         ("prompt tokens", " ".join(found.prompt_tokens)),
         ("model", f"{found.model} ({found.family}), {found.device}, {found.precision}"),

@@ -60,6 +60,13 @@ class DeviceOptions(WhereOptions):
         "Preprocessing of images: exact: the pixels of transformers' image processor; "
         "fast: nearly the same pixels from JPEG files, in less time.",
     )
+    image_tokens: int | None = option(
+        None,
+        "Most tokens that an image takes in a vision-language model; fewer are faster, more show small things. Saved "
+        "with a run. Default: as saved, for published models that take images of any size at most 1280.",
+        ge=1,
+        le=65536,
+    )
     threads: int = option(0, "CPU threads of the model; 0: one per core.", ge=0, le=1024)
     decoder: Literal["auto", "transformers"] = option(
         "auto", "auto: captune's own search if the model's family has one; transformers: its generate."

@@ -31,6 +31,7 @@ from captune.models.loading.pretrained import pretrained
 from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end
 from captune.models.vlm.decoder import PrefixDecoder
 from captune.models.vlm.from_scratch import SIZES, new_model
+from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
 from captune.models.vlm.processor import load_processor
 from captune.models.vlm.rows import Row, branch_layout, grouped_rows, plain_layout
@@ -86,6 +87,8 @@ class Vlm(Backbone):
                 "The model has no chat template: how its authors asked it about images is not known.",
                 "Take a checkpoint with one (chat_template.jinja), such as an instruction-tuned one of its family.",
             )
+        if "family" not in saved:  # published weights: one of ours has what it was trained with
+            limit_by_default(processor)
         return cls(
             model,
             processor.tokenizer,
@@ -156,7 +159,17 @@ class Vlm(Backbone):
 
     @property
     def max_length(self) -> int:
-        return int(self.text_config.max_position_embeddings)
+        """The most tokens of a prompt and a caption beside those of the largest image."""
+        return int(self.text_config.max_position_embeddings) - self.most_image_tokens
+
+    @cached_property
+    def most_image_tokens(self) -> int:
+        """Tokens of the largest image."""
+        return most_tokens(self.processor)
+
+    def limit_image_tokens(self, most: int) -> None:
+        limit_tokens(self.processor, most)
+        vars(self).pop("most_image_tokens", None)
 
     # -- images --------------------------------------------------------------------
 
