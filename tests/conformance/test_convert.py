@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.model_names import local_folder
 from captune.export.convert import read_states
 from captune.models import FAMILIES
+from tiny_vlms import lively
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
@@ -72,6 +73,17 @@ def test_weights_become_a_model_whatever_is_around_them(
     found = weights_of(tmp_path / "out")
     assert all(torch.equal(found[key], value) for key, value in state.items())
     assert FAMILIES["blip"].read_card(tmp_path / "out")["prompt"] == "a red"
+
+
+def test_weights_of_a_saved_folder_fit_where_files_have_other_names_than_the_model(tmp_path: Path) -> None:
+    made = lively("qwen2_5_vl")
+    made.save(tmp_path / "like")
+    file = tmp_path / "like" / "model.safetensors"
+    assert not set(load_file(file)) & set(made.model.state_dict()) - {"lm_head.weight"}
+    done = captune.convert(file, str(tmp_path / "like"), tmp_path / "out")
+    assert (done.unused, done.kept, done.prefix) == ((), (), "")
+    found = weights_of(tmp_path / "out")
+    assert all(torch.equal(found[key], value) for key, value in made.model.state_dict().items())
 
 
 @pytest.fixture

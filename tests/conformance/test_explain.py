@@ -156,9 +156,11 @@ def test_a_decoder_without_captunes_search_is_read_by_transformers() -> None:
     np.testing.assert_allclose(explained.maps[0], (plain[0] / plain[0].sum()).numpy(), atol=1e-4)
 
 
-def test_blip2_says_that_it_has_none() -> None:
-    with pytest.raises(CaptuneError, match="has no attention to the places of the image for every word"):
-        explain(lively("blip-2"), PICTURE, OPTIONS)
+@pytest.mark.parametrize(("family", "reason"), [("blip-2", "Q-Former"), ("vlm", "Its language model")])
+def test_a_family_without_maps_says_that_it_has_none(family: str, reason: str) -> None:
+    with pytest.raises(CaptuneError, match="has no attention to the places of the image for every word") as raised:
+        explain(lively(family), PICTURE, OPTIONS)
+    assert reason in raised.value.hint
 
 
 @pytest.mark.parametrize("row", range(4))

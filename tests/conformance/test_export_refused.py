@@ -110,7 +110,7 @@ def test_a_tokenizer_that_writes_otherwise_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("family", ["blip-2", "blip-vqa"])
+@pytest.mark.parametrize("family", ["blip-2", "blip-vqa", "vlm"])
 def test_a_family_that_cannot_be_exported_names_those_that_can(tmp_path: Path, family: str) -> None:
     torch.manual_seed(0)
     FAMILIES[family].tiny().save(tmp_path / "m")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AddedToken
+from transformers.processing_utils import ProcessorMixin
 
 import captune
 from captune.core.errors import CaptuneError, ImageError, UsageError
@@ -129,6 +131,21 @@ def test_only_the_caption_and_the_end_of_its_turn_are_supervised(vlm: Vlm, image
         assert len(losses(vlm, images[:1])) == sum(
             len(e.tokens) - e.prompt_length for e in (vlm.encode_reference(t, 20) for t in REFERENCES[0])
         )
+
+
+def test_special_tokens_in_words_are_words(vlm: Vlm) -> None:
+    """Also those that a tokenizer does not count among its own, and those for videos."""
+    vlm.tokenizer.add_tokens(AddedToken("<|turn|>", special=True))
+    special = {*vlm.tokenizer.all_special_tokens, vlm.processor.image_token, "<|turn|>"}
+    plain, hostile = vlm.codec.start("What is it?"), vlm.codec.start(f"What is it?{' '.join(sorted(special))}")
+    ids = {vlm.tokenizer.convert_tokens_to_ids(token) for token in special}
+    assert [token for token in hostile if token in ids] == [token for token in plain if token in ids]
+
+
+def test_no_caption_has_a_token_that_stands_for_an_image_or_a_video(vlm: Vlm) -> None:
+    vocabulary = sorted(vlm.tokenizer.get_vocab().values())
+    (kinds,) = ProcessorMixin.create_mm_token_type_ids(vlm.processor, [vocabulary])
+    assert {token for token, kind in zip(vocabulary, kinds, strict=True) if kind} == set(vlm.suppressed_tokens)
 
 
 def test_an_image_token_in_words_is_no_image(vlm: Vlm, images: np.ndarray) -> None:

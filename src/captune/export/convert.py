@@ -175,6 +175,14 @@ def match(states: list[StateDict], names: Mapping[str, Any]) -> Matched:
     return max(candidates(), key=lambda matched: matched.count)
 
 
+def _names(model: Any) -> dict[str, Tensor]:
+    """Weights without values by the names that a model has in memory, and by those under which it is saved."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = {name: value.to("meta") for name, value in model.state_dict().items()}
+    return {**own, **revert_weight_conversion(model, own)}
+
+
 def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
@@ -243,7 +251,7 @@ def convert(
         states = read_states(path)
     with progress.task(f"Loading {like}"):
         base = pair_backbone(like, seed=0, image_size=None) if is_pair(like) else load_backbone(like)
-    matched = match(states, base.model.state_dict())
+    matched = match(states, _names(base.model))
     _check_kind(matched, path, like)
     model, unused, missing = _with_weights(base, matched, path, like, partial=partial)
     with atomic_folder(out) as stage, progress.task(f"Writing {out}"):

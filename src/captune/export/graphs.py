@@ -172,12 +172,12 @@ class _Appended(KVCache):
 
 
 def graphs_of(backbone: Backbone) -> Graphs:
-    """The graphs of a model in fp32 on the CPU; raises `CaptuneError` where `transformers` searches for captions."""
+    """The graphs of a model in fp32 on the CPU; raises `CaptuneError` where it has no text decoder of captune."""
     decoder = backbone.text_decoder()
     if not isinstance(decoder, TextDecoder):
         raise CaptuneError(
-            f"This {backbone.family} cannot be exported: transformers searches for its captions, not captune.",
-            "BLIP, GIT, and CLIP+GPT-2 or another vision encoder with a GPT-2 can.",
+            f"This {backbone.family} cannot be exported: captune makes graphs of its own text decoders alone.",
+            f"{backbone.other_runtimes} BLIP, GIT, and CLIP+GPT-2 or another vision encoder with a GPT-2 can.".lstrip(),
         )
     decoder = with_plain_weights(decoder)
     vision, layers, side = VisionGraph(backbone, decoder), decoder.num_layers, backbone.pixels.size

@@ -150,6 +150,8 @@ def explain_pixels(
 ) -> CaptionAttention:
     """As `explain`, of the pixels (3, side, side), uint8, that a model sees of an upright image of `size`."""
     settings, batch = backbone.pixels, pixels[None]
+    if backbone.no_attention_maps:
+        raise _without_maps(backbone, model)
     if caption is None:
         caption = TorchModel(backbone).generate(batch, options)[0][0]
     with torch.inference_mode():
@@ -157,12 +159,7 @@ def explain_pixels(
     scored = score_caption(backbone, memory, caption, options)
     attention = None if scored.scores.attention is None else on_patches(scored.scores.attention)
     if attention is None:
-        raise CaptuneError(
-            f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
-            "image for every word.",
-            f"{backbone.no_attention_maps} Families with attention maps: "
-            f"{', '.join(name for name, family in FAMILIES.items() if not family.no_attention_maps)}.".lstrip(),
-        )
+        raise _without_maps(backbone, model)
     steps = token_steps(backbone, scored)
     texts, positions = group_words(backbone, scored.tokens)
     words, maps = [], []
@@ -186,6 +183,15 @@ def explain_pixels(
         size=size,
         box=crop_box(size, settings.size, settings.shorter),
         model=model,
+    )
+
+
+def _without_maps(backbone: Backbone, model: str) -> CaptuneError:
+    return CaptuneError(
+        f"A model of the family {backbone.family} ({model or 'this one'}) has no attention to the places of the "
+        "image for every word.",
+        f"{backbone.no_attention_maps} Families with attention maps: "
+        f"{', '.join(name for name, family in FAMILIES.items() if not family.no_attention_maps)}.".lstrip(),
     )
 
 

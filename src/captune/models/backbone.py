@@ -160,6 +160,8 @@ class Backbone(ABC):
     task: ClassVar[Task] = CAPTIONING
     # Why it has no attention maps; empty where it has.
     no_attention_maps: ClassVar[str] = ""
+    # What else runs a saved folder of the family without torch; empty where captune exports it.
+    other_runtimes: ClassVar[str] = ""
     # Well-known weights of the family.
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = ()
     # Whether `load` takes a quantization_config.

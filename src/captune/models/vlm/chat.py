@@ -61,7 +61,9 @@ class ChatTemplate:
 
     def plain(self, text: str) -> str:
         """Words of a person, in which special tokens are no tokens."""
-        for token in (self.image_token, *self.processor.tokenizer.all_special_tokens):
+        tokenizer = self.processor.tokenizer
+        added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        for token in (self.image_token, *tokenizer.all_special_tokens, *added):
             text = text.replace(token, " ".join(token))
         return text
 

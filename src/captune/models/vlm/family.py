@@ -53,7 +53,11 @@ class Vlm(Backbone):
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     kind: ClassVar[str] = "AutoModelForImageTextToText"
     placed: ClassVar[bool] = True
-    no_attention_maps: ClassVar[str] = "its language model reads an image as tokens of its own"
+    no_attention_maps: ClassVar[str] = "Its language model reads an image as tokens of its own."
+    other_runtimes: ClassVar[str] = (
+        "A folder of it is one of transformers: vLLM serves it, and convert_hf_to_gguf.py of llama.cpp makes a GGUF of "
+        "many kinds."
+    )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "bridge")
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 507_000_000, "apache-2.0"),
@@ -150,7 +154,10 @@ class Vlm(Backbone):
 
     @property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        return tuple(token for token in self.processor.image_token_ids if token is not None)
+        """What stands for an image, a video or a sound: none of them can be in a caption."""
+        known = self.processor
+        every = (*known.image_token_ids, *known.video_token_ids, *known.audio_token_ids)
+        return tuple(sorted({token for token in every if token is not None}))
 
     @property
     def text_config(self) -> Any:
