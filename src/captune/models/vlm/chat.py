@@ -110,8 +110,8 @@ class ChatCodec(TextCodec):
         codec = self.under(options)
         prefill = codec.prefill.strip()
         text = with_prompt(prefill, self.encode(prefill), tokens, self.decode) if prefill else self.decode(tokens)
-        asked = codec.template.render(self.prompt if prompt is None else prompt, system=codec.system_prompt)
-        return without_thinking(THINKS + text if asked.rfind(THINKS) > asked.rfind(ANSWERS) else text)
+        message = codec.template.render(self.prompt if prompt is None else prompt, system=codec.system_prompt)
+        return without_thinking(THINKS + text if message.rfind(THINKS) > message.rfind(ANSWERS) else text)
 
     def reference(self, reference: str, prompt: str, max_tokens: int) -> Encoded:
         """The message, at most `max_tokens` tokens of the reference, the end of the turn.
