@@ -39,6 +39,11 @@ GEMMA = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>{% else %}{{ part['text'] }}"
     "{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+MISTRAL = (
+    "<s>{% for message in messages %}{% if message['role'] == 'user' %}[INST]{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}[IMG]{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{{ '[/INST]' if message['role'] == 'user' else '</s>' }}{% endfor %}"
+)
 
 
 def tokenizer(*special: str, end: str = "</s>", **named: str) -> Any:
@@ -218,6 +223,63 @@ def internvl() -> Vlm:
     return _vlm(model, transformers.InternVLProcessor, images, words, values)
 
 
+def smolvlm() -> Vlm:
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    from captune.models.vlm.image_processors import SmolVLMProcessor
+
+    grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
+    names = ("<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *grid)
+    words = tokenizer(*names, end="<end_of_utterance>")
+    model = _model(
+        "smolvlm",
+        words,
+        text_config={"model_type": "llama"},
+        vision_config=SQUARE,
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    images = SmolVLMImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+    template = TURNS.format("<image>", "<end_of_utterance>")
+    return _vlm(model, SmolVLMProcessor, images, words, {"image_seq_len": 4, "chat_template": template})
+
+
+def mistral3() -> Vlm:
+    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+
+    from captune.models.vlm.image_processors import PixtralProcessor
+
+    words = tokenizer("[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    model = _model(
+        "mistral3",
+        words,
+        text_config={"model_type": "mistral", "head_dim": 8, "sliding_window": None},
+        vision_config={**VISION, "model_type": "pixtral", "head_dim": 16, "image_size": 112, "patch_size": 14},
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+    )
+    images = PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size={"height": 14, "width": 14})
+    values = {"patch_size": 14, "spatial_merge_size": 2, "chat_template": MISTRAL}
+    return _vlm(model, PixtralProcessor, images, words, values)
+
+
+def paligemma() -> Vlm:
+    import transformers
+
+    words = tokenizer("<image>", image_token="<image>")
+    model = _model(
+        "paligemma",
+        words,
+        text_config={"model_type": "gemma", "head_dim": 8, "num_key_value_heads": 1},
+        vision_config={**SQUARE, "model_type": "siglip_vision_model", "vision_use_head": False},
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        projection_dim=32,
+        hidden_size=32,
+    )
+    images = transformers.SiglipImageProcessorPil(size=SIZE)
+    images.image_seq_length = 16
+    return _vlm(model, transformers.PaliGemmaProcessor, images, words, {})
+
+
 def _vlm(model: Any, processor: Any, images: Any, words: Any, values: dict[str, Any]) -> Vlm:
     return Vlm.of_processor(model.eval(), build_processor(processor, images, words, values))
 
@@ -230,6 +292,9 @@ BUILDERS: dict[str, Callable[[], Vlm]] = {
     "gemma3": gemma3,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
+    "smolvlm": smolvlm,
+    "mistral3": mistral3,
+    "paligemma": paligemma,
 }
 
 

@@ -33,6 +33,7 @@ from captune.models.vlm.decoder import PrefixDecoder
 from captune.models.vlm.from_scratch import SIZES, new_model
 from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
+from captune.models.vlm.prefixes import PREFIXES
 from captune.models.vlm.processor import load_processor
 from captune.models.vlm.rows import Row, branch_layout, grouped_rows, plain_layout
 from captune.models.weights import FP32, Placing, load_weights
@@ -86,7 +87,8 @@ class Vlm(Backbone):
                 f"A {type(model).__name__} does not take images that were encoded before.",
                 "Serve it with vLLM or llama.cpp, or take a model of another kind: captune models.",
             )
-        if not processor.chat_template:
+        fixed = PREFIXES.get(model.config.model_type)
+        if fixed is None and not processor.chat_template:
             raise CaptuneError(
                 "The model has no chat template: how its authors asked it about images is not known.",
                 "Take a checkpoint with one (chat_template.jinja), such as an instruction-tuned one of its family.",
@@ -97,7 +99,7 @@ class Vlm(Backbone):
             model,
             processor.tokenizer,
             PixelSettings(0, mean=(0.0,) * 3, std=(1.0,) * 3),
-            prompt=saved.get("prompt", PROMPT),
+            prompt=saved.get("prompt", PROMPT if fixed is None else fixed.default),
             generation=saved.get("generation", GENERATION),
             processor=processor,
         )
@@ -115,7 +117,8 @@ class Vlm(Backbone):
     def template(self) -> ChatTemplate:
         """How messages are written for this model."""
         text = prepare(self.processor, Image.new("RGB", (64, 64))).text
-        return ChatTemplate(self.processor, text.replace(text.strip(), self.processor.image_token))
+        written = PREFIXES.get(self.model.config.model_type, ChatTemplate)
+        return written(self.processor, text.replace(text.strip(), self.processor.image_token))
 
     @property
     def codec(self) -> ChatCodec:
@@ -188,14 +191,20 @@ class Vlm(Backbone):
         """RGB images, each as the checkpoint's own image processor prepares it."""
         return encode_images(self.model, self.processor, images)
 
-    def text_inputs(self, tokens: Tensor, images: EncodedImages) -> dict[str, Any]:
-        """Keywords of the model for rows of tokens, one a row of images."""
+    def text_inputs(self, tokens: Tensor, images: EncodedImages, given: Sequence[int] | None = None) -> dict[str, Any]:
+        """Keywords of the model for rows of tokens, one a row of images; `given` (None: all) come before a caption."""
         inputs: dict[str, Any] = {name: torch.cat(values) for name, values in images.inputs.items()}
         for name in ("mm_token_type_ids", "token_type_ids"):
             if name in keywords(self.model.forward):
-                types = self.processor.create_mm_token_type_ids(tokens.tolist())
-                inputs[name] = torch.tensor(types, device=tokens.device)
+                inputs[name] = self._token_types(tokens, given).to(tokens.device)
         return {**inputs, "mm_encoder_outputs": images.joined()}
+
+    def _token_types(self, tokens: Tensor, given: Sequence[int] | None) -> Tensor:
+        """Where images are; of kinds that read all before a caption in both directions: where the caption is."""
+        if self.model.config.model_type not in PREFIXES:
+            return torch.tensor(self.processor.create_mm_token_type_ids(tokens.tolist()))
+        before = torch.tensor([tokens.shape[1]] * len(tokens) if given is None else given)
+        return (torch.arange(tokens.shape[1]) >= before[:, None]).long()
 
     # -- losses and search -----------------------------------------------------------
 
@@ -228,8 +237,6 @@ class Vlm(Backbone):
         layout = self._layout(prefixes, rows, ids, images)
         if recompute and self.model.training:
             self.model.gradient_checkpointing_enable()
-        outputs = self.model.model(input_ids=ids, use_cache=False, **layout, **self.text_inputs(ids, images))
-        hidden = outputs.last_hidden_state
         supervised = [
             (caption, number, place, label)
             for number, (prefix, row) in enumerate(zip(prefixes, rows, strict=True))
@@ -238,7 +245,14 @@ class Vlm(Backbone):
         supervised.sort(key=itemgetter(0))
         columns = torch.tensor(supervised, dtype=torch.long, device=ids.device).reshape(-1, 4)
         caption, number, place, label = columns.unbind(1)
-        logits = self.model.get_output_embeddings()(hidden[number, place])
+        inputs = {**layout, **self.text_inputs(ids, images, [len(prefix) for prefix in prefixes])}
+        if self.branches:  # captions of an image share a place
+            hidden = self.model.model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+            logits = self.model.get_output_embeddings()(hidden[number, place])
+        else:  # some kinds do more than multiply behind their last layer
+            kept = torch.zeros_like(ids, dtype=torch.bool)
+            kept[number, place] = True
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept, **inputs).logits
         return losses_of(logits, label, caption, label_smoothing)
 
     def _layout(
@@ -291,7 +305,8 @@ class Vlm(Backbone):
         prefix = self.with_image(tokens[:prompt_length], memory.texts[0])
         ids = torch.tensor([[*prefix, *tokens[prompt_length:]]], device=memory.device)
         mask = torch.ones_like(ids)
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **self.text_inputs(ids, memory)).logits
+        inputs = self.text_inputs(ids, memory, [len(prefix)])
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **inputs).logits
         return TeacherForced(logits[0, len(prefix) - 1 :].float(), None)
 
     # -- the model ---------------------------------------------------------------------

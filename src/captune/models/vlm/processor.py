@@ -7,7 +7,8 @@ from typing import Any
 from transformers.utils.hub import PushToHubMixin
 
 from captune.core.errors import CaptuneError
-from captune.models.loading.pretrained import PROCESSOR, pretrained, read_file
+from captune.models.loading.pretrained import PIXELS, PROCESSOR, TOKENIZER, pretrained, read_file
+from captune.models.vlm.image_processors import PROCESSORS
 
 
 def load_processor(source: str | Path, **hub: Any) -> Any:
@@ -16,16 +17,17 @@ def load_processor(source: str | Path, **hub: Any) -> Any:
     Raises `CaptuneError` for a kind of model whose images only torchvision prepares.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     config = pretrained(AutoConfig, source, **hub)
-    kind = PROCESSOR_MAPPING.get(type(config), None)
+    saved = read_file(str(source), PROCESSOR, hub)
+    kind = _kind_named(saved, *(read_file(str(source), name, hub) for name in (PIXELS, TOKENIZER)))
+    kind = kind or _kind_named({"processor_class": PROCESSOR_MAPPING_NAMES.get(config.model_type)})
     if kind is None:
         raise CaptuneError(
             f"{source} is of the kind '{config.model_type}', for which transformers has no processor.",
             "Models that caption here: captune models.",
         )
-    saved = read_file(str(source), PROCESSOR, hub)
     saved.setdefault("video_processor", read_file(str(source), "video_preprocessor_config.json", hub))
     try:
         images = pretrained(AutoImageProcessor, source, backend="pil", **hub)
@@ -36,6 +38,16 @@ def load_processor(source: str | Path, **hub: Any) -> Any:
         ) from error
     values, _ = kind.get_processor_dict(str(source), **hub)
     return build_processor(kind, images, pretrained(AutoTokenizer, source, **hub), {**saved, **values})
+
+
+def _kind_named(*files: dict[str, Any]) -> Any:
+    """The class of the first processor that a file names, as `AutoProcessor` finds it; None where there is none."""
+    import transformers
+
+    names = [name for file in files if isinstance(name := file.get("processor_class"), str)]
+    return next(
+        (PROCESSORS.get(name) or getattr(transformers, name) for name in names if hasattr(transformers, name)), None
+    )
 
 
 def build_processor(kind: Any, images: Any, tokenizer: Any, values: dict[str, Any]) -> Any:
@@ -59,6 +71,12 @@ class VideoSettings(PushToHubMixin):
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
+
+    def __getattr__(self, name: str) -> Any:
+        """A setting; None where it was not saved."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.values.get(name)
 
     def to_dict(self) -> dict[str, Any]:
         """Them, as they were."""
