@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from captune.core.errors import UsageError
 from captune.models.vlm.chat import ChatTemplate
 
 
@@ -17,10 +18,12 @@ class PaliGemmaPrompt(ChatTemplate):
 
     default: ClassVar[str] = "caption en"
 
-    def render(self, prompt: str, answer: str | None = None) -> str:
+    def render(self, prompt: str, answer: str | None = None, system: str = "") -> str:
+        if system:
+            raise UsageError("PaliGemma has no system message.", "Put it into the prompt: --prompt.")
         words = self.processor.tokenizer
-        before = f"{self.image}{words.bos_token}{self._plain(prompt)}\n"
-        return before if answer is None else f"{before}{self._plain(answer)}{words.eos_token}"
+        before = f"{self.image}{words.bos_token}{self.plain(prompt)}\n"
+        return before if answer is None else f"{before}{self.plain(answer)}{words.eos_token}"
 
 
 # By kind of model.
