@@ -174,6 +174,8 @@ class Backbone(ABC):
     text_modules: ClassVar[tuple[str, ...]] = ()
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
+    # Parts that get adapters (--lora) unless others are named.
+    adapted_by_default: ClassVar[tuple[str, ...]] = ("bridge", "text")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Raises `CaptuneError` for a family that is written for captune 0.1.0."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,12 @@ ADAPTER = "adapter"
 
 @dataclass(frozen=True)
 class Lora:
-    """Rank, scale (alpha / r), dropout, and the parts whose linear layers get adapters."""
+    """Rank, scale (alpha / r), dropout, and the parts whose linear layers get adapters (none named: the family's)."""
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    targets: tuple[str, ...] = ("bridge", "text")
+    targets: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Lora:
@@ -69,6 +69,7 @@ def add_lora(backbone: Backbone, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise CaptuneError("--lora needs peft.", "pip install 'captune[lora]'") from None
+    lora = replace(lora, targets=lora.targets or backbone.adapted_by_default)
     names = {id(p): part for part, found in backbone.parts().items() for p in found}
     # The head often is the words' embedding as well, which must not change with it.
     head = backbone.model.get_output_embeddings()
@@ -92,8 +93,12 @@ def add_lora(backbone: Backbone, lora: Lora) -> None:
 
 
 def merged(model: Any) -> Any:
-    """A copy of a model whose adapters are added to its weights, as plain `transformers` has it."""
-    whole = copy.deepcopy(model)
+    """A copy of a model whose adapters are added to its weights, as plain `transformers` has it.
+
+    Weights without adapters are the model's own: there is no second copy of them.
+    """
+    kept = {id(p): p for name, p in model.named_parameters() if ".base_layer." not in name}
+    whole = copy.deepcopy(model, dict[int, Any](kept))
     for name, module in list(whole.named_modules()):
         if hasattr(module, "merge") and hasattr(module, "get_base_layer"):
             module.merge(safe_merge=True)
@@ -120,15 +125,23 @@ def save_adapter(backbone: Backbone, folder: Path) -> None:
 
 
 def load_adapter(backbone: Backbone, folder: Path) -> None:
-    """Put saved adapters in the place of those that `add_lora` made."""
-    from peft import set_peft_model_state_dict
+    """Put saved adapters in the place of those that `add_lora` made.
+
+    Raises `CaptuneError` where one is missing or has another name: without effect, nothing else would tell.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     state = load_file(folder / "adapter_model.safetensors")
     state = {name.removeprefix("base_model.model."): value for name, value in state.items()}
-    wrong: Any = set_peft_model_state_dict(backbone.model, state).unexpected_keys
+    wrong = sorted(state.keys() ^ get_peft_model_state_dict(backbone.model).keys())
     if wrong:
-        raise CaptuneError(f"The adapters in {folder} are of another model: {wrong[0]}.", "Use those of this run.")
+        state_of = "is not the model's" if wrong[0] in state else "is missing"
+        raise CaptuneError(
+            f"The adapters in {folder} are of another model: {wrong[0]} {state_of} ({len(wrong)} such in all).",
+            "Use those of this run.",
+        )
+    set_peft_model_state_dict(backbone.model, state)
     backbone.clear_fused()
 
 

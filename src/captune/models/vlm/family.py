@@ -60,6 +60,7 @@ class Vlm(Backbone):
         "many kinds."
     )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "bridge")
+    adapted_by_default: ClassVar[tuple[str, ...]] = ("text",)
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 507_000_000, "apache-2.0"),
         Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", 3_750_000_000, "qwen-research"),
@@ -188,8 +189,11 @@ class Vlm(Backbone):
         return self.encode([Image.fromarray(np.ascontiguousarray(one.transpose(1, 2, 0))) for one in levels])
 
     def encode(self, images: Any) -> Any:
-        """RGB images, each as the checkpoint's own image processor prepares it."""
-        return encode_images(self.model, self.processor, images)
+        """RGB images, each as the checkpoint's own image processor prepares it; without gradients where none learns."""
+        parts = self.parts()
+        learns = any(parameter.requires_grad for part in ("vision", "bridge") for parameter in parts[part])
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return encode_images(self.model, self.processor, images)
 
     def text_inputs(self, tokens: Tensor, images: EncodedImages, given: Sequence[int] | None = None) -> dict[str, Any]:
         """Keywords of the model for rows of tokens, one a row of images; `given` (None: all) come before a caption."""

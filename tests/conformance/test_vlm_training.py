@@ -1,0 +1,160 @@
+"""Vision-language models learn: adapters, frozen parts, recomputed layers, number types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from captune.core.errors import CaptuneError
+from captune.images.batches import stack
+from captune.inference.batches import collate
+from captune.models.loading.loader import load_backbone
+from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter, merged
+from captune.models.vlm import Vlm
+from tiny_vlms import BUILDERS, lively
+
+REFERENCES = [["a dog runs", "two dogs play in the snow"], ["a man on a bike"]]
+
+
+@pytest.fixture(params=sorted(BUILDERS))
+def vlm(request: pytest.FixtureRequest) -> Vlm:
+    return lively(request.param)
+
+
+def seen() -> np.ndarray:
+    """Two RGB images (3, height, width) of their own aspects."""
+    sizes = [(60, 90), (64, 64)]
+    return stack(
+        [np.random.default_rng(n).integers(0, 255, (3, *size), dtype=np.uint8) for n, size in enumerate(sizes)]
+    )
+
+
+def objective(vlm: Vlm, *, recompute: bool = False) -> torch.Tensor:
+    encoded = [[vlm.encode_reference(text, 20) for text in texts] for texts in REFERENCES]
+    batch = collate(list(zip(seen(), encoded, strict=True)), vlm.pad_token_id)
+    features = vlm.image_features(batch.pop("images"))
+    return vlm.token_losses(features, **batch, recompute=recompute).nll.mean()
+
+
+def learn(vlm: Vlm, steps: int = 2, *, recompute: bool = False) -> None:
+    """Steps of an optimizer, and the gradients of one more."""
+    vlm.model.train()
+    optimizer = torch.optim.AdamW([p for p in vlm.model.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(steps + 1):
+        optimizer.zero_grad()
+        objective(vlm, recompute=recompute).backward()
+        if step < steps:
+            optimizer.step()
+    vlm.model.eval()
+
+
+def logits(vlm: Vlm) -> torch.Tensor:
+    encoded = vlm.encode_reference("a dog runs", 20)
+    with torch.no_grad():
+        found = vlm.teacher_forced(vlm.image_features(seen()[:1]), encoded.tokens, encoded.prompt_length)
+    assert found is not None
+    return found.logits
+
+
+def test_adapters_are_on_the_language_model_alone_and_all_of_them_learn(vlm: Vlm) -> None:
+    before, weights = logits(vlm), {name: p.detach().clone() for name, p in vlm.model.named_parameters()}
+    add_lora(vlm, Lora(r=2))
+    torch.testing.assert_close(logits(vlm), before)
+    head = vlm.model.get_output_embeddings()
+    adapted = {name for name, module in vlm.model.named_modules() if hasattr(module, "lora_A")}
+    assert len(adapted) == 2 * 7, "two layers: four matrices of attention, three behind it"
+    assert all(name.startswith(("model.language_model.layers", "model.text_model.layers")) for name in adapted)
+    assert not hasattr(head, "lora_A")
+    assert vlm.lora is not None
+    assert vlm.lora.targets == ("text",)
+
+    learn(vlm, 1)
+    for name, parameter in vlm.model.named_parameters():
+        assert parameter.requires_grad == (".lora_" in name), name
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            assert bool(parameter.grad.abs().max() > 0), name
+        else:
+            assert torch.equal(parameter, weights[name.replace(".base_layer", "")]), name
+    assert not torch.equal(logits(vlm), before)
+
+
+@pytest.mark.parametrize("freeze", [(), ("vision", "bridge"), ("text",)], ids=lambda freeze: "+".join(freeze) or "none")
+def test_what_is_not_frozen_learns(vlm: Vlm, freeze: tuple[str, ...]) -> None:
+    vlm.freeze(freeze)
+    before = {name: p.detach().clone() for name, p in vlm.model.named_parameters()}
+    learn(vlm, 1)
+    moved = {"vision": 0, "bridge": 0, "text": 0}
+    for name, parameter in vlm.model.named_parameters():
+        moved[vlm.part_of(name)] += not torch.equal(parameter, before[name])
+    assert [part for part, count in moved.items() if count] == [part for part in moved if part not in freeze]
+    assert vlm.image_features(seen()).joined()["image"].pooler_output[0].requires_grad == ("vision" not in freeze)
+
+
+def test_a_frozen_vision_part_keeps_nothing_for_a_backward_pass(vlm: Vlm) -> None:
+    vlm.freeze(("vision", "bridge"))
+    enabled: list[bool] = []
+    for name, module in vlm.model.named_modules():
+        if vlm.part_of(name) == "vision" and isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))
+    vlm.image_features(seen())
+    assert enabled
+    assert not any(enabled)
+
+
+def test_recomputed_layers_give_adapters_the_same_gradients(vlm: Vlm) -> None:
+    add_lora(vlm, Lora(r=2))
+    learn(vlm, 1)
+    gradients = []
+    for recompute in (False, True):
+        vlm.model.train()
+        vlm.model.zero_grad()
+        objective(vlm, recompute=recompute).backward()
+        gradients.append({name: p.grad.clone() for name, p in vlm.model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_merged_adapters_are_saved_as_plain_weights(vlm: Vlm, tmp_path: Path) -> None:
+    before = logits(vlm)
+    add_lora(vlm, Lora(r=2))
+    learn(vlm, 1)
+    after = logits(vlm)
+    vlm.save(tmp_path)
+    again = load_backbone(str(tmp_path))
+    assert isinstance(again, Vlm)
+    torch.testing.assert_close(logits(again), after, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits(again), before, rtol=1e-3, atol=1e-3)
+    assert torch.equal(logits(vlm), after), "saving changes nothing"
+
+
+def test_a_merged_copy_shares_what_has_no_adapter() -> None:
+    vlm = Vlm.tiny()
+    add_lora(vlm, Lora(r=2))
+    whole = dict(merged(vlm.model).named_parameters())
+    for name, parameter in vlm.model.named_parameters():
+        if ".lora_" not in name:
+            same = whole[name.replace(".base_layer", "")].data_ptr() == parameter.data_ptr()
+            assert same == (".base_layer" not in name), name
+
+
+@pytest.mark.parametrize("change", ["missing", "renamed"])
+def test_adapters_of_another_name_are_refused(change: str, tmp_path: Path) -> None:
+    vlm = Vlm.tiny()
+    add_lora(vlm, Lora(r=2))
+    vlm.save(tmp_path)
+    file = tmp_path / ADAPTER / "adapter_model.safetensors"
+    state = load_file(file)
+    name = next(iter(state))
+    value = state.pop(name)
+    if change == "renamed":
+        state[name.replace("language_model", "text_model")] = value
+    save_file(state, file)
+    with pytest.raises(CaptuneError, match="is missing"):
+        load_adapter(vlm, tmp_path / ADAPTER)
