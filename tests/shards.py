@@ -14,21 +14,24 @@ from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from captune.training.loop.sharding import ShardedBackbone, load_state, whole_state
 from captune.training.loop.trainer import TrainingModule
+from tiny_vlms import BUILDERS
 
 TEXTS = ["a red circle", "two dogs play", "a man on a bike .", "a dog"]
-KINDS = [*((name, "tiny") for name in FAMILIES), ("blip-2", "tiny-t5")]
+KINDS = [*((name, "tiny") for name in FAMILIES), ("blip-2", "tiny-t5"), ("vlm", "qwen3_vl")]
 
 
 def batch_of(backbone: Backbone, pictures: range) -> dict[str, Tensor]:
     side, chance = backbone.pixels.size, torch.Generator().manual_seed(3)
-    seen = torch.randint(0, 256, (len(TEXTS), 3, side, side), dtype=torch.uint8, generator=chance).numpy()
+    # Images in their own aspect: the first process has two of one shape, the second one by one.
+    shapes = [(side, side)] * 4 if side else [(60, 90), (60, 90), (110, 70), (64, 64)]
+    seen = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=chance).numpy() for shape in shapes]
     encoded = [[backbone.encode_reference(text, 20)] for text in TEXTS]
     return collate([(seen[n], encoded[n]) for n in pictures], backbone.pad_token_id)
 
 
 def check(name: str, size: str, rank: int, recompute: bool) -> None:
     torch.manual_seed(rank)  # the first process's weights count
-    backbone = FAMILIES[name].new(size, TEXTS)
+    backbone = BUILDERS[size]() if size in BUILDERS else FAMILIES[name].new(size, TEXTS)
     backbone.set_dropout(0.0)
     alone = replace(backbone, model=copy.deepcopy(backbone.model))
     for parameter in alone.model.parameters():

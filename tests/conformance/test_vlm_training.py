@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import captune
 from captune.core.errors import CaptuneError
+from captune.core.runs import Run
 from captune.images.batches import stack
 from captune.inference.batches import collate
 from captune.models.loading.loader import load_backbone
@@ -158,3 +162,36 @@ def test_adapters_of_another_name_are_refused(change: str, tmp_path: Path) -> No
     save_file(state, file)
     with pytest.raises(CaptuneError, match="is missing"):
         load_adapter(vlm, tmp_path / ADAPTER)
+
+
+@pytest.mark.parametrize("options", [{"lora": "r=2"}, {"stage": "scst", "scst_references": 0.2}], ids=["lora", "scst"])
+def test_a_stopped_run_ends_as_one_that_was_not_stopped(
+    options: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    lively("qwen2_5_vl").save(tmp_path / "model")
+    once = {
+        "max_steps": 4,
+        "eval_steps": 2,
+        "batch_size": 3,
+        "learning_rate": 1e-3,
+        "num_beams": 1,
+        "max_new_tokens": 6,
+        "validation_metrics": ("cider",),
+        "trackers": ("none",),
+        "keep_checkpoints": 0,
+        "environment": {},
+    }
+    whole = Run(captune.train(tiny_data, str(tmp_path / "model"), tmp_path / "a", **once, **options).run)
+    stopped = Run(shutil.copytree(whole.path, tmp_path / "b", symlinks=True))
+    shutil.rmtree(stopped.last().path)
+    captune.train(out=stopped.path, resume=True, environment={})
+    ends = [{p.name: p for p in run.checkpoint("last").path.rglob("*.safetensors")} for run in (whole, stopped)]
+    assert ends[0].keys() == ends[1].keys()
+    for name in ends[0]:
+        first, second = (load_file(files[name]) for files in ends)
+        assert all(torch.equal(first[weight], second[weight]) for weight in first)
+    start = load_file(tmp_path / "model" / "model.safetensors")
+    end = load_file(ends[0]["model.safetensors"])
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert moved
+    assert not any("visual" in name for name in moved)

@@ -19,6 +19,7 @@ from captune.core.runs import Run
 from captune.inference.batches import EpochOrder, SharedBatches
 from captune.models import FAMILIES
 from copies import run as captune
+from tiny_vlms import lively
 from training_commands import LAUNCHER, PORT, flags
 
 
@@ -44,6 +45,21 @@ def test_losses_scores_and_weights_are_those_of_one_process(runs: tuple[Run, Run
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
     assert (one.manifest()["processes"], two.manifest()["processes"]) == (1, 2)
+
+
+def test_images_in_their_own_aspect_train_as_in_one_process(warm: str, tiny_data: Path, tmp_path: Path) -> None:
+    lively("qwen2_5_vl").save(tmp_path / "model")
+    more = {"model": tmp_path / "model", "learning_rate": 1e-3, "max_steps": 4, "precision": "fp32"}
+    for name, batch, processes in (("one", 8, 1), ("two", 4, 2)):
+        done = captune(warm, *flags(tiny_data, tmp_path / name, batch, **more), processes=processes)
+        assert done.returncode == 0, done.stderr
+    one, two = (Run(tmp_path / name) for name in ("one", "two"))
+    for mine, theirs in zip(two.history(), one.history(), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5), theirs["step"]
+    weights = [FAMILIES["vlm"].load(run.checkpoint("last").path).model.state_dict() for run in (one, two)]
+    for name, value in weights[0].items():
+        if not name.endswith("k_proj.bias"):  # no attention depends on it: its gradient is rounding alone
+            torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_of_two_resumes_exactly_and_only_with_two(warm: str, runs: tuple[Run, Run], tmp_path: Path) -> None:

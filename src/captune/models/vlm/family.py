@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from captune.core.errors import CaptuneError, UsageError
@@ -319,6 +319,10 @@ class Vlm(Backbone):
         modules = name.split(".")
         is_bridge, is_vision = (any(one in modules for one in names) for names in (BRIDGE, VISION))
         return "bridge" if is_bridge else "vision" if is_vision else "text"
+
+    def shardable_parts(self) -> dict[str, nn.Module]:
+        """The language model; the vision part runs once or once an image, as shapes of images differ."""
+        return {"text": self.model.get_decoder()}
 
     @property
     def vision_hidden_size(self) -> int:

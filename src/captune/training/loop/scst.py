@@ -115,7 +115,7 @@ class SelfCriticalModule(nn.Module):
         backbone.model.train(training)
         rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
         texts = [
-            backbone.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+            backbone.decode(row[:length])
             for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
         ]
         ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
