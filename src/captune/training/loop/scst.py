@@ -114,10 +114,7 @@ class SelfCriticalModule(nn.Module):
             generated = search_tokens(backbone, image_features.detach(), prompts, options)
         backbone.model.train(training)
         rows, lengths = generated.tokens.flatten(0, 1), generated.lengths.flatten()
-        texts = [
-            backbone.decode(row[:length])
-            for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)
-        ]
+        texts = [backbone.decode(row[:length]) for row, length in zip(rows.tolist(), lengths.tolist(), strict=True)]
         ended = rows.gather(1, lengths[:, None] - 1)[:, 0] == backbone.eos_token_id
         owners = np.repeat(numbers, generated.tokens.shape[1]).tolist()
         scores = self.reward(texts, owners, ended.tolist())
