@@ -20,6 +20,7 @@ HUB = {
     "Salesforce/blip-vqa-base": "blip-vqa",
     "Salesforce/blip2-opt-2.7b": "blip-2",
 }
+VLM = "Qwen/Qwen2.5-VL-3B-Instruct"
 TRANSLATORS = {
     "Helsinki-NLP/opus-mt-en-de": "marian",
     "facebook/m2m100_418M": "m2m100",
@@ -67,11 +68,13 @@ class Desk:
 def fill_hub(cache: Path) -> None:
     """Tiny models with random weights under the names that pages use, as the Hub's own cache keeps them."""
     from model_pairs import save_clip, save_gpt2
+    from tiny_vlms import lively
     from translators import KINDS
 
     makers: dict[str, Callable[[Path], object]] = {
         **{name: partial(save_tiny, family=family) for name, family in HUB.items()},
         **{name: KINDS[kind] for name, kind in TRANSLATORS.items()},
+        VLM: lambda folder: lively("qwen2_5_vl").save(folder),
         "openai/clip-vit-base-patch32": save_clip,
         "openai-community/gpt2": partial(save_gpt2, texts=("a red circle", "two dogs play", "a man on a bike .")),
     }

@@ -48,6 +48,8 @@ class Reader:
         if block.printed:
             self._compare(block)
             return
+        if block.page.stem == "vlm":  # its images keep their own sizes
+            self.environment.pop("CAPTUNE_IMAGE_SIZE", None)
         code = SERVED.sub(f"127.0.0.1:{self.port}", block.code)
         for long, short in LONG.items():
             code = long.sub(short, code)
