@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import captune
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.runs import Run
+from captune.datasets.prepared import read_split
 from captune.images.batches import stack
 from captune.inference.batches import collate
+from captune.inference.features import cached_features
 from captune.models.loading.loader import load_backbone
 from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter, merged
 from captune.models.vlm import Vlm
+from recorded import RecordedProgress
 from tiny_vlms import BUILDERS, lively
 
 REFERENCES = [["a dog runs", "two dogs play in the snow"], ["a man on a bike"]]
@@ -35,6 +40,21 @@ def seen() -> np.ndarray:
     return stack(
         [np.random.default_rng(n).integers(0, 255, (3, *size), dtype=np.uint8) for n, size in enumerate(sizes)]
     )
+
+
+@pytest.fixture(scope="module")
+def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight prepared images of several aspects."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "images").mkdir()
+    lines = []
+    for number, (width, height) in enumerate([(60, 90), (110, 70), (64, 64), (90, 60)] * 2):
+        levels = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(folder / "images" / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": f"image {number} of a dog"}))
+    (folder / "images" / "metadata.jsonl").write_text("\n".join(lines))
+    captune.prepare(folder / "images", folder / "data", split="60/20/20", environment={})
+    return folder / "data"
 
 
 def objective(vlm: Vlm, *, recompute: bool = False) -> torch.Tensor:
@@ -195,3 +215,80 @@ def test_a_stopped_run_ends_as_one_that_was_not_stopped(
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     assert moved
     assert not any("visual" in name for name in moved)
+
+
+# -- cached features ------------------------------------------------------------------------
+
+
+def test_features_come_back_as_they_were_encoded(vlm: Vlm) -> None:
+    features = vlm.image_features(seen())
+    rows = vlm.stored_features(features)
+    assert all(row.dtype == np.uint16 for row in rows)
+    again = vlm.image_features(stack(rows))
+    assert again.texts == features.texts
+    assert again.inputs.keys() == features.inputs.keys()
+    for name, values in features.inputs.items():
+        assert all(torch.equal(one, other) for one, other in zip(values, again.inputs[name], strict=True))
+    before, after = features.joined()["image"], again.joined()["image"]
+    for one, other in zip(flat(before), flat(after), strict=True):
+        torch.testing.assert_close(other, one.to(torch.bfloat16).to(one.dtype), rtol=0, atol=0)
+
+
+def flat(value: Any) -> list[torch.Tensor]:
+    """The tensors in an output of `get_image_features`."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = [getattr(value, "deepstack_features", None) or [], value.pooler_output] if hasattr(value, "keys") else value
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3"])
+def test_cached_features_train_the_same(
+    kind: str, mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
+    lively(kind).save(tmp_path / "model")
+    once = {
+        "max_steps": 2,
+        "eval_steps": 2,
+        "logging_steps": 1,
+        "batch_size": 4,
+        "learning_rate": 1e-4,
+        "validation_images": 0,
+        "trackers": ("none",),
+        "environment": {},
+    }
+    losses, said = [], []
+    for name, cached in (("plain", False), ("cached", True), ("again", True)):
+        progress = RecordedProgress()
+        train = captune.train(
+            mixed_data, str(tmp_path / "model"), tmp_path / name, cache_features=cached, progress=progress, **once
+        )
+        losses.append([line[key] for line in Run(train.run).history() for key in ("loss", "eval_loss") if key in line])
+        said.append([line for line in progress.lines if line.startswith("Features of")])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[2] == losses[1]
+    assert [len(lines) for lines in said] == [0, 1, 0]
+
+
+def test_cached_features_need_a_frozen_bridge(mixed_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="vision and a bridge part"):
+        captune.train(
+            mixed_data, "new:vlm-tiny", tmp_path / "a", freeze=("vision",), cache_features=True, environment={}
+        )
+
+
+def test_a_part_that_was_cut_off_is_made_again(
+    mixed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
+    vlm = lively("qwen2_5_vl")
+    images = [record.image for record in read_split(mixed_data, "train")]
+    made = cached_features(vlm, images, part_size=2)
+    parts = sorted(tmp_path.rglob("*.bin"))
+    assert len(parts) == -(-len(images) // 2)
+    parts[0].write_bytes(parts[0].read_bytes()[:-2])
+    again = cached_features(vlm, images, part_size=2)
+    assert all(np.array_equal(made[image], again[image]) for image in images)
+    with pytest.raises(CaptuneError, match="no room"):
+        cached_features(lively("qwen3_vl"), images, spare=1 << 60)

@@ -2,46 +2,54 @@
 
 A store belongs to one vision part (its weights, its pixels, the number type it runs in);
 in it an image is known by its content. It grows by whole parts of at most `PART`
-images: the list of a part's images is written last, so a part without it does not count.
+images: a part counts when both its list of images and its features are there. Features of one
+length are an array (`.npy`), those of images in their own aspect rows one behind the other (`.bin`).
 """
 
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError
 from captune.core.files import cache_folder, disk_error, scratch_folder, write_json
 from captune.core.files.limits import parse_json
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory, is_disk_full
 from captune.core.progress import SILENT, Progress, Task, track
-from captune.images.batches import stream_pixels
+from captune.images.batches import stack, stream_pixels
 from captune.models.backbone import Backbone
 
 PART = 1024
+# Images of which the size of all is judged, where each has its own.
+SAMPLE = 8
 # Left free on the disk whatever is cached.
 SPARE = 1 << 30
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """Features of images by the name of their file: `features[image]` is (length, width), bf16 as uint16."""
+    """Features of images by the name of their file: `features[image]` is (length, width), bf16 as uint16.
 
-    rows: dict[str, tuple[np.ndarray, int]]
+    Or what a family makes of an image in its own aspect: (values,), uint16.
+    """
+
+    rows: dict[str, tuple[np.ndarray, int | slice]]
 
     def __contains__(self, image: object) -> bool:
         return image in self.rows
 
     def __getitem__(self, image: str) -> np.ndarray:
         part, row = self.rows[image]
-        return part[row]
+        return np.array(part[row]) if isinstance(row, slice) else part[row]
 
 
 def cached_features(
@@ -59,11 +67,6 @@ def cached_features(
     Reports their size first, and leaves `spare` bytes of the disk free. Raises `CaptuneError` where the
     disk has no room for them or an image cannot be read.
     """
-    if not backbone.pixels.size:
-        raise UsageError(
-            f"The features of a {backbone.family} are not cached: each image has its own number of them.",
-            "Leave out --cache-features; a frozen vision part still runs without gradients.",
-        )
     names = list(dict.fromkeys(images))
     with ThreadPoolExecutor() as pool:
         read = track(pool.map(_digest, names), progress, "Reading images", len(names))
@@ -78,7 +81,7 @@ def cached_features(
             with progress.task("Caching features", len(missing)) as task:
                 for start in range(0, len(missing), part_size):
                     some = missing[start : start + part_size]
-                    _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, task)
+                    _write_part(backbone, folder, {digests[name]: name for name in some}, batch_size, spare, task)
             stored = _stored(folder)
     return CachedFeatures({name: stored[digests[name]] for name in names})
 
@@ -97,33 +100,53 @@ def _digest(image: str) -> str:
 def _store_name(backbone: Backbone) -> str:
     """The name of the store of this vision part."""
     digest = blake2b(digest_size=16)
-    for parameter in backbone.parts()["vision"]:
+    parts = backbone.parts()
+    for parameter in (parameter for part in backbone.encoding_parts for parameter in parts[part]):
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     names = ("size", "mean", "std", "resample", "shorter", "fast")  # in the order of version 0.1.0
     pixels = ", ".join(f"{name}={getattr(backbone.pixels, name)!r}" for name in names)
     digest.update(f"({backbone.family!r}, PixelSettings({pixels}), '{backbone.compute_dtype}')".encode())
+    digest.update(backbone.feature_settings.encode())
     return f"{backbone.family}-{digest.hexdigest()}"
 
 
-def _stored(folder: Path) -> dict[str, tuple[np.ndarray, int]]:
+def _stored(folder: Path) -> dict[str, tuple[np.ndarray, int | slice]]:
     """Where the features of each image are, by digest; parts that are not whole do not count."""
-    stored: dict[str, tuple[np.ndarray, int]] = {}
+    stored: dict[str, tuple[np.ndarray, int | slice]] = {}
     for listed in sorted(folder.glob("*.json")):
         try:
-            digests = parse_json(listed.read_text(encoding="utf-8"))["pictures"]
-            part = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            found = parse_json(listed.read_text(encoding="utf-8"))
+            digests, lengths = found["pictures"], found.get("lengths")
+            if lengths is None:
+                part = np.load(listed.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            else:
+                part = np.memmap(listed.with_suffix(".bin"), np.uint16, mode="r")
+            rows = range(len(digests)) if lengths is None else _slices(lengths)
+            whole = part.dtype == np.uint16 and len(part) == (len(digests) if lengths is None else sum(lengths))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if part.dtype == np.uint16 and len(part) == len(digests):
-            stored |= {digest: (part, row) for row, digest in enumerate(digests)}
+        if whole and len(rows) == len(digests):
+            stored |= {digest: (part, row) for digest, row in zip(digests, rows, strict=True)}
     return stored
+
+
+def _slices(lengths: Sequence[int]) -> list[slice]:
+    """Where rows of these lengths are that stand one behind the other."""
+    ends = list(accumulate(lengths))
+    return [slice(end - length, end) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _check_room(backbone: Backbone, folder: Path, missing: Sequence[str], spare: int, progress: Progress) -> None:
     """Say how large the features will be; stop where the disk is too small."""
-    shape = _features(backbone, missing[:1])[0].shape
-    size = len(missing) * int(np.prod(shape)) * 2
-    progress.info(f"Features of {len(missing):,} images take {size / 1e9:.2f} GB in {folder}.")
+    exact = bool(backbone.pixels.size)
+    sizes = [row.nbytes for row in _features(backbone, missing[: 1 if exact else SAMPLE])]
+    size = len(missing) * sum(sizes) // len(sizes)
+    about = "" if exact else "about "
+    progress.info(f"Features of {len(missing):,} images take {about}{size / 1e9:.2f} GB in {folder}.")
+    _check_free(folder, size, spare)
+
+
+def _check_free(folder: Path, size: int, spare: int) -> None:
     free = shutil.disk_usage(folder).free - spare
     if size > free:
         raise CaptuneError(
@@ -142,8 +165,7 @@ def _features(backbone: Backbone, images: Iterable[str]) -> list[np.ndarray]:
 
     def compute(start: int, end: int) -> list[np.ndarray]:
         with torch.inference_mode():
-            memory = backbone.image_features(torch.from_numpy(np.stack(batch[start:end])))
-            return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
+            return backbone.stored_features(backbone.image_features(stack(batch[start:end])))
 
     features = [each for each in Halving(LESS_MEMORY).results(len(batch), compute) if each is not None]
     if len(features) < len(batch):
@@ -163,23 +185,55 @@ def _reserve(file: Path) -> None:
             # A file system that cannot promise room.
 
 
-def _write_part(backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, task: Task) -> None:
+def _write_part(
+    backbone: Backbone, folder: Path, images: dict[str, str], batch_size: int, spare: int, task: Task
+) -> None:
     """Write a part with the features of some images, given by digest; whole or not at all."""
     name, names = f"{time.time_ns()}-{os.getpid()}", list(images.values())
-    written: np.memmap | None = None
-    with scratch_folder(folder) as made:
-        temporary = made / "part.npy"
+
+    def batches() -> Iterator[list[np.ndarray]]:
         for start in range(0, len(names), batch_size):
             rows = _features(backbone, names[start : start + batch_size])
-            if written is None:
-                shape = (len(names), *rows[0].shape)
-                written = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint16, shape=shape)
-                _reserve(temporary)
-            written[start : start + len(rows)] = rows
+            yield rows
             task.advance(len(rows))
-        assert written is not None
-        written.flush()
-        del written
+
+    with scratch_folder(folder) as made:
+        listed: dict[str, Any] = {"pictures": list(images)}
+        if backbone.pixels.size:
+            temporary = made / "part.npy"
+            _write_array(temporary, len(names), batches())
+        else:
+            temporary = made / "part.bin"
+            listed["lengths"] = _write_rows(temporary, batches(), spare)
         # The list first: without its features it counts for nothing, and it is small.
-        write_json(folder / f"{name}.json", {"pictures": list(images)})
-        os.replace(temporary, folder / f"{name}.npy")
+        write_json(folder / f"{name}.json", listed)
+        os.replace(temporary, folder / f"{name}{temporary.suffix}")
+
+
+def _write_array(file: Path, count: int, batches: Iterable[list[np.ndarray]]) -> None:
+    """Write features of one shape as an array with a row for each of `count` images."""
+    written: np.memmap | None = None
+    start = 0
+    for rows in batches:
+        if written is None:
+            written = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint16, shape=(count, *rows[0].shape))
+            _reserve(file)
+        written[start : start + len(rows)] = rows
+        start += len(rows)
+    assert written is not None
+    written.flush()
+
+
+def _write_rows(file: Path, batches: Iterable[list[np.ndarray]], spare: int) -> list[int]:
+    """Write rows one behind the other; returns their lengths. What they take is not known before."""
+    lengths: list[int] = []
+    try:
+        with open(file, "wb") as opened:
+            for rows in batches:
+                _check_free(file.parent, sum(row.nbytes for row in rows), spare)
+                for row in rows:
+                    opened.write(row.data)
+                    lengths.append(len(row))
+    except OSError as error:
+        raise disk_error(error, file) from error
+    return lengths

@@ -174,6 +174,8 @@ class Backbone(ABC):
     text_modules: ClassVar[tuple[str, ...]] = ()
     # Parts of a model that was trained before which do not learn unless asked to.
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision",)
+    # Parts that images pass on the way to their memory, whose cached features belong to their weights.
+    encoding_parts: ClassVar[tuple[str, ...]] = ("vision",)
     # Parts that get adapters (--lora) unless others are named.
     adapted_by_default: ClassVar[tuple[str, ...]] = ("bridge", "text")
 
@@ -439,6 +441,15 @@ class Backbone(ABC):
             return images.to(self.device).view(torch.bfloat16).to(self.compute_dtype)
         values = self.pixels.normalise(images.to(self.device))
         return self.encode(values.to(next(self.model.parameters()).dtype))
+
+    def stored_features(self, memory: Any) -> list[np.ndarray]:
+        """The memory of images as `image_features` takes it when it was cached: uint16, an array an image."""
+        return list(memory.to(torch.bfloat16).view(torch.uint16).cpu().numpy())
+
+    @property
+    def feature_settings(self) -> str:
+        """What the memory of an image depends on beside weights and `pixels`; empty: nothing."""
+        return ""
 
     def freeze(self, names: Sequence[str]) -> None:
         """Let only the parts that are not named learn."""

@@ -135,9 +135,11 @@ def check_cacheable(backbone: Backbone, config: Config) -> None:
             "--cache-features keeps one view of an image, and --crop, --flip or --color-jitter make many.",
             "Leave one of them out.",
         )
-    if data.cache_features and any(parameter.requires_grad for parameter in backbone.parts()["vision"]):
+    parts, needed = backbone.parts(), backbone.encoding_parts
+    if data.cache_features and any(parameter.requires_grad for part in needed for parameter in parts[part]):
         raise UsageError(
-            "--cache-features needs a vision part that does not learn.", "Add --freeze vision, or leave it out."
+            f"--cache-features needs a {' and a '.join(needed)} part that does not learn.",
+            f"Add --freeze {','.join(needed)}, or leave it out.",
         )
 
 

@@ -36,6 +36,7 @@ from captune.models.vlm.images import EncodedImages, encode_images, keywords, pr
 from captune.models.vlm.prefixes import PREFIXES
 from captune.models.vlm.processor import load_processor
 from captune.models.vlm.rows import Row, branch_layout, grouped_rows, plain_layout
+from captune.models.vlm.stored import of_rows, to_row
 from captune.models.weights import FP32, Placing, load_weights
 
 PROMPT = "Describe this image in one sentence."
@@ -61,6 +62,7 @@ class Vlm(Backbone):
     )
     frozen_by_default: ClassVar[tuple[str, ...]] = ("vision", "bridge")
     adapted_by_default: ClassVar[tuple[str, ...]] = ("text",)
+    encoding_parts: ClassVar[tuple[str, ...]] = ("vision", "bridge")
     checkpoints: ClassVar[tuple[Checkpoint, ...]] = (
         Checkpoint("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 507_000_000, "apache-2.0"),
         Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", 3_750_000_000, "qwen-research"),
@@ -185,15 +187,25 @@ class Vlm(Backbone):
     # -- images --------------------------------------------------------------------
 
     def image_features(self, images: Any) -> Any:
+        if np.asarray(images[0]).dtype == np.uint16:
+            rows = [one if isinstance(one, Tensor) else torch.from_numpy(one) for one in images]
+            return of_rows([row.to(self.device) for row in rows], self.compute_dtype)
         levels = [np.asarray(image) for image in images]
         return self.encode([Image.fromarray(np.ascontiguousarray(one.transpose(1, 2, 0))) for one in levels])
 
     def encode(self, images: Any) -> Any:
         """RGB images, each as the checkpoint's own image processor prepares it; without gradients where none learns."""
         parts = self.parts()
-        learns = any(parameter.requires_grad for part in ("vision", "bridge") for parameter in parts[part])
+        learns = any(parameter.requires_grad for part in self.encoding_parts for parameter in parts[part])
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return encode_images(self.model, self.processor, images)
+
+    def stored_features(self, memory: EncodedImages) -> list[np.ndarray]:
+        return [to_row(memory[[number]]) for number in range(len(memory))]
+
+    @property
+    def feature_settings(self) -> str:
+        return str(self.processor.image_processor.to_json_string()) + self.processor.to_json_string()
 
     def text_inputs(self, tokens: Tensor, images: EncodedImages, given: Sequence[int] | None = None) -> dict[str, Any]:
         """Keywords of the model for rows of tokens, one a row of images; `given` (None: all) come before a caption."""
