@@ -156,7 +156,7 @@ def memory_error(error: BaseException, what: str, hint: str) -> OutOfMemory:
 
 LESS_MEMORY = (
     "Free some, or use less at once: a smaller --batch-size or --eval-batch-size, fewer --num-beams, "
-    "--precision bf16, a smaller model."
+    "--precision bf16, fewer --image-tokens, a smaller model."
 )
 
 

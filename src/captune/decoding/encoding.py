@@ -13,10 +13,14 @@ QUESTION = "{question}"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A reference or prompt as the model reads it; the first `prompt_length` tokens are not supervised."""
+    """A reference or prompt as the model reads it; the first `prompt_length` tokens are not supervised.
+
+    `cut`: there was no room for all of the reference; it has its beginning, and the end token.
+    """
 
     tokens: tuple[int, ...]
     prompt_length: int
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class TextCodec:
         after = len(prompt_tokens)
         tokens = tokens[after:] if tokens[:after] == prompt_tokens else self.encode(reference)
         prefix = [self.bos_token_id, *prompt_tokens]
-        room = min(max_tokens, self.max_length - len(prefix) - 1)
-        return Encoded((*prefix, *tokens[:room], self.eos_token_id), len(prefix))
+        room = max(0, min(max_tokens, self.max_length - len(prefix) - 1))
+        return Encoded((*prefix, *tokens[:room], self.eos_token_id), len(prefix), len(tokens) > room)
 
 
 def check_length(prefix: int, longest: int, options: GenerationOptions) -> None:

@@ -39,7 +39,14 @@ from captune.training.loop.schedule import EarlyStop, OnSave, OnValidation, Sche
 from captune.training.loop.scst import Guard, NumberedDataset, SelfCritical, SelfCriticalTrainer
 from captune.training.loop.trainer import CaptionTrainer
 from captune.training.loop.validation import Validation
-from captune.training.plan import TrainingPlan, explained_limits, max_checkpoints, needs_message, plan_warnings
+from captune.training.plan import (
+    TrainingPlan,
+    cut_warning,
+    explained_limits,
+    max_checkpoints,
+    needs_message,
+    plan_warnings,
+)
 from captune.training.resuming import model_facts, resume_run
 from captune.training.trackers import TRACKERS, GuardedTracker
 
@@ -364,10 +371,14 @@ def _warn_of(
 ) -> None:
     """Warn of options that cannot take effect in this training."""
     least = GenerationOptions(**backbone.generation).min_new_tokens
+    references = [reference for example in examples for reference in example.references]
     # The end of a caption is no word of it.
-    lengths = [len(r.tokens) - r.prompt_length - 1 for example in examples for r in example.references] if least else []
+    lengths = [len(one.tokens) - one.prompt_length - 1 for one in references] if least else []
     for sentence in plan_warnings(inputs.config.train, plan, least, lengths):
         inputs.progress.warn(sentence)
+    cut = sum(reference.cut for reference in references)
+    if cut:
+        inputs.progress.warn(cut_warning(cut, len(references), inputs.config.data.max_caption_tokens))
 
 
 def _trackers(inputs: TrainingInputs, validation: Validation) -> list[TrainerCallback]:

@@ -107,6 +107,14 @@ def plan_warnings(options: TrainOptions, plan: TrainingPlan, least: int = 0, len
     return warnings
 
 
+def cut_warning(cut: int, count: int, most: int) -> str:
+    """Of `cut` references, out of `count`, that are longer than `most` tokens or than the model can read."""
+    return (
+        f"{cut:,} of {count:,} training references are cut: they have more than {most} tokens (--max-caption-tokens), "
+        "or more than the model can read. Their beginning and the end token are learned."
+    )
+
+
 @contextmanager
 def explained_limits(run: Run, config: Config, what: str) -> Iterator[None]:
     """Around a part of a training (`what` it does): errors for want of memory or disk say how to go on."""
@@ -161,7 +169,7 @@ def _alternatives(config: Config) -> str:
         "--captions-per-image 1": learn.stage != "scst" and data.captions_per_image != 1,
         "--lora on": config.model.lora is None,
         "--precision bf16": config.run_on.precision in ("auto", "fp32"),
-        "a smaller --image-size or model": True,
+        "a smaller --image-size or --image-tokens, a smaller model": True,
     }
     return f"In a new run also: {', '.join(way for way, open_ in ways.items() if open_)}."
 

@@ -131,8 +131,8 @@ class ChatCodec(TextCodec):
         prefix, tokens = self.encode(before), self.encode(whole)
         rest = tokens[len(prefix) :] if tokens[: len(prefix)] == prefix else self.encode(whole[len(before) :])
         caption = rest[: rest.index(self.eos_token_id)] if self.eos_token_id in rest else rest
-        room = min(max_tokens, self.max_length - len(prefix) - 1)
-        return Encoded((*prefix, *caption[:room], self.eos_token_id), len(prefix))
+        room = max(0, min(max_tokens, self.max_length - len(prefix) - 1))
+        return Encoded((*prefix, *caption[:room], self.eos_token_id), len(prefix), len(caption) > room)
 
 
 def without_thinking(text: str) -> str:
