@@ -217,6 +217,23 @@ def test_a_stopped_run_ends_as_one_that_was_not_stopped(
     assert not any("visual" in name for name in moved)
 
 
+def test_adapters_in_fp32_learn_on_weights_in_bf16(mixed_data: Path, tmp_path: Path) -> None:
+    lively("qwen3_vl").save(tmp_path / "model")
+    once = {"max_steps": 2, "batch_size": 4, "validation_images": 0, "trackers": ("none",), "environment": {}}
+    run = captune.train(
+        mixed_data, str(tmp_path / "model"), tmp_path / "run", lora="r=2", precision="bf16", learning_rate=1e-2, **once
+    ).run
+    folder = Run(run).checkpoint("last").path
+    whole, adapters = load_file(folder / "model.safetensors"), load_file(folder / ADAPTER / "adapter_model.safetensors")
+    assert {value.dtype for value in whole.values()} == {torch.bfloat16}
+    assert {value.dtype for value in adapters.values()} == {torch.float32}
+    assert all(bool(value.abs().max() > 0) for value in adapters.values())
+    before = load_file(tmp_path / "model" / "model.safetensors")
+    moved = {name for name, value in whole.items() if not torch.equal(before[name].to(torch.bfloat16), value)}
+    assert moved
+    assert all(name.removesuffix(".weight") + ".lora_A.weight" in str(sorted(adapters)) for name in moved)
+
+
 # -- cached features ------------------------------------------------------------------------
 
 

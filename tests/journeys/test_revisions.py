@@ -14,7 +14,7 @@ from serving import picture, save_tiny
 SCRIPT = """
 import json, sys
 import captune
-from captune.models.loading.loader import revision_of
+from captune.models.loading.identity import revision_of
 from captune.models.loading.loader import family_of
 said = {}
 for name in sys.argv[2:]:

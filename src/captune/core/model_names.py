@@ -28,7 +28,7 @@ def folder_error(name: str, folder: Path) -> CaptuneError:
         return CaptuneError(
             f"{name} is a diffusers pipeline ({kind}): it draws images and writes no captions.", _LAYOUT
         )
-    if "adapter_config.json" in files:
+    if ADAPTER_CONFIG in files:
         return _adapter_error(name, folder)
     inside = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file() or Run.is_run(path)]
     if inside:
@@ -76,7 +76,7 @@ def _next_step(file: Path) -> str:
 def _adapter_error(name: str, folder: Path) -> CaptuneError:
     if (folder.parent / "config.json").is_file():  # captune's own checkpoints hold the whole model
         return CaptuneError(f"{name} holds adapters alone.", f"The model with them is the folder: {folder.parent}")
-    config = _read(folder / "adapter_config.json")
+    config = _read(folder / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path")
     of = f"of {base}" if base else "of a model that it does not name"
     return CaptuneError(
@@ -96,6 +96,10 @@ def _read(file: Path) -> dict[str, Any]:
 NEW = "new:"
 # What captune saves beside the weights: family, prompt, options of the search.
 CARD = "captune.json"
+# What it says of the model that adapters belong to, where they are saved without it.
+BASE = "base"
+# What peft saves beside adapters.
+ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
@@ -141,6 +145,11 @@ def is_pair(name: str) -> bool:
     return "+" in name and not is_new(name) and not os.path.exists(os.path.expanduser(name))
 
 
+def holds_adapters_alone(folder: Path) -> bool:
+    """Whether captune saved adapters in a folder without the weights that they are added to."""
+    return BASE in _read(folder / CARD) and (folder / ADAPTER_CONFIG).is_file()
+
+
 def hub_name(name: str) -> tuple[str, str | None]:
     """Repository and revision (a branch, a tag, a commit) of a Hub id: `org/name@v1.0`; None where it names none."""
     repository, at, revision = name.partition("@")
@@ -170,7 +179,7 @@ def local_folder(name: str) -> Path | None:
     # os.path also answers for names that no file system takes (too long, a NUL), where pathlib raises.
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not holds_adapters_alone(path):
             raise folder_error(name, path)
         return path
     if os.path.isfile(path):

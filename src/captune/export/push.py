@@ -13,7 +13,7 @@ from captune.core.config import resolve
 from captune.core.environment import heed_hub_token
 from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import atomic_folder, disk_error, read_json, read_yaml, scratch_folder, write_text
-from captune.core.model_names import hub_name, local_folder
+from captune.core.model_names import holds_adapters_alone, hub_name, local_folder
 from captune.core.progress import SILENT, Progress
 from captune.core.runs import CONFIG, EVAL, Run, checkpoint_damage
 from captune.evaluation.results import read_captions
@@ -141,6 +141,11 @@ def push(
     folder = local_folder(model)
     if folder is None:
         raise CaptuneError(f"{model} is not here.", "Give a run, a checkpoint of a run, or a folder with a model.")
+    if holds_adapters_alone(folder):
+        raise CaptuneError(
+            f"{model} holds adapters alone (--save-adapter-only), which a folder on the Hub cannot caption with.",
+            "Publish a run whose checkpoints hold the whole model; peft publishes adapters: PeftModel.push_to_hub.",
+        )
     damage = checkpoint_damage(folder, model_only=True)
     if damage:
         raise damaged_error(model, damage)

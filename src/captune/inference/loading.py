@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.machine import gc_paused
-from captune.core.model_names import local_folder
+from captune.core.model_names import holds_adapters_alone, local_folder
 from captune.core.options import DeviceOptions
 from captune.inference.captioning import CaptioningModel
 
@@ -122,17 +122,30 @@ def weights_on_disk(name: str) -> int:
 
         return weights_in(folder)
     local = local_folder(name)
-    return sum(path.stat().st_size for path in local.glob("*.safetensors")) if local else 0
+    if local is None:
+        return 0
+    alone = sum(path.stat().st_size for path in local.glob("*.safetensors"))
+    if not holds_adapters_alone(local):
+        return alone
+    with needing_torch():
+        from captune.models.loading.adapters import base_name
+
+        return alone + weights_on_disk(base_name(local))
 
 
 def placing_for(
-    name: str, run_on: DeviceOptions, *, learns: Collection[str] | None = None, processes: Processes | None = None
+    name: str,
+    run_on: DeviceOptions,
+    *,
+    learns: Collection[str] | None = None,
+    training: bool = False,
+    processes: Processes | None = None,
 ) -> Placing:
     """The type and device that a model is loaded in so that `move_to_device` has nothing left to change.
 
     `learns` are the parts that learn, in training: they are in fp32, and the others in the type to compute in, where
-    the family's parts may differ. What is not known beforehand is fp32 on the CPU. Raises `CaptuneError` as
-    loading does.
+    the family's parts may differ. In `training` without them adapters learn, and all weights are of that type. What is
+    not known beforehand is fp32 on the CPU. Raises `CaptuneError` as loading does.
     """
     from captune.models.loading.loader import model_info
     from captune.models.weights import FP32, HALF, Placing
@@ -140,7 +153,9 @@ def placing_for(
     info = model_info(name)
     if run_on.quantize != "none" or not info.vision_hidden_size or not info.family.placed:
         return FP32
-    device, dtype = _device_and_dtype(run_on, info.vision_hidden_size, processes, training=learns is not None)
+    device, dtype = _device_and_dtype(
+        run_on, info.vision_hidden_size, processes, training=training or learns is not None
+    )
     if learns is None:
         return Placing(dtype, device=device)
     if dtype not in HALF or not info.family.apart or not set(info.family.apart) - set(learns):

@@ -27,7 +27,7 @@ from captune.jobs.manifest import Inputs, Manifest, ShardList
 from captune.jobs.shards import PLAIN, SHARD_FORMATS, ShardFormat, is_shard, shard_numbers
 
 if TYPE_CHECKING:
-    from captune.models.loading.loader import Identity
+    from captune.models.loading.identity import Identity
 
 _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once all shards are complete
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
@@ -296,7 +296,7 @@ def _create(request: JobRequest, identity: Identity, progress: Progress) -> None
 
 def identify(request: JobRequest, progress: Progress) -> tuple[Identity, Captioner | None]:
     """The identity of the model; one that is not on this machine yet is loaded for that."""
-    from captune.models.loading.loader import identity_of
+    from captune.models.loading.identity import identity_of
 
     with progress.task("Looking at the model's files"):
         identity, captioner = identity_of(request.model), None

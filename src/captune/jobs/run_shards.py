@@ -111,7 +111,7 @@ _CHECKED = 3  # shards, and images of each, that must exist on a worker's machin
 
 def load_batch_captioner(model: str, config: Resolved, digest: str) -> BatchCaptioner:
     """On a worker's machine: the model, if it is the one that the job began with."""
-    from captune.models.loading.loader import identity_of
+    from captune.models.loading.identity import identity_of
 
     captioner = Captioner.load(model, config=config)
     identity = identity_of(model)

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import read_json, write_json
-from captune.core.model_names import CARD
+from captune.core.model_names import BASE, CARD
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, prompt_for
 from captune.decoding.generate import transformers_kwargs
@@ -27,7 +27,7 @@ from captune.models.layers.fused import contiguous_head
 from captune.models.layers.losses import TeacherForced, TokenLosses, teacher_forced_pass
 from captune.models.layers.vision_encoder import VisionEncoder
 from captune.models.loading.pretrained import load_processor, load_tokenizer, readable_by_earlier
-from captune.models.lora import ADAPTER, Lora, merged, save_adapter
+from captune.models.lora import ADAPTER, AdapterBase, Lora, merged, save_adapter
 from captune.models.weights import FP32, Placing, Shared, load_weights, save_apart
 
 
@@ -138,7 +138,8 @@ class Backbone(ABC):
     `prompt` stands before every reference in training and before every caption later, with a question in place of
     `{question}`, else at its end. It is saved with the model, as are `generation` (options that differ from captune's
     defaults) and `processor`, which prepares images for plain `transformers`. Without `own_search`, `transformers`
-    searches for captions; without `fused_vision`, it runs the vision part. A family is one file that implements the
+    searches for captions; without `fused_vision`, it runs the vision part. With `adapter_base`, adapters are saved
+    without the weights. A family is one file that implements the
     abstract methods.
     """
 
@@ -151,6 +152,7 @@ class Backbone(ABC):
     fused_vision: bool = True
     processor: Any = None
     lora: Lora | None = None
+    adapter_base: AdapterBase | None = None
     _fused: dict[str, tuple[Any, Tensor, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     family: ClassVar[str]
@@ -168,6 +170,8 @@ class Backbone(ABC):
     quantizes: ClassVar[bool] = False
     # Whether `load` takes a `placing` (captune.models.weights), and `_save_model` the weights to save.
     placed: ClassVar[bool] = False
+    # Whether the weights that get adapters (fp32) may be in the 16 bits to compute in.
+    adapts_half: ClassVar[bool] = False
     # Modules of each part whose weights may be of another type than those of the other parts; empty: all are alike.
     apart: ClassVar[dict[str, tuple[str, ...]]] = {}
     # Modules of the text part that have dropout.
@@ -384,6 +388,22 @@ class Backbone(ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = {"family": self.family, "prompt": self.prompt, "generation": self.generation}
+        if self.lora is not None:
+            card["lora"] = asdict(self.lora)
+        if self.lora is not None and self.adapter_base is not None:
+            save_adapter(self, folder, self.adapter_base)
+            self._save_processor(folder)
+            card[BASE] = asdict(self.adapter_base)
+        else:
+            self._save_whole(folder, shared)
+        write_json(folder / CARD, card)
+        # safetensors makes its files for their owner alone: whoever may read the others (a container's user) may these.
+        mode = (folder / CARD).stat().st_mode
+        for weights in folder.rglob("*.safetensors"):
+            weights.chmod(mode)
+
+    def _save_whole(self, folder: Path, shared: Shared | None) -> None:
+        """Write the model with its adapters added to its weights, and beside it the adapters alone."""
         frozen = self.frozen_weights()
         whole = self if self.lora is None else replace(self, model=merged(self.model), lora=None)
         if shared is not None and self.placed and frozen:
@@ -393,12 +413,16 @@ class Backbone(ABC):
         readable_by_earlier(folder)
         if self.lora is not None:
             save_adapter(self, folder / ADAPTER)
-            card["lora"] = asdict(self.lora)
-        write_json(folder / CARD, card)
-        # safetensors makes its files for their owner alone: whoever may read the others (a container's user) may these.
-        mode = (folder / CARD).stat().st_mode
-        for weights in folder.rglob("*.safetensors"):
-            weights.chmod(mode)
+
+    def _save_processor(self, folder: Path) -> None:
+        """Write what prepares texts and images."""
+        self.tokenizer.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def read_settings(self, folder: Path) -> None:
+        """Take the prompt, the search and what prepares images from a folder that holds adapters of this model."""
+        card = self.read_card(folder)
+        self.prompt, self.generation = card.get("prompt", ""), card.get("generation", {})
 
     def frozen_weights(self) -> frozenset[str]:
         """Names of the weights, as they are saved, that do not learn and get no adapter."""

@@ -2,7 +2,7 @@
 
 A model with adapters is saved whole, the adapters added to its weights, so that anything
 that loads the family loads it; the adapters alone lie beside it in `adapter/`, as peft
-keeps them, and are what a training resumes from.
+keeps them, and are what a training resumes from. With a named base they are all that is saved.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from captune.models.backbone import Backbone
 
 ADAPTER = "adapter"
+
+
+@dataclass(frozen=True)
+class AdapterBase:
+    """The model that adapters are saved without: a folder or Hub id, its commit there, a digest of its files."""
+
+    name: str
+    revision: str | None
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -99,18 +108,26 @@ def merged(model: Any) -> Any:
     """
     kept = {id(p): p for name, p in model.named_parameters() if ".base_layer." not in name}
     whole = copy.deepcopy(model, dict[int, Any](kept))
-    for name, module in list(whole.named_modules()):
-        if hasattr(module, "merge") and hasattr(module, "get_base_layer"):
-            module.merge(safe_merge=True)
-            parent, _, last = name.rpartition(".")
-            setattr(whole.get_submodule(parent), last, module.get_base_layer())
-    if hasattr(whole, "peft_config"):
-        del whole.peft_config
+    merge(whole)
     return whole
 
 
-def save_adapter(backbone: Backbone, folder: Path) -> None:
-    """Write the adapters alone, as peft reads them with `PeftModel.from_pretrained(model, folder)`."""
+def merge(model: Any) -> None:
+    """Add a model's adapters to its weights, for good."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "merge") and hasattr(module, "get_base_layer"):
+            module.merge(safe_merge=True)
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def save_adapter(backbone: Backbone, folder: Path, base: AdapterBase | None = None) -> None:
+    """Write the adapters alone, as peft reads them with `PeftModel.from_pretrained(model, folder)`.
+
+    With the name of their `base`, `transformers` finds that by itself.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -121,6 +138,8 @@ def save_adapter(backbone: Backbone, folder: Path) -> None:
     config = copy.copy(next(iter(backbone.model.peft_config.values())))
     if isinstance(config.target_modules, set):  # whose order is another in each process
         config.target_modules = sorted(config.target_modules)
+    if base is not None:
+        config.base_model_name_or_path, config.revision = base.name, base.revision
     config.save_pretrained(str(folder))
 
 

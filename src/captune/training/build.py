@@ -28,6 +28,7 @@ from captune.metrics.ngrams import FILE as DOCUMENT_FREQUENCIES
 from captune.metrics.ngrams import DocumentFrequencies
 from captune.metrics.reward import CiderReward
 from captune.models.backbone import Backbone
+from captune.models.loading.adapters import base_of
 from captune.models.loading.loader import load_backbone, model_info, new_backbone, pair_backbone
 from captune.models.lora import Lora, add_lora
 from captune.models.weights import FP32, Placing
@@ -77,6 +78,11 @@ def build_backbone(
     options = config.model
     if config.run_on.quantize != "none" and options.lora is None:
         raise UsageError("Quantized weights do not learn.", "Train adapters on them: --lora on.")
+    if options.save_adapter_only and (options.lora is None or options.image_size is not None):
+        raise UsageError(
+            "--save-adapter-only keeps adapters on a model as it is: it goes with --lora, and without --image-size.",
+            "Add --lora on, or leave it out.",
+        )
     if new and config.run_on.quantize != "none":
         raise UsageError("A new model has no weights to quantize.", "Leave out --quantize.")
     if is_new(model):
@@ -104,7 +110,9 @@ def build_backbone(
     if options.lora is None:
         backbone.freeze(_frozen(type(backbone), config, new=new))
     else:
+        torch.manual_seed(config.train.seed)
         add_lora(backbone, Lora.parse(options.lora))
+        backbone.adapter_base = base_of(model) if options.save_adapter_only else None
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
     # What no validation could search for is refused before the first step.
@@ -128,8 +136,11 @@ def _frozen(family: type[Backbone], config: Config, *, new: bool) -> list[str]:
 
 def _placing(model: str, config: Config, processes: Processes | None) -> Placing:
     """How a model is loaded that is trained: what is frozen for good in the type to compute in, where that may be."""
-    if config.train.shard or config.model.lora is not None:
-        return FP32  # shards of the weights, and sums of adapters and weights, are of one type
+    if config.train.shard:
+        return FP32  # shards of the weights are of one type
+    if config.model.lora is not None:
+        adapted = model_info(model).family.adapts_half
+        return placing_for(model, config.run_on, training=True, processes=processes) if adapted else FP32
     frozen = _frozen(model_info(model).family, config, new=False)
     return placing_for(model, config.run_on, learns=[part for part in PARTS if part not in frozen], processes=processes)
 

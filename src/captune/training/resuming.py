@@ -29,7 +29,7 @@ def model_facts(model: str, config: Config) -> dict[str, Any]:
     Adapters go on the same weights after every stop: of a folder, those are known by a digest.
     """
     from captune.core.model_names import is_new, is_pair
-    from captune.models.loading.loader import identity_of, revision_of
+    from captune.models.loading.identity import identity_of, revision_of
 
     digest = None
     if config.model.lora is not None and not is_new(model) and not is_pair(model):

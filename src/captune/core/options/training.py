@@ -114,6 +114,9 @@ class ModelOptions(Options, section="model", panel="Model"):
     lora: str | None = option(
         None, "Train low-rank adapters instead of the weights: on, or r=16,alpha=32,dropout=0.05,targets=bridge+text."
     )
+    save_adapter_only: bool = option(
+        False, "With --lora: a checkpoint is the adapters beside the name of their model, in the layout of peft."
+    )
     train_prompt: str | None = option(
         None, "Prompt before every reference in training and before every caption later, e.g. 'a picture of'."
     )

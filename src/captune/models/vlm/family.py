@@ -27,6 +27,7 @@ from captune.decoding.rows import CachedDecoder
 from captune.models.backbone import Backbone, Checkpoint, PixelSettings
 from captune.models.from_scratch import chosen_size, learn_tokenizer
 from captune.models.layers.losses import TeacherForced, TokenLosses, losses_of
+from captune.models.loading.pretrained import load_processor as load_image_processor
 from captune.models.loading.pretrained import pretrained
 from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end
 from captune.models.vlm.decoder import PrefixDecoder
@@ -55,6 +56,7 @@ class Vlm(Backbone):
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     kind: ClassVar[str] = "AutoModelForImageTextToText"
     placed: ClassVar[bool] = True
+    adapts_half: ClassVar[bool] = True
     no_attention_maps: ClassVar[str] = "Its language model reads an image as tokens of its own."
     other_runtimes: ClassVar[str] = (
         "A folder of it is one of transformers: vLLM serves it, and convert_hf_to_gguf.py of llama.cpp makes a GGUF of "
@@ -350,4 +352,13 @@ class Vlm(Backbone):
     def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)
         self.model.save_pretrained(folder, **weights)
+        self._save_processor(folder)
+
+    def _save_processor(self, folder: Path) -> None:
         self.processor.save_pretrained(folder)
+
+    def read_settings(self, folder: Path) -> None:
+        super().read_settings(folder)
+        self.processor.image_processor = load_image_processor(folder)
+        for known in ("template", "most_image_tokens"):
+            vars(self).pop(known, None)

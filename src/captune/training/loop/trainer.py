@@ -284,7 +284,8 @@ class CaptionTrainer(Trainer):
         if self.backbone.lora is None:
             return
         with self._gathered():
-            load_adapter(self.backbone, Path(resume_from_checkpoint) / ADAPTER)
+            folder = Path(resume_from_checkpoint)
+            load_adapter(self.backbone, folder if self.backbone.adapter_base else folder / ADAPTER)
             if self.sharded:
                 self.sharded.update_shards()
 
