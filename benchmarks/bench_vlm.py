@@ -24,7 +24,7 @@ from captune.models.from_scratch import layers, learn_tokenizer
 from captune.models.generate import generate
 from captune.models.vlm import Vlm
 from captune.models.vlm.from_scratch import TEMPLATE
-from captune.models.vlm.images import prepare
+from captune.models.vlm.images import encode_prepared, prepare
 from machine import paired
 
 IMAGES, CAPTIONS, TOKENS, SIDE, PATCH, WORDS = 4, 5, 20, 448, 14, 32_000
@@ -137,11 +137,12 @@ def _opened(images: np.ndarray) -> list[Any]:
 def _branches(images: np.ndarray) -> Callable[[], None]:
     """All captions of an image behind one prefix."""
     vlm = _vlm()
+    prepared = [prepare(vlm.processor, image) for image in _opened(images)]
     batch = collate(list(zip(images, _references(vlm), strict=True)), vlm.pad_token_id)
 
     def losses() -> None:
         captions = {name: value for name, value in batch.items() if name != "images"}
-        vlm.token_losses(vlm.image_features(batch["images"]), **captions).nll.mean().backward()
+        vlm.token_losses(encode_prepared(vlm.model, prepared), **captions).nll.mean().backward()
 
     return _step(vlm, losses)
 
@@ -149,7 +150,8 @@ def _branches(images: np.ndarray) -> Callable[[], None]:
 def _captions(images: np.ndarray, options: GenerationOptions) -> tuple[Callable[[], object], Callable[[], object]]:
     vlm = _vlm()
     vlm.model.eval()
-    pixels = torch.cat([prepare(vlm.processor, image).tensors["pixel_values"] for image in _opened(images)])
+    prepared = [prepare(vlm.processor, image) for image in _opened(images)]
+    pixels = torch.cat([image.tensors["pixel_values"] for image in prepared])
     text = vlm.image_features(images[:1]).texts[0]
     ids = torch.tensor([vlm.with_image(vlm.codec.start(""), text)] * IMAGES)
     keywords = vlm.generate_kwargs(options, 1.0)
@@ -160,7 +162,7 @@ def _captions(images: np.ndarray, options: GenerationOptions) -> tuple[Callable[
 
     @torch.inference_mode()
     def own() -> object:
-        return generate(vlm, vlm.image_features(images), options)
+        return generate(vlm, encode_prepared(vlm.model, prepared), options)
 
     return plain, own
 

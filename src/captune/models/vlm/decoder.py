@@ -26,40 +26,52 @@ class PrefixDecoder:
         self.backbone, self.images, self.cache = backbone, images, DynamicCache()
 
     def prefill(self, prompts: Tensor, rows: int, max_new_tokens: int) -> Tensor:
-        backbone, images = self.backbone, self.images
+        backbone, images, device = self.backbone, self.images, prompts.device
         prefixes = [backbone.with_image(one, text) for one, text in zip(prompts.tolist(), images.texts, strict=True)]
         self.prompt_length, width = prompts.shape[1], max(map(len, prefixes))
         ids = torch.full((len(prefixes), width), backbone.pad_token_id)
         starts = backbone.positions(prefixes, images)
         positions = torch.zeros(*starts[0].shape[:-1], *ids.shape, dtype=torch.long)
-        self.real = torch.zeros(ids.shape, dtype=torch.bool)
+        real = torch.zeros(ids.shape, dtype=torch.bool)
         for number, prefix in enumerate(prefixes):
             ids[number, width - len(prefix) :] = torch.tensor(prefix)
-            self.real[number, width - len(prefix) :] = True
+            real[number, width - len(prefix) :] = True
             positions[..., number, width - len(prefix) :] = starts[number]
-        self.following = torch.tensor([int(one.max()) + 1 for one in starts])
-        # A padding token attends to itself: a row without anything to attend to would be no number.
-        visible = (self.real[:, None] & torch.ones(width, width).tril().bool()) | diagonal(width)
-        ids = ids.to(prompts.device)
-        return self._logits(ids, positions, visible, last=True, **backbone.text_inputs(ids, images))
+        self.following = torch.tensor([int(one.max()) + 1 for one in starts], device=device)
+        self.padded, self.real, ids = not real.all(), real.to(device), ids.to(device)
+        visible = None
+        if self.padded:
+            causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+            # A padding token attends to itself: a row without anything to attend to would be no number.
+            visible = (self.real[:, None] & causal) | diagonal(width).to(device)
+        inputs = backbone.text_inputs(ids, images)
+        return self._logits(ids, positions.to(device), visible, last=True, **inputs)
 
     def step(self, tokens: Tensor, position: int, visible: Tensor | None) -> Tensor:
         images, rows = tokens.shape
         at = (self.following + position - self.prompt_length)[:, None].expand(images, rows)
         positions = at if not self.three_axes else at.expand(3, images, rows)
-        written = self.cache.get_seq_length() - self.real.shape[1] + rows
-        behind = torch.ones(images, rows, written, dtype=torch.bool) if visible is None else visible.cpu()
+        if rows == 1 and not self.padded:
+            return self._logits(tokens, positions, None)
+        if visible is None:
+            written = self.cache.get_seq_length() - self.real.shape[1] + rows
+            visible = self.real.new_ones(images, rows, written)
         prefix = self.real[:, None].expand(images, rows, -1)
-        return self._logits(tokens, positions, torch.cat([prefix, behind], 2))
+        return self._logits(tokens, positions, torch.cat([prefix, visible], 2))
 
-    def _logits(self, ids: Tensor, positions: Tensor, visible: Tensor, *, last: bool = False, **inputs: Any) -> Tensor:
-        """Scores (images, rows, vocabulary), fp32, of ids (images, rows); of the last row alone with `last`."""
+    def _logits(
+        self, ids: Tensor, positions: Tensor, visible: Tensor | None, *, last: bool = False, **inputs: Any
+    ) -> Tensor:
+        """Scores (images, rows, vocabulary), fp32, of ids (images, rows); of the last row alone with `last`.
+
+        `visible` (images, rows, slots) is what each row attends to; None: all before it.
+        """
         self.three_axes = positions.dim() == 3
         backbone = self.backbone
         hidden = backbone.model.model(
             input_ids=ids,
-            attention_mask=additive(visible, backbone.compute_dtype).to(ids.device),
-            position_ids=positions.to(ids.device),
+            attention_mask=None if visible is None else additive(visible, backbone.compute_dtype),
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             **inputs,

@@ -30,10 +30,14 @@ def prepare(processor: Any, image: Any) -> PreparedImage:
 
 def encode_images(model: Any, processor: Any, images: Sequence[Any]) -> EncodedImages:
     """RGB images of any sizes through the vision part and the projector of a model; prepared in threads."""
+    with ThreadPoolExecutor(min(len(images), torch.get_num_threads())) as pool:
+        return encode_prepared(model, list(pool.map(partial(prepare, processor), images)))
+
+
+def encode_prepared(model: Any, prepared: Sequence[PreparedImage]) -> EncodedImages:
+    """The same of images that are prepared."""
     features, forward = keywords(model.get_image_features), keywords(model.forward)
     weight = next(model.parameters())
-    with ThreadPoolExecutor(min(len(images), torch.get_num_threads())) as pool:
-        prepared = list(pool.map(partial(prepare, processor), images))
     tensors = [
         {name: value.to(weight.device, weight.dtype if value.is_floating_point() else None) for name, value in each}
         for each in (image.tensors.items() for image in prepared)
