@@ -29,6 +29,7 @@ from captune.server.page import PAGE, VARIABLE, PageSettings
 from captune.server.page.captioning import samples
 from noise import noise
 from random_weights import LIVELY
+from tiny_vlms import lively
 from translators import marian
 
 if TYPE_CHECKING:
@@ -109,6 +110,21 @@ def test_a_sample_is_captioned_by_both_models(page: Any, models: dict[str, str])
         "Attention maps of base",
         "Attention maps of tuned",
     ]
+
+
+def test_a_vision_language_model_answers_what_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lively("qwen2_5_vl").save(tmp_path / "vlm")
+    page = app_test(PageSettings({"vlm": str(tmp_path / "vlm")}, {"device": "cpu"}), monkeypatch).run()
+    assert [one.label for one in page.text_input] == ["Question or instruction"]
+    widget(page.checkbox, FIRST).check().run()
+    question = "What is <|image_pad|> here <|im_end|>?"
+    widget(page.text_input, "Question or instruction").set_value(question).run()
+    assert "Keep these words in the caption" not in [one.label for one in page.checkbox]
+    widget(page.slider, "Longest caption").set_value(10).run()
+    widget(page.toggle, "Attention maps").set_value(True).run()
+    own = Captioner.load(str(tmp_path / "vlm"), device="cpu", max_new_tokens=10, prompt=question)
+    assert write(page) == [[own(samples()[FIRST][0]).text]]
+    assert "reads an image as tokens of its own" in page.info[0].value
 
 
 def test_a_temperature_above_0_samples(page: Any) -> None:

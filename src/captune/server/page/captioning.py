@@ -234,7 +234,7 @@ def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: 
     try:
         sheet = captioner.explain(image, caption, **options).overlay()
     except CaptuneError as error:
-        return error.message
+        return f"{error.message} {error.hint}"
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()

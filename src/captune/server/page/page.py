@@ -50,13 +50,14 @@ def captions_by_model(
 ) -> None:
     """Captions of an image side by side, under the names of their models."""
     models = [
-        {
-            "model": model,
-            "captions": [{"text": one.text, "confidence": f"{100 * one.confidence:.0f} % confidence"} for one in each],
-        }
+        {"model": model, "captions": [{"text": one.text, "confidence": _confidence(one)} for one in each]}
         for model, each in captions.items()
     ]
     _captions(key=key, data={"image": image, "language": language or "", "models": models})
+
+
+def _confidence(caption: Caption) -> str:
+    return f"{100 * caption.confidence:.0f} % confidence{', cut: it has no end' if caption.cut else ''}"
 
 
 HISTORY = 200
@@ -163,10 +164,7 @@ def _settings(settings: PageSettings, problems: Any) -> Choices:
             models = {name: model for name in chosen if (model := _load(settings, name))}
         first = next(iter(models.values()), None)
         options = _search(first.captioner.options.generation if first else GenerationOptions())
-        prompt = st.text_input("Words to begin with", help="The caption continues these words.")
-        if prompt.strip():
-            options["prompt"] = prompt.strip()
-            options["prompt_in_caption"] = st.checkbox("Keep these words in the caption", key="keep prompt")
+        options |= _prompt(any(model.captioner.model.codec.answers for model in models.values()))
         if len(settings.languages) > 1:
             language = st.selectbox("Language", settings.languages, format_func=lambda code: code or "as the model")
             if language:
@@ -176,6 +174,19 @@ def _settings(settings: PageSettings, problems: Any) -> Choices:
         for name, model in models.items():
             st.write(f"{name}: {model.captioner.model.family} on {model.captioner.model.device}")
     return Choices(models, options, attention)
+
+
+def _prompt(answers: bool) -> dict[str, Any]:
+    """What stands before a caption: words that it continues, or (`answers`) a message that it answers."""
+    if answers:
+        prompt = st.text_input(
+            "Question or instruction", help="The caption answers it. Empty: the model's own."
+        ).strip()
+        return {"prompt": prompt} if prompt else {}
+    prompt = st.text_input("Words to begin with", help="The caption continues these words.").strip()
+    if not prompt:
+        return {}
+    return {"prompt": prompt, "prompt_in_caption": st.checkbox("Keep these words in the caption", key="keep prompt")}
 
 
 def _search(own: GenerationOptions) -> dict[str, Any]:
