@@ -38,7 +38,7 @@ class Caption:
 
     @property
     def is_missing(self) -> bool:
-        """Whether nothing of it was written when it was cut: the model was still thinking."""
+        """Whether nothing of it was written when it was cut: a model that answers was still thinking."""
         return self.cut and not self.text
 
     def _repr_html_(self) -> str:

@@ -123,7 +123,7 @@ def _caption_batch(
             if each is None:
                 yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY)
             else:
-                yield key, no_caption(options) if each[0].is_missing else each
+                yield key, no_caption(options) if each[0].is_missing and model.codec.answers else each
 
 
 def no_caption(options: GenerationOptions) -> CaptuneError:

@@ -250,7 +250,7 @@ class CaptionWork(Work[CaptionResult]):
             results = captioner.translate(results, language, worker.translator)
         return [
             no_caption(work.options)
-            if captions[0].is_missing
+            if captions[0].is_missing and captioner.model.codec.answers
             else CaptionResult(
                 captions, *_count_tokens(captioner, work.options, [one.original or one.text for one in captions])
             )
