@@ -252,6 +252,20 @@ def conformance() -> str:
     return table(("what is tested", *(f"`{name}`" for name in names)), rows)
 
 
+def vlm_kinds() -> str:
+    """What docs/vlm_kinds.py found."""
+    found = json.loads((ROOT / "docs" / "vlm-kinds.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, one in found.items():
+        branches = "branches of one row" if one.get("references") == "branches" else "a row each"
+        rows.append(
+            (f"`{name}`", "no", "–", one["message"])
+            if "message" in one
+            else (f"`{name}`", "yes", branches, f"language model: `{one['text']}`")
+        )
+    return table(("`model_type`", "captions and learns", "references of an image are", "note"), rows)
+
+
 def checkpoints() -> str:
     """Well-known weights of the families."""
     from captune.models import FAMILIES
@@ -318,6 +332,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rules": rules,
     "families": families,
     "family-facts": family_facts,
+    "vlm-kinds": vlm_kinds,
     "checkpoints": checkpoints,
     "conformance": conformance,
     "presets": preset_table,

@@ -55,6 +55,13 @@ def _vlm(model: Any) -> None:
     model.get_output_embeddings().weight[model.config.text_config.eos_token_id] *= 2
 
 
+def _florence2(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and "embed" not in name and "shared" not in name:
+            parameter.mul_(4 if "vision" in name else 10)
+    model.get_input_embeddings().weight.mul_(5)
+
+
 LIVELY: dict[str, Callable[[Any], None]] = {
     "blip": _blip,
     "blip-vqa": _blip_vqa,
@@ -62,4 +69,5 @@ LIVELY: dict[str, Callable[[Any], None]] = {
     "git": _git,
     "blip-2": _blip2,
     "vlm": _vlm,
+    "florence-2": _florence2,
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from captune.models.vlm import Vlm
 from captune.models.vlm.processor import build_processor
@@ -65,7 +67,7 @@ def tokenizer(*special: str, end: str = "</s>", **named: str) -> Any:
     return made
 
 
-def _model(kind: str, words: Any, **config: Any) -> Any:
+def random_model(kind: str, words: Any, **config: Any) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
@@ -77,7 +79,7 @@ def llava() -> Vlm:
     import transformers
 
     words = tokenizer("<image>")
-    model = _model(
+    model = random_model(
         "llava",
         words,
         text_config={"model_type": "llama"},
@@ -87,7 +89,7 @@ def llava() -> Vlm:
     )
     images = transformers.CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size=SIZE)
     values = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    return _vlm(model, transformers.LlavaProcessor, images, words, {**values, "chat_template": LLAVA})
+    return made(model, transformers.LlavaProcessor, images, words, {**values, "chat_template": LLAVA})
 
 
 def qwen(kind: str) -> Vlm:
@@ -121,7 +123,7 @@ def qwen(kind: str) -> Vlm:
         )
     }
     text = {"rope_parameters": rope, **({"head_dim": 8} if kind == "qwen3_vl" else {})}
-    model = _model(kind, words, text_config=text, vision_config=vision, **ids)
+    model = random_model(kind, words, text_config=text, vision_config=vision, **ids)
     images = Qwen2VLImageProcessorPil(
         size={"shortest_edge": 4 * 28**2, "longest_edge": 16 * 28**2},
         patch_size=14,
@@ -130,7 +132,7 @@ def qwen(kind: str) -> Vlm:
     )
     processor = {"qwen2_5_vl": transformers.Qwen2_5_VLProcessor, "qwen3_vl": transformers.Qwen3VLProcessor}[kind]
     template = TURNS.format("<|vision_start|><|image_pad|><|vision_end|>", "<|im_end|>")
-    return _vlm(model, processor, images, words, {"chat_template": template})
+    return made(model, processor, images, words, {"chat_template": template})
 
 
 def idefics3() -> Vlm:
@@ -140,7 +142,7 @@ def idefics3() -> Vlm:
     grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     names = ("<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *grid)
     words = tokenizer(*names, end="<end_of_utterance>")
-    model = _model(
+    model = random_model(
         "idefics3",
         words,
         text_config={"model_type": "llama"},
@@ -150,7 +152,7 @@ def idefics3() -> Vlm:
     )
     images = Idefics3ImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
     template = TURNS.format("<image>", "<end_of_utterance>")
-    return _vlm(model, transformers.Idefics3Processor, images, words, {"image_seq_len": 4, "chat_template": template})
+    return made(model, transformers.Idefics3Processor, images, words, {"image_seq_len": 4, "chat_template": template})
 
 
 def gemma3() -> Vlm:
@@ -159,7 +161,7 @@ def gemma3() -> Vlm:
 
     named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     words = tokenizer("<start_of_turn>", *named.values(), end="<end_of_turn>", **named)
-    model = _model(
+    model = random_model(
         "gemma3",
         words,
         text_config={"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
@@ -170,7 +172,7 @@ def gemma3() -> Vlm:
         image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
     )
     values = {"image_seq_length": 4, "chat_template": GEMMA}
-    return _vlm(model, transformers.Gemma3Processor, Gemma3ImageProcessorPil(size=SIZE), words, values)
+    return made(model, transformers.Gemma3Processor, Gemma3ImageProcessorPil(size=SIZE), words, values)
 
 
 def llava_onevision() -> Vlm:
@@ -179,7 +181,7 @@ def llava_onevision() -> Vlm:
 
     words = tokenizer("<|im_start|>", "<image>", "<video>", end="<|im_end|>")
     grids = [[56, 56], [56, 112], [112, 56], [112, 112]]
-    model = _model(
+    model = random_model(
         "llava_onevision",
         words,
         text_config={"model_type": "qwen2"},
@@ -196,7 +198,7 @@ def llava_onevision() -> Vlm:
         "vision_feature_select_strategy": "full",
         "chat_template": TURNS.format("<image>", "<|im_end|>"),
     }
-    return _vlm(model, transformers.LlavaOnevisionProcessor, images, words, values)
+    return made(model, transformers.LlavaOnevisionProcessor, images, words, values)
 
 
 def internvl() -> Vlm:
@@ -210,7 +212,7 @@ def internvl() -> Vlm:
         "video_token": "<video>",
     }
     words = tokenizer("<|im_start|>", *named.values(), end="<|im_end|>", **named)
-    model = _model(
+    model = random_model(
         "internvl",
         words,
         text_config={"model_type": "qwen2"},
@@ -220,7 +222,7 @@ def internvl() -> Vlm:
     )
     images = GotOcr2ImageProcessorPil(size=SIZE, crop_to_patches=False)
     values = {"image_seq_length": 4, "chat_template": TURNS.format("<IMG_CONTEXT>", "<|im_end|>")}
-    return _vlm(model, transformers.InternVLProcessor, images, words, values)
+    return made(model, transformers.InternVLProcessor, images, words, values)
 
 
 def smolvlm() -> Vlm:
@@ -231,7 +233,7 @@ def smolvlm() -> Vlm:
     grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     names = ("<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *grid)
     words = tokenizer(*names, end="<end_of_utterance>")
-    model = _model(
+    model = random_model(
         "smolvlm",
         words,
         text_config={"model_type": "llama"},
@@ -241,7 +243,7 @@ def smolvlm() -> Vlm:
     )
     images = SmolVLMImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
     template = TURNS.format("<image>", "<end_of_utterance>")
-    return _vlm(model, SmolVLMProcessor, images, words, {"image_seq_len": 4, "chat_template": template})
+    return made(model, SmolVLMProcessor, images, words, {"image_seq_len": 4, "chat_template": template})
 
 
 def mistral3() -> Vlm:
@@ -250,7 +252,7 @@ def mistral3() -> Vlm:
     from captune.models.vlm.image_processors import PixtralProcessor
 
     words = tokenizer("[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
-    model = _model(
+    model = random_model(
         "mistral3",
         words,
         text_config={"model_type": "mistral", "head_dim": 8, "sliding_window": None},
@@ -259,14 +261,14 @@ def mistral3() -> Vlm:
     )
     images = PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size={"height": 14, "width": 14})
     values = {"patch_size": 14, "spatial_merge_size": 2, "chat_template": MISTRAL}
-    return _vlm(model, PixtralProcessor, images, words, values)
+    return made(model, PixtralProcessor, images, words, values)
 
 
 def paligemma() -> Vlm:
     import transformers
 
     words = tokenizer("<image>", image_token="<image>")
-    model = _model(
+    model = random_model(
         "paligemma",
         words,
         text_config={"model_type": "gemma", "head_dim": 8, "num_key_value_heads": 1},
@@ -277,10 +279,10 @@ def paligemma() -> Vlm:
     )
     images = transformers.SiglipImageProcessorPil(size=SIZE)
     images.image_seq_length = 16
-    return _vlm(model, transformers.PaliGemmaProcessor, images, words, {})
+    return made(model, transformers.PaliGemmaProcessor, images, words, {})
 
 
-def _vlm(model: Any, processor: Any, images: Any, words: Any, values: dict[str, Any]) -> Vlm:
+def made(model: Any, processor: Any, images: Any, words: Any, values: dict[str, Any]) -> Vlm:
     return Vlm.of_processor(model.eval(), build_processor(processor, images, words, values))
 
 
@@ -300,11 +302,29 @@ BUILDERS: dict[str, Callable[[], Vlm]] = {
 
 def lively(kind: str) -> Vlm:
     """A model whose weights are so large that images decide what it says."""
+    return with_large_weights(BUILDERS[kind])
+
+
+def with_large_weights(build: Callable[[], Vlm]) -> Vlm:
+    """What `build` makes, with weights so large that images decide what it says."""
     torch.manual_seed(1)
-    made = BUILDERS[kind]()
-    for parameter in made.model.parameters():
+    vlm = build()
+    for parameter in vlm.model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, 0.2)
-    if kind == "gemma3":
-        made.model.model.multi_modal_projector.mm_input_projection_weight.data.mul_(20)
-    return made
+    if vlm.model.config.model_type == "gemma3":
+        vlm.model.model.multi_modal_projector.mm_input_projection_weight.data.mul_(20)
+    return vlm
+
+
+def processed(vlm: Vlm, prompt: str, image: np.ndarray, answer: str | None = None) -> Any:
+    """A prompt about an image, answered or not, as its own processor makes tensors of it."""
+    pictures = [[Image.fromarray(image.transpose(1, 2, 0))]]
+    if not vlm.processor.chat_template:
+        text = vlm.processor.image_token + prompt
+        return vlm.processor(text=[text], images=pictures, suffix=answer, return_tensors="pt", add_special_tokens=False)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    text = vlm.processor.apply_chat_template(messages, add_generation_prompt=answer is None)
+    return vlm.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=False)

@@ -23,7 +23,7 @@ from captune.models.generate import generate, search_tokens, transformers_search
 from random_weights import LIVELY
 
 PICTURES = 200
-SEARCHED = sorted(set(LIVELY) - {"blip-2", "blip-vqa"})
+SEARCHED = sorted(set(LIVELY) - {"blip-2", "blip-vqa", "florence-2"})
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"num_beams": 1},
     "greedy, repetition": {"num_beams": 1, "repetition_penalty": 1.4},

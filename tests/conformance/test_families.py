@@ -265,7 +265,9 @@ def test_recomputing_activations_gives_the_same_gradients(backbone: Backbone) ->
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("backbone", ["blip-2", "git", "clip-gpt2"], indirect=True)  # BLIP's text part is captune's
+@pytest.mark.parametrize(
+    "backbone", ["blip-2", "git", "clip-gpt2", "florence-2"], indirect=True
+)  # BLIP's text part is captune's
 def test_logits_are_computed_from_contiguous_hidden_states(backbone: Backbone) -> None:
     # torch copies the weights of a linear layer once for every row of a view in bf16.
     pieces = []

@@ -15,6 +15,7 @@ from captune.inference.batches import collate
 from captune.models.backbone import Backbone
 from captune.models.blip2 import Blip2
 from captune.models.clip_gpt2 import ClipGpt2
+from captune.models.florence2 import Florence2
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.generate import generate
 from captune.models.git import Git
@@ -113,12 +114,36 @@ def _vit_bert() -> ClipGpt2:
     return ClipGpt2.from_components(model, tokenizer, processor)
 
 
+def _florence_inputs(backbone: Backbone, images: int) -> dict[str, torch.Tensor]:
+    """What the encoder reads in plain transformers: an image's tokens, a start, the prompt, an end."""
+    image = [backbone.model.config.image_token_id] * backbone.processor.image_seq_length
+    ids = torch.tensor([[*image, *backbone.codec.start(backbone.prompt), backbone.eos_token_id]]).repeat(images, 1)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def plain_florence2(backbone: Backbone, batch: Losses) -> torch.Tensor:
+    """Its own shift of the labels; the token that begins every caption is given."""
+    start = len(backbone.codec.start(backbone.prompt))
+    labels = torch.full_like(batch["tokens"], -100)
+    for row, (tokens, length) in enumerate(zip(batch["tokens"], batch["lengths"], strict=True)):
+        labels[row, start:length] = tokens[start:length]
+    captions = torch.cat([batch["tokens"][:, :1], batch["tokens"][:, start:]], 1)
+    begins = torch.full((len(labels), 1), backbone.text_config.decoder_start_token_id)
+    return backbone.model(
+        pixel_values=backbone.pixels.normalise(batch["images"])[batch["owner"]],
+        **_florence_inputs(backbone, len(labels)),
+        decoder_input_ids=torch.cat([begins, captions[:, :-1]], 1),
+        labels=torch.cat([torch.full((len(labels), 1), -100), labels[:, start:]], 1),
+    ).loss
+
+
 MAKERS: dict[str, tuple[Any, Any]] = {
     "clip-gpt2": (lambda: ClipGpt2.new("tiny", TEXTS), plain_clip_gpt2),
     "vit-bert": (_vit_bert, plain_clip_gpt2),
     "git": (lambda: Git.new("tiny", TEXTS), plain_git),
     "blip-2 opt": (lambda: Blip2.new("tiny", TEXTS), plain_opt),
     "blip-2 t5": (lambda: Blip2.new("tiny-t5", TEXTS), plain_t5),
+    "florence-2": (lambda: Florence2.new("tiny", TEXTS), plain_florence2),
 }
 
 
@@ -164,6 +189,9 @@ def test_captions_are_those_of_plain_generate(kind: str, options: dict[str, Any]
     if kind == "blip-2 t5":
         image = torch.full((12, backbone.model.config.num_query_tokens), backbone.model.config.image_token_id)
         plain["input_ids"] = torch.cat([image, torch.full((12, 1), backbone.eos_token_id)], 1)
+    if kind == "florence-2":
+        plain |= _florence_inputs(backbone, 12)
+        plain |= {"max_new_tokens": 10, "suppress_tokens": list(backbone.suppressed_tokens)}
     with torch.inference_mode():
         ids = backbone.model.generate(pixel_values=values, **plain)
         found = generate(backbone, backbone.image_features(seen), GenerationOptions(max_new_tokens=9, **options))

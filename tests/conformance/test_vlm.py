@@ -21,7 +21,7 @@ from captune.inference.batches import collate
 from captune.models.generate import generate
 from captune.models.loading.loader import load_backbone
 from captune.models.vlm import Vlm
-from tiny_vlms import BUILDERS, lively
+from tiny_vlms import BUILDERS, lively, processed
 
 GREEDY = GenerationOptions(num_beams=1, max_new_tokens=8)
 BEAMS = GenerationOptions(num_beams=3, num_captions=2, max_new_tokens=8)
@@ -57,24 +57,11 @@ def losses(vlm: Vlm, images: np.ndarray, rows: Any = None) -> torch.Tensor:
     return vlm.token_losses(features, **batch).nll
 
 
-def theirs(vlm: Vlm, prompt: str, image: np.ndarray, answer: str | None = None) -> Any:
-    """A prompt about an image, answered or not, as its own processor makes tensors of it."""
-    pictures = [[Image.fromarray(image.transpose(1, 2, 0))]]
-    if not vlm.processor.chat_template:
-        text = vlm.processor.image_token + prompt
-        return vlm.processor(text=[text], images=pictures, suffix=answer, return_tensors="pt", add_special_tokens=False)
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    if answer is not None:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    text = vlm.processor.apply_chat_template(messages, add_generation_prompt=answer is None)
-    return vlm.processor(text=[text], images=pictures, return_tensors="pt", add_special_tokens=False)
-
-
 def test_a_prompt_is_that_of_the_processor(vlm: Vlm, images: np.ndarray) -> None:
     """Token for token, also where an image has several tiles."""
     encoded = vlm.image_features(images)
     for image, placeholder in zip(images, encoded.texts, strict=True):
-        ids = theirs(vlm, "Say it.", image)["input_ids"][0].tolist()
+        ids = processed(vlm, "Say it.", image)["input_ids"][0].tolist()
         assert vlm.with_image(vlm.codec.start("Say it."), placeholder) == ids
 
 
@@ -96,7 +83,7 @@ def test_a_batch_says_what_its_images_say_alone_and_what_transformers_says(
 
 
 def test_captions_are_those_of_plain_generate(vlm: Vlm, images: np.ndarray) -> None:
-    inputs = theirs(vlm, vlm.prompt, images[1])
+    inputs = processed(vlm, vlm.prompt, images[1])
     inputs.pop("labels", None)
     with torch.inference_mode():
         ids = vlm.model.generate(
@@ -130,10 +117,10 @@ def test_captions_of_an_image_have_the_losses_and_gradients_of_single_ones(
 
 
 def test_losses_are_those_of_the_logits_of_plain_transformers(vlm: Vlm, images: np.ndarray) -> None:
-    asked = theirs(vlm, vlm.prompt, images[0])["input_ids"]
+    asked = processed(vlm, vlm.prompt, images[0])["input_ids"]
     encoded = vlm.encode_reference(REFERENCES[0][0], 20)
     answer = torch.tensor([encoded.tokens[encoded.prompt_length :]])
-    inputs = theirs(vlm, vlm.prompt, images[0], REFERENCES[0][0])
+    inputs = processed(vlm, vlm.prompt, images[0], REFERENCES[0][0])
     start, end = asked.shape[1], asked.shape[1] + answer.shape[1]
     labels = inputs.pop("labels", None)
     if labels is not None:  # a processor that makes them supervises the same

@@ -87,3 +87,9 @@ def test_a_published_layout_captions_learns_and_is_saved(published: Path, test_d
 def test_code_of_a_repository_is_refused(hub: Path) -> None:
     with pytest.raises(CaptuneError):
         load_backbone(str(hub / "Florence-2-base"))
+
+
+def test_the_format_of_florence_2s_authors_is_refused_with_the_name_of_the_other_one(hub: Path) -> None:
+    with pytest.raises(CaptuneError, match="authors' own code") as raised:
+        load_backbone(str(hub / "Florence-2-base"))
+    assert "florence-community/Florence-2-base." in raised.value.hint

@@ -57,9 +57,10 @@ FAMILIES = Table(
         "git": "captune.models.git:Git",
         "clip-gpt2": "captune.models.clip_gpt2:ClipGpt2",
         "vlm": "captune.models.vlm:Vlm",
+        "florence-2": "captune.models.florence2:Florence2",
     },
     group="captune.families",
     contract="A family is a subclass of captune.models.backbone.Backbone.",
 )
 # Families whose name is not what transformers calls their kind of model; by architecture where one kind has several.
-KINDS = {"vision-encoder-decoder": "clip-gpt2", "BlipForQuestionAnswering": "blip-vqa"}
+KINDS = {"vision-encoder-decoder": "clip-gpt2", "florence2": "florence-2", "BlipForQuestionAnswering": "blip-vqa"}

@@ -10,7 +10,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files.limits import parse_json
 from captune.core.model_names import did_you_mean_beside, hub_name
 from captune.core.runs import Run
-from captune.models.loading.pretrained import own_code_error
+from captune.models.loading.pretrained import own_code_error, read_file
 
 _MAX_NAME = 120
 _OFFLINE = (
@@ -26,6 +26,9 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
     refused = _hub_error(name, error, known) if folder is None else _closed_error(folder)
     if refused is not None:
         return refused
+    kind = _kind_of(folder or name)
+    if kind in NATIVE:
+        return own_format_error(folder or name, kind)
     if "custom code" in str(error) or "trust_remote_code" in str(error):
         return own_code_error(str(folder or name))
     quantized = "" if folder is None else _quantized(folder)
@@ -40,6 +43,32 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
     if folder is None:
         return _fetched_error(name, error)
     return CaptuneError(message, "Some file is missing, cut off or of another model; save or download it again.")
+
+
+# Kinds whose authors publish a format of their own, and where the same weights are in that of transformers.
+NATIVE = {
+    "internvl_chat": "OpenGVLab/{name}-hf",
+    "florence2": "florence-community/{name}",
+    "llava_llama": "llava-hf (such as llava-hf/llava-1.5-7b-hf)",
+    "llava_mistral": "llava-hf (such as llava-hf/llava-v1.6-mistral-7b-hf)",
+    "llava_qwen": "llava-hf (such as llava-hf/llava-onevision-qwen2-7b-ov-hf)",
+}
+
+
+def own_format_error(source: str | Path, kind: str) -> CaptuneError:
+    """The error for weights of a kind of `NATIVE` in the format of their authors."""
+    return CaptuneError(
+        f"{source} is in the format of its authors' own code (trust_remote_code), which captune does not run.",
+        f"The same weights in the format of transformers: {NATIVE[kind].format(name=Path(source).name)}.",
+    )
+
+
+def _kind_of(source: str | Path) -> str:
+    """The kind of model that a configuration on this machine names; empty where there is none."""
+    try:
+        return str(read_file(str(source), "config.json", {"local_files_only": True}).get("model_type", ""))
+    except (OSError, ValueError):
+        return ""
 
 
 def _closed_error(folder: Path) -> CaptuneError | None:

@@ -48,7 +48,9 @@ def model_info(name: str) -> ModelInfo:
 
         config: Any = pretrained(AutoConfig, source, **hub)
         vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
-        return ModelInfo(_family(source, hub), getattr(vision, "hidden_size", 0), stored_weights(source, **hub))
+        widths = getattr(vision, "hidden_size", None) or getattr(vision, "embed_dim", None) or 0
+        width = widths if isinstance(widths, int) else widths[-1]  # of Florence-2's four stages the last
+        return ModelInfo(_family(source, hub), width, stored_weights(source, **hub))
 
     return load_pretrained(read, name)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captune.models.vlm.images import EncodedImages
-from captune.models.vlm.rows import additive, diagonal
+from captune.models.vlm.rows import additive, diagonal, prefix_mask
 
 if TYPE_CHECKING:
     from captune.models.vlm.family import Vlm
@@ -41,9 +41,9 @@ class PrefixDecoder:
         self.padded, self.real, ids = not real.all(), real.to(device), ids.to(device)
         visible = None
         if self.padded:
-            causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+            readable = prefix_mask(width, both_ways=backbone.reads_both_ways).to(device)
             # A padding token attends to itself: a row without anything to attend to would be no number.
-            visible = (self.real[:, None] & causal) | diagonal(width).to(device)
+            visible = (self.real[:, None] & readable) | diagonal(width).to(device)
         inputs = backbone.text_inputs(ids, images)
         return self._logits(ids, positions.to(device), visible, last=True, **inputs)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.decoding.rows import CachedDecoder
 from captune.models.backbone import Backbone, Checkpoint, PixelSettings
@@ -34,18 +34,39 @@ from captune.models.vlm.decoder import PrefixDecoder
 from captune.models.vlm.from_scratch import SIZES, new_model
 from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
+from captune.models.vlm.kinds import check_kind
 from captune.models.vlm.prefixes import PREFIXES
 from captune.models.vlm.processor import load_processor
-from captune.models.vlm.rows import Row, branch_layout, grouped_rows, plain_layout
+from captune.models.vlm.rows import (
+    Row,
+    additive,
+    branch_layout,
+    grouped_rows,
+    image_blocks,
+    plain_layout,
+    windowed_masks,
+)
 from captune.models.vlm.stored import of_rows, to_row
 from captune.models.weights import FP32, Placing, load_weights
 
 PROMPT = "Describe this image in one sentence."
 GENERATION = {"max_new_tokens": 256, "num_beams": 1}
 # Language models that take a mask of four dimensions as it is: captions of an image can be branches of one row.
-BRANCHING = frozenset(("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text", "qwen2_vl_text"))
-VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
-BRIDGE = ("multi_modal_projector", "connector", "merger", "deepstack_merger_list", "embed_vision", "image_newline")
+BRANCHING = frozenset((
+    "llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text",
+    "gemma", "glm4v_text", "aria_text",
+))  # fmt: skip
+# Those that take a mask for each kind of layer, of which some read a window of tokens.
+WINDOWED = frozenset(("gemma3_text",))
+VISION = (
+    "vision_tower", "vision_model", "visual", "image_tower", "vision_encoder",
+    "audio_tower", "embed_audio",  # Gemma hears as well, Janus draws
+    "vqmodel", "generation_embeddings", "generation_aligner", "generation_head",
+)  # fmt: skip
+BRIDGE = (
+    "multi_modal_projector", "connector", "merger", "deepstack_merger_list", "embed_vision", "image_newline",
+    "aligner", "projector", "vision_projection", "visual_embeddings_table",
+)  # fmt: skip
 
 
 @dataclass
@@ -80,6 +101,7 @@ class Vlm(Backbone):
             raise UsageError("A vision-language model takes images in their own sizes.", "Leave out --image-size.")
         processor = load_processor(folder, **hub)
         kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(pretrained(AutoConfig, folder, **hub))]
+        check_kind(kind, processor)
         model = load_weights(kind, folder, placing, **hub)
         return cls.of_processor(model, processor, cls.read_card(folder))
 
@@ -87,17 +109,8 @@ class Vlm(Backbone):
     def of_processor(cls, model: Any, processor: Any, card: Mapping[str, Any] | None = None) -> Vlm:
         """A backbone of a model and its processor; raises `CaptuneError` for a model that it cannot run."""
         saved = card or {}
-        if not hasattr(model, "get_image_features") or "mm_encoder_outputs" not in keywords(model.forward):
-            raise CaptuneError(
-                f"A {type(model).__name__} does not take images that were encoded before.",
-                "Serve it with vLLM or llama.cpp, or take a model of another kind: captune models.",
-            )
+        check_kind(type(model), processor)
         fixed = PREFIXES.get(model.config.model_type)
-        if fixed is None and not processor.chat_template:
-            raise CaptuneError(
-                "The model has no chat template: how its authors asked it about images is not known.",
-                "Take a checkpoint with one (chat_template.jinja), such as an instruction-tuned one of its family.",
-            )
         if "family" not in saved:  # published weights: one of ours has what it was trained with
             limit_by_default(processor)
         return cls(
@@ -219,19 +232,29 @@ class Vlm(Backbone):
 
     def _token_types(self, tokens: Tensor, given: Sequence[int] | None) -> Tensor:
         """Where images are; of kinds that read all before a caption in both directions: where the caption is."""
-        if self.model.config.model_type not in PREFIXES:
+        if not self.reads_both_ways:
             return torch.tensor(self.processor.create_mm_token_type_ids(tokens.tolist()))
         before = torch.tensor([tokens.shape[1]] * len(tokens) if given is None else given)
         return (torch.arange(tokens.shape[1]) >= before[:, None]).long()
+
+    @property
+    def reads_both_ways(self) -> bool:
+        """Whether tokens before a caption attend to those behind them as well."""
+        return self.model.config.model_type in PREFIXES
 
     # -- losses and search -----------------------------------------------------------
 
     @property
     def branches(self) -> bool:
         """Whether captions of an image can be branches of one row."""
+        kind = self.text_config.model_type
+        return kind in WINDOWED or (kind in BRANCHING and not self._window)
+
+    @property
+    def _window(self) -> int:
+        """How many tokens some layers read; 0 where each reads all."""
         config = self.text_config
-        windows = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
-        return config.model_type in BRANCHING and not windows
+        return (getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)) or 0
 
     def token_losses(
         self,
@@ -273,21 +296,24 @@ class Vlm(Backbone):
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept, **inputs).logits
         return losses_of(logits, label, caption, label_smoothing)
 
-    def _layout(
-        self, prefixes: list[list[int]], rows: list[Row], ids: Tensor, images: EncodedImages
-    ) -> dict[str, Tensor]:
-        width = ids.shape[1]
-        if self.branches:
-            layout = branch_layout(prefixes, self.positions(prefixes, images), rows, width, self.compute_dtype)
-        else:
-            layout = plain_layout(prefixes, rows, width)
-        return {name: value.to(ids.device) for name, value in layout.items()}
+    def _layout(self, prefixes: list[list[int]], rows: list[Row], ids: Tensor, images: EncodedImages) -> dict[str, Any]:
+        width, dtype = ids.shape[1], self.compute_dtype
+        if not self.branches:
+            return {name: value.to(ids.device) for name, value in plain_layout(prefixes, rows, width).items()}
+        found = branch_layout(prefixes, self.positions(prefixes, images), rows, width, both_ways=self.reads_both_ways)
+        visible, positions = (value.to(ids.device) for value in found)
+        mask: Any = additive(visible, dtype)
+        if self.text_config.model_type in WINDOWED:
+            blocks = image_blocks(self._token_types(ids, None).to(ids.device))
+            mask = windowed_masks(visible, positions, blocks, self._window, dtype)
+        return {"attention_mask": mask, "position_ids": positions}
 
     def positions(self, prefixes: list[list[int]], images: EncodedImages) -> list[Tensor]:
         """Positions of the tokens of each prefix: (tokens,), or (3, tokens) where a family counts in three axes."""
         index = getattr(self.model.model, "get_rope_index", None)
         if index is None:
-            return [torch.arange(len(prefix)) for prefix in prefixes]
+            first = int(self.reads_both_ways)  # such kinds count from 1
+            return [torch.arange(first, first + len(prefix)) for prefix in prefixes]
         found = []
         for number, prefix in enumerate(prefixes):
             ids = torch.tensor([prefix], device=images.device)
@@ -298,10 +324,10 @@ class Vlm(Backbone):
 
     @property
     def searched_by(self) -> str:
-        return "captune" if self.own_search and self.branches else "transformers"
+        return "captune" if self.own_search and self.branches and not self._window else "transformers"
 
     def cached_decoder(self, memory: Any) -> CachedDecoder | None:
-        return PrefixDecoder(self, memory) if self.branches else None
+        return PrefixDecoder(self, memory) if self.branches and not self._window else None
 
     def search(self, memory: Any, prefix: Sequence[int], options: GenerationOptions, temperature: float) -> Tensor:
         rows = [torch.tensor(self.with_image(prefix, text)) for text in memory.texts]

@@ -36,7 +36,7 @@ def encode_images(model: Any, processor: Any, images: Sequence[Any]) -> EncodedI
 
 def encode_prepared(model: Any, prepared: Sequence[PreparedImage]) -> EncodedImages:
     """The same of images that are prepared."""
-    features, forward = keywords(model.get_image_features), keywords(model.forward)
+    features, forward = keywords(model.model.get_image_features), keywords(model.forward)
     weight = next(model.parameters())
     tensors = [
         {name: value.to(weight.device, weight.dtype if value.is_floating_point() else None) for name, value in each}
@@ -56,10 +56,10 @@ def _outputs(model: Any, images: list[dict[str, Tensor]]) -> list[Any]:
     trailing = {tuple((name, value.shape[1:]) for name, value in image.items()) for image in images}
     if len(images) > 1 and len(trailing) == 1:
         joined = {name: torch.cat([image[name] for image in images]) for name in images[0]}
-        found = model.get_image_features(**joined, return_dict=True)
+        found = model.model.get_image_features(**joined, return_dict=True)
         if len(found.pooler_output) == len(images):
             return [_changed(found, partial(_one, number=number)) for number in range(len(images))]
-    return [model.get_image_features(**image, return_dict=True) for image in images]
+    return [model.model.get_image_features(**image, return_dict=True) for image in images]
 
 
 def keywords(function: Any) -> frozenset[str]:
@@ -115,7 +115,7 @@ class EncodedImages:
     def joined(self) -> dict[str, Any]:
         """As `mm_encoder_outputs` of the model."""
         first = self.outputs[0]
-        values = {"pooler_output": _cat([output.pooler_output for output in self.outputs])}
+        values = {"pooler_output": _cat([output.pooler_output for output in self.outputs]), **shared_features(first)}
         layers = getattr(first, "deepstack_features", None)
         if layers is not None:
             values["deepstack_features"] = [
@@ -141,7 +141,12 @@ def _changed(output: Any, change: Callable[[Any], Any]) -> Any:
     """An output whose features, over images and over layers and images, are changed."""
     layers = getattr(output, "deepstack_features", None)
     deep = {} if layers is None else {"deepstack_features": [change(layer) for layer in layers]}
-    return type(output)(pooler_output=change(output.pooler_output), **deep)
+    return type(output)(pooler_output=change(output.pooler_output), **deep, **shared_features(output))
+
+
+def shared_features(output: Any) -> dict[str, Any]:
+    """What an output holds that is the same of every image."""
+    return {name: output[name] for name in ("visual_indicator_features",) if name in output}
 
 
 def _one(features: Any, number: int) -> Any:

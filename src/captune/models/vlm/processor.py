@@ -32,12 +32,24 @@ def load_processor(source: str | Path, **hub: Any) -> Any:
     try:
         images = pretrained(AutoImageProcessor, source, backend="pil", **hub)
     except (ImportError, ValueError) as error:
-        raise CaptuneError(
-            f"Images for models of the kind '{config.model_type}' are prepared by torchvision alone: {error}",
-            "Serve it with vLLM or llama.cpp; captune prepares images with Pillow.",
-        ) from error
+        raise _torchvision_alone(config.model_type) from error
+    if not _of_pillow(images):
+        raise _torchvision_alone(config.model_type)
     values, _ = kind.get_processor_dict(str(source), **hub)
     return build_processor(kind, images, pretrained(AutoTokenizer, source, **hub), {**saved, **values})
+
+
+def _torchvision_alone(kind: str) -> CaptuneError:
+    return CaptuneError(
+        f"Images for models of the kind '{kind}' are prepared by torchvision alone, and captune prepares them with "
+        "Pillow.",
+        "Serve it with vLLM or llama.cpp, or take a model of another kind: docs/models.md lists what was tried.",
+    )
+
+
+def _of_pillow(images: Any) -> bool:
+    """Whether an image processor is a whole one: of those for torchvision alone, stand-ins are made without it."""
+    return callable(getattr(images, "preprocess", None)) and "torchvision" not in type(images).__module__
 
 
 def _kind_named(*files: dict[str, Any]) -> Any:
@@ -53,19 +65,20 @@ def _kind_named(*files: dict[str, Any]) -> Any:
 def build_processor(kind: Any, images: Any, tokenizer: Any, values: dict[str, Any]) -> Any:
     """A processor of the class `kind` of its parts and its saved `values`.
 
-    `transformers` builds a processor for videos as well, which needs torchvision: of that the settings alone are kept.
+    `transformers` builds processors for videos (which needs torchvision) and sound as well: of those the settings
+    alone are kept.
     """
     parts = kind.get_attributes()
     named = inspect.signature(kind.__init__).parameters
     chosen = {name: value for name, value in values.items() if name in named and name not in parts}
-    if "video_processor" not in parts:
+    others = {name: Settings(values.get(name) or {}) for name in parts if name not in ("image_processor", "tokenizer")}
+    if not others:
         return kind(image_processor=images, tokenizer=tokenizer, **chosen)
-    videos = VideoSettings(values.get("video_processor") or {})
-    return _accepting(kind)(image_processor=images, tokenizer=tokenizer, video_processor=videos, **chosen)
+    return _accepting(kind)(image_processor=images, tokenizer=tokenizer, **others, **chosen)
 
 
-class VideoSettings(PushToHubMixin):
-    """The saved settings of a processor for videos, which is not built."""
+class Settings(PushToHubMixin):
+    """The saved settings of a processor for videos or sound, which is not built."""
 
     _auto_class = None
 
@@ -84,9 +97,9 @@ class VideoSettings(PushToHubMixin):
 
 
 def _accepting(kind: Any) -> Any:
-    """The class, by the same name, with settings in place of the processor for videos."""
+    """The class, by the same name, with settings in place of the processors for videos and sound."""
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return type(part) if isinstance(part, VideoSettings) else kind.check_argument_for_proper_class(self, name, part)
+        return type(part) if isinstance(part, Settings) else kind.check_argument_for_proper_class(self, name, part)
 
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})

@@ -45,18 +45,19 @@ def grouped_rows(
 
 
 def branch_layout(
-    prefixes: list[list[int]], positions: list[Tensor], rows: list[Row], width: int, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Mask (rows, 1, width, width) and position ids in which a branch reads its prefix and itself.
+    prefixes: list[list[int]], positions: list[Tensor], rows: list[Row], width: int, *, both_ways: bool = False
+) -> tuple[Tensor, Tensor]:
+    """What is visible (rows, width, width), and position ids, in which a branch reads its prefix and itself.
 
-    `positions` are those of the tokens of each prefix.
+    `positions` are those of the tokens of each prefix. With `both_ways` a token of a prefix reads all of it, else what
+    is before it.
     """
     count = len(rows)
     visible = diagonal(width).repeat(count, 1, 1)
     position_ids = torch.zeros(*positions[0].shape[:-1], count, width, dtype=torch.long)
     for number, (prefix, row) in enumerate(zip(prefixes, rows, strict=True)):
         at = len(prefix)
-        visible[number, :at, :at] = torch.ones(at, at).tril().bool()
+        visible[number, :at, :at] = prefix_mask(at, both_ways=both_ways)
         position_ids[..., number, :at] = positions[number]
         following = int(positions[number].max()) + 1
         for branch in row.branches:
@@ -65,7 +66,29 @@ def branch_layout(
             visible[number, at:end, at:end] = torch.ones(len(branch), len(branch)).tril().bool()
             position_ids[..., number, at:end] = torch.arange(following, following + len(branch))
             at = end
-    return {"attention_mask": additive(visible, dtype), "position_ids": position_ids}
+    return visible, position_ids
+
+
+def windowed_masks(
+    visible: Tensor, positions: Tensor, blocks: Tensor, window: int, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Masks of layers that read everything before a token, and of those that read a `window` of tokens.
+
+    Tokens of one of `blocks` (rows, width), which are numbered from 0, -1 for none, read each other in both.
+    """
+    together = (blocks[:, :, None] == blocks[:, None]) & (blocks[:, :, None] >= 0)
+    near = positions[:, :, None] - positions[:, None] < window
+    return {
+        "full_attention": additive(visible | together, dtype),
+        "sliding_attention": additive(visible & near | together, dtype),
+    }
+
+
+def image_blocks(types: Tensor) -> Tensor:
+    """Number of the run of ones that a token is in (rows, width), -1 for none; `types` are 1 at an image's tokens."""
+    is_image = types == 1
+    begins = is_image & ~torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
+    return (begins.cumsum(1) - 1).where(is_image, -1)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -78,6 +101,12 @@ def plain_layout(prefixes: list[list[int]], rows: list[Row], width: int) -> dict
     """The mask (rows, tokens) of rows with one caption each, padded on the right."""
     lengths = [len(prefix) + len(row.behind) for prefix, row in zip(prefixes, rows, strict=True)]
     return {"attention_mask": (torch.arange(width) < torch.tensor(lengths)[:, None]).long()}
+
+
+def prefix_mask(width: int, *, both_ways: bool) -> Tensor:
+    """Which tokens of a prefix (width, width) a token of it reads: all, or those before it and itself."""
+    whole = torch.ones(width, width, dtype=torch.bool)
+    return whole if both_ways else whole.tril()
 
 
 def diagonal(width: int) -> Tensor:

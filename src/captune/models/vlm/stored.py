@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captune.models.vlm.images import EncodedImages
+from captune.core.errors import UsageError
+from captune.models.vlm.images import EncodedImages, shared_features
 
 WHOLE, FRACTION = "whole", "fraction"
 
 
 def to_row(images: EncodedImages) -> np.ndarray:
-    """One image, already encoded, as a row (values,), uint16."""
+    """One image, already encoded, as a row (values,), uint16; raises `UsageError` where more belongs to it."""
     (output,), (text,) = images.outputs, images.texts
+    if shared_features(output):
+        raise UsageError("Features of this kind of model cannot be cached.", "Leave out --cache-features.")
     values: list[np.ndarray] = []
 
     def shape_of(part: Any) -> Any:
