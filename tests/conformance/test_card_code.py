@@ -54,6 +54,10 @@ def test_the_card_captions_as_captune_does(family: str, size: str, prompt: str, 
     assert run_card((tmp_path / "hub" / "README.md").read_text(), Path(done.folder), tmp_path) == own
 
 
+def test_the_card_of_a_vision_language_model_has_the_hubs_word_for_it() -> None:
+    assert "pipeline_tag: image-text-to-text\n" in card(CardFacts("mine/captioner", "vlm"))
+
+
 def test_the_card_tells_the_search_that_was_measured() -> None:
     text = card(CardFacts("mine/captioner", "blip", generation={"num_beams": 5, "max_new_tokens": 17}, prompt="a"))
     assert "generate(**inputs, max_new_tokens=17, num_beams=5)" in text

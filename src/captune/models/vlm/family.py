@@ -9,7 +9,7 @@ allows that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 from captune.decoding.rows import CachedDecoder
-from captune.models.backbone import Backbone, Checkpoint, PixelSettings
+from captune.models.backbone import CAPTIONING, Backbone, Checkpoint, PixelSettings, Task
 from captune.models.from_scratch import chosen_size, learn_tokenizer
 from captune.models.layers.losses import TeacherForced, TokenLosses, losses_of
 from captune.models.loading.pretrained import load_processor as load_image_processor
@@ -76,6 +76,7 @@ class Vlm(Backbone):
     family: ClassVar[str] = "vlm"
     sizes: ClassVar[tuple[str, ...]] = tuple(SIZES)
     kind: ClassVar[str] = "AutoModelForImageTextToText"
+    task: ClassVar[Task] = replace(CAPTIONING, tag="image-text-to-text")
     placed: ClassVar[bool] = True
     adapts_half: ClassVar[bool] = True
     no_attention_maps: ClassVar[str] = "Its language model reads an image as tokens of its own."
