@@ -23,6 +23,8 @@ from captune.inference.features import cached_features
 from captune.models.loading.loader import load_backbone
 from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter, merged
 from captune.models.vlm import Vlm
+from captune.models.vlm.number_types import unquantized
+from captune.models.weights import Placing
 from recorded import RecordedProgress
 from tiny_vlms import BUILDERS, lively
 
@@ -232,6 +234,42 @@ def test_adapters_in_fp32_learn_on_weights_in_bf16(mixed_data: Path, tmp_path: P
     moved = {name for name, value in whole.items() if not torch.equal(before[name].to(torch.bfloat16), value)}
     assert moved
     assert all(name.removesuffix(".weight") + ".lora_A.weight" in str(sorted(adapters)) for name in moved)
+
+
+# -- number types ---------------------------------------------------------------------------
+
+
+def test_layers_of_the_language_model_alone_are_quantized(vlm: Vlm) -> None:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    skipped = unquantized(type(vlm.model), vlm.model.config, vlm.part_of)
+    linear = [name for name, module in vlm.model.named_modules() if isinstance(module, torch.nn.Linear)]
+    head = next(name for name, module in vlm.model.named_modules() if module is vlm.model.get_output_embeddings())
+    assert head in skipped
+    converted = [name for name in linear if should_convert_module(name, skipped)]
+    assert len(converted) == 2 * 7, "two layers: four matrices of attention, three behind it"
+    assert all(vlm.part_of(name) == "text" for name in converted)
+
+
+def test_what_bitsandbytes_is_told(tmp_path: Path) -> None:
+    from transformers import BitsAndBytesConfig
+
+    lively("qwen2_5_vl").save(tmp_path)
+    told = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["lm_head"])
+    with pytest.raises((ImportError, RuntimeError)):  # there is no bitsandbytes, or no card
+        Vlm.load(tmp_path, quantization_config=told, dtype=torch.bfloat16)
+    assert sorted(told.llm_int8_skip_modules) == ["lm_head", "model.visual"]
+
+
+def test_gemma_in_fp16_is_refused(tmp_path: Path) -> None:
+    vlm = lively("gemma3")
+    with pytest.raises(UsageError, match="range of fp16"):
+        vlm.check_number_type(torch.float16)
+    vlm.check_number_type(torch.bfloat16)
+    vlm.save(tmp_path)
+    with pytest.raises(UsageError, match="range of fp16"):
+        load_backbone(str(tmp_path), placing=Placing(torch.float16))
+    lively("llava").check_number_type(torch.float16)
 
 
 # -- cached features ------------------------------------------------------------------------

@@ -181,6 +181,7 @@ def move_to_device(
     if run_on.threads:
         torch.set_num_threads(run_on.threads)
     device, dtype = _device_and_dtype(run_on, backbone.vision_hidden_size, processes, training=training)
+    backbone.check_number_type(dtype)
     backbone.pixels = replace(backbone.pixels, fast=run_on.preprocessing == "fast")
     backbone.own_search = run_on.decoder == "auto"
     if run_on.image_tokens is not None:

@@ -512,6 +512,9 @@ class Backbone(ABC):
         """Start, prompt, at most `max_tokens` tokens of the reference, end."""
         return self.codec.reference(reference, self.prompt_for(question), max_tokens)
 
+    def check_number_type(self, dtype: torch.dtype) -> None:  # noqa: B027 - most run in any
+        """Raise `UsageError` for a type to compute in that the model cannot run in."""
+
     @property
     def compute_dtype(self) -> torch.dtype:
         """The number type in which layers run now: autocast's, or that of the weights."""

@@ -53,7 +53,7 @@ class DeviceOptions(WhereOptions):
         "bf16 for models that are faster in it, else fp32.",
     )
     quantize: Literal["none", "8bit", "4bit"] = option(
-        "none", "Load the weights in 8 or 4 bits (BLIP-2, on NVIDIA cards, with bitsandbytes)."
+        "none", "Load the weights in 8 or 4 bits (BLIP-2, vision-language models; on NVIDIA cards, with bitsandbytes)."
     )
     preprocessing: Literal["exact", "fast"] = option(
         "exact",

@@ -35,6 +35,7 @@ from captune.models.vlm.from_scratch import SIZES, new_model
 from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
 from captune.models.vlm.kinds import check_kind
+from captune.models.vlm.number_types import check_number_type, unquantized
 from captune.models.vlm.prefixes import PREFIXES
 from captune.models.vlm.processor import load_processor
 from captune.models.vlm.rows import (
@@ -78,6 +79,7 @@ class Vlm(Backbone):
     kind: ClassVar[str] = "AutoModelForImageTextToText"
     task: ClassVar[Task] = replace(CAPTIONING, tag="image-text-to-text")
     placed: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
     adapts_half: ClassVar[bool] = True
     no_attention_maps: ClassVar[str] = "Its language model reads an image as tokens of its own."
     other_runtimes: ClassVar[str] = (
@@ -100,9 +102,14 @@ class Vlm(Backbone):
 
         if image_size is not None:
             raise UsageError("A vision-language model takes images in their own sizes.", "Leave out --image-size.")
-        processor = load_processor(folder, **hub)
-        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(pretrained(AutoConfig, folder, **hub))]
+        source = {name: value for name, value in hub.items() if name not in ("quantization_config", "dtype")}
+        config = pretrained(AutoConfig, folder, **source)
+        check_number_type(config, placing.dtype)
+        processor = load_processor(folder, **source)
+        kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
         check_kind(kind, processor)
+        if "quantization_config" in hub:
+            hub["quantization_config"].llm_int8_skip_modules = unquantized(kind, config, part_of)
         model = load_weights(kind, folder, placing, **hub)
         return cls.of_processor(model, processor, cls.read_card(folder))
 
@@ -357,9 +364,10 @@ class Vlm(Backbone):
     # -- the model ---------------------------------------------------------------------
 
     def part_of(self, name: str) -> str:
-        modules = name.split(".")
-        is_bridge, is_vision = (any(one in modules for one in names) for names in (BRIDGE, VISION))
-        return "bridge" if is_bridge else "vision" if is_vision else "text"
+        return part_of(name)
+
+    def check_number_type(self, dtype: torch.dtype) -> None:
+        check_number_type(self.model.config, dtype)
 
     def shardable_parts(self) -> dict[str, nn.Module]:
         """The language model; the vision part runs once or once an image, as shapes of images differ."""
@@ -389,3 +397,10 @@ class Vlm(Backbone):
         self.processor.image_processor = load_image_processor(folder)
         for known in ("template", "most_image_tokens"):
             vars(self).pop(known, None)
+
+
+def part_of(name: str) -> str:
+    """The part of a parameter, by the names that families of `transformers` give their modules."""
+    modules = name.split(".")
+    is_bridge, is_vision = (any(one in modules for one in names) for names in (BRIDGE, VISION))
+    return "bridge" if is_bridge else "vision" if is_vision else "text"

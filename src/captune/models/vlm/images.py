@@ -37,7 +37,7 @@ def encode_images(model: Any, processor: Any, images: Sequence[Any]) -> EncodedI
 def encode_prepared(model: Any, prepared: Sequence[PreparedImage]) -> EncodedImages:
     """The same of images that are prepared."""
     features, forward = keywords(model.model.get_image_features), keywords(model.forward)
-    weight = next(model.parameters())
+    weight = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     tensors = [
         {name: value.to(weight.device, weight.dtype if value.is_floating_point() else None) for name, value in each}
         for each in (image.tensors.items() for image in prepared)
