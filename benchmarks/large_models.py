@@ -1,10 +1,10 @@
 """Memory and disk that a large model takes: captioning, training its Q-Former, and checkpoints.
 
-    python benchmarks/large_models.py [--keep FOLDER]
+    python benchmarks/large_models.py [--family vlm] [--keep FOLDER]
 
-Makes a BLIP-2 of 700 million random values in fp16, and measures processes of their own: `transformers` as it opens
-the model itself (`dtype="auto"`), `captune caption`, and `captune train` with its default of what learns. Needs 6 GB
-of memory and 6 GB of disk.
+Makes a BLIP-2 of 700 million random values in fp16, or a vision-language model in the layout of InternVL of 500
+million, and measures processes of their own: `transformers` as it opens the model itself (`dtype="auto"`), `captune
+caption`, and of BLIP-2 `captune train` with its default of what learns. Needs 6 GB of memory and 6 GB of disk.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ model = Blip2ForConditionalGeneration.from_pretrained(sys.argv[1], dtype="auto")
 pixels = AutoImageProcessor.from_pretrained(sys.argv[1], backend="pil")(Image.open(sys.argv[2]), return_tensors="pt")
 with torch.inference_mode():
     model.generate(pixels.pixel_values.to(model.vision_model.dtype), max_new_tokens=8, num_beams=3)
+"""
+PLAIN_VLM = """
+import sys, torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
+model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], dtype="auto")
+pixels = AutoImageProcessor.from_pretrained(sys.argv[1], backend="pil")(Image.open(sys.argv[2]), return_tensors="pt")
+ids = torch.tensor([[model.config.image_token_id] * 64])
+with torch.inference_mode():
+    model.generate(ids, pixel_values=pixels.pixel_values.to(model.dtype), max_new_tokens=8, num_beams=3)
 """
 CAPTION = """
 import sys, captune
@@ -78,6 +88,22 @@ def build(folder: Path, texts: list[str], seed: int = 0) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def build_vlm(folder: Path, texts: list[str], seed: int = 0) -> int:
+    """A vision-language model in fp16 with a language model of half a billion values; returns the number of all."""
+    import torch
+
+    from captune.models.from_scratch import Size, learn_tokenizer
+    from captune.models.vlm import Vlm
+    from captune.models.vlm.from_scratch import new_model
+
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float16)
+    spec = Size(224, 14, (1024, 12, 16), (1024, 24, 16), 0.0)
+    model, processor = new_model(spec, learn_tokenizer(texts * 2, 500))
+    Vlm.of_processor(model.to(torch.float16), processor, {"prompt": "", "generation": {}}).save(folder)
+    return sum(p.numel() for p in model.parameters())
+
+
 def peak(code: str, *words: str) -> float:
     """The largest resident memory, in GB, of a process that runs some lines of Python."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
@@ -98,11 +124,14 @@ def used(folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="folder to leave the model and the run in")
+    parser.add_argument("--family", choices=("blip-2", "vlm"), default="blip-2")
     asked = parser.parse_args()
+    vlm = asked.family == "vlm"
     print(machine("torch", "transformers", "captune"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.keep or Path(scratch)
         model, data, run = folder / "model", folder / "data", folder / "run"
+        build = "build_vlm" if vlm else "build"
         make = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import large_models\n"
         if not data.is_dir():
             from captune import prepare
@@ -113,16 +142,18 @@ def main() -> None:
         if not model.is_dir():
             texts = [line.partition(",")[2] for line in (folder / "scenes/captions.txt").read_text().splitlines()[1:]]
             peak(
-                f"{make}from pathlib import Path; large_models.build(Path(sys.argv[1]), sys.argv[2:])\n",
+                f"{make}from pathlib import Path; large_models.{build}(Path(sys.argv[1]), sys.argv[2:])\n",
                 str(model),
                 *texts,
             )
         photo = str(next((folder / "scenes").rglob("*.jpg")))
         print(f"the model's file: {used(model):.2f} GB")
-        plain = peak(PLAIN, str(model), photo)
+        plain = peak(PLAIN_VLM if vlm else PLAIN, str(model), photo)
         ours = peak(CAPTION, str(model), photo)
         print(f"caption, transformers dtype='auto': {plain:.2f} GB")
         print(f"caption, captune: {ours:.2f} GB ({ours / plain:.2f} times)")
+        if vlm:
+            return
         print(f"train the Q-Former, captune: {peak(TRAIN, str(model), photo, str(data), str(run)):.2f} GB")
         for checkpoint in sorted(run.glob("checkpoints/checkpoint-*")):
             files = json.loads((checkpoint / "complete.json").read_text())["files"]

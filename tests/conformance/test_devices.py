@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,3 +74,20 @@ def test_apple_machines_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(CaptuneError, match="no MPS"):
         choose_device("mps")
+
+
+def test_a_model_without_room_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    from captune.models import FAMILIES
+    from captune.models.loading.loader import load_backbone
+    from captune.models.weights import Placing
+
+    FAMILIES["vlm"].tiny().save(tmp_path / "m")
+    size = (tmp_path / "m" / "model.safetensors").stat().st_size
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=size // 3))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=size // 3))
+    with pytest.raises(CaptuneError, match=r"take .* of memory in float32, and .* are free on cpu") as caught:
+        load_backbone(str(tmp_path / "m"))
+    assert "--precision bf16 (half of it)" in caught.value.hint
+    load_backbone(str(tmp_path / "m"), placing=Placing(torch.bfloat16))

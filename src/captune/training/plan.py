@@ -27,8 +27,6 @@ from captune.core.runs import Run
 from captune.training.resuming import equal_steps
 
 if TYPE_CHECKING:
-    import torch
-
     from captune.models.backbone import Backbone
 
 # fp32: the gradient of a value that learns, and Adam's two averages of it.
@@ -215,6 +213,8 @@ def needs_message(backbone: Backbone, run: Path, keep: int) -> str:
     """The needs of a training in a line, beside what is free; `keep` as in --keep-checkpoints."""
     needs = estimate_needs(backbone)
     all_of, weights, learning = map(in_bytes, (needs.weights + needs.learning, needs.weights, needs.learning))
+    from captune.models.loading.devices import free_memory
+
     room = in_bytes(free_memory(backbone.device))
     memory = f"{all_of} of memory (weights {weights}, gradients and optimizer {learning}) and what its batches need"
     if keep:
@@ -225,15 +225,3 @@ def needs_message(backbone: Backbone, run: Path, keep: int) -> str:
     short = free is not None and needs.disk(keep + BEST) > free
     hint = " That is too little: free some, or keep fewer (--keep-checkpoints 1)." if short else ""
     return f"Takes about {memory}; {room} free. Takes {disk}; {free_space(run)}.{hint}"
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device now; MPS shares the machine's."""
-    if device.type == "cuda":
-        import torch
-
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
-    import psutil
-
-    return int(psutil.virtual_memory().available)

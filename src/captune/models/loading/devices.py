@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from captune.core.errors import CaptuneError, UsageError, first_line
+from captune.core.machine import in_bytes
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -27,6 +28,37 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise CaptuneError("There is no MPS device here.", "Use --device cpu.")
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device now; MPS shares the machine's."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(name: str, values: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise `CaptuneError` where so many weights of a type have no room on a device, before any is read.
+
+    A CPU may write to its swap what it does not need at once.
+    """
+    free = free_memory(device)
+    if device.type != "cuda":
+        import psutil
+
+        free += int(psutil.swap_memory().free)
+    needed = values * dtype.itemsize
+    if needed <= free:
+        return
+    smaller = "--precision bf16 (half of it), " if dtype.itemsize > 2 else ""
+    raise CaptuneError(
+        f"The weights of {name} take {in_bytes(needed)} of memory in {str(dtype).removeprefix('torch.')}, and "
+        f"{in_bytes(free)} are free on {device.type}.",
+        f"Free some, or use {smaller}on an NVIDIA card --quantize 4bit (an eighth of fp32), or a smaller model.",
+    )
 
 
 # CPUs that multiply in bf16, and from which width of the vision part on that was measured to be faster than fp32

@@ -21,7 +21,7 @@ from captune.core.runs import checkpoint_damage
 from captune.models import FAMILIES, KINDS
 from captune.models.backbone import Backbone
 from captune.models.loading.adapters import add_saved_adapters, base_name
-from captune.models.loading.devices import check_torchvision
+from captune.models.loading.devices import check_memory, check_torchvision
 from captune.models.loading.errors import damaged_error, load_error, reason, unknown_kind
 from captune.models.loading.pretrained import never_ask, pretrained
 from captune.models.weights import FP32, Placing, Stored, stored_weights
@@ -71,6 +71,10 @@ def load_backbone(
         if quantization and not family.quantizes:
             raise UsageError(f"{family.family} is not loaded in {quantize}.", "Leave out --quantize.")
         placed = {"placing": placing} if family.placed else {}
+        stored = None if quantization else stored_weights(source, **hub)
+        if stored is not None:
+            used = placing if family.placed else FP32
+            check_memory(name, stored.values, used.dtype, used.device or torch.device("cpu"))
         return family.load(source, image_size=image_size, **placed, **hub, **quantization)
 
     with verified(name):
