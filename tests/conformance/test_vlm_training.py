@@ -15,11 +15,15 @@ from safetensors.torch import load_file, save_file
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import DeviceOptions, GenerationOptions
 from captune.core.runs import Run
 from captune.datasets.prepared import read_split
 from captune.images.batches import stack
 from captune.inference.batches import collate
 from captune.inference.features import cached_features
+from captune.inference.loading import placing_for
+from captune.models import FAMILIES
+from captune.models.generate import generate
 from captune.models.loading.loader import load_backbone
 from captune.models.lora import ADAPTER, Lora, add_lora, load_adapter, merged
 from captune.models.vlm import Vlm
@@ -270,6 +274,48 @@ def test_gemma_in_fp16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="range of fp16"):
         load_backbone(str(tmp_path), placing=Placing(torch.float16))
     lively("llava").check_number_type(torch.float16)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3", "idefics3"])
+def test_layers_that_lie_apart_caption_the_same(kind: str, tmp_path: Path) -> None:
+    """Half on the disk instead of on another card: hooks of accelerate bring both together."""
+    from accelerate import dispatch_model
+
+    vlm = lively(kind)
+    options = GenerationOptions(num_beams=2, max_new_tokens=6)
+
+    def said() -> list[tuple[int, ...]]:
+        with torch.inference_mode():
+            return [each[0].tokens for each in generate(vlm, vlm.image_features(seen()), options)]
+
+    before, loss = said(), float(objective(vlm))
+    layers = next(name for name, _ in vlm.model.named_modules() if name.endswith("layers.1") and "vis" not in name)
+    places = {}
+    for name, module in vlm.model.named_modules():
+        beside = f"{layers}.".startswith(name[: name.rfind(".") + 1]) and not f"{layers}.".startswith(f"{name}.")
+        if name.startswith(f"{layers}.") and not list(module.children()):
+            places[name] = "disk"
+        elif name and beside:
+            places[name] = "cpu"
+    dispatch_model(vlm.model, places, main_device="cpu", offload_dir=str(tmp_path))
+    assert said() == before
+    with torch.no_grad():
+        assert float(objective(vlm)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_all_cards_are_for_captioning_with_these_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in ("vlm", "git"):
+        FAMILIES[family].tiny().save(tmp_path / family)
+    with pytest.raises(CaptuneError, match="no CUDA"):
+        placing_for(str(tmp_path / "vlm"), DeviceOptions(device="all"))
+    with pytest.raises(UsageError, match="of the family git"):
+        placing_for(str(tmp_path / "git"), DeviceOptions(device="all"))
+    with pytest.raises(UsageError, match="for captioning"):
+        placing_for(str(tmp_path / "vlm"), DeviceOptions(device="all"), learns=["text"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    placing = placing_for(str(tmp_path / "vlm"), DeviceOptions(device="all", precision="fp32"))
+    assert placing == Placing(torch.float32, device=torch.device("cuda:0"), spread=True)
 
 
 # -- cached features ------------------------------------------------------------------------

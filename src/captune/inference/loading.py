@@ -151,13 +151,20 @@ def placing_for(
     from captune.models.weights import FP32, HALF, Placing
 
     info = model_info(name)
+    spread = run_on.device == "all"
+    if spread and (not info.family.spreads or run_on.quantize != "none"):
+        raise UsageError(
+            f"--device all spreads the layers of a vision-language model; {name} is of the family {info.family.family}"
+            f"{' and quantized' if run_on.quantize != 'none' else ''}.",
+            "Use --device cuda.",
+        )
     if run_on.quantize != "none" or not info.vision_hidden_size or not info.family.placed:
         return FP32
     device, dtype = _device_and_dtype(
         run_on, info.vision_hidden_size, processes, training=training or learns is not None
     )
     if learns is None:
-        return Placing(dtype, device=device)
+        return Placing(dtype, device=device, spread=spread)
     if dtype not in HALF or not info.family.apart or not set(info.family.apart) - set(learns):
         return Placing(device=device)
     # The bridge between vision and text is small, and sums of its values must not round away.
@@ -186,7 +193,8 @@ def move_to_device(
     backbone.own_search = run_on.decoder == "auto"
     if run_on.image_tokens is not None:
         backbone.limit_image_tokens(run_on.image_tokens)
-    if not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded, as they are
+    spread = len(getattr(backbone.model, "hf_device_map", ())) > 1
+    if not spread and not getattr(backbone.model, "is_quantized", False):  # those lie where they were loaded
         backbone.model.to(device=device, dtype=None if training else dtype)
     return dtype
 
@@ -196,6 +204,10 @@ def _device_and_dtype(
 ) -> tuple[torch.device, torch.dtype]:
     from captune.models.loading.devices import choose_device, choose_precision
 
+    if training and run_on.device == "all":
+        raise UsageError(
+            "--device all is for captioning.", "Train on several cards with torchrun, and --shard for a large model."
+        )
     device = choose_device(run_on.device)
     device = device if processes is None else processes.device(device)
     return device, choose_precision(run_on.precision, device, vision_hidden_size, training=training)

@@ -170,6 +170,8 @@ class Backbone(ABC):
     quantizes: ClassVar[bool] = False
     # Whether `load` takes a `placing` (captune.models.weights), and `_save_model` the weights to save.
     placed: ClassVar[bool] = False
+    # Whether captioning works with layers on several devices (hooks of accelerate move what they read).
+    spreads: ClassVar[bool] = False
     # Whether the weights that get adapters (fp32) may be in the 16 bits to compute in.
     adapts_half: ClassVar[bool] = False
     # Modules of each part whose weights may be of another type than those of the other parts; empty: all are alike.

@@ -97,11 +97,15 @@ UNUSED = ("pooler",)
 
 @dataclass(frozen=True)
 class Placing:
-    """The type and device that weights are loaded in; those of the modules named `precise` are fp32 in any case."""
+    """The type and device that weights are loaded in; those of the modules named `precise` are fp32 in any case.
+
+    With `spread` layers are shared out among all cards, as each has room.
+    """
 
     dtype: torch.dtype = torch.float32
     precise: tuple[str, ...] = ()
     device: torch.device | None = None
+    spread: bool = False
 
 
 FP32 = Placing()
@@ -173,7 +177,7 @@ def load_weights(kind: Any, source: str | Path, placing: Placing, **hub: Any) ->
     typed = _precise(kind, placing) if placing.precise else kind
     options: dict[str, Any] = {"dtype": placing.dtype, "output_loading_info": True}
     if placing.device is not None and placing.device.type != "cpu":
-        options["device_map"] = {"": placing.device}
+        options["device_map"] = "auto" if placing.spread else {"": placing.device}
     stored = None if placing == FP32 else stored_weights(source, **hub)
     if "quantization_config" in hub or stored is None or stored.dtype == placing.dtype:
         model, loading_info = pretrained(typed, source, **{**options, **hub})

@@ -24,7 +24,7 @@ from captune.core.options.training import DataOptions as DataOptions
 from captune.core.options.training import ModelOptions as ModelOptions
 from captune.core.options.training import TrainOptions as TrainOptions
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|all|cpu|mps|cuda(:\d+)?)$")]
 # transformers' own values are taken as well.
 EarlyStopping = Annotated[
     Literal["on", "off", "never"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
@@ -40,7 +40,10 @@ class WhereOptions(Options, section="run_on", panel="Device"):
     """Where a model runs."""
 
     device: Device = option(
-        "auto", "auto, cpu, cuda, cuda:N or mps; auto: the fastest that is available.", env="DEVICE"
+        "auto",
+        "auto, cpu, cuda, cuda:N, mps or all; auto: the fastest that is available; all: the layers of a "
+        "vision-language model over all cards.",
+        env="DEVICE",
     )
 
 

@@ -13,12 +13,12 @@ from captune.core.machine import in_bytes
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for `auto` (CUDA, then MPS, then CPU), or the named one if it is there."""
+    """The device for `auto` (CUDA, then MPS, then CPU), or the named one if it is there; for `all` the first card."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
+    device = torch.device("cuda:0" if name == "all" else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CaptuneError(
             "There is no CUDA device here.", "Use --device cpu, or check the driver with `captune doctor`."
@@ -40,12 +40,16 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(name: str, values: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise `CaptuneError` where so many weights of a type have no room on a device, before any is read.
+def check_memory(name: str, values: int, dtype: torch.dtype, device: torch.device, *, spread: bool = False) -> None:
+    """Raise `CaptuneError` where so many weights of a type have no room on a device (`spread`: on all cards), before
+    any is read.
 
     A CPU may write to its swap what it does not need at once.
     """
-    free = free_memory(device)
+    if spread:
+        free = sum(free_memory(torch.device("cuda", number)) for number in range(torch.cuda.device_count()))
+    else:
+        free = free_memory(device)
     if device.type != "cuda":
         import psutil
 

@@ -74,7 +74,8 @@ def load_backbone(
         stored = None if quantization else stored_weights(source, **hub)
         if stored is not None:
             used = placing if family.placed else FP32
-            check_memory(name, stored.values, used.dtype, used.device or torch.device("cpu"))
+            device = used.device or torch.device("cpu")
+            check_memory(name, stored.values, used.dtype, device, spread=used.spread)
         return family.load(source, image_size=image_size, **placed, **hub, **quantization)
 
     with verified(name):

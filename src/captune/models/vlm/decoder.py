@@ -76,4 +76,5 @@ class PrefixDecoder:
             use_cache=True,
             **inputs,
         ).last_hidden_state
-        return backbone.model.get_output_embeddings()(hidden[:, -1:] if last else hidden).float()
+        logits = backbone.model.get_output_embeddings()(hidden[:, -1:] if last else hidden)
+        return logits.to(ids.device).float()  # layers may lie on several devices

@@ -80,6 +80,7 @@ class Vlm(Backbone):
     task: ClassVar[Task] = replace(CAPTIONING, tag="image-text-to-text")
     placed: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
     adapts_half: ClassVar[bool] = True
     no_attention_maps: ClassVar[str] = "Its language model reads an image as tokens of its own."
     other_runtimes: ClassVar[str] = (
@@ -297,7 +298,8 @@ class Vlm(Backbone):
         inputs = {**layout, **self.text_inputs(ids, images, [len(prefix) for prefix in prefixes])}
         if self.branches:  # captions of an image share a place
             hidden = self.model.model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
-            logits = self.model.get_output_embeddings()(hidden[number, place])
+            # Layers may lie on several devices.
+            logits = self.model.get_output_embeddings()(hidden.to(ids.device)[number, place]).to(ids.device)
         else:  # some kinds do more than multiply behind their last layer
             kept = torch.zeros_like(ids, dtype=torch.bool)
             kept[number, place] = True
