@@ -13,8 +13,8 @@ PYTHON ?=
 PIP_ARGS ?=
 ARGS ?=
 MODEL ?= captune-demo/run
-# Some tests wait for processes, servers and clusters: one worker more than cores keeps both at work.
-WORKERS ?= 3
+# Some tests wait for processes, servers and clusters: two workers more than cores keep both at work.
+WORKERS ?= 4
 
 BIN := .venv/bin
 STAMP := .venv/captune-ready
@@ -79,7 +79,8 @@ clean: ## Remove .venv, caches and the demo's folder
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Not compiled: of 30,000 modules a fifth is ever imported, and compiled then.
-$(STAMP): pyproject.toml constraints.txt tools/make-venv
+$(STAMP): pyproject.toml constraints.txt tools/make-venv tools/install-locked
 	tools/make-venv .venv "$(PYTHON)"
+	tools/install-locked $(BIN)/python $(PIP_ARGS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	@touch $@
