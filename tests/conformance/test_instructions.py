@@ -169,6 +169,12 @@ def test_a_caption_without_an_end_is_cut(vlm: Vlm) -> None:
     assert "cut" not in CaptionRow("red.png", (whole,), "ok", None, "").to_json()
 
 
+def test_a_published_model_writes_up_to_256_tokens_greedily(vlm: Vlm) -> None:
+    """Thirty tokens would cut its captions, and three beams would take three times as long."""
+    loaded = Vlm.of_processor(vlm.model, vlm.processor)
+    assert loaded.generation == {"max_new_tokens": 256, "num_beams": 1}
+
+
 def test_a_question_stands_in_its_place(vlm: Vlm) -> None:
     prompt = vlm.prompt
     try:

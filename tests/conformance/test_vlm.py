@@ -82,6 +82,19 @@ def test_a_batch_says_what_its_images_say_alone_and_what_transformers_says(
         assert len({tokens for each in said(own) for tokens in each}) > 2
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_an_image_is_encoded_once_for_all_its_captions(
+    vlm: Vlm, images: np.ndarray, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.inference_mode():
+        encoded = vlm.image_features(images[:2])
+        monkeypatch.setattr(type(vlm.model.model), "get_image_features", None)
+        monkeypatch.setattr(vlm, "own_search", own)
+        for many in ({"num_beams": 3, "num_captions": 2}, {"sample": True, "num_captions": 2}, {"variations": 2}):
+            captions = generate(vlm, encoded, GenerationOptions(max_new_tokens=3, **{"num_beams": 1, **many}))
+            assert [len(each) for each in captions] == [2, 2]
+
+
 def test_captions_are_those_of_plain_generate(vlm: Vlm, images: np.ndarray) -> None:
     inputs = processed(vlm, vlm.prompt, images[1])
     inputs.pop("labels", None)
