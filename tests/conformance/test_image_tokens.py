@@ -13,7 +13,11 @@ from captune.models.vlm.images import prepare
 from tiny_vlms import BUILDERS
 
 # Kinds whose images can have fewer tokens, with the fewest.
-LEAST = {"qwen2_5_vl": 6, "qwen3_vl": 6, "mistral3": 6, "idefics3": 7, "smolvlm": 7, "internvl": 6, "llava_onevision": 36}
+LEAST = {
+    **dict.fromkeys(("qwen2_5_vl", "qwen3_vl", "mistral3", "internvl"), 6),
+    **dict.fromkeys(("idefics3", "smolvlm"), 7),
+    "llava_onevision": 36,
+}
 SIZES = ((90, 90), (2000, 400), (300, 900))
 
 
