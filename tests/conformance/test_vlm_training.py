@@ -174,6 +174,20 @@ def test_a_merged_copy_shares_what_has_no_adapter() -> None:
             assert same == (".base_layer" not in name), name
 
 
+def test_dropout_is_on_all_that_layers_add_and_saved(tmp_path: Path) -> None:
+    made = Vlm.tiny()
+    made.set_dropout(0.4)
+    made.set_dropout(0.5)
+    made.save(tmp_path)
+    for vlm in (made, load_backbone(str(tmp_path))):
+        layer = vlm.model.get_decoder().layers[0]
+        ones = torch.ones(1, 64, layer.mlp.down_proj.in_features)
+        dropped = (layer.mlp.down_proj.train()(ones) == 0).float().mean()
+        assert 0.4 < dropped < 0.6
+        assert not (layer.mlp.down_proj.eval()(ones) == 0).any()
+        assert layer.self_attn.attention_dropout == 0.5
+
+
 @pytest.mark.parametrize("change", ["missing", "renamed"])
 def test_adapters_of_another_name_are_refused(change: str, tmp_path: Path) -> None:
     vlm = Vlm.tiny()

@@ -31,6 +31,7 @@ from captune.models.loading.pretrained import load_processor as load_image_proce
 from captune.models.loading.pretrained import pretrained
 from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end
 from captune.models.vlm.decoder import PrefixDecoder
+from captune.models.vlm.dropout import restore_dropout, set_dropout
 from captune.models.vlm.from_scratch import SIZES, new_model
 from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
@@ -122,6 +123,7 @@ class Vlm(Backbone):
         fixed = PREFIXES.get(model.config.model_type)
         if "family" not in saved:  # published weights: one of ours has what it was trained with
             limit_by_default(processor)
+        restore_dropout(model.get_decoder(), model.config.get_text_config())
         return cls(
             model,
             processor.tokenizer,
@@ -381,10 +383,7 @@ class Vlm(Backbone):
         return int(getattr(vision, "hidden_size", 0))
 
     def set_dropout(self, probability: float) -> None:
-        self.text_config.attention_dropout = probability
-        for module in self.model.modules():
-            if hasattr(module, "attention_dropout") and getattr(module, "config", None) is self.text_config:
-                module.attention_dropout = probability
+        set_dropout(self.model.get_decoder(), self.text_config, probability)
 
     def _save_model(self, folder: Path, **weights: Any) -> None:
         self.set_generation_config(self.model.generation_config)

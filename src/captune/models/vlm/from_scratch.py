@@ -48,6 +48,7 @@ def new_model(spec: Size, tokenizer: Any) -> tuple[Any, Any]:
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 512,
             "attention_dropout": spec.dropout,
+            "residual_stream_dropout": spec.dropout,
             "tie_word_embeddings": False,
             "bos_token_id": ids["[CLS]"],
             "eos_token_id": ids["[SEP]"],
