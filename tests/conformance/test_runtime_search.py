@@ -77,7 +77,7 @@ def test_tokens_texts_and_confidence_are_those_of_torch(
     mine = model.generate(seen, options, prompts=prompts)
     assert tokens(mine) == tokens(theirs)
     assert mine == [
-        [Caption(other.text, one.confidence) for one, other in zip(*each, strict=True)]
+        [Caption(other.text, one.confidence, cut=other.cut) for one, other in zip(*each, strict=True)]
         for each in zip(mine, theirs, strict=True)
     ]
     assert confidences(mine) == pytest.approx(confidences(theirs), rel=1e-4)
