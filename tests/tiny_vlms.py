@@ -139,20 +139,33 @@ def idefics3() -> Vlm:
     import transformers
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+    return tiled("idefics3", transformers.Idefics3Processor, Idefics3ImageProcessorPil)
+
+
+def smolvlm() -> Vlm:
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    from captune.models.vlm.image_processors import SmolVLMProcessor
+
+    return tiled("smolvlm", SmolVLMProcessor, SmolVLMImageProcessorPil)
+
+
+def tiled(kind: str, processor: Any, image_processor: Any) -> Vlm:
+    """An image as up to 2 × 2 tiles, and once more as a whole."""
     grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     names = ("<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *grid)
     words = tokenizer(*names, end="<end_of_utterance>")
     model = random_model(
-        "idefics3",
+        kind,
         words,
         text_config={"model_type": "llama"},
         vision_config=SQUARE,
         image_token_id=words.convert_tokens_to_ids("<image>"),
         scale_factor=2,
     )
-    images = Idefics3ImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+    images = image_processor(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
     template = TURNS.format("<image>", "<end_of_utterance>")
-    return made(model, transformers.Idefics3Processor, images, words, {"image_seq_len": 4, "chat_template": template})
+    return made(model, processor, images, words, {"image_seq_len": 4, "chat_template": template})
 
 
 def gemma3() -> Vlm:
@@ -223,27 +236,6 @@ def internvl() -> Vlm:
     images = GotOcr2ImageProcessorPil(size=SIZE, crop_to_patches=False)
     values = {"image_seq_length": 4, "chat_template": TURNS.format("<IMG_CONTEXT>", "<|im_end|>")}
     return made(model, transformers.InternVLProcessor, images, words, values)
-
-
-def smolvlm() -> Vlm:
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    from captune.models.vlm.image_processors import SmolVLMProcessor
-
-    grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
-    names = ("<|im_start|>", "<fake_token_around_image>", "<image>", "<global-img>", *grid)
-    words = tokenizer(*names, end="<end_of_utterance>")
-    model = random_model(
-        "smolvlm",
-        words,
-        text_config={"model_type": "llama"},
-        vision_config=SQUARE,
-        image_token_id=words.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-    )
-    images = SmolVLMImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
-    template = TURNS.format("<image>", "<end_of_utterance>")
-    return made(model, SmolVLMProcessor, images, words, {"image_seq_len": 4, "chat_template": template})
 
 
 def mistral3() -> Vlm:

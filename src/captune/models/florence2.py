@@ -200,15 +200,7 @@ print(processor.tokenizer.decode(found[0], skip_special_tokens=True).strip())"""
 
     @property
     def codec(self) -> TaskCodec:
-        return TaskCodec(
-            self.tokenize,
-            self.decode,
-            self.bos_token_id,
-            self.eos_token_id,
-            self.max_length,
-            self.prompt,
-            processor=self._whole_processor(),
-        )
+        return TaskCodec(**vars(super().codec), processor=self._whole_processor())
 
     def _whole_processor(self) -> Any:
         from transformers import Florence2Processor

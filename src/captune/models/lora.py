@@ -106,8 +106,8 @@ def merged(model: Any) -> Any:
 
     Weights without adapters are the model's own: there is no second copy of them.
     """
-    kept = {id(p): p for name, p in model.named_parameters() if ".base_layer." not in name}
-    whole = copy.deepcopy(model, dict[int, Any](kept))
+    shared = {id(p): p for name, p in model.named_parameters() if ".base_layer." not in name}
+    whole = copy.deepcopy(model, dict[int, Any](shared))
     merge(whole)
     return whole
 

@@ -152,12 +152,7 @@ class Vlm(Backbone):
     @property
     def codec(self) -> ChatCodec:
         return ChatCodec(
-            self.tokenize,
-            self.decode,
-            self.bos_token_id,
-            self.eos_token_id,
-            self.max_length,
-            self.prompt,
+            **vars(super().codec),
             template=self.template,
             system_prompt=self.generation.get("system_prompt") or "",
             prefill=self.generation.get("prefill") or "",
@@ -303,9 +298,9 @@ class Vlm(Backbone):
             # Layers may lie on several devices.
             logits = self.model.get_output_embeddings()(hidden.to(ids.device)[number, place]).to(ids.device)
         else:  # some kinds do more than multiply behind their last layer
-            kept = torch.zeros_like(ids, dtype=torch.bool)
-            kept[number, place] = True
-            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept, **inputs).logits
+            with_logits = torch.zeros_like(ids, dtype=torch.bool)
+            with_logits[number, place] = True
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=with_logits, **inputs).logits
         return losses_of(logits, label, caption, label_smoothing)
 
     def _layout(self, prefixes: list[list[int]], rows: list[Row], ids: Tensor, images: EncodedImages) -> dict[str, Any]:
