@@ -13,7 +13,8 @@ import psutil
 
 from copies import Copy
 
-OBJECT_STORE = 80 * 1024 * 1024
+# Nobody asks for the workers' logs: a process less on each node.
+NODE = {"object_store_memory": 80 * 1024 * 1024, "include_log_monitor": False}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
 
 
@@ -23,10 +24,7 @@ def cluster(nodes: int = 2) -> Iterator[Any]:
     os.environ.update(QUIET)
     from ray.cluster_utils import Cluster
 
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False},
-    )
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(nodes):
             add_node(made)
@@ -36,7 +34,7 @@ def cluster(nodes: int = 2) -> Iterator[Any]:
 
 
 def add_node(made: Any) -> Any:
-    return made.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+    return made.add_node(**NODE, num_cpus=1)
 
 
 def start(warm: str, *words: object, folder: Path) -> Copy:
@@ -59,7 +57,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 240.0) -> Any:
         found = true()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(0.1)  # who looks at all processes more often takes a core
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
@@ -67,17 +65,20 @@ def workers(made: Any, node: Any = None) -> list[psutil.Process]:
     """Processes of captune's workers on a cluster, or on one node of it."""
     nodes = made.list_all_nodes() if node is None else [node]
     raylets = {each.all_processes["raylet"][0].process.pid for each in nodes}
-    found = []
-    for process in psutil.process_iter(["ppid", "cmdline"]):
-        named = "ray::Worker" in " ".join(process.info["cmdline"] or ())
-        if named and process.info["ppid"] in raylets:
-            found.append(process)
-    return found
+    began = [process for process in psutil.process_iter(["ppid"]) if process.info["ppid"] in raylets]
+    return [process for process in began if "ray::Worker" in _named(process)]
 
 
 def at_work(made: Any) -> list[psutil.Process]:
     """Those of them that are captioning: they have processes that open pictures."""
     return [worker for worker in workers(made) if _children(worker)]
+
+
+def _named(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
