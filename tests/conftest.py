@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -106,15 +105,20 @@ def pages_hub(shared_folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def warm(pages_hub: dict[str, str]) -> Iterator[str]:
-    """The address of a process that has imported torch, for `typed` and `copies`."""
-    from typed import warm_process
+def warm(shared_folder: Path, pages_hub: dict[str, str]) -> str:
+    """The address of a process that has imported torch, for `typed` and `copies`; all workers share it."""
+    from filelock import FileLock
+
+    from typed import listens, start_warm_process
 
     if sys.platform != "linux":
         pytest.skip("runs copies of a process that has imported torch: safe on Linux only")
-    # Not in pytest's folder: the name of a socket is short.
-    with TemporaryDirectory(prefix="captune-") as folder, warm_process(Path(folder), pages_hub) as address:
-        yield address
+    known = shared_folder / "warm-process"
+    with FileLock(f"{known}.lock"):
+        if not (known.is_file() and listens(known.read_text())):
+            tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            known.write_text(start_warm_process(pages_hub, tests))
+        return known.read_text()
 
 
 @pytest.fixture(scope="session")

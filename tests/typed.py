@@ -7,39 +7,39 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 
 HERE = Path(__file__).resolve().parent
 
 
-@contextmanager
-def warm_process(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a process that runs command lines; `folder` also gets `bin/captune`, which asks it."""
+def start_warm_process(environment: Mapping[str, str], tests: int) -> str:
+    """The address of a process that runs command lines, beside it `bin/captune`, which asks it.
+
+    It ends soon after the process `tests`, and takes its folder away.
+    """
+    folder = Path(mkdtemp(prefix="captune-"))  # not in pytest's: the name of a socket is short
     address = str(folder / "warm")
     command = folder / "bin" / "captune"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{HERE / "warm_shim.py"}" "$@"\n')
     command.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "warm_process.py"), address],
+        [sys.executable, str(HERE / "warm_process.py"), address, str(tests)],
         env={**os.environ, **environment}, start_new_session=True,
     )  # fmt: skip
-    try:
-        end = time.monotonic() + 120
-        while not _listens(address):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("The warm process did not start.")
-            time.sleep(0.05)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    end = time.monotonic() + 120
+    while not listens(address):
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise RuntimeError("The warm process did not start.")
+        time.sleep(0.05)
+    return address
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return Path(address).exists() and probe.connect_ex(address) == 0
 

@@ -1,12 +1,13 @@
 """A process that has imported what captune imports, and runs command lines and code in copies of itself.
 
-    python warm_process.py SOCKET
+    python warm_process.py SOCKET TESTS
 
 A command line of the docs costs a third of a second this way instead of three. A request is a line of
 JSON with the files for stdout and stderr (for a command: stdin first) beside it. The answer to a
 command, or to a script with its words, is its process id, then its exit code, or nothing where it was
 killed. Other requests are answered by an empty line, and each line of code that follows by its
-traceback, empty where there is none.
+traceback, empty where there is none. It ends when the process with the id TESTS has ended, and removes the folder
+of the socket.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -32,7 +34,7 @@ BEFOREHAND = (
 )  # fmt: skip
 
 
-def main(address: str) -> None:
+def main(address: str, tests: int) -> None:
     for name in BEFOREHAND:
         importlib.import_module(name)
     os.fsync = lambda file: None  # nothing of a test has to outlive a power cut
@@ -41,21 +43,29 @@ def main(address: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(16)
-        listener.settimeout(5)
-        tests = os.getppid()
-        while os.getppid() == tests:  # they may be killed
+        listener.settimeout(1)
+        while _lives(tests):  # they may be killed
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
                 continue
             connection.setblocking(True)
             line, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-            if os.fork() == 0:
+            if line and os.fork() == 0:  # none comes from who looks whether this listens
                 listener.close()
                 _answer(connection, json.loads(line), files)
             for file in files:
                 os.close(file)
             connection.close()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _answer(connection: socket.socket, request: dict[str, Any], files: list[int]) -> NoReturn:
@@ -135,4 +145,4 @@ def _python(connection: socket.socket) -> None:
 
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).resolve().parent))
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))
