@@ -144,8 +144,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def traced_once(shared_folder: Path) -> Iterator[None]:
-    """Exports of a model that was exported before, by whichever test, take its ONNX graphs from then."""
+def traced_once(shared_folder: Path) -> Iterator[Path]:
+    """Exports of a model that was exported before, by whichever test, take its ONNX graphs from then: this folder."""
     from captune.export import onnx
     from exported import traced_once
 
@@ -153,7 +153,7 @@ def traced_once(shared_folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx, "write_graph", traced_once(folder, onnx.write_graph))
-        yield
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,13 @@ class Failed(AssertionError):
 class Reader:
     """Runs the blocks of one page in `folder`, one after the other."""
 
-    def __init__(self, folder: Path, warm: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, warm: str, environment: Mapping[str, str], traced: Path) -> None:
         self.folder, self.warm, self.port = folder, warm, free_port()
         self.out, self.log, self.server = (folder.with_suffix(end) for end in (".out", ".log", ".server"))
         commands = f"{Path(warm).parent / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {
             **os.environ, **SHORT, **environment, "PATH": commands, "CAPTUNE_PORT": str(self.port), "DOC_WARM": warm,
-            "DOC_SERVER": str(self.server), "COLUMNS": "120",
+            "DOC_SERVER": str(self.server), "DOC_TRACED": str(traced), "COLUMNS": "120",
         }  # fmt: skip
         self.session: socket.socket | None = None
 

@@ -26,10 +26,10 @@ def desk(shared_folder: Path) -> Desk:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, warm: str, hub: dict[str, str]) -> Iterator[Reader]:
+def reader(tmp_path: Path, warm: str, hub: dict[str, str], traced_once: Path) -> Iterator[Reader]:
     folder = tmp_path / "reader"
     folder.mkdir()
-    reader = Reader(folder, warm, hub)
+    reader = Reader(folder, warm, hub, traced_once)
     yield reader
     reader.close()
 
