@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import captune
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.progress import Silent
+from captune.core.runs import Run
 from captune.images.batches import read_pixels
 from captune.inference.batches import collate
 from captune.models.generate import generate
 from captune.models.vlm import Vlm
 from captune.models.vlm.chat import ChatTemplate
 from captune.models.vlm.images import keywords
+from captune.models.vlm.patches import PatchEmbedding, multiply_patches
 from noise import noise
 from tiny_vlms import BUILDERS, lively
 
@@ -95,6 +99,35 @@ def test_trap_6_scores_are_computed_where_a_token_is_learned_and_nowhere_else(vl
         found = losses_of(vlm, levels, "a dog runs", "two dogs play in the snow")
     handle.remove()
     assert rows == [len(found)]
+
+
+def test_trap_7_a_step_in_parts_is_the_step_at_once(tiny_data: Path, tmp_path: Path) -> None:
+    """Images have one to three references: a part counts as much as it has tokens."""
+    shared: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "max_new_tokens": 2, "trackers": "none"}
+    losses = []
+    for batch, parts in ((4, 1), (1, 4)):
+        out, split = tmp_path / str(parts), {"batch_size": batch, "gradient_accumulation": parts}
+        run = captune.train(tiny_data, "new:vlm-tiny", out, **shared, **split, learning_rate=1e-2, environment={}).run
+        losses.append([line["loss"] for line in Run(run).history() if "loss" in line])
+    assert len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_trap_22_patches_are_multiplied_and_weights_keep_their_names(vlm: Vlm, levels: np.ndarray) -> None:
+    """A convolution in three axes takes several times as long."""
+    features = vlm.image_features([levels]).joined()
+    embedding = next(module for module in vlm.model.modules() if isinstance(module, nn.Conv3d))
+    names = list(vlm.model.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Conv3d, "forward", Mock(side_effect=AssertionError("a convolution")))
+        torch.testing.assert_close(vlm.image_features([levels]).joined(), features, rtol=0, atol=0)
+    embedding.__class__ = nn.Conv3d
+    try:
+        torch.testing.assert_close(vlm.image_features([levels]).joined(), features)
+        assert list(vlm.model.state_dict()) == names
+    finally:
+        multiply_patches(vlm.model)
+    assert type(embedding) is PatchEmbedding
 
 
 # -- the inputs ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
 from captune.models.vlm.kinds import check_kind
 from captune.models.vlm.number_types import check_number_type, unquantized
+from captune.models.vlm.patches import multiply_patches
 from captune.models.vlm.prefixes import PREFIXES
 from captune.models.vlm.processor import load_processor
 from captune.models.vlm.rows import (
@@ -124,6 +125,7 @@ class Vlm(Backbone):
         if "family" not in saved:  # published weights: one of ours has what it was trained with
             limit_by_default(processor)
         restore_dropout(model.get_decoder(), model.config.get_text_config())
+        multiply_patches(model)
         return cls(
             model,
             processor.tokenizer,

@@ -49,14 +49,14 @@ def new_model(spec: Size, tokenizer: Any) -> tuple[Any, Any]:
             "max_position_embeddings": 512,
             "attention_dropout": spec.dropout,
             "residual_stream_dropout": spec.dropout,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": True,
             "bos_token_id": ids["[CLS]"],
             "eos_token_id": ids["[SEP]"],
             "pad_token_id": ids["[PAD]"],
         },
         image_token_id=ids[IMAGE_TOKENS["context_image_token"]],
         image_seq_length=(spec.side // spec.patch // 2) ** 2,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
     )
     # The processor cuts tiles whatever `crop_to_patches` says; at most one is the whole image.
     images = GotOcr2ImageProcessorPil(size={"height": spec.side, "width": spec.side}, min_patches=1, max_patches=1)
