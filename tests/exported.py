@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from captune.export.graphs import Graph
 from captune.models import FAMILIES
 from captune.models.backbone import Backbone
 from random_weights import LIVELY
 
+_read_operators = ONNXRegistry.from_torchlib
 EXPORTABLE = ("blip", "clip-gpt2", "git")
 # Of models that end their captions, and whose best tokens are never so near each other that rounding decides.
 SEEDS = {"blip": 10, "clip-gpt2": 4, "git": 10}
@@ -32,11 +35,19 @@ def saved_model(family: str, folder: Path) -> Path:
     return folder
 
 
+@cache
+def operators(opset_version: int) -> Any:
+    """What torch reads anew for each graph that it writes: how each of its operators is written as ONNX."""
+    return _read_operators(opset_version)
+
+
 def traced_once(folder: Path, write: Callable[..., None]) -> Callable[..., None]:
     """`onnx.write_graph` that takes most of an export's time, but copies from `folder` what was written before.
 
     Two graphs are one when they answer the same drawn inputs with the same numbers.
     """
+
+    ONNXRegistry.from_torchlib = staticmethod(operators)
 
     def written(graph: Graph, path: Path, **asked: Any) -> None:
         if asked:

@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _TARGETS:
         raise AttributeError(f"module 'captune' has no attribute '{name}'")
-    from captune.core.environment import heed_hub_token
+    from captune.core.environment import heed_hub_token, report_nothing
 
     heed_hub_token(os.environ)
+    report_nothing(os.environ)
     return load(_TARGETS[name])
 
 

@@ -22,7 +22,7 @@ from captune.models.backbone import Backbone
 from captune.models.generate import generate, search_tokens, transformers_search
 from random_weights import LIVELY
 
-PICTURES = 80
+PICTURES = 48
 SEARCHED = sorted(set(LIVELY) - {"blip-2", "blip-vqa", "florence-2"})
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"num_beams": 1},

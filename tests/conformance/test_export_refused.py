@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -229,6 +230,14 @@ def test_what_openvino_cannot_write_is_said(model: Path, tmp_path: Path, monkeyp
         captune.export(model, tmp_path / "x", to="openvino")
     assert "disk is full" in raised.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_is_told_of_an_export(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's converter reports each use to its maker."""
+    told = Mock()
+    monkeypatch.setattr(pytest.importorskip("openvino_telemetry").Telemetry, "send_event", told)
+    captune.export(model, tmp_path / "x", to="openvino", check_images=1)
+    assert not told.called
 
 
 def test_weights_beyond_two_gigabytes_lie_beside_the_graph(model: Path, tmp_path: Path) -> None:

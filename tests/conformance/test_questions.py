@@ -185,8 +185,8 @@ def test_prepared_questions_are_read_back(data: Path, tmp_path: Path, kind: str)
 
 def test_training_learns_to_answer(data: Path, tmp_path: Path) -> None:
     done = captune.train(
-        data, "new:blip-vqa-tiny", tmp_path / "run", max_steps=150, batch_size=16, learning_rate=3e-3,
-        eval_steps=75, num_beams=1, max_new_tokens=4, captions_per_image=2, trackers=("none",), loader_workers=0,
+        data, "new:blip-vqa-tiny", tmp_path / "run", max_steps=80, batch_size=16, learning_rate=3e-3,
+        eval_steps=40, num_beams=1, max_new_tokens=4, captions_per_image=2, trackers=("none",), loader_workers=0,
         validation_metrics=("vqa_accuracy",), environment={},
     )  # fmt: skip
     run = Run(done.run)

@@ -402,7 +402,7 @@ def test_every_download_names_the_models(address: str, looks: dict[str, BrowserC
 
 @needs_browser
 def test_several_visitors_at_once(address: str, looks: dict[str, BrowserContext]) -> None:
-    pages = [looks["desktop"].new_page() for _ in range(4)]
+    pages = [looks["desktop"].new_page() for _ in range(3)]
     for page in pages:
         page.goto(address)
     for page, sample in zip(pages, samples(), strict=False):

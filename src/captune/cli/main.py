@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from captune.cli.terminal import ClickException, message_of, note, print_all_names, show_error
-from captune.core.environment import heed_hub_token
+from captune.core.environment import heed_hub_token, report_nothing
 from captune.core.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -112,6 +112,7 @@ def main() -> NoReturn:
     """`captune` on the command line."""
     signal.signal(signal.SIGTERM, _terminate)
     heed_hub_token(os.environ)
+    report_nothing(os.environ)
     print_all_names()
     sys.excepthook = _unexpected
     threading.excepthook = _unexpected_in_thread

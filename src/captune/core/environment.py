@@ -70,11 +70,22 @@ VARIABLES = (
     Variable("ACCELERATE_USE_FSDP", "train", "Set by accelerate launch: means `--shard`."),
     Variable("ACCELERATE_USE_DEEPSPEED", "train", "Set by accelerate launch; refused."),
     Variable("RAY_USAGE_STATS_ENABLED", "caption (--engine ray)", "1: Ray reports its use; captune sets 0."),
+    Variable("MLFLOW_DISABLE_TELEMETRY", "train, tune", "false: MLflow reports its use; captune sets true."),
+    Variable("WANDB_ERROR_REPORTING", "train, tune", "true: wandb reports its errors; captune sets false."),
     Variable("NO_COLOR", ALL, "No colours on the terminal."),
     Variable("CAPTUNE_TRACEBACK", ALL, "1: a Python traceback for unexpected errors."),
     Variable("PYTHONPATH", "caption", "Passed to the processes that open images."),
     Variable("CAPTUNE_APP", "app", "What captune app hands to its page; not for you to set."),
 )
+
+# Libraries tell their makers how they are used, unless these say otherwise.
+UNREPORTED = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+
+
+def report_nothing(environment: MutableMapping[str, str]) -> None:
+    """Let no library tell its maker how it is used, unless the environment asks for it."""
+    for name, value in UNREPORTED.items():
+        environment.setdefault(name, value)
 
 
 def heed_hub_token(environment: MutableMapping[str, str]) -> None:

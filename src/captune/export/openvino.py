@@ -39,6 +39,7 @@ def write(
     """
     import openvino
 
+    core = openvino.Core()
     with tempfile.TemporaryDirectory(dir=folder) as made:
         onnx.write_graphs(graphs, Path(made), progress)
         for name in (VISION, TEXT):
@@ -49,7 +50,8 @@ def write(
                 elif int8:
                     round_weights(source, source)
                 try:
-                    made_of = openvino.convert_model(str(source))
+                    # Not `convert_model`: it tells its maker of each use.
+                    made_of = core.read_model(str(source))
                     openvino.save_model(made_of, str(folder / f"{name}.xml"), compress_to_fp16=False)
                 except RuntimeError as error:  # of a full disk as well
                     reasons = str(error).strip().splitlines()

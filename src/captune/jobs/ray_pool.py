@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
+from captune.core.environment import report_nothing
 from captune.core.errors import CaptuneError, UsageError, first_line, missing_extra
 from captune.core.progress import Progress, Task
 from captune.jobs.decode_ahead import ShardTask
@@ -140,7 +141,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def _init(ray: Any, address: str, **settings: Any) -> None:
     from_environment = os.environ.pop("RAY_ADDRESS", None)  # Ray would prefer it to the address it is given
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    report_nothing(os.environ)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     finally:

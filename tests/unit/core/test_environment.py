@@ -12,7 +12,7 @@ import pytest
 import captune
 from captune.cli.main import load
 from captune.core.config import leaves, resolve
-from captune.core.environment import heed_hub_token
+from captune.core.environment import UNREPORTED, heed_hub_token, report_nothing
 from captune.core.errors import UsageError, about_variables
 from captune.core.options.verbs import configs
 
@@ -39,6 +39,16 @@ def test_the_hubs_client_finds_it() -> None:
     environment.pop("HF_TOKEN", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "hf_other\n"
+
+
+def test_libraries_report_nothing_unless_they_are_asked_to() -> None:
+    given = {"RAY_USAGE_STATS_ENABLED": "1"}
+    report_nothing(given)
+    assert given == {**UNREPORTED, "RAY_USAGE_STATS_ENABLED": "1"}
+    code = "import captune; captune.train; import os; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    around = {name: value for name, value in os.environ.items() if name not in UNREPORTED}
+    done = subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True, check=True)
+    assert done.stdout == "true\n"
 
 
 @pytest.mark.parametrize("verb", [verb for verb, config in configs().items() if "device" in leaves(config)])

@@ -61,6 +61,7 @@ def _onnx(path: Path, outputs: Sequence[str], threads: int) -> Session:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
         raise missing_extra(error.name or "onnxruntime", "onnx", "Running an ONNX export") from None
+    onnxruntime.disable_telemetry_events()  # of its builds for Windows
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised; they need not be printed as well
