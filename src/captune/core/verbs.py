@@ -8,7 +8,7 @@ from typing import Any
 START, WORK, LOOK = "Start here", "The main job", "Look back"
 NO_MORE_PRINTED = "Captions printed so far stand."
 NOT_WRITTEN = "Nothing was written."
-_CAPTIONING = ("GenerationOptions", "TranslationOptions", "DeviceOptions")
+_CAPTIONING = ("GenerationOptions", "TranslationOptions", "DeviceOptions", "EndpointOptions")
 _TRAINING = (
     "DataOptions", "ModelOptions", "TrainOptions", "EvalOptions",
     "GenerationOptions", "DeviceOptions", "OutsideOptions",
@@ -89,7 +89,7 @@ VERBS = Verbs(
          (*_TRAINING, "TuneOptions"), "captune.training.tune:tune", presets=True,
          when_stopped="Finished trials are kept; the same command goes on with the search."),
     Verb("evaluate", WORK, "Caption a split and score it; several models side by side.",
-         ("EvalOptions", "MeasureOptions", "GenerationOptions", "DeviceOptions", "OutsideOptions"),
+         ("EvalOptions", "MeasureOptions", "GenerationOptions", "DeviceOptions", "EndpointOptions", "OutsideOptions"),
          "captune.evaluation.evaluate:evaluate", presets=True,
          when_stopped="Reports that were finished are kept; run the same command to measure again."),
     Verb("score", WORK, "Score captions of other programs against references.",
@@ -114,7 +114,8 @@ VERBS = Verbs(
     Verb("embed", WORK, "Vectors of images, in the space that texts share.",
          ("WhereOptions",), "captune.inference.match:embed"),
     Verb("capfilt", WORK, "Clean noisy image-text pairs: a captioner writes, a matcher filters.",
-         ("CapFiltOptions", "GenerationOptions", "DeviceOptions", "OutsideOptions"), "captune.api.capfilt:capfilt",
+         ("CapFiltOptions", "GenerationOptions", "DeviceOptions", "EndpointOptions", "OutsideOptions"),
+         "captune.api.capfilt:capfilt",
          when_stopped="Nothing was kept."),
     Verb("serve", WORK, "Caption images over HTTP: REST, and OpenAI's chat completions.",
          ("ServeOptions", *_CAPTIONING),

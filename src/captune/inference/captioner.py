@@ -17,7 +17,7 @@ from captune.core.options import DEFAULT_MODEL
 from captune.core.options.verbs import Config
 from captune.core.records import Caption
 from captune.images.batches import read_pixels
-from captune.inference.captioning import CaptioningModel, caption_stream, stream_text
+from captune.inference.captioning import CaptioningModel, caption_stream, captions_or_reason, stream_text
 from captune.inference.loading import backbone_of, load_model
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Captioner:
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve("caption", environment=os.environ, flags=options)
-        captioner = cls(str(model), load_model(str(model), config.values.run_on), config)
+        captioner = cls(str(model), load_model(str(model), config.values), config)
         captioner.translator(config.values)
         return captioner
 
@@ -83,8 +83,11 @@ class Captioner:
 
     def generate(
         self, pixels: np.ndarray, options: GenerationOptions, prompts: Sequence[str | None] | None = None
-    ) -> list[list[Caption]]:
-        """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given."""
+    ) -> list[list[Caption] | CaptuneError]:
+        """Captions of what `read` made of images (images, 3, size, size), with a prompt for each where given.
+
+        An image of which the model has nothing to say is the reason.
+        """
         results = Halving(LESS_MEMORY).results(
             len(pixels),
             lambda start, end: self.model.generate(
@@ -93,7 +96,7 @@ class Captioner:
         )
         if None in results:
             raise OutOfMemory("There is not memory enough to caption one image.", LESS_MEMORY)
-        return [captions for captions in results if captions is not None]
+        return [captions_or_reason(self.model, found, options) for found in results if found is not None]
 
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one image piece by piece as it is written; by default without beams, as those end as a whole.
@@ -168,8 +171,8 @@ class Captioner:
         return translated(stream, translator, values.caption.batch_size)
 
     def translate(
-        self, captions: Iterable[list[Caption]], language: str, translator: str | None = None
-    ) -> list[list[Caption]]:
+        self, captions: Iterable[list[Caption] | CaptuneError], language: str, translator: str | None = None
+    ) -> list[list[Caption] | CaptuneError]:
         """Captions of images in another language, by a model that is named, else the Hub's for that language."""
         flags = {"language": language, **({"translator": translator} if translator else {})}
         values = resolve("caption", flags=flags, base=self.options).values
@@ -179,7 +182,7 @@ class Captioner:
         from captune.inference.translation import translated
 
         stream = translated(((None, each) for each in captions), model, values.caption.batch_size)
-        return [each for _, each in stream if not isinstance(each, CaptuneError)]
+        return [each for _, each in stream]
 
     def translator(self, values: Config) -> Translator | None:
         """The model that translates the captions, loaded at the first use; None where they stay as they are."""

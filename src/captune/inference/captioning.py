@@ -1,10 +1,12 @@
 """Images in, captions out: in batches, in order, whatever runs the model."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import Queue
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -63,13 +65,65 @@ class CaptioningModel(Protocol):
         *,
         prompts: Sequence[str | None] | None = None,
         on_token: Callable[[Any], None] | None = None,
-    ) -> list[list[Caption]]:
+    ) -> Sequence[list[Caption] | CaptuneError]:
         """Captions of each image of pixels (images, 3, size, size), uint8, or of its features; the best first.
 
+        A server may have a reason instead why an image has none.
         `prompts`, one an image, replace the options' prompt (None: the model's own); captions begin behind it, or with
         it by `prompt_in_caption`. `on_token` gets the tokens (images, captions) of each step of a search without beams.
         """
         ...
+
+
+@runtime_checkable
+class ConcurrentModel(Protocol):
+    """A captioning model that has several images at work, each by itself: `concurrency` of them at a time."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+    def submit(
+        self, pixels: np.ndarray, options: GenerationOptions, prompt: str | None = None
+    ) -> Future[list[Caption] | CaptuneError]:
+        """Begin to caption one image; the result is what `generate` has for it."""
+        ...
+
+
+Submit = Callable[[np.ndarray, str | None], "Future[list[Caption] | CaptuneError]"]
+
+
+def caption_each(
+    submit: Submit, concurrency: int, images: Iterable[tuple[Key, np.ndarray | CaptuneError, str | None]]
+) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
+    """Captions of each (key, pixels, prompt) in order, twice as many submitted as can be at work.
+
+    An error in the place of pixels passes through.
+    """
+    waiting: deque[tuple[Key, Future[list[Caption] | CaptuneError] | CaptuneError]] = deque()
+    try:
+        for key, pixels, prompt in images:
+            waiting.append((key, pixels if isinstance(pixels, CaptuneError) else submit(pixels, prompt)))
+            while waiting and (len(waiting) > 2 * concurrency or _is_done(waiting[0][1])):
+                yield _first(waiting)
+        while waiting:
+            yield _first(waiting)
+    finally:
+        for _, found in waiting:
+            if isinstance(found, Future):
+                found.cancel()
+
+
+def _is_done(found: Future[list[Caption] | CaptuneError] | CaptuneError) -> bool:
+    return not isinstance(found, Future) or found.done()
+
+
+def _first(
+    waiting: deque[tuple[Key, Future[list[Caption] | CaptuneError] | CaptuneError]],
+) -> tuple[Key, list[Caption] | CaptuneError]:
+    key, found = waiting[0]
+    result = found.result() if isinstance(found, Future) else found
+    waiting.popleft()
+    return key, result
 
 
 def caption_stream(
@@ -88,6 +142,11 @@ def caption_stream(
     `prompts` replace the options' prompt for some keys. A batch that has no room in memory is halved, as are those
     after it; an image that has none by itself yields `OutOfMemory`.
     """
+    if isinstance(model, ConcurrentModel):
+        pixels_of_each = stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels)
+        asked = ((key, pixels, (prompts or {}).get(key, options.prompt)) for key, pixels in pixels_of_each)
+        yield from caption_each(partial(_submit, model, options), model.concurrency, asked)
+        return
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0
     halving = Halving(LESS_MEMORY)
@@ -98,6 +157,12 @@ def caption_stream(
             yield from _caption_batch(model, waiting, options, prompts or {}, halving)
             waiting, good = [], 0
     yield from _caption_batch(model, waiting, options, prompts or {}, halving)
+
+
+def _submit(
+    model: ConcurrentModel, options: GenerationOptions, pixels: np.ndarray, prompt: str | None
+) -> Future[list[Caption] | CaptuneError]:
+    return model.submit(pixels, options, prompt)
 
 
 def _caption_batch(
@@ -123,11 +188,15 @@ def _caption_batch(
             if each is None:
                 yield key, OutOfMemory("needs more memory than the model has left", LESS_MEMORY)
             else:
-                yield key, no_caption(options) if each[0].is_missing and model.codec.answers else each
+                yield key, captions_or_reason(model, each, options)
 
 
-def no_caption(options: GenerationOptions) -> CaptuneError:
-    """The error of an image whose caption was cut before its first word."""
+def captions_or_reason(
+    model: CaptioningModel, found: list[Caption] | CaptuneError, options: GenerationOptions
+) -> list[Caption] | CaptuneError:
+    """What a model found for an image, where a caption that was cut before its first word is none."""
+    if isinstance(found, CaptuneError) or not (found[0].is_missing and model.codec.answers):
+        return found
     return CaptuneError(
         f"The model wrote {options.max_new_tokens} tokens and no caption: it was still thinking.",
         "Raise --max-new-tokens, or take a model that does not think.",
@@ -190,6 +259,9 @@ def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationO
                 if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
                     yield now[len(text) :]
                     text = now
-            yield writing.result()[0][0].text.removeprefix(text)
+            (written,) = writing.result()
+            if isinstance(written, CaptuneError):
+                raise written
+            yield written[0].text.removeprefix(text)
         finally:
             closed.set()

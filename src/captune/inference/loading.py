@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.core.errors import CaptuneError, UsageError, needing_torch
+from captune.core.endpoints import FAMILY, is_endpoint, parse_endpoint
+from captune.core.errors import CaptuneError, UsageError, missing_extra, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.machine import gc_paused
 from captune.core.model_names import holds_adapters_alone, local_folder
-from captune.core.options import DeviceOptions
+from captune.core.options import DeviceOptions, EndpointOptions
+from captune.core.options.verbs import Config
 from captune.inference.captioning import CaptioningModel
 
 if TYPE_CHECKING:
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
 EXPORT_SUFFIXES = (".onnx", ".openvino", ".xml")
 
 
-def load_model(name: str, run_on: DeviceOptions, *, processes: Processes | None = None) -> CaptioningModel:
+def load_model(name: str, values: Config, *, processes: Processes | None = None) -> CaptioningModel:
     """Load a captioner and put it where it shall run; raises `CaptuneError` where that is not possible.
 
-    `name` is an export's folder or a file in it; or a folder, a run, a checkpoint of a run or a Hub id, which needs
-    torch.
+    `name` is an export's folder or a file in it; a model behind a server (`openai:MODEL@http://host:8000/v1`); or a
+    folder, a run, a checkpoint of a run or a Hub id, which needs torch.
     """
+    run_on = values.run_on
+    if is_endpoint(name):
+        return _behind_a_server(name, run_on, values.endpoint)
     folder = _export(name)
     if folder is not None:
         return _exported(name, folder, run_on)
@@ -44,6 +49,20 @@ def load_model(name: str, run_on: DeviceOptions, *, processes: Processes | None 
         backbone = load_backbone(name, quantize=run_on.quantize, placing=placing)
         move_to_device(backbone, run_on, processes=processes)
         return TorchModel(backbone)
+
+
+def _behind_a_server(name: str, run_on: DeviceOptions, options: EndpointOptions) -> CaptioningModel:
+    endpoint = parse_endpoint(name)
+    default = DeviceOptions()
+    for option in ("device", "precision", "quantize", "image_tokens", "decoder"):
+        if getattr(run_on, option) != getattr(default, option):
+            flag = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is behind a server, which knows nothing of {flag}.", f"Leave out {flag}.")
+    try:
+        from captune.inference.endpoint import EndpointModel
+    except ImportError as error:
+        raise missing_extra(error.name or "httpx", "endpoint", "Captioning with a model behind a server") from None
+    return EndpointModel.load(endpoint, options)
 
 
 def _export(name: str) -> Path | None:
@@ -83,7 +102,11 @@ def _exported(name: str, folder: Path, run_on: DeviceOptions) -> CaptioningModel
 
 
 def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
-    """The torch model behind a captioner; raises `CaptuneError` for an export, with what it cannot do (`purpose`)."""
+    """The torch model behind a captioner; raises `CaptuneError` for others, with what they cannot do (`purpose`)."""
+    if is_endpoint(name):
+        raise CaptuneError(
+            f"{purpose} needs the model itself, and {name} is behind a server.", "Name its folder or its Hub id."
+        )
     from captune.inference.runtime import ExportedModel
 
     if isinstance(model, ExportedModel):
@@ -99,6 +122,8 @@ def backbone_of(model: CaptioningModel, name: str, purpose: str) -> Backbone:
 
 def family_of(name: str) -> str:
     """The family of a model, or `matcher`, without loading its weights; raises `CaptuneError` as loading does."""
+    if is_endpoint(name):
+        return FAMILY
     folder = _export(name)
     if folder is not None:
         return Exported.read(folder).family
@@ -110,18 +135,20 @@ def family_of(name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise `CaptuneError` for a name that looks like a folder or run and is none."""
-    if _export(name) is None:
+    if is_endpoint(name):
+        parse_endpoint(name)
+    elif _export(name) is None:
         local_folder(name)
 
 
 def weights_on_disk(name: str) -> int:
     """Bytes of a model's weights; 0 for what is on the Hub, until it is loaded."""
-    folder = _export(name)
+    folder = None if is_endpoint(name) else _export(name)
     if folder is not None:
         from captune.inference.runtime.model import weights_in
 
         return weights_in(folder)
-    local = local_folder(name)
+    local = None if is_endpoint(name) else local_folder(name)
     if local is None:
         return 0
     alone = sum(path.stat().st_size for path in local.glob("*.safetensors"))

@@ -18,6 +18,7 @@ from captune.core.records import Caption
 from captune.core.stores import MANIFEST
 from captune.images.workers import cores
 from captune.inference.captioner import Captioner
+from captune.inference.captioning import ConcurrentModel
 from captune.jobs.decode_ahead import ShardTask
 from captune.jobs.finish import MAX_WARNINGS, read_rows
 from captune.jobs.manifest import Inputs
@@ -94,16 +95,24 @@ def batch_captioner(captioner: Captioner) -> BatchCaptioner:
     values = captioner.options
     translator = captioner.translator(values)
 
-    def generate(pixels: np.ndarray) -> list[list[Caption]]:
+    def generate(pixels: np.ndarray) -> list[list[Caption] | CaptuneError]:
         captions = captioner.generate(pixels, values.generation)
         if translator is None:
             return captions
         from captune.inference.translation import translated
 
         stream = translated(((None, each) for each in captions), translator, len(captions))
-        return [each for _, each in stream if not isinstance(each, CaptuneError)]
+        return [each for _, each in stream]
 
-    return BatchCaptioner(generate, captioner.model.pixels)
+    model = captioner.model
+    if translator is None and isinstance(model, ConcurrentModel):
+        return BatchCaptioner(
+            generate,
+            model.pixels,
+            lambda pixels, prompt: model.submit(pixels, values.generation, prompt),
+            model.concurrency,
+        )
+    return BatchCaptioner(generate, model.pixels)
 
 
 _CHECKED = 3  # shards, and images of each, that must exist on a worker's machine

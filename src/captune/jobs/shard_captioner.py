@@ -23,6 +23,7 @@ from captune.images.batches import stack
 from captune.images.duplicates import NO_FINGERPRINT, read_fingerprints
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
+from captune.inference.captioning import Submit, caption_each
 from captune.jobs.decode_ahead import DecodeAhead, Decoded, ShardTask
 from captune.jobs.shards import ShardFormat, shard_name
 
@@ -36,11 +37,16 @@ _OUT_OF_MEMORY_HINT = (
 class BatchCaptioner(NamedTuple):
     """A loaded model: `generate` gives the captions, best first, of each image of uint8 pixels (batch, 3, size, size).
 
-    `preprocessing` is how such pixels are made of an image.
+    Of an image that has none it gives the reason.
+
+    `preprocessing` is how such pixels are made of an image. With `submit` images are captioned each by itself,
+    `concurrency` of them at a time.
     """
 
-    generate: Callable[[np.ndarray], list[list[Caption]]]
+    generate: Callable[[np.ndarray], list[list[Caption] | CaptuneError]]
     preprocessing: Preprocessing
+    submit: Submit | None = None
+    concurrency: int = 1
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,9 @@ _Image = tuple[int, ImageSource, Decoded]
 
 def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOptions) -> Iterator[tuple[int, _Result]]:
     """A result for each image of a shard with its index, in no order."""
+    if model.submit is not None:
+        yield from _caption_each(model, model.submit, images, options.language)
+        return
     # What fits into memory is found anew for each shard.
     halving = Halving(_OUT_OF_MEMORY_HINT)
     batch: list[_Image] = []
@@ -140,6 +149,29 @@ def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOpti
         yield from _caption_batch(model, halving, batch, options.language)
 
 
+def _caption_each(
+    model: BatchCaptioner, submit: Submit, images: Iterator[_Image], language: str | None
+) -> Iterator[tuple[int, _Result]]:
+    def pixels_of(decoded: Decoded) -> np.ndarray | CaptuneError:
+        return CaptuneError(decoded.reason, "") if decoded.pixels is None else decoded.pixels
+
+    asked = (((index, source, decoded), pixels_of(decoded), None) for index, source, decoded in images)
+    for (index, source, decoded), found in caption_each(submit, model.concurrency, asked):
+        if decoded.pixels is None:
+            yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
+        else:
+            yield index, _result(source, decoded, found, language)
+
+
+def _result(
+    source: ImageSource, decoded: Decoded, captions: list[Caption] | CaptuneError, language: str | None
+) -> _Result:
+    if isinstance(captions, CaptuneError):
+        return _Result(_failed(source, captions.message))
+    row = CaptionRow(source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], language)))
+    return _Result(row, decoded.fingerprint)
+
+
 def _caption_batch(
     model: BatchCaptioner, halving: Halving, batch: list[_Image], language: str | None
 ) -> Iterator[tuple[int, _Result]]:
@@ -149,8 +181,7 @@ def _caption_batch(
         if captions is None:
             yield index, _Result(_failed(source, "needs more memory than the model has left"))
             continue
-        row = CaptionRow(source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], language)))
-        yield index, _Result(row, decoded.fingerprint)
+        yield index, _result(source, decoded, captions, language)
 
 
 def _failed(source: ImageSource, reason: str) -> CaptionRow:

@@ -21,7 +21,6 @@ from captune.core.records import Caption
 from captune.images.batches import stack
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
-from captune.inference.captioning import no_caption
 
 if TYPE_CHECKING:
     from captune.inference.match import Match
@@ -249,8 +248,8 @@ class CaptionWork(Work[CaptionResult]):
         if language is not None:
             results = captioner.translate(results, language, worker.translator)
         return [
-            no_caption(work.options)
-            if captions[0].is_missing and captioner.model.codec.answers
+            captions
+            if isinstance(captions, CaptuneError)
             else CaptionResult(
                 captions, *_count_tokens(captioner, work.options, [one.original or one.text for one in captions])
             )

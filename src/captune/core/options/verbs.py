@@ -19,6 +19,7 @@ class Config(options.Options):
         capfilt: options.CapFiltOptions = options.CapFiltOptions()
         caption: options.CaptionOptions = options.CaptionOptions()
         data: options.DataOptions = options.DataOptions()
+        endpoint: options.EndpointOptions = options.EndpointOptions()
         eval: options.EvalOptions = options.EvalOptions()
         export: options.ExportOptions = options.ExportOptions()
         generation: options.GenerationOptions = options.GenerationOptions()

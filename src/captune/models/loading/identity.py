@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.core.endpoints import GENERATION as ENDPOINT_GENERATION
+from captune.core.endpoints import is_endpoint, parse_endpoint
 from captune.core.errors import CaptuneError
 from captune.core.exported import Exported, export_folder
 from captune.core.files import read_json
@@ -27,6 +29,9 @@ def identity_of(name: str) -> Identity | None:
 
     Raises `CaptuneError` where there is no such folder.
     """
+    if is_endpoint(name):  # nobody tells which weights are behind it
+        endpoint = parse_endpoint(name)
+        return Identity(f"{endpoint.model} at {endpoint.url}", dict(ENDPOINT_GENERATION))
     exported = export_folder(name)
     if exported is not None:
         return Identity(_digest(_files(exported)), dict(Exported.read(exported).generation))

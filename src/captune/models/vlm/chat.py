@@ -1,6 +1,5 @@
 """Prompts as messages of a chat: a checkpoint's own template, and its processor without what videos need."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -8,10 +7,7 @@ from typing import Any, Self
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
 from captune.decoding.encoding import Encoded, TextCodec, with_prompt
-
-# What a model writes for itself before its answer.
-THINKS, ANSWERS = "<think>", "</think>"
-THINKING = re.compile(rf"{THINKS}.*?({ANSWERS}|\Z)", re.DOTALL)
+from captune.decoding.thinking import ANSWERS, THINKS, without_thinking
 
 
 @dataclass(frozen=True)
@@ -133,11 +129,6 @@ class ChatCodec(TextCodec):
         caption = rest[: rest.index(self.eos_token_id)] if self.eos_token_id in rest else rest
         room = max(0, min(max_tokens, self.max_length - len(prefix) - 1))
         return Encoded((*prefix, *caption[:room], self.eos_token_id), len(prefix), len(caption) > room)
-
-
-def without_thinking(text: str) -> str:
-    """A caption without what the model wrote for itself before it, also where that has no end."""
-    return THINKING.sub("", text).strip()
 
 
 def turn_end(template: ChatTemplate, encode: Callable[[str], list[int]], special: Sequence[int], default: int) -> int:

@@ -1,0 +1,51 @@
+"""Models behind an OpenAI-compatible server, by their names: `openai:MODEL@http://host:8000/v1`."""
+
+from __future__ import annotations
+
+import urllib.parse
+from dataclasses import dataclass
+
+from captune.core.errors import UsageError
+
+FAMILY = "openai"
+PREFIX = f"{FAMILY}:"
+HOSTED = "https://api.openai.com/v1"
+# What is asked for where nobody says otherwise.
+GENERATION = {"num_beams": 1, "max_new_tokens": 256}
+_EXAMPLE = f"For example: --model {PREFIX}qwen2.5vl:7b@http://localhost:11434/v1"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model as its server calls it, and the address of the server's API, without a slash at the end."""
+
+    model: str
+    url: str
+
+
+def is_endpoint(name: str) -> bool:
+    """Whether `name` names a model behind a server."""
+    return name.startswith(PREFIX)
+
+
+def parse_endpoint(name: str) -> Endpoint:
+    """The model and the server of a name; raises `UsageError` where it names none.
+
+    Without an address it is OpenAI's own; an address without a path gets `/v1`, where such servers have their API.
+    """
+    named = name.removeprefix(PREFIX)
+    at = max(named.rfind("@http://"), named.rfind("@https://"))
+    model, url = (named, HOSTED) if at < 0 else (named[:at], named[at + 1 :])
+    parts = urllib.parse.urlsplit(url)
+    if not model:
+        raise UsageError(f"{name} names no model.", _EXAMPLE)
+    if at < 0 and ("://" in named or "@" in named):
+        raise UsageError(f"{name}: the address of the server begins with http:// or https://.", _EXAMPLE)
+    if not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"{url} is not the address of an API.", _EXAMPLE)
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(
+            "A key in an address would stand in logs and manifests.",
+            "Leave it out, and set OPENAI_API_KEY, or --api-key-file FILE.",
+        )
+    return Endpoint(model, url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1")

@@ -1,0 +1,188 @@
+"""Requests to a server, several at a time: sent again where that may help, and within a budget."""
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import httpx
+
+from captune.core.endpoints import Endpoint
+from captune.core.errors import CaptuneError, did_you_mean, first_line
+from captune.core.options.endpoint import EndpointOptions
+from captune.inference.endpoint.answers import NoCaptionError, tokens_in
+from captune.inference.endpoint.budget import Budget
+
+KEY = "OPENAI_API_KEY"
+_KEPT = "What came is kept; the same command goes on."
+# Answers that would come again; others may be gone a moment later.
+_FINAL = frozenset((400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501))
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_WAIT = 0.5, 30.0, 600.0
+# So many images in a row for which the server has errors alone: it will not have captions for the others.
+_MAX_REFUSED = 10
+_Result = TypeVar("_Result")
+
+
+class EndpointError(CaptuneError):
+    """A server that answers no request any more, or none of this user."""
+
+
+def key_from(options: EndpointOptions, environment: Mapping[str, str]) -> str | None:
+    """The server's key: of a file, else of the environment; None where there is none."""
+    if options.api_key_file is None:
+        return environment.get(KEY, "").strip() or None
+    try:
+        key = Path(options.api_key_file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptuneError(
+            f"The key cannot be read from {options.api_key_file}: {first_line(error)}", "Check --api-key-file."
+        ) from None
+    if not key or any(not letter.isprintable() or letter.isspace() for letter in key):
+        raise CaptuneError(f"{options.api_key_file} holds no key.", "A key is one line of letters and digits.")
+    return key
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """`status` is 0 where nobody answered, `found` the JSON of a good answer, `wait` the seconds that it asks for."""
+
+    status: int
+    found: Any
+    said: str
+    wait: float | None = None
+
+
+class Client:
+    """A server and its event loop, in a thread of its own; any thread may submit requests."""
+
+    def __init__(self, endpoint: Endpoint, options: EndpointOptions, key: str | None) -> None:
+        self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
+        self._refused = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True)
+        self._thread.start()
+        self._slots = asyncio.Semaphore(options.concurrency)
+        limits = httpx.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency)
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(options.request_timeout, connect=min(10.0, options.request_timeout)),
+            limits=limits,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
+
+    def submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+        """Run something in the client's loop; the future may be cancelled."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """Let go of all connections; what is in flight is given up."""
+        if self._thread.is_alive():
+            self.submit(self._http.aclose()).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    async def complete(self, body: Mapping[str, Any]) -> Any:
+        """The JSON that a chat completion answers.
+
+        Raises `NoCaptionError` where the server has none for this request, `EndpointError` where it has none for any,
+        `BudgetSpentError` before a request that may cost too much.
+        """
+        async with self._slots:
+            attempt = 0
+            while True:
+                reply = await self._send(body)
+                if reply.found is not None:
+                    self._refused = 0
+                    return reply.found
+                if reply.status in _FINAL or attempt == self.options.retries:
+                    raise await self._refusal(reply)
+                await asyncio.sleep(_pause(attempt) if reply.wait is None else min(reply.wait, _LONGEST_WAIT))
+                attempt += 1
+
+    async def _send(self, body: Mapping[str, Any]) -> _Reply:
+        asked = await self.budget.reserve(body["max_tokens"] * body.get("n", 1))
+        found: Any = None
+        try:
+            answer = await self._http.post(f"{self.endpoint.url}/chat/completions", json=body)
+            found = _json(answer) if answer.status_code == httpx.codes.OK else None
+        except httpx.TransportError as error:
+            return _Reply(0, None, _reason(error))
+        finally:
+            self.budget.settle(asked, *tokens_in(found))
+        said = "" if found is not None else _message(answer)
+        return _Reply(answer.status_code, found, said, _retry_after(answer.headers.get("Retry-After")))
+
+    async def _refusal(self, reply: _Reply) -> CaptuneError:
+        """What the last reply to a request means."""
+        url, model = self.endpoint.url, self.endpoint.model
+        if reply.status == 0:
+            return EndpointError(f"{url} is not reached: {reply.said}.", f"Check that the server runs there. {_KEPT}")
+        if reply.status in (401, 403):
+            return EndpointError(f"{url} does not accept the key: {reply.said}", f"Set {KEY}, or --api-key-file FILE.")
+        if reply.status == 404:
+            return EndpointError(f"{url} has no model {model}: {reply.said}", await self._known_models())
+        self._refused += 1
+        said = f"the server answered {reply.status}: {reply.said}"
+        if self._refused < _MAX_REFUSED:
+            return NoCaptionError(said, "")
+        return EndpointError(
+            f"{url} has captions for none of {self._refused} images in a row; {said}",
+            f"Look into the server's log. {_KEPT}",
+        )
+
+    async def _known_models(self) -> str:
+        try:
+            answer = await self._http.get(f"{self.endpoint.url}/models")
+            known = [str(one["id"]) for one in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return "Check the address (most servers have their API under /v1) and the name of the model."
+        return did_you_mean(self.endpoint.model, known)
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next attempt: longer each time, and not the same for all requests."""
+    return min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a `Retry-After`: a number, or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _json(answer: httpx.Response) -> Any:
+    """The JSON of an answer; None where it is none."""
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _message(answer: httpx.Response) -> str:
+    """What a server says of a failure, in one line."""
+    found = _json(answer)
+    error = found.get("error", found.get("message", found.get("detail"))) if isinstance(found, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    said = error if isinstance(error, str) else json.dumps(error) if error else answer.text
+    return " ".join(said.split())[:300] or "no reason given"
+
+
+def _reason(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no whole answer in time (--request-timeout)"
+    return first_line(error) or type(error).__name__

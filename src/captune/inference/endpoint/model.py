@@ -1,0 +1,150 @@
+"""A model behind a server as captune's other models are: images in, captions out."""
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from captune.core.endpoints import FAMILY, GENERATION, Endpoint
+from captune.core.errors import CaptuneError
+from captune.core.options import GenerationOptions
+from captune.core.options.endpoint import EndpointOptions
+from captune.core.records import Caption
+from captune.decoding.encoding import TextCodec
+from captune.decoding.generate import normalized, temperatures
+from captune.images.preprocessing import Preprocessing
+from captune.inference.endpoint.answers import NoCaptionError, captions_in
+from captune.inference.endpoint.client import Client, key_from
+from captune.inference.endpoint.messages import body_of, check_options, to_jpeg
+from captune.inference.endpoint.sight import check_sight
+
+PROMPT = "Describe this image in one sentence."
+# What such a model reads of a prompt; its server says where it is less.
+_LONGEST = 1 << 20
+
+
+class EndpointCodec(TextCodec):
+    """Prompts are messages, whose tokens the server alone knows."""
+
+    @property
+    def answers(self) -> bool:
+        return True
+
+    def under(self, options: GenerationOptions) -> "EndpointCodec":
+        check_options(options)
+        return self
+
+
+@dataclass
+class EndpointModel:
+    """A `captune.inference.captioning.CaptioningModel` that an OpenAI-compatible server runs."""
+
+    endpoint: Endpoint
+    client: Client
+    sighted: bool = False
+    family: str = FAMILY
+    prompt: str = PROMPT
+    generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
+    pixels: Preprocessing = field(default_factory=lambda: Preprocessing(0))
+    precision: str = "the server's"
+    decoder: str = "the server's"
+    weights: int = 0
+    _checking: Lock = field(default_factory=Lock, repr=False)
+
+    @classmethod
+    def load(cls, endpoint: Endpoint, options: EndpointOptions) -> "EndpointModel":
+        """Nothing is asked before the first image. Raises `CaptuneError` where a key cannot be read."""
+        client = Client(endpoint, options, key_from(options, os.environ))
+        return cls(endpoint, client, sighted=not options.sight_check)
+
+    @property
+    def device(self) -> str:
+        return self.endpoint.url
+
+    @property
+    def codec(self) -> TextCodec:
+        return EndpointCodec(lambda text: [], lambda tokens: "", 0, 0, _LONGEST, self.prompt)
+
+    def generate(
+        self,
+        inputs: np.ndarray,
+        options: GenerationOptions,
+        *,
+        prompts: Sequence[str | None] | None = None,
+        on_token: Callable[[Any], None] | None = None,
+    ) -> list[list[Caption] | CaptuneError]:
+        """Captions of each image, or the reason why it has none; raises where the server has none for any.
+
+        `inputs` are RGB levels (3, height, width), uint8, of each image. Captions come whole: `on_token` is not called.
+        """
+        asked = prompts or [options.prompt] * len(inputs)
+        work = [self.submit(pixels, options, prompt) for pixels, prompt in zip(inputs, asked, strict=True)]
+        try:
+            return [each.result() for each in work]
+        finally:
+            for each in work:
+                each.cancel()
+
+    def submit(
+        self, pixels: np.ndarray, options: GenerationOptions, prompt: str | None = None
+    ) -> Future[list[Caption] | CaptuneError]:
+        """Begin to caption one image; the result is as in `generate`. The first waits until the server was looked at.
+
+        Not more requests than `concurrency` are sent at a time, however many are submitted.
+        """
+        check_options(options)
+        options = normalized(options)
+        self._look()
+        return self.client.submit(self._captions(pixels, self.prompt if prompt is None else prompt, options))
+
+    @property
+    def concurrency(self) -> int:
+        return self.client.options.concurrency
+
+    def _look(self) -> None:
+        """Check once that the server sees."""
+        with self._checking:
+            if not self.sighted:
+                self.client.submit(check_sight(self._say, self.endpoint.model)).result()
+                self.sighted = True
+
+    async def _say(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> str:
+        try:
+            return (await self._ask(pixels, prompt, options))[0].text
+        except NoCaptionError as error:
+            return error.message
+
+    async def _captions(
+        self, pixels: np.ndarray, prompt: str, options: GenerationOptions
+    ) -> list[Caption] | CaptuneError:
+        try:
+            found = await self._ask(pixels, prompt, options)
+        except NoCaptionError as error:
+            return error
+        return sorted(found, key=lambda caption: -caption.confidence if not math.isnan(caption.confidence) else 0.0)
+
+    async def _ask(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> list[Caption]:
+        side = self.client.options.image_side
+        jpeg = await asyncio.get_running_loop().run_in_executor(None, partial(to_jpeg, pixels, side))
+        captions: list[Caption] = []
+        for temperature, count in _draws(options):
+            body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
+            drawn: list[Caption] = []
+            while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
+                drawn += captions_in(await self.client.complete(body))
+            captions += drawn[:count]
+        return captions
+
+
+def _draws(options: GenerationOptions) -> list[tuple[float, int]]:
+    """Temperatures with how many captions each: 0 takes the likeliest tokens."""
+    if options.variations:
+        return [(temperature, 1) for temperature in temperatures(options, options.variations)]
+    return [(options.temperature if options.sample else 0.0, options.num_captions)]
