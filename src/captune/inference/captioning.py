@@ -3,7 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from queue import Queue
 from threading import Event
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -86,6 +88,15 @@ class ConcurrentModel(Protocol):
         self, pixels: np.ndarray, options: GenerationOptions, prompt: str | None = None
     ) -> Future[list[Caption] | CaptuneError]:
         """Begin to caption one image; the result is what `generate` has for it."""
+        ...
+
+
+@runtime_checkable
+class AnsweringModel(ConcurrentModel, Protocol):
+    """One whose captions are paid for: what it answers can be kept in a file, and is not asked for again."""
+
+    def keeping(self, file: Path) -> AbstractContextManager[None]:
+        """Within a block answers are written into a file as they come, and those in it are not asked for again."""
         ...
 
 

@@ -18,6 +18,7 @@ from captune.core.options import DEFAULT_MODEL
 from captune.core.progress import SILENT, Progress
 from captune.core.stores import FAILURES, JOB, MANIFEST, REPORT
 from captune.core.stores.local import LocalStore, Store
+from captune.inference.captioning import AnsweringModel
 from captune.jobs.finish import JobResult, count_rows, finish, remove, write_failures
 from captune.jobs.manifest import ShardList
 from captune.jobs.request import Job, JobRequest, identify, load_captioner, open_or_create, parse_request, read_job
@@ -92,13 +93,27 @@ def _caption(job: Job, todo: list[int], retry: set[int], progress: Progress) -> 
     else:
         job.captioner = job.captioner or load_captioner(job.request, progress)
     try:
-        return run_shards(job, todo, retry, progress)
+        with _keeping_answers(job):
+            return run_shards(job, todo, retry, progress)
     except (KeyboardInterrupt, SystemExit, CaptuneError):
         done = job.done() & set(job.numbers)
         progress.info(f"{len(done):,} of {len(job.numbers):,} shards are complete; the same command goes on.")
         with suppress(CaptuneError):  # the disk may be full: the error that stopped the job matters more
             write_failures(job, progress)
         raise
+
+
+@contextmanager
+def _keeping_answers(job: Job) -> Iterator[None]:
+    """Keep what a model behind a server answers until the shards of this part that it belongs to are written."""
+    model, store = job.captioner and job.captioner.model, job.request.store
+    if not isinstance(model, AnsweringModel) or not isinstance(store, LocalStore):
+        yield
+        return
+    file = store.folder / JOB / "answers-{}-of-{}.jsonl".format(*job.request.part)
+    with model.keeping(file):
+        yield
+    file.unlink(missing_ok=True)
 
 
 def _count_new(job: Job, progress: Progress) -> int:
@@ -154,7 +169,9 @@ def remove_if_refused(store: Store, *, alone: bool) -> Iterator[None]:
         yield
     except Exception as error:
         stopped = isinstance(error, CaptuneError) and error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        if new and not stopped and all(name.startswith(f"{JOB}/") for name in store.names()):
+        names = store.names()
+        paid_for = any(name.startswith(f"{JOB}/answers-") for name in names)
+        if new and not stopped and not paid_for and all(name.startswith(f"{JOB}/") for name in names):
             with suppress(CaptuneError):  # the error that ends the job matters more
                 for name in store.names():
                     store.delete(name)

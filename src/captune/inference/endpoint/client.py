@@ -5,6 +5,7 @@ import email.utils
 import json
 import random
 import time
+import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -66,8 +67,7 @@ class Client:
         self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
         self._refused = 0
         self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True)
-        self._thread.start()
+        Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True).start()
         self._slots = asyncio.Semaphore(options.concurrency)
         limits = httpx.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency)
         self._http = httpx.AsyncClient(
@@ -75,17 +75,11 @@ class Client:
             limits=limits,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+        self.close = weakref.finalize(self, _close, self._loop, self._http)
 
     def submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         """Run something in the client's loop; the future may be cancelled."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def close(self) -> None:
-        """Let go of all connections; what is in flight is given up."""
-        if self._thread.is_alive():
-            self.submit(self._http.aclose()).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
 
     async def complete(self, body: Mapping[str, Any]) -> Any:
         """The JSON that a chat completion answers.
@@ -143,6 +137,16 @@ class Client:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return "Check the address (most servers have their API under /v1) and the name of the model."
         return did_you_mean(self.endpoint.model, known)
+
+
+def _close(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
+    """Let go of a client's connections and end its thread; what is in flight is given up."""
+
+    async def end() -> None:
+        await http.aclose()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(end(), loop)
 
 
 def _pause(attempt: int) -> float:

@@ -3,10 +3,11 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -22,12 +23,14 @@ from captune.decoding.generate import normalized, temperatures
 from captune.images.preprocessing import Preprocessing
 from captune.inference.endpoint.answers import NoCaptionError, captions_in
 from captune.inference.endpoint.client import Client, key_from
+from captune.inference.endpoint.kept import KeptAnswers, request_key
 from captune.inference.endpoint.messages import body_of, check_options, to_jpeg
 from captune.inference.endpoint.sight import check_sight
 
 PROMPT = "Describe this image in one sentence."
 # What such a model reads of a prompt; its server says where it is less.
 _LONGEST = 1 << 20
+_ENCODERS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="captune-jpeg")
 
 
 class EndpointCodec(TextCodec):
@@ -49,6 +52,7 @@ class EndpointModel:
     endpoint: Endpoint
     client: Client
     sighted: bool = False
+    kept: KeptAnswers | None = None
     family: str = FAMILY
     prompt: str = PROMPT
     generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
@@ -63,6 +67,16 @@ class EndpointModel:
         """Nothing is asked before the first image. Raises `CaptuneError` where a key cannot be read."""
         client = Client(endpoint, options, key_from(options, os.environ))
         return cls(endpoint, client, sighted=not options.sight_check)
+
+    @contextmanager
+    def keeping(self, file: Path) -> Iterator[None]:
+        """Within a block answers are written into a file as they come, and those in it are not asked for again."""
+        self.kept = KeptAnswers(file)
+        try:
+            yield
+        finally:
+            self.kept.close()
+            self.kept = None
 
     @property
     def device(self) -> str:
@@ -132,13 +146,18 @@ class EndpointModel:
 
     async def _ask(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> list[Caption]:
         side = self.client.options.image_side
-        jpeg = await asyncio.get_running_loop().run_in_executor(None, partial(to_jpeg, pixels, side))
+        jpeg = await asyncio.get_running_loop().run_in_executor(_ENCODERS, to_jpeg, pixels, side)
         captions: list[Caption] = []
         for temperature, count in _draws(options):
             body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
-            drawn: list[Caption] = []
-            while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
-                drawn += captions_in(await self.client.complete(body))
+            key = request_key(self.endpoint.url, body)
+            known = None if self.kept is None else self.kept.get(key)
+            drawn = known or []
+            if known is None:
+                while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
+                    drawn += captions_in(await self.client.complete(body))
+                if self.kept is not None:
+                    self.kept.add(key, drawn[:count])
             captions += drawn[:count]
         return captions
 

@@ -1,0 +1,379 @@
+"""Models behind a server: what they are asked, and what becomes of every kind of answer."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import captune
+from captune.core.endpoints import Endpoint, parse_endpoint
+from captune.core.errors import CaptuneError, UsageError
+from captune.inference.captioner import Captioner
+from captune.inference.endpoint.sight import COLOURS
+from stand_in import Asked, Reply, said, stand_in
+
+QUICK = {"sight_check": False, "retries": 2}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captune.inference.endpoint.client._FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    levels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        Image.new("RGB", (40, 30), (number * 20, 90, 200 - number * 9)).save(folder / f"{number:02}.png")
+    return folder
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "url"),
+    [
+        ("openai:m@http://host:8000/v1", "m", "http://host:8000/v1"),
+        ("openai:m@http://host:8000/v1/", "m", "http://host:8000/v1"),
+        ("openai:qwen2.5vl:7b@http://localhost:11434", "qwen2.5vl:7b", "http://localhost:11434/v1"),
+        ("openai:org/name@main@https://host/api/v3", "org/name@main", "https://host/api/v3"),
+        ("openai:gpt-4o-mini", "gpt-4o-mini", "https://api.openai.com/v1"),
+        ("openai:m@http://[::1]:80", "m", "http://[::1]:80/v1"),
+    ],
+)
+def test_a_name_is_a_model_and_an_address(name: str, model: str, url: str) -> None:
+    assert parse_endpoint(name) == Endpoint(model, url)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("openai:", "names no model"),
+        ("openai:@http://host", "names no model"),
+        ("openai:m@host:8000", "begins with http"),
+        ("openai:http://host/v1", "begins with http"),
+        ("openai:m@http://", "is not the address"),
+        ("openai:m@http://host/v1?key=x", "is not the address"),
+        ("openai:m@https://sk-123:@host/v1", "would stand in logs"),
+    ],
+)
+def test_a_wrong_name_says_what_is_wrong(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        Captioner.load(name)
+    assert raised.value.hint
+
+
+# -- requests ----------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_sent_upright_as_a_small_jpeg(image: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image.resize((900, 600)).save(tmp_path / "turned.webp", exif=exif)
+    with stand_in() as server:
+        captioner = Captioner.load(server.name, **QUICK, image_side=300)
+        assert captioner(tmp_path / "turned.webp").text == "a dog on the beach"
+        asked = server.asked[0]
+    assert (asked.image.format, asked.image.size) == ("JPEG", (200, 300))
+    assert asked.prompt == "Describe this image in one sentence."
+    assert asked.body["model"] == "a-model"
+    assert (asked.body["temperature"], asked.body["max_tokens"], asked.key) == (0, 256, None)
+
+
+def test_options_are_those_of_the_api(image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with stand_in() as server:
+        captioner = Captioner.load(server.name, **QUICK, system_prompt="Be brief.", prompt="What is it?")
+        captioner(image, temperature=0.7, top_p=0.9, sample_seed=5, max_new_tokens=9)
+        body, key = server.asked[0].body, server.asked[0].key
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert server.asked[0].prompt == "What is it?"
+    assert {name: body[name] for name in ("temperature", "top_p", "seed", "max_tokens")} == {
+        "temperature": 0.7, "top_p": 0.9, "seed": 5, "max_tokens": 9,
+    }  # fmt: skip
+    assert key == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 5}, "no beams"),
+        ({"no_repeat_ngram_size": 2}, "no --no-repeat-ngram-size"),
+        ({"prefill": "A photo"}, "begins its captions itself"),
+        ({"num_captions": 3}, "one best caption"),
+        ({"device": "cuda"}, "knows nothing of --device"),
+        ({"precision": "bf16"}, "knows nothing of --precision"),
+        ({"max_cost": 1.0}, "needs prices"),
+    ],
+)
+def test_what_a_server_cannot_do_is_refused(options: dict[str, Any], message: str, image: Image.Image) -> None:
+    with stand_in() as server:
+        with pytest.raises(UsageError, match=message):
+            Captioner.load(server.name, **QUICK, **options)(image)
+        assert not server.asked
+
+
+def test_several_captions_come_from_servers_that_give_one_at_a_time(image: Image.Image) -> None:
+    with stand_in(lambda asked, number: said(f"caption {number}")) as server:
+        captioner = Captioner.load(server.name, **QUICK)
+        assert len(captioner.captions(image, sample=True, num_captions=3)) == 3
+        assert [one.body.get("n") for one in server.asked] == [3, 3, 3]
+        captioner.captions(image, variations=3)
+        heats = [one.body["temperature"] for one in server.asked[3:]]
+    assert heats == sorted(heats)
+    assert len(set(heats)) == 3
+
+
+def test_a_key_comes_from_a_file(image: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-of-a-file\n")
+    with stand_in() as server:
+        Captioner.load(server.name, **QUICK, api_key_file=str(tmp_path / "key"))(image)
+        assert server.asked[0].key == "Bearer sk-of-a-file"
+        with pytest.raises(CaptuneError, match="cannot be read"):
+            Captioner.load(server.name, api_key_file=str(tmp_path / "none"))
+        (tmp_path / "key").write_text("two\nlines")
+        with pytest.raises(CaptuneError, match="holds no key"):
+            Captioner.load(server.name, api_key_file=str(tmp_path / "key"))
+
+
+# -- answers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (said(""), "answer is empty"),
+        (said(None), "answer is empty"),
+        (said("<think>hm</think>"), "still thinking"),
+        (said("<think>what could it be", "length"), "still thinking"),
+        (said("", "length", reasoning_content="what could it be"), "still thinking"),
+        (said(None, refusal="I cannot describe people."), "refuses: I cannot describe people"),
+        (said("a", "content_filter"), "filter held the caption back"),
+        (said(None, "tool_calls", tool_calls=[{"id": "1"}]), "calls a tool"),
+        (Reply({"choices": []}), "no choices"),
+        (Reply({"choices": [{"text": "a dog"}]}), "no message"),
+        (Reply({"error": {"message": "image too large"}}, 400), "answered 400: image too large"),
+        (Reply({"detail": "bad image"}, 422), "answered 422: bad image"),
+        (Reply(b"<html>Bad gateway</html>", 502), "answered 502: <html>Bad gateway"),
+        (Reply([1, 2]), "no choices"),
+        (Reply(b"{not json"), "answered 200"),
+    ],
+)
+def test_an_answer_without_a_caption_is_its_images_error(reply: Reply, reason: str, image: Image.Image) -> None:
+    with stand_in(lambda asked, number: reply if asked.prompt == "bad" else said("a dog")) as server:
+        captioner = Captioner.load(server.name, **QUICK)
+        results = [found for _, found in captioner.stream([(0, image)], prompt="bad")]
+        assert captioner(image).text == "a dog"
+    assert isinstance(results[0], CaptuneError)
+    assert reason in results[0].message
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "cut"),
+    [
+        (said("<think>hm</think>\n a dog "), "a dog", False),
+        (said("a dog on", "length"), "a dog on", True),
+        (said([{"type": "text", "text": "a "}, {"type": "text", "text": "dog"}]), "a dog", False),  # type: ignore[arg-type]
+    ],
+)
+def test_a_caption_is_what_the_model_says(reply: Reply, text: str, cut: bool, image: Image.Image) -> None:
+    with stand_in(lambda asked, number: reply) as server:
+        found = Captioner.load(server.name, **QUICK)(image)
+    assert (found.text, found.cut) == (text, cut)
+    assert math.isnan(found.confidence)
+
+
+def test_log_probabilities_are_the_confidence(image: Image.Image) -> None:
+    reply = said("a dog")
+    reply.body["choices"][0]["logprobs"] = {"content": [{"logprob": math.log(0.5)}, {"logprob": math.log(0.125)}]}
+    with stand_in(lambda asked, number: reply) as server:
+        assert Captioner.load(server.name, **QUICK)(image).confidence == pytest.approx(0.25)
+
+
+# -- failures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Reply({"error": "slow down"}, 429, {"Retry-After": "0"}),
+        Reply({"error": "oops"}, 500),
+        Reply(b"", 503),
+        Reply({"choices": [{"message": {"content": "a dog"}}]}, hang_up=True),
+        Reply(b"not json"),
+    ],
+    ids=["429", "500", "503", "half an answer", "no json"],
+)
+def test_what_may_pass_is_asked_again(failure: Reply, image: Image.Image) -> None:
+    with stand_in(lambda asked, number: failure if number < 2 else said("a dog")) as server:
+        assert Captioner.load(server.name, **QUICK)(image).text == "a dog"
+        assert len(server.asked) == 3
+
+
+def test_it_waits_as_long_as_the_server_says(image: Image.Image) -> None:
+    busy = Reply({}, 429, {"Retry-After": "0.4"})
+    with stand_in(lambda asked, number: busy if number == 0 else said("a dog")) as server:
+        Captioner.load(server.name, **QUICK)(image)
+        first, second = server.asked
+    assert second.at - first.at >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("reply", "message", "hint"),
+    [
+        (Reply({"error": {"message": "invalid key"}}, 401), "does not accept the key: invalid key", "OPENAI_API_KEY"),
+        (Reply({"error": "no such model"}, 404), "has no model a-model", "Known: a-model, another"),
+    ],
+)
+def test_what_no_image_can_pass_ends_all(reply: Reply, message: str, hint: str, photos: Path) -> None:
+    with stand_in(lambda asked, number: reply) as server:
+        with pytest.raises(CaptuneError, match=message) as raised:
+            list(captune.caption(photos, model=server.name, **QUICK, environment={}))
+        assert len(server.asked) <= 9
+    assert hint in raised.value.hint
+
+
+def test_a_server_that_is_gone_ends_all(image: Image.Image) -> None:
+    with stand_in() as server:
+        captioner = Captioner.load(server.name, **QUICK)
+    with pytest.raises(CaptuneError, match="is not reached"):
+        captioner(image)
+
+
+def test_a_server_with_errors_alone_ends_all(photos: Path) -> None:
+    with (
+        stand_in(lambda asked, number: Reply({"error": "out of memory"}, 500)) as server,
+        pytest.raises(CaptuneError, match=r"captions for none of 1\d images in a row.*out of memory"),
+    ):
+        list(captune.caption(photos, model=server.name, **{**QUICK, "retries": 0}, environment={}))
+
+
+def test_a_slow_answer_is_given_up(image: Image.Image) -> None:
+    with (
+        stand_in(lambda asked, number: Reply({}, wait=5)) as server,
+        pytest.raises(CaptuneError, match="--request-timeout"),
+    ):
+        Captioner.load(server.name, sight_check=False, retries=0, request_timeout=0.2)(image)
+
+
+# -- sight -------------------------------------------------------------------------------------------------------
+
+
+def names_colours(asked: Asked, number: int) -> Reply:
+    levels = np.asarray(asked.image.convert("RGB")).mean((0, 1))
+    nearest = min(COLOURS, key=lambda name: float(np.abs(np.array(COLOURS[name]) - levels).sum()))
+    return said(f"It is {nearest.title()}.")
+
+
+def test_a_server_that_sees_is_asked_once(image: Image.Image) -> None:
+    with stand_in(names_colours) as server:
+        captioner = Captioner.load(server.name)
+        captioner.batch([image, image])
+        assert len(server.asked) == len(COLOURS) + 2
+
+
+@pytest.mark.parametrize("text", ["a dog on the beach", "red, green, blue or yellow", "It is blue."])
+def test_a_blind_server_is_refused(text: str, image: Image.Image) -> None:
+    with stand_in(lambda asked, number: said(text)) as server:
+        with pytest.raises(CaptuneError, match="a-model does not see"):
+            Captioner.load(server.name)(image)
+        assert len(server.asked) == len(COLOURS)
+
+
+# -- many at a time, and budgets ---------------------------------------------------------------------------------
+
+
+def test_as_many_at_a_time_as_are_allowed_in_order(photos: Path) -> None:
+    def script(asked: Asked, number: int) -> Reply:
+        red = asked.image.convert("RGB").getpixel((5, 5))[0]  # type: ignore[index]
+        return Reply(said(f"caption {round(red / 20):02}").body, wait=0.15 if number == 0 else 0.03)
+
+    with stand_in(script) as server:
+        rows = list(captune.caption(photos, model=server.name, **QUICK, concurrency=3, environment={}))
+        assert server.most_at_once == 3
+    assert [row.captions[0].text for row in rows] == [f"caption {number:02}" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ({"max_requests": 7}, 7),
+        ({"max_tokens_total": 600, "max_new_tokens": 10}, 5),
+        ({"max_cost": 0.0006, "price_input": 1.0, "price_output": 2.0, "max_new_tokens": 10}, 5),
+    ],
+)
+def test_a_budget_is_never_exceeded(limit: dict[str, Any], sent: int, photos: Path) -> None:
+    with stand_in() as server:
+        with pytest.raises(CaptuneError, match="The budget is spent"):
+            list(captune.caption(photos, model=server.name, **QUICK, **limit, concurrency=1, environment={}))
+        assert len(server.asked) == sent
+
+
+def test_a_rate_is_kept(photos: Path) -> None:
+    with stand_in() as server:
+        list(captune.caption(photos, model=server.name, **QUICK, requests_per_minute=1200, environment={}))
+        times = sorted(asked.at for asked in server.asked)
+    assert times[-1] - times[0] >= 11 * 0.05 * 0.9
+
+
+def test_a_job_captions_and_names_what_failed(photos: Path, tmp_path: Path) -> None:
+    def script(asked: Asked, number: int) -> Reply:
+        red = asked.image.convert("RGB").getpixel((5, 5))[0]  # type: ignore[index]
+        return said(None, refusal="no") if red < 10 else said(f"red {round(red / 20)}")
+
+    (photos / "99.png").write_bytes(b"\x89PNG, and nothing more")
+    with stand_in(script) as server:
+        report = captune.caption_job(photos, tmp_path / "out", model=server.name, **QUICK, shard_size=5, environment={})
+        again = captune.caption_job(photos, tmp_path / "out", model=server.name, **QUICK, shard_size=5, environment={})
+        asked = len(server.asked)
+    assert (report.done, report.failed, again.captioned, asked) == (13, 2, 0, 12)
+    rows = [json.loads(line) for path in sorted((tmp_path / "out").glob("*.jsonl")) for line in path.open()]
+    assert [row["caption"] for row in rows[1:12]] == [f"red {number}" for number in range(1, 12)]
+    assert [row["status"] for row in rows] == ["error", *["ok"] * 11, "error"]
+    assert "refuses" in rows[0]["error"]
+
+
+def test_a_stopped_job_asks_for_nothing_twice(photos: Path, tmp_path: Path) -> None:
+    """In the middle of its first shard; the folder stays, though no shard is written."""
+    out, options = tmp_path / "out", {**QUICK, "concurrency": 1, "environment": {}}
+    with stand_in(lambda asked, number: said(f"caption {number}")) as server:
+        with pytest.raises(CaptuneError, match="The budget is spent"):
+            captune.caption_job(photos, out, model=server.name, **options, max_requests=7)
+        kept = (out / "_job" / "answers-1-of-1.jsonl").read_bytes()
+        (out / "_job" / "answers-1-of-1.jsonl").write_bytes(kept[:-20])  # the last line was cut off
+        captune.caption_job(photos, out, model=server.name, **options)
+        assert len(server.asked) == 7 + 1 + 5
+    (file,) = out.glob("*.jsonl")
+    said_of = [json.loads(line)["caption"] for line in file.open()]
+    assert said_of == [f"caption {number}" for number in (*range(6), *range(7, 13))]
+    assert not list((out / "_job").glob("answers*"))
+
+
+def test_clients_leave_no_threads(image: Image.Image) -> None:
+    with stand_in() as server:
+        before = threading.active_count()
+        for _ in range(20):
+            Captioner.load(server.name, **QUICK)(image)
+        gc.collect()
+        end = time.monotonic() + 10
+        while threading.active_count() > before + 4 + (os.cpu_count() or 1) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert threading.active_count() <= before + 4 + (os.cpu_count() or 1)
