@@ -62,6 +62,7 @@ VARIABLES = (
         "AWS_ACCESS_KEY_ID", "caption (s3://…)", "Login of S3, with AWS_SECRET_ACCESS_KEY; as AWS's tools read it."
     ),
     Variable("AWS_SECRET_ACCESS_KEY", "caption (s3://…)", "With AWS_ACCESS_KEY_ID."),
+    Variable("OPENAI_API_KEY", "whatever captions", "Key of the server of `--model openai:…`; never a flag."),
     Variable("CUDA_VISIBLE_DEVICES", ALL, "Numbers of the cards that may be used."),
     Variable("OMP_NUM_THREADS", ALL, "Threads of numerical libraries; `--threads` sets the model's."),
     Variable("WORLD_SIZE", "train, evaluate", "Number of processes; set by torchrun and accelerate launch."),

@@ -155,8 +155,8 @@ def caption_stream(
     """
     if isinstance(model, ConcurrentModel):
         pixels_of_each = stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels)
-        asked = ((key, pixels, (prompts or {}).get(key, options.prompt)) for key, pixels in pixels_of_each)
-        yield from caption_each(partial(_submit, model, options), model.concurrency, asked)
+        prompted = ((key, pixels, (prompts or {}).get(key, options.prompt)) for key, pixels in pixels_of_each)
+        yield from caption_each(partial(_submit, model, options), model.concurrency, prompted)
         return
     waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
     good = 0

@@ -155,8 +155,8 @@ def _caption_each(
     def pixels_of(decoded: Decoded) -> np.ndarray | CaptuneError:
         return CaptuneError(decoded.reason, "") if decoded.pixels is None else decoded.pixels
 
-    asked = (((index, source, decoded), pixels_of(decoded), None) for index, source, decoded in images)
-    for (index, source, decoded), found in caption_each(submit, model.concurrency, asked):
+    prompted = (((index, source, decoded), pixels_of(decoded), None) for index, source, decoded in images)
+    for (index, source, decoded), found in caption_each(submit, model.concurrency, prompted):
         if decoded.pixels is None:
             yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
         else:

@@ -44,10 +44,10 @@ def _caption(choice: Any) -> Caption:
     if message.get("tool_calls"):
         raise NoCaptionError("the model calls a tool instead of describing the image", "")
     cut = reason == "length"
-    said = _text(message.get("content"))
-    text = without_thinking(said)
+    written = _text(message.get("content"))
+    text = without_thinking(written)
     if not text:
-        thinking = THINKS in said or message.get("reasoning_content") or message.get("reasoning")
+        thinking = THINKS in written or message.get("reasoning_content") or message.get("reasoning")
         if thinking:
             raise NoCaptionError("the model was still thinking when it had no more tokens", "Raise --max-new-tokens.")
         raise NoCaptionError("the model's answer is empty", "")

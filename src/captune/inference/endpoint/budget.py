@@ -34,14 +34,14 @@ class Usage:
 
 @dataclass
 class Budget:
-    """Whether a request may be sent; what those in flight may still cost is held back for them.
+    """Whether a request may be sent; what those in flight may still cost is reserved for them.
 
     A request takes at most `max_new_tokens` tokens out, and is expected to take as many in as the largest so far.
     """
 
     options: EndpointOptions
     used: Usage = field(default_factory=Usage)
-    _held: Usage = field(default_factory=Usage)
+    _reserved: Usage = field(default_factory=Usage)
     _largest_input: int = 0
     _sent: float = 0.0
 
@@ -50,25 +50,25 @@ class Budget:
             raise UsageError("--max-cost needs prices.", "Give --price-input and --price-output, of a million tokens.")
 
     async def reserve(self, max_new_tokens: int) -> Usage:
-        """Wait for the rate, and hold back what a request may cost; raises `BudgetSpentError` where it is too much."""
+        """Wait for the rate, and reserve what a request may cost; raises `BudgetSpentError` where it is too much."""
         if self.options.requests_per_minute:
             pause = 60 / self.options.requests_per_minute
             at = max(time.monotonic(), self._sent + pause)
             self._sent = at
             await asyncio.sleep(at - time.monotonic())
-        asked = Usage(1, self._largest_input, max_new_tokens)
-        self._check(asked)
+        request = Usage(1, self._largest_input, max_new_tokens)
+        self._check(request)
         self.used.requests += 1
-        self._held.input_tokens += asked.input_tokens
-        self._held.output_tokens += asked.output_tokens
-        return asked
+        self._reserved.input_tokens += request.input_tokens
+        self._reserved.output_tokens += request.output_tokens
+        return request
 
-    def _check(self, asked: Usage) -> None:
-        options, used, held = self.options, self.used, self._held
+    def _check(self, request: Usage) -> None:
+        options, used, reserved = self.options, self.used, self._reserved
         after = Usage(
-            used.requests + asked.requests,
-            used.input_tokens + held.input_tokens + asked.input_tokens,
-            used.output_tokens + held.output_tokens + asked.output_tokens,
+            used.requests + request.requests,
+            used.input_tokens + reserved.input_tokens + request.input_tokens,
+            used.output_tokens + reserved.output_tokens + request.output_tokens,
         )
         limits = (
             ("--max-requests", options.max_requests, after.requests, f"{used.requests:,} requests were sent"),
@@ -82,10 +82,10 @@ class Budget:
                     f"What came is kept; the same command with a higher {flag} goes on.",
                 )
 
-    def settle(self, asked: Usage, input_tokens: int, output_tokens: int) -> None:
-        """Count what a request took, and hold nothing back for it any more; nothing was taken by one that failed."""
-        self._held.input_tokens -= asked.input_tokens
-        self._held.output_tokens -= asked.output_tokens
+    def settle(self, request: Usage, input_tokens: int, output_tokens: int) -> None:
+        """Count what a request took, and reserve nothing for it any more; nothing was taken by one that failed."""
+        self._reserved.input_tokens -= request.input_tokens
+        self._reserved.output_tokens -= request.output_tokens
         self.used.input_tokens += input_tokens
         self.used.output_tokens += output_tokens
         self._largest_input = max(self._largest_input, input_tokens)

@@ -56,7 +56,7 @@ class _Reply:
 
     status: int
     found: Any
-    said: str
+    message: str
     wait: float | None = None
 
 
@@ -100,7 +100,7 @@ class Client:
                 attempt += 1
 
     async def _send(self, body: Mapping[str, Any]) -> _Reply:
-        asked = await self.budget.reserve(body["max_tokens"] * body.get("n", 1))
+        reserved = await self.budget.reserve(body["max_tokens"] * body.get("n", 1))
         found: Any = None
         try:
             answer = await self._http.post(f"{self.endpoint.url}/chat/completions", json=body)
@@ -108,25 +108,25 @@ class Client:
         except httpx.TransportError as error:
             return _Reply(0, None, _reason(error))
         finally:
-            self.budget.settle(asked, *tokens_in(found))
-        said = "" if found is not None else _message(answer)
-        return _Reply(answer.status_code, found, said, _retry_after(answer.headers.get("Retry-After")))
+            self.budget.settle(reserved, *tokens_in(found))
+        message = "" if found is not None else _message(answer)
+        return _Reply(answer.status_code, found, message, _retry_after(answer.headers.get("Retry-After")))
 
     async def _refusal(self, reply: _Reply) -> CaptuneError:
         """What the last reply to a request means."""
-        url, model = self.endpoint.url, self.endpoint.model
+        url, model, message = self.endpoint.url, self.endpoint.model, reply.message
         if reply.status == 0:
-            return EndpointError(f"{url} is not reached: {reply.said}.", f"Check that the server runs there. {_KEPT}")
+            return EndpointError(f"{url} is not reached: {message}.", f"Check that the server runs there. {_KEPT}")
         if reply.status in (401, 403):
-            return EndpointError(f"{url} does not accept the key: {reply.said}", f"Set {KEY}, or --api-key-file FILE.")
+            return EndpointError(f"{url} does not accept the key: {message}", f"Set {KEY}, or --api-key-file FILE.")
         if reply.status == 404:
-            return EndpointError(f"{url} has no model {model}: {reply.said}", await self._known_models())
+            return EndpointError(f"{url} has no model {model}: {message}", await self._known_models())
         self._refused += 1
-        said = f"the server answered {reply.status}: {reply.said}"
+        message = f"the server answered {reply.status}: {message}"
         if self._refused < _MAX_REFUSED:
-            return NoCaptionError(said, "")
+            return NoCaptionError(message, "")
         return EndpointError(
-            f"{url} has captions for none of {self._refused} images in a row; {said}",
+            f"{url} has captions for none of {self._refused} images in a row; {message}",
             f"Look into the server's log. {_KEPT}",
         )
 
@@ -182,8 +182,8 @@ def _message(answer: httpx.Response) -> str:
     error = found.get("error", found.get("message", found.get("detail"))) if isinstance(found, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    said = error if isinstance(error, str) else json.dumps(error) if error else answer.text
-    return " ".join(said.split())[:300] or "no reason given"
+    message = error if isinstance(error, str) else json.dumps(error) if error else answer.text
+    return " ".join(message.split())[:300] or "no reason given"
 
 
 def _reason(error: httpx.TransportError) -> str:

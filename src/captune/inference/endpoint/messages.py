@@ -69,7 +69,7 @@ def body_of(
             body["seed"] = options.sample_seed % 2**63
         if options.top_k != default.top_k:
             body["top_k"] = options.top_k
-    for name, theirs in _BESIDES.items():
+    for name, api_name in _BESIDES.items():
         if getattr(options, name) != getattr(default, name):
-            body[theirs] = getattr(options, name)
+            body[api_name] = getattr(options, name)
     return body

@@ -21,9 +21,9 @@ from captune.core.records import Caption
 from captune.decoding.encoding import TextCodec
 from captune.decoding.generate import normalized, temperatures
 from captune.images.preprocessing import Preprocessing
+from captune.inference.endpoint.answer_cache import AnswerCache, request_key
 from captune.inference.endpoint.answers import NoCaptionError, captions_in
 from captune.inference.endpoint.client import Client, key_from
-from captune.inference.endpoint.kept import KeptAnswers, request_key
 from captune.inference.endpoint.messages import body_of, check_options, to_jpeg
 from captune.inference.endpoint.sight import check_sight
 
@@ -52,7 +52,7 @@ class EndpointModel:
     endpoint: Endpoint
     client: Client
     sighted: bool = False
-    kept: KeptAnswers | None = None
+    cache: AnswerCache | None = None
     family: str = FAMILY
     prompt: str = PROMPT
     generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
@@ -71,12 +71,12 @@ class EndpointModel:
     @contextmanager
     def keeping(self, file: Path) -> Iterator[None]:
         """Within a block answers are written into a file as they come, and those in it are not asked for again."""
-        self.kept = KeptAnswers(file)
+        self.cache = AnswerCache(file)
         try:
             yield
         finally:
-            self.kept.close()
-            self.kept = None
+            self.cache.close()
+            self.cache = None
 
     @property
     def device(self) -> str:
@@ -98,8 +98,8 @@ class EndpointModel:
 
         `inputs` are RGB levels (3, height, width), uint8, of each image. Captions come whole: `on_token` is not called.
         """
-        asked = prompts or [options.prompt] * len(inputs)
-        work = [self.submit(pixels, options, prompt) for pixels, prompt in zip(inputs, asked, strict=True)]
+        prompt_of_each = prompts or [options.prompt] * len(inputs)
+        work = [self.submit(pixels, options, prompt) for pixels, prompt in zip(inputs, prompt_of_each, strict=True)]
         try:
             return [each.result() for each in work]
         finally:
@@ -126,10 +126,10 @@ class EndpointModel:
         """Check once that the server sees."""
         with self._checking:
             if not self.sighted:
-                self.client.submit(check_sight(self._say, self.endpoint.model)).result()
+                self.client.submit(check_sight(self._answer, self.endpoint.model)).result()
                 self.sighted = True
 
-    async def _say(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> str:
+    async def _answer(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> str:
         try:
             return (await self._ask(pixels, prompt, options))[0].text
         except NoCaptionError as error:
@@ -151,13 +151,13 @@ class EndpointModel:
         for temperature, count in _draws(options):
             body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
             key = request_key(self.endpoint.url, body)
-            known = None if self.kept is None else self.kept.get(key)
+            known = None if self.cache is None else self.cache.get(key)
             drawn = known or []
             if known is None:
                 while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
                     drawn += captions_in(await self.client.complete(body))
-                if self.kept is not None:
-                    self.kept.add(key, drawn[:count])
+                if self.cache is not None:
+                    self.cache.add(key, drawn[:count])
             captions += drawn[:count]
         return captions
 

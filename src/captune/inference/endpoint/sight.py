@@ -25,14 +25,14 @@ async def check_sight(ask: Ask, name: str) -> None:
     """Ask for the colours of drawn images; raises `BlindError` where fewer than three of four are named."""
     options = GenerationOptions(num_beams=1, max_new_tokens=64)
     drawn = [np.full((3, _SIDE, _SIDE), np.array(levels)[:, None, None], np.uint8) for levels in COLOURS.values()]
-    said = await asyncio.gather(*(ask(pixels, QUESTION, options) for pixels in drawn))
-    seen = sum(_names(text, colour) for text, colour in zip(said, COLOURS, strict=True))
+    answers = await asyncio.gather(*(ask(pixels, QUESTION, options) for pixels in drawn))
+    seen = sum(_names(text, colour) for text, colour in zip(answers, COLOURS, strict=True))
     if seen < _ENOUGH:
-        heard = ", ".join(
-            f"of {colour}: “{' '.join(text.split())[:40]}”" for text, colour in zip(said, COLOURS, strict=True)
+        listed = ", ".join(
+            f"of {colour}: “{' '.join(text.split())[:40]}”" for text, colour in zip(answers, COLOURS, strict=True)
         )
         raise BlindError(
-            f"{name} does not see: it named {seen} of {len(COLOURS)} colours ({heard}).",
+            f"{name} does not see: it named {seen} of {len(COLOURS)} colours ({listed}).",
             "Take a model that reads images, and a server that hands them to it (llama.cpp needs --mmproj). "
             "A model that sees and cannot name colours: --no-sight-check.",
         )

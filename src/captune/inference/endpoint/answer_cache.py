@@ -13,7 +13,7 @@ from captune.captions.row import caption_json
 from captune.core.records import Caption
 
 
-class KeptAnswers:
+class AnswerCache:
     """The captions that a server gave to each request, a line each; a line that was cut off is none."""
 
     def __init__(self, file: Path) -> None:
@@ -29,10 +29,10 @@ class KeptAnswers:
 
     def _read(self, line: bytes) -> None:
         try:
-            kept = json.loads(line)
-            self._known[kept["request"]] = [
+            answer = json.loads(line)
+            self._known[answer["request"]] = [
                 Caption(one["text"], math.nan if one["confidence"] is None else one["confidence"], cut="cut" in one)
-                for one in kept["captions"]
+                for one in answer["captions"]
             ]
         except (ValueError, KeyError, TypeError):
             return
