@@ -6,6 +6,8 @@ import gc
 import json
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -367,6 +369,25 @@ def test_a_stopped_job_asks_for_nothing_twice(photos: Path, tmp_path: Path) -> N
         assert len(server.asked) == 7 + 1 + 5
     (file,) = out.glob("*.jsonl")
     assert [json.loads(line)["caption"] for line in file.open()] == [f"photo {number}" for number in range(12)]
+    assert not list((out / "_job").glob("answers*"))
+
+
+def test_a_killed_job_asks_for_nothing_twice(photos: Path, tmp_path: Path) -> None:
+    """Not even for what was under way: the process that asks outlives it."""
+    out = tmp_path / "out"
+    with stand_in(lambda asked, number: Reply(said(f"photo {which(asked)}").body, wait=0.3)) as server:
+        words = ["caption", photos, "--out", out, "--format", "jsonl", "--model", server.name, "--no-sight-check"]
+        command = [sys.executable, "-m", "captune", *map(str, words), "--concurrency", "2", "--shard-size", "5"]
+        for answers in (1, 5, 8):
+            job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while len(server.asked) < answers:
+                time.sleep(0.01)
+            job.kill()
+            job.wait()
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        assert len(server.asked) == 12
+    captions = [json.loads(line)["caption"] for file in sorted(out.glob("*.jsonl")) for line in file.open()]
+    assert captions == [f"photo {number}" for number in range(12)]
     assert not list((out / "_job").glob("answers*"))
 
 

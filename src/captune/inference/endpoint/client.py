@@ -65,7 +65,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, options: EndpointOptions, key: str | None) -> None:
         self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
-        self._refused = 0
+        self._refused, self._finishing = 0, False
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True).start()
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -81,6 +81,10 @@ class Client:
         """Run something in the client's loop; the future may be cancelled."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def finish(self) -> None:
+        """Send no request any more: those that are not under way are given up."""
+        self._finishing = True
+
     async def complete(self, body: Mapping[str, Any]) -> Any:
         """The JSON that a chat completion answers.
 
@@ -90,6 +94,8 @@ class Client:
         async with self._slots:
             attempt = 0
             while True:
+                if self._finishing:
+                    raise EndpointError("The job has ended.", _KEPT)
                 reply = await self._send(body)
                 if reply.found is not None:
                     self._refused = 0

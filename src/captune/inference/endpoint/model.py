@@ -21,8 +21,9 @@ from captune.core.records import Caption
 from captune.decoding.encoding import TextCodec
 from captune.decoding.generate import normalized, temperatures
 from captune.images.preprocessing import Preprocessing
-from captune.inference.endpoint.answer_cache import AnswerCache, request_key
+from captune.inference.endpoint.answer_cache import request_key
 from captune.inference.endpoint.answers import NoCaptionError, captions_in
+from captune.inference.endpoint.asker import Asker
 from captune.inference.endpoint.client import Client, key_from
 from captune.inference.endpoint.messages import body_of, check_options, to_jpeg
 from captune.inference.endpoint.sight import check_sight
@@ -52,7 +53,7 @@ class EndpointModel:
     endpoint: Endpoint
     client: Client
     sighted: bool = False
-    cache: AnswerCache | None = None
+    asker: Asker | None = None
     family: str = FAMILY
     prompt: str = PROMPT
     generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
@@ -71,12 +72,13 @@ class EndpointModel:
     @contextmanager
     def keeping(self, file: Path) -> Iterator[None]:
         """Within a block answers are written into a file as they come, and those in it are not asked for again."""
-        self.cache = AnswerCache(file)
+        options = self.client.options
+        self.asker = Asker(self.endpoint, options, key_from(options, os.environ), file)
         try:
             yield
         finally:
-            self.cache.close()
-            self.cache = None
+            self.asker.close()
+            self.asker = None
 
     @property
     def device(self) -> str:
@@ -144,20 +146,20 @@ class EndpointModel:
             return error
         return sorted(found, key=lambda caption: -caption.confidence if not math.isnan(caption.confidence) else 0.0)
 
+    async def _complete(self, body: Mapping[str, Any], number: int) -> Any:
+        if self.asker is None:
+            return await self.client.complete(body)
+        return await self.asker.complete(body, request_key(self.endpoint.url, body, number))
+
     async def _ask(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> list[Caption]:
         side = self.client.options.image_side
         jpeg = await asyncio.get_running_loop().run_in_executor(_ENCODERS, to_jpeg, pixels, side)
         captions: list[Caption] = []
         for temperature, count in _draws(options):
             body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
-            key = request_key(self.endpoint.url, body)
-            known = None if self.cache is None else self.cache.get(key)
-            drawn = known or []
-            if known is None:
-                while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
-                    drawn += captions_in(await self.client.complete(body))
-                if self.cache is not None:
-                    self.cache.add(key, drawn[:count])
+            drawn: list[Caption] = []
+            while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
+                drawn += captions_in(await self._complete(body, len(drawn)))
             captions += drawn[:count]
         return captions
 
