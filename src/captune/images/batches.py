@@ -116,6 +116,9 @@ def read_pixels(
         width, height = image.size
         name = str(source) if isinstance(source, (str, os.PathLike)) else "the image"
         raise ImageError(name, f"is {width} × {height}: too narrow for this model", kind="unsupported")
+    if preprocessing.longest and max(image.size) > preprocessing.longest:
+        image = image.copy()  # it may be the caller's
+        image.thumbnail((preprocessing.longest, preprocessing.longest), Image.Resampling.LANCZOS)
     return to_pixels(image, preprocessing.size, preprocessing.resample, preprocessing.shorter)
 
 

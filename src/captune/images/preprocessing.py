@@ -81,7 +81,8 @@ Box = tuple[float, float, float, float]
 class Preprocessing:
     """What makes an image a model's pixels: `size`, `resample` and `shorter` as in `to_pixels`.
 
-    With a `size` of 0 an image stays as it is: the model's own processor prepares it.
+    With a `size` of 0 an image stays as it is: the model's own processor prepares it. Only what is longer than
+    `longest` (0: nothing) is shrunk to that, in its own aspect.
 
     With `fast`, JPEG files are decoded the quicker way.
     """
@@ -90,6 +91,7 @@ class Preprocessing:
     resample: int = BICUBIC
     shorter: int = 0
     fast: bool = False
+    longest: int = 0
 
     def apply(self, levels: np.ndarray) -> np.ndarray:
         """The square (3, size, size) of quickly decoded levels (height, width, 3), uint8."""

@@ -17,12 +17,10 @@ _UNKNOWN = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "prompt_
 _BESIDES = {"repetition_penalty": "repetition_penalty", "min_new_tokens": "min_tokens"}
 
 
-def to_jpeg(pixels: np.ndarray, side: int) -> bytes:
-    """JPEG of upright RGB levels (3, height, width), uint8, its longer side at most `side`."""
-    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+def to_jpeg(pixels: np.ndarray) -> bytes:
+    """JPEG of RGB levels (3, height, width), uint8."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 
 

@@ -57,7 +57,6 @@ class EndpointModel:
     family: str = FAMILY
     prompt: str = PROMPT
     generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
-    pixels: Preprocessing = field(default_factory=lambda: Preprocessing(0))
     precision: str = "the server's"
     decoder: str = "the server's"
     weights: int = 0
@@ -79,6 +78,10 @@ class EndpointModel:
         finally:
             self.asker.close()
             self.asker = None
+
+    @property
+    def pixels(self) -> Preprocessing:
+        return Preprocessing(0, longest=self.client.options.image_side)
 
     @property
     def device(self) -> str:
@@ -152,8 +155,7 @@ class EndpointModel:
         return await self.asker.complete(body, request_key(self.endpoint.url, body, number))
 
     async def _ask(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> list[Caption]:
-        side = self.client.options.image_side
-        jpeg = await asyncio.get_running_loop().run_in_executor(_ENCODERS, to_jpeg, pixels, side)
+        jpeg = await asyncio.get_running_loop().run_in_executor(_ENCODERS, to_jpeg, pixels)
         captions: list[Caption] = []
         for temperature, count in _draws(options):
             body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
