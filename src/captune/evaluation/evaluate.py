@@ -129,7 +129,7 @@ def _measure(
 
     values = resolved.values
     with progress.task(f"Loading {name}"):
-        model = load_model(name, values, processes=processes)
+        model = load_model(name, resolved, processes=processes)
     explained = bool(values.eval.explain) and sheets is not None and processes.first
     backbone = backbone_of(model, name, "--explain") if explained else None
     generation = resolved.with_defaults("generation", dict(model.generation)).generation

@@ -37,7 +37,10 @@ class Asker:
 
     def __init__(self, endpoint: Endpoint, options: EndpointOptions, key: str | None, file: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers, self._writing = count(), Lock()
@@ -148,7 +151,3 @@ def _alone(file: Path) -> Iterator[AnswerCache]:
                 return
         except Locked:
             time.sleep(_LOOK_SECONDS)
-
-
-if __name__ == "__main__":
-    main()
