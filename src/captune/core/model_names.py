@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from captune.core.endpoints import is_endpoint
 from captune.core.errors import CaptuneError, UsageError, did_you_mean, nearest, question
 from captune.core.exported import export_folder
 from captune.core.files.limits import parse_json
@@ -162,6 +163,11 @@ def local_folder(name: str) -> Path | None:
     `runs/x` is the best checkpoint of a run, `runs/x@last` (or @best-loss, @epoch-3,
     @checkpoint-100) another one. Raises `CaptuneError` for what is no model here, and none that the Hub may have.
     """
+    if is_endpoint(name):
+        raise CaptuneError(
+            f"{name} is behind a server: it captions, but its weights, which this needs, are not here.",
+            "Name the model's folder or its Hub id.",
+        )
     if is_new(name):
         raise UsageError(f"{name} is a model without training.", "`new:` models are for `captune train --model`.")
     if is_pair(name):

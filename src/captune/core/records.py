@@ -1,5 +1,6 @@
 """The nouns that pass between all rooms: an image with its references, and a caption."""
 
+import math
 from dataclasses import dataclass, field
 from html import escape
 
@@ -25,8 +26,8 @@ class Caption:
     """A model's sentence.
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
-    (end token included), 0–1. `tokens` are those it was written with, its end included where it has one;
-    empty where they are not known. Of a translated caption `original` is what the model said: confidence and
+    (end token included), 0–1; NaN where nobody tells it. `tokens` are those it was written with, its end included
+    where it has one; empty where they are not known. Of a translated caption `original` is what the model said: confidence and
     tokens are of that. A caption that is `cut` had not ended when it had as many tokens as it may have.
     """
 
@@ -43,4 +44,5 @@ class Caption:
 
     def _repr_html_(self) -> str:
         """In a notebook: the sentence with its confidence."""
-        return f'<span dir="auto">{escape(self.text)}</span> <small>{self.confidence:.0%} confidence</small>'
+        sure = "" if math.isnan(self.confidence) else f" <small>{self.confidence:.0%} confidence</small>"
+        return f'<span dir="auto">{escape(self.text)}</span>{sure}'

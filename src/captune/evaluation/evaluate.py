@@ -17,7 +17,7 @@ from captune.datasets.prepared import TRAIN, read_prepared, read_split, sample_r
 from captune.evaluation.report import write_report
 from captune.evaluation.report.data import delete_attention_sheets, draw_attention_sheets
 from captune.evaluation.results import Evaluation, write_evaluation
-from captune.inference.captioning import CaptioningModel, caption_records
+from captune.inference.captioning import CaptioningModel, ConcurrentModel, caption_records
 from captune.inference.loading import backbone_of, load_model
 from captune.inference.processes import Processes
 from captune.metrics.corpus import MetricContext, ReferenceLikelihood, joined, metric_context
@@ -129,7 +129,7 @@ def _measure(
 
     values = resolved.values
     with progress.task(f"Loading {name}"):
-        model = load_model(name, resolved, processes=processes)
+        model = load_model(name, values, processes=processes)
     explained = bool(values.eval.explain) and sheets is not None and processes.first
     backbone = backbone_of(model, name, "--explain") if explained else None
     generation = resolved.with_defaults("generation", dict(model.generation)).generation
@@ -143,7 +143,11 @@ def _measure(
         chosen = sample_records(records, values.eval.explain)
         draw_attention_sheets(backbone, chosen, captions, generation, sheets, progress)
     also = []
-    if values.eval.perplexity:
+    if values.eval.perplexity and isinstance(model, ConcurrentModel):
+        if resolved.sources.get("eval.perplexity", "").startswith("--"):
+            backbone_of(model, name, "Perplexity")
+        progress.info(f"{name} is behind a server: its perplexity of the references is not known.")
+    elif values.eval.perplexity:
         likelihood = _likelihood(model, name, own_records, batch, progress)
         also = [joined(processes.gather(likelihood)).measured()]
     with progress.task(f"Measuring {name}"):

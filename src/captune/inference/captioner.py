@@ -51,7 +51,7 @@ class Captioner:
     ) -> Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible."""
         config = config or resolve("caption", environment=os.environ, flags=options)
-        captioner = cls(str(model), load_model(str(model), config), config)
+        captioner = cls(str(model), load_model(str(model), config.values), config)
         captioner.translator(config.values)
         return captioner
 

@@ -202,13 +202,17 @@ def _caption_batch(
                 yield key, captions_or_reason(model, each, options)
 
 
+class NoCaptionError(CaptuneError):
+    """A model has no caption for an image: why."""
+
+
 def captions_or_reason(
     model: CaptioningModel, found: list[Caption] | CaptuneError, options: GenerationOptions
 ) -> list[Caption] | CaptuneError:
     """What a model found for an image, where a caption that was cut before its first word is none."""
     if isinstance(found, CaptuneError) or not (found[0].is_missing and model.codec.answers):
         return found
-    return CaptuneError(
+    return NoCaptionError(
         f"The model wrote {options.max_new_tokens} tokens and no caption: it was still thinking.",
         "Raise --max-new-tokens, or take a model that does not think.",
     )
@@ -226,9 +230,11 @@ def caption_records(
 ) -> dict[str, Caption]:
     """The best caption of each record, or answer to its question, by its id.
 
-    An image that cannot be read raises its error, and one that has no room in memory `OutOfMemory`.
+    An image that cannot be read raises its error, and one that has no room in memory `OutOfMemory`. One of which the
+    model has nothing to say has an empty caption; how many those are is a warning.
     """
     captions: dict[str, Caption] = {}
+    silent: list[str] = []
     own = model.prompt
     prompts = {record.id: prompt_for(own, record.question, options.prompt) for record in records if record.question}
     items = ((record.id, record.image) for record in records)
@@ -236,9 +242,14 @@ def caption_records(
     for key, result in track(stream, progress, label, len(records)):
         if isinstance(result, OutOfMemory):
             raise OutOfMemory(f"{key} {result.message}.", result.hint)
+        if isinstance(result, NoCaptionError):
+            silent.append(f"{key}: {result.message}")
+            result = [Caption("", 0.0)]
         if isinstance(result, CaptuneError):
             raise result
         captions[key] = result[0]
+    if silent:
+        progress.warn(f"{len(silent):,} of {len(records):,} images have no caption, and count as empty. {silent[0]}")
     return captions
 
 

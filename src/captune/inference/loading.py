@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.core.config import Resolved
 from captune.core.endpoints import FAMILY, is_endpoint, parse_endpoint
 from captune.core.errors import CaptuneError, UsageError, missing_extra, needing_torch
 from captune.core.exported import EXPORT, Exported, export_folder
 from captune.core.machine import gc_paused
 from captune.core.model_names import holds_adapters_alone, local_folder
-from captune.core.options import DeviceOptions
+from captune.core.options import DeviceOptions, EndpointOptions
+from captune.core.options.verbs import Config
 from captune.inference.captioning import CaptioningModel
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 EXPORT_SUFFIXES = (".onnx", ".openvino", ".xml")
 
 
-def load_model(name: str, config: Resolved, *, processes: Processes | None = None) -> CaptioningModel:
+def load_model(name: str, values: Config, *, processes: Processes | None = None) -> CaptioningModel:
     """Load a captioner and put it where it shall run; raises `CaptuneError` where that is not possible.
 
     `name` is an export's folder or a file in it; a model behind a server (`openai:MODEL@http://host:8000/v1`); or a
     folder, a run, a checkpoint of a run or a Hub id, which needs torch.
     """
-    run_on = config.values.run_on
+    run_on = values.run_on
     if is_endpoint(name):
-        return _behind_a_server(name, config)
+        return _behind_a_server(name, values.endpoint)
     folder = _export(name)
     if folder is not None:
         return _exported(name, folder, run_on)
@@ -51,17 +51,13 @@ def load_model(name: str, config: Resolved, *, processes: Processes | None = Non
         return TorchModel(backbone)
 
 
-def _behind_a_server(name: str, config: Resolved) -> CaptioningModel:
+def _behind_a_server(name: str, options: EndpointOptions) -> CaptioningModel:
     endpoint = parse_endpoint(name)
-    for option in DeviceOptions.model_fields:
-        flag = config.sources.get(f"run_on.{option}", "")
-        if flag.startswith("--") and option not in ("preprocessing", "threads"):
-            raise UsageError(f"{name} is behind a server, which knows nothing of {flag}.", f"Leave out {flag}.")
     try:
         from captune.inference.endpoint import EndpointModel
     except ImportError as error:
         raise missing_extra(error.name or "httpx", "endpoint", "Captioning with a model behind a server") from None
-    return EndpointModel.load(endpoint, config.values.endpoint)
+    return EndpointModel.load(endpoint, options)
 
 
 def _export(name: str) -> Path | None:

@@ -192,13 +192,15 @@ class ModelPool:
         self._on_load(model.name, model.loading)
 
     def _load_source(self, model: ServedModel) -> Any:
-        run_on = self._config.values.run_on
+        given, run_on = self._config.values, self._config.values.run_on
         if model.family == MATCHER:
             from captune.inference.match import load_matcher
 
             return load_matcher(model.source, run_on)[0]
         caption = CaptionOptions(max_pixels=self._serve.max_pixels)
-        values = config_of("caption")(caption=caption, generation=self._config.values.generation, run_on=run_on)
+        values = config_of("caption")(
+            caption=caption, generation=given.generation, run_on=run_on, endpoint=given.endpoint
+        )
         return Captioner.load(model.source, config=Resolved(values, self._config.sources))
 
     async def _unload(self, model: ServedModel) -> None:

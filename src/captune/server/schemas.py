@@ -359,7 +359,9 @@ class CaptionItem(BaseModel):
     """A caption and how sure the model is of it: the geometric mean of its tokens' probabilities, 0-1."""
 
     text: str = Field(examples=["a red circle left of a blue square"])
-    confidence: float = Field(examples=[0.83])
+    confidence: float | None = Field(
+        None, examples=[0.83], description="Left out where a model behind another server tells no probabilities."
+    )
     original: str | None = Field(None, description="The model's own caption, where it was translated.")
     cut: bool | None = Field(None, description="True where the caption had no end within its most tokens.")
     explained: Explanation | None = None

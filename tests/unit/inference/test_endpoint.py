@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from PIL import Image
 import captune
 from captune.core.endpoints import Endpoint, parse_endpoint
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.progress import Silent
 from captune.inference.captioner import Captioner
 from captune.inference.endpoint.sight import COLOURS
+from serving import data_url, encoded, picture, running
 from stand_in import Asked, Reply, said, stand_in
 
 QUICK = {"sight_check": False, "retries": 2}
@@ -127,8 +129,6 @@ def test_options_are_those_of_the_api(image: Image.Image, monkeypatch: pytest.Mo
         ({"no_repeat_ngram_size": 2}, "no --no-repeat-ngram-size"),
         ({"prefill": "A photo"}, "begins its captions itself"),
         ({"num_captions": 3}, "one best caption"),
-        ({"device": "cuda"}, "knows nothing of --device"),
-        ({"precision": "bf16"}, "knows nothing of --precision"),
         ({"max_cost": 1.0}, "needs prices"),
     ],
 )
@@ -389,6 +389,68 @@ def test_a_killed_job_asks_for_nothing_twice(photos: Path, tmp_path: Path) -> No
     captions = [json.loads(line)["caption"] for file in sorted(out.glob("*.jsonl")) for line in file.open()]
     assert captions == [f"photo {number}" for number in range(12)]
     assert not list((out / "_job").glob("answers*"))
+
+
+# -- other verbs -------------------------------------------------------------------------------------------------
+
+
+def test_questions_are_the_prompt(photos: Path) -> None:
+    with stand_in(lambda asked, number: said(asked.prompt)) as server:
+        (answer,) = captune.ask(photos / "00.png", "What colour is it?", model=server.name, **QUICK, environment={})
+    assert answer.answer == "Describe this image in one sentence. What colour is it?"
+
+
+def test_an_evaluation_counts_what_has_no_caption_as_empty(tiny_data: Path, tmp_path: Path) -> None:
+    class Warned(Silent):
+        sentences: ClassVar[list[str]] = []
+
+        def warn(self, text: str) -> None:
+            self.sentences.append(text)
+
+    def script(asked: Asked, number: int) -> Reply:
+        return said("a red square") if number else said(None, refusal="no")
+
+    with stand_in(script) as server:
+        found = captune.evaluate(
+            server.name, tiny_data, split="test", metrics=("bleu",), resamples=0, draw_report=False, progress=Warned(),
+            **QUICK, concurrency=1, environment={},
+        )  # fmt: skip
+        assert 0 < found.scores["bleu_1"] < 1
+        assert "perplexity" not in found.scores
+        assert any("1 of 4 images have no caption, and count as empty" in one for one in Warned.sentences)
+        with pytest.raises(CaptuneError, match="Perplexity needs the model itself"):
+            captune.evaluate(server.name, tiny_data, split="test", perplexity=True, **QUICK, environment={})
+
+
+def test_what_needs_the_weights_says_so(photos: Path, tiny_data: Path, tmp_path: Path) -> None:
+    name, image = "openai:m@http://127.0.0.1:9", photos / "00.png"
+    for asks in (
+        lambda: captune.export(name, tmp_path / "x"),
+        lambda: captune.train(tiny_data, name, tmp_path / "x", environment={}),
+        lambda: captune.Captioner.load(name).inspect(image),
+        lambda: captune.Captioner.load(name).explain(image),
+    ):
+        with pytest.raises(CaptuneError, match="is behind a server"):
+            asks()
+
+
+def test_captunes_server_hands_its_captions_on() -> None:
+    """Also as a stream, and a refusal as an error."""
+    photo = picture(1)
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(photo)}}]}]
+    chat = {"model": "far", "messages": messages}
+    with stand_in() as server, running({"far": server.name}, **QUICK) as serving, serving.client() as client:
+        answer = client.post("/v1/caption", json={"image": encoded(photo), "max_new_tokens": 9})
+        assert (answer.status_code, answer.json()["captions"][0]["text"]) == (200, "a dog on the beach")
+        assert server.asked[0].body["max_tokens"] == 9
+        whole = client.post("/v1/chat/completions", json=chat).json()["choices"][0]
+        assert (whole["message"]["content"], whole["finish_reason"]) == ("a dog on the beach", "stop")
+        stream = client.post("/v1/chat/completions", json={**chat, "stream": True}).text
+        assert "a dog on the beach" in stream
+        server.script = lambda asked, number: said(None, refusal="no")
+        answer = client.post("/v1/caption", json={"image": encoded(photo)})
+        assert answer.status_code == 422
+        assert "the model refuses: no" in answer.json()["detail"]
 
 
 def test_clients_leave_no_threads(image: Image.Image) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,11 @@ def ask(
     elif len(answers) == 1 and not answers[0].error:
         print_line(answers[0].answer)
     else:
-        rows = [(a.answer, f"{a.confidence:.2f}", a.image) for a in answers if not a.error]
+        rows = [
+            (a.answer, "-" if math.isnan(a.confidence) else f"{a.confidence:.2f}", a.image)
+            for a in answers
+            if not a.error
+        ]
         out_table("", ("answer", "sure", "picture"), rows)
     failed = [(answer.image, answer.error) for answer in answers if answer.error]
     warn_failed(failed)

@@ -1,4 +1,5 @@
 import json as jsonlib
+import math
 import sys
 from typing import Annotated
 
@@ -37,7 +38,8 @@ def webcam(
                 print_line(jsonlib.dumps(row, ensure_ascii=False))
             else:
                 for caption in frame.captions:
-                    print_line(f"{frame.when:%H:%M:%S}  {caption.confidence:.2f}  {one_line(caption.text)}")
+                    sure = "   -" if math.isnan(caption.confidence) else f"{caption.confidence:.2f}"
+                    print_line(f"{frame.when:%H:%M:%S}  {sure}  {one_line(caption.text)}")
             sys.stdout.flush()
     except KeyboardInterrupt:
         if not quiet:

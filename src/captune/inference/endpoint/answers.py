@@ -4,13 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.decoding.thinking import THINKS, without_thinking
-
-
-class NoCaptionError(CaptuneError):
-    """A server answered, but not with a caption of this image."""
+from captune.inference.captioning import NoCaptionError
 
 
 def captions_in(answer: Any) -> list[Caption]:

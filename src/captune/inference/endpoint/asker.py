@@ -23,8 +23,8 @@ from captune.core.endpoints import Endpoint
 from captune.core.errors import CaptuneError
 from captune.core.files.locks import Locked, lock_file
 from captune.core.options.endpoint import EndpointOptions
+from captune.inference.captioning import NoCaptionError
 from captune.inference.endpoint.answer_cache import AnswerCache
-from captune.inference.endpoint.answers import NoCaptionError
 from captune.inference.endpoint.budget import BudgetSpentError
 from captune.inference.endpoint.client import Client, EndpointError
 

@@ -18,7 +18,8 @@ import httpx
 from captune.core.endpoints import Endpoint
 from captune.core.errors import CaptuneError, did_you_mean, first_line
 from captune.core.options.endpoint import EndpointOptions
-from captune.inference.endpoint.answers import NoCaptionError, tokens_in
+from captune.inference.captioning import NoCaptionError
+from captune.inference.endpoint.answers import tokens_in
 from captune.inference.endpoint.budget import Budget
 
 KEY = "OPENAI_API_KEY"

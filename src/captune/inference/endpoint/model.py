@@ -21,8 +21,9 @@ from captune.core.records import Caption
 from captune.decoding.encoding import TextCodec
 from captune.decoding.generate import normalized, temperatures
 from captune.images.preprocessing import Preprocessing
+from captune.inference.captioning import NoCaptionError
 from captune.inference.endpoint.answer_cache import request_key
-from captune.inference.endpoint.answers import NoCaptionError, captions_in
+from captune.inference.endpoint.answers import captions_in
 from captune.inference.endpoint.asker import Asker
 from captune.inference.endpoint.client import Client, key_from
 from captune.inference.endpoint.messages import body_of, check_options, to_jpeg

@@ -33,7 +33,7 @@ async def check_sight(ask: Ask, name: str) -> None:
         )
         raise BlindError(
             f"{name} does not see: it named {seen} of {len(COLOURS)} colours ({listed}).",
-            "Take a model that reads images, and a server that hands them to it (llama.cpp needs --mmproj). "
+            "Take a model that reads images, and a server that hands them to it (llama.cpp needs its mmproj file). "
             "A model that sees and cannot name colours: --no-sight-check.",
         )
 

@@ -1,5 +1,6 @@
 """The page of `captune app`: images in, captions out. Streamlit runs this file for every visitor."""
 
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def captions_by_model(
 
 
 def _confidence(caption: Caption) -> str:
-    return f"{100 * caption.confidence:.0f} % confidence{', cut: it has no end' if caption.cut else ''}"
+    parts = [] if math.isnan(caption.confidence) else [f"{100 * caption.confidence:.0f} % confidence"]
+    return ", ".join([*parts, *(["cut: it has no end"] if caption.cut else [])])
 
 
 HISTORY = 200

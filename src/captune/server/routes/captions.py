@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from captune.captions.row import known
 from captune.core.records import Caption
 from captune.server.bodies import RequestBody
 from captune.server.model_worker import CaptionResult, CaptionWork, ExplainWork, MatchWork
@@ -36,7 +37,7 @@ MATCH = RequestBody(MatchRequest, {"image": EXAMPLE_IMAGE, "texts": ["a red circ
 
 def caption_items(captions: list[Caption]) -> list[CaptionItem]:
     return [
-        CaptionItem(text=one.text, confidence=one.confidence, original=one.original, cut=one.cut or None)
+        CaptionItem(text=one.text, confidence=known(one.confidence), original=one.original, cut=one.cut or None)
         for one in captions
     ]
 
