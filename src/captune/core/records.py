@@ -27,8 +27,8 @@ class Caption:
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
     (end token included), 0–1; NaN where nobody tells it. `tokens` are those it was written with, its end included
-    where it has one; empty where they are not known. Of a translated caption `original` is what the model said: confidence and
-    tokens are of that. A caption that is `cut` had not ended when it had as many tokens as it may have.
+    where it has one; empty where they are not known. Of a translated caption `original` is what the model said:
+    confidence and tokens are of that. A caption that is `cut` had not ended when it had as many tokens as it may have.
     """
 
     text: str
