@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import tarfile
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from captune.datasets.scenes import write_flickr8k_folder
 from coco_captions import DATA
+
+
+def small_photos(folder: Path, count: int) -> None:
+    """A folder of so many different images: Flickr8k's of 128 pixels, or drawn scenes."""
+    archive = DATA / "flickr8k" / "images-128.tar"
+    if not archive.is_file():
+        write_flickr8k_folder(folder, train=count, dev=0, test=0)
+        return
+    folder.mkdir()
+    with tarfile.open(archive) as members:
+        for member in islice((one for one in members if one.isfile()), count):
+            data = members.extractfile(member)
+            assert data is not None, "it is a file"
+            (folder / Path(member.name).name).write_bytes(data.read())
 
 
 def photos(count: int) -> list[Path]:

@@ -124,6 +124,8 @@ def main() -> None:
         client = Client(Endpoint(begin["model"], begin["url"]), options, begin["key"])
         work = []
         for line in sys.stdin.buffer:
+            if not line.endswith(b"\n"):
+                break  # the job was killed as it wrote this
             request = json.loads(line)
             answer = client.submit(_answer(request, client, cache))
             answer.add_done_callback(partial(tell, request["id"]))
