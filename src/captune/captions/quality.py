@@ -1,4 +1,4 @@
-"""Which captions to check first: low confidence, repeated words, the wrong language.
+"""Which captions to check first: low confidence, repeated words, the wrong language, words of a chat.
 
 What this does not find: a sentence in another language of the same script for which there is no
 list of small words here, or that is shorter than six words; wrong words of the right language.
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from captune.captions.phrases import chat_phrase, echo, refusal, thought
 from captune.captions.row import CaptionRow
 from captune.core.records import Caption
 
@@ -103,7 +104,8 @@ class ReviewItem:
 
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
     (no caption), `cut` (no end within its most tokens), `empty`, `repeats` (a phrase comes twice), `language` (hardly
-    in the language that was asked for), `same` (on several images), `duplicate` (nearly the same image as another).
+    in the language that was asked for), `same` (on several images), `duplicate` (nearly the same image as another), and
+    the other `RULES`.
     """
 
     image: str
@@ -128,16 +130,37 @@ def review_items(
     return sorted(found, key=_order)
 
 
-def flags_of(caption: Caption, language: str | None = None) -> dict[str, str]:
-    """What is odd about a caption by itself; `language` is the one it should be in, None where it is unknown."""
-    flags = {"cut": "no end within its tokens"} if caption.cut else {}
-    if not caption.text.strip():
-        flags["empty"] = "no words"
-    if phrase := repeated_phrase(caption.text):
-        flags["repeats"] = phrase
-    if why := language_mismatch(caption.text, language, caption.original):
-        flags["language"] = why
-    return flags
+# The rules for a caption by itself, by the names of their flags.
+RULES = {
+    "cut": "It had no end when it had as many tokens as it may have.",
+    "empty": "It has no words.",
+    "repeats": "A phrase comes twice.",
+    "language": "It is hardly in the language that was asked for.",
+    "refusal": "The model refuses to describe the image.",
+    "chat": "It speaks to the person who asked: “Sure!”, “Here is a caption:”.",
+    "thinking": "Marks of the model's thoughts are in it.",
+    "echo": "It repeats the prompt, where captions answer one.",
+}
+
+
+def flags_of(caption: Caption, language: str | None = None, prompt: str | None = None) -> dict[str, str]:
+    """What is odd about a caption by itself, by the names of `RULES`, each with a few words on it.
+
+    `language` is the one it should be in, None where it is unknown; `prompt` is what it answers, None where it
+    continues one, or nobody knows.
+    """
+    text = caption.text
+    found = {
+        "cut": "no end within its tokens" if caption.cut else "",
+        "empty": "" if text.strip() else "no words",
+        "repeats": repeated_phrase(text),
+        "language": language_mismatch(text, language, caption.original),
+        "refusal": refusal(text),
+        "chat": chat_phrase(text),
+        "thinking": thought(text),
+        "echo": echo(text, prompt),
+    }
+    return {name: why for name, why in found.items() if why}
 
 
 def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[str, str]) -> ReviewItem:

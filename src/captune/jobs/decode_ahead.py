@@ -25,11 +25,22 @@ _CONCURRENT_FETCHES = 16
 
 @dataclass(frozen=True)
 class ShardTask:
-    """An input shard and its number; `rows` are those of an earlier run, of which only the failed are captioned."""
+    """An input shard and its number; `rows` are those of an earlier run, of which only some are captioned again.
+
+    These are the failed, with `flagged` also those with flags.
+    """
 
     number: int
     source: InputShard
     rows: tuple[CaptionRow, ...] = ()
+    flagged: bool = False
+
+    def captions(self, index: int) -> bool:
+        """Whether an image of the shard is captioned."""
+        if not self.rows:
+            return True
+        row = self.rows[index] if index < len(self.rows) else None
+        return row is not None and (row.status == "error" or (self.flagged and bool(row.flags)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ class DecodeAhead:
         index = 0
         try:
             for index, source in enumerate(self._read_images(task.source)):
-                if not task.rows or (index < len(task.rows) and task.rows[index].status == "error"):
+                if task.captions(index):
                     self._submit(index, source)
                 if self._closed.is_set():
                     return

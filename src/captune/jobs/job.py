@@ -19,7 +19,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.stores import FAILURES, JOB, MANIFEST, REPORT
 from captune.core.stores.local import LocalStore, Store
 from captune.inference.captioning import AnsweringModel
-from captune.jobs.finish import JobResult, count_rows, finish, remove, write_failures
+from captune.jobs.finish import JobResult, count_rows, finish, read_rows, remove, write_failures
 from captune.jobs.manifest import ShardList
 from captune.jobs.request import Job, JobRequest, identify, load_captioner, open_or_create, parse_request, read_job
 from captune.jobs.run_shards import run_shards
@@ -63,7 +63,9 @@ def _run(job: Job, started: float, progress: Progress) -> JobReport:
     store = request.store
     todo = sorted(assigned - done)
     retry: set[int] = set()
-    if request.values.job.retry_failed:
+    if request.values.job.retry_flagged:
+        retry = {number for number in assigned & done if any(row.flags or row.error for row in read_rows(job, number))}
+    elif request.values.job.retry_failed:
         retry = {number for number, count in count_rows(job, assigned & done).items() if count.failed}
     new = _count_new(job, progress) if todo else 0
     captioned = 0

@@ -129,8 +129,11 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
     path = _output_path(format, out)
     folder = _is_folder(path)
     part = parse_part(values.job.part)
-    if not folder and (part != (1, 1) or values.job.retry_failed):
-        raise UsageError("--part and --retry-failed are for jobs in a folder.", "For example: --format jsonl --out DIR")
+    if not folder and (part != (1, 1) or values.job.retry_failed or values.job.retry_flagged):
+        raise UsageError(
+            "--part, --retry-failed and --retry-flagged are for jobs in a folder.",
+            "For example: --format jsonl --out DIR",
+        )
     if values.job.restart and part != (1, 1):
         raise UsageError("--restart throws away all parts of a job.", "Delete the folder, then start the parts.")
     output = None if folder and format not in _FORMATS_OF_MANY_FILES else Output(format, path)

@@ -72,13 +72,15 @@ def _shard_options(job: Job, images: int | None) -> ShardOptions:
         workers=min(values.caption.workers or cores(), useful),
         max_pixels=values.caption.max_pixels,
         language=values.translation.language,
+        prompt=values.generation.prompt if job.captioner and job.captioner.model.codec.answers else None,
         fingerprints=not job.request.temporary,
     )
 
 
 def _shard_task(job: Job, number: int, retry: Container[int]) -> ShardTask:
-    """A shard to caption; one in `retry` with its rows, of which only the failed are captioned."""
-    return ShardTask(number, job.listing[number], _previous_rows(job, number) if number in retry else ())
+    """A shard to caption; one in `retry` with its rows, of which only the failed or flagged are captioned."""
+    rows = _previous_rows(job, number) if number in retry else ()
+    return ShardTask(number, job.listing[number], rows, job.request.values.job.retry_flagged)
 
 
 def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:

@@ -62,7 +62,8 @@ class FinishedShard:
 class ShardOptions:
     """How shards are captioned and written; the same for every shard of a job.
 
-    `total` is the number of shards of the whole job, `language` the one that captions should be in.
+    `total` is the number of shards of the whole job, `language` the one that captions should be in, `prompt` what they
+    answer, if they do.
     """
 
     format: ShardFormat
@@ -71,6 +72,7 @@ class ShardOptions:
     workers: int = 0
     max_pixels: int = MAX_PIXELS
     language: str | None = None
+    prompt: str | None = None
     fingerprints: bool = True
 
 
@@ -132,7 +134,7 @@ _Image = tuple[int, ImageSource, Decoded]
 def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOptions) -> Iterator[tuple[int, _Result]]:
     """A result for each image of a shard with its index, in no order."""
     if model.submit is not None:
-        yield from _caption_each(model, model.submit, images, options.language)
+        yield from _caption_each(model, model.submit, images, options)
         return
     # What fits into memory is found anew for each shard.
     halving = Halving(_OUT_OF_MEMORY_HINT)
@@ -143,14 +145,14 @@ def _caption(model: BatchCaptioner, images: Iterator[_Image], options: ShardOpti
             continue
         batch.append((index, source, decoded))
         if len(batch) == options.batch_size:
-            yield from _caption_batch(model, halving, batch, options.language)
+            yield from _caption_batch(model, halving, batch, options)
             batch = []
     if batch:
-        yield from _caption_batch(model, halving, batch, options.language)
+        yield from _caption_batch(model, halving, batch, options)
 
 
 def _caption_each(
-    model: BatchCaptioner, submit: Submit, images: Iterator[_Image], language: str | None
+    model: BatchCaptioner, submit: Submit, images: Iterator[_Image], options: ShardOptions
 ) -> Iterator[tuple[int, _Result]]:
     def pixels_of(decoded: Decoded) -> np.ndarray | CaptuneError:
         return CaptuneError(decoded.reason, "") if decoded.pixels is None else decoded.pixels
@@ -160,20 +162,22 @@ def _caption_each(
         if decoded.pixels is None:
             yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
         else:
-            yield index, _result(source, decoded, found, language)
+            yield index, _result(source, decoded, found, options)
 
 
 def _result(
-    source: ImageSource, decoded: Decoded, captions: list[Caption] | CaptuneError, language: str | None
+    source: ImageSource, decoded: Decoded, captions: list[Caption] | CaptuneError, options: ShardOptions
 ) -> _Result:
     if isinstance(captions, CaptuneError):
         return _Result(_failed(source, captions.message))
-    row = CaptionRow(source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], language)))
+    row = CaptionRow(
+        source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], options.language, options.prompt))
+    )
     return _Result(row, decoded.fingerprint)
 
 
 def _caption_batch(
-    model: BatchCaptioner, halving: Halving, batch: list[_Image], language: str | None
+    model: BatchCaptioner, halving: Halving, batch: list[_Image], options: ShardOptions
 ) -> Iterator[tuple[int, _Result]]:
     pixels = stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
     results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end]))
@@ -181,7 +185,7 @@ def _caption_batch(
         if captions is None:
             yield index, _Result(_failed(source, "needs more memory than the model has left"))
             continue
-        yield index, _result(source, decoded, captions, language)
+        yield index, _result(source, decoded, captions, options)
 
 
 def _failed(source: ImageSource, reason: str) -> CaptionRow:

@@ -391,6 +391,22 @@ def test_a_killed_job_asks_for_nothing_twice(photos: Path, tmp_path: Path) -> No
     assert not list((out / "_job").glob("answers*"))
 
 
+def test_flagged_captions_are_asked_for_again(photos: Path, tmp_path: Path) -> None:
+    def script(asked: Asked, number: int) -> Reply:
+        return said(f"Sure! Photo {which(asked)}" if number < 12 and which(asked) < 3 else f"photo {which(asked)}")
+
+    with stand_in(script) as server:
+        model = {"model": server.name, **QUICK, "shard_size": 5, "environment": {}}
+        captune.caption_job(photos, tmp_path / "out", **model)
+        first = [json.loads(line) for file in sorted((tmp_path / "out").glob("*.jsonl")) for line in file.open()]
+        assert [row["flags"] for row in first] == [["chat"]] * 3 + [[]] * 9
+        report = captune.caption_job(photos, tmp_path / "out", **model, retry_flagged=True)
+        assert (report.captioned, len(server.asked)) == (3, 15)
+    rows = [json.loads(line) for file in sorted((tmp_path / "out").glob("*.jsonl")) for line in file.open()]
+    assert [row["caption"] for row in rows] == [f"photo {number}" for number in range(12)]
+    assert not any(row["flags"] for row in rows)
+
+
 # -- other verbs -------------------------------------------------------------------------------------------------
 
 

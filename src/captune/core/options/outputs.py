@@ -35,6 +35,7 @@ class JobOptions(Options, section="job", panel="A job in a folder"):
     resume: bool = option(True, "Continue the job in --out; --no-resume: stop with an error if there is one.")
     restart: bool = option(False, "Delete the job in --out and start again.")
     retry_failed: bool = option(False, "Try the failed images of a job again.")
+    retry_flagged: bool = option(False, "Try the images of a job again that failed or whose captions have flags.")
     dry_run: bool = option(False, "Count images and finished ones; load and write nothing.")
     engine: Literal["local", "ray"] = option("local", "Where the job runs: in this process, or on a Ray cluster.")
     ray_address: str | None = option(
