@@ -121,8 +121,10 @@ def main() -> None:
         folder = Path(name) / "photos"
         folder.mkdir()
         files = [folder / f"{number:05}.jpg" for number in range(chosen.photos // (4 if chosen.quick else 1))]
-        for file, photo in zip(files, photos(len(files)), strict=True):
-            shutil.copyfile(photo, file)
+        for number, (file, photo) in enumerate(zip(files, photos(len(files)), strict=True)):
+            with Image.open(photo) as image:
+                image.putpixel((0, 0), (number % 256, number // 256, 0))  # captune asks for equal images once
+                image.save(file, quality=90)
         for concurrency in chosen.concurrency:
             outs = [Path(name) / kind for kind in ("loop", "captune")]
             both = paired(
