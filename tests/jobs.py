@@ -15,6 +15,7 @@ import numpy as np
 import captune
 from captune.core.config import resolve
 from captune.core.records import Caption
+from captune.decoding.encoding import TextCodec
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
 from captune.jobs.job import JobReport
@@ -26,10 +27,14 @@ COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), 
 PREPROCESSING = Preprocessing(16)
 
 
+CODEC = TextCodec(lambda text: [], lambda tokens: "", 0, 0, 100, "")
+
+
 @dataclass
 class FakeModel:
     pixels: Preprocessing = PREPROCESSING
     generation: dict[str, Any] = field(default_factory=dict)
+    codec: TextCodec = CODEC
 
 
 class FakeCaptioner:
