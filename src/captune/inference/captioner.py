@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from captune.captions.wording import worded
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
-from captune.core.options import DEFAULT_MODEL
+from captune.core.options import DEFAULT_MODEL, WordingOptions
 from captune.core.options.verbs import Config
 from captune.core.records import Caption
 from captune.images.batches import read_pixels
@@ -101,7 +102,8 @@ class Captioner:
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one image piece by piece as it is written; by default without beams, as those end as a whole.
 
-        `image` is an image, or what `read` made of one. In another language it comes as one piece.
+        `image` is an image, or what `read` made of one. In another language, and with a wording of its own, it comes as
+        one piece.
         """
         values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
@@ -109,7 +111,11 @@ class Captioner:
             image if isinstance(image, np.ndarray) else read_pixels(image, self.model.pixels, values.caption.max_pixels)
         )
         pieces = stream_text(self.model, pixels[None], values.generation)
-        return pieces if translator is None else iter(translator.translate(["".join(pieces)]))
+        if translator is None and values.wording == WordingOptions():
+            return pieces
+        text = "".join(pieces)
+        whole = text if translator is None else translator.translate([text])[0]
+        return iter([worded(Caption(whole, 0.0), values.wording).text])
 
     def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
         """Attention maps of the words of an image's best caption, or of another `caption`.
@@ -164,11 +170,16 @@ class Captioner:
             max_pixels=values.caption.max_pixels,
         )
         translator = self.translator(values)
-        if translator is None:
-            return stream
-        from captune.inference.translation import translated
+        if translator is not None:
+            from captune.inference.translation import translated
 
-        return translated(stream, translator, values.caption.batch_size)
+            stream = translated(stream, translator, values.caption.batch_size)
+        if values.wording == WordingOptions():
+            return stream
+        return (
+            (key, found if isinstance(found, CaptuneError) else [worded(each, values.wording) for each in found])
+            for key, found in stream
+        )
 
     def translate(
         self, captions: Iterable[list[Caption] | CaptuneError], language: str, translator: str | None = None

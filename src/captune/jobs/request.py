@@ -270,6 +270,7 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
     options |= {f"generation.{name}": value for name, value in values.generation.model_dump().items()}
     options |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
     options |= {f"run_on.{saved}": getattr(values.run_on, name) for saved, name in _RUN_ON.items()}
+    options |= {f"wording.{name}": value for name, value in values.wording.model_dump().items()}
     options |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
     size = "job.shard_size"
     own = values.job.shard_size

@@ -72,6 +72,7 @@ def _shard_options(job: Job, images: int | None) -> ShardOptions:
         workers=min(values.caption.workers or cores(), useful),
         max_pixels=values.caption.max_pixels,
         language=values.translation.language,
+        wording=values.wording,
         prompt=values.generation.prompt if job.captioner and job.captioner.model.codec.answers else None,
         fingerprints=not job.request.temporary,
     )

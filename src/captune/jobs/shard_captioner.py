@@ -6,15 +6,17 @@ Decoding, the model and writing overlap. A result shard appears whole or not at 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from captune.captions.quality import flags_of
 from captune.captions.row import CaptionRow
+from captune.captions.wording import worded
 from captune.core.errors import CaptuneError
 from captune.core.machine import Halving
+from captune.core.options import WordingOptions
 from captune.core.records import Caption
 from captune.core.stores import fingerprints_name
 from captune.core.stores.local import Store
@@ -63,7 +65,7 @@ class ShardOptions:
     """How shards are captioned and written; the same for every shard of a job.
 
     `total` is the number of shards of the whole job, `language` the one that captions should be in, `prompt` what they
-    answer, if they do.
+    answer, if they do. Flags are about captions as the model wrote them, before `wording`.
     """
 
     format: ShardFormat
@@ -73,6 +75,7 @@ class ShardOptions:
     max_pixels: int = MAX_PIXELS
     language: str | None = None
     prompt: str | None = None
+    wording: WordingOptions = field(default_factory=WordingOptions)
     fingerprints: bool = True
 
 
@@ -170,9 +173,9 @@ def _result(
 ) -> _Result:
     if isinstance(captions, CaptuneError):
         return _Result(_failed(source, captions.message))
-    row = CaptionRow(
-        source.name, tuple(captions), "ok", None, "", tuple(flags_of(captions[0], options.language, options.prompt))
-    )
+    flags = tuple(flags_of(captions[0], options.language, options.prompt))
+    texts = tuple(worded(each, options.wording) for each in captions)
+    row = CaptionRow(source.name, texts, "ok", None, "", flags)
     return _Result(row, decoded.fingerprint)
 
 

@@ -24,6 +24,7 @@ from captune.core.options.training import PARTS as PARTS
 from captune.core.options.training import DataOptions as DataOptions
 from captune.core.options.training import ModelOptions as ModelOptions
 from captune.core.options.training import TrainOptions as TrainOptions
+from captune.core.options.wording import WordingOptions as WordingOptions
 
 Device = Annotated[str, Field(pattern=r"^(auto|all|cpu|mps|cuda(:\d+)?)$")]
 # transformers' own values are taken as well.

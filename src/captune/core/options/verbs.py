@@ -40,6 +40,7 @@ class Config(options.Options):
         tune: options.TuneOptions = options.TuneOptions()
         video: options.VideoOptions = options.VideoOptions()
         webcam: options.WebcamOptions = options.WebcamOptions()
+        wording: options.WordingOptions = options.WordingOptions()
 
 
 @cache
