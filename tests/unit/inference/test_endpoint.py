@@ -282,6 +282,23 @@ def test_a_slow_answer_is_given_up(image: Image.Image) -> None:
         Captioner.load(server.name, sight_check=False, retries=0, request_timeout=0.2)(image)
 
 
+def test_a_server_that_refuses_a_field_is_asked_without_it(image: Image.Image) -> None:
+    def script(asked: Asked, number: int) -> Reply:
+        if "logprobs" in asked.body:
+            return Reply({"error": {"message": "logprobs are not supported by this model"}}, 400)
+        if "max_tokens" in asked.body:
+            return Reply({"error": {"message": "use 'max_completion_tokens' instead of 'max_tokens'"}}, 400)
+        return said("a dog")
+
+    with stand_in(script) as server:
+        captioner = Captioner.load(server.name, sight_check=False, retries=0)
+        assert [found[0].text for found in captioner.batch([image, image])] == ["a dog", "a dog"]
+        captioner(image)
+        assert server.asked[-1].body["max_completion_tokens"] == 256
+        assert server.asked[-1].body.keys() == {"model", "messages", "temperature", "max_completion_tokens"}
+        assert len(server.asked) <= 7
+
+
 # -- sight -------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ from captune.inference.endpoint.answers import tokens_in
 from captune.inference.endpoint.budget import Budget
 
 KEY = "OPENAI_API_KEY"
+# Fields that some servers refuse, and what is sent instead: another name, or nothing.
+_OTHER_NAMES = {"logprobs": None, "max_tokens": "max_completion_tokens"}
 _KEPT = "What came is kept; the same command goes on."
 # Answers that would come again; others may be gone a moment later.
 _FINAL = frozenset((400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501))
@@ -67,6 +69,7 @@ class Client:
     def __init__(self, endpoint: Endpoint, options: EndpointOptions, key: str | None) -> None:
         self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
         self._refused, self._finishing = 0, False
+        self._unknown: set[str] = set()
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True).start()
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -97,17 +100,21 @@ class Client:
             while True:
                 if self._finishing:
                     raise EndpointError("The job has ended.", _KEPT)
-                reply = await self._send(body)
+                sent = self._fitting(body)
+                reply = await self._send(sent, body["max_tokens"] * body.get("n", 1))
                 if reply.found is not None:
                     self._refused = 0
                     return reply.found
+                if reply.status in (400, 422) and self._adapts(reply.message, sent):
+                    continue
                 if reply.status in _FINAL or attempt == self.options.retries:
                     raise await self._refusal(reply)
                 await asyncio.sleep(_pause(attempt) if reply.wait is None else min(reply.wait, _LONGEST_WAIT))
                 attempt += 1
 
-    async def _send(self, body: Mapping[str, Any]) -> _Reply:
-        reserved = await self.budget.reserve(body["max_tokens"] * body.get("n", 1))
+    async def _send(self, body: Mapping[str, Any], longest: int) -> _Reply:
+        """Send a request whose answer has at most `longest` tokens."""
+        reserved = await self.budget.reserve(longest)
         found: Any = None
         try:
             answer = await self._http.post(f"{self.endpoint.url}/chat/completions", json=body)
@@ -118,6 +125,17 @@ class Client:
             self.budget.settle(reserved, *tokens_in(found))
         message = "" if found is not None else _message(answer)
         return _Reply(answer.status_code, found, message, _retry_after(answer.headers.get("Retry-After")))
+
+    def _adapts(self, message: str, sent: Mapping[str, Any]) -> bool:
+        """Whether another request may be taken: servers differ in two fields, and name the one that they refuse."""
+        refused = {name for name in _OTHER_NAMES if name in sent and name in message}
+        self._unknown |= refused
+        return bool(refused)
+
+    def _fitting(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request without the fields that the server refused."""
+        names = {name: _OTHER_NAMES[name] if name in self._unknown else name for name in body}
+        return {name: body[given] for given, name in names.items() if name is not None}
 
     async def _refusal(self, reply: _Reply) -> CaptuneError:
         """What the last reply to a request means."""
