@@ -44,8 +44,8 @@ def thought(text: str) -> str:
 
 def echo(text: str, prompt: str | None) -> str:
     """The prompt, where a caption repeats it; "" for none."""
-    words = _words(prompt or "")
-    return " ".join(words) if len(words) >= _WORDS_OF_PROMPT and f" {' '.join(words)} " in f" {_joined(text)} " else ""
+    words = plain(prompt or "")
+    return words if len(words.split()) >= _WORDS_OF_PROMPT and f" {words} " in f" {plain(text)} " else ""
 
 
 def _opening(text: str) -> str:
@@ -53,9 +53,6 @@ def _opening(text: str) -> str:
     return text.lstrip(" \t\n\"'“”‘’*_#>`").replace("’", "'")
 
 
-def _words(text: str) -> list[str]:
-    return [word for raw in text.casefold().split() if (word := raw.strip(".,;:!?\"'()“”"))]
-
-
-def _joined(text: str) -> str:
-    return " ".join(_words(text))
+def plain(text: str) -> str:
+    """The words of a text in lower case, without marks around them, a space between."""
+    return " ".join(word for raw in text.casefold().split() if (word := raw.strip(".,;:!?\"'()“”")))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from captune.captions.phrases import chat_phrase, echo, refusal, thought
+from captune.captions.phrases import chat_phrase, echo, plain, refusal, thought
 from captune.captions.row import CaptionRow
 from captune.core.records import Caption
 
@@ -125,7 +125,7 @@ def review_items(
     A caption on `same` or more images is flagged (0: never); `duplicates` name for an image the one it repeats.
     """
     rows = list(rows)
-    counts = Counter(_plain(row.captions[0].text) for row in rows if row.captions)
+    counts = Counter(plain(row.captions[0].text) for row in rows if row.captions)
     found = [_item(row, counts, same, duplicates or {}) for row in rows]
     return sorted(found, key=_order)
 
@@ -168,7 +168,7 @@ def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[
         return ReviewItem(row.image, "", None, {"failed": row.error or "no caption"})
     best = row.captions[0]
     flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
-    times = counts[_plain(best.text)]
+    times = counts[plain(best.text)]
     if best.text.strip() and same and times >= same:
         flags["same"] = f"on {times:,} images"
     if row.image in duplicates:
@@ -178,7 +178,7 @@ def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[
 
 def repeated_phrase(text: str) -> str:
     """The first phrase that comes twice side by side, or with "and" between, or that is long; "" for none."""
-    words = _plain(text).split()
+    words = plain(text).split()
     starts = [start for start, word in enumerate(words) if word in words[start + 1 :]]
     for length in range(len(words) // 2, 0, -1):
         for start in starts:
@@ -194,10 +194,6 @@ def repeated_phrase(text: str) -> str:
 
 def _within(phrase: Sequence[str], words: Sequence[str]) -> bool:
     return any(words[n : n + len(phrase)] == phrase for n in range(len(words) - len(phrase) + 1))
-
-
-def _plain(text: str) -> str:
-    return " ".join(word for raw in text.casefold().split() if (word := raw.strip(".,;:!?\"'()")))
 
 
 def _order(item: ReviewItem) -> tuple[int, float]:

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -282,6 +283,14 @@ def test_a_slow_answer_is_given_up(image: Image.Image) -> None:
         Captioner.load(server.name, sight_check=False, retries=0, request_timeout=0.2)(image)
 
 
+def test_an_image_that_gets_no_answer_in_time_ends_nothing(photos: Path) -> None:
+    with stand_in(lambda asked, number: Reply(said("a dog").body, wait=0 if which(asked) else 2)) as server:
+        options = {"sight_check": False, "retries": 0, "request_timeout": 0.5, "environment": {}}
+        rows = list(captune.caption(photos, model=server.name, **options))
+    assert [row.status for row in rows] == ["error", *["ok"] * 11]
+    assert "no whole answer in time" in str(rows[0].error)
+
+
 def test_a_server_that_refuses_a_field_is_asked_without_it(image: Image.Image) -> None:
     def script(asked: Asked, number: int) -> Reply:
         if "logprobs" in asked.body:
@@ -484,6 +493,28 @@ def test_captunes_server_hands_its_captions_on() -> None:
         answer = client.post("/v1/caption", json={"image": encoded(photo)})
         assert answer.status_code == 422
         assert "the model refuses: no" in answer.json()["detail"]
+
+
+def test_who_stops_a_job_does_not_wait_for_the_server(photos: Path, tmp_path: Path) -> None:
+    """Answers under way still come into the file; a request that waits to be sent again is not sent."""
+    busy = Reply({}, 429, {"Retry-After": "300"})
+    with stand_in(lambda asked, number: Reply(said("a dog").body, wait=3) if number == 0 else busy) as server:
+        words = ["caption", photos, "--out", tmp_path / "out", "--format", "jsonl", "--model", server.name]
+        command = [sys.executable, "-m", "captune", *map(str, words), "--no-sight-check", "--concurrency", "2"]
+        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while len(server.asked) < 2:
+            time.sleep(0.01)
+        started = time.monotonic()
+        job.send_signal(signal.SIGINT)
+        _, message = job.communicate(timeout=30)
+        assert (job.returncode, "the same command goes on" in message) == (130, True)
+        assert time.monotonic() - started < 2.5
+        kept, lock = (tmp_path / "out" / "_job" / f"answers-1-of-1.{end}" for end in ("jsonl", "lock"))
+        while lock.exists():
+            assert time.monotonic() - started < 20, "the process that asks does not end"
+            time.sleep(0.02)
+        assert len(kept.read_text().split()) > 1
+        assert len(server.asked) == 2
 
 
 def test_clients_leave_no_threads(image: Image.Image) -> None:

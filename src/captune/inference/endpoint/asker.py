@@ -40,6 +40,7 @@ class Asker:
             [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a pipe behind the job ends with the job
             start_new_session=True,
         )
         self._waiting: dict[int, Future[Any]] = {}
@@ -62,13 +63,14 @@ class Asker:
         finally:
             del self._waiting[number]
 
-    def close(self) -> None:
-        """Let it send nothing more, and wait until the answers under way are in the file."""
+    def close(self, *, wait: bool = True) -> None:
+        """Let it send nothing more. It ends with the last answer under way, which `wait` waits for."""
         assert self._process.stdin is not None, "it is a pipe"
         with suppress(OSError):
             self._process.stdin.close()
-        self._process.wait()
-        self._reader.join()
+        if wait:
+            self._process.wait()
+            self._reader.join()
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None, "it is a pipe"

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -28,6 +29,7 @@ _OTHER_NAMES = {"logprobs": None, "max_tokens": "max_completion_tokens"}
 _KEPT = "What came is kept; the same command goes on."
 # Answers that would come again; others may be gone a moment later.
 _FINAL = frozenset((400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501))
+_ABSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError, httpx.InvalidURL)
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_WAIT = 0.5, 30.0, 600.0
 # So many images in a row for which the server has errors alone: it will not have captions for the others.
 _MAX_REFUSED = 10
@@ -55,12 +57,16 @@ def key_from(options: EndpointOptions, environment: Mapping[str, str]) -> str | 
 
 @dataclass(frozen=True)
 class _Reply:
-    """`status` is 0 where nobody answered, `found` the JSON of a good answer, `wait` the seconds that it asks for."""
+    """`status` is 0 where no whole answer came, `found` the JSON of a good one, `wait` the seconds that it asks for.
+
+    `absent`: nobody was there to be asked.
+    """
 
     status: int
     found: Any
     message: str
     wait: float | None = None
+    absent: bool = False
 
 
 class Client:
@@ -68,7 +74,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, options: EndpointOptions, key: str | None) -> None:
         self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
-        self._refused, self._finishing = 0, False
+        self._refused, self._finishing = 0, asyncio.Event()
         self._unknown: set[str] = set()
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True).start()
@@ -87,7 +93,7 @@ class Client:
 
     def finish(self) -> None:
         """Send no request any more: those that are not under way are given up."""
-        self._finishing = True
+        self._loop.call_soon_threadsafe(self._finishing.set)
 
     async def complete(self, body: Mapping[str, Any]) -> Any:
         """The JSON that a chat completion answers.
@@ -98,7 +104,7 @@ class Client:
         async with self._slots:
             attempt = 0
             while True:
-                if self._finishing:
+                if self._finishing.is_set():
                     raise EndpointError("The job has ended.", _KEPT)
                 sent = self._fitting(body)
                 reply = await self._send(sent, body["max_tokens"] * body.get("n", 1))
@@ -109,7 +115,9 @@ class Client:
                     continue
                 if reply.status in _FINAL or attempt == self.options.retries:
                     raise await self._refusal(reply)
-                await asyncio.sleep(_pause(attempt) if reply.wait is None else min(reply.wait, _LONGEST_WAIT))
+                pause = _pause(attempt) if reply.wait is None else min(reply.wait, _LONGEST_WAIT)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._finishing.wait(), pause)
                 attempt += 1
 
     async def _send(self, body: Mapping[str, Any], longest: int) -> _Reply:
@@ -119,8 +127,8 @@ class Client:
         try:
             answer = await self._http.post(f"{self.endpoint.url}/chat/completions", json=body)
             found = _json(answer) if answer.status_code == httpx.codes.OK else None
-        except httpx.TransportError as error:
-            return _Reply(0, None, _reason(error))
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            return _Reply(0, None, _reason(error), absent=isinstance(error, _ABSENT))
         finally:
             self.budget.settle(reserved, *tokens_in(found))
         message = "" if found is not None else _message(answer)
@@ -140,14 +148,14 @@ class Client:
     async def _refusal(self, reply: _Reply) -> CaptuneError:
         """What the last reply to a request means."""
         url, model, message = self.endpoint.url, self.endpoint.model, reply.message
-        if reply.status == 0:
+        if reply.absent:
             return EndpointError(f"{url} is not reached: {message}.", f"Check that the server runs there. {_KEPT}")
         if reply.status in (401, 403):
             return EndpointError(f"{url} does not accept the key: {message}", f"Set {KEY}, or --api-key-file FILE.")
         if reply.status == 404:
             return EndpointError(f"{url} has no model {model}: {message}", await self._known_models())
         self._refused += 1
-        message = f"the server answered {reply.status}: {message}"
+        message = f"the server answered {reply.status}: {message}" if reply.status else message
         if self._refused < _MAX_REFUSED:
             return NoCaptionError(message, "")
         return EndpointError(
@@ -211,7 +219,7 @@ def _message(answer: httpx.Response) -> str:
     return " ".join(message.split())[:300] or "no reason given"
 
 
-def _reason(error: httpx.TransportError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no whole answer in time (--request-timeout)"
     return first_line(error) or type(error).__name__

@@ -74,10 +74,15 @@ class EndpointModel:
         """Within a block answers are written into a file as they come, and those in it are not asked for again."""
         options = self.client.options
         self.asker = Asker(self.endpoint, options, key_from(options, os.environ), file)
+        asker = self.asker
         try:
             yield
+        except BaseException:
+            asker.close(wait=False)  # who stops a job does not wait for a slow server
+            raise
+        else:
+            asker.close()
         finally:
-            self.asker.close()
             self.asker = None
 
     @property

@@ -26,13 +26,13 @@ async def check_sight(ask: Ask, name: str) -> None:
     options = GenerationOptions(num_beams=1, max_new_tokens=64)
     drawn = [np.full((3, _SIDE, _SIDE), np.array(levels)[:, None, None], np.uint8) for levels in COLOURS.values()]
     answers = await asyncio.gather(*(ask(pixels, QUESTION, options) for pixels in drawn))
-    seen = sum(_names(text, colour) for text, colour in zip(answers, COLOURS, strict=True))
-    if seen < _ENOUGH:
+    correct = sum(_names(text, colour) for text, colour in zip(answers, COLOURS, strict=True))
+    if correct < _ENOUGH:
         listed = ", ".join(
             f"of {colour}: “{' '.join(text.split())[:40]}”" for text, colour in zip(answers, COLOURS, strict=True)
         )
         raise BlindError(
-            f"{name} does not see: it named {seen} of {len(COLOURS)} colours ({listed}).",
+            f"{name} does not see: it named {correct} of {len(COLOURS)} colours ({listed}).",
             "Take a model that reads images, and a server that hands them to it (llama.cpp needs its mmproj file). "
             "A model that sees and cannot name colours: --no-sight-check.",
         )
