@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
+from captune.captions.provenance import Provenance, provenance_of
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 
@@ -17,7 +18,8 @@ class CaptionRow:
     """An image with its captions, best first, or with the reason why it has none.
 
     `image` is the path or name under which the image was given; `error` is None where `status` is "ok". `flags`
-    name what is odd about the best caption (see `review_items`), None where nothing was checked.
+    name what is odd about the best caption (see `review_items`), None where nothing was checked. `provenance` says
+    who wrote the captions, None where nobody noted it.
     """
 
     image: str
@@ -26,6 +28,7 @@ class CaptionRow:
     error: str | None
     model: str
     flags: tuple[str, ...] | None = None
+    provenance: Provenance | None = None
 
     def _repr_html_(self) -> str:
         """In a notebook: the image's name with its captions, or the reason why it has none."""
@@ -33,7 +36,7 @@ class CaptionRow:
         return f"<code>{escape(self.image)}</code><br>{captions_html or escape(self.error or '')}"
 
     def to_json(self) -> dict[str, Any]:
-        """`image`, `caption`, `confidence`, `status`, `error`; `original`, `cut`, `captions`, `flags` where known."""
+        """`image`, `caption`, `confidence`, `status`, `error`; the others where they are known."""
         first = self.captions[0] if self.captions else None
         row: dict[str, Any] = {
             "image": self.image,
@@ -50,6 +53,8 @@ class CaptionRow:
             row["captions"] = [caption_json(caption) for caption in self.captions]
         if self.flags is not None:
             row["flags"] = list(self.flags)
+        if self.provenance is not None:
+            row["provenance"] = self.provenance.to_json()
         return row
 
 
@@ -74,8 +79,12 @@ def row_of(value: Any, where: str) -> CaptionRow:
     if not isinstance(value, Mapping) or not isinstance(value.get("image"), str) or "caption" not in value:
         raise CaptuneError(f"{where}: no image and caption.", _EXPECTED)
     flags = flags_in(value.get("flags"))
+    try:
+        provenance = provenance_of(value)
+    except (TypeError, ValueError) as error:
+        raise CaptuneError(f"{where}: {error}.", "Mend it, or remove it from the row.") from None
     if value.get("status") == "error":
-        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags)
+        return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags, provenance)
     first = {name: value.get(name) for name in ("confidence", "original", "cut")} | {"text": value["caption"]}
     try:
         listed = list(value.get("captions") or [first])
@@ -89,7 +98,7 @@ def row_of(value: Any, where: str) -> CaptionRow:
         )
     except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", _EXPECTED) from None
-    return CaptionRow(value["image"], captions, "ok", None, "", flags)
+    return CaptionRow(value["image"], captions, "ok", None, "", flags, provenance)
 
 
 def confidence_in(value: Any) -> float:
