@@ -22,7 +22,7 @@ from captune.core.aliases import ORIGINS
 from captune.core.config import Leaf, leaves, presets
 from captune.core.environment import VARIABLES
 from captune.core.files import write_text
-from captune.core.options import GenerationOptions, Options
+from captune.core.options import GenerationOptions, Options, WordingOptions
 from captune.core.options.verbs import configs
 from captune.core.verbs import VERBS
 
@@ -317,7 +317,7 @@ def rest() -> str:
     """Every route with its fields, its answer and what can go wrong."""
     from rest_tables import routes
 
-    return routes(json.loads(openapi()), set(GenerationOptions.model_fields), table)
+    return routes(json.loads(openapi()), set(GenerationOptions.model_fields), set(WordingOptions.model_fields), table)
 
 
 REGIONS: dict[str, Callable[[], str]] = {

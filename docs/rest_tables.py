@@ -11,8 +11,8 @@ Table = Callable[[Iterable[str], Iterable[Iterable[str]]], str]
 Schemas = Mapping[str, Any]
 
 
-def routes(api: Mapping[str, Any], search: set[str], table: Table) -> str:
-    """Every route with its fields, what stands in them, and what can go wrong; the `search` options are listed once."""
+def routes(api: Mapping[str, Any], search: set[str], wording: set[str], table: Table) -> str:
+    """Every route with its fields, what stands in them, and what can go wrong; the options are listed once."""
     schemas, parts, told, within = api["components"]["schemas"], [], False, list[str]()
     for path, methods in api["paths"].items():
         for method, route in methods.items():
@@ -23,9 +23,11 @@ def routes(api: Mapping[str, Any], search: set[str], table: Table) -> str:
                 schema = schemas[name]
                 within += _within(name, schemas)[1:]
                 several = search <= set(schema["properties"])
-                parts.append(_fields(schema, table, leave=search if several and told else ()))
+                leave = (search | wording) if several and told else ()
+                parts.append(_fields(schema, table, leave=leave))
                 if several and told:
-                    parts.append("And the options of the search, as for `/v1/caption`.\n")
+                    more = " and around the caption" if wording <= set(schema["properties"]) else ""
+                    parts.append(f"And the options of the search{more}, as for `/v1/caption`.\n")
                 told = told or several
             answer = route["responses"]["200"].get("content", {}).get("application/json", {}).get("schema", {})
             if "$ref" in answer:

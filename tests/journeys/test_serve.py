@@ -17,6 +17,9 @@ import schemathesis
 from PIL import Image
 
 import captune
+from captune.captions.quality import flags_of
+from captune.captions.wording import worded
+from captune.core.options import WordingOptions
 from serving import Serving, data_url, encoded, picture, running, save_tiny
 from translators import marian
 
@@ -170,6 +173,23 @@ def test_a_batch_loses_only_its_bad_pictures(client: httpx.Client, alone: dict[s
         assert results[place]["captions"][0]["text"] == alone["base"](data, num_beams=1).text
     form = client.post("/v1/captions:batch", files=[("images", data) for data in PICTURES[:2]])
     assert [len(result["captions"]) for result in form.json()["results"]] == [1, 1]
+
+
+def test_flags_and_what_stands_around_captions(client: httpx.Client, alone: dict[str, Any]) -> None:
+    """Flags are about the caption as the model wrote it; an answer to a question is left as it is."""
+    request = {"images": [encoded(image) for image in PICTURES], "max_new_tokens": 6, "prefix": "ohwx,", "one_line": 1}
+    results = client.post("/v1/captions:batch", json=request).json()["results"]
+    own = [alone["base"](image, max_new_tokens=6) for image in PICTURES]
+    assert [one["captions"][0].get("flags", {}) for one in results] == [flags_of(caption) for caption in own]
+    assert [one["captions"][0]["text"] for one in results] == [
+        worded(caption, WordingOptions(prefix="ohwx,", one_line=True)).text for caption in own
+    ]
+    assert {"cut"} <= {flag for caption in own for flag in flags_of(caption)}
+    no_room = client.post("/v1/caption", json={"image": encoded(PICTURES[0]), "max_characters": 3, "suffix": "(ai)"})
+    assert no_room.status_code == 422
+    assert "max_characters 3 leaves no room" in no_room.json()["detail"]
+    question = {"image": encoded(PICTURES[0]), "question": "a", "prefix": "x"}
+    assert client.post("/v1/ask", json=question).status_code == 422
 
 
 def test_questions_and_matches(client: httpx.Client, alone: dict[str, Any], models: dict[str, str]) -> None:

@@ -119,7 +119,7 @@ VERBS = Verbs(
          "captune.api.capfilt:capfilt",
          when_stopped="Nothing was kept."),
     Verb("serve", WORK, "Caption images over HTTP: REST, and OpenAI's chat completions.",
-         ("ServeOptions", *_CAPTIONING),
+         ("ServeOptions", "WordingOptions", *_CAPTIONING),
          when_stopped="Nothing was being served."),
     Verb("app", WORK, "A page in the browser that captions images.",
          ("AppOptions", "TranslationOptions", "DeviceOptions"), when_stopped="The page is closed."),

@@ -170,6 +170,10 @@ class ModelWorker:
         assert isinstance(self.model, Captioner)
         return self.model
 
+    def answered(self, options: GenerationOptions) -> str | None:
+        """The prompt that captions answer; None where they continue it, or answer the model's own."""
+        return options.prompt if self.captioner.model.codec.answers else None
+
     @property
     def weights(self) -> int:
         """Bytes of the weights."""

@@ -87,7 +87,7 @@ class Problem(Exception):
                 503, "The server does not have enough memory for this image now.", "Try again later, or fewer beams."
             )
         if isinstance(error, CaptuneError):
-            return cls(422, error.message, _as_field(error.hint))
+            return cls(422, error.message, as_field(error.hint))
         return cls(500, "Something unexpected went wrong.", "The server's log has the request_id.")
 
     @classmethod
@@ -113,8 +113,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE_LENGTH else f"{text[: _MAX_MESSAGE_LENGTH - 1]}…"
 
 
-def _as_field(hint: str) -> str:
-    """A hint for the command line, for a request: `--max-pixels` becomes `max_pixels`."""
+def as_field(hint: str) -> str:
+    """Words for the command line, for a request: `--max-pixels` becomes `max_pixels`."""
     return re.sub(r"--([a-z][a-z-]+)", lambda flag: flag[1].replace("-", "_"), hint)
 
 

@@ -32,9 +32,9 @@ from captune.server.connections import Connection, Connections, TrustedProxies
 from captune.server.keys import VARIABLE, Keys, read_keys
 from captune.server.logs import configure_logging, log_event
 from captune.server.middleware import RequestLimits
+from captune.server.openapi import add_docs_page, add_schema
 from captune.server.problems import add_problem_handlers
 from captune.server.routes import ROUTES
-from captune.server.schemas import add_docs_page, add_schema
 from captune.server.service import Service
 from captune.server.startup import listen, parse_models
 

@@ -9,16 +9,18 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Depends, Request
 
+from captune.captions.wording import worded
 from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
-from captune.core.options import GenerationOptions
+from captune.core.options import GenerationOptions, WordingOptions
+from captune.core.records import Caption
 from captune.decoding.encoding import check_prompt, prompt_for
 from captune.server.images import ImageDecoder, fetch_image, image_bytes, is_url
 from captune.server.logs import log_event
 from captune.server.middleware import Admission, RequestContext, ServerMetrics
 from captune.server.model_pool import ModelPool, ServedModel
 from captune.server.model_worker import ModelWorker
-from captune.server.problems import Problem
+from captune.server.problems import Problem, as_field
 
 # Memory for bodies, in bodies of the largest size.
 _BODIES = 32
@@ -37,7 +39,7 @@ class Service:
     ) -> None:
         self.options = config.values.serve
         self._fetch = fetch
-        self._translation = config.values.translation
+        self._translation, self._wording = config.values.translation, config.values.wording
         self.metrics = ServerMetrics()
         self.admission = Admission(self.options.max_queue, int(self.options.max_body * 1e6) * _BODIES)
         self.metrics.waiting.set_function(lambda: self.admission.images)
@@ -140,6 +142,15 @@ class Service:
             raise Problem(422, error.message, error.hint) from None
         if room < options.max_new_tokens and room >= max(1, options.min_new_tokens):
             options = options.model_copy(update={"max_new_tokens": room})
+        return options
+
+    def wording(self, values: Mapping[str, Any]) -> WordingOptions:
+        """Options of the request about a caption's text, else the server's; raises `Problem` for no room."""
+        options = WordingOptions.model_validate({**self._wording.model_dump(), **values})
+        try:
+            worded(Caption("a", 0.0), options)
+        except UsageError as error:
+            raise Problem(422, as_field(error.message), error.hint) from None
         return options
 
     def language(self, requested: str | None) -> str | None:

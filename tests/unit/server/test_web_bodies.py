@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from captune.server.bodies import parse_form, parse_json
+from captune.server.chat_schemas import ChatRequest
 from captune.server.problems import Problem
 from captune.server.routes.chat import image_and_prompt
-from captune.server.schemas import ChatRequest
 from hostile import Hostile, attacked
 
 FORM = "multipart/form-data; boundary=B"

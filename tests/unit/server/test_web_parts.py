@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
+from captune.server.chat_schemas import ChatRequest
 from captune.server.images import image_bytes
 from captune.server.keys import Keys, RateLimit, read_keys
 from captune.server.logs import JsonFormatter
 from captune.server.middleware import Admission
 from captune.server.problems import Problem
-from captune.server.schemas import AskRequest, BatchRequest, CaptionRequest, ChatRequest
+from captune.server.schemas import AskRequest, BatchRequest, CaptionRequest
 from captune.server.server import create_app
 from captune.server.startup import parse_models
 

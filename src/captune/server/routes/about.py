@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from captune.core.options import GenerationOptions
-from captune.server.schemas import READ_PROBLEMS, Health, ModelCard, ModelList, with_field_names
+from captune.core.options import GenerationOptions, WordingOptions
+from captune.server.openapi import with_field_names
+from captune.server.schemas import READ_PROBLEMS, Health, ModelCard, ModelList
 from captune.server.service import TheService
 
 router = APIRouter(tags=["server"])
@@ -26,7 +27,9 @@ async def models(service: TheService) -> ModelList:
 @router.get("/v1/options", summary="Options of the search", responses=READ_PROBLEMS)
 async def options() -> dict[str, Any]:
     """The JSON schema of the options that /v1/caption takes: their defaults, limits and meaning."""
-    schema: dict[str, Any] = with_field_names(GenerationOptions.model_json_schema())
+    found = [kind.model_json_schema() for kind in (GenerationOptions, WordingOptions)]
+    properties = {name: field for schema in found for name, field in schema["properties"].items()}
+    schema: dict[str, Any] = with_field_names({**found[0], "properties": properties})
     return schema
 
 

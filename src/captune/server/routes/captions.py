@@ -5,7 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from captune.captions.quality import flags_of
 from captune.captions.row import known
+from captune.captions.wording import worded
+from captune.core.options import WordingOptions
 from captune.core.records import Caption
 from captune.server.bodies import RequestBody
 from captune.server.model_worker import CaptionResult, CaptionWork, ExplainWork, MatchWork
@@ -35,9 +38,18 @@ ASK = RequestBody(AskRequest, {"image": EXAMPLE_IMAGE, "question": "What colour 
 MATCH = RequestBody(MatchRequest, {"image": EXAMPLE_IMAGE, "texts": ["a red circle", "two dogs"]})
 
 
-def caption_items(captions: list[Caption]) -> list[CaptionItem]:
+def caption_items(
+    captions: list[Caption], wording: WordingOptions, language: str | None, prompt: str | None
+) -> list[CaptionItem]:
+    """Captions as the answer has them; flags are about them as the model wrote them, in answer to `prompt` if any."""
     return [
-        CaptionItem(text=one.text, confidence=known(one.confidence), original=one.original, cut=one.cut or None)
+        CaptionItem(
+            text=worded(one, wording).text,
+            confidence=known(one.confidence),
+            original=one.original,
+            cut=one.cut or None,
+            flags=flags_of(one, language, prompt) or None,
+        )
         for one in captions
     ]
 
@@ -49,10 +61,10 @@ async def caption(
     """One image, as a file of a form or as base64 in JSON, with any options of the search."""
     model, worker = await service.acquire_model(request.model, "caption", context)
     options = service.generation_options(worker, request.generation_options())
-    language = service.language(request.language)
+    language, wording = service.language(request.language), service.wording(request.wording())
     pixels, size = await service.pixels(request.image, worker, context, size=request.explain)
     result = await worker.submit(CaptionWork(pixels, options, language))
-    items = caption_items(result.captions)
+    items = caption_items(result.captions, wording, language, worker.answered(options))
     if size is not None:
         explained = await worker.submit(ExplainWork(pixels, size, result.captions, options))
         for item, attention in zip(items, explained, strict=True):
@@ -76,7 +88,7 @@ async def captions(
     context.images = count
     model, worker = await service.acquire_model(request.model, "caption", context)
     options = service.generation_options(worker, request.generation_options())
-    language = service.language(request.language)
+    language, wording = service.language(request.language), service.wording(request.wording())
 
     async def one(image: str | bytes) -> CaptionResult:
         pixels, _ = await service.pixels(image, worker, context)
@@ -86,7 +98,8 @@ async def captions(
     items = []
     for result in results:
         if isinstance(result, CaptionResult):
-            items.append(BatchItem(captions=caption_items(result.captions)))
+            found = caption_items(result.captions, wording, language, worker.answered(options))
+            items.append(BatchItem(captions=found))
         elif isinstance(result, Exception):
             items.append(BatchItem.model_validate({"error": image_problem(result, context.id)}))
         else:
@@ -104,7 +117,8 @@ async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService,
     language = service.language(request.language)
     pixels, _ = await service.pixels(request.image, worker, context)
     result = await worker.submit(CaptionWork(pixels, options, language))
-    return AskAnswer(model=model.name, answers=caption_items(result.captions))
+    answers = caption_items(result.captions, WordingOptions(), language, worker.answered(options))
+    return AskAnswer(model=model.name, answers=answers)
 
 
 @router.post("/v1/match", summary="How well texts fit an image", responses=WORK_PROBLEMS)

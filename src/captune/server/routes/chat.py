@@ -10,18 +10,10 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
 from captune.server.bodies import RequestBody
+from captune.server.chat_schemas import ChatAnswer, ChatMessage, ChatRequest, Choice, Usage
 from captune.server.model_worker import CaptionWork
 from captune.server.problems import Problem
-from captune.server.schemas import (
-    EXAMPLE_IMAGE,
-    MAX_TEXT_LENGTH,
-    WORK_PROBLEMS,
-    ChatAnswer,
-    ChatMessage,
-    ChatRequest,
-    Choice,
-    Usage,
-)
+from captune.server.schemas import EXAMPLE_IMAGE, MAX_TEXT_LENGTH, WORK_PROBLEMS
 from captune.server.service import TheContext, TheService
 
 router = APIRouter(tags=["chat"])
