@@ -19,7 +19,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import ExistingCaptions
 from captune.core.records import Caption
 from captune.images.metadata import UnsupportedImage, exif, iptc
-from captune.images.metadata.files import with_caption, write_in_place
+from captune.images.metadata.files import with_caption, CaptionEdit, write_in_place
 from captune.images.metadata.xmp import with_caption as in_packet
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -336,7 +336,7 @@ def test_in_place(photos: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root writes files of others")
 def test_in_place_keeps_the_owner(photos: Path) -> None:
     os.chown(photos / "a.jpg", 1234, 1234)
-    write_in_place(str(photos / "a.jpg"), "a dog", ExistingCaptions())
+    write_in_place(str(photos / "a.jpg"), CaptionEdit("a dog", ExistingCaptions()))
     found = (photos / "a.jpg").stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1234, 0o640)
 
@@ -344,7 +344,7 @@ def test_in_place_keeps_the_owner(photos: Path) -> None:
 def test_in_place_through_a_link(photos: Path) -> None:
     link = Path("link.jpg")
     link.symlink_to(photos / "a.jpg")
-    assert write_in_place(str(link), "a dog", ExistingCaptions()) is None
+    assert write_in_place(str(link), CaptionEdit("a dog", ExistingCaptions())) is None
     assert link.is_symlink()
     assert languages(opened((photos / "a.jpg").read_bytes()).info["xmp"], ALT) == {"x-default": "a dog"}
 

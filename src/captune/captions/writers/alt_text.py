@@ -14,7 +14,7 @@ from captune.core.files.existing import ExistingCaptions
 from captune.core.stores.files import Fetch, is_remote
 from captune.core.text import fit_name
 from captune.datasets.sources.input_shards import InputShard, read_images
-from captune.images.metadata.files import write_copy, write_in_place
+from captune.images.metadata.files import CaptionEdit, Edit, write_copy, write_in_place
 from captune.images.signatures import IMAGE_SUFFIXES, suffix_of
 
 
@@ -24,6 +24,8 @@ class AltTextWriter(FilePerImage):
     The copies lie as sidecars do; a failed image has none. What is neither JPEG, PNG nor WebP is
     copied with a file `photo.gif.xmp` beside it, which `notes` counts.
     """
+
+    what = "caption"
 
     def __init__(
         self, out: Path | None, stream: TextIO, *, in_place: bool = False, existing: ExistingCaptions | None = None
@@ -42,7 +44,7 @@ class AltTextWriter(FilePerImage):
     def notes(self) -> list[str]:
         """Remarks for the user at the end."""
         return self.existing.notes + [
-            f"{count} images have their caption in a .xmp file beside them: {reason}."
+            f"{count} images have their {self.what} in a .xmp file beside them: {reason}."
             for reason, count in sorted(self._beside.items())
         ]
 
@@ -50,19 +52,23 @@ class AltTextWriter(FilePerImage):
         if source is None:
             check_source(row.image)
             source = Fetch(row.image) if is_remote(row.image) else row.image
-        text = one_line(row.captions[0].text)
+        edit = self.edit(row)
         if self.out is None:
             if not isinstance(source, str):
                 raise CaptuneError(f"{row.image} is no file that could be changed.", "Write copies: --out DIR")
             path = Path(source)
-            reason = write_in_place(source, text, self.existing)
+            reason = write_in_place(source, edit)
         else:
             data = source() if callable(source) else source
             path = self.out / _copy_name(row.image, data)
-            reason = write_copy(data, path, text, self.existing)
+            reason = write_copy(data, path, edit)
         if reason is not None:
             self._beside[reason] += 1
         return path
+
+    def edit(self, row: CaptionRow) -> Edit:
+        """What is put into the image."""
+        return CaptionEdit(one_line(row.captions[0].text), self.existing)
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
         """Write an input shard, with a row for each of its images, in order."""

@@ -3,53 +3,102 @@
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, atomic_file
 from captune.core.files.existing import ExistingCaptions
 from captune.core.text import fit_name
 from captune.images.metadata import UnsupportedImage, jpeg, png, webp
-from captune.images.metadata.places import (
-    FieldReader,
-    Fields,
-    FieldWriter,
-    join_texts,
-    normalize,
-    packet_texts,
-    scan_packets,
-)
+from captune.images.metadata.keywords import KeywordReader
+from captune.images.metadata.places import FieldReader, Fields, FieldWriter, join_texts, scan_packets
 from captune.images.metadata.xmp import Mark
 from captune.images.metadata.xmp import with_caption as packet_with_caption
 from captune.images.signatures import image_type
 
+_Reader = TypeVar("_Reader", FieldReader, KeywordReader)
 _REWRITERS = {"JPEG": jpeg.rewrite, "PNG": png.rewrite, "WebP": webp.rewrite}
 
 
-def with_caption(data: bytes, text: str, mark: Mark | None = None) -> bytes:
-    """The bytes of an image file with `text` in its metadata; all other bytes that matter are as they were.
+class Writer(Fields, Protocol):
+    """What writes into every place."""
 
-    JPEG, PNG and WebP. Raises `UnsupportedImage` for another kind, a file whose metadata are damaged, or one that has
-    a description in a place that cannot be changed.
+    def check(self, data: bytes) -> None:
+        """Raise `UnsupportedImage` where a file that was written says something else in an unusual place."""
+
+
+class Edit(Protocol):
+    """What is to be put into an image, and how a person's words in it are treated."""
+
+    @property
+    def existing(self) -> ExistingCaptions: ...
+
+    def reader(self) -> Any:
+        """What collects a person's words."""
+
+    def writer(self, words: list[str], read: Any) -> Writer | None:
+        """What writes beside a person's words, where so much was read; None: what stands is to stay."""
+
+
+@dataclass(frozen=True)
+class CaptionEdit:
+    """A caption as the description of an image."""
+
+    caption: str
+    existing: ExistingCaptions
+
+    def reader(self) -> FieldReader:
+        return FieldReader()
+
+    def writer(self, words: list[str], read: FieldReader) -> FieldWriter | None:
+        caption = self.caption
+        if words == [caption]:
+            return FieldWriter(caption, None)
+        texts = self.existing.joined(words, [caption])
+        if texts == [caption]:
+            return FieldWriter(caption, Mark(caption))
+        if texts == words and self.existing.mode == "keep":
+            return None
+        mark = Mark(caption, reduce(join_texts, words)) if caption in texts and caption not in words else None
+        return FieldWriter(reduce(join_texts, texts), mark)
+
+
+def with_caption(data: bytes, text: str, mark: Mark | None = None) -> bytes:
+    """The bytes of an image file with `text` in its metadata, as `with_fields`."""
+    return with_fields(data, FieldWriter(text, mark))
+
+
+def with_fields(data: bytes, writer: Writer) -> bytes:
+    """The bytes of an image file with what is written in its metadata; all other bytes that matter are as they were.
+
+    JPEG, PNG and WebP. Raises `UnsupportedImage` for another kind, a file whose metadata are damaged, or one that
+    says something else in a place that cannot be changed.
     """
-    made = _rewrite(data, FieldWriter(text, mark))
-    other: list[str] = []
-    scan_packets(made, lambda packet: other.extend(packet_texts(packet)))
-    if any(normalize(one) != normalize(text) for one in other):
-        raise UnsupportedImage("it has another XMP packet in an unusual place")
+    made = _rewrite(data, writer)
+    writer.check(made)
     return made
 
 
 def existing_texts(data: bytes, beside: bytes | None = None) -> list[str]:
     """What a person wrote as the description of an image, from all places and a packet beside it; each text once."""
-    reading = FieldReader()
+    return _read_into(FieldReader(), data, beside).words()
+
+
+def existing_keywords(data: bytes, beside: bytes | None = None) -> KeywordReader:
+    """The keywords of an image, from all places and a packet beside it, and which of them captune wrote."""
+    return _read_into(KeywordReader(), data, beside)
+
+
+def _read_into(reader: _Reader, data: bytes, beside: bytes | None = None) -> _Reader:
     with suppress(UnsupportedImage):  # what was found until then stands there
-        _rewrite(data, reading)
-    scan_packets(data, reading.extended)
+        _rewrite(data, reader)
+    scan_packets(data, reader.extended)
     if beside is not None:
-        reading.extended(beside)
-    return reading.words()
+        reader.extended(beside)
+    return reader
 
 
 def _rewrite(data: bytes, fields: Fields) -> bytes:
@@ -59,74 +108,64 @@ def _rewrite(data: bytes, fields: Fields) -> bytes:
     return _REWRITERS[name](data, fields)
 
 
-def write_copy(source: str | bytes, target: Path, caption: str, existing: ExistingCaptions) -> str | None:
-    """Write a copy of an image, a path or its bytes, to `target` with `caption` in it.
+def write_copy(source: str | bytes, target: Path, edit: Edit) -> str | None:
+    """Write a copy of an image, a path or its bytes, to `target` with an edit of its metadata.
 
-    A person's words, in the image or in a copy that is there, are treated as `existing` says. A copy of a file keeps
-    its permissions and times. An image that cannot hold the text is copied as it is, with the text in `NAME.xmp`
-    beside it; then the reason is returned.
+    A person's words, in the image or in a copy that is there, are treated as `existing` says. A copy that is not older
+    than its file keeps what else was written into it. A copy of a file has its permissions and times. An image that
+    cannot hold the text is copied as it is, with the text in `NAME.xmp` beside it; then the reason is returned.
     """
     data = source if isinstance(source, bytes) else _read(source)
     if isinstance(source, str) and target.exists() and os.path.samefile(source, target):
         raise CaptuneError(f"The copy of {source} would replace it.", "Choose another --out, or change it: --in-place")
     path = source if isinstance(source, str) else None
-    existing.fetch(target)
-    existing.fetch(_beside(target))
-    standing = existing_texts(_read(str(target)), _packet(target)) if target.is_file() else []
-    before = existing_texts(data, None if path is None else _packet(Path(path)))
-    words = [*standing, *(text for text in before if text not in standing)]
-    joined = _joined(words, caption, existing, target)
-    if joined is None:
+    edit.existing.fetch(target)
+    edit.existing.fetch(_beside(target))
+    copy = _read(str(target)) if target.is_file() else None
+    standing = [] if copy is None else _read_into(edit.reader(), copy, _packet(target)).words()
+    before = _read_into(edit.reader(), data, None if path is None else _packet(Path(path))).words()
+    if copy is not None and path is not None and os.stat(target).st_mtime_ns >= os.stat(path).st_mtime_ns:
+        data = copy
+    writer = _writer(edit, [*standing, *(text for text in before if text not in standing)], data, target)
+    if writer is None:
         if not target.is_file() or standing == before:
             _write(target, data, like=path, times=True)
         return None
-    return _put(data, target, *joined, like=path, times=True, packet=Path(path) if path else target)
+    return _put(data, target, writer, like=path, times=True, packet=Path(path) if path else target)
 
 
-def write_in_place(path: str, caption: str, existing: ExistingCaptions) -> str | None:
-    """Put `caption` into an image file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
+def write_in_place(path: str, edit: Edit) -> str | None:
+    """Edit the metadata of an image file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
 
     A person's words in it are treated as `existing` says. Permissions stay, the time of change is now; a file that
-    has the caption already is not touched. Returns the reason of a file beside it. Raises `CaptuneError` for a file
+    says this already is not touched. Returns the reason of a file beside it. Raises `CaptuneError` for a file
     that may not be written.
     """
     data = _read(path)
     if not os.access(path, os.W_OK):
         raise NotWritable(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
-    joined = _joined(existing_texts(data, _packet(Path(path))), caption, existing, Path(path))
-    if joined is None:
+    writer = _writer(edit, _read_into(edit.reader(), data, _packet(Path(path))).words(), data, Path(path))
+    return None if writer is None else _put(data, Path(path), writer, like=path, times=False, packet=Path(path))
+
+
+def _writer(edit: Edit, words: list[str], data: bytes, image: Path) -> Writer | None:
+    """What writes; None: what stands in an image or beside it stays."""
+    if edit.existing.mode != "replace" and _is_foreign(_beside(image)):
+        edit.existing.preserved += 1
         return None
-    return _put(data, Path(path), *joined, like=path, times=False, packet=Path(path))
+    return edit.writer(words, _read_into(edit.reader(), data, _packet(image)))
 
 
-def _joined(words: list[str], caption: str, existing: ExistingCaptions, image: Path) -> tuple[str, Mark | None] | None:
-    """The text that is to stand, with captune's mark; None: what stands in an image or beside it stays."""
-    if existing.mode != "replace" and _is_foreign(_beside(image)):
-        existing.preserved += 1
-        return None
-    if words == [caption]:
-        return caption, None
-    texts = existing.joined(words, [caption])
-    if texts == [caption]:
-        return caption, Mark(caption)
-    if texts == words and existing.mode == "keep":
-        return None
-    mark = Mark(caption, reduce(join_texts, words)) if caption in texts and caption not in words else None
-    return reduce(join_texts, texts), mark
-
-
-def _put(
-    data: bytes, target: Path, text: str, mark: Mark | None, *, like: str | None, times: bool, packet: Path
-) -> str | None:
-    """Write an image with a text in it, or beside it in a packet that has what the one beside `packet` has."""
+def _put(data: bytes, target: Path, writer: Writer, *, like: str | None, times: bool, packet: Path) -> str | None:
+    """Write an image with an edit in it, or beside it in a packet that has what the one beside `packet` has."""
     try:
-        made, reason = with_caption(data, text, mark), None
+        made, reason = with_fields(data, writer), None
     except UnsupportedImage as cannot:
         made, reason = data, str(cannot)
     if made != data or not target.exists() or times:
         _write(target, made, like=like, times=times)
     if reason is not None:
-        _write_beside(target, _packet(target) or _packet(packet), text, mark)
+        _write_beside(target, _packet(target) or _packet(packet), writer)
     return reason
 
 
@@ -149,10 +188,10 @@ def _is_foreign(path: Path) -> bool:
         return True
 
 
-def _write_beside(image: Path, packet: bytes | None, text: str, mark: Mark | None) -> None:
+def _write_beside(image: Path, packet: bytes | None, writer: Writer) -> None:
     """Write the packet beside an image; one that is there keeps its other properties."""
     path = _beside(image)
-    made = packet_with_caption(None if _is_foreign(path) else packet, text, mark)
+    made = writer.packet(None if _is_foreign(path) else packet)
     if made != packet or not path.is_file():
         _write(path, made, like=None, times=False)
 

@@ -1,7 +1,8 @@
-"""IPTC-IIM in Photoshop's image resources: the dataset 2:120 (Caption-Abstract), all else kept."""
+"""IPTC-IIM in Photoshop's image resources: 2:120 (Caption-Abstract) and 2:25 (Keywords), all else kept."""
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from captune.images.metadata import UnsupportedImage
@@ -9,9 +10,12 @@ from captune.images.metadata.exif import decode_text
 
 _IIM, _DIGEST = 0x0404, 0x0425  # numbers of resources
 _SIGNATURES = (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa")
-_CHARSET, _VERSION, _CAPTION = (1, 90), (2, 0), (2, 120)
+_CHARSET, _VERSION, _KEYWORD, _CAPTION = (1, 90), (2, 0), (2, 25), (2, 120)
 _UTF8 = b"\x1b%G"
-LONGEST = 2000  # bytes of a caption, by the standard
+LONGEST, LONGEST_KEYWORD = 2000, 64  # bytes of a caption and of a keyword, by the standard
+
+
+_Dataset = tuple[tuple[int, int], bytes, bytes]  # record and number, as it stands, its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,18 @@ def with_caption(block: bytes, text: str) -> bytes:
     """Image resources (none: b"") with `text` as the caption. Raises `UnsupportedImage` where they are damaged."""
     resources = _resources(block)
     old = next((one.data for one in resources if one.number == _IIM), b"")
-    iim = _iim_with_caption(old, text)
+    return _with_iim(resources, _iim_with_caption(old, text))
+
+
+def with_keywords(block: bytes, new: Sequence[str]) -> bytes:
+    """Image resources with these keywords where they have IPTC data, else as they are; raises as `with_caption`."""
+    resources = _resources(block)
+    old = next((one.data for one in resources if one.number == _IIM), None)
+    iim = None if old is None else _iim_with_keywords(old, new)
+    return block if iim is None or iim == old else _with_iim(resources, iim)
+
+
+def _with_iim(resources: list[_Resource], iim: bytes) -> bytes:
     digest = hashlib.md5(iim, usedforsecurity=False).digest()
     made: list[_Resource] = []
     for one in resources:
@@ -54,6 +69,15 @@ def caption(block: bytes) -> str | None:
     return next((decode_text(data) for key, _, data in found if key == _CAPTION), None)
 
 
+def keywords(block: bytes) -> list[str] | None:
+    """The keywords in image resources; None where they have no IPTC data, or are damaged."""
+    try:
+        iim = next((one.data for one in _resources(block) if one.number == _IIM), None)
+        return None if iim is None else [decode_text(data) for key, _, data in _datasets(iim)[0] if key == _KEYWORD]
+    except UnsupportedImage:
+        return None
+
+
 def _resources(block: bytes) -> list[_Resource]:
     found = []
     at = 0
@@ -75,21 +99,47 @@ def _resources(block: bytes) -> list[_Resource]:
 def _iim_with_caption(iim: bytes, text: str) -> bytes:
     datasets, rest = _datasets(iim)
     others = [one for one in datasets if one[0] != _CAPTION]
-    charset = next((data for key, _, data in others if key == _CHARSET), None)
-    encoded = text.encode("utf-8", "replace")
-    if not text.isascii() and charset != _UTF8:
-        if any(not _is_utf8(data) for key, _, data in others if key[0] >= 2):
-            # Other texts are in another alphabet, which one mark rules for all: XMP says it rightly.
-            return b"".join(raw for _, raw, _ in others) + rest
-        others = [_dataset(_CHARSET, _UTF8), *(one for one in others if one[0] != _CHARSET)]
+    marked = _in_utf8(others, ascii=text.isascii())
+    if marked is None:
+        # Other texts are in another alphabet, which one mark rules for all: XMP says it rightly.
+        return b"".join(raw for _, raw, _ in others) + rest
+    others = marked
     if not any(key[0] == 2 for key, _, _ in others):
         others.append(_dataset(_VERSION, b"\0\x04"))
     behind = max(number for number, (key, _, _) in enumerate(others, start=1) if key[0] <= 2)
-    caption = _dataset(_CAPTION, _cut(encoded, LONGEST))
+    caption = _dataset(_CAPTION, _cut(text.encode("utf-8", "replace"), LONGEST))
     return b"".join(raw for _, raw, _ in [*others[:behind], caption, *others[behind:]]) + rest
 
 
-_Dataset = tuple[tuple[int, int], bytes, bytes]  # record and number, as it stands, its value
+def _iim_with_keywords(iim: bytes, new: Sequence[str]) -> bytes:
+    """Keywords that stand stay byte for byte where they are among the new ones."""
+    datasets, rest = _datasets(iim)
+    standing = {decode_text(one[2]): one for one in datasets if one[0] == _KEYWORD}
+    if list(standing) == list(new):
+        return iim
+    others = [one for one in datasets if one[0] != _KEYWORD]
+    marked = _in_utf8(
+        [*others, *standing.values()], ascii=all(keyword.isascii() or keyword in standing for keyword in new)
+    )
+    if marked is None:  # those that need another alphabet stand in XMP alone
+        new = [keyword for keyword in new if keyword.isascii() or keyword in standing]
+    else:
+        others = [one for one in marked if one[0] != _KEYWORD]
+    made = [
+        standing.get(each) or _dataset(_KEYWORD, _cut(each.encode("utf-8", "replace"), LONGEST_KEYWORD)) for each in new
+    ]
+    place = next((number for number, (key, _, _) in enumerate(others) if key > _KEYWORD), len(others))
+    return b"".join(raw for _, raw, _ in [*others[:place], *made, *others[place:]]) + rest
+
+
+def _in_utf8(datasets: list[_Dataset], *, ascii: bool) -> list[_Dataset] | None:
+    """Datasets that others in UTF-8 may stand beside, marked so where these are not `ascii`; None: they may not."""
+    charset = next((data for key, _, data in datasets if key == _CHARSET), None)
+    if ascii or charset == _UTF8:
+        return datasets
+    if any(not _is_utf8(data) for key, _, data in datasets if key[0] >= 2):
+        return None
+    return [_dataset(_CHARSET, _UTF8), *(one for one in datasets if one[0] != _CHARSET)]
 
 
 def _datasets(iim: bytes) -> tuple[list[_Dataset], bytes]:

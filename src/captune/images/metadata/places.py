@@ -1,8 +1,11 @@
 """The places in an image file that hold its description: what stands in them is read, or a text is put into all."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from captune.images.metadata import UnsupportedImage, exif, iptc, xmp
 from captune.images.metadata.xmp import Mark
@@ -14,36 +17,54 @@ _BY_DEFAULT = re.compile(
 _RDF = re.compile(rb"<([A-Za-z_][\w.-]*):RDF[\s>].*?</\1:RDF\s*>", re.DOTALL)
 
 
+class Fields(Protocol):
+    """What becomes of the places of a file: each method gets what stands in one and returns what is to stand there."""
+
+    def packet(self, old: bytes | None) -> bytes:
+        """An XMP packet; None: the file has none."""
+
+    def extended(self, old: bytes) -> None:
+        """A packet that is spread over several parts of a file."""
+
+    def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
+        """A block of EXIF, of at most `longest` bytes."""
+
+    def iptc(self, block: bytes) -> bytes:
+        """Photoshop's image resources."""
+
+    def plain(self, old: str) -> str:
+        """A description outside of XMP, EXIF and IPTC."""
+
+
 @dataclass(frozen=True)
 class FieldWriter:
-    """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated.
-
-    Each method gets what stands in one place of the file and returns what is to stand there.
-    """
+    """Put a text into every place, with captune's mark; raises `UnsupportedImage` where one cannot be updated."""
 
     text: str
     mark: Mark | None
 
     def packet(self, old: bytes | None) -> bytes:
-        """An XMP packet; None: the file has none."""
         return xmp.with_caption(old, self.text, self.mark)
 
     def extended(self, old: bytes) -> None:
-        """A packet that is spread over several parts of a file."""
         if packet_texts(old):
             raise UnsupportedImage("its extended XMP packet has a description")
 
     def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
-        """A block of EXIF, of at most `longest` bytes."""
         return exif.with_caption(tiff, self.text, longest)
 
     def iptc(self, block: bytes) -> bytes:
-        """Photoshop's image resources."""
         return iptc.with_caption(block, self.text)
 
     def plain(self, old: str) -> str:
-        """A description outside of XMP, EXIF and IPTC."""
         return self.text
+
+    def check(self, data: bytes) -> None:
+        """Raise `UnsupportedImage` where a file that was written has another text in an unusual place."""
+        other: list[str] = []
+        scan_packets(data, lambda packet: other.extend(packet_texts(packet)))
+        if any(normalize(one) != normalize(self.text) for one in other):
+            raise UnsupportedImage("it has another XMP packet in an unusual place")
 
 
 @dataclass
@@ -90,9 +111,6 @@ class FieldReader:
     def _add(self, text: str | None) -> None:
         if text is not None and text.strip("\0 \t\r\n"):
             self.texts.append(text)
-
-
-Fields = FieldWriter | FieldReader
 
 
 def join_texts(first: str, second: str) -> str:

@@ -1,7 +1,7 @@
-"""XMP packets: alt text put in, every other property kept."""
+"""XMP packets: alt text and keywords put in, every other property kept."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
@@ -19,6 +19,9 @@ PROPERTIES = (
 )
 # A text that some programs write as well: brought in step where it is there.
 _COPY = ("tiff", "http://ns.adobe.com/tiff/1.0/", "ImageDescription")
+_SUBJECT = ("dc", "http://purl.org/dc/elements/1.1/", "subject")
+# captune's mark of its keywords, and what stands between them.
+_KEYWORDS, _BETWEEN = "keywords", ", "
 CAPTUNE = "urn:captune:xmp:1.0/"
 _EMPTY = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
@@ -56,6 +59,37 @@ def with_caption(packet: bytes | None, text: str, mark: Mark | None = None) -> b
 
     Other languages of them and all other properties stay. Raises `UnsupportedImage` for a packet that is not whole.
     """
+    document, nodes = _opened(packet)
+    copy = (_COPY,) if _text(nodes, *_COPY[1:]) is not None else ()
+    for prefix, namespace, name in (*PROPERTIES, *copy):
+        _set(nodes, prefix, namespace, name, _IMPOSSIBLE.sub("\ufffd", text))
+    _sign(nodes, {name: getattr(mark, name, "") for name in ("caption", "words")})
+    return _packed(document)
+
+
+def read_keywords(packet: bytes) -> tuple[list[str], list[str]]:
+    """The keywords (dc:subject) in a packet, and those that captune's mark names; raises as `with_caption`."""
+    document = _parsed(packet)
+    nodes = [node for node in document.getElementsByTagNameNS(RDF, "Description") if isinstance(node, minidom.Element)]
+    mark = _text(nodes, CAPTUNE, _KEYWORDS) or ""
+    return _listed(nodes, *_SUBJECT[1:]), [keyword for keyword in mark.split(_BETWEEN) if keyword]
+
+
+def with_keywords(packet: bytes | None, keywords: Sequence[str], own: Sequence[str]) -> bytes:
+    """A packet (None: a new one) with these keywords, of which a mark names captune's `own`; raises as `with_caption`.
+
+    All other properties stay.
+    """
+    document, nodes = _opened(packet)
+    wanted = [_IMPOSSIBLE.sub("\ufffd", keyword) for keyword in keywords]
+    if _listed(nodes, *_SUBJECT[1:]) != wanted:
+        _set_list(nodes, wanted)
+    _sign(nodes, {_KEYWORDS: _BETWEEN.join(own)})
+    return _packed(document)
+
+
+def _opened(packet: bytes | None) -> tuple[minidom.Document, list[minidom.Element]]:
+    """A packet, and its nodes with properties."""
     document = _parsed(packet)
     found = document.getElementsByTagNameNS(RDF, "RDF")
     if not found:
@@ -65,10 +99,10 @@ def with_caption(packet: bytes | None, text: str, mark: Mark | None = None) -> b
     if not nodes:
         nodes = [_child(rdf, f"{rdf.prefix}:Description" if rdf.prefix else "Description", RDF)]
         nodes[0].setAttributeNS(RDF, f"{rdf.prefix}:about" if rdf.prefix else "about", "")
-    copy = (_COPY,) if _text(nodes, *_COPY[1:]) is not None else ()
-    for prefix, namespace, name in (*PROPERTIES, *copy):
-        _set(nodes, prefix, namespace, name, _IMPOSSIBLE.sub("\ufffd", text))
-    _sign(nodes, mark)
+    return document, nodes
+
+
+def _packed(document: minidom.Document) -> bytes:
     root = document.documentElement
     assert root is not None
     return (_BEGIN + "".join(_written(root)) + _END).encode("utf-8")
@@ -94,6 +128,33 @@ def _parsed(packet: bytes | None) -> minidom.Document:
 
 def _set(nodes: list[minidom.Element], prefix: str, namespace: str, name: str, text: str) -> None:
     """Make `text` the default of a property, wherever and however it stands."""
+    choices = _container(nodes, prefix, namespace, name, ("Alt",))
+    default = [one for one in _elements(choices) if one.getAttributeNS(XML, "lang").lower() == "x-default"]
+    item = default[0] if default else _item(choices, first=True)
+    for one in default[1:]:
+        choices.removeChild(one)
+    _empty(item)
+    item.setAttributeNS(XML, "xml:lang", "x-default")
+    item.appendChild(_document(item).createTextNode(text))
+
+
+def _set_list(nodes: list[minidom.Element], values: Sequence[str]) -> None:
+    """Make these the keywords; those that stand keep what is said of them."""
+    bag = _container(nodes, *_SUBJECT, ("Bag", "Seq", "Alt"))
+    standing = {_content(one).strip(): one for one in _elements(bag)}
+    for one in _elements(bag):
+        bag.removeChild(one)
+    for value in values:
+        if value in standing:
+            bag.appendChild(standing[value])
+        else:
+            _item(bag).appendChild(_document(bag).createTextNode(value))
+
+
+def _container(
+    nodes: list[minidom.Element], prefix: str, namespace: str, name: str, kinds: tuple[str, ...]
+) -> minidom.Element:
+    """The list of a property, of one of these kinds; a new one of the first, where it stands in another way."""
     for node in nodes:
         if node.hasAttributeNS(namespace, name):
             node.removeAttributeNS(namespace, name)
@@ -105,35 +166,34 @@ def _set(nodes: list[minidom.Element], prefix: str, namespace: str, name: str, t
     else:
         holder = _child(nodes[0], f"{prefix}:{name}", namespace)
         holder.setAttributeNS(XMLNS, f"xmlns:{prefix}", namespace)
-    choices = next((one for one in _elements(holder) if _is(one, RDF, "Alt")), None)
-    if choices is None:
-        while holder.firstChild is not None:
-            holder.removeChild(holder.firstChild)
-        for attribute in [key for key in holder.attributes.keysNS() if key[0] == RDF]:  # such as parseType
-            holder.removeAttributeNS(*attribute)
-        choices = _child(holder, "rdf:Alt", RDF)
-        choices.setAttributeNS(XMLNS, "xmlns:rdf", RDF)
-    default = [one for one in _elements(choices) if one.getAttributeNS(XML, "lang").lower() == "x-default"]
-    item = (
-        default[0] if default else _child(choices, f"{choices.prefix}:li" if choices.prefix else "li", RDF, first=True)
-    )
-    for one in default[1:]:
-        choices.removeChild(one)
-    while item.firstChild is not None:
-        item.removeChild(item.firstChild)
-    item.setAttributeNS(XML, "xml:lang", "x-default")
-    item.appendChild(_document(item).createTextNode(text))
+    found = next((one for one in _elements(holder) if any(_is(one, RDF, kind) for kind in kinds)), None)
+    if found is not None:
+        return found
+    _empty(holder)
+    for attribute in [key for key in holder.attributes.keysNS() if key[0] == RDF]:  # such as parseType
+        holder.removeAttributeNS(*attribute)
+    made = _child(holder, f"rdf:{kinds[0]}", RDF)
+    made.setAttributeNS(XMLNS, "xmlns:rdf", RDF)
+    return made
 
 
-def _sign(nodes: list[minidom.Element], mark: Mark | None) -> None:
-    """Put captune's mark in the place of an earlier one."""
-    for name in ("caption", "words"):
+def _item(holder: minidom.Element, *, first: bool = False) -> minidom.Element:
+    return _child(holder, f"{holder.prefix}:li" if holder.prefix else "li", RDF, first=first)
+
+
+def _empty(node: minidom.Element) -> None:
+    while node.firstChild is not None:
+        node.removeChild(node.firstChild)
+
+
+def _sign(nodes: list[minidom.Element], marks: Mapping[str, str]) -> None:
+    """Put captune's marks in the place of earlier ones; an empty one is none."""
+    for name, value in marks.items():
         for node in nodes:
             if node.hasAttributeNS(CAPTUNE, name):
                 node.removeAttributeNS(CAPTUNE, name)
             for one in [one for one in _elements(node) if _is(one, CAPTUNE, name)]:
                 node.removeChild(one)
-        value = getattr(mark, name, "")
         if value:
             nodes[0].setAttributeNS(XMLNS, "xmlns:captune", CAPTUNE)
             nodes[0].setAttributeNS(CAPTUNE, f"captune:{name}", _IMPOSSIBLE.sub("\ufffd", value))
@@ -149,6 +209,17 @@ def _text(nodes: list[minidom.Element], namespace: str, name: str) -> str | None
             default = [one for one in items if one.getAttributeNS(XML, "lang").lower() == "x-default"]
             return _content((default or items or [holder])[0])
     return None
+
+
+def _listed(nodes: list[minidom.Element], namespace: str, name: str) -> list[str]:
+    """The values of a property that is a list, however it stands; each without spaces around it."""
+    values: list[str] = []
+    for node in nodes:
+        values += [node.getAttributeNS(namespace, name)] if node.hasAttributeNS(namespace, name) else []
+        for holder in (one for one in _elements(node) if _is(one, namespace, name)):
+            items = [one for one in holder.getElementsByTagNameNS(RDF, "li") if isinstance(one, minidom.Element)]
+            values += [_content(one) for one in (items or [holder])]
+    return [value.strip() for value in values if value.strip()]
 
 
 def _content(node: minidom.Element) -> str:
