@@ -19,7 +19,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import ExistingCaptions
 from captune.core.records import Caption
 from captune.images.metadata import UnsupportedImage, exif, iptc
-from captune.images.metadata.files import with_caption, CaptionEdit, write_in_place
+from captune.images.metadata.files import CaptionEdit, with_caption, write_in_place
 from captune.images.metadata.xmp import with_caption as in_packet
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

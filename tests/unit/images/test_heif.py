@@ -18,7 +18,7 @@ from captune.core.files.existing import ExistingCaptions
 from captune.datasets.prepare import prepare
 from captune.datasets.prepared import read_split
 from captune.datasets.sources.input_shards import list_input_shards, read_images
-from captune.images.metadata.files import write_in_place
+from captune.images.metadata.files import CaptionEdit, write_in_place
 from captune.images.open import open_image, stored_image
 from captune.images.signatures import is_heif, suffix_of
 from sources import tar, write
@@ -177,7 +177,7 @@ def test_it_has_its_own_ending() -> None:
 def test_a_caption_lies_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "photo.heic"
     path.write_bytes(before := heic(drawn()))
-    assert write_in_place(str(path), "a white corner", ExistingCaptions()) is not None
+    assert write_in_place(str(path), CaptionEdit("a white corner", ExistingCaptions())) is not None
     assert path.read_bytes() == before
     assert "a white corner" in (tmp_path / "photo.heic.xmp").read_text()
 

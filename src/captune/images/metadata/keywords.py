@@ -17,7 +17,10 @@ _CUT = 3
 
 @dataclass
 class KeywordReader:
-    """Collect the keywords of every place, and those that captune's mark names; returns what it gets, unchanged."""
+    """Collect what keywords the places have, and those that captune's mark names; returns what it gets, unchanged.
+
+    Where all places are in step, `places` has one list.
+    """
 
     places: list[list[str]] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
@@ -32,8 +35,8 @@ class KeywordReader:
             keywords, own = xmp.read_keywords(old)
         except UnsupportedImage:
             return
-        self.places.append(keywords)
-        self.own += own
+        self._add(keywords)
+        self.own += [keyword for keyword in own if keyword not in self.own]
 
     def exif(self, tiff: bytes, longest: int | None = None) -> bytes:
         self._add(exif.xp_keywords(tiff))
@@ -58,7 +61,8 @@ class KeywordReader:
 
     def _add(self, keywords: list[str] | None) -> None:
         if keywords is not None:
-            self.places.append([clean for keyword in keywords if (clean := " ".join(keyword.split("\0")).strip())])
+            found = [clean for keyword in keywords if (clean := keyword.replace("\0", " ").strip())]
+            self.places += [found] if found not in self.places else []
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class KeywordWriter:
 
     def is_written(self, reader: KeywordReader) -> bool:
         """Whether all places that were read have these keywords, and captune's mark."""
-        places = reader.places if self.keywords or reader.places else [[]]
-        return list(self.own) == reader.own and bool(places) and all(place == list(self.keywords) for place in places)
+        nowhere = not reader.places and not self.keywords
+        return list(self.own) == reader.own and (nowhere or reader.places == [list(self.keywords)])
 
     def check(self, data: bytes) -> None:
         """Raise `UnsupportedImage` where a file that was written has other keywords in an unusual place."""
