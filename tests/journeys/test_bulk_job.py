@@ -16,8 +16,50 @@ import pyarrow.parquet as pq
 import pytest
 
 import captune
+from captune.captions.provenance import prompt_digest, text_digest
 from captune.core.errors import CaptuneError, UsageError
 from jobs import FakeCaptioner, job, model_folder, pictures, rows
+
+
+def test_who_wrote_the_captions_is_noted_unless_switched_off(here: Path, loaded: list[FakeCaptioner]) -> None:
+    job(prompt="a photo of", own_words=True, format="parquet")
+    (row,) = [row for row in pq.read_table("out/captions-00000.parquet").to_pylist() if row["image"] == "pics/001.png"]
+    assert row["provenance_prompt"] == prompt_digest("a photo of")
+    assert row["provenance_own_words"] == [row["caption"]]
+    with pytest.raises(CaptuneError, match="--own-words: True, now False"):
+        job(prompt="a photo of", format="parquet")
+    job("off", provenance="off")
+    assert not any("provenance" in row for row in rows("off"))
+    job("captions.csv", format="csv")
+    assert "provenance_model" in Path("captions.csv").read_text().splitlines()[0]
+
+
+def test_a_job_that_began_without_provenance_goes_on_without(here: Path) -> None:
+    job(prefix="a, b")
+    before = rows()
+    manifest = Path("out/_job/manifest.json")
+    value = json.loads(manifest.read_text())
+    for key in ("caption.provenance", "caption.own_words"):
+        del value["options"][key]
+    del value["started"]
+    manifest.write_text(json.dumps(value))
+    Path("out/captions-00001.jsonl").unlink()
+    job(prefix="a, b")
+    again = [{key: each for key, each in row.items() if key != "provenance"} for row in before]
+    assert rows() == [*before[:8], *again[8:16], *before[16:]]
+
+
+def test_what_a_person_corrected_is_not_captioned_again_for_its_flags(here: Path) -> None:
+    job()
+    shard = Path("out/captions-00000.jsonl")
+    lines = [json.loads(line) for line in shard.read_text().splitlines()]
+    for number, text in ((0, "by hand"), (1, lines[1]["caption"])):
+        lines[number] |= {"caption": text, "flags": ["repeats"]}
+    shard.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job(retry_flagged=True)
+    found = rows()
+    assert (found[0]["caption"], found[0]["flags"]) == ("by hand", ["repeats"])
+    assert (found[1]["caption"], found[1]["flags"]) == (lines[1]["caption"], [])
 
 
 def test_every_picture_is_one_row_in_order(here: Path) -> None:
@@ -28,7 +70,17 @@ def test_every_picture_is_one_row_in_order(here: Path) -> None:
     assert all(row["error"] for row in found if row["status"] == "error")
     good = next(row for row in found if row["image"] == "pics/001.png")
     assert good["caption"] == "a picture of something that is green"
-    assert list(good) == ["image", "caption", "confidence", "status", "error", "flags"]
+    assert list(good) == ["image", "caption", "confidence", "status", "error", "flags", "provenance"]
+    manifest = json.loads(Path("out/_job/manifest.json").read_text())
+    assert good["provenance"] == {
+        "written_by": "model",
+        "model": "model",
+        "digest": manifest["digest"],
+        "date": manifest["started"],
+        "captune": captune.__version__,
+        "captions": [text_digest(good["caption"])],
+    }
+    assert not any("provenance" in row for row in found if row["status"] == "error")
     assert (report.failed, report.captioned, report.whole, report.failures) == (2, 20, True, "out/_job/failures.jsonl")
     failures = [json.loads(line) for line in Path("out/_job/failures.jsonl").read_text().splitlines()]
     assert [(row["image"], row["shard"]) for row in failures] == [

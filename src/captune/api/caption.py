@@ -5,17 +5,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from captune import __version__
+from captune.captions.provenance import Provenance, today
 from captune.captions.row import CaptionRow
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import as_paths
-from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL
+from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL, CaptionOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable, list_input_shards, read_images
 from captune.datasets.sources.listing import find_image_paths
 from captune.decoding.encoding import prompt_for
 from captune.images.attention_maps import ExplainedFolder
-from captune.inference.captioner import Captioner
+from captune.inference.captioner import Captioner, noted_provenance
+from captune.inference.captioning import own_words_of
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def _rows(
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
     folder = None if explain is None else ExplainedFolder(explain)
+    provenance = _provenance(captioner)
+    codec, own_words = captioner.model.codec, captioner.options.caption.own_words
     counts = [shard.count for shard in shards]
     total = None if None in counts else sum(count or 0 for count in counts)
     stream = captioner.stream((image, image.source) for image in _image_sources(shards))
@@ -110,7 +115,27 @@ def _rows(
             if folder is not None:
                 source = image.source() if callable(image.source) else image.source
                 folder.write(captioner.explain(source, found[0]), name)
-            yield CaptionRow(image=name, captions=tuple(found), status="ok", error=None, model=model)
+            words = [own_words_of(codec, each) for each in found] if own_words else ()
+            noted = provenance and provenance.of(found, words)
+            yield CaptionRow(name, tuple(found), "ok", None, model, provenance=noted)
+
+
+def notes_provenance(options: CaptionOptions) -> bool:
+    """Whether rows that are not of a job say who wrote them."""
+    if options.provenance == "auto":
+        return options.own_words or options.format == "xmp"
+    return options.provenance == "on"
+
+
+def _provenance(captioner: Captioner) -> Provenance | None:
+    """What rows note of the model; None where the options want nothing of it."""
+    if not notes_provenance(captioner.options.caption):
+        return None
+    from captune.models.loading.identity import identity_of
+
+    identity = identity_of(captioner.name)
+    base = Provenance("model", captioner.name, identity.digest if identity else "", date=today(), captune=__version__)
+    return noted_provenance(base, captioner)
 
 
 def _image_sources(shards: Iterable[InputShard]) -> Iterator[ImageSource]:

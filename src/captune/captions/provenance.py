@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from captune.core.files.existing import digest
 from captune.core.records import Caption
 
 _DIGITS = 16
-# Before the name of a field where it is a column of a table.
-COLUMN = "provenance_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +69,20 @@ class Provenance:
             own_words=self.own_words + other.own_words,
         )
 
+    def cells(self) -> tuple[Any, ...]:
+        """The values of `COLUMNS`."""
+        return tuple(getattr(self, name) for name in _FIELDS)
+
     def to_json(self) -> dict[str, Any]:
         """What is known, by the names of the fields."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in values.items() if value}
 
 
-COLUMNS = tuple(field.name for field in fields(Provenance))
+_FIELDS = tuple(field.name for field in fields(Provenance))
+# The fields as columns of a table, and those that have a value for each caption.
+COLUMNS = tuple(f"provenance_{name}" for name in _FIELDS)
+LISTS = COLUMNS[-2:]
 A_PERSONS = Provenance("person")
 
 
@@ -87,20 +93,27 @@ def provenance_of(value: Mapping[str, Any]) -> Provenance | None:
     """
     found = value.get("provenance")
     if found is None:
-        found = {name: value.get(COLUMN + name) for name in COLUMNS}
+        found = {name: value.get(column) for name, column in zip(_FIELDS, COLUMNS, strict=True)}
     elif not isinstance(found, Mapping):
         raise ValueError("a provenance that is no object")
-    known = {name: found[name] for name in COLUMNS if found.get(name)}
+    known = {name: found[name] for name in _FIELDS if found.get(name)}
     if not known:
         return None
     if known.get("written_by") not in ("model", "person", "both"):
         raise ValueError("a provenance without 'written_by': model, person or both")
-    values: dict[str, Any] = {name: _texts(each) if name in COLUMNS[-2:] else str(each) for name, each in known.items()}
+    values: dict[str, Any] = {
+        name: _texts(each) if f"provenance_{name}" in LISTS else str(each) for name, each in known.items()
+    }
     return Provenance(**values)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(map(str, value))
+
+
+def today() -> str:
+    """The day (UTC), as a row has it."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def text_digest(text: str) -> str:

@@ -1,12 +1,14 @@
 """What a writer writes: one image with what came of it."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
-from captune.captions.provenance import Provenance, provenance_of
+from captune.captions.provenance import A_PERSONS, Provenance, provenance_of
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 
@@ -29,6 +31,18 @@ class CaptionRow:
     model: str
     flags: tuple[str, ...] | None = None
     provenance: Provenance | None = None
+
+    def joined(self, other: CaptionRow) -> CaptionRow:
+        """This row with the captions of another one of the same image behind its own."""
+        provenance = None
+        if self.provenance is not None or other.provenance is not None:  # what does not say it is a person's
+            provenance = (self.provenance or A_PERSONS).joined(other.provenance or A_PERSONS)
+        return replace(self, captions=self.captions + other.captions, provenance=provenance)
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether a person wrote the best caption, or corrected it, as far as the row tells."""
+        return bool(self.provenance and self.captions and not self.provenance.wrote(self.captions[0].text))
 
     def _repr_html_(self) -> str:
         """In a notebook: the image's name with its captions, or the reason why it has none."""

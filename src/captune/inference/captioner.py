@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from captune.captions.provenance import Provenance, prompt_digest
 from captune.captions.wording import worded
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
@@ -213,6 +214,17 @@ class Captioner:
                 self._translators[name] = load_translator(name, language, self.model.device)
         loaded = self._translators[name]
         return loaded if loaded.language == language else loaded.into(language)
+
+
+def noted_provenance(provenance: Provenance, captioner: Captioner) -> Provenance:
+    """The provenance of what a captioner writes with its options: with the prompt's digest and the translator."""
+    generation, translator = captioner.options.generation, captioner.translator(captioner.options)
+    prompt = captioner.model.codec.prompt if generation.prompt is None else generation.prompt
+    return replace(
+        provenance,
+        prompt=prompt_digest(prompt, generation.system_prompt, generation.prefill),
+        translator=translator.name if translator else "",
+    )
 
 
 def _own(caption: Caption | None) -> Caption | None:

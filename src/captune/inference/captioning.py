@@ -253,6 +253,15 @@ def caption_records(
     return captions
 
 
+def own_words_of(codec: TextCodec, caption: Caption) -> str:
+    """All that a model wrote of a caption, with thoughts and before its translation."""
+    if caption.own_words is not None:
+        return caption.own_words
+    if caption.tokens:
+        return codec.decode(caption.tokens)
+    return caption.text if caption.original is None else caption.original
+
+
 def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationOptions) -> Iterator[str]:
     """The caption of one image (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
 

@@ -27,7 +27,7 @@ _CONCURRENT_FETCHES = 16
 class ShardTask:
     """An input shard and its number; `rows` are those of an earlier run, of which only some are captioned again.
 
-    These are the failed, with `flagged` also those with flags.
+    These are the failed, with `flagged` also those with flags that no person corrected.
     """
 
     number: int
@@ -40,7 +40,9 @@ class ShardTask:
         if not self.rows:
             return True
         row = self.rows[index] if index < len(self.rows) else None
-        return row is not None and (row.status == "error" or (self.flagged and bool(row.flags)))
+        return row is not None and (
+            row.status == "error" or (self.flagged and bool(row.flags) and not row.is_corrected)
+        )
 
 
 @dataclass(frozen=True, slots=True)

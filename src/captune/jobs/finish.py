@@ -96,7 +96,9 @@ def _write_output(job: Job, output: Output, progress: Progress) -> tuple[int, in
     """Write the output; returns how many captions of a person were preserved, and how many files not written."""
     with (
         progress.task(f"Writing {output.out}", job.listing.count_images()) as task,
-        open_writer(output.format, output.out, existing=job.request.existing) as writer,
+        open_writer(
+            output.format, output.out, existing=job.request.existing, provenance=job.provenance is not None
+        ) as writer,
     ):
         for number, shard in enumerate(job.listing):
             rows = [replace(row, flags=None, model=job.request.model) for row in read_rows(job, number)]

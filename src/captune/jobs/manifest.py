@@ -65,7 +65,7 @@ class Inputs:
 class Manifest:
     """What identifies a job; `options` are those that change captions or rows, by section.name.
 
-    `images` is None where only reading tells how many there are.
+    `images` is None where only reading tells how many there are, `started` the day (UTC) on which the job began.
     """
 
     captune: str
@@ -75,6 +75,7 @@ class Manifest:
     inputs: Inputs
     shards: int
     images: int | None
+    started: str = ""
 
     def to_json(self) -> dict[str, Any]:
         value = {_SAVED.get(key, key): each for key, each in asdict(self).items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune import __version__
+from captune.captions.provenance import Provenance, today
 from captune.captions.writers import WRITERS, check_existing
 from captune.captions.writers.writer import is_folder, output_file
 from captune.core.config import Resolved, leaves
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once all shards are complete
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
-_CAPTION = ("format", "recursive", "max_pixels")
+_CAPTION = ("format", "recursive", "max_pixels", "provenance", "own_words")
 # Names in the manifest of a job, and of the options.
 _RUN_ON = {
     "precision": "precision",
@@ -180,6 +181,14 @@ class Job:
         part, parts = self.request.part
         self.numbers = list(range(part - 1, len(self.listing), parts))
 
+    @property
+    def provenance(self) -> Provenance | None:
+        """What every row of the job notes of its model; None where it notes nothing, as jobs of earlier versions."""
+        manifest = self.manifest
+        if manifest is None or manifest.options.get("caption.provenance", "off") == "off":
+            return None
+        return Provenance("model", manifest.model, manifest.digest, date=manifest.started, captune=__version__)
+
     def done(self) -> set[int]:
         """Numbers of the shards that are written, of all parts."""
         return set(shard_numbers(self.request.store.names(), self.request.format.suffix))
@@ -295,6 +304,7 @@ def _create(request: JobRequest, identity: Identity, progress: Progress) -> None
         inputs=request.inputs,
         shards=len(listing),
         images=listing.count_images(),
+        started=today(),
     ).write(request.store)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captune.captions.provenance import Provenance
 from captune.captions.row import CaptionRow
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError
@@ -17,8 +18,8 @@ from captune.core.progress import Progress, Task
 from captune.core.records import Caption
 from captune.core.stores import MANIFEST
 from captune.images.workers import cores
-from captune.inference.captioner import Captioner
-from captune.inference.captioning import ConcurrentModel
+from captune.inference.captioner import Captioner, noted_provenance
+from captune.inference.captioning import ConcurrentModel, own_words_of
 from captune.jobs.decode_ahead import ShardTask
 from captune.jobs.finish import MAX_WARNINGS, read_rows
 from captune.jobs.manifest import Inputs
@@ -43,7 +44,7 @@ def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -
             stream = _ray_pool(job, todo, retry, progress, task).caption()
         else:
             stream = caption_shards(
-                batch_captioner(job.captioner),
+                batch_captioner(job.captioner, job.provenance),
                 (_shard_task(job, number, retry) for number in todo),
                 job.request.store,
                 _shard_options(job, images),
@@ -75,6 +76,7 @@ def _shard_options(job: Job, images: int | None) -> ShardOptions:
         wording=values.wording,
         prompt=values.generation.prompt if job.captioner and job.captioner.model.codec.answers else None,
         fingerprints=not job.request.temporary,
+        provenance=job.provenance is not None,
     )
 
 
@@ -93,10 +95,15 @@ def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
     return () if unreadable or shard.count not in (None, len(rows)) else rows
 
 
-def batch_captioner(captioner: Captioner) -> BatchCaptioner:
-    """What captions pixels with a captioner's options, and translates where they ask for that."""
+def batch_captioner(captioner: Captioner, provenance: Provenance | None = None) -> BatchCaptioner:
+    """What captions pixels with a captioner's options, and translates where they ask for that.
+
+    `provenance` has what is known of the model before it is loaded.
+    """
     values = captioner.options
     translator = captioner.translator(values)
+    noted = provenance and noted_provenance(provenance, captioner)
+    own_words = partial(own_words_of, captioner.model.codec) if noted and values.caption.own_words else None
 
     def generate(pixels: np.ndarray) -> list[list[Caption] | CaptuneError]:
         captions = captioner.generate(pixels, values.generation)
@@ -114,14 +121,18 @@ def batch_captioner(captioner: Captioner) -> BatchCaptioner:
             model.pixels,
             lambda pixels, prompt: model.submit(pixels, values.generation, prompt),
             model.concurrency,
+            noted,
+            own_words,
         )
-    return BatchCaptioner(generate, model.pixels)
+    return BatchCaptioner(generate, model.pixels, provenance=noted, own_words=own_words)
 
 
 _CHECKED = 3  # shards, and images of each, that must exist on a worker's machine
 
 
-def load_batch_captioner(model: str, config: Resolved, digest: str) -> BatchCaptioner:
+def load_batch_captioner(
+    model: str, config: Resolved, digest: str, provenance: Provenance | None = None
+) -> BatchCaptioner:
     """On a worker's machine: the model, if it is the one that the job began with."""
     from captune.models.loading.identity import identity_of
 
@@ -132,7 +143,7 @@ def load_batch_captioner(model: str, config: Resolved, digest: str) -> BatchCapt
             f"The model {model} there is not the one that the job began with.",
             "Put the same files on all nodes, or share their folder.",
         )
-    return batch_captioner(captioner)
+    return batch_captioner(captioner, provenance)
 
 
 def _ray_pool(job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task) -> RayPool:
@@ -153,7 +164,7 @@ def _worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
         manifest=request.store.read(MANIFEST),
         # Without --workers each worker has as many decoders as cores, which only it knows.
         options=replace(_shard_options(job, None), workers=request.values.caption.workers),
-        load=partial(load_batch_captioner, _absolute(request.model), request.resolved, manifest.digest),
+        load=partial(load_batch_captioner, _absolute(request.model), request.resolved, manifest.digest, job.provenance),
         check_inputs=partial(Inputs.check_exist, manifest.inputs),
         folder=manifest.inputs.folder,
         images=_some_images(job, todo),

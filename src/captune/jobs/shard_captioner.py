@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from captune.captions.provenance import Provenance
 from captune.captions.quality import flags_of
 from captune.captions.row import CaptionRow
 from captune.captions.wording import worded
@@ -42,13 +43,15 @@ class BatchCaptioner(NamedTuple):
     Of an image that has none it gives the reason.
 
     `preprocessing` is how such pixels are made of an image. With `submit` images are captioned each by itself,
-    `concurrency` of them at a time.
+    `concurrency` of them at a time. `provenance` is what rows note of it, with what `own_words` gives of each caption.
     """
 
     generate: Callable[[np.ndarray], list[list[Caption] | CaptuneError]]
     preprocessing: Preprocessing
     submit: Submit | None = None
     concurrency: int = 1
+    provenance: Provenance | None = None
+    own_words: Callable[[Caption], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class ShardOptions:
     """How shards are captioned and written; the same for every shard of a job.
 
     `total` is the number of shards of the whole job, `language` the one that captions should be in, `prompt` what they
-    answer, if they do. Flags are about captions as the model wrote them, before `wording`.
+    answer, if they do. Flags are about captions as the model wrote them, before `wording`. Rows
+    have a `provenance` where they note it.
     """
 
     format: ShardFormat
@@ -77,6 +81,7 @@ class ShardOptions:
     prompt: str | None = None
     wording: WordingOptions = field(default_factory=WordingOptions)
     fingerprints: bool = True
+    provenance: bool = False
 
 
 def caption_shards(
@@ -165,17 +170,23 @@ def _caption_each(
         if decoded.pixels is None:
             yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
         else:
-            yield index, _result(source, decoded, found, options)
+            yield index, _result(source, decoded, found, options, model)
 
 
 def _result(
-    source: ImageSource, decoded: Decoded, captions: list[Caption] | CaptuneError, options: ShardOptions
+    source: ImageSource,
+    decoded: Decoded,
+    captions: list[Caption] | CaptuneError,
+    options: ShardOptions,
+    model: BatchCaptioner,
 ) -> _Result:
     if isinstance(captions, CaptuneError):
         return _Result(_failed(source, captions.message))
     flags = tuple(flags_of(captions[0], options.language, options.prompt))
     texts = tuple(worded(each, options.wording) for each in captions)
-    row = CaptionRow(source.name, texts, "ok", None, "", flags)
+    own_words = map(model.own_words, captions) if model.own_words else ()
+    provenance = model.provenance and model.provenance.of(texts, own_words)
+    row = CaptionRow(source.name, texts, "ok", None, "", flags, provenance)
     return _Result(row, decoded.fingerprint)
 
 
@@ -188,7 +199,7 @@ def _caption_batch(
         if captions is None:
             yield index, _Result(_failed(source, "needs more memory than the model has left"))
             continue
-        yield index, _result(source, decoded, captions, options)
+        yield index, _result(source, decoded, captions, options, model)
 
 
 def _failed(source: ImageSource, reason: str) -> CaptionRow:
@@ -226,7 +237,9 @@ def _write(
         for index, result in changed.items():
             fingerprints[index] = result.fingerprint
         store.publish(fingerprints_name(task.number), b"".join(fingerprints))
-    store.publish(shard_name(task.number, options.total, options.format.suffix), options.format.encode(rows))
+    store.publish(
+        shard_name(task.number, options.total, options.format.suffix), options.format.encode(rows, options.provenance)
+    )
     finished = FinishedShard(task.number, len(results), tuple(row for row in rows if row.status == "error"))
     on_written(finished)
     return finished

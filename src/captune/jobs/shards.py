@@ -5,10 +5,10 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from captune.captions.row import CaptionRow, row_of
-from captune.captions.writers.csv import COLUMNS, line, lines
+from captune.captions.writers.csv import head, lines
 from captune.captions.writers.json import dumped
 from captune.captions.writers.parquet import schema, table
 from captune.core.errors import CaptuneError
@@ -16,15 +16,17 @@ from captune.core.files.limits import parse_json
 from captune.core.text import unguarded_row
 
 _NAME = re.compile(r"captions-(\d{5,})\.(jsonl|csv|parquet)")
-_FLAGS = "flags"
 
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """How rows become the bytes of a file and rows again; `has_failures` is quick, and may be wrong in saying yes."""
+    """How rows become the bytes of a file and rows again; `has_failures` is quick, and may be wrong in saying yes.
+
+    `encode` takes rows, and whether they have columns for their provenance.
+    """
 
     suffix: str
-    encode: Callable[[Sequence[CaptionRow]], bytes]
+    encode: Callable[..., bytes]
     decode: Callable[[bytes, str], Iterator[CaptionRow]]
     has_failures: Callable[[bytes], bool]
 
@@ -44,7 +46,7 @@ def is_shard(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _to_jsonl(rows: Sequence[CaptionRow]) -> bytes:
+def _to_jsonl(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
     return "".join(dumped(row) + "\n" for row in rows).encode()
 
 
@@ -56,8 +58,9 @@ def _from_jsonl(data: bytes, name: str) -> Iterator[CaptionRow]:
             raise _damaged(name, f"line {number}: {error.msg}") from None
 
 
-def _to_csv(rows: Sequence[CaptionRow]) -> bytes:
-    return (line((*COLUMNS, _FLAGS)) + "".join(map(lines, rows))).encode("utf-8", "backslashreplace")
+def _to_csv(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
+    text = head(flags=True, provenance=provenance) + "".join(lines(row, provenance=provenance) for row in rows)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
@@ -66,7 +69,7 @@ def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
     for number, value in enumerate(map(unguarded_row, table), start=1):
         row = row_of(value, f"{name}, row {number}")
         if pending is not None and pending.image == row.image:  # several captions of one image stand below each other
-            pending = replace(pending, captions=pending.captions + row.captions)
+            pending = pending.joined(row)
             continue
         if pending is not None:
             yield pending
@@ -75,11 +78,11 @@ def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
         yield pending
 
 
-def _to_parquet(rows: Sequence[CaptionRow]) -> bytes:
+def _to_parquet(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
     import pyarrow.parquet as pq
 
     file = io.BytesIO()
-    pq.write_table(table(rows, flags=True), file)
+    pq.write_table(table(rows, flags=True, provenance=provenance), file)
     return file.getvalue()
 
 
@@ -88,7 +91,7 @@ def _from_parquet(data: bytes, name: str) -> Iterator[CaptionRow]:
     from pyarrow.lib import ArrowException
 
     try:
-        rows = pq.read_table(io.BytesIO(data), schema=schema(flags=True)).to_pylist()
+        rows = pq.read_table(io.BytesIO(data), schema=schema(flags=True, provenance=True)).to_pylist()
     except (OSError, ArrowException) as error:
         raise _damaged(name, str(error)) from None
     for number, value in enumerate(rows, start=1):

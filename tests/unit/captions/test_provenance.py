@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from captune.captions.provenance import A_PERSONS, Provenance, prompt_digest, provenance_of
 from captune.captions.row import CaptionRow, row_of
+from captune.captions.writers import open_writer
+from captune.captions.writers.writer import row_reader
 from captune.core.errors import CaptuneError
+from captune.core.files.existing import LEDGER, Mode
 from captune.core.records import Caption
 
 MODEL = Provenance("model", "runs/x", "0f", "ab", "2026-03-01", "1.2", "opus")
@@ -51,6 +56,53 @@ def test_captions_of_a_row_that_stand_in_several_are_joined() -> None:
     assert (both.written_by, both.wrote("b"), both.wrote("a")) == ("both", True, False)
     assert of("b").joined(A_PERSONS) == both
     assert A_PERSONS.joined(A_PERSONS) == A_PERSONS
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet"])
+def test_rows_without_a_ledger_are_refreshed_where_a_model_wrote_them(format: str, tmp_path: Path) -> None:
+    """A file that was moved knows its captions by their provenance; what a person wrote or corrected stays."""
+    path = tmp_path / f"captions.{format}"
+
+    def write(mode: Mode = "keep", **captions: str) -> list[str]:
+        with open_writer(format, path, existing=mode, provenance=True) as writer:
+            for name, text in captions.items():
+                found = (Caption(text, 0.5),)
+                writer.write(CaptionRow(f"{name}.jpg", found, "ok", None, "m", None, MODEL.of(found)))
+        (tmp_path / LEDGER).unlink()
+        return getattr(writer, "notes", [])
+
+    def read() -> dict[str, CaptionRow]:
+        values = row_reader(format)
+        assert values is not None
+        found: dict[str, CaptionRow] = {}
+        for value in values(path):
+            row = row_of(value, "x")
+            found[row.image] = found[row.image].joined(row) if row.image in found else row
+        return found
+
+    assert write(a="first", b="first", c="first") == []
+    rows = list(read().values())
+    rows[1] = replace(rows[1], captions=(Caption("by hand", 0.5),))
+    rows[2] = replace(rows[2], provenance=A_PERSONS)  # a person took the model's words as their own
+    with open_writer(format, path, existing="replace", provenance=True) as writer:
+        for row in rows:
+            writer.write(row)
+    (tmp_path / LEDGER).unlink()
+    assert len(write(a="second", b="second", c="second")) == 1
+    found = read()
+    assert [row.captions[0].text for row in found.values()] == ["second", "by hand", "first"]
+    assert [row.provenance and row.provenance.written_by for row in found.values()] == ["model", "person", "person"]
+    for text in ("third", "fourth"):
+        write("append", a=text, b=text, c=text)
+    found = read()
+    assert [[each.text for each in row.captions] for row in found.values()] == [
+        ["fourth"],
+        ["by hand", "fourth"],
+        ["first", "fourth"],
+    ]
+    both = found["b.jpg"].provenance
+    assert both is not None
+    assert (both.written_by, both.model, both.wrote("fourth"), both.wrote("by hand")) == ("both", "runs/x", True, False)
 
 
 @pytest.mark.parametrize("value", ["a museum", {"model": "x"}, {"written_by": "Ann"}])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from captune.captions.provenance import Provenance
 from captune.captions.quality import flags_of, language_mismatch
 from captune.captions.row import CaptionRow
 from captune.core.errors import CaptuneError
@@ -35,6 +37,28 @@ def test_rows_come_back_from_shards(format: str) -> None:
     assert shards.has_failures(data)
     assert not shards.has_failures(shards.encode([ROWS[0], ROWS[2]]))
     assert list(shards.decode(shards.encode([]), "x")) == []
+
+
+@pytest.mark.parametrize("format", sorted(SHARD_FORMATS))
+def test_who_wrote_the_captions_comes_back_from_shards(format: str) -> None:
+    base = Provenance("model", "runs/x", "0f", "ab", "2026-03-01", "1.2", "=opus")
+    noted = [
+        replace(row, provenance=base.of(row.captions, [f"<think>,</think>{each.text}" for each in row.captions]))
+        if row.captions
+        else row
+        for row in ROWS
+    ]
+    shards = SHARD_FORMATS[format]
+    data = shards.encode(noted, True)
+    assert list(shards.decode(data, "x")) == noted
+    assert shards.encode(list(shards.decode(data, "x")), True) == data
+    assert shards.has_failures(data)
+    two = noted[2]
+    corrected = replace(two, captions=(two.captions[0], Caption("by hand", 0.5)))
+    (found,) = shards.decode(shards.encode([corrected], True), "x")
+    assert found.provenance is not None
+    assert [found.provenance.wrote(each.text) for each in found.captions] == [True, False]
+    assert list(shards.decode(shards.encode(ROWS, True), "x")) == ROWS
 
 
 def test_translations_come_back_from_json_lines() -> None:

@@ -41,6 +41,7 @@ def open_writer(
     *,
     in_place: bool = False,
     existing: Mode = "keep",
+    provenance: bool = False,
 ) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
@@ -48,13 +49,15 @@ def open_writer(
     `out` they go to a file that appears when the block ends without an error: `out` itself, or `captions.SUFFIX` in
     it where `out` is a folder (it exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in
     it. A file for an address such as `s3://bucket/captions.csv` is uploaded at the end. With `in_place` the images
-    themselves are changed (`xmp` alone). `existing` says what becomes of a person's captions that are there already.
-    Raises `UsageError` for an unknown format.
+    themselves are changed (`xmp` alone). `existing` says what becomes of a person's captions that are there
+    already; with `provenance` tables have columns for it. Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
     standing = ExistingCaptions(existing)
     if "existing" in signature(writer).parameters:  # writers of other packages may know nothing of it
         writer = partial(writer, existing=standing)
+    if provenance and "provenance" in signature(WRITERS[format]).parameters:
+        writer = partial(writer, provenance=True)
     if in_place:
         if format != "xmp":
             raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")

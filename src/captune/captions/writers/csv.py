@@ -2,10 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
 
+from captune.captions.provenance import COLUMNS as PROVENANCE
 from captune.captions.row import CaptionRow, known
 from captune.captions.writers.writer import TextFormatWriter
+from captune.core.files.existing import ExistingCaptions
+from captune.core.records import Caption
 from captune.core.text import OF_CAPTUNE, guarded
 
 COLUMNS = OF_CAPTUNE
@@ -19,20 +24,41 @@ class CsvWriter(TextFormatWriter):
 
     suffix = "csv"
 
+    def __init__(
+        self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None, provenance: bool = False
+    ) -> None:
+        super().__init__(out, stream, existing=existing)
+        self.provenance = provenance
+
     def head(self) -> str:
-        return line(COLUMNS)
+        return head(flags=False, provenance=self.provenance)
 
     def row(self, row: CaptionRow) -> str:
-        return lines(row)
+        return lines(row, provenance=self.provenance)
 
 
-def lines(row: CaptionRow) -> str:
-    """The lines of a row; flags, where they were looked for, are the last column, separated by spaces."""
+def head(*, flags: bool, provenance: bool) -> str:
+    """The header, with a column for flags and those of a provenance."""
+    return line((*COLUMNS, *(["flags"] if flags else []), *(PROVENANCE if provenance else [])))
+
+
+def lines(row: CaptionRow, *, provenance: bool = False) -> str:
+    """The lines of a row; flags, where they were looked for, are a column behind, separated by spaces."""
     image, error = guarded(row.image), guarded(row.error or "")
     behind = (row.status, error) if row.flags is None else (row.status, error, " ".join(row.flags))
     if not row.captions:
-        return line((image, None, None, *behind))
-    return "".join(line((image, guarded(c.text), _shown(c.confidence), *behind)) for c in row.captions)
+        return line((image, None, None, *behind, *([None] * len(PROVENANCE) if provenance else [])))
+    return "".join(
+        line((image, guarded(c.text), _shown(c.confidence), *behind, *(_provenance(row, c) if provenance else [])))
+        for c in row.captions
+    )
+
+
+def _provenance(row: CaptionRow, caption: Caption) -> Iterator[str]:
+    """The cells of a caption's provenance."""
+    known = row.provenance and row.provenance.for_caption(caption)
+    for cell in known.cells() if known else [""] * len(PROVENANCE):
+        yield guarded("".join(cell))
 
 
 def _shown(confidence: float) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from captune.captions.provenance import COLUMNS, LISTS
 from captune.captions.row import CaptionRow
 from captune.captions.writers.writer import FileWriter, encodable, needs_output
 from captune.core.files import disk_error
@@ -26,17 +27,20 @@ class ParquetWriter(FileWriter):
     suffix = "parquet"
     path: Path
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+    def __init__(
+        self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None, provenance: bool = False
+    ) -> None:
         if out is None:
             raise needs_output("Parquet", "captions.parquet")
         super().__init__(out, existing)
+        self.provenance = provenance
         self._pending: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
         file = self._output.open(self.path, self.existing, self.values(), "wb")
-        self._parquet = pq.ParquetWriter(file, schema())
+        self._parquet = pq.ParquetWriter(file, schema(provenance=self.provenance))
         return self
 
     def _write(self, row: CaptionRow) -> None:
@@ -55,30 +59,34 @@ class ParquetWriter(FileWriter):
     def _write_group(self) -> None:
         if self._pending:
             try:
-                self._parquet.write_table(table(self._pending))
+                self._parquet.write_table(table(self._pending, provenance=self.provenance))
             except OSError as failure:
                 raise disk_error(failure, self.path) from failure
             self._pending.clear()
 
 
-def schema(*, flags: bool = False) -> pa.Schema:
-    """The columns; with `flags` those of a job, which looks for them."""
+def schema(*, flags: bool = False, provenance: bool = False) -> pa.Schema:
+    """The columns; with `flags` those of a job, which looks for them, with `provenance` those of a row's."""
     import pyarrow as pa
 
     text = pa.string()
     columns = [("image", text), ("caption", text), ("confidence", pa.float64()), ("status", text), ("error", text)]
     columns += [("captions", pa.list_(pa.struct([("text", text), ("confidence", pa.float64())])))]
-    return pa.schema(columns + ([("flags", pa.list_(text))] if flags else []))
+    columns += [("flags", pa.list_(text))] if flags else []
+    columns += [(name, pa.list_(text) if name in LISTS else text) for name in COLUMNS] if provenance else []
+    return pa.schema(columns)
 
 
-def table(rows: Iterable[CaptionRow], *, flags: bool = False) -> pa.Table:
+def table(rows: Iterable[CaptionRow], *, flags: bool = False, provenance: bool = False) -> pa.Table:
     """Rows as a table; what UTF-8 lacks becomes an escape."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([_values(row) for row in rows], schema=schema(flags=flags))
+    return pa.Table.from_pylist([_values(row) for row in rows], schema=schema(flags=flags, provenance=provenance))
 
 
 def _values(row: CaptionRow) -> dict[str, Any]:
     values = {key: encodable(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
     values["captions"] = [{"text": encodable(c.text), "confidence": c.confidence} for c in row.captions]
+    if row.provenance is not None:
+        values |= dict(zip(COLUMNS, row.provenance.cells(), strict=True))
     return values

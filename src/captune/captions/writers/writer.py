@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_checkable
 
+from captune.captions.provenance import A_PERSONS
+from captune.captions.provenance import COLUMNS as PROVENANCE
 from captune.captions.row import CaptionRow, row_of
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file, disk_error, sync_folder
@@ -267,7 +269,8 @@ class ProtectedFiles:
 
 Values = Callable[[Path], Iterator[Any]]
 # What captune writes itself; a column of somebody else would be lost.
-_COLUMNS = {"image", "caption", "captions", "confidence", "original", "status", "error", "flags"}
+_COLUMNS = {"image", "caption", "captions", "confidence", "original", "cut", "status", "error", "flags", "provenance"}
+_COLUMNS |= {*PROVENANCE}
 
 
 @dataclass(frozen=True)
@@ -308,7 +311,9 @@ class ExistingRows:
         texts = self._existing.joined([*own], [*captions])
         if self._existing.mode == "keep":
             return replace(standing.row, model=row.model)
-        return replace(row, captions=tuple({**captions, **own}[text] for text in texts), status="ok", error=None)
+        joined = tuple({**captions, **own}[text] for text in texts)
+        provenance = row.provenance and row.provenance.joined(A_PERSONS)
+        return replace(row, captions=joined, status="ok", error=None, provenance=provenance)
 
     def rest(self) -> Iterator[CaptionRow]:
         """A person's rows of images that were not captioned now."""
@@ -346,14 +351,24 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _E
                 raise CaptuneError(f"its column {other[0]!r} would be lost.")
             row = row_of(value, f"row {number}")
             before = rows.get(row.image)
-            rows[row.image] = row if before is None else replace(row, captions=before.captions + row.captions)
+            rows[row.image] = row if before is None else before.joined(row)
     except CaptuneError as error:
         what = f"{path} holds more than captune wrote, and cannot be joined: {error.message}"
         raise CaptuneError(what, "Take another --out, or overwrite it: --existing replace") from None
     found: dict[str, _ExistingRow] = {}
     for image, row in rows.items():
         name = f"{path.name}/{image}"
-        own = tuple(each for each in row.captions if each.text.strip() and not ledger.has(name, each.text))
+        own = tuple(each for each in row.captions if each.text.strip() and not _is_models(row, name, each, ledger))
         if own:
-            found[image] = _ExistingRow(replace(row, flags=None), own)
+            provenance = A_PERSONS if row.provenance and len(own) == len(row.captions) else row.provenance
+            found[image] = _ExistingRow(replace(row, flags=None, provenance=provenance), own)
     return found
+
+
+def _is_models(row: CaptionRow, name: str, caption: Caption, ledger: Ledger) -> bool:
+    """Whether a model wrote a caption as it stands: its row or the ledger says so, and the row names no person."""
+    if row.provenance is None:
+        return ledger.has(name, caption.text)
+    return row.provenance.wrote(caption.text) or (
+        row.provenance.written_by != "person" and ledger.has(name, caption.text)
+    )

@@ -3,6 +3,7 @@
 import re
 from xml.sax.saxutils import escape
 
+from captune.captions.provenance import Provenance
 from captune.captions.row import CaptionRow
 from captune.captions.writers.writer import TextFormatWriter
 
@@ -11,7 +12,7 @@ _IMPOSSIBLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 
 
 class XmlWriter(TextFormatWriter):
-    """`<captions>` of `<picture>`s with `<image>`, `<status>`, `<caption confidence="…">`s and `<error>`.
+    """`<captions>` of `<picture>`s with `<image>`, `<status>`, `<caption confidence="…">`s, `<error>`.
 
     Control characters, which XML does not allow, become U+FFFD.
     """
@@ -27,6 +28,8 @@ class XmlWriter(TextFormatWriter):
             lines.append(f'    <caption confidence="{caption.confidence!r}">{escaped(caption.text)}</caption>')
         if row.error is not None:
             lines.append(f"    <error>{escaped(row.error)}</error>")
+        if row.provenance is not None:
+            lines.append(_provenance(row.provenance))
         return "  <picture>\n" + "\n".join(lines) + "\n  </picture>\n"
 
     def tail(self) -> str:
@@ -36,6 +39,14 @@ class XmlWriter(TextFormatWriter):
         if self.encoding.lower().replace("-", "") == "utf8":
             return text
         return text.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _provenance(provenance: Provenance) -> str:
+    values = provenance.to_json()
+    words = "".join(f"<own_words>{escaped(text)}</own_words>" for text in values.pop("own_words", []))
+    texts = {name: value if isinstance(value, str) else " ".join(value) for name, value in values.items()}
+    attributes = "".join(f' {name}="{escaped(text).replace(chr(34), "&quot;")}"' for name, text in texts.items())
+    return f"    <provenance{attributes}>{words}</provenance>"
 
 
 def escaped(value: str) -> str:

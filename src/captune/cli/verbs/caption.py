@@ -63,12 +63,18 @@ def _write(
     rows: Iterable[CaptionRow], out: str | None, options: CaptionOptions, progress: TerminalProgress, *, bare: bool
 ) -> None:
     """Write rows as they come, and name those that failed; `bare`: captions without a name before them, on stdout."""
+    from captune.api.caption import notes_provenance
     from captune.captions.writers import open_writer
 
     good = bad = 0
     bare = bare and options.format == "text" and out in (None, "-")
     with open_writer(
-        options.format, out, live_stdout(), in_place=options.in_place, existing=options.existing
+        options.format,
+        out,
+        live_stdout(),
+        in_place=options.in_place,
+        existing=options.existing,
+        provenance=notes_provenance(options),
     ) as writer:
         for row in rows:
             if bare:

@@ -198,6 +198,14 @@ class CaptionOptions(Options, section="caption", panel="Images and captions"):
         "Existing texts that captune did not write (sidecars, alt text, rows of a file): keep or "
         "replace them, or append or prepend the caption.",
     )
+    provenance: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Note who wrote the captions in each row and in XMP: the model with its digest, the prompt's digest, the day; "
+        "auto: in jobs and in images.",
+    )
+    own_words: bool = option(
+        False, "Note there too what the model wrote, before thinking, translation and wording changed it."
+    )
     batch_size: int = option(8, "Images per batch.", ge=1, env="BATCH_SIZE")
     workers: int = option(0, "Threads (in a job: processes) that open images; 0: one per core.", ge=0)
     recursive: bool = option(True, "Read subfolders too.")

@@ -47,7 +47,7 @@ def _caption(choice: Any) -> Caption:
         if thinking:
             raise NoCaptionError("the model was still thinking when it had no more tokens", "Raise --max-new-tokens.")
         raise NoCaptionError("the model's answer is empty", "")
-    return Caption(text, _confidence(choice.get("logprobs")), cut=cut)
+    return Caption(text, _confidence(choice.get("logprobs")), cut=cut, own_words=written)
 
 
 def _text(content: Any) -> str:
