@@ -29,6 +29,7 @@ from captune.server.page import PAGE, VARIABLE, PageSettings
 from captune.server.page.captioning import samples
 from noise import noise
 from random_weights import LIVELY
+from stand_in import stand_in
 from tiny_vlms import lively
 from translators import marian
 
@@ -125,6 +126,24 @@ def test_a_vision_language_model_answers_what_it_is_asked(tmp_path: Path, monkey
     own = Captioner.load(str(tmp_path / "vlm"), device="cpu", max_new_tokens=10, prompt=question)
     assert write(page) == [[own(samples()[FIRST][0]).text]]
     assert "reads an image as tokens of its own" in page.info[0].value
+
+
+def test_a_model_behind_a_server_stands_beside_one_of_here(
+    models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stand_in() as server:
+        options = {"device": "cpu", "base_url": server.url, "sight_check": False}
+        settings = PageSettings({"base": models["base"], "theirs": "openai:m"}, options)
+        page = app_test(settings, monkeypatch).run()
+        assert f"Images are sent to {server.url}." in page.markdown[0].value.replace("\\", "")
+        for name in list(samples())[:3]:
+            widget(page.checkbox, name).check()
+        widget(page.slider, "Beams").set_value(2).run()
+        own = Captioner.load(models["base"], device="cpu", max_new_tokens=30, num_beams=2)
+        wanted = [[own(data).text, "a dog on the beach"] for data, _ in list(samples().values())[:3]]
+        assert write(page) == wanted
+    settings = PageSettings({"base": models["base"]}, {"device": "cpu"})
+    assert "No image leaves it" in app_test(settings, monkeypatch).run().markdown[0].value
 
 
 def test_a_temperature_above_0_samples(page: Any) -> None:

@@ -81,8 +81,13 @@ def caption_json(caption: Caption) -> dict[str, Any]:
 
 
 def known(confidence: float) -> float | None:
-    """A confidence, or None for a caption of a person, which has none."""
+    """A confidence, or None where nobody tells it: of a person's caption, and of some servers'."""
     return None if math.isnan(confidence) else confidence
+
+
+def shown_confidence(confidence: float) -> str:
+    """A confidence in a table for people, four characters wide."""
+    return "   -" if math.isnan(confidence) else f"{confidence:.2f}"
 
 
 def row_of(value: Any, where: str) -> CaptionRow:

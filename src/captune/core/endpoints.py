@@ -28,20 +28,32 @@ def is_endpoint(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def parse_endpoint(name: str) -> Endpoint:
+def with_address(name: str, base_url: str | None) -> str:
+    """The name of a model behind a server with its server's address, `base_url` where it has none; others as they are.
+
+    Raises `UsageError` as `parse_endpoint` does.
+    """
+    if not is_endpoint(name):
+        return name
+    endpoint = parse_endpoint(name, base_url)
+    return f"{PREFIX}{endpoint.model}@{endpoint.url}"
+
+
+def parse_endpoint(name: str, base_url: str | None = None) -> Endpoint:
     """The model and the server of a name; raises `UsageError` where it names none.
 
-    Without an address it is OpenAI's own; an address without a path gets `/v1`, where such servers have their API.
+    A name without an address has that of `base_url`, else OpenAI's own; an address without a path gets `/v1`, where
+    such servers have their API.
     """
     named = name.removeprefix(PREFIX)
     at = max(named.rfind("@http://"), named.rfind("@https://"))
-    model, url = (named, HOSTED) if at < 0 else (named[:at], named[at + 1 :])
+    model, url = (named, base_url or HOSTED) if at < 0 else (named[:at], named[at + 1 :])
     parts = urllib.parse.urlsplit(url)
     if not model:
         raise UsageError(f"{name} names no model.", _EXAMPLE)
     if at < 0 and ("://" in named or "@" in named):
         raise UsageError(f"{name}: the address of the server begins with http:// or https://.", _EXAMPLE)
-    if not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(f"{url} is not the address of an API.", _EXAMPLE)
     if parts.username is not None or parts.password is not None:
         raise UsageError(

@@ -122,7 +122,7 @@ VERBS = Verbs(
          ("ServeOptions", "WordingOptions", *_CAPTIONING),
          when_stopped="Nothing was being served."),
     Verb("app", WORK, "A page in the browser that captions images.",
-         ("AppOptions", "TranslationOptions", "DeviceOptions"), when_stopped="The page is closed."),
+         ("AppOptions", "TranslationOptions", "DeviceOptions", "EndpointOptions"), when_stopped="The page is closed."),
     Verb("export", WORK, "Write a model as ONNX or OpenVINO files that caption without torch.",
          ("ExportOptions", "OutsideOptions"), "captune.export.export:export", when_stopped=NOT_WRITTEN),
     Verb("convert", WORK, "Make a model folder from a weights file (weights.pt).",

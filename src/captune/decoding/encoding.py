@@ -9,6 +9,8 @@ from captune.core.options import GenerationOptions
 
 # Where a prompt has its question.
 QUESTION = "{question}"
+# What a model that answers its prompt is told where nobody says otherwise.
+DESCRIBE = "Describe this image in one sentence."
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,10 @@ def with_prompt(
 
 
 def prompt_for(model_prompt: str, question: str, prompt: str | None = None) -> str:
-    """The model's prompt, or `prompt` instead, with a question at its `{question}`, else at its end."""
-    prompt = model_prompt if prompt is None else prompt
+    """The model's prompt, or `prompt` instead, with a question at its `{question}`, else at its end.
+
+    A model whose prompt is just to describe the image gets the question alone.
+    """
+    if prompt is None:
+        prompt = "" if model_prompt == DESCRIBE else model_prompt
     return prompt.replace(QUESTION, question) if QUESTION in prompt else f"{prompt} {question}".strip()

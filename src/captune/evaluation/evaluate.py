@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.core.config import Resolved, resolve
+from captune.core.endpoints import is_endpoint
 from captune.core.errors import CaptuneError
 from captune.core.files import write_json
 from captune.core.options.verbs import Config
@@ -18,7 +19,7 @@ from captune.evaluation.report import write_report
 from captune.evaluation.report.data import delete_attention_sheets, draw_attention_sheets
 from captune.evaluation.results import Evaluation, write_evaluation
 from captune.inference.captioning import CaptioningModel, ConcurrentModel, caption_records
-from captune.inference.loading import backbone_of, load_model
+from captune.inference.loading import backbone_of, check_name, load_model
 from captune.inference.processes import Processes
 from captune.metrics.corpus import MetricContext, ReferenceLikelihood, joined, metric_context
 from captune.metrics.ptb_tokenizer import tokenize
@@ -56,6 +57,8 @@ def evaluate(
     measured = resolved.values.eval
     records = _records(data, split, resolved.values)
     models = [model, *([against] if isinstance(against, str) else against)]
+    names = list(dict.fromkeys(name for each in models for name in _expanded(each)))
+    _check(names, resolved)
     context = metric_context(
         resolved.values.measure,
         pictures={record.id: record.image for record in records},
@@ -68,7 +71,7 @@ def evaluate(
     folder = Path(out) if out else (Path(model) if Run.is_run(model) else None)
     if folder is not None and processes.first:
         delete_attention_sheets(folder)
-    for name in dict.fromkeys(name for each in models for name in _expanded(each)):
+    for name in names:
         sheets = None if reports else folder
         reports[name], captions[name] = _measure(name, records, resolved, metrics, context, sheets, progress, processes)
     comparisons = compare_with_first(reports, resolved.values.measure.resamples)
@@ -82,6 +85,17 @@ def evaluate(
             write_report(folder, progress=progress)
     processes.wait()
     return evaluation
+
+
+def _check(names: Sequence[str], resolved: Resolved) -> None:
+    """Raise before any work for a model that is not there, or that cannot do what the options ask for."""
+    for name in names:
+        check_name(name)
+        if is_endpoint(name):  # others are large: what they cannot do is known once they are loaded
+            model = load_model(name, resolved.values)
+            model.codec.under(resolved.with_defaults("generation", dict(model.generation)).generation)
+            if resolved.values.eval.perplexity and resolved.sources.get("eval.perplexity", "").startswith("--"):
+                backbone_of(model, name, "Perplexity")
 
 
 def _records(data: str | os.PathLike[str], split: str, values: Config) -> list[ImageRecord]:
@@ -144,8 +158,6 @@ def _measure(
         draw_attention_sheets(backbone, chosen, captions, generation, sheets, progress)
     also = []
     if values.eval.perplexity and isinstance(model, ConcurrentModel):
-        if resolved.sources.get("eval.perplexity", "").startswith("--"):
-            backbone_of(model, name, "Perplexity")
         progress.info(f"{name} is behind a server: its perplexity of the references is not known.")
     elif values.eval.perplexity:
         likelihood = _likelihood(model, name, own_records, batch, progress)

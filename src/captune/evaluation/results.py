@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from captune.captions.row import confidence_in, known
 from captune.core.errors import CaptuneError
 from captune.core.files import read_json, read_text, write_json, write_jsonl
 from captune.core.files.limits import parse_json
@@ -74,7 +75,12 @@ class Evaluation:
         for name, report in self.reports.items():
             caption = self.captions[name][record.id]
             scores = report.per_image.get(record.id, {})
-            models[name] = {"caption": caption.text, "confidence": caption.confidence, **scores}
+            confidence = known(caption.confidence)
+            models[name] = {
+                "caption": caption.text,
+                **({} if confidence is None else {"confidence": confidence}),
+                **scores,
+            }
         question = {"question": record.question} if record.question else {}
         references = list(record.references)
         return {"id": record.id, "image": record.image, **question, "references": references, "models": models}
@@ -118,7 +124,9 @@ def read_captions(folder: str | os.PathLike[str]) -> tuple[str, tuple[ImageRecor
 
     def record(row: Any) -> ImageRecord:
         for name, found in row["models"].items():
-            captions.setdefault(name, {})[row["id"]] = Caption(_text(found["caption"]), float(found["confidence"]))
+            captions.setdefault(name, {})[row["id"]] = Caption(
+                _text(found["caption"]), confidence_in(found.get("confidence"))
+            )
         references = tuple(map(_text, row["references"]))
         return ImageRecord(_text(row["id"]), _text(row["image"]), references, question=_text(row.get("question", "")))
 

@@ -52,7 +52,7 @@ def load_model(name: str, values: Config, *, processes: Processes | None = None)
 
 
 def _behind_a_server(name: str, options: EndpointOptions) -> CaptioningModel:
-    endpoint = parse_endpoint(name)
+    endpoint = parse_endpoint(name, options.base_url)
     try:
         from captune.inference.endpoint import EndpointModel
     except ImportError as error:

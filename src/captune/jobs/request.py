@@ -15,6 +15,7 @@ from captune.captions.provenance import Provenance, today
 from captune.captions.writers import WRITERS, check_existing
 from captune.captions.writers.writer import is_folder, output_file
 from captune.core.config import Resolved, leaves
+from captune.core.endpoints import with_address
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import Mode
 from captune.core.files.locks import Locked
@@ -142,6 +143,7 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
         check_existing(output.format, output.out, values.caption.existing)
     store = open_store(path if folder else f"{path}.job")
     shard_format = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
+    model = with_address(model, values.endpoint.base_url)
     return JobRequest(sources, out, model, resolved, store, shard_format, part, output, temporary=not folder)
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from captune.captions.row import caption_json
+from captune.captions.row import caption_json, known, shown_confidence
 from captune.captions.writers.writer import one_line
 from captune.core.records import Caption
 
@@ -76,7 +76,7 @@ def merge_repeated(scenes: Iterable[SceneCaption]) -> Iterator[SceneCaption]:
     last: SceneCaption | None = None
     for scene in scenes:
         if last is not None and one_line(last.text).casefold() == one_line(scene.text).casefold():
-            surer = max(last, scene, key=lambda one: one.captions[0].confidence)
+            surer = max(last, scene, key=lambda one: known(one.captions[0].confidence) or 0.0)
             last = replace(surer, start=last.start, end=scene.end, merged=last.merged + scene.merged)
         else:
             if last is not None:
@@ -93,7 +93,10 @@ def as_table(films: list[FilmCaptions]) -> str:
         lines += [film.film] if len(films) > 1 else []
         for scene in film.scenes:
             times = f"{clock(scene.start)}  {clock(scene.end)}"
-            lines += [f"{times}  {caption.confidence:.2f}  {one_line(caption.text)}" for caption in scene.captions]
+            lines += [
+                f"{times}  {shown_confidence(caption.confidence)}  {one_line(caption.text)}"
+                for caption in scene.captions
+            ]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -16,14 +16,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import captune
 from captune.core.endpoints import Endpoint, parse_endpoint
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.progress import Silent
+from captune.evaluation.report import write_report
 from captune.inference.captioner import Captioner
 from captune.inference.endpoint.sight import COLOURS
+from captune.models import FAMILIES
 from serving import data_url, encoded, picture, running
 from stand_in import Asked, Reply, said, stand_in
 
@@ -90,6 +93,24 @@ def test_a_wrong_name_says_what_is_wrong(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as raised:
         Captioner.load(name)
     assert raised.value.hint
+
+
+def test_the_address_may_stand_in_the_configuration(image: Image.Image, tmp_path: Path) -> None:
+    with stand_in() as server:
+        (tmp_path / "captune.yaml").write_text(f"endpoint: {{base_url: {server.url}, sight_check: false}}")
+        image.save(tmp_path / "photo.png")
+        config = tmp_path / "captune.yaml"
+        (row,) = captune.caption(tmp_path / "photo.png", model="openai:short", config=config, environment={})
+        assert [caption.text for caption in row.captions] == ["a dog on the beach"]
+        environment = {"OPENAI_BASE_URL": server.url.removesuffix("/v1"), "CAPTUNE_SIGHT_CHECK": "false"}
+        for name in ("job", "again"):
+            options: dict[str, Any] = {"model": "openai:m", "environment": environment, "max_requests": 1}
+            captune.caption_job(tmp_path / "photo.png", tmp_path / name, **options)
+        job = json.loads((tmp_path / "job" / "_job" / "manifest.json").read_text())
+    assert [asked.body["model"] for asked in server.asked] == ["short", "m", "m"]
+    assert (job["model"], job["digest"]) == (f"openai:m@{server.url}", f"m at {server.url}")
+    with pytest.raises(UsageError, match="localhost:80 is not the address of an API"):
+        Captioner.load("openai:m", base_url="localhost:80")
 
 
 # -- requests ----------------------------------------------------------------------------------------------------
@@ -439,7 +460,10 @@ def test_flagged_captions_are_asked_for_again(photos: Path, tmp_path: Path) -> N
 def test_questions_are_the_prompt(photos: Path) -> None:
     with stand_in(lambda asked, number: said(asked.prompt)) as server:
         (answer,) = captune.ask(photos / "00.png", "What colour is it?", model=server.name, **QUICK, environment={})
-    assert answer.answer == "Describe this image in one sentence. What colour is it?"
+        (told,) = captune.ask(
+            photos / "00.png", "What colour is it?", model=server.name, prompt="Be brief.", **QUICK, environment={}
+        )
+    assert (answer.answer, told.answer) == ("What colour is it?", "Be brief. What colour is it?")
 
 
 def test_an_evaluation_counts_what_has_no_caption_as_empty(tiny_data: Path, tmp_path: Path) -> None:
@@ -462,6 +486,24 @@ def test_an_evaluation_counts_what_has_no_caption_as_empty(tiny_data: Path, tmp_
         assert any("1 of 4 images have no caption, and count as empty" in one for one in Warned.sentences)
         with pytest.raises(CaptuneError, match="Perplexity needs the model itself"):
             captune.evaluate(server.name, tiny_data, split="test", perplexity=True, **QUICK, environment={})
+
+
+def test_models_here_and_behind_servers_are_compared(tiny_data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    FAMILIES["blip"].tiny().save(tmp_path / "here")
+    options: dict[str, Any] = {"metrics": ("bleu",), "resamples": 10, "draw_report": False, "environment": {}, **QUICK}
+    with stand_in(lambda asked, number: said("a red square")) as server:
+        both = (str(tmp_path / "here"), tiny_data)
+        with pytest.raises(UsageError, match="has no beams"):  # before the first model has captioned
+            captune.evaluate(*both, against=server.name, out=tmp_path / "no", num_beams=3, **options)
+        with pytest.raises(CaptuneError, match=r"no model folder \./typo"):
+            captune.evaluate(*both, against="./typo", out=tmp_path / "no", **options)
+        assert not (tmp_path / "no").exists()
+        captune.evaluate(*both, against=server.name, out=tmp_path / "both", **options)
+    found = captune.compare([tmp_path / "both"], metrics=("bleu",), resamples=10)
+    assert list(found.reports) == [both[0], server.name]
+    assert "a red square" in write_report(tmp_path / "both", figures=False).read_text()
+    assert found.reports[server.name].scores["bleu_1"] > found.reports[both[0]].scores["bleu_1"]
 
 
 def test_what_needs_the_weights_says_so(photos: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.captions.provenance import COLUMNS, LISTS
-from captune.captions.row import CaptionRow
+from captune.captions.row import CaptionRow, known
 from captune.captions.writers.writer import FileWriter, encodable, needs_output
 from captune.core.files import disk_error
 from captune.core.files.existing import ExistingCaptions
@@ -86,7 +86,7 @@ def table(rows: Iterable[CaptionRow], *, flags: bool = False, provenance: bool =
 
 def _values(row: CaptionRow) -> dict[str, Any]:
     values = {key: encodable(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
-    values["captions"] = [{"text": encodable(c.text), "confidence": c.confidence} for c in row.captions]
+    values["captions"] = [{"text": encodable(c.text), "confidence": known(c.confidence)} for c in row.captions]
     if row.provenance is not None:
         values |= dict(zip(COLUMNS, row.provenance.cells(), strict=True))
     return values

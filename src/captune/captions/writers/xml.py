@@ -4,7 +4,7 @@ import re
 from xml.sax.saxutils import escape
 
 from captune.captions.provenance import Provenance
-from captune.captions.row import CaptionRow
+from captune.captions.row import CaptionRow, known
 from captune.captions.writers.writer import TextFormatWriter
 
 # What XML 1.0 cannot hold, not even escaped.
@@ -25,7 +25,8 @@ class XmlWriter(TextFormatWriter):
     def row(self, row: CaptionRow) -> str:
         lines = [f"    <image>{escaped(row.image)}</image>", f"    <status>{row.status}</status>"]
         for caption in row.captions:
-            lines.append(f'    <caption confidence="{caption.confidence!r}">{escaped(caption.text)}</caption>')
+            confidence = "" if known(caption.confidence) is None else f' confidence="{caption.confidence!r}"'
+            lines.append(f"    <caption{confidence}>{escaped(caption.text)}</caption>")
         if row.error is not None:
             lines.append(f"    <error>{escaped(row.error)}</error>")
         if row.provenance is not None:

@@ -16,8 +16,8 @@ def app(chosen: Chosen, model: Models = None) -> None:
     note(f"The app is at http://{values.app.host}:{values.app.port} (Ctrl-C ends it). Models: {', '.join(models)}.")
     first = values.translation.language
     languages = dict.fromkeys([*filter(None, (first,)), "", *values.app.languages])
-    run_on = values.run_on.model_dump(exclude_defaults=True)
-    run_page(PageSettings(models, run_on, list(languages), values.translation.translator), values.app)
+    options = {**values.run_on.model_dump(exclude_defaults=True), **values.endpoint.model_dump(exclude_defaults=True)}
+    run_page(PageSettings(models, options, list(languages), values.translation.translator), values.app)
 
 
 app = verb(app)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captune.captions.row import known, shown_confidence
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.progress import warn_failed
 from captune.cli.terminal import out_json, out_table, print_line
@@ -37,11 +37,7 @@ def ask(
     elif len(answers) == 1 and not answers[0].error:
         print_line(answers[0].answer)
     else:
-        rows = [
-            (a.answer, "-" if math.isnan(a.confidence) else f"{a.confidence:.2f}", a.image)
-            for a in answers
-            if not a.error
-        ]
+        rows = [(a.answer, shown_confidence(a.confidence), a.image) for a in answers if not a.error]
         out_table("", ("answer", "sure", "picture"), rows)
     failed = [(answer.image, answer.error) for answer in answers if answer.error]
     warn_failed(failed)
@@ -50,7 +46,7 @@ def ask(
 
 
 def _row(answer: Answer) -> dict[str, Any]:
-    row = asdict(answer)
+    row = {**asdict(answer), "confidence": known(answer.confidence)}
     if answer.original is None:
         del row["original"]
     return row

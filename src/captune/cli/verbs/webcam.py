@@ -1,5 +1,4 @@
 import json as jsonlib
-import math
 import sys
 from typing import Annotated
 
@@ -22,7 +21,7 @@ def webcam(
 
     There is no window: captions are lines of text.
     """
-    from captune.captions.row import caption_json
+    from captune.captions.row import caption_json, shown_confidence
     from captune.captions.writers.writer import one_line
     from captune.video.webcam import webcam as caption_camera
 
@@ -38,7 +37,7 @@ def webcam(
                 print_line(jsonlib.dumps(row, ensure_ascii=False))
             else:
                 for caption in frame.captions:
-                    sure = "   -" if math.isnan(caption.confidence) else f"{caption.confidence:.2f}"
+                    sure = shown_confidence(caption.confidence)
                     print_line(f"{frame.when:%H:%M:%S}  {sure}  {one_line(caption.text)}")
             sys.stdout.flush()
     except KeyboardInterrupt:

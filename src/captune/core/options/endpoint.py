@@ -6,6 +6,12 @@ from captune.core.options.option import Options, option
 class EndpointOptions(Options, section="endpoint", panel="Model behind a server"):
     """How a model of an OpenAI-compatible server is asked, and how much that may cost."""
 
+    base_url: str | None = option(
+        None,
+        "Address of the API for a model named without one (openai:MODEL), such as http://localhost:11434/v1; default: "
+        "OpenAI's.",
+        env="OPENAI_BASE_URL",
+    )
     concurrency: int = option(8, "Requests to the server at a time.", ge=1, le=1024)
     request_timeout: float = option(120.0, "Seconds that a request may take.", gt=0)
     retries: int = option(5, "How often a request that failed is sent again.", ge=0, le=100)

@@ -18,7 +18,7 @@ from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.options.endpoint import EndpointOptions
 from captune.core.records import Caption
-from captune.decoding.encoding import TextCodec
+from captune.decoding.encoding import DESCRIBE, TextCodec
 from captune.decoding.generate import normalized, temperatures
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioning import NoCaptionError
@@ -29,7 +29,6 @@ from captune.inference.endpoint.client import Client, key_from
 from captune.inference.endpoint.messages import body_of, check_options, to_jpeg
 from captune.inference.endpoint.sight import check_sight
 
-PROMPT = "Describe this image in one sentence."
 # What such a model reads of a prompt; its server says where it is less.
 _LONGEST = 1 << 20
 _ENCODERS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="captune-jpeg")
@@ -56,7 +55,7 @@ class EndpointModel:
     sighted: bool = False
     asker: Asker | None = None
     family: str = FAMILY
-    prompt: str = PROMPT
+    prompt: str = DESCRIBE
     generation: Mapping[str, Any] = field(default_factory=lambda: dict(GENERATION))
     precision: str = "the server's"
     decoder: str = "the server's"

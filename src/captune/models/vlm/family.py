@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
+from captune.decoding.encoding import DESCRIBE
 from captune.decoding.rows import CachedDecoder
 from captune.models.backbone import CAPTIONING, Backbone, Checkpoint, PixelSettings, Task
 from captune.models.from_scratch import chosen_size, learn_tokenizer
@@ -52,7 +53,6 @@ from captune.models.vlm.rows import (
 from captune.models.vlm.stored import of_rows, to_row
 from captune.models.weights import FP32, Placing, load_weights
 
-PROMPT = "Describe this image in one sentence."
 GENERATION = {"max_new_tokens": 256, "num_beams": 1}
 # Language models that take a mask of four dimensions as it is: captions of an image can be branches of one row.
 BRANCHING = frozenset((
@@ -130,7 +130,7 @@ class Vlm(Backbone):
             model,
             processor.tokenizer,
             PixelSettings(0, mean=(0.0,) * 3, std=(1.0,) * 3),
-            prompt=saved.get("prompt", PROMPT if fixed is None else fixed.default),
+            prompt=saved.get("prompt", DESCRIBE if fixed is None else fixed.default),
             generation=saved.get("generation", GENERATION),
             processor=processor,
         )

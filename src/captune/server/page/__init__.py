@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.core.endpoints import is_endpoint, parse_endpoint
 from captune.core.errors import missing_extra
 from captune.core.options import AppOptions
 from captune.server.startup import listen
@@ -18,19 +19,27 @@ VARIABLE = "CAPTUNE_APP"
 
 @dataclass(frozen=True)
 class PageSettings:
-    """`models` are names for the page and what they load; `run_on` are options of where they run.
+    """`models` are names for the page and what they load; `options` are those that they are loaded with.
 
     `languages` are those to choose from, the first one chosen at the start; "" is the models' own. `translator`
     names a model for them.
     """
 
     models: dict[str, str]
-    run_on: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     languages: list[str] = field(default_factory=lambda: [""])
     translator: str | None = None
 
     def to_environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}
+
+    @property
+    def servers(self) -> list[str]:
+        """Addresses of the servers that images are sent to, each once."""
+        endpoints = [
+            parse_endpoint(name, self.options.get("base_url")) for name in self.models.values() if is_endpoint(name)
+        ]
+        return list(dict.fromkeys(endpoint.url for endpoint in endpoints))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> PageSettings:

@@ -5,7 +5,8 @@ import json
 import re
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
@@ -23,6 +24,7 @@ from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 from captune.images.open import is_heif_installed, open_image
 from captune.inference.captioner import Captioner
+from captune.inference.captioning import ConcurrentModel
 
 
 class CsvByModel(CsvWriter):
@@ -162,11 +164,23 @@ class Model:
     captioner: Captioner
     lock: threading.Lock
 
+    @property
+    def concurrency(self) -> int:
+        """How many images it may have at work."""
+        return self.captioner.model.concurrency if isinstance(self.captioner.model, ConcurrentModel) else 1
+
+    def captions(self, image: Image.Image, options: Mapping[str, Any]) -> tuple[Caption, ...]:
+        """Captions of an image; one that is behind a server has no beams."""
+        if isinstance(self.captioner.model, ConcurrentModel):
+            return tuple(self.captioner.captions(image, **{**options, "num_beams": 1}))
+        with self.lock:
+            return tuple(self.captioner.captions(image, **options))
+
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def load(model: str, run_on: dict[str, Any]) -> Model:
-    """A model and where it runs; raises `CaptuneError` where it cannot be loaded."""
-    return Model(Captioner.load(model, **run_on), threading.Lock())
+def load(model: str, options: dict[str, Any]) -> Model:
+    """A model by its name; raises `CaptuneError` where it cannot be loaded."""
+    return Model(Captioner.load(model, **options), threading.Lock())
 
 
 # What the file chooser offers; a file is recognised by its contents, whatever its name.
@@ -212,6 +226,14 @@ def thumbnail(upload: Upload) -> bytes | str:
         return error.message
 
 
+def caption_all(
+    uploads: Sequence[Upload], models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+) -> Iterator[Result]:
+    """A result for each image, in order; one that cannot be read stops nothing."""
+    with ThreadPoolExecutor(max(model.concurrency for model in models.values())) as pool:
+        yield from pool.map(lambda upload: caption_one(upload, models, options, attention=attention), uploads)
+
+
 def caption_one(
     upload: Upload, models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
 ) -> Result:
@@ -221,9 +243,9 @@ def caption_one(
     try:
         image = open_image(upload.data, name=upload.name)
         for name, model in models.items():
-            with model.lock:
-                captions[name] = tuple(model.captioner.captions(image, **options))
-                if attention:
+            captions[name] = model.captions(image, options)
+            if attention:
+                with model.lock:
                     sheets[name] = _sheet(model.captioner, image, captions[name][0], options)
     except CaptuneError as error:
         return Result(upload.name, error=error)

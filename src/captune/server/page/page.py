@@ -21,7 +21,7 @@ from captune.server.page.captioning import (
     accepted_suffixes,
     as_sidecars,
     as_text,
-    caption_one,
+    caption_all,
     file_name,
     in_natural_order,
     load,
@@ -69,7 +69,6 @@ THUMBNAILS = 12
 OFFERED = {"max_new_tokens": (10, 50, 1), "num_beams": (1, 5, 1), "temperature": (0.0, 2.0, 0.1)}
 LABELS = {"max_new_tokens": "Longest caption", "num_beams": "Beams", "temperature": "Temperature"}
 TEMPERATURE = "0: the likeliest caption. Above: words are drawn by chance; below 1.0 safer, above 1.0 more varied."
-ABOUT = "Captions for your images, written on this machine. No image leaves it."
 BEGIN = "Add images, take a photo, or try the samples."
 
 
@@ -89,7 +88,7 @@ def main() -> None:
     for name, value in {"results": [], "history": [], "summary": "", "runs": 0}.items():
         st.session_state.setdefault(name, value)
     st.title("captune", anchor=False)
-    st.write(ABOUT)
+    st.write(_about(settings))
     chosen = st.container()
     uploads = _images()
     with chosen:
@@ -112,6 +111,12 @@ def main() -> None:
         text = st.session_state.summary or plan
         # Screen readers speak it when the version changes.
         _status(key="status", data={"text": text, "version": f"{st.session_state.runs} {text}"}, width="content")
+
+
+def _about(settings: PageSettings) -> str:
+    if settings.servers:
+        return f"Captions for your images. Images are sent to {', '.join(map(_plain, settings.servers))}."
+    return "Captions for your images, written on this machine. No image leaves it."
 
 
 def _images() -> list[Upload]:
@@ -217,7 +222,7 @@ def _slider(name: str, own: float, help: str | None = None) -> Any:
 def _load(settings: PageSettings, name: str) -> Model | None:
     try:
         with st.spinner(f"Loading {name} …"):
-            return load(settings.models[name], settings.run_on)
+            return load(settings.models[name], settings.options)
     except CaptuneError as error:
         st.error(f"**{name}** cannot be loaded. {error.message}\n\n{error.hint}")
         return None
@@ -229,8 +234,7 @@ def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterat
     # A new seed for every click: else a model samples the same captions again.
     options = {**choices.options, "sample_seed": secrets.randbits(31)}
     progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
-    for upload in uploads:  # an image that cannot be read stops nothing
-        result = caption_one(upload, choices.models, options, attention=choices.attention)
+    for result in caption_all(uploads, choices.models, options, attention=choices.attention):
         results.append(result)
         if not result.error:
             st.session_state.history = [result, *st.session_state.history][:HISTORY]
