@@ -305,8 +305,8 @@ def test_a_slow_answer_is_given_up(image: Image.Image) -> None:
 
 
 def test_an_image_that_gets_no_answer_in_time_ends_nothing(photos: Path) -> None:
-    with stand_in(lambda asked, number: Reply(said("a dog").body, wait=0 if which(asked) else 2)) as server:
-        options = {"sight_check": False, "retries": 0, "request_timeout": 0.5, "environment": {}}
+    with stand_in(lambda asked, number: Reply(said("a dog").body, wait=0 if which(asked) else 3)) as server:
+        options = {"sight_check": False, "retries": 0, "request_timeout": 1.0, "environment": {}}
         rows = list(captune.caption(photos, model=server.name, **options))
     assert [row.status for row in rows] == ["error", *["ok"] * 11]
     assert "no whole answer in time" in str(rows[0].error)
