@@ -76,13 +76,15 @@ class Client:
         self.endpoint, self.options, self.budget = endpoint, options, Budget(options)
         self._refused, self._finishing = 0, asyncio.Event()
         self._unknown: set[str] = set()
+        # When the server last had captions for none, and why: what waited then is not sent.
+        self._ended: tuple[float, EndpointError] | None = None
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="captune-endpoint", daemon=True).start()
         self._slots = asyncio.Semaphore(options.concurrency)
         limits = httpx.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency)
         self._http = httpx.AsyncClient(
+            # A server that takes longer to accept a connection is not there.
             timeout=httpx.Timeout(options.request_timeout, connect=10.0),
-            # A server that takes longer to accept a connection is not there; a busy machine needs a second.
             limits=limits,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
@@ -102,11 +104,14 @@ class Client:
         Raises `NoCaptionError` where the server has none for this request, `EndpointError` where it has none for any,
         `BudgetSpentError` before a request that may cost too much.
         """
+        began = self._loop.time()
         async with self._slots:
             attempt = 0
             while True:
                 if self._finishing.is_set():
                     raise EndpointError("The job has ended.", _KEPT)
+                if self._ended is not None and self._ended[0] >= began:
+                    raise self._ended[1]
                 sent = self._fitting(body)
                 reply = await self._send(sent, body["max_tokens"] * body.get("n", 1))
                 if reply.found is not None:
@@ -115,7 +120,10 @@ class Client:
                 if reply.status in (400, 422) and self._adapts(reply.message, sent):
                     continue
                 if reply.status in _FINAL or attempt == self.options.retries:
-                    raise await self._refusal(reply)
+                    refusal = await self._refusal(reply)
+                    if isinstance(refusal, EndpointError):
+                        self._ended = self._loop.time(), refusal
+                    raise refusal
                 pause = _pause(attempt) if reply.wait is None else min(reply.wait, _LONGEST_WAIT)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._finishing.wait(), pause)
