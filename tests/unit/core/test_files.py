@@ -10,7 +10,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file, atomic_folder, disk_error, read_json, write_json, write_jsonl, write_text
 from captune.core.files.existing import ExistingCaptions
 from captune.core.text import LONGEST, fit_name
-from captune.images.metadata.files import write_copy
+from captune.images.metadata.files import CaptionEdit, write_copy
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -132,7 +132,8 @@ def test_names_that_are_cut_stay_apart_and_whole_letters() -> None:
 def test_copies_with_alt_text_and_what_lies_beside_them_fit(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"GIF89a" if name.endswith("gif") else b"no picture")
     for _ in range(2):  # the second takes the caption into what the first wrote
-        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, "a dog", ExistingCaptions()) is not None
+        edit = CaptionEdit("a dog", ExistingCaptions())
+        assert write_copy(str(tmp_path / name), tmp_path / "out" / name, edit) is not None
     copy, beside = sorted(os.listdir(tmp_path / "out"), key=lambda one: one.endswith(".xmp"))
     assert copy == name
     assert beside.endswith(".xmp")
