@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from captune.captions.provenance import Provenance
 from captune.captions.writers import CaptionRow, open_writer
 from captune.core.files.existing import Mode
 from captune.core.records import Caption
 from captune.images.metadata import UnsupportedImage, iptc
 from captune.images.metadata.files import existing_texts, with_caption
+from captune.images.metadata.places import scan_packets
 from captune.images.metadata.xmp import Mark, read_texts
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -226,6 +228,44 @@ def test_captunes_own_are_refreshed_and_corrected_ones_stay(make: Any, text: str
         path.write_bytes(corrected)
         assert len(put(path, "third")) == 1
         assert path.read_bytes() == corrected
+
+
+def test_the_mark_says_which_model_wrote_a_caption_and_stays_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg((0xE1, _XMP + packet("<tiff:Make>Nikon</tiff:Make>")), exif=exif("by hand")))
+
+    def caption(text: str, date: str, existing: Mode = "append") -> dict[str, str] | None:
+        found = (Caption(text, 0.5),)
+        noted = Provenance("model", 'runs/"x"', "0f", "ab", date, "1.2").of(found, ["<think>&</think>"])
+        with open_writer("xmp", None, in_place=True, existing=existing) as writer:
+            writer.write(CaptionRow(str(path), found, "ok", None, "m", provenance=noted))
+        (mark,) = marks(path)
+        return None if mark is None else dict(mark.noted)
+
+    first = caption("a dog", "2026-03-01")
+    assert first == {
+        "model": 'runs/"x"',
+        "digest": "0f",
+        "prompt": "ab",
+        "date": "2026-03-01",
+        "version": "1.2",
+        "ownWords": "<think>&</think>",
+    }
+    before = path.read_bytes()
+    assert caption("a dog", "2026-03-02") == first  # the same caption: written when it was written
+    assert path.read_bytes() == before
+    assert words_in_whole(path) == ["by hand. a dog"]
+    assert (caption("a cat", "2026-03-02") or {})["date"] == "2026-03-02"
+    assert words_in_whole(path) == ["by hand. a cat"]
+    assert caption("by hand", "2026-03-03") is None  # a person's words, whoever else says them
+    assert b"<tiff:Make>Nikon</tiff:Make>" in path.read_bytes()
+
+
+def marks(path: Path) -> list[Mark | None]:
+    """captune's mark in every packet of a file."""
+    found: list[Mark | None] = []
+    scan_packets(path.read_bytes(), lambda packet: found.append(read_texts(packet)[1]))
+    return found
 
 
 def test_one_place_that_was_corrected_is_enough(tmp_path: Path) -> None:

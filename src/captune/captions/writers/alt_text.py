@@ -68,7 +68,12 @@ class AltTextWriter(FilePerImage):
 
     def edit(self, row: CaptionRow) -> Edit:
         """What is put into the image."""
-        return CaptionEdit(one_line(row.captions[0].text), self.existing)
+        best, noted = row.captions[0], {}
+        if row.provenance is not None:
+            known = row.provenance.for_caption(best)
+            noted = {name: getattr(known, name) for name in ("model", "digest", "prompt", "date", "translator")}
+            noted |= {"version": known.captune, "ownWords": "".join(known.own_words)}
+        return CaptionEdit(one_line(best.text), self.existing, noted)
 
     def write_shard(self, shard: InputShard, rows: Iterable[CaptionRow]) -> None:
         """Write an input shard, with a row for each of its images, in order."""

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -45,10 +46,14 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class CaptionEdit:
-    """A caption as the description of an image."""
+    """A caption as the description of an image; captune's mark has what is `noted` of it.
+
+    A mark of the same caption stays as it is: what was noted when it was written, and so the file.
+    """
 
     caption: str
     existing: ExistingCaptions
+    noted: Mapping[str, str] = field(default_factory=dict)
 
     def reader(self) -> FieldReader:
         return FieldReader()
@@ -59,11 +64,15 @@ class CaptionEdit:
             return FieldWriter(caption, None)
         texts = self.existing.joined(words, [caption])
         if texts == [caption]:
-            return FieldWriter(caption, Mark(caption))
+            return FieldWriter(caption, self._mark(read))
         if texts == words and self.existing.mode == "keep":
             return None
-        mark = Mark(caption, reduce(join_texts, words)) if caption in texts and caption not in words else None
-        return FieldWriter(reduce(join_texts, texts), mark)
+        new = caption in texts and caption not in words
+        return FieldWriter(reduce(join_texts, texts), self._mark(read, reduce(join_texts, words)) if new else None)
+
+    def _mark(self, read: FieldReader, words: str = "") -> Mark:
+        same = (mark for mark in read.marks if (mark.caption, mark.words) == (self.caption, words))
+        return next(same, Mark(self.caption, words, self.noted))
 
 
 def with_caption(data: bytes, text: str, mark: Mark | None = None) -> bytes:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.dom import minidom
 from xml.parsers.expat import ExpatError
 
@@ -20,6 +20,8 @@ PROPERTIES = (
 # A text that some programs write as well: brought in step where it is there.
 _COPY = ("tiff", "http://ns.adobe.com/tiff/1.0/", "ImageDescription")
 _SUBJECT = ("dc", "http://purl.org/dc/elements/1.1/", "subject")
+# Properties of captune's mark of a caption.
+NOTED = ("model", "digest", "prompt", "date", "version", "translator", "ownWords")
 # captune's mark of its keywords, and what stands between them.
 _KEYWORDS, _BETWEEN = "keywords", ", "
 CAPTUNE = "urn:captune:xmp:1.0/"
@@ -37,10 +39,14 @@ _ATTRIBUTE = {**_TEXT, ord('"'): "&quot;", ord("\n"): "&#10;", ord("\t"): "&#9;"
 
 @dataclass(frozen=True)
 class Mark:
-    """Which part of a description captune wrote: its `caption`, joined with a person's `words` where there were any."""
+    """Which part of a description captune wrote: its `caption`, joined with a person's `words` where there were any.
+
+    `noted` has the values of `NOTED` that are known: which model wrote it, from what, and when.
+    """
 
     caption: str
     words: str = ""
+    noted: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_texts(packet: bytes) -> tuple[list[str], Mark | None]:
@@ -50,7 +56,8 @@ def read_texts(packet: bytes) -> tuple[list[str], Mark | None]:
     ]
     texts = [_text(nodes, namespace, name) for _, namespace, name in (*PROPERTIES, _COPY)]
     caption = _text(nodes, CAPTUNE, "caption")
-    mark = None if caption is None else Mark(caption, _text(nodes, CAPTUNE, "words") or "")
+    noted = {name: value for name in NOTED if (value := _text(nodes, CAPTUNE, name))}
+    mark = None if caption is None else Mark(caption, _text(nodes, CAPTUNE, "words") or "", noted)
     return [text for text in texts if text is not None and text.strip()], mark
 
 
@@ -63,7 +70,9 @@ def with_caption(packet: bytes | None, text: str, mark: Mark | None = None) -> b
     copy = (_COPY,) if _text(nodes, *_COPY[1:]) is not None else ()
     for prefix, namespace, name in (*PROPERTIES, *copy):
         _set(nodes, prefix, namespace, name, _IMPOSSIBLE.sub("\ufffd", text))
-    _sign(nodes, {name: getattr(mark, name, "") for name in ("caption", "words")})
+    noted = {} if mark is None else mark.noted
+    marks = {name: getattr(mark, name, "") for name in ("caption", "words")}
+    _sign(nodes, marks | {name: noted.get(name, "") for name in NOTED})
     return _packed(document)
 
 
@@ -252,7 +261,9 @@ def _is(node: minidom.Element, namespace: str, name: str) -> bool:
 def _written(node: minidom.Node) -> Iterator[str]:
     """XML as it was: minidom's own writer loses line breaks in attributes."""
     if isinstance(node, minidom.Element):
-        attributes = "".join(f' {name}="{value.translate(_ATTRIBUTE)}"' for name, value in node.attributes.items())
+        # Namespaces first, as the parser gives them: what is written again has the same bytes.
+        named = sorted(node.attributes.items(), key=lambda pair: not pair[0].startswith("xmlns"))
+        attributes = "".join(f' {name}="{value.translate(_ATTRIBUTE)}"' for name, value in named)
         if not node.childNodes:
             yield f"<{node.tagName}{attributes}/>"
             return
