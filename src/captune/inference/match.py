@@ -23,6 +23,7 @@ from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.listing import find_image_paths
 from captune.images.batches import stream_pixels
 from captune.models.blip_matcher import MATCHER, BlipMatcher
+from captune.models.clip_matcher import ClipMatcher
 
 BATCH = 16
 
@@ -64,7 +65,7 @@ class Match:
 
 
 def encode_images(
-    matcher: BlipMatcher, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
+    matcher: BlipMatcher | ClipMatcher, images: Sequence[str], failed: dict[str, str], progress: Progress, label: str
 ) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Paths and patches in batches; what cannot be read goes to `failed` with its reason."""
 

@@ -29,7 +29,7 @@ class FilePerImage(ABC):
 
     def write(self, row: CaptionRow, source: Source = None) -> None:
         """Write one image's file; `source` where `row.image` is not its path (inside an archive)."""
-        if not row.captions:
+        if self.skips(row):
             return
         try:
             path = self.put(row, source)
@@ -37,6 +37,10 @@ class FilePerImage(ABC):
             self.unwritten[row.image] = getattr(error, "reason", "") or error.message
         else:
             self._folders.check(path.parent)
+
+    def skips(self, row: CaptionRow) -> bool:
+        """Whether nothing is written for a row."""
+        return not row.captions
 
     @abstractmethod
     def put(self, row: CaptionRow, source: Source) -> Path:
@@ -87,20 +91,28 @@ class SidecarWriter(FilePerImage):
         self.existing.fetch(path)
         captions = [encodable(one_line(caption.text)) for caption in row.captions]
         before = _read(path)
-        after = self._after(path, before, captions)
+        after = self.joined_text(path, before, captions)
         if after is not None and after != before:
-            self.existing.ledger(path.parent).add(digest(path.name, caption) for caption in captions)
+            self.note(path, captions)
             with atomic_file(path, "wb") as file:
                 file.write(after)
         self._written[path] = os.path.abspath(row.image)
         return path
 
-    def _after(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
+    def note(self, path: Path, captions: list[str]) -> None:
+        """Note what is about to be written into a file."""
+        self.existing.ledger(path.parent).add(digest(self.ledger_name(path), caption) for caption in captions)
+
+    def ledger_name(self, path: Path) -> str:
+        """Under which name captune notes what it wrote into a file."""
+        return path.name
+
+    def joined_text(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
         """What the file is to hold; None: a person's words are to stay as they are."""
-        encoding = _encoding(before)
+        encoding = encoding_of(before)
         lines = before.decode(encoding).splitlines(keepends=True)
         ledger = self.existing.ledger(path.parent)
-        own = [not line.strip() or ledger.has(path.name, line) for line in lines]
+        own = [not line.strip() or ledger.has(self.ledger_name(path), line) for line in lines]
         words = [one_line(line) for line, of_captune in zip(lines, own, strict=True) if not of_captune]
         joined = self.existing.joined(words, captions)
         if not words or self.existing.mode == "replace":
@@ -109,7 +121,7 @@ class SidecarWriter(FilePerImage):
             return None
         end = "\r\n" if lines[0].endswith("\r\n") else "\n"
         # A person's lines go in as they were, empty ones between them as well.
-        standing = "".join(line for line in lines if not line.strip() or not ledger.has(path.name, line))
+        standing = "".join(line for line in lines if not line.strip() or not ledger.has(self.ledger_name(path), line))
         new = "".join(caption + end for caption in captions if caption not in words)
         if self.existing.mode == "append":
             text = standing + ("" if standing.endswith(("\n", "\r")) else end) + new
@@ -155,7 +167,7 @@ def _read(path: Path) -> bytes:
         raise disk_error(error, path) from error
 
 
-def _encoding(data: bytes) -> str:
+def encoding_of(data: bytes) -> str:
     """How a text file of any origin is encoded; what is no Unicode is taken byte by byte."""
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding = "utf-16" if utf16 else "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"

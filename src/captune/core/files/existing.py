@@ -30,6 +30,7 @@ class ExistingCaptions:
     mode: Mode = "keep"
     fetch: Callable[[Path], None] = lambda path: None
     preserved: int = 0
+    what: str = "captions"
     _ledgers: dict[Path, Ledger] = field(default_factory=dict)
 
     def ledger(self, folder: Path) -> Ledger:
@@ -55,7 +56,7 @@ class ExistingCaptions:
         if not self.preserved:
             return []
         return [
-            f"{self.preserved:,} captions that captune did not write were kept as they are "
+            f"{self.preserved:,} {self.what} that captune did not write were kept as they are "
             "(--existing replace, append or prepend changes them)."
         ]
 

@@ -20,6 +20,7 @@ from captune.core.options.outputs import JobOptions as JobOptions
 from captune.core.options.outputs import VideoOptions as VideoOptions
 from captune.core.options.outputs import WebcamOptions as WebcamOptions
 from captune.core.options.serve import ServeOptions as ServeOptions
+from captune.core.options.tag import TagOptions as TagOptions
 from captune.core.options.training import PARTS as PARTS
 from captune.core.options.training import DataOptions as DataOptions
 from captune.core.options.training import ModelOptions as ModelOptions

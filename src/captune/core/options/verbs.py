@@ -35,6 +35,7 @@ class Config(options.Options):
         score: options.ScoreOptions = options.ScoreOptions()
         serve: options.ServeOptions = options.ServeOptions()
         tables: options.TableOptions = options.TableOptions()
+        tag: options.TagOptions = options.TagOptions()
         train: options.TrainOptions = options.TrainOptions()
         translation: options.TranslationOptions = options.TranslationOptions()
         tune: options.TuneOptions = options.TuneOptions()
