@@ -172,6 +172,8 @@ ORIGINS = (
         "kohya's scripts and TagGUI",
         {
             "caption_weights": ("model",),
+            "caption_extension": ("sidecar_suffix",),
+            "caption_extention": ("sidecar_suffix",),
             "train_data_dir": _DATA,
             "max_train_epochs": ("epochs",),
             "max_data_loader_n_workers": _WORKERS,
@@ -181,8 +183,6 @@ ORIGINS = (
             "use_sampling": ("sample",),
         },
         {
-            "caption_extension": "--format sidecar writes photo.txt beside photo.jpg.",
-            "caption_extention": "--format sidecar writes photo.txt beside photo.jpg.",
             "beam_search": "A beam search is the default: --num-beams N; --sample draws by chance.",
             "save_every_n_epochs": _SAVED,
             "network_dim": "--lora r=16,alpha=32.",

@@ -97,7 +97,11 @@ def _write_output(job: Job, output: Output, progress: Progress) -> tuple[int, in
     with (
         progress.task(f"Writing {output.out}", job.listing.count_images()) as task,
         open_writer(
-            output.format, output.out, existing=job.request.existing, provenance=job.provenance is not None
+            output.format,
+            output.out,
+            existing=job.request.existing,
+            provenance=job.provenance is not None,
+            sidecar_suffix=job.request.values.caption.sidecar_suffix,
         ) as writer,
     ):
         for number, shard in enumerate(job.listing):

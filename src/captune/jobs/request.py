@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune import __version__
 from captune.captions.provenance import Provenance, today
-from captune.captions.writers import WRITERS, check_existing
+from captune.captions.writers import WRITERS, check_existing, check_suffix
 from captune.captions.writers.writer import is_folder, output_file
 from captune.core.config import Resolved, leaves
 from captune.core.endpoints import with_address
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once all shards are complete
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
-_CAPTION = ("format", "recursive", "max_pixels", "provenance", "own_words")
+_CAPTION = ("format", "recursive", "max_pixels", "provenance", "own_words", "sidecar_suffix")
 # Names in the manifest of a job, and of the options.
 _RUN_ON = {
     "precision": "precision",
@@ -118,6 +118,7 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
         caption = values.caption.model_copy(update={"format": format})
         resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
     WRITERS[format]  # raises for an unknown one
+    check_suffix(format, values.caption.sidecar_suffix)
     if values.caption.in_place:
         raise UsageError("--in-place changes the images themselves: there is no --out.", "Leave out one of the two.")
     if values.job.engine != "ray":

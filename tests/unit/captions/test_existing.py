@@ -20,6 +20,7 @@ from captune.captions.writers.writer import row_reader
 from captune.core.errors import CaptuneError
 from captune.core.files.existing import LEDGER, Ledger, Mode, digest
 from captune.core.records import Caption
+from captune.datasets.formats import read_source
 
 
 def row(image: str, *texts: str) -> CaptionRow:
@@ -101,6 +102,65 @@ def test_captunes_own_sidecars_are_refreshed_and_corrected_ones_stay(tmp_path: P
     assert found == [
         f"corrected {number}\n" if number in (0, 2, 4) else f"second {number}.jpg\n" for number in range(6)
     ]
+
+
+LONG = "A dog runs.\nIt is brown.\n\n  - grass\n  - a fence"
+
+
+def captions_of(folder: Path) -> list[str]:
+    """What `captune prepare` reads of `a.jpg`."""
+    (folder / "a.jpg").write_bytes(b"")
+    (record,) = read_source(folder, "sidecar")[1]
+    return list(record.references)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".caption"])
+def test_a_caption_of_several_paragraphs_is_one(suffix: str, tmp_path: Path) -> None:
+    def write(*texts: str, mode: Mode = "keep") -> list[str]:
+        with open_writer("sidecar", existing=mode, sidecar_suffix=suffix) as writer:
+            writer.write(row(str(tmp_path / "a.jpg"), *texts))
+        return list(getattr(writer, "notes", []))
+
+    path = tmp_path / f"a{suffix}"
+    for text, file, read in (
+        (LONG, LONG + "\n", "A dog runs. It is brown. - grass - a fence"),
+        ("A dog.\r\nA cat.", "A dog.\n\nA cat.\n", "A dog. A cat."),  # else these would be two captions
+        (" \n A  dog\t\x07\n", "A dog \ufffd\n", "A dog \ufffd"),
+        (LONG, LONG + "\n", "A dog runs. It is brown. - grass - a fence"),
+    ):
+        assert write(text) == []
+        assert path.read_text() == file
+        assert captions_of(tmp_path) == [read]
+    write(LONG, "second")
+    assert captions_of(tmp_path) == ["A dog runs. It is brown. - grass - a fence", "second"]
+    write(LONG)
+    corrected = LONG.replace("brown", "red") + "\n"  # the other paragraph stays, whatever captune wrote
+    path.write_text(corrected)
+    assert len(write("third")) == 1
+    assert path.read_text() == corrected
+    for text, added in (("third", "third"), ("fourth\nfifth", "fourth\n\nfifth"), ("third", "third")):
+        assert write(text, mode="append") == []
+        assert path.read_text() == f"{corrected}\n{added}\n"
+        assert len(captions_of(tmp_path)) == 1
+    write("sixth", mode="prepend")
+    assert path.read_text() == f"sixth\n\n{corrected}"
+    assert len(write("seventh")) == 1
+    assert path.read_text() == f"sixth\n\n{corrected}"
+
+
+def test_a_sentence_of_captunes_that_a_person_continued_is_a_persons(tmp_path: Path) -> None:
+    sidecars(tmp_path, {"a.jpg": "A dog."})
+    (tmp_path / "a.txt").write_text("A dog.\n\nIt is brown.\n")
+    assert len(sidecars(tmp_path, {"a.jpg": "A cat."})) == 1
+    sidecars(tmp_path, {"a.jpg": "A cat."}, "append")
+    assert (tmp_path / "a.txt").read_text() == "A dog.\n\nIt is brown.\n\nA cat.\n"
+
+
+def test_what_an_earlier_version_put_below_a_persons_words_is_known(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("by hand\n\nzwei\na dog\n")
+    Ledger(tmp_path / LEDGER).add([digest("a.txt", "a dog")])
+    sidecars(tmp_path, {"a.jpg": "a cat"}, "append")
+    assert (tmp_path / "a.txt").read_text() == "by hand\n\nzwei\n\na cat\n"
 
 
 def test_a_stop_between_digest_and_file_loses_nothing(tmp_path: Path) -> None:

@@ -80,12 +80,12 @@ def test_a_tar_with_its_captions(shard: Path) -> None:
     found = contents(data)
     assert found["d/000.cls"] == b"7"
     assert found["d/000.jpg"] == b"jpg 0"
-    assert found["d/000.txt"].decode() == f"caption of {shard}/d/000.jpg\n"
+    assert found["d/000.txt"].decode() == f"caption of\n\n{shard}/d/000.jpg\n"
     assert (found["d/000.original.txt"], found["d/000.original.json"]) == (b"a person's words", b'{"url": "u"}')
     assert "d/bad.txt" not in found
     assert json.loads(found["d/bad.json"])["error"] == "damaged"
     assert found["d/two.png"] == b"png two"
-    assert found["d/two.png.txt"].decode() == f"caption of {shard}/d/two.png\n"
+    assert found["d/two.png.txt"].decode() == f"caption of\n\n{shard}/d/two.png\n"
     assert [value["image"] for value in read_tar(io.BytesIO(data))] == [
         f"{shard}/d/{name}" for name in ("000.jpg", "bad.jpg", "two.jpg", "two.png")
     ]

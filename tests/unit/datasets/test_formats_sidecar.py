@@ -14,7 +14,7 @@ from sources import jpeg, records, write
 def test_sidecars(tmp_path: Path) -> None:
     for name in ("train/a.jpg", "train/deep/b.PNG", "test/c.jpg", "test/alone.jpg", "test/empty.jpg"):
         write(tmp_path / name, jpeg(1))
-    write(tmp_path / "train/a.txt", "A dog, a cat\r\n\r\nEin Straßenhund\r\n")
+    write(tmp_path / "train/a.txt", "A dog, a cat\r\nEin Straßenhund\r\n\r\n")
     write(tmp_path / "train/deep/b.txt", "A bird")
     write(tmp_path / "test/c.txt", "\ufeffA fish | two\n")
     write(tmp_path / "test/empty.txt", " \n")

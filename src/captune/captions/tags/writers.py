@@ -102,7 +102,7 @@ class TagSidecarWriter(SidecarWriter):
     def ledger_name(self, path: Path) -> str:
         return f"{path.name}/keywords"
 
-    def note(self, path: Path, captions: list[str]) -> None:
+    def note(self, path: Path, captions: list[str], *, alone: bool) -> None:
         """Those that a person wrote as well are not captune's; `joined_text` knows which."""
 
     def joined_text(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
@@ -113,11 +113,11 @@ class TagSidecarWriter(SidecarWriter):
         if self.existing.mode == "replace":
             others, words = [], []
         standing = {comparable(word) for word in words}
-        new = [each for each in unique(captions) if comparable(each) not in standing]
+        new = [each for each in unique(map(one_line, captions)) if comparable(each) not in standing]
         if words and self.existing.mode == "keep":
             self.existing.preserved += bool(new)
             return None
-        super().note(path, new)
+        super().note(path, new, alone=True)
         if not words:
             return f"{BETWEEN.join(new)}\n".encode() if new else b""
         text = self._with_new(others, BETWEEN.join(new)) if new else "".join(others)

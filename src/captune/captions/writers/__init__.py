@@ -14,7 +14,7 @@ from captune.core.files.existing import ExistingCaptions, Mode
 from captune.core.stores.files import is_remote
 from captune.core.tables import Table
 
-__all__ = ["WRITERS", "CaptionRow", "ShardWriter", "Writer", "check_existing", "open_writer"]
+__all__ = ["WRITERS", "CaptionRow", "ShardWriter", "Writer", "check_existing", "check_suffix", "open_writer"]
 
 WRITERS = Table(
     "output format",
@@ -42,6 +42,7 @@ def open_writer(
     in_place: bool = False,
     existing: Mode = "keep",
     provenance: bool = False,
+    sidecar_suffix: str = ".txt",
 ) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
@@ -56,6 +57,9 @@ def open_writer(
     standing = ExistingCaptions(existing)
     if "existing" in signature(writer).parameters:  # writers of other packages may know nothing of it
         writer = partial(writer, existing=standing)
+    check_suffix(format, sidecar_suffix)
+    if format == "sidecar":
+        writer = partial(writer, suffix=sidecar_suffix)
     if provenance and "provenance" in signature(WRITERS[format]).parameters:
         writer = partial(writer, provenance=True)
     if in_place:
@@ -70,6 +74,12 @@ def open_writer(
     path = None if out is None or os.fspath(out) == "-" else Path(out)
     made: Writer = writer(path, sys.stdout if stream is None else stream)
     return made
+
+
+def check_suffix(format: str, sidecar_suffix: str) -> None:
+    """Raise `UsageError` where another ending is chosen for sidecars, and none are written."""
+    if sidecar_suffix != ".txt" and format != "sidecar":
+        raise UsageError("--sidecar-suffix goes with --format sidecar alone.", "Add --format sidecar, or leave it out.")
 
 
 def check_existing(format: str, out: str | os.PathLike[str], existing: Mode = "keep") -> None:

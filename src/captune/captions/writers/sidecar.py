@@ -2,8 +2,10 @@
 
 import codecs
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -12,6 +14,7 @@ from captune.captions.writers.writer import encodable, one_line
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, OutputFolders, atomic_file, disk_error, open_regular, sync_folder
 from captune.core.files.existing import ExistingCaptions, digest
+from captune.core.sidecars import as_paragraphs, captions_in, file_text, has_paragraphs
 from captune.core.text import fit_name
 
 Source = str | bytes | Callable[[], bytes] | None
@@ -58,17 +61,19 @@ class FilePerImage(ABC):
 
 
 class SidecarWriter(FilePerImage):
-    """`photo.txt` beside `photo.jpg`, one caption per line; a failed image gets none.
+    """`photo.txt` beside `photo.jpg`: its caption as it is, or several, one per line; a failed image gets none.
 
     With an output folder the files go there, in the folders that the images lie in
     (relative to the working folder; images elsewhere by their whole path). Where
-    `photo.jpg` and `photo.png` lie together, the second gets `photo.png.txt`. Lines that captune
-    did not write stay, unless `existing` says otherwise.
+    `photo.jpg` and `photo.png` lie together, the second gets `photo.png.txt`. What captune did not
+    write stays, unless `existing` says otherwise. `suffix` takes the place of `.txt`.
     """
 
-    def __init__(self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None) -> None:
+    def __init__(
+        self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None, suffix: str = ".txt"
+    ) -> None:
         super().__init__()
-        self.out = out
+        self.out, self.suffix = out, suffix
         self.existing = existing or ExistingCaptions()
         self._written: dict[Path, str] = {}
         self._shortened: list[Path] = []
@@ -89,19 +94,22 @@ class SidecarWriter(FilePerImage):
         if path.stem not in (Path(row.image).stem, Path(row.image).name):
             self._shortened.append(path)
         self.existing.fetch(path)
-        captions = [encodable(one_line(caption.text)) for caption in row.captions]
+        captions = [encodable(caption.text) for caption in row.captions]
         before = _read(path)
         after = self.joined_text(path, before, captions)
         if after is not None and after != before:
-            self.note(path, captions)
+            self.note(path, captions, alone=after == file_text(captions).encode())
             with atomic_file(path, "wb") as file:
                 file.write(after)
         self._written[path] = os.path.abspath(row.image)
         return path
 
-    def note(self, path: Path, captions: list[str]) -> None:
-        """Note what is about to be written into a file."""
-        self.existing.ledger(path.parent).add(digest(self.ledger_name(path), caption) for caption in captions)
+    def note(self, path: Path, captions: list[str], *, alone: bool) -> None:
+        """Note what is about to be written into a file, `alone` or beside a person's words."""
+        ledger, name = self.existing.ledger(path.parent), self.ledger_name(path)
+        ledger.add(digest(name, file_text([caption])) for caption in captions)
+        if not alone:
+            ledger.add(digest(_part_of(name), part) for caption in captions for part in _paragraphs(caption))
 
     def ledger_name(self, path: Path) -> str:
         """Under which name captune notes what it wrote into a file."""
@@ -111,23 +119,40 @@ class SidecarWriter(FilePerImage):
         """What the file is to hold; None: a person's words are to stay as they are."""
         encoding = encoding_of(before)
         lines = before.decode(encoding).splitlines(keepends=True)
-        ledger = self.existing.ledger(path.parent)
-        own = [not line.strip() or ledger.has(self.ledger_name(path), line) for line in lines]
-        words = [one_line(line) for line, of_captune in zip(lines, own, strict=True) if not of_captune]
-        joined = self.existing.joined(words, captions)
+        standing = "".join(self._persons(path, lines))
+        words = list(map(one_line, captions_in(standing)))
+        joined = self.existing.joined(words, list(map(one_line, captions)))
         if not words or self.existing.mode == "replace":
-            return "".join(f"{caption}\n" for caption in joined).encode()
+            return file_text(captions).encode()
         if joined == words:
             return None
         end = "\r\n" if lines[0].endswith("\r\n") else "\n"
-        # A person's lines go in as they were, empty ones between them as well.
-        standing = "".join(line for line in lines if not line.strip() or not ledger.has(self.ledger_name(path), line))
-        new = "".join(caption + end for caption in captions if caption not in words)
-        if self.existing.mode == "append":
-            text = standing + ("" if standing.endswith(("\n", "\r")) else end) + new
+        new = [caption for caption in captions if one_line(caption) not in words]
+        if has_paragraphs(standing):  # then the caption becomes one more of them
+            between, added = end * 2, [as_paragraphs(caption).replace("\n", end) for caption in new]
         else:
-            text = new + standing
-        return encodable(text, encoding).encode(encoding)
+            between, added = end, [one_line(caption) for caption in new]
+        person = standing.removesuffix("\n").removesuffix("\r")
+        order = [person, *added] if self.existing.mode == "append" else [*added, person]
+        return encodable(between.join(order) + end, encoding).encode(encoding)
+
+    def _persons(self, path: Path, lines: list[str]) -> list[str]:
+        """A person's lines of a file, as they are, with the empty ones between them: without captune's captions."""
+        ledger, name, whole = self.existing.ledger(path.parent), self.ledger_name(path), "".join(lines)
+        if ledger.has(name, whole):
+            return []
+        several = has_paragraphs(whole)
+        standing: list[str] = []
+        for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
+            paragraph = list(group)
+            if not filled:
+                standing += paragraph
+            elif several and len(paragraph) == 1:  # perhaps captune's own sentence that a person continued
+                standing += [] if ledger.has(_part_of(name), paragraph[0]) else paragraph
+            elif not (several and ledger.has(_part_of(name), "".join(paragraph))):
+                standing += [line for line in paragraph if not ledger.has(name, line)]
+        filled_lines = [number for number, line in enumerate(standing) if line.strip()]
+        return standing[filled_lines[0] : filled_lines[-1] + 1] if filled_lines else []
 
     def _path(self, image: str) -> Path:
         """Where the sidecar of an image goes: no two images of one job share one."""
@@ -141,7 +166,7 @@ class SidecarWriter(FilePerImage):
                 )
         else:
             beside = self.out / inside(Path(whole))
-        for name in (fit_name(beside.stem, ".txt"), fit_name(beside.name, ".txt")):
+        for name in (fit_name(beside.stem, self.suffix), fit_name(beside.name, self.suffix)):
             path = beside.with_name(name)
             if self._written.get(path, whole) == whole:
                 return path
@@ -149,6 +174,15 @@ class SidecarWriter(FilePerImage):
             f"The sidecar of {image} would be {path}, which another image has already.",
             "Caption these images in two jobs with different --out folders.",
         )
+
+
+def _part_of(name: str) -> str:
+    """The name under which the ledger has a paragraph that was put beside a person's."""
+    return f"{name}/paragraph"
+
+
+def _paragraphs(caption: str) -> list[str]:
+    return re.split(r"\n\s*\n", as_paragraphs(caption))
 
 
 def inside(image: Path) -> Path:

@@ -16,10 +16,11 @@ from typing import IO, Any, Self, TextIO
 from captune.captions.row import CaptionRow
 from captune.captions.writers.alt_text import check_source
 from captune.captions.writers.json import dumped
-from captune.captions.writers.writer import encodable, needs_output, one_line
+from captune.captions.writers.writer import encodable, needs_output
 from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.files import disk_error, open_regular, scratch_folder
 from captune.core.files.existing import ExistingCaptions
+from captune.core.sidecars import file_text
 from captune.core.stores import is_result
 from captune.core.stores.local import Store, check_written, open_store
 from captune.core.text import LONGEST, fit_name
@@ -116,8 +117,8 @@ def write_tar(rows: Iterable[CaptionRow], shard: InputShard, file: IO[bytes]) ->
             if data is not None and row.status == "ok":
                 _add(tar, file_name if key in (stem, file_name) else key + dot + suffix, data)
             if row.captions:
-                lines = "".join(encodable(one_line(caption.text)) + "\n" for caption in row.captions)
-                _add(tar, f"{key}.txt", lines.encode())
+                text = file_text([encodable(caption.text) for caption in row.captions])
+                _add(tar, f"{key}.txt", text.encode())
             _add(tar, f"{key}.json", dumped(row, "utf-8").encode())
 
 

@@ -75,6 +75,7 @@ def _write(
         in_place=options.in_place,
         existing=options.existing,
         provenance=notes_provenance(options),
+        sidecar_suffix=options.sidecar_suffix,
     ) as writer:
         for row in rows:
             if bare:

@@ -194,6 +194,7 @@ class CaptionOptions(Options, section="caption", panel="Images and captions"):
 
     format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, tar or xmp.")
     in_place: bool = option(False, "With --format xmp: write captions into the images themselves, not into copies.")
+    sidecar_suffix: Literal[".txt", ".caption"] = option(".txt", "Ending of the files of --format sidecar.")
     existing: Literal["keep", "replace", "append", "prepend"] = option(
         "keep",
         "Existing texts that captune did not write (sidecars, alt text, rows of a file): keep or "

@@ -12,6 +12,7 @@ from captune.core.errors import CaptuneError
 from captune.core.files import open_regular
 from captune.core.files.limits import parse_json
 from captune.core.files.paths import Boundary, Images
+from captune.core.sidecars import SUFFIXES, captions_in
 from captune.datasets.merge import Problems, SourceRecord
 from captune.datasets.sources.listing import walk_folders
 from captune.datasets.tables.cells import NotText, texts_in
@@ -22,11 +23,12 @@ from captune.datasets.tables.text import LFS_POINTER, caption_texts
 from captune.images.signatures import is_image_name
 
 DESCRIPTION = (
-    "image folder with a `.txt` (or `.caption`, `.json`) beside each image, one caption per line; "
+    "image folder with a `.txt` (or `.caption`, `.json`) beside each image: a caption per line, or one of "
+    "several paragraphs with empty lines between them; "
     "`train/`, `val/`, `test/` are splits"
 )
 RANK = 5
-_TEXTS = (".txt", ".caption")
+_TEXTS = SUFFIXES
 _JSON = ".json"
 _PROBED = 200
 # Texts that lie in such folders and belong to no image.
@@ -175,8 +177,8 @@ def decoded(data: bytes) -> str:
 
 
 def caption_lines(data: bytes) -> tuple[str, ...]:
-    """A caption a line; raises `Unusable` where there is none."""
-    captions = caption_texts(decoded(data).splitlines())
+    """A caption a line, or one of several paragraphs; raises `Unusable` where there is none."""
+    captions = caption_texts(captions_in(decoded(data)))
     if not captions:
         raise Unusable("empty")
     return captions

@@ -22,6 +22,7 @@ from captune.captions.writers.writer import TextFormatWriter
 from captune.captions.writers.xml import XmlWriter, escaped
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
+from captune.core.sidecars import file_text
 from captune.images.open import is_heif_installed, open_image
 from captune.inference.captioner import Captioner
 from captune.inference.captioning import ConcurrentModel
@@ -87,7 +88,7 @@ def as_sidecars(rows: Sequence[CaptionRow]) -> bytes:
                 number += 1
                 name = f"{file_part(row.model)}/{stem} ({number})"
             used.add(name.casefold())
-            archive.writestr(f"{name}.txt", "".join(f"{caption.text}\n" for caption in row.captions))
+            archive.writestr(f"{name}.txt", file_text([caption.text for caption in row.captions]))
     return file.getvalue()
 
 
