@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 import captune
+from captune.captions.prompts.choice import prompts_of
 from captune.core.config import resolve
 from captune.core.records import Caption
 from captune.decoding.encoding import TextCodec
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
+from captune.inference.prompting import ImagePrompts
 from captune.jobs.job import JobReport
 from noise import noise
 
@@ -44,7 +46,10 @@ class FakeCaptioner:
         self.name, self.model, self.options, self.most = name, FakeModel(), config.values, most
         self.batches: list[int] = []
 
-    def generate(self, seen: np.ndarray, options: Any) -> list[list[Caption]]:
+    def prompts(self, values: Any = None, choices: Any = None) -> ImagePrompts:
+        return ImagePrompts(prompts_of(self.options, "", choices), CODEC, self.options.generation)
+
+    def generate(self, seen: np.ndarray, options: Any, prompts: Any) -> list[list[Caption]]:
         self.batches.append(len(seen))
         if len(seen) > self.most:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")

@@ -15,10 +15,10 @@ from captune.core.options import DEFAULT_MODEL, DEFAULT_VQA_MODEL, CaptionOption
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable, list_input_shards, read_images
 from captune.datasets.sources.listing import find_image_paths
-from captune.decoding.encoding import prompt_for
 from captune.images.attention_maps import ExplainedFolder
 from captune.inference.captioner import Captioner, noted_provenance
 from captune.inference.captioning import own_words_of
+from captune.inference.prompting import ImagePrompts
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def ask(
     name = model or DEFAULT_VQA_MODEL
     with progress.task(f"Loading {name}"):
         captioner = Captioner.load(name, config=resolved)
-    prompt = prompt_for(captioner.model.prompt, question.strip(), captioner.options.generation.prompt)
-    stream = captioner.stream(((path, path) for path in paths), prompt=prompt)
+    stream = captioner.stream(((path, path) for path in paths), question=question.strip())
     answers = []
     for path, found in track(stream, progress, "Asking", len(paths)):
         if isinstance(found, CaptuneError):
@@ -92,6 +91,7 @@ def caption(
         warn=progress.warn,
         images=tables.images,
         allow_outside=tables.allow_outside,
+        prompts=resolved.values.prompts.prompt_column,
     )
     return _rows(list(shards), model or DEFAULT_MODEL, resolved, explain, progress)
 
@@ -106,18 +106,28 @@ def _rows(
     codec, own_words = captioner.model.codec, captioner.options.caption.own_words
     counts = [shard.count for shard in shards]
     total = None if None in counts else sum(count or 0 for count in counts)
-    stream = captioner.stream((image, image.source) for image in _image_sources(shards))
+    prompts: dict[str, str] = {}  # those that are not the same for all
+
+    def prompt_of(own: ImagePrompts, image: ImageSource, source: Any) -> str | None:
+        prompt = own.read(source, image.name) if image.prompt is None else image.prompt
+        if prompt is not None and (own.vary or image.prompt is not None):
+            prompts[image.name] = prompt
+        return prompt
+
+    stream = captioner.stream(((image, image.source) for image in _image_sources(shards)), prompt_of=prompt_of)
     for image, found in track(stream, progress, "Captioning", total):
-        name = image.name
+        name, prompt = image.name, prompts.pop(image.name, None)
         if isinstance(found, CaptuneError):
-            yield CaptionRow(image=name, captions=(), status="error", error=reason_of(found, name), model=model)
+            yield CaptionRow(name, (), "error", reason_of(found, name), model, prompt=prompt)
         else:
             if folder is not None:
                 source = image.source() if callable(image.source) else image.source
-                folder.write(captioner.explain(source, found[0]), name)
+                folder.write(captioner.explain(source, found[0], filled=prompt), name)
             words = [own_words_of(codec, each) for each in found] if own_words else ()
-            noted = provenance and provenance.of(found, words)
-            yield CaptionRow(name, tuple(found), "ok", None, model, provenance=noted)
+            noted = captioner.prompts().noted(provenance, prompt)
+            yield CaptionRow(
+                name, tuple(found), "ok", None, model, provenance=noted and noted.of(found, words), prompt=prompt
+            )
 
 
 def notes_provenance(options: CaptionOptions) -> bool:

@@ -21,7 +21,8 @@ class CaptionRow:
 
     `image` is the path or name under which the image was given; `error` is None where `status` is "ok". `flags`
     name what is odd about the best caption (see `review_items`), None where nothing was checked. `provenance` says
-    who wrote the captions, None where nobody noted it.
+    who wrote the captions, None where nobody noted it. `prompt` is what the model read, where it was not the same for
+    all images.
     """
 
     image: str
@@ -31,6 +32,7 @@ class CaptionRow:
     model: str
     flags: tuple[str, ...] | None = None
     provenance: Provenance | None = None
+    prompt: str | None = None
 
     def joined(self, other: CaptionRow) -> CaptionRow:
         """This row with the captions of another one of the same image behind its own."""
@@ -69,6 +71,8 @@ class CaptionRow:
             row["flags"] = list(self.flags)
         if self.provenance is not None:
             row["provenance"] = self.provenance.to_json()
+        if self.prompt is not None:
+            row["prompt"] = self.prompt
         return row
 
 
@@ -117,7 +121,8 @@ def row_of(value: Any, where: str) -> CaptionRow:
         )
     except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", _EXPECTED) from None
-    return CaptionRow(value["image"], captions, "ok", None, "", flags, provenance)
+    prompt = value["prompt"] if isinstance(value.get("prompt"), str) else None
+    return CaptionRow(value["image"], captions, "ok", None, "", flags, provenance, prompt)
 
 
 def confidence_in(value: Any) -> float:

@@ -5,6 +5,7 @@ Excel, LibreOffice and others run what begins with one of these signs. In a spre
 """
 
 import bisect
+import codecs
 import hashlib
 import os
 import re
@@ -46,6 +47,22 @@ def shortened(path: str | os.PathLike[str], most: int = 160) -> str:
     """A path as it stands in a message: of a very long one the beginning."""
     text = os.fspath(path)
     return text if len(text) <= most else f"{text[: most // 2]}…"
+
+
+def encoding_of(data: bytes) -> str:
+    """How a text file of any origin is encoded; what is no Unicode is taken byte by byte."""
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if utf16 else "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return encoding
+
+
+def decoded(data: bytes) -> str:
+    """The contents of a text file of any origin."""
+    return data.decode(encoding_of(data))
 
 
 # Control characters but tab and line feed (ESC begins a command), C1 (a command in one character), and what turns

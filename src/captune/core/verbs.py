@@ -95,7 +95,7 @@ VERBS = Verbs(
     Verb("score", WORK, "Score captions of other programs against references.",
          ("ScoreOptions", "MeasureOptions", "OutsideOptions"), "captune.evaluation.score:score", presets=True),
     Verb("caption", WORK, "Caption images, folders of images, or a list on stdin.",
-         ("CaptionOptions", "JobOptions", "WordingOptions", *_CAPTIONING, "TableOptions"),
+         ("CaptionOptions", "JobOptions", "PromptOptions", "WordingOptions", *_CAPTIONING, "TableOptions"),
          "captune.api.caption:caption",
          when_stopped=f"{NO_MORE_PRINTED[:-1]}; a job in a folder or a file goes on with the same command."),
     Verb("video", WORK, "Caption the scenes of films: times, JSON, subtitles.",

@@ -4,13 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from captune.captions.prompts.template import DESCRIBE as DESCRIBE
+from captune.captions.prompts.template import template_for_question
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
-
-# Where a prompt has its question.
-QUESTION = "{question}"
-# What a model that answers its prompt is told where nobody says otherwise.
-DESCRIBE = "Describe this image in one sentence."
 
 
 @dataclass(frozen=True)
@@ -126,8 +123,7 @@ def with_prompt(
 def prompt_for(model_prompt: str, question: str, prompt: str | None = None) -> str:
     """The model's prompt, or `prompt` instead, with a question at its `{question}`, else at its end.
 
-    A model whose prompt is just to describe the image gets the question alone.
+    A model whose prompt is just to describe the image gets the question alone. What else stands in braces is known of
+    an image alone: it is left out.
     """
-    if prompt is None:
-        prompt = "" if model_prompt == DESCRIBE else model_prompt
-    return prompt.replace(QUESTION, question) if QUESTION in prompt else f"{prompt} {question}".strip()
+    return template_for_question(model_prompt, prompt).asking(question, {})

@@ -11,6 +11,7 @@ import yaml
 
 from captune.core.model_names import hub_name
 from captune.core.options import GenerationOptions
+from captune.decoding.encoding import prompt_for
 from captune.decoding.generate import normalized, transformers_kwargs
 from captune.metrics import SPECS
 from captune.models import FAMILIES
@@ -34,7 +35,7 @@ def card_code(family: str, repo: str, *, prompt: str, generation: Mapping[str, A
     options = normalized(GenerationOptions(**generation))
     chosen = transformers_kwargs(options, options.temperature)
     search = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value != _PLAIN.get(name, "none"))
-    return _family(family).transformers_code(repo, prompt, search, encoder=encoder)
+    return _family(family).transformers_code(repo, prompt_for(prompt, ""), search, encoder=encoder)
 
 
 def _family(name: str) -> type[Backbone]:

@@ -1,7 +1,8 @@
 """A worker process that turns images into a model's pixels: a decoder that crashes takes nothing else down.
 
 `captune.images.workers` starts it with `command`, for a job or for a server. A request has a `path` or attached bytes,
-and may have a `square` of its own and ask for the `size` of the upright image; the pixels are attached to the reply.
+and may have a `square` of its own, ask for the `size` of the upright image, and for `fields` that its file says of the
+image called `name`; the pixels are attached to the reply.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from PIL import Image
 
 from captune.core.errors import ImageError
 from captune.images.batches import read_pixels
+from captune.images.metadata.fields import read_fields
 from captune.images.open import open_image
 from captune.images.preprocessing import Preprocessing
 from captune.images.verify import fingerprints
@@ -65,9 +67,12 @@ def answer(
     request: dict[str, Any], attachment: bytes, square: Preprocessing | None, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """The pixels as bytes, with their fingerprints where the settings ask for them; or kind and reason."""
-    source, fields = request.get("path", attachment), {}
+    source = request.get("path", attachment)
+    fields: dict[str, Any] = {}
     try:
         square = square or preprocessing_of(request["square"])
+        if request.get("fields"):
+            fields["known"] = read_fields(source, request["name"], request["fields"])
         if request.get("size"):
             image = open_image(source, max_pixels=settings["max_pixels"], formats=settings["formats"])
             fields["size"] = image.size

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from captune.captions.prompts.choice import Choice, prompts_of
 from captune.captions.provenance import Provenance, prompt_digest
 from captune.captions.wording import worded
 from captune.core.config import Resolved, resolve
@@ -21,6 +22,7 @@ from captune.core.records import Caption
 from captune.images.batches import read_pixels
 from captune.inference.captioning import CaptioningModel, caption_stream, captions_or_reason, stream_text
 from captune.inference.loading import backbone_of, load_model
+from captune.inference.prompting import ImagePrompts
 
 if TYPE_CHECKING:
     from captune.core.options import GenerationOptions
@@ -49,10 +51,16 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str] = DEFAULT_MODEL, *, config: Resolved | None = None, **options: Any
+        cls,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        config: Resolved | None = None,
+        choices: tuple[Choice, ...] | None = None,
+        **options: Any,
     ) -> Captioner:
-        """Load a model once; raises `CaptuneError` where that is not possible."""
+        """Load a model once; raises `CaptuneError` where that is not possible. `choices` as in `Prompts.of`."""
         config = config or resolve("caption", environment=os.environ, flags=options)
+        prompts_of(config.values, choices=choices)  # a field that there is not stops here, before the model is loaded
         captioner = cls(str(model), load_model(str(model), config.values), config)
         captioner.translator(config.values)
         return captioner
@@ -111,18 +119,21 @@ class Captioner:
         pixels = (
             image if isinstance(image, np.ndarray) else read_pixels(image, self.model.pixels, values.caption.max_pixels)
         )
-        pieces = stream_text(self.model, pixels[None], values.generation)
+        pieces = stream_text(self.model, pixels[None], self._with_prompt(image, values))
         if translator is None and values.wording == WordingOptions():
             return pieces
         text = "".join(pieces)
         whole = text if translator is None else translator.translate([text])[0]
         return iter([worded(Caption(whole, 0.0), values.wording).text])
 
-    def explain(self, image: Any, caption: Caption | str | None = None, **options: Any) -> Explained:
+    def explain(
+        self, image: Any, caption: Caption | str | None = None, *, filled: str | None = None, **options: Any
+    ) -> Explained:
         """Attention maps of the words of an image's best caption, or of another `caption`.
 
         The maps are the captioner's own attention to the image. Raises `CaptuneError` for a family that has none
-        for every word (BLIP-2). A translated caption is explained by the words that the model wrote.
+        for every word (BLIP-2). A translated caption is explained by the words that the model wrote. `filled` is the
+        prompt as the model read it, where it was not that of the options.
         """
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.inference.explain import explain
@@ -131,7 +142,7 @@ class Captioner:
         return explain(
             backbone,
             image,
-            values.generation,
+            self._with_prompt(image, values, filled),
             caption=Caption(caption, 0.0) if isinstance(caption, str) else _own(caption),
             max_pixels=values.caption.max_pixels,
             model=self.name,
@@ -152,20 +163,45 @@ class Captioner:
         from captune.inference.inspect import inspect_image
 
         values = resolve("caption", flags=options, base=self.options).values
-        return inspect_image(backbone, image, values.generation, max_pixels=values.caption.max_pixels, model=self.name)
+        generation = self._with_prompt(image, values)
+        return inspect_image(backbone, image, generation, max_pixels=values.caption.max_pixels, model=self.name)
+
+    def prompts(self, values: Config | None = None, choices: tuple[Choice, ...] | None = None) -> ImagePrompts:
+        """The prompts of images by the captioner's options, or by `values`; `choices` as in `Prompts.of`."""
+        values = values or self.options
+        return ImagePrompts(prompts_of(values, self.model.prompt, choices), self.model.codec, values.generation)
+
+    def _with_prompt(self, image: Any, values: Config, filled: str | None = None) -> GenerationOptions:
+        """The options of the search with the prompt of one image, or with one that is `filled`."""
+        prompt = self.prompts(values).read(image, _name(image)) if filled is None else filled
+        return values.generation.model_copy(update={"prompt": prompt})
 
     def stream(
-        self, items: Iterable[tuple[Key, Any]], **options: Any
+        self,
+        items: Iterable[tuple[Key, Any]],
+        *,
+        question: str = "",
+        prompt_of: Callable[[ImagePrompts, Key, Any], str | None] | None = None,
+        **options: Any,
     ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
         """Captions of (key, image) pairs, in order, never holding more than a few batches.
 
-        An image that cannot be read yields its error instead of captions.
+        An image that cannot be read yields its error instead of captions. Captions answer a `question`, if there is
+        one. `prompt_of` finds another prompt for a key and what was fetched of its image.
         """
         values = resolve("caption", flags=options, base=self.options).values
+        prompts = self.prompts(values)
+
+        def read_prompt(key: Key, image: Any) -> str | None:
+            if prompt_of is not None:
+                return prompt_of(prompts, key, image)
+            return prompts.read(image, _name(image), question)
+
         stream = caption_stream(
             self.model,
             items,
             values.generation,
+            prompt_of=read_prompt,
             batch_size=values.caption.batch_size,
             workers=values.caption.workers,
             max_pixels=values.caption.max_pixels,
@@ -225,6 +261,11 @@ def noted_provenance(provenance: Provenance, captioner: Captioner) -> Provenance
         prompt=prompt_digest(prompt, generation.system_prompt, generation.prefill),
         translator=translator.name if translator else "",
     )
+
+
+def _name(image: Any) -> str:
+    """The name of an image that is a file."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
 
 
 def _own(caption: Caption | None) -> Caption | None:

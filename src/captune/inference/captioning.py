@@ -4,23 +4,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Queue
 from threading import Event
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from captune.captions.prompts.choice import Prompts
 from captune.core.errors import CaptuneError
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
-from captune.decoding.encoding import TextCodec, prompt_for
+from captune.decoding.encoding import TextCodec
 from captune.images.batches import Features, stack, stream_pixels
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
+from captune.inference.prompting import ImagePrompts
 
 Key = TypeVar("Key")
 
@@ -142,7 +145,7 @@ def caption_stream(
     items: Iterable[tuple[Key, Any]],
     options: GenerationOptions,
     *,
-    prompts: Mapping[Any, str] | None = None,
+    prompt_of: Callable[[Key, Any], str | None] | None = None,
     batch_size: int = 8,
     workers: int = 0,
     max_pixels: int = MAX_PIXELS,
@@ -150,24 +153,59 @@ def caption_stream(
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     """Captions of every (key, source), in order; an unreadable image yields its error and stops nothing.
 
-    `prompts` replace the options' prompt for some keys. A batch that has no room in memory is halved, as are those
+    `prompt_of` gives the prompt of an image (None: the model's own) in place of the options'; it is called in threads
+    that read images, with what was fetched of a source. A batch that has no room in memory is halved, as are those
     after it; an image that has none by itself yields `OutOfMemory`.
     """
+    prompted = _with_prompts(items, options.prompt, prompt_of, features)
+    reading = stream_pixels(prompted, model.pixels, workers=workers, max_pixels=max_pixels, features=features)
     if isinstance(model, ConcurrentModel):
-        pixels_of_each = stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels)
-        prompted = ((key, pixels, (prompts or {}).get(key, options.prompt)) for key, pixels in pixels_of_each)
-        yield from caption_each(partial(_submit, model, options), model.concurrency, prompted)
+        each = ((item, pixels, item.prompt) for item, pixels in reading)
+        for item, found in caption_each(partial(_submit, model, options), model.concurrency, each):
+            yield item.key, found
         return
-    waiting: list[tuple[Key, np.ndarray | CaptuneError]] = []
+    waiting: list[tuple[_Item[Key], np.ndarray | CaptuneError]] = []
     good = 0
     halving = Halving(LESS_MEMORY)
-    for key, pixels in stream_pixels(items, model.pixels, workers=workers, max_pixels=max_pixels, features=features):
-        waiting.append((key, pixels))
+    for item, pixels in reading:
+        waiting.append((item, pixels))
         good += isinstance(pixels, np.ndarray)
         if good == batch_size or (good == 0 and len(waiting) >= batch_size):
-            yield from _caption_batch(model, waiting, options, prompts or {}, halving)
+            yield from _caption_batch(model, waiting, options, halving)
             waiting, good = [], 0
-    yield from _caption_batch(model, waiting, options, prompts or {}, halving)
+    yield from _caption_batch(model, waiting, options, halving)
+
+
+@dataclass
+class _Item(Generic[Key]):
+    """An image on its way to the model; its prompt is known once it is read."""
+
+    key: Key
+    prompt: str | None
+
+
+def _with_prompts(
+    items: Iterable[tuple[Key, Any]],
+    prompt: str | None,
+    prompt_of: Callable[[Key, Any], str | None] | None,
+    features: Features | None,
+) -> Iterator[tuple[_Item[Key], Any]]:
+    """The items with the same prompt, or with sources that find their prompts when they are read."""
+    for key, source in items:
+        item = _Item(key, prompt)
+        if prompt_of is None:
+            yield item, source
+        elif features is not None and source in features:  # nothing is read of it
+            item.prompt = prompt_of(key, source)
+            yield item, source
+        else:
+            yield item, partial(_read_prompted, item, source, prompt_of)
+
+
+def _read_prompted(item: _Item[Key], source: Any, prompt_of: Callable[[Key, Any], str | None]) -> Any:
+    source = source() if callable(source) else source
+    item.prompt = prompt_of(item.key, source)
+    return source
 
 
 def _submit(
@@ -178,20 +216,20 @@ def _submit(
 
 def _caption_batch(
     model: CaptioningModel,
-    batch: list[tuple[Key, np.ndarray | CaptuneError]],
+    batch: list[tuple[_Item[Key], np.ndarray | CaptuneError]],
     options: GenerationOptions,
-    prompts: Mapping[Any, str],
     halving: Halving,
 ) -> Iterator[tuple[Key, list[Caption] | CaptuneError]]:
     good = {n: pixels for n, (_, pixels) in enumerate(batch) if isinstance(pixels, np.ndarray)}
-    batch_prompts = [prompts.get(batch[n][0], options.prompt) for n in good]
+    batch_prompts = [batch[n][0].prompt for n in good]
     inputs = stack(list(good.values())) if good else np.empty(0)
     captions = iter(
         halving.results(
             len(good), lambda start, end: model.generate(inputs[start:end], options, prompts=batch_prompts[start:end])
         )
     )
-    for key, pixels in batch:
+    for item, pixels in batch:
+        key = item.key
         if not isinstance(pixels, np.ndarray):
             yield key, pixels
         else:
@@ -235,11 +273,15 @@ def caption_records(
     """
     captions: dict[str, Caption] = {}
     silent: list[str] = []
-    own = model.prompt
-    prompts = {record.id: prompt_for(own, record.question, options.prompt) for record in records if record.question}
-    items = ((record.id, record.image) for record in records)
-    stream = caption_stream(model, items, options, prompts=prompts, batch_size=batch_size, features=features)
-    for key, result in track(stream, progress, label, len(records)):
+    prompts = ImagePrompts(Prompts(options.prompt, model.prompt), model.codec, options)
+
+    def prompt_of(record: ImageRecord, image: Any) -> str | None:
+        return prompts.read(image, record.image, record.question)
+
+    items = ((record, record.image) for record in records)
+    stream = caption_stream(model, items, options, prompt_of=prompt_of, batch_size=batch_size, features=features)
+    for record, result in track(stream, progress, label, len(records)):
+        key = record.id
         if isinstance(result, OutOfMemory):
             raise OutOfMemory(f"{key} {result.message}.", result.hint)
         if isinstance(result, NoCaptionError):

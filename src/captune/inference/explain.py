@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -54,8 +54,7 @@ def caption_tokens(
     """Start and prompt, and the caption behind them, as tokens; a caption from elsewhere is read as a reference is."""
     if caption.tokens:
         return backbone.codec.prefix(options.prompt, options), caption.tokens
-    prompt = backbone.prompt if options.prompt is None else options.prompt
-    read = replace(backbone, prompt=prompt).encode_reference(caption.text, backbone.max_length)
+    read = backbone.encode_reference(caption.text, backbone.max_length, prompt=options.prompt)
     return list(read.tokens[: read.prompt_length]), read.tokens[read.prompt_length :]
 
 

@@ -119,7 +119,7 @@ def inspect_image(
             high=float(values.max()),
         ),
         memory=tuple(memory.shape[1:]),
-        prompt=backbone.prompt if options.prompt is None else options.prompt,
+        prompt=backbone.codec.prompt if options.prompt is None else options.prompt,
         prompt_tokens=tuple(token_text(backbone, token) for token in scored.prefix),
         caption=caption.text,
         confidence=caption.confidence,

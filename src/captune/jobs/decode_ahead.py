@@ -2,11 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -49,13 +49,14 @@ class ShardTask:
 class Decoded:
     """An image's pixels (3, size, size), uint8, and its fingerprint (see `captune.images.duplicates`).
 
-    Or None and the reason, with its `kind` as in `ImageError`.
+    `known` has the values of fields that its file says. Or None and the reason, with its `kind` as in `ImageError`.
     """
 
     pixels: np.ndarray | None
     reason: str = ""
     kind: str = ""
     fingerprint: bytes = NO_FINGERPRINT
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class DecodeAhead:
 
     One thread reads the input shards, others fetch remote images, `workers` processes (0: one a core) decode, and
     at most `ahead` images wait for the model. An image that crashes its decoder or takes more than `timeout` seconds
-    fails alone. Where `tasks` may block, `stop` ends it. `read` gives the images of an input shard, `worker` is the
-    command of a decoder.
+    fails alone. `fields` are what is read of images besides (`images.metadata.fields`). Where `tasks` may block,
+    `stop` ends it. `read` gives the images of an input shard, `worker` is the command of a decoder.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class DecodeAhead:
         max_pixels: int,
         ahead: int,
         fingerprints: bool = True,
+        fields: Collection[str] = (),
         timeout: float = TIMEOUT_SECONDS,
         stop: Callable[[], None] = lambda: None,
         read: Callable[[InputShard], Iterable[ImageSource]] = read_images,
         worker: Sequence[str] = (),
     ) -> None:
         worker = worker or command(square=preprocessing, max_pixels=max_pixels, fingerprints=fingerprints)
+        self._fields = sorted(fields)
         self._tasks, self._stop, self._read_images = tasks, stop, read
         self._decoders = ProcessPool(worker, workers or cores(), timeout=timeout)
         self._ready: queue.Queue[_Item] = queue.Queue(max(ahead, 2 * self._decoders.count))
@@ -159,7 +162,7 @@ class DecodeAhead:
     def _submit(self, index: int, image: ImageSource) -> None:
         source = image.source
         if isinstance(source, (str, bytes)):
-            decoded = self._decoders.submit(partial(self._decode, source))
+            decoded = self._decoders.submit(partial(self._decode, image.name, source))
         else:
             decoded = self._fetchers.submit(self._fetch, image.name, source)
         self._put(_Pending(index, image, decoded))
@@ -172,7 +175,7 @@ class DecodeAhead:
             except CaptuneError as error:
                 reason = getattr(error, "reason", "") or error.message.removeprefix(f"{name}: ")
                 return Decoded(None, reason, getattr(error, "kind", "missing"))
-            return self._decoders.submit(partial(self._decode, data)).result()
+            return self._decoders.submit(partial(self._decode, name, data)).result()
 
     def _put(self, item: _Item) -> None:
         while not self._closed.is_set():
@@ -182,12 +185,15 @@ class DecodeAhead:
                 continue
             return
 
-    def _decode(self, data: str | bytes, send: Send) -> Decoded:
-        reply = send({"path": data}, b"") if isinstance(data, str) else send({}, data)
+    def _decode(self, name: str, data: str | bytes, send: Send) -> Decoded:
+        request: dict[str, Any] = {"name": name, "fields": self._fields} if self._fields else {}
+        reply = send({**request, "path": data}, b"") if isinstance(data, str) else send(request, data)
         fields = reply.fields
         if "reason" in fields:
             return Decoded(None, str(fields["reason"]), str(fields["kind"]))
         pixels = np.frombuffer(reply.attachment, np.uint8).reshape(fields["shape"])
+        known = fields.get("known", {})
         if "hash" not in fields:
-            return Decoded(pixels)
-        return Decoded(pixels, fingerprint=bytes.fromhex(fields["hash"] + fields["thumb"] + fields["digest"]))
+            return Decoded(pixels, known=known)
+        fingerprint = bytes.fromhex(fields["hash"] + fields["thumb"] + fields["digest"])
+        return Decoded(pixels, fingerprint=fingerprint, known=known)

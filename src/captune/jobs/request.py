@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune import __version__
+from captune.captions.prompts.choice import Choice, prompts_of
 from captune.captions.provenance import Provenance, today
 from captune.captions.writers import WRITERS, check_existing, check_suffix
 from captune.captions.writers.writer import is_folder, output_file
@@ -61,7 +62,7 @@ class JobRequest:
 
     `sources` name the images, `out` is where captions go as the user named it, `format` that of the shards in `store`.
     `part` is (2, 8) for the second of eight. Where shards are not the result, `output` is made of them; if it is a
-    file, the job is `temporary`: removed when the file is complete.
+    file, the job is `temporary`: removed when the file is complete. `choices` are the prompts of --prompts.
     """
 
     sources: tuple[str, ...]
@@ -73,6 +74,7 @@ class JobRequest:
     part: tuple[int, int]
     output: Output | None = None
     temporary: bool = False
+    choices: tuple[Choice, ...] = ()
 
     @property
     def values(self) -> Any:
@@ -96,6 +98,7 @@ class JobRequest:
             warn=warn,
             images=self.values.tables.images,
             allow_outside=self.values.tables.allow_outside,
+            prompts=self.values.prompts.prompt_column,
         )
 
 
@@ -144,8 +147,8 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
         check_existing(output.format, output.out, values.caption.existing)
     store = open_store(path if folder else f"{path}.job")
     shard_format = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
-    model = with_address(model, values.endpoint.base_url)
-    return JobRequest(sources, out, model, resolved, store, shard_format, part, output, temporary=not folder)
+    model, choices = with_address(model, values.endpoint.base_url), prompts_of(values).choices
+    return JobRequest(sources, out, model, resolved, store, shard_format, part, output, not folder, choices)
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -283,6 +286,9 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
     options |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
     options |= {f"run_on.{saved}": getattr(values.run_on, name) for saved, name in _RUN_ON.items()}
     options |= {f"wording.{name}": value for name, value in values.wording.model_dump().items()}
+    options |= {f"prompts.{name}": value for name, value in values.prompts.model_dump().items()}
+    if request.choices:  # what the file holds, wherever it lies
+        options["prompts.prompts"] = [choice.to_json() for choice in request.choices]
     options |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
     size = "job.shard_size"
     own = values.job.shard_size

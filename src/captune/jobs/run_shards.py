@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captune.captions.prompts.choice import Choice
 from captune.captions.provenance import Provenance
 from captune.captions.row import CaptionRow
 from captune.core.config import Resolved
@@ -44,7 +45,7 @@ def run_shards(job: Job, todo: list[int], retry: set[int], progress: Progress) -
             stream = _ray_pool(job, todo, retry, progress, task).caption()
         else:
             stream = caption_shards(
-                batch_captioner(job.captioner, job.provenance),
+                batch_captioner(job.captioner, job.provenance, job.request.choices),
                 (_shard_task(job, number, retry) for number in todo),
                 job.request.store,
                 _shard_options(job, images),
@@ -95,18 +96,21 @@ def _previous_rows(job: Job, number: int) -> tuple[CaptionRow, ...]:
     return () if unreadable or shard.count not in (None, len(rows)) else rows
 
 
-def batch_captioner(captioner: Captioner, provenance: Provenance | None = None) -> BatchCaptioner:
+def batch_captioner(
+    captioner: Captioner, provenance: Provenance | None = None, choices: tuple[Choice, ...] | None = None
+) -> BatchCaptioner:
     """What captions pixels with a captioner's options, and translates where they ask for that.
 
-    `provenance` has what is known of the model before it is loaded.
+    `provenance` has what is known of the model before it is loaded, `choices` are the prompts of --prompts.
     """
     values = captioner.options
+    prompts = captioner.prompts(choices=choices)
     translator = captioner.translator(values)
     noted = provenance and noted_provenance(provenance, captioner)
     own_words = partial(own_words_of, captioner.model.codec) if noted and values.caption.own_words else None
 
-    def generate(pixels: np.ndarray) -> list[list[Caption] | CaptuneError]:
-        captions = captioner.generate(pixels, values.generation)
+    def generate(pixels: np.ndarray, prompt_of_each: Sequence[str | None]) -> list[list[Caption] | CaptuneError]:
+        captions = captioner.generate(pixels, values.generation, prompt_of_each)
         if translator is None:
             return captions
         from captune.inference.translation import translated
@@ -123,27 +127,32 @@ def batch_captioner(captioner: Captioner, provenance: Provenance | None = None) 
             model.concurrency,
             noted,
             own_words,
+            prompts,
         )
-    return BatchCaptioner(generate, model.pixels, provenance=noted, own_words=own_words)
+    return BatchCaptioner(generate, model.pixels, provenance=noted, own_words=own_words, prompts=prompts)
 
 
 _CHECKED = 3  # shards, and images of each, that must exist on a worker's machine
 
 
 def load_batch_captioner(
-    model: str, config: Resolved, digest: str, provenance: Provenance | None = None
+    model: str,
+    config: Resolved,
+    digest: str,
+    provenance: Provenance | None = None,
+    choices: tuple[Choice, ...] | None = None,
 ) -> BatchCaptioner:
     """On a worker's machine: the model, if it is the one that the job began with."""
     from captune.models.loading.identity import identity_of
 
-    captioner = Captioner.load(model, config=config)
+    captioner = Captioner.load(model, config=config, choices=choices)
     identity = identity_of(model)
     if identity is None or identity.digest != digest:
         raise CaptuneError(
             f"The model {model} there is not the one that the job began with.",
             "Put the same files on all nodes, or share their folder.",
         )
-    return batch_captioner(captioner, provenance)
+    return batch_captioner(captioner, provenance, choices)
 
 
 def _ray_pool(job: Job, todo: Sequence[int], retry: Container[int], progress: Progress, task: Task) -> RayPool:
@@ -164,7 +173,14 @@ def _worker_spec(job: Job, todo: Sequence[int]) -> WorkerSpec:
         manifest=request.store.read(MANIFEST),
         # Without --workers each worker has as many decoders as cores, which only it knows.
         options=replace(_shard_options(job, None), workers=request.values.caption.workers),
-        load=partial(load_batch_captioner, _absolute(request.model), request.resolved, manifest.digest, job.provenance),
+        load=partial(
+            load_batch_captioner,
+            _absolute(request.model),
+            request.resolved,
+            manifest.digest,
+            job.provenance,
+            request.choices,
+        ),
         check_inputs=partial(Inputs.check_exist, manifest.inputs),
         folder=manifest.inputs.folder,
         images=_some_images(job, todo),

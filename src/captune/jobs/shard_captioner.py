@@ -4,7 +4,7 @@ Decoding, the model and writing overlap. A result shard appears whole or not at 
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from captune.images.duplicates import NO_FINGERPRINT, read_fingerprints
 from captune.images.open import MAX_PIXELS
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioning import Submit, caption_each
+from captune.inference.prompting import ImagePrompts
 from captune.jobs.decode_ahead import DecodeAhead, Decoded, ShardTask
 from captune.jobs.shards import ShardFormat, shard_name
 
@@ -40,18 +41,29 @@ _OUT_OF_MEMORY_HINT = (
 class BatchCaptioner(NamedTuple):
     """A loaded model: `generate` gives the captions, best first, of each image of uint8 pixels (batch, 3, size, size).
 
-    Of an image that has none it gives the reason.
-
+    It gets a prompt for each as well (None: the model's own). Of an image that has no caption it gives the reason.
     `preprocessing` is how such pixels are made of an image. With `submit` images are captioned each by itself,
     `concurrency` of them at a time. `provenance` is what rows note of it, with what `own_words` gives of each caption.
+    `prompts` are those of images (None: the options' own for all).
     """
 
-    generate: Callable[[np.ndarray], list[list[Caption] | CaptuneError]]
+    generate: Callable[[np.ndarray, Sequence[str | None]], list[list[Caption] | CaptuneError]]
     preprocessing: Preprocessing
     submit: Submit | None = None
     concurrency: int = 1
     provenance: Provenance | None = None
     own_words: Callable[[Caption], str] | None = None
+    prompts: ImagePrompts | None = None
+
+    def prompt_of(self, image: ImageSource, decoded: Decoded) -> str | None:
+        """The prompt that the model reads for an image."""
+        if image.prompt is not None or self.prompts is None:
+            return image.prompt
+        return self.prompts.filled(image.name, decoded.known)
+
+    def row_prompt(self, image: ImageSource, prompt: str | None) -> str | None:
+        """A prompt as it stands in the row: only where it is not the same for all."""
+        return prompt if image.prompt is not None or (self.prompts is not None and self.prompts.vary) else None
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ def caption_shards(
         max_pixels=options.max_pixels,
         ahead=_BATCHES_AHEAD * options.batch_size,
         fingerprints=options.fingerprints,
+        fields=model.prompts.fields if model.prompts is not None else (),
         stop=stop,
     )
     writing: deque[Future[FinishedShard]] = deque()
@@ -165,12 +178,17 @@ def _caption_each(
     def pixels_of(decoded: Decoded) -> np.ndarray | CaptuneError:
         return CaptuneError(decoded.reason, "") if decoded.pixels is None else decoded.pixels
 
-    prompted = (((index, source, decoded), pixels_of(decoded), None) for index, source, decoded in images)
-    for (index, source, decoded), found in caption_each(submit, model.concurrency, prompted):
+    def prompted() -> Iterator[tuple[tuple[_Image, str | None], np.ndarray | CaptuneError, str | None]]:
+        for image in images:
+            _, source, decoded = image
+            prompt = None if decoded.pixels is None else model.prompt_of(source, decoded)
+            yield (image, prompt), pixels_of(decoded), prompt
+
+    for ((index, source, decoded), prompt), found in caption_each(submit, model.concurrency, prompted()):
         if decoded.pixels is None:
             yield index, _Result(_failed(source, decoded.reason), missing=decoded.kind == "missing")
         else:
-            yield index, _result(source, decoded, found, options, model)
+            yield index, _result(source, decoded, found, options, model, prompt)
 
 
 def _result(
@@ -179,14 +197,17 @@ def _result(
     captions: list[Caption] | CaptuneError,
     options: ShardOptions,
     model: BatchCaptioner,
+    prompt: str | None,
 ) -> _Result:
     if isinstance(captions, CaptuneError):
         return _Result(_failed(source, captions.message))
-    flags = tuple(flags_of(captions[0], options.language, options.prompt))
+    flags = tuple(flags_of(captions[0], options.language, options.prompt and (prompt or options.prompt)))
     texts = tuple(worded(each, options.wording) for each in captions)
     own_words = map(model.own_words, captions) if model.own_words else ()
-    provenance = model.provenance and model.provenance.of(texts, own_words)
-    row = CaptionRow(source.name, texts, "ok", None, "", flags, provenance)
+    varied = model.row_prompt(source, prompt)
+    noted = model.prompts.noted(model.provenance, varied) if model.prompts else model.provenance
+    provenance = noted and noted.of(texts, own_words)
+    row = CaptionRow(source.name, texts, "ok", None, "", flags, provenance, varied)
     return _Result(row, decoded.fingerprint)
 
 
@@ -194,12 +215,13 @@ def _caption_batch(
     model: BatchCaptioner, halving: Halving, batch: list[_Image], options: ShardOptions
 ) -> Iterator[tuple[int, _Result]]:
     pixels = stack([decoded.pixels for _, _, decoded in batch if decoded.pixels is not None])
-    results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end]))
-    for (index, source, decoded), captions in zip(batch, results, strict=True):
+    prompts = [model.prompt_of(source, decoded) for _, source, decoded in batch]
+    results = halving.results(len(pixels), lambda start, end: model.generate(pixels[start:end], prompts[start:end]))
+    for (index, source, decoded), prompt, captions in zip(batch, prompts, results, strict=True):
         if captions is None:
             yield index, _Result(_failed(source, "needs more memory than the model has left"))
             continue
-        yield index, _result(source, decoded, captions, options, model)
+        yield index, _result(source, decoded, captions, options, model, prompt)
 
 
 def _failed(source: ImageSource, reason: str) -> CaptionRow:

@@ -500,19 +500,22 @@ class Backbone(ABC):
     @property
     def codec(self) -> TextCodec:
         """How prompts, references and captions are tokens."""
-        return TextCodec(self.tokenize, self.decode, self.bos_token_id, self.eos_token_id, self.max_length, self.prompt)
+        prompt, start, end = self.prompt_for(""), self.bos_token_id, self.eos_token_id
+        return TextCodec(self.tokenize, self.decode, start, end, self.max_length, prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def prompt_for(self, question: str, prompt: str | None = None) -> str:
-        """The model's prompt, or another one, with a question in its place."""
+        """The model's prompt, or another one, with a question in its place, of an image of which nothing is known."""
         return prompt_for(self.prompt, question, prompt)
 
-    def encode_reference(self, reference: str, max_tokens: int, question: str = "") -> Encoded:
-        """Start, prompt, at most `max_tokens` tokens of the reference, end."""
-        return self.codec.reference(reference, self.prompt_for(question), max_tokens)
+    def encode_reference(
+        self, reference: str, max_tokens: int, question: str = "", *, prompt: str | None = None
+    ) -> Encoded:
+        """Start, prompt (None: the model's own, with a question), at most `max_tokens` tokens of the reference, end."""
+        return self.codec.reference(reference, self.prompt_for(question) if prompt is None else prompt, max_tokens)
 
     def check_number_type(self, dtype: torch.dtype) -> None:  # noqa: B027 - most run in any
         """Raise `UsageError` for a type to compute in that the model cannot run in."""

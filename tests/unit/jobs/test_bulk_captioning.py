@@ -29,7 +29,7 @@ class Model:
         self.asked: list[int] = []
         self.single = 0
 
-    def __call__(self, pixels: np.ndarray) -> list[list[Caption]]:
+    def __call__(self, pixels: np.ndarray, prompts: object) -> list[list[Caption]]:
         self.asked.append(len(pixels))
         if len(pixels) > self.most:
             raise self.error
@@ -122,7 +122,7 @@ def test_flags_and_looks(tmp_path: Path) -> None:
     copy = tmp_path / "pics" / "006.png"
     copy.write_bytes((tmp_path / "pics" / "003.png").read_bytes())
     words = iter(["", "a dog and a dog", "a cat", "a cat", "собака и green dog на траве", "a", "b"])
-    caption(tmp_path, lambda pixels: [[Caption(next(words), 0.5)] for _ in pixels], batch_size=2, size=3)
+    caption(tmp_path, lambda pixels, prompts: [[Caption(next(words), 0.5)] for _ in pixels], batch_size=2, size=3)
     flags = [row.flags for number in range(3) for row in rows(tmp_path, number)]
     # The second could not be read, and has no words of the model's.
     assert flags == [("empty",), (), ("repeats",), (), (), ("language",), (), ()]

@@ -9,12 +9,12 @@ from captune.captions.row import CaptionRow
 from captune.captions.tags.row import TagRow
 from captune.captions.writers.alt_text import AltTextWriter
 from captune.captions.writers.csv import line as csv_line
-from captune.captions.writers.sidecar import SidecarWriter, encoding_of
+from captune.captions.writers.sidecar import SidecarWriter
 from captune.captions.writers.writer import ProtectedFiles, encodable, one_line, output_file
 from captune.core.errors import UsageError
 from captune.core.files.existing import ExistingCaptions, Mode
 from captune.core.stores.files import is_remote
-from captune.core.text import guarded, plain_json, printable
+from captune.core.text import encoding_of, guarded, plain_json, printable
 from captune.images.metadata.files import Edit
 from captune.images.metadata.keywords import KeywordEdit, comparable, unique
 

@@ -1,6 +1,5 @@
 """Captions as a text file beside each image."""
 
-import codecs
 import os
 import re
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, OutputFolders, atomic_file, disk_error, open_regular, sync_folder
 from captune.core.files.existing import ExistingCaptions, digest
 from captune.core.sidecars import as_paragraphs, captions_in, file_text, has_paragraphs
-from captune.core.text import fit_name
+from captune.core.text import encoding_of, fit_name
 
 Source = str | bytes | Callable[[], bytes] | None
 
@@ -199,14 +198,3 @@ def _read(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise disk_error(error, path) from error
-
-
-def encoding_of(data: bytes) -> str:
-    """How a text file of any origin is encoded; what is no Unicode is taken byte by byte."""
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if utf16 else "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return "latin-1"
-    return encoding

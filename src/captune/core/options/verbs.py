@@ -28,6 +28,7 @@ class Config(options.Options):
         measure: options.MeasureOptions = options.MeasureOptions()
         model: options.ModelOptions = options.ModelOptions()
         prepare: options.PrepareOptions = options.PrepareOptions()
+        prompts: options.PromptOptions = options.PromptOptions()
         push: options.PushOptions = options.PushOptions()
         report: options.ReportOptions = options.ReportOptions()
         review: options.ReviewOptions = options.ReviewOptions()

@@ -13,7 +13,7 @@ from captune.core.files.limits import max_rows
 from captune.core.files.paths import Boundary
 from captune.core.text import shortened
 from captune.datasets.sources.input_shards import ImageSource, InputShard
-from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns
+from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns, with_prompt
 
 KIND = "datasets"
 HUB = "hf:"
@@ -51,7 +51,13 @@ def read(shard: InputShard) -> Iterator[ImageSource]:
         prefix, first = f"{where}#", shard.start
     table = TableImages(None if on_hub else f"{shard.location}/", shard.inside)
     for number, row in enumerate(rows, start=first):
-        yield decode_cell(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
+        found = decode_cell(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
+        yield with_prompt(found, row, shard.prompts)
+
+
+def columns_of(location: str) -> list[str]:
+    """The names of the columns, of all splits."""
+    return [name for data in _splits(location).values() for name in column_names(data)[0]]
 
 
 def _splits(location: str) -> dict[str, Any]:

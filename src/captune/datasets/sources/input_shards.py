@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files.paths import ANYWHERE, Boundary, Listed, Refused, is_open_address
 from captune.core.stores.files import Fetch, is_remote
 from captune.core.tables import Table
@@ -26,6 +26,8 @@ KINDS = Table(
     },
 )
 
+_TABLES = ("parquet", "datasets")
+
 
 @dataclass(frozen=True, slots=True)
 class InputShard:
@@ -33,6 +35,7 @@ class InputShard:
 
     `count` is how many images come out of it, None where only reading tells. `inside` is the folder that a table or
     a list may name files in: "" a table's own (files that the user named need none), `inside.ANYWHERE` no limit.
+    `prompts` is the column of a table with the prompts of its rows.
     """
 
     kind: str
@@ -41,16 +44,17 @@ class InputShard:
     count: int | None = None
     names: tuple[str, ...] = ()
     inside: str = ""
+    prompts: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a job's folder, where `location` has always been called `place`."""
         value = {"kind": self.kind, "place": self.location, "start": self.start, "count": self.count}
         value["names"] = list(self.names)
-        return {**value, "inside": self.inside} if self.inside else value
+        return value | {name: each for name in ("inside", "prompts") if (each := getattr(self, name))}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> InputShard:
-        rest = {key: value[key] for key in ("kind", "start", "count", "inside") if key in value}
+        rest = {key: value[key] for key in ("kind", "start", "count", "inside", "prompts") if key in value}
         return cls(location=value["place"], names=tuple(value["names"]), **rest)
 
 
@@ -59,11 +63,12 @@ class ImageSource:
     """An image of the input: `name` is unique in the job, `source` a path, bytes, or what fetches the bytes.
 
     A source that fetches raises `ImageError` where the image cannot be had; it may be called
-    in any thread, and sent to another process.
+    in any thread, and sent to another process. `prompt` is its own, word for word.
     """
 
     name: str
     source: str | bytes | Callable[[], bytes]
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +89,13 @@ def list_input_shards(
     warn: Callable[[str], None] | None = None,
     images: str | None = None,
     allow_outside: bool = False,
+    prompts: str | None = None,
 ) -> Iterator[InputShard]:
     """The input shards of all inputs, in order, the same each time; no image is opened.
 
     Image files share shards of up to `shard_size`; an archive has shards of its own. `warn` is told what
     of a folder was left alone. Tables may name files in the folder `images` (None: in their own), lists in it or in
-    the working folder; `allow_outside`: anywhere. Raises
+    the working folder; `allow_outside`: anywhere. `prompts` is the column of tables with the prompts of rows. Raises
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
     items = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
@@ -109,13 +115,20 @@ def list_input_shards(
             files.append(location)
             limit = its_limit
         else:
+            if prompts is not None and kind in _TABLES:
+                _check_column(prompts, KINDS[kind].columns_of(location), location)
             for shard in KINDS[kind].find(location, shard_size):
-                yield replace(shard, inside=inside)
+                yield replace(shard, inside=inside, prompts=(prompts or "") if kind in _TABLES else "")
                 empty = False
     if files:
         yield InputShard(FILES, "", start, len(files), tuple(files), limit)
     elif empty:
         raise UsageError(f"There are no images in {', '.join(items[:3])}.", "Does it hold what you expect?")
+
+
+def _check_column(name: str, names: list[str], location: str) -> None:
+    if name not in names:
+        raise UsageError(f"{location}: there is no column '{name}' for --prompt-column.", did_you_mean(name, names))
 
 
 def read_images(shard: InputShard) -> Iterator[ImageSource]:

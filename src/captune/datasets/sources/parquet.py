@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -107,6 +107,12 @@ def decode_cell(where: str, cell: Any, stated: Any, table: TableImages) -> Image
     return ImageSource(name, table.source(name, path))
 
 
+def with_prompt(image: ImageSource, row: dict[str, Any], column: str) -> ImageSource:
+    """An image with the prompt in a column of its row; without one where the cell is empty or no text."""
+    cell = row.get(column) if column else None
+    return replace(image, prompt=cell) if isinstance(cell, str) and cell.strip() else image
+
+
 KIND = "parquet"
 _FEW = 16  # rows that say what a column holds
 
@@ -126,15 +132,22 @@ def read(shard: InputShard, *, largest: int = MAX_IMAGE_BYTES) -> Iterator[Image
     table = TableImages(shard.location, shard.inside)
     with opened_table(shard.location) as file:
         image, name = _columns(file, shard.location)
-        columns = [column for column in (image, name) if column]
+        columns = [column for column in (image, name, shard.prompts) if column]
         rows = table_rows(file, shard.location, columns, shard.start, shard.start + shard.count, largest=largest)
         for number, row in rows:
             if not isinstance(row, LostRows):
-                yield decode_cell(f"{shard.location}#{number}", row[image], row.get(name or ""), table)
+                found = decode_cell(f"{shard.location}#{number}", row[image], row.get(name or ""), table)
+                yield with_prompt(found, row, shard.prompts)
                 continue
             for lost in range(number, number + row.count):
                 where = f"{shard.location}#{lost}"
                 yield ImageSource(where, Unreadable(ImageError(where, row.reason, row.step, kind=row.kind)))
+
+
+def columns_of(location: str) -> list[str]:
+    """The names of a file's columns."""
+    with opened_table(location) as file:
+        return [str(name) for name in file.schema_arrow.names]
 
 
 def holds(location: str) -> Literal["images", "addresses", "none"]:

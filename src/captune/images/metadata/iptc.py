@@ -78,6 +78,16 @@ def keywords(block: bytes) -> list[str] | None:
         return None
 
 
+def iim_of(block: bytes) -> bytes:
+    """The IPTC data in image resources, b"" where there are none; raises `UnsupportedImage` where they are damaged."""
+    return next((one.data for one in _resources(block) if one.number == _IIM), b"")
+
+
+def values(iim: bytes) -> list[tuple[tuple[int, int], bytes]]:
+    """Record and number of each dataset, with its bytes; raises `UnsupportedImage` where they are damaged."""
+    return [(key, data) for key, _, data in _datasets(iim)[0]]
+
+
 def _resources(block: bytes) -> list[_Resource]:
     found = []
     at = 0

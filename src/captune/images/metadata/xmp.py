@@ -1,5 +1,7 @@
 """XMP packets: alt text and keywords put in, every other property kept."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +117,51 @@ def _packed(document: minidom.Document) -> bytes:
     root = document.documentElement
     assert root is not None
     return (_BEGIN + "".join(_written(root)) + _END).encode("utf-8")
+
+
+@dataclass(frozen=True)
+class Properties:
+    """The properties of a packet, by namespace and name."""
+
+    nodes: list[minidom.Element]  # rdf:Description and all below
+
+    @classmethod
+    def of(cls, packet: bytes) -> Properties:
+        """Raises `UnsupportedImage` for a packet that is damaged."""
+        found = _parsed(packet).getElementsByTagNameNS(RDF, "Description")
+        return cls([node for node in found if isinstance(node, minidom.Element)])
+
+    def text(self, namespace: str, name: str) -> str:
+        """A property as readers show it: its default language, else its first value; "" where there is none."""
+        return _text(self.nodes, namespace, name) or ""
+
+    def values(self, namespace: str, name: str) -> list[str]:
+        """All values of a property: the items of its list, or the one that it has."""
+        texts = [node.getAttributeNS(namespace, name) for node in self.nodes if node.hasAttributeNS(namespace, name)]
+        for holder in self.holders(namespace, name):
+            items = [one for one in holder.getElementsByTagNameNS(RDF, "li") if isinstance(one, minidom.Element)]
+            texts += [_content(one) for one in items or [holder]]
+        return texts
+
+    def holders(self, namespace: str, name: str) -> list[minidom.Element]:
+        """The elements of a property of the packet itself, not of a structure in it."""
+        return [one for node in self.nodes for one in _elements(node) if _is(one, namespace, name)]
+
+    def structures(self, namespace: str, name: str, *fields: tuple[str, str]) -> list[tuple[str, ...]]:
+        """The named fields ("" where one lacks) of each structure in the list of a property."""
+        items = [
+            one
+            for holder in self.holders(namespace, name)
+            for one in holder.getElementsByTagNameNS(RDF, "li")
+            if isinstance(one, minidom.Element)
+        ]
+        return [tuple(_field(one, *field) for field in fields) for one in items]
+
+
+def _field(item: minidom.Element, namespace: str, name: str) -> str:
+    """A field of a structure, however it is written: in the item, or in an rdf:Description in it."""
+    nodes = [item, *(one for one in _elements(item) if _is(one, RDF, "Description"))]
+    return _text(nodes, namespace, name) or ""
 
 
 def _parsed(packet: bytes | None) -> minidom.Document:

@@ -133,7 +133,7 @@ class ExportedModel:
     def codec(self) -> TextCodec:
         """How prompts, references and captions are tokens."""
         made, text = self.exported, self.tokenizer
-        return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, made.prompt)
+        return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, prompt_for(made.prompt, ""))
 
     def memory(self, inputs: Array) -> Memory:
         """What captions attend to, of pixels (images, 3, size, size), uint8."""

@@ -1,0 +1,1 @@
+"""Prompts: templates that are filled with what is known of an image, several of them, and styles."""
