@@ -169,6 +169,14 @@ def labels(desk: Desk, file: Path) -> None:
     file.write_text("a red circle\na blue square\nsomething else\n")
 
 
+def mkdocs(desk: Desk, folder: Path) -> None:
+    """A site in Markdown whose images have no texts, with a page of HTML."""
+    shutil.copytree(desk.thing("more-photos"), folder / "images")
+    names = sorted(image.name for image in (folder / "images").iterdir())
+    folder.joinpath("index.md").write_text("# Dogs\n\n" + "".join(f"![](images/{name})\n\n" for name in names[:3]))
+    folder.joinpath("about.html").write_text(f"<title>About</title>\n<p>Us: <img src='/images/{names[3]}'></p>\n")
+
+
 def vqa(desk: Desk, folder: Path) -> None:
     shutil.copytree(desk.thing("more-photos"), folder / "train2014")
     questions, answers = [], []
@@ -207,5 +215,5 @@ THINGS: dict[str, Callable[[Desk, Path], None]] = {
     "model-a.jsonl": captions_jsonl,
     "model-b.jsonl": captions_jsonl, "refs.csv": table, "captions.csv": table, "Flickr8k.token.txt": token,
     "labels.txt": labels, "vqa": vqa, "film.mp4": film, "a.mp4": film, "b.mkv": film, "films": films,
-    "weights_best.pt": weights,
+    "weights_best.pt": weights, "docs": mkdocs,
 }  # fmt: skip

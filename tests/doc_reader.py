@@ -20,7 +20,7 @@ SHORT = {
     "CAPTUNE_MAX_STEPS": "2", "CAPTUNE_TRIALS": "2", "CAPTUNE_MAX_NEW_TOKENS": "8", "CAPTUNE_RESAMPLES": "20",
     "CAPTUNE_VALIDATION_IMAGES": "4", "CAPTUNE_IMAGE_SIZE": "32", "CAPTUNE_TRACKERS": "none", "CAPTUNE_DEVICE": "cpu",
     "CAPTUNE_PRECISION": "fp32", "CAPTUNE_OPEN_BROWSER": "false",
-    "CAPTUNE_SIGHT_CHECK": "false",
+    "CAPTUNE_SIGHT_CHECK": "false", "CAPTUNE_WRITE_FLAGGED": "true",
 }  # fmt: skip
 # What a page says itself and nobody wants to wait for.
 LONG = {re.compile(r"--max-steps \d+"): "--max-steps 2", re.compile(r"\btrain=\d{3,}"): "train=40"}

@@ -104,6 +104,8 @@ VERBS = Verbs(
     Verb("webcam", WORK, "Caption the images of a camera, every few seconds.",
          ("WebcamOptions", *_CAPTIONING), "captune.video.webcam:webcam",
          when_stopped=NO_MORE_PRINTED),
+    Verb("alt", WORK, "Find images without alternative text in HTML and Markdown, and write texts as a patch.",
+         ("AltOptions", *_CAPTIONING), "captune.api.alt:alt", when_stopped=NOT_WRITTEN),
     Verb("inspect", WORK, "Show every step of one caption: pixels, tokens, probabilities, time.",
          ("GenerationOptions", "DeviceOptions"), "captune.inference.inspect:inspect"),
     Verb("review", WORK, "List the captions that are most likely wrong, from files of captune caption.",

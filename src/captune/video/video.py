@@ -46,7 +46,8 @@ def video(
 def as_captioning(resolved: Resolved, caption: CaptionOptions) -> Resolved:
     """The options of a verb that captions, as a captioner takes them."""
     groups = {name: getattr(resolved.values, name) for name in type(resolved.values).model_fields}
-    shared = {name: group for name, group in groups.items() if name in ("generation", "translation", "run_on")}
+    captioning = ("generation", "translation", "run_on", "endpoint")
+    shared = {name: group for name, group in groups.items() if name in captioning}
     return Resolved(config_of("caption")(caption=caption, **shared), resolved.sources)
 
 

@@ -19,6 +19,7 @@ from captune.core.options.outputs import ExportOptions as ExportOptions
 from captune.core.options.outputs import JobOptions as JobOptions
 from captune.core.options.outputs import VideoOptions as VideoOptions
 from captune.core.options.outputs import WebcamOptions as WebcamOptions
+from captune.core.options.pages import AltOptions as AltOptions
 from captune.core.options.prompts import PromptOptions as PromptOptions
 from captune.core.options.serve import ServeOptions as ServeOptions
 from captune.core.options.tag import TagOptions as TagOptions

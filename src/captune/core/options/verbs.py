@@ -15,6 +15,7 @@ class Config(options.Options):
     """The options of a verb: the groups that its line in `VERBS` names, each in its section."""
 
     if TYPE_CHECKING:  # every verb has some of these
+        alt: options.AltOptions = options.AltOptions()
         app: options.AppOptions = options.AppOptions()
         capfilt: options.CapFiltOptions = options.CapFiltOptions()
         caption: options.CaptionOptions = options.CaptionOptions()
