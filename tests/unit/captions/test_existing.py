@@ -319,7 +319,9 @@ def small_files() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("format", ["csv", "json", "jsonl", "parquet", "text", "txt", "xml", "sidecar", "xmp", "tar"])
+@pytest.mark.parametrize(
+    "format", ["csv", "json", "jsonl", "parquet", "text", "txt", "xml", "sidecar", "kohya", "xmp", "tar"]
+)
 def test_a_full_disk_is_named_and_the_same_command_goes_on(
     format: str, small_files: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

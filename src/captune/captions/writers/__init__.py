@@ -27,6 +27,7 @@ WRITERS = Table(
         "xml": "captune.captions.writers.xml:XmlWriter",
         "parquet": "captune.captions.writers.parquet:ParquetWriter",
         "sidecar": "captune.captions.writers.sidecar:SidecarWriter",
+        "kohya": "captune.captions.writers.kohya:KohyaWriter",
         "tar": "captune.captions.writers.tar:TarWriter",
         "xmp": "captune.captions.writers.alt_text:AltTextWriter",
     },

@@ -1,19 +1,18 @@
 """Captions as a text file beside each image."""
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from captune.captions.row import CaptionRow
-from captune.captions.writers.writer import encodable, one_line
+from captune.captions.writers.joined import digests_of, joined_text
+from captune.captions.writers.writer import encodable
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, OutputFolders, atomic_file, disk_error, open_regular, sync_folder
-from captune.core.files.existing import ExistingCaptions, digest
-from captune.core.sidecars import as_paragraphs, captions_in, file_text, has_paragraphs
+from captune.core.files.existing import ExistingCaptions
+from captune.core.sidecars import file_text
 from captune.core.text import encoding_of, fit_name
 
 Source = str | bytes | Callable[[], bytes] | None
@@ -105,10 +104,7 @@ class SidecarWriter(FilePerImage):
 
     def note(self, path: Path, captions: list[str], *, alone: bool) -> None:
         """Note what is about to be written into a file, `alone` or beside a person's words."""
-        ledger, name = self.existing.ledger(path.parent), self.ledger_name(path)
-        ledger.add(digest(name, file_text([caption])) for caption in captions)
-        if not alone:
-            ledger.add(digest(_part_of(name), part) for caption in captions for part in _paragraphs(caption))
+        self.existing.ledger(path.parent).add(digests_of(self.ledger_name(path), captions, alone=alone))
 
     def ledger_name(self, path: Path) -> str:
         """Under which name captune notes what it wrote into a file."""
@@ -117,41 +113,11 @@ class SidecarWriter(FilePerImage):
     def joined_text(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
         """What the file is to hold; None: a person's words are to stay as they are."""
         encoding = encoding_of(before)
-        lines = before.decode(encoding).splitlines(keepends=True)
-        standing = "".join(self._persons(path, lines))
-        words = list(map(one_line, captions_in(standing)))
-        joined = self.existing.joined(words, list(map(one_line, captions)))
-        if not words or self.existing.mode == "replace":
-            return file_text(captions).encode()
-        if joined == words:
+        ledger = self.existing.ledger(path.parent)
+        text = joined_text(before.decode(encoding), captions, self.existing, ledger, self.ledger_name(path))
+        if text is None:
             return None
-        end = "\r\n" if lines[0].endswith("\r\n") else "\n"
-        new = [caption for caption in captions if one_line(caption) not in words]
-        if has_paragraphs(standing):  # then the caption becomes one more of them
-            between, added = end * 2, [as_paragraphs(caption).replace("\n", end) for caption in new]
-        else:
-            between, added = end, [one_line(caption) for caption in new]
-        person = standing.removesuffix("\n").removesuffix("\r")
-        order = [person, *added] if self.existing.mode == "append" else [*added, person]
-        return encodable(between.join(order) + end, encoding).encode(encoding)
-
-    def _persons(self, path: Path, lines: list[str]) -> list[str]:
-        """A person's lines of a file, as they are, with the empty ones between them: without captune's captions."""
-        ledger, name, whole = self.existing.ledger(path.parent), self.ledger_name(path), "".join(lines)
-        if ledger.has(name, whole):
-            return []
-        several = has_paragraphs(whole)
-        standing: list[str] = []
-        for filled, group in groupby(lines, key=lambda line: bool(line.strip())):
-            paragraph = list(group)
-            if not filled:
-                standing += paragraph
-            elif several and len(paragraph) == 1:  # perhaps captune's own sentence that a person continued
-                standing += [] if ledger.has(_part_of(name), paragraph[0]) else paragraph
-            elif not (several and ledger.has(_part_of(name), "".join(paragraph))):
-                standing += [line for line in paragraph if not ledger.has(name, line)]
-        filled_lines = [number for number, line in enumerate(standing) if line.strip()]
-        return standing[filled_lines[0] : filled_lines[-1] + 1] if filled_lines else []
+        return text.encode() if text == file_text(captions) else encodable(text, encoding).encode(encoding)
 
     def _path(self, image: str) -> Path:
         """Where the sidecar of an image goes: no two images of one job share one."""
@@ -173,15 +139,6 @@ class SidecarWriter(FilePerImage):
             f"The sidecar of {image} would be {path}, which another image has already.",
             "Caption these images in two jobs with different --out folders.",
         )
-
-
-def _part_of(name: str) -> str:
-    """The name under which the ledger has a paragraph that was put beside a person's."""
-    return f"{name}/paragraph"
-
-
-def _paragraphs(caption: str) -> list[str]:
-    return re.split(r"\n\s*\n", as_paragraphs(caption))
 
 
 def inside(image: Path) -> Path:

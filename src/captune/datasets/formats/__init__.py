@@ -37,6 +37,7 @@ FORMATS = Table(
         "kaggle": "captune.datasets.formats.kaggle",
         "flickr-token": "captune.datasets.formats.flickr_token",
         "pipe": "captune.datasets.formats.pipe",
+        "kohya": "captune.datasets.formats.kohya",
         "csv": "captune.datasets.formats.csv_table",
         "jsonl": "captune.datasets.formats.jsonl",
         "parquet": "captune.datasets.formats.parquet",

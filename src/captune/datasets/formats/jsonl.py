@@ -65,7 +65,7 @@ def _fits(path: Path, named: bool) -> bool:
         return _is_row(_first_value(start[1:].lstrip()), named)
     if not start.startswith("{"):
         return False
-    key, value = _first_pair(start)
+    key, value = first_pair(start)
     inside = start[1:].partition(":")[2].lstrip()
     if key in _LISTS and inside.startswith("["):
         return _is_row(_first_value(inside[1:].lstrip()), named)
@@ -112,7 +112,7 @@ def _first_value(text: str) -> Any:
         return None
 
 
-def _first_pair(text: str) -> tuple[Any, Any]:
+def first_pair(text: str) -> tuple[Any, Any]:
     """The first key of an object and its value, None where they are cut off."""
     inside = text[1:].lstrip()
     try:
