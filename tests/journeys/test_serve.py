@@ -72,6 +72,26 @@ def test_a_file_of_a_form_and_base64_say_the_same(client: httpx.Client, alone: d
     assert (caption["text"], caption["confidence"]) == (said.text, pytest.approx(said.confidence, abs=1e-5))
 
 
+def test_the_prompt_of_a_request_is_filled_from_its_image(client: httpx.Client) -> None:
+    photo = (Path(__file__).parents[1] / "unit" / "images" / "tagged" / "photo.jpg").read_bytes()
+
+    def caption(image: bytes, prompt: str) -> dict[str, Any]:
+        answer = client.post("/v1/caption", json={"image": encoded(image), "prompt": prompt, "model": "tuned"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    template, literal = "a dog[ of {names}][ from {place}] {stem}", "a dog of Anna Ærø, Ben from Seefeld, Zürich, "
+    filled = caption(photo, template)
+    assert filled == caption(photo, f"{literal}Switzerland ")
+    assert filled != caption(photo, "a dog ")
+    assert caption(PICTURES[0], template) == caption(PICTURES[0], "a dog ")
+    batch = client.post("/v1/captions:batch", json={"images": [encoded(photo)], "prompt": template, "model": "tuned"})
+    assert batch.json()["results"][0]["captions"] == filled["captions"]
+    unknown = client.post("/v1/caption", json={"image": encoded(photo), "prompt": "a {nmes}"})
+    assert unknown.status_code == 422
+    assert "no field {nmes}" in unknown.text
+
+
 def test_a_photo_of_a_phone(client: httpx.Client) -> None:
     """HEIC by each way in is read, or refused with what is missing."""
     heif = pytest.importorskip("pillow_heif")

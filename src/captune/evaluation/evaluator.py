@@ -12,6 +12,7 @@ from captune.core.progress import SILENT, Progress, track
 from captune.core.records import ImageRecord
 from captune.images.batches import Features, stream_pixels
 from captune.inference.batches import collate
+from captune.inference.prompting import prompts_of_records
 from captune.metrics.corpus import ReferenceLikelihood
 from captune.models.backbone import Backbone
 
@@ -38,8 +39,12 @@ def likelihood_of_references(
 
     def losses_of(part: list[tuple[ImageRecord, np.ndarray]]) -> list[tuple[float, int]]:
         """Sum of losses and number of tokens of each image."""
+        prompts = prompts_of_records(backbone, [record for record, _ in part])
         batch = collate(
-            [(pixels, [backbone.encode_reference(t, longest, r.question) for t in r.references]) for r, pixels in part],
+            [
+                (pixels, [backbone.encode_reference(text, longest, prompt=prompt) for text in record.references])
+                for (record, pixels), prompt in zip(part, prompts, strict=True)
+            ],
             backbone.pad_token_id,
         )
         images = batch.pop("images")

@@ -19,6 +19,7 @@ from captune.images.preprocessing import augment
 from captune.images.workers import end_with_parent
 from captune.inference.features import CachedFeatures
 from captune.inference.processes import ALONE, Processes
+from captune.inference.prompting import prompts_of_records
 from captune.models.backbone import Backbone, Encoded, PixelSettings
 
 CLEANED = re.compile(r'[.!"()*#:;~]')
@@ -59,9 +60,9 @@ def make_examples(
     Raises `CaptuneError` where no record has a reference.
     """
     examples = []
-    for record in records:
+    for record, prompt in zip(records, prompts_of_records(backbone, records), strict=True):
         texts = [clean_reference(r) for r in record.references] if clean else record.references
-        encoded = [backbone.encode_reference(text, max_tokens, record.question) for text in texts]
+        encoded = [backbone.encode_reference(text, max_tokens, prompt=prompt) for text in texts]
         step = per_image or max(1, len(encoded))
         examples += [TrainingExample(record, tuple(encoded[i : i + step])) for i in range(0, len(encoded), step)]
     if not examples:

@@ -111,15 +111,16 @@ class Captioner:
     def speak(self, image: Any, **options: Any) -> Iterator[str]:
         """The caption of one image piece by piece as it is written; by default without beams, as those end as a whole.
 
-        `image` is an image, or what `read` made of one. In another language, and with a wording of its own, it comes as
-        one piece.
+        `image` is an image, or what `read` made of one; then the prompt is taken word for word. In another language,
+        and with a wording of its own, it comes as one piece.
         """
         values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
         translator = self.translator(values)
         pixels = (
             image if isinstance(image, np.ndarray) else read_pixels(image, self.model.pixels, values.caption.max_pixels)
         )
-        pieces = stream_text(self.model, pixels[None], self._with_prompt(image, values))
+        generation = values.generation if isinstance(image, np.ndarray) else self._with_prompt(image, values)
+        pieces = stream_text(self.model, pixels[None], generation)
         if translator is None and values.wording == WordingOptions():
             return pieces
         text = "".join(pieces)

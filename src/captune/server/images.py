@@ -4,9 +4,11 @@ import asyncio
 import binascii
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -85,6 +87,15 @@ _SOON = {"Retry-After": "1"}
 _TORCH_PREPROCESSING = "captune.inference.torch_model"
 
 
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels (3, size, size), uint8, the size (width, height) of the upright image, and fields of its file."""
+
+    pixels: np.ndarray
+    size: tuple[int, int] | None
+    known: Mapping[str, str]
+
+
 class ImageDecoder:
     """Processes that decode clients' images; one that crashes or takes too long costs one image.
 
@@ -113,14 +124,22 @@ class ImageDecoder:
         await asyncio.wrap_future(self._pool.start())
 
     async def decode(
-        self, data: bytes, preprocessing: Preprocessing, *, client: str = "", size: bool = False
-    ) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """The pixels (3, size, size), uint8, of a file, with the `size` (width, height) of its upright image or None.
+        self,
+        data: bytes,
+        preprocessing: Preprocessing,
+        *,
+        client: str = "",
+        size: bool = False,
+        fields: Collection[str] = (),
+    ) -> DecodedImage:
+        """The pixels of a file, the `size` of its upright image and `fields` that it says, where they are requested.
 
         Raises `ImageError`, and `Problem` (503) where no process can start. An image whose request has been cancelled
         is not begun.
         """
-        request = {"square": decode_worker.described(preprocessing), "size": size}
+        request: dict[str, Any] = {"square": decode_worker.described(preprocessing), "size": size}
+        if fields:
+            request |= {"fields": sorted(fields), "name": ""}
         slots = self._slots.setdefault(client, asyncio.Semaphore(self._per_client))
         await slots.acquire()
         try:
@@ -139,11 +158,12 @@ class ImageDecoder:
             reply = await asyncio.wrap_future(future)
         except (CaptuneError, OSError) as error:
             raise Problem(503, "No image can be decoded now.", "Try again later.", headers=_SOON) from error
-        fields = reply.fields
-        if "reason" in fields:
-            raise ImageError("the image", fields["reason"], fields.get("hint", ""), kind=fields["kind"])
+        found = reply.fields
+        if "reason" in found:
+            raise ImageError("the image", found["reason"], found.get("hint", ""), kind=found["kind"])
         pixels = np.frombuffer(bytearray(reply.attachment), np.uint8)
-        return pixels.reshape(fields["shape"]), tuple(fields["size"]) if size else None
+        upright = tuple(found["size"]) if size else None
+        return DecodedImage(pixels.reshape(found["shape"]), upright, found.get("known", {}))
 
     @property
     def stuck(self) -> bool:

@@ -1,7 +1,7 @@
 """What the routes share: models, limits, image decoders."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from typing import Annotated, Any
@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Depends, Request
 
+from captune.captions.prompts.choice import Prompts
 from captune.captions.wording import worded
 from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions, WordingOptions
 from captune.core.records import Caption
 from captune.decoding.encoding import check_prompt, prompt_for
-from captune.server.images import ImageDecoder, fetch_image, image_bytes, is_url
+from captune.inference.prompting import ImagePrompts
+from captune.server.images import DecodedImage, ImageDecoder, fetch_image, image_bytes, is_url
 from captune.server.logs import log_event
 from captune.server.middleware import Admission, RequestContext, ServerMetrics
 from captune.server.model_pool import ModelPool, ServedModel
@@ -88,8 +90,27 @@ class Service:
 
         Raises `Problem` and `ImageError`.
         """
+        decoded = await self.image(image, worker, context, size=size)
+        return decoded.pixels, decoded.size
+
+    async def image(
+        self,
+        image: str | bytes,
+        worker: ModelWorker,
+        context: RequestContext,
+        *,
+        size: bool = False,
+        fields: Collection[str] = (),
+    ) -> DecodedImage:
+        """As `pixels`, with `fields` that the image's file says (`images.metadata.fields`)."""
         data = await self._read_image(image)
-        return await self.decoder.decode(data, worker.preprocessing, client=context.owner, size=size)
+        preprocessing, client = worker.preprocessing, context.owner
+        return await self.decoder.decode(data, preprocessing, client=client, size=size, fields=fields)
+
+    def prompts(self, worker: ModelWorker, values: Mapping[str, Any], options: GenerationOptions) -> ImagePrompts:
+        """The prompt of a request as a template, for its images; `options` are what `generation_options` made of it."""
+        model, own = worker.captioner.model, worker.captioner.options.generation.prompt
+        return ImagePrompts(Prompts(values.get("prompt", own), model.prompt), model.codec, options)
 
     async def _read_image(self, image: str | bytes) -> bytes:
         """The bytes of an image's file, fetched where that is allowed; raises `Problem`."""
@@ -109,8 +130,8 @@ class Service:
     ) -> GenerationOptions:
         """Options of the request, else of the model, else captune's; raises `Problem` for too much work.
 
-        With `shorten` captions are shortened to the work allowed instead. A question is put into the prompt. New tokens
-        are at most those that fit behind the prompt.
+        With `shorten` captions are shortened to the work allowed instead. A question is put into the prompt, whose
+        fields are empty (see `prompts`). New tokens are at most those that fit behind the prompt.
         """
         own = worker.captioner.options.generation
         try:
@@ -130,11 +151,13 @@ class Service:
                 f"Beams × captions × tokens are {work:,}; {self.options.max_work:,} are allowed.",
                 "Ask for fewer or shorter captions.",
             )
-        if question is not None:
-            options = options.model_copy(
-                update={"prompt": prompt_for(worker.captioner.model.prompt, question.strip(), options.prompt)}
-            )
         model = worker.captioner.model
+        try:
+            if question is not None or options.prompt is not None:
+                prompt = prompt_for(model.prompt, (question or "").strip(), options.prompt)
+                options = options.model_copy(update={"prompt": prompt})
+        except UsageError as error:
+            raise Problem(422, error.message, error.hint) from None
         check_prompt(model.prompt if options.prompt is None else options.prompt, options)
         try:
             room = model.codec.under(options).token_budget(options.prompt)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
+from captune.captions.prompts.template import Template
 from captune.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CaptuneError, UsageError, first_line
 from captune.core.machine import gc_paused
 from captune.core.model_names import is_new, is_pair
@@ -17,7 +18,7 @@ from captune.core.options.verbs import Config
 from captune.core.progress import Progress
 from captune.core.records import ImageRecord
 from captune.core.runs import POINTERS, Ending, Run
-from captune.decoding.encoding import check_length, check_prompt
+from captune.decoding.encoding import check_length, check_prompt, prompt_for
 from captune.decoding.generate import normalized
 from captune.export.push import push
 from captune.inference.batches import Augmentation, CaptionDataset, TrainingExample, clean_reference, make_examples
@@ -76,6 +77,7 @@ def build_backbone(
 ) -> Backbone:
     """The model as training begins with it: loaded or from scratch, prompt, dropout and frozen parts set."""
     options = config.model
+    Template.of(options.train_prompt or "")  # raises for a field that there is not
     if config.run_on.quantize != "none" and options.lora is None:
         raise UsageError("Quantized weights do not learn.", "Train adapters on them: --lora on.")
     if options.save_adapter_only and (options.lora is None or options.image_size is not None):
@@ -115,15 +117,24 @@ def build_backbone(
         backbone.adapter_base = base_of(model) if options.save_adapter_only else None
     changed = config.generation.model_dump(exclude_defaults=True)
     backbone.generation = {**backbone.generation, **changed}
-    # What no validation could search for is refused before the first step.
+    _check_prompts(backbone, config)
+    return backbone
+
+
+def _check_prompts(backbone: Backbone, config: Config) -> None:
+    """Raise `UsageError` for prompts that no validation could search behind, before the first step."""
     search = normalized(GenerationOptions(**backbone.generation))
     if not config.train.validation_images:
         search = search.model_copy(update={"max_new_tokens": 1, "min_new_tokens": 0})
     check_prompt(backbone.prompt if search.prompt is None else search.prompt, search)
+    if config.train.stage == "scst" and Template.of(backbone.prompt).fields:
+        raise UsageError(
+            f"--stage scst has one prompt for all images, and '{backbone.prompt}' differs from image to image.",
+            "Give one without fields: --train-prompt 'a picture of'",
+        )
     codec = backbone.codec.under(search)
     for prompt in (backbone.prompt, search.prompt):
-        check_length(len(codec.start(prompt or "")), codec.max_length, search)
-    return backbone
+        check_length(len(codec.start(prompt_for(prompt or "", ""))), codec.max_length, search)
 
 
 def _frozen(family: type[Backbone], config: Config, *, new: bool) -> list[str]:

@@ -113,7 +113,7 @@ def test_the_text_beside_an_image_comes_before_its_description(tmp_path: Path) -
     shutil.copy(TAGGED / "photo.jpg", photo)
     (tmp_path / "photo.caption").write_text("Two dogs.\n")
     assert read(photo, "existing") == {"existing": "Two dogs."}
-    (tmp_path / "photo.txt").write_bytes("\ufeffRex  and\r\n\r\nhis friend.\r\nwritten by captune\r\n".encode())
+    (tmp_path / "photo.txt").write_bytes("\ufeffRex  and\r\nhis friend.\r\nwritten by captune\r\n".encode())
     Ledger(tmp_path / LEDGER).add([digest("photo.txt", "written by captune")])
     assert read(photo, "existing") == {"existing": "Rex and his friend."}
 

@@ -35,7 +35,7 @@ PREPROCESSING = Preprocessing(16)
 
 
 async def pixels(decoder: ImageDecoder, data: bytes, preprocessing: Preprocessing, client: str = "") -> np.ndarray:
-    return (await decoder.decode(data, preprocessing, client=client))[0]
+    return (await decoder.decode(data, preprocessing, client=client)).pixels
 
 
 def encoded(format: str) -> bytes:

@@ -101,6 +101,7 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
     """
     from captune.images.batches import read_pixels
     from captune.inference.batches import clean_reference, collate
+    from captune.inference.prompting import prompts_of_records
 
     data = _train_config(read_settings(cfg)).data
     backbone = _backbone(cfg, ctx)
@@ -111,7 +112,8 @@ def build_processor_and_collator(cfg: Cfg, ctx: Ctx) -> Result:
 
     def encode(record: ImageRecord) -> tuple[Any, list[Any]]:
         texts = [clean_reference(r) for r in record.references] if data.clean_captions else record.references
-        encoded = [backbone.encode_reference(t, data.max_caption_tokens, record.question) for t in texts]
+        (prompt,) = prompts_of_records(backbone, [record])
+        encoded = [backbone.encode_reference(text, data.max_caption_tokens, prompt=prompt) for text in texts]
         return processor(record.image), encoded
 
     return {

@@ -114,7 +114,8 @@ class GenerationOptions(Options, section="generation", panel="Caption search"):
     prompt: str | None = option(
         None,
         "Prompt that the caption continues (it is in the output only with --prompt-in-caption); of a vision-language "
-        "model the message that the caption answers. Default: the model's prompt.",
+        "model the message that the caption answers. Fields such as {names} or {exif.Model} are filled for each image, "
+        "[ of {names}] is left out where there are none. Default: the model's prompt.",
         max_length=4000,
     )
     prompt_in_caption: bool = option(False, "Begin each caption with the prompt that it continues.")

@@ -118,7 +118,9 @@ class ModelOptions(Options, section="model", panel="Model"):
         False, "With --lora: a checkpoint is the adapters beside the name of their model, in the layout of peft."
     )
     train_prompt: str | None = option(
-        None, "Prompt before every reference in training and before every caption later, e.g. 'a picture of'."
+        None,
+        "Prompt before every reference in training and before every caption later, e.g. 'a picture of'; fields such as "
+        "{names} are filled for each image.",
     )
     vocab_size: int = option(8000, "Largest vocabulary of a new model's tokenizer.", ge=64)
 

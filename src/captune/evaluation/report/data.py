@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captune.captions.prompts.choice import Prompts
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file, read_json, read_text, write_json
 from captune.core.files.paths import Boundary, written_here
@@ -20,6 +21,7 @@ from captune.core.progress import Progress, track
 from captune.core.records import Caption, ImageRecord
 from captune.core.runs import CONFIG, EVAL, Run
 from captune.evaluation.results import PER_IMAGE, read_rows
+from captune.inference.prompting import ImagePrompts
 
 if TYPE_CHECKING:
     from captune.models.backbone import Backbone
@@ -57,10 +59,9 @@ def draw_attention_sheets(
     folder = into / FOLDER
     folder.mkdir(parents=True)
     rows = []
+    prompts = ImagePrompts(Prompts(generation.prompt, backbone.prompt), backbone.codec, generation)
     for number, record in enumerate(track(records, progress, "Attention maps", len(records)), start=1):
-        options = generation
-        if record.question:
-            options = generation.model_copy(update={"prompt": backbone.prompt_for(record.question, generation.prompt)})
+        options = generation.model_copy(update={"prompt": prompts.read(record.image, record.image, record.question)})
         try:
             explained = explain(backbone, record.image, options, caption=captions[record.id])
         except CaptuneError as error:

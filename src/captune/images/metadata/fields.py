@@ -13,6 +13,7 @@ from PIL import Image
 from captune.core.errors import CaptuneError, did_you_mean, question
 from captune.core.files import open_regular
 from captune.core.files.existing import LEDGER, Ledger
+from captune.core.sidecars import SUFFIXES, captions_in
 from captune.core.stores.files import is_remote
 from captune.core.text import decoded
 from captune.images.metadata.blocks import Blocks, read_blocks
@@ -205,7 +206,7 @@ def _date(blocks: Blocks) -> str:
 def _existing(path: Path | None, data: Any, beside: Sequence[bytes]) -> str:
     """What somebody wrote of an image: the text beside it, else its description; not what captune wrote."""
     if path is not None:
-        for name in (f"{path.stem}{end}" for end in (".txt", ".caption")):
+        for name in (f"{path.stem}{end}" for end in SUFFIXES):
             text = _text_beside(path.with_name(name))
             if text:
                 return text
@@ -214,13 +215,16 @@ def _existing(path: Path | None, data: Any, beside: Sequence[bytes]) -> str:
 
 
 def _text_beside(path: Path) -> str:
-    """The lines of a file beside an image that captune did not write."""
-    lines = [line.strip() for line in decoded(_read(path)).splitlines() if line.strip()]
-    if lines:
+    """The captions in a file beside an image that captune did not write."""
+    text = decoded(_read(path))
+    captions = captions_in(text)
+    if captions:
         with suppress(CaptuneError):
             ledger = Ledger(path.parent / LEDGER)
-            lines = [line for line in lines if not ledger.has(path.name, line)]
-    return " ".join(" ".join(lines).split())
+            captions = (
+                [] if ledger.has(path.name, text) else [one for one in captions if not ledger.has(path.name, one)]
+            )
+    return " ".join(" ".join(captions).split())
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from captune.decoding.ops import Array
 from captune.decoding.rows import Generated
 from captune.images.batches import stream_pixels
 from captune.images.preprocessing import Preprocessing
+from captune.inference.prompting import prompts_of_records
 from captune.inference.runtime.decoder import Memory, SessionDecoder, empty_cache, select
 from captune.inference.runtime.sessions import Session, open_session
 from captune.metrics.corpus import ReferenceLikelihood
@@ -42,7 +43,7 @@ def likelihood_of_references(
     for n, pixels in track(stream, progress, label, len(records)):
         if isinstance(pixels, CaptuneError):
             raise pixels
-        prompt = prompt_for(model.prompt, records[n].question)
+        (prompt,) = prompts_of_records(model, [records[n]])
         references = [model.codec.reference(text, prompt, max_tokens) for text in records[n].references]
         nll[n], tokens[n] = _likelihood(model, model.memory(pixels[None]), references)
     return ReferenceLikelihood(nll, tokens)

@@ -62,7 +62,9 @@ async def caption(
     model, worker = await service.acquire_model(request.model, "caption", context)
     options = service.generation_options(worker, request.generation_options())
     language, wording = service.language(request.language), service.wording(request.wording())
-    pixels, size = await service.pixels(request.image, worker, context, size=request.explain)
+    prompts = service.prompts(worker, request.generation_options(), options)
+    decoded = await service.image(request.image, worker, context, size=request.explain, fields=prompts.fields)
+    pixels, size, options = decoded.pixels, decoded.size, prompts.options_for(decoded.known)
     result = await worker.submit(CaptionWork(pixels, options, language))
     items = caption_items(result.captions, wording, language, worker.answered(options))
     if size is not None:
@@ -90,9 +92,11 @@ async def captions(
     options = service.generation_options(worker, request.generation_options())
     language, wording = service.language(request.language), service.wording(request.wording())
 
+    prompts = service.prompts(worker, request.generation_options(), options)
+
     async def one(image: str | bytes) -> CaptionResult:
-        pixels, _ = await service.pixels(image, worker, context)
-        return await worker.submit(CaptionWork(pixels, options, language))
+        decoded = await service.image(image, worker, context, fields=prompts.fields)
+        return await worker.submit(CaptionWork(decoded.pixels, prompts.options_for(decoded.known), language))
 
     results = await asyncio.gather(*map(one, request.images), return_exceptions=True)
     items = []
@@ -115,8 +119,10 @@ async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService,
     model, worker = await service.acquire_model(request.model, "ask", context)
     options = service.generation_options(worker, request.generation_options(), request.question)
     language = service.language(request.language)
-    pixels, _ = await service.pixels(request.image, worker, context)
-    result = await worker.submit(CaptionWork(pixels, options, language))
+    prompts = service.prompts(worker, request.generation_options(), options)
+    decoded = await service.image(request.image, worker, context, fields=prompts.fields)
+    options = prompts.options_for(decoded.known, request.question.strip())
+    result = await worker.submit(CaptionWork(decoded.pixels, options, language))
     answers = caption_items(result.captions, WordingOptions(), language, worker.answered(options))
     return AskAnswer(model=model.name, answers=answers)
 

@@ -123,7 +123,7 @@ class SelfCriticalModule(nn.Module):
 
     def _prefix(self) -> list[int]:
         (backbone,) = self.backbone
-        return backbone.codec.start(backbone.prompt)
+        return backbone.codec.start(backbone.codec.prompt)
 
     def _with_prefix(self, generated: Generated) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sampled captions after start and prompt, as `token_losses` takes them."""
