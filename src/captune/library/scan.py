@@ -1,0 +1,203 @@
+"""What lies in a library's folder now against what the library knows: new, changed, moved and gone images."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from captune.core.files.fingerprints import file_content
+from captune.core.progress import SILENT, Progress
+from captune.datasets.sources.listing import walk_folders
+from captune.images.signatures import is_image_name
+from captune.images.verify import ImageCheck, verify
+from captune.library.database import Database
+from captune.library.schema import statements
+
+# Images that are opened between two commits: so many are opened again after a stop.
+_STEP = 256
+# Images whose names are in memory at a time.
+_CHUNK = 20_000
+
+ReadFields = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """How many images are there now, and what became of the others; `unreadable` of those that are there."""
+
+    images: int
+    new: int
+    changed: int
+    moved: int
+    gone: int
+    unreadable: int
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def scan(
+    database: Database,
+    folder: str,
+    read_fields: ReadFields,
+    *,
+    now: str,
+    max_pixels: int,
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> ScanReport:
+    """Bring the images of a library in step with its folder; each new or changed file is read once.
+
+    An image is known by its contents: one that lies elsewhere now has moved, and keeps its captions, whatever took its
+    place. One whose contents changed where it lies keeps them as well; one that is gone comes back with them.
+    `read_fields` has for a path what the file says of itself, as JSON.
+    """
+    with progress.task("Looking through the folder"):
+        _list_files(database, folder)
+    _open_new(database, folder, read_fields, max_pixels, workers, progress)
+    with progress.task("Comparing"), database.write() as connection:
+        return _take_in(connection, now)
+
+
+def encoded(path: str) -> bytes:
+    """A path as the database has it; bytes of a name that are no UTF-8 stay as they are (`CAST(? AS TEXT)`)."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _list_files(database: Database, folder: str) -> None:
+    """Path, size and time of each image in the folder, in a table of this connection."""
+    connection = database.connection
+    connection.execute("PRAGMA temp_store = FILE")
+    connection.execute("DROP TABLE IF EXISTS temp.there")
+    connection.execute("CREATE TEMP TABLE there(path TEXT PRIMARY KEY, bytes INTEGER, modified INTEGER) WITHOUT ROWID")
+    files = _files(folder)
+    while some := list(islice(files, _CHUNK)):
+        with database.write():
+            connection.executemany("INSERT OR IGNORE INTO there VALUES (CAST(? AS TEXT), ?, ?)", some)
+
+
+def _files(folder: str) -> Iterator[tuple[bytes, int, int]]:
+    for here, names in walk_folders(folder, once=True):
+        within = os.path.relpath(here, folder).replace(os.sep, "/")
+        for name in names:
+            if not is_image_name(name):
+                continue
+            try:
+                status = os.stat(os.path.join(here, name))
+            except OSError:
+                size, modified = 0, 0  # a broken link: opening it tells why
+            else:
+                size, modified = status.st_size, status.st_mtime_ns
+            yield encoded(name if within == "." else f"{within}/{name}"), size, modified
+
+
+def _open_new(
+    database: Database, folder: str, read_fields: ReadFields, max_pixels: int, workers: int, progress: Progress
+) -> None:
+    """Open what is not known as it lies there now, and note what was found, a few hundred images at a time."""
+    connection = database.connection
+    todo = """FROM there LEFT JOIN images ON images.path = there.path AND images.gone IS NULL
+        LEFT JOIN scanned ON scanned.path = there.path
+        WHERE (images.id IS NULL OR (images.bytes, images.modified) IS NOT (there.bytes, there.modified))
+        AND (scanned.path IS NULL OR (scanned.bytes, scanned.modified) IS NOT (there.bytes, there.modified))"""
+    last = b""
+    with progress.task("Opening images", connection.execute(f"SELECT count(*) {todo}").fetchone()[0]) as task:
+        while True:
+            rows = connection.execute(
+                f"SELECT there.* {todo} AND there.path > CAST(? AS TEXT) ORDER BY there.path LIMIT ?",
+                (last, _CHUNK),
+            ).fetchall()
+            if not rows:
+                return
+            last = encoded(rows[-1]["path"])
+            paths = [os.path.join(folder, row["path"]) for row in rows]
+            checks = verify(paths, max_pixels=max_pixels, workers=workers)
+            found = (_found(row, path, check, read_fields) for row, path, check in zip(rows, paths, checks, strict=True))
+            while some := list(islice(found, _STEP)):
+                with database.write():
+                    connection.executemany(
+                        "INSERT OR REPLACE INTO scanned VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)", some
+                    )
+                task.advance(len(some))
+
+
+def _found(row: sqlite3.Row, path: str, check: ImageCheck, read_fields: ReadFields) -> tuple[Any, ...]:
+    head = (encoded(row["path"]), row["bytes"], row["modified"])
+    if check.reason is None:
+        signed = check.hash - (1 << 64) if check.hash >> 63 else check.hash  # SQLite's integers have a sign
+        return (*head, check.digest, check.width, check.height, signed, check.thumb, None, read_fields(path))
+    try:
+        digest = file_content(path)
+    except OSError:
+        digest = ""
+    return (*head, digest, None, None, None, None, check.reason, "{}")
+
+
+# A file that was opened is `found`. Images whose file is gone, or has other contents now, are `loose`: a found file
+# with the contents of one is that image; else what lies where it lay is the image, changed.
+_SORTED_OUT = """
+CREATE TEMP TABLE found AS SELECT scanned.* FROM scanned JOIN there USING (path)
+  WHERE (scanned.bytes, scanned.modified) IS (there.bytes, there.modified);
+CREATE UNIQUE INDEX temp.found_by_path ON found(path);
+CREATE TEMP TABLE same AS SELECT images.id, images.path FROM images JOIN found USING (path)
+  WHERE images.gone IS NULL AND images.digest = found.digest;
+CREATE UNIQUE INDEX temp.same_by_path ON same(path);
+CREATE TEMP TABLE loose AS SELECT images.id, images.path, images.digest, images.gone FROM images
+  LEFT JOIN there USING (path) LEFT JOIN found USING (path)
+  WHERE images.gone IS NOT NULL OR there.path IS NULL OR (found.path IS NOT NULL AND found.digest != images.digest);
+CREATE INDEX temp.loose_by_id ON loose(id);
+CREATE TEMP TABLE pairs AS SELECT old.id, new.path, old.path AS former FROM
+  (SELECT *, row_number() OVER (PARTITION BY digest ORDER BY path) AS place FROM loose WHERE digest != '') old JOIN
+  (SELECT *, row_number() OVER (PARTITION BY digest ORDER BY path) AS place FROM found
+   WHERE path NOT IN (SELECT path FROM same)) new USING (digest, place);
+CREATE UNIQUE INDEX temp.pairs_by_id ON pairs(id);
+CREATE UNIQUE INDEX temp.pairs_by_path ON pairs(path);
+CREATE TEMP TABLE changed AS SELECT loose.id, path FROM loose JOIN found USING (path)
+  WHERE loose.gone IS NULL AND loose.id NOT IN (SELECT id FROM pairs) AND path NOT IN (SELECT path FROM pairs);
+CREATE UNIQUE INDEX temp.changed_by_path ON changed(path);
+CREATE TEMP TABLE placed AS SELECT id, path FROM pairs UNION ALL SELECT id, path FROM changed
+  UNION ALL SELECT id, path FROM same;
+CREATE UNIQUE INDEX temp.placed_by_id ON placed(id);
+CREATE TEMP TABLE fresh AS SELECT path FROM found WHERE path NOT IN (SELECT path FROM placed);
+"""
+_APPLIED = """
+UPDATE images SET gone = coalesce(gone, :now) WHERE id IN (SELECT id FROM loose);
+UPDATE images SET (path, digest, bytes, modified, width, height, hash, thumb, problem, gone) =
+  (SELECT found.path, digest, bytes, modified, width, height, hash, thumb, problem, NULL
+   FROM placed JOIN found USING (path) WHERE placed.id = images.id) WHERE id IN (SELECT id FROM placed);
+INSERT INTO images(path, digest, bytes, modified, width, height, hash, thumb, problem, added)
+  SELECT path, digest, bytes, modified, width, height, hash, thumb, problem, :now
+  FROM fresh JOIN found USING (path) ORDER BY path;
+CREATE TEMP TABLE told AS SELECT images.id, found.fields FROM images JOIN found USING (path)
+  WHERE images.gone IS NULL AND images.path IN (SELECT path FROM fresh UNION ALL SELECT path FROM changed);
+UPDATE images SET (taken, place, names) = (SELECT fields ->> '$.date', fields ->> '$.place', fields ->> '$.names'
+  FROM told WHERE told.id = images.id) WHERE id IN (SELECT id FROM told);
+INSERT OR IGNORE INTO keywords SELECT told.id, value FROM told, json_each(told.fields, '$.keywords');
+INSERT INTO captions(image, text, written_by, model, status, written, source)
+  SELECT told.id, value ->> '$.text', value ->> '$.written_by', value ->> '$.model', value ->> '$.status', :now,
+         images.path
+  FROM told JOIN images ON images.id = told.id, json_each(told.fields, '$.captions') AS each
+  WHERE NOT EXISTS (SELECT 1 FROM captions WHERE image = told.id AND text = each.value ->> '$.text');
+DELETE FROM scanned;
+"""
+_COUNTS = {
+    "images": "SELECT count(*) FROM images WHERE gone IS NULL",
+    "new": "SELECT count(*) FROM fresh",
+    "changed": "SELECT count(*) FROM changed",
+    "moved": "SELECT count(*) FROM pairs WHERE path != former",
+    "gone": "SELECT count(*) FROM loose WHERE gone IS NULL AND id NOT IN (SELECT id FROM placed)",
+    "unreadable": "SELECT count(*) FROM images WHERE gone IS NULL AND problem IS NOT NULL",
+}
+
+
+def _take_in(connection: sqlite3.Connection, now: str) -> ScanReport:
+    """Bring the images in step with what was found."""
+    tables = ("found", "same", "loose", "pairs", "changed", "placed", "fresh", "told")
+    for script in ("".join(f"DROP TABLE IF EXISTS temp.{name};\n" for name in tables), _SORTED_OUT, _APPLIED):
+        for statement in statements(script):
+            connection.execute(statement, {"now": now} if ":now" in statement else {})
+    return ScanReport(**{name: connection.execute(query).fetchone()[0] for name, query in _COUNTS.items()})

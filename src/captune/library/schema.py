@@ -1,0 +1,134 @@
+"""The tables of a library, and how an older library is brought to their form."""
+
+import sqlite3
+from collections.abc import Iterator
+
+from captune.core.errors import CaptuneError
+
+# Raised with each step in `_STEPS`: a library of an older version takes those that it lacks.
+VERSION = 1
+
+_TABLES = """
+CREATE TABLE images(
+  id INTEGER PRIMARY KEY,
+  path TEXT NOT NULL,                  -- within the folder, with /
+  digest TEXT NOT NULL,                -- of the file's bytes; empty where it could not be read
+  bytes INTEGER NOT NULL,
+  modified INTEGER NOT NULL,           -- nanoseconds since 1970
+  width INTEGER, height INTEGER,       -- upright
+  hash INTEGER, thumb BLOB,            -- dHash of 64 bits, 8 x 8 RGB
+  taken TEXT, place TEXT, names TEXT,  -- from the file's own fields
+  problem TEXT,                        -- why it cannot be read
+  mark TEXT,
+  added TEXT NOT NULL,
+  gone TEXT                            -- when it was not there any more
+);
+CREATE UNIQUE INDEX images_by_path ON images(path) WHERE gone IS NULL;
+CREATE INDEX images_by_digest ON images(digest);
+
+CREATE TABLE captions(
+  id INTEGER PRIMARY KEY,
+  image INTEGER NOT NULL REFERENCES images(id),
+  text TEXT NOT NULL,
+  language TEXT,
+  written_by TEXT NOT NULL CHECK(written_by IN ('model', 'person')),
+  model TEXT NOT NULL DEFAULT '',
+  provenance TEXT NOT NULL DEFAULT '{}',
+  confidence REAL,
+  flags TEXT NOT NULL DEFAULT '',      -- words with spaces between
+  status TEXT NOT NULL DEFAULT 'draft' CHECK(status IN ('draft', 'approved', 'rejected')),
+  written TEXT NOT NULL,               -- UTC
+  source TEXT,                         -- the file that it was read from
+  of INTEGER REFERENCES captions(id),  -- the caption that this one corrects
+  current INTEGER NOT NULL DEFAULT 1   -- 0: corrected or taken away since
+);
+CREATE INDEX captions_by_image ON captions(image, current);
+
+CREATE VIRTUAL TABLE words USING fts5(
+  text, content='captions', content_rowid='id', tokenize="unicode61 remove_diacritics 2"
+);
+CREATE VIRTUAL TABLE words_known USING fts5vocab('words', 'row');
+CREATE TRIGGER captions_in AFTER INSERT ON captions WHEN new.current BEGIN
+  INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER captions_out AFTER UPDATE OF current ON captions WHEN old.current AND NOT new.current BEGIN
+  INSERT INTO words(words, rowid, text) VALUES ('delete', old.id, old.text);
+END;
+CREATE TRIGGER captions_back AFTER UPDATE OF current ON captions WHEN new.current AND NOT old.current BEGIN
+  INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+END;
+
+CREATE TABLE keywords(
+  image INTEGER NOT NULL REFERENCES images(id),
+  keyword TEXT NOT NULL COLLATE NOCASE,
+  PRIMARY KEY(image, keyword)
+) WITHOUT ROWID;
+CREATE INDEX keywords_by_name ON keywords(keyword);
+
+CREATE TABLE sources(                  -- files with captions, as they were when they were last read
+  path TEXT PRIMARY KEY,
+  bytes INTEGER NOT NULL,
+  modified INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE scanned(                  -- images that were opened and are not in `images` yet
+  path TEXT PRIMARY KEY,
+  bytes INTEGER NOT NULL,
+  modified INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  width INTEGER, height INTEGER, hash INTEGER, thumb BLOB,
+  problem TEXT,
+  fields TEXT NOT NULL                 -- JSON of what the file says of itself
+) WITHOUT ROWID;
+
+CREATE TABLE embedders(
+  id INTEGER PRIMARY KEY,
+  model TEXT NOT NULL UNIQUE,          -- its digest with its name before it
+  size INTEGER NOT NULL,
+  rows INTEGER NOT NULL DEFAULT 0      -- in its file of vectors; what stands behind them was never finished
+);
+CREATE TABLE vectors(
+  embedder INTEGER NOT NULL REFERENCES embedders(id),
+  row INTEGER NOT NULL,
+  image INTEGER NOT NULL REFERENCES images(id),
+  digest TEXT NOT NULL,                -- of the image that was embedded
+  PRIMARY KEY(embedder, row)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX vectors_by_image ON vectors(embedder, image);
+"""
+
+_STEPS: tuple[str, ...] = (_TABLES,)
+
+
+def prepare_schema(connection: sqlite3.Connection, name: str) -> None:
+    """Make the tables of a new library, or bring an older one to this version, in one transaction.
+
+    Raises `CaptuneError` for a library of a later captune.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise CaptuneError(
+            f"{name} is a library of a later captune (version {version}; this one knows {VERSION}).", "Update captune."
+        )
+    if version == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been first
+        for statement in statements("".join(_STEPS[version:])):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one; a trigger with its own statements is one."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,120 @@
+"""Images of a library by words of their captions, by meaning, or both."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from captune.library.query import Condition, Words, is_unspaced
+
+# Captions that are put in order: a word that more have tells them apart by nothing but their length.
+_MOST = 5_000
+_COLUMNS = "i.id AS image, i.path, c.id AS caption, c.text, c.status, c.written_by, c.model, c.confidence, c.flags"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image with the caption that it was found by, or its first one; `score` compares images of one search alone.
+
+    `caption` is empty where the image has none; `similarity` is the cosine of its vector and that of the query, None
+    where it was found by words.
+    """
+
+    image: int
+    path: str
+    caption: str
+    score: float
+    similarity: float | None = None
+    status: str = ""
+    written_by: str = ""
+    model: str = ""
+    confidence: float | None = None
+    flags: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("path", "caption", "score", "similarity", "status", "written_by", "model", "confidence")
+        return {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
+
+
+def by_words(connection: sqlite3.Connection, text: str, condition: Condition, limit: int) -> list[FoundImage]:
+    """Images that have a caption with all the words of `text`, the shortest captions first; an image comes once.
+
+    Where none has them all, the commonest words are left out one after the other. Of more than `_MOST` captions the
+    first ones are compared. `"two dogs"` is a phrase, `dog*` the beginning of a word, `-cat` a word that is not there.
+    """
+    if is_unspaced(text):
+        pattern = "%" + text.strip().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        return _found(
+            connection,
+            f"SELECT {_COLUMNS}, 1.0 AS score FROM captions c JOIN images i ON i.id = c.image "
+            f"WHERE c.current AND c.text LIKE ? ESCAPE '\\' AND {condition.sql} ORDER BY length(c.text), i.path",
+            (pattern, *condition.values),
+            limit,
+        )
+    for words in Words.of(text).relaxed(connection):
+        found = _found(
+            connection,
+            f"SELECT *, 1.0 / (1 + length(text)) AS score FROM (SELECT {_COLUMNS} FROM words "
+            f"CROSS JOIN captions c ON c.id = words.rowid CROSS JOIN images i ON i.id = c.image "
+            f"WHERE words MATCH ? AND {condition.sql} LIMIT {_MOST}) ORDER BY score DESC, path LIMIT {_MOST}",
+            (words.query, *condition.values),
+            limit,
+        )
+        if found:
+            return found
+    return []
+
+
+def listed(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[FoundImage]:
+    """Images that a condition is true of, by their paths, each with its first caption of which it is true."""
+    join = "JOIN" if condition.of_captions else "LEFT JOIN"
+    return _found(
+        connection,
+        f"SELECT {_COLUMNS}, 1.0 AS score FROM images i {join} captions c ON c.image = i.id AND c.current "
+        f"WHERE {condition.sql} ORDER BY i.path, c.id",
+        condition.values,
+        limit,
+    )
+
+
+def with_captions(
+    connection: sqlite3.Connection, scores: list[tuple[int, float, float | None]], condition: Condition, limit: int
+) -> list[FoundImage]:
+    """Of images with a score and a similarity, best first, those that a condition is true of, each with a caption."""
+    join = "JOIN" if condition.of_captions else "LEFT JOIN"
+    query = (
+        f"SELECT {_COLUMNS}, 1.0 AS score FROM images i {join} captions c ON c.image = i.id AND c.current "
+        f"WHERE i.id = ? AND {condition.sql} ORDER BY c.status = 'approved' DESC, c.id LIMIT 1"
+    )
+    found: list[FoundImage] = []
+    for image, score, similarity in scores:
+        row = connection.execute(query, (image, *condition.values)).fetchone()
+        if row is not None:
+            found.append(_image(row, score, similarity))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _found(connection: sqlite3.Connection, query: str, values: tuple[Any, ...], limit: int) -> list[FoundImage]:
+    return list(_each_once(connection.execute(query, values), limit))
+
+
+def _each_once(rows: Iterator[sqlite3.Row], limit: int) -> Iterator[FoundImage]:
+    known: set[int] = set()
+    for row in rows:
+        if row["image"] not in known:
+            known.add(row["image"])
+            yield _image(row, row["score"], None)
+        if len(known) == limit:
+            return
+
+
+def _image(row: sqlite3.Row, score: float, similarity: float | None) -> FoundImage:
+    flags = tuple((row["flags"] or "").split())
+    return FoundImage(
+        row["image"], row["path"], row["text"] or "", score, similarity,
+        row["status"] or "", row["written_by"] or "", row["model"] or "", row["confidence"], flags,
+    )  # fmt: skip

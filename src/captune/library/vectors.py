@@ -1,0 +1,140 @@
+"""One vector an image for each embedder: fp16 in a file, mapped into memory, searched whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
+from captune.library.database import Database
+
+_ROWS_AT_ONCE = 16_384
+_BYTES = np.dtype(np.float16).itemsize
+# How far a dot product of two unit vectors in fp16 may be from the same in fp32, however it is summed.
+_ROUNDING = 4e-3
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of an embedder, fp16 (rows, size) and of length 1, and the image of each row; -1: of none any more.
+
+    A search holds every one of them against the vector that is looked for.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+
+    def nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the `count` images whose vectors are nearest to `vector` (size,), and their cosines, best first."""
+        count = min(count, int(np.count_nonzero(self.images >= 0)))
+        if not count:
+            return self.images[:0], np.zeros(0, np.float32)
+        rough = _products(self.rows, vector.astype(np.float16))
+        rough[self.images < 0] = -np.inf
+        least = np.partition(rough, len(rough) - count)[len(rough) - count]
+        candidates = np.flatnonzero(rough >= least - 2 * _ROUNDING)
+        exact = self.rows[candidates].astype(np.float32) @ vector.astype(np.float32)
+        order = np.lexsort((self.images[candidates], -exact))[:count]
+        return self.images[candidates[order]], exact[order]
+
+
+def _products(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Dot products of fp16 rows (n, size) and a vector, fp32, rounded as the processor likes."""
+    try:
+        import simsimd
+    except ImportError:
+        found = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE].astype(np.float32)
+            found[start : start + _ROWS_AT_ONCE] = part @ vector.astype(np.float32)
+        return found
+    return np.asarray(simsimd.cdist(vector[None], rows, "dot", threads=0), np.float32)[0]
+
+
+class VectorFile:
+    """The vectors of one embedder (`model`, vectors of `size`) in a library."""
+
+    def __init__(self, database: Database, model: str, size: int) -> None:
+        self.database, self.model, self.size = database, model, size
+        with database.write() as connection:
+            connection.execute("INSERT OR IGNORE INTO embedders(model, size) VALUES (?, ?)", (model, size))
+            row = connection.execute("SELECT id, size FROM embedders WHERE model = ?", (model,)).fetchone()
+        self.id = row["id"]
+        if row["size"] != size:
+            raise CaptuneError(f"{model} had vectors of {row['size']} numbers, now of {size}.", "Name its former version.")
+        self.path = database.path.parent / "vectors" / f"{self.id}.f16"
+
+    def missing(self) -> list[tuple[int, str]]:
+        """Images that can be read and have no vector yet, or one of other contents: id and path."""
+        rows = self.database.connection.execute(
+            "SELECT i.id, i.path FROM images i LEFT JOIN vectors v ON v.image = i.id AND v.embedder = ? "
+            "WHERE i.gone IS NULL AND i.problem IS NULL AND v.digest IS NOT i.digest ORDER BY i.path",
+            (self.id,),
+        )
+        return [(row["id"], row["path"]) for row in rows]
+
+    def add(self, images: Sequence[int], vectors: np.ndarray) -> None:
+        """Keep a vector (images, size) of length 1 for each image; they are on the disk before the database names them."""
+        if not len(images):
+            return
+        with self.database.write() as connection:
+            (start,) = connection.execute("SELECT rows FROM embedders WHERE id = ?", (self.id,)).fetchone()
+            _write_at(self.path, start * self.size * _BYTES, vectors.astype(np.float16).tobytes())
+            connection.execute("UPDATE embedders SET rows = ? WHERE id = ?", (start + len(images), self.id))
+            connection.executemany("DELETE FROM vectors WHERE embedder = ? AND image = ?", ((self.id, i) for i in images))
+            connection.executemany(
+                "INSERT INTO vectors SELECT ?, ?, id, digest FROM images WHERE id = ?",
+                ((self.id, start + number, image) for number, image in enumerate(images)),
+            )
+
+    def read(self) -> Vectors:
+        """All vectors of images that are there; raises `CaptuneError` where the file is shorter than it was."""
+        found = self.database.connection.execute(
+            "SELECT v.row, v.image FROM vectors v JOIN images i ON i.id = v.image "
+            "WHERE v.embedder = ? AND i.gone IS NULL AND v.digest = i.digest ORDER BY v.row",
+            (self.id,),
+        ).fetchall()
+        if not found:
+            return Vectors(np.zeros(0, np.int64), np.zeros((0, self.size), np.float16))
+        count = found[-1]["row"] + 1
+        try:
+            rows = np.asarray(np.memmap(self.path, np.float16, "r", shape=(count, self.size)))
+        except (OSError, ValueError) as error:
+            raise CaptuneError(
+                f"Cannot read {self.path}, or it is cut off: {error}.", "captune library check --repair mends that."
+            ) from None
+        images = np.full(count, -1, np.int64)
+        images[np.fromiter((row["row"] for row in found), np.int64, len(found))] = np.fromiter(
+            (row["image"] for row in found), np.int64, len(found)
+        )
+        return Vectors(images, rows)
+
+
+def _write_at(path: Path, offset: int, data: bytes) -> None:
+    """Write into a file from `offset` on, and flush it to the disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "r+b" if path.exists() else "w+b") as file:
+            file.seek(offset)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def joined_by_rank(lists: Iterable[Sequence[int]], damping: int = 60) -> list[tuple[int, float]]:
+    """Images of several lists, each best first, as one list: the sum of 1 / (damping + rank), as in reciprocal rank fusion.
+
+    Source: Cormack, Clarke, Büttcher, 2009.
+    """
+    scores: dict[int, float] = {}
+    for each in lists:
+        for rank, image in enumerate(each, start=1):
+            scores[image] = scores.get(image, 0.0) + 1 / (damping + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
