@@ -134,13 +134,15 @@ class Database:
             return disk_full(OSError(str(error)), self.path)
         if primary == sqlite3.SQLITE_BUSY:
             return CaptuneError(
-                f"Another process has been writing to {self.path} for {_PATIENCE:.0f} seconds.", "Wait for it, or end it."
+                f"Another process has been writing to {self.path} for {_PATIENCE:.0f} seconds.",
+                "Wait for it, or end it.",
             )
         if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM) or not os.access(
             self.path.parent, os.W_OK
         ):
             return CaptuneError(
-                f"{self.path} may not be written.", "Change its permissions, or keep the library elsewhere: --library DIR"
+                f"{self.path} may not be written.",
+                "Change its permissions, or keep the library elsewhere: --library DIR",
             )
         if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return CaptuneError(

@@ -64,7 +64,7 @@ def condition_of(options: FilterOptions) -> Condition:
     elif options.by is not None:
         captions.add("c.written_by = 'model' AND c.model = ?", options.by)
     if options.flag:
-        named = [f"' ' || c.flags || ' ' LIKE '% ' || ? || ' %'" for _ in options.flag]
+        named = ["' ' || c.flags || ' ' LIKE '% ' || ? || ' %'" for _ in options.flag]
         if "any" in options.flag:
             captions.add("c.flags != ''")
         else:
@@ -72,9 +72,7 @@ def condition_of(options: FilterOptions) -> Condition:
     if options.confidence is not None:
         sign, number = re.findall(r"[<>=]+|[\d.]+", options.confidence)
         captions.add(f"c.confidence {sign} ?", float(number))
-    return Condition(
-        (*images.clauses, *captions.clauses), (*images.values, *captions.values), bool(captions.clauses)
-    )
+    return Condition((*images.clauses, *captions.clauses), (*images.values, *captions.values), bool(captions.clauses))
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,16 @@ def _open_new(
     with progress.task("Opening images", connection.execute(f"SELECT count(*) {todo}").fetchone()[0]) as task:
         while True:
             rows = connection.execute(
-                f"SELECT there.* {todo} AND there.path > CAST(? AS TEXT) ORDER BY there.path LIMIT ?",
-                (last, _CHUNK),
+                f"SELECT there.* {todo} AND there.path > CAST(? AS TEXT) ORDER BY there.path LIMIT ?", (last, _CHUNK)
             ).fetchall()
             if not rows:
                 return
             last = encoded(rows[-1]["path"])
             paths = [os.path.join(folder, row["path"]) for row in rows]
             checks = verify(paths, max_pixels=max_pixels, workers=workers)
-            found = (_found(row, path, check, read_fields) for row, path, check in zip(rows, paths, checks, strict=True))
+            found = (
+                _found(row, path, check, read_fields) for row, path, check in zip(rows, paths, checks, strict=True)
+            )
             while some := list(islice(found, _STEP)):
                 with database.write():
                     connection.executemany(

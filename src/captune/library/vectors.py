@@ -66,8 +66,10 @@ class VectorFile:
             row = connection.execute("SELECT id, size FROM embedders WHERE model = ?", (model,)).fetchone()
         self.id = row["id"]
         if row["size"] != size:
-            raise CaptuneError(f"{model} had vectors of {row['size']} numbers, now of {size}.", "Name its former version.")
-        self.path = database.path.parent / "vectors" / f"{self.id}.f16"
+            raise CaptuneError(
+                f"{model} had vectors of {row['size']} numbers, now of {size}.", "Name its former version."
+            )
+        self.path = vectors_path(database, self.id)
 
     def missing(self) -> list[tuple[int, str]]:
         """Images that can be read and have no vector yet, or one of other contents: id and path."""
@@ -86,7 +88,9 @@ class VectorFile:
             (start,) = connection.execute("SELECT rows FROM embedders WHERE id = ?", (self.id,)).fetchone()
             _write_at(self.path, start * self.size * _BYTES, vectors.astype(np.float16).tobytes())
             connection.execute("UPDATE embedders SET rows = ? WHERE id = ?", (start + len(images), self.id))
-            connection.executemany("DELETE FROM vectors WHERE embedder = ? AND image = ?", ((self.id, i) for i in images))
+            connection.executemany(
+                "DELETE FROM vectors WHERE embedder = ? AND image = ?", ((self.id, i) for i in images)
+            )
             connection.executemany(
                 "INSERT INTO vectors SELECT ?, ?, id, digest FROM images WHERE id = ?",
                 ((self.id, start + number, image) for number, image in enumerate(images)),
@@ -102,17 +106,29 @@ class VectorFile:
         if not found:
             return Vectors(np.zeros(0, np.int64), np.zeros((0, self.size), np.float16))
         count = found[-1]["row"] + 1
-        try:
-            rows = np.asarray(np.memmap(self.path, np.float16, "r", shape=(count, self.size)))
-        except (OSError, ValueError) as error:
-            raise CaptuneError(
-                f"Cannot read {self.path}, or it is cut off: {error}.", "captune library check --repair mends that."
-            ) from None
+        rows = map_rows(self.path, count, self.size)
         images = np.full(count, -1, np.int64)
         images[np.fromiter((row["row"] for row in found), np.int64, len(found))] = np.fromiter(
             (row["image"] for row in found), np.int64, len(found)
         )
         return Vectors(images, rows)
+
+
+def vectors_path(database: Database, embedder: int) -> Path:
+    """The file of an embedder's vectors."""
+    return database.path.parent / "vectors" / f"{embedder}.f16"
+
+
+def map_rows(path: Path, count: int, size: int) -> np.ndarray:
+    """The first `count` rows of a file, (count, size), fp16; raises `CaptuneError` where it has fewer."""
+    if not count:
+        return np.zeros((0, size), np.float16)
+    try:
+        return np.asarray(np.memmap(path, np.float16, "r", shape=(count, size)))
+    except (OSError, ValueError) as error:
+        raise CaptuneError(
+            f"Cannot read {path}, or it is cut off: {error}.", "captune library check --repair mends that."
+        ) from None
 
 
 def _write_at(path: Path, offset: int, data: bytes) -> None:
