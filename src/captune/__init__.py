@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 # Public names besides the verbs, and where they are.
 _OTHERS = {
     "Captioner": "captune.inference.captioner:Captioner",
+    "Library": "captune.library.library:Library",
     "caption_job": "captune.jobs.job:caption_job",
     "CaptuneError": "captune.core.errors:CaptuneError",
     "Caption": "captune.core.records:Caption",

@@ -59,7 +59,10 @@ def _changed(database: Database, folder: str) -> Iterator[_Sidecar]:
         path: str = row["path"]
         former, stem = stem, os.path.splitext(path)[0]
         # photo.txt is of photo.jpg where photo.png lies beside it, whose own is photo.png.txt.
-        for name in (*(stem + suffix for suffix in SUFFIXES if stem != former), *(path + suffix for suffix in SUFFIXES)):
+        for name in (
+            *(stem + suffix for suffix in SUFFIXES if stem != former),
+            *(path + suffix for suffix in SUFFIXES),
+        ):
             try:
                 status = os.stat(os.path.join(folder, name))
             except OSError:

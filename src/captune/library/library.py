@@ -54,7 +54,9 @@ class Library:
     threads and processes may use a library at once.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], own: str | os.PathLike[str] | None = None, *, create: bool = False):
+    def __init__(
+        self, folder: str | os.PathLike[str], own: str | os.PathLike[str] | None = None, *, create: bool = False
+    ):
         """Open the library of a folder, or (`create`) begin one; raises `CaptuneError` where that is not possible."""
         self.folder = Path(folder)
         if not self.folder.is_dir():
@@ -81,7 +83,9 @@ class Library:
         """Images by the words of their captions, or all; `conditions` are those of `captune search --help`."""
         condition = condition_of(FilterOptions(**conditions))
         with self.database.read() as connection:
-            return by_words(connection, words, condition, limit) if words.strip() else listed(connection, condition, limit)
+            return (
+                by_words(connection, words, condition, limit) if words.strip() else listed(connection, condition, limit)
+            )
 
     def status(self) -> Status:
         """What the library has."""
@@ -102,16 +106,14 @@ class Library:
             return Status(
                 folder=str(self.folder),
                 images=count(f"SELECT count(*) {here}"),
-                without_caption=count(
-                    f"SELECT count(*) {here} AND NOT EXISTS (SELECT 1 FROM captions c WHERE c.image = i.id AND c.current)"
-                ),
+                without_caption=count(f"SELECT count(*) {here} AND i.id NOT IN (SELECT c.image {captions})"),
                 unreadable=count(f"SELECT count(*) {here} AND problem IS NOT NULL"),
                 gone=count("SELECT count(*) FROM images WHERE gone IS NOT NULL"),
                 captions=count(f"SELECT count(*) {captions}"),
                 statuses=counts(f"SELECT status, count(*) {captions} GROUP BY status ORDER BY status"),
                 writers=counts(
-                    f"SELECT CASE written_by WHEN 'person' THEN 'person' ELSE coalesce(nullif(model, ''), 'model') END, "
-                    f"count(*) {captions} GROUP BY 1 ORDER BY 2 DESC"
+                    "SELECT iif(written_by = 'person', 'person', coalesce(nullif(model, ''), 'model')), count(*) "
+                    f"{captions} GROUP BY 1 ORDER BY 2 DESC"
                 ),
                 flags=dict(sorted(flags.items(), key=lambda item: -item[1])),
                 keywords=count("SELECT count(DISTINCT keyword) FROM keywords"),

@@ -43,8 +43,8 @@ class _Clauses:
 def condition_of(options: FilterOptions) -> Condition:
     """The conditions that the options name."""
     images, captions = _Clauses(), _Clauses()
-    if options.folder is not None:
-        folder = encoded(options.folder.strip("/"))
+    if options.under is not None:
+        folder = encoded(options.under.strip("/"))
         images.add("(i.path >= CAST(? AS TEXT) AND i.path < CAST(? AS TEXT))", folder + b"/", folder + b"0")
     for tag in options.tag:
         images.add("EXISTS (SELECT 1 FROM keywords k WHERE k.image = i.id AND k.keyword = ?)", tag)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from captune.core.errors import CaptuneError
 from captune.core.files.fingerprints import file_content
 from captune.core.progress import SILENT, Progress
 from captune.datasets.sources.listing import walk_folders
@@ -58,6 +59,7 @@ def scan(
     """
     with progress.task("Looking through the folder"):
         _list_files(database, folder)
+    _check_there(database, folder)
     _open_new(database, folder, read_fields, max_pixels, workers, progress)
     with progress.task("Comparing"), database.write() as connection:
         return _take_in(connection, now)
@@ -78,6 +80,17 @@ def _list_files(database: Database, folder: str) -> None:
     while some := list(islice(files, _CHUNK)):
         with database.write():
             connection.executemany("INSERT OR IGNORE INTO there VALUES (CAST(? AS TEXT), ?, ?)", some)
+
+
+def _check_there(database: Database, folder: str) -> None:
+    """Raise `CaptuneError` where no image is left of those that the library knows."""
+    connection = database.connection
+    if connection.execute("SELECT 1 FROM there").fetchone():
+        return
+    if connection.execute("SELECT 1 FROM images WHERE gone IS NULL").fetchone():
+        raise CaptuneError(
+            f"{folder} holds no image any more.", "Is a disk not mounted? Nothing was changed; bring them back first."
+        )
 
 
 def _files(folder: str) -> Iterator[tuple[bytes, int, int]]:

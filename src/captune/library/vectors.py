@@ -81,7 +81,7 @@ class VectorFile:
         return [(row["id"], row["path"]) for row in rows]
 
     def add(self, images: Sequence[int], vectors: np.ndarray) -> None:
-        """Keep a vector (images, size) of length 1 for each image; they are on the disk before the database names them."""
+        """Keep a vector (images, size) of length 1 for each image, on the disk before the database names it."""
         if not len(images):
             return
         with self.database.write() as connection:
@@ -145,9 +145,9 @@ def _write_at(path: Path, offset: int, data: bytes) -> None:
 
 
 def joined_by_rank(lists: Iterable[Sequence[int]], damping: int = 60) -> list[tuple[int, float]]:
-    """Images of several lists, each best first, as one list: the sum of 1 / (damping + rank), as in reciprocal rank fusion.
+    """Images of several lists, each best first, as one: the sum of 1 / (damping + rank) is an image's score.
 
-    Source: Cormack, Clarke, Büttcher, 2009.
+    Reciprocal rank fusion, source: Cormack, Clarke, Büttcher, 2009.
     """
     scores: dict[int, float] = {}
     for each in lists:

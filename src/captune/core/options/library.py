@@ -16,7 +16,7 @@ class LibraryOptions(Options, section="library", panel="Library"):
 class FilterOptions(Options, section="filter", panel="Which images"):
     """Which images of a library are meant; all that is given has to be true of them."""
 
-    folder: str | None = option(None, "Only images in this folder of the library, and those below it.")
+    under: str | None = option(None, "Only images in this folder of the library, and those below it.")
     tag: tuple[str, ...] = option((), "Only images with these keywords.")
     mark: str | None = option(None, "Only images with this mark.")
     status: Literal["draft", "approved", "rejected"] | None = option(None, "Only captions with this status.")
@@ -31,3 +31,9 @@ class FilterOptions(Options, section="filter", panel="Which images"):
         pattern=r"^\d{4}(-\d\d){0,2}(\.\.(\d{4}(-\d\d){0,2})?)?$",
     )
     without_caption: bool = option(False, "Only images that have no caption.")
+
+
+class SearchOptions(Options, section="search", panel="Search"):
+    """How many images a search finds."""
+
+    limit: int = option(50, "Most images.", ge=1, le=100_000)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import APP, Json, Quiet
+from captune.cli.progress import TerminalProgress
+from captune.cli.terminal import note, out_json, out_table, print_line
+from captune.core.errors import EXIT_FAILURE
+
+app = typer.Typer(help="A folder of images with a memory: images, captions, keywords.", no_args_is_help=True, **APP)
+
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of the images.")]
+Own = Annotated[
+    str | None,
+    typer.Option("--library", metavar="DIR", help="Folder of the library's own files; default: .captune in FOLDER."),
+]
+
+
+@app.command("add")
+def add(folder: Folder, library: Own = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Bring the library in step with its folder, or begin one.
+
+    New, changed, moved and vanished images are told by their contents, and captions and keywords in the images and
+    beside them are taken in. What is known is not opened again; after a stop the same command goes on.
+    """
+    from captune.library.library import Library
+
+    progress = TerminalProgress(quiet=quiet)
+    report = Library(folder, library, create=True).add(progress=progress)
+    if json:
+        out_json(report.to_json())
+    elif not quiet:
+        note(", ".join(f"{count:,} {name}" for name, count in report.to_json().items()) + ".")
+
+
+@app.command("status")
+def status(folder: Folder, library: Own = None, json: Json = False) -> None:
+    """How many images, captions and keywords there are, and of what kind."""
+    from captune.library.library import Library
+
+    found = Library(folder, library).status()
+    if json:
+        out_json(found.to_json())
+        return
+    for name in ("images", "without_caption", "unreadable", "gone", "captions", "keywords"):
+        print_line(f"{name.replace('_', ' '):<16} {getattr(found, name):>12,}")
+    for title, counts in (("Status", found.statuses), ("By", found.writers), ("Flags", found.flags)):
+        if counts:
+            out_table("", (title, "captions"), [(name, f"{count:,}") for name, count in counts.items()], numbers=True)
+
+
+@app.command("check")
+def check(folder: Folder, library: Own = None, json: Json = False) -> None:
+    """See whether the library is whole, and copy it into its folder backups if it is."""
+    from captune.library.library import Library
+
+    opened = Library(folder, library)
+    problems = opened.problems()
+    copy = None if problems else str(opened.back_up())
+    if json:
+        out_json({"problems": problems, "backup": copy})
+    elif problems:
+        for problem in problems:
+            print_line(problem)
+    else:
+        print_line(f"The library is whole. Copied to {copy}")
+    if problems:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@app.command("export")
+def export(
+    folder: Folder,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="File for the JSON Lines.")],
+    library: Own = None,
+) -> None:
+    """Write everything that the library knows as JSON Lines: images, captions with their history, keywords, vectors."""
+    from captune.library.library import Library
+
+    Library(folder, library).export(out)
+
+
+@app.command("import")
+def import_(
+    folder: Folder,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What captune library export wrote.")],
+    library: Own = None,
+) -> None:
+    """Fill an empty library with an export."""
+    from captune.library.library import Library
+
+    count = Library(folder, library, create=True).import_from(file)
+    note(f"{count:,} images.")

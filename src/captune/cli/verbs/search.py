@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from captune.cli.flags import Chosen, Json, verb
+from captune.cli.terminal import note, out_json, out_table, print_line
+
+
+def search(
+    chosen: Chosen,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORDS]", help='Words of captions; "two dogs": together; dog*: a beginning; -cat: not.'
+        ),
+    ] = None,
+    folder: Annotated[str, typer.Option("--in", metavar="FOLDER", help="Folder of the library.")] = ".",
+    paths: Annotated[bool, typer.Option("--paths", metavar="", help="Print paths alone, one a line.")] = False,
+    json: Json = False,
+) -> None:
+    """Find images of a library by the words of their captions, or by what is known of them."""
+    import os
+
+    from captune.library.library import Library
+
+    values = chosen.resolve("search").values
+    found = Library(folder, values.library.library).search(
+        " ".join(words or ()), limit=values.search.limit, **values.filter.model_dump()
+    )
+    if json:
+        out_json([each.to_json() for each in found])
+    elif paths:
+        for each in found:
+            print_line(os.path.join(folder, each.path))
+    elif found:
+        out_table(
+            "", ("image", "caption", "by"), [(each.path, each.caption, each.model or each.written_by) for each in found]
+        )
+    else:
+        note("No image is like that.")
+
+
+app = verb(search)
