@@ -139,7 +139,7 @@ VERBS = Verbs(
     Verb("compare", LOOK, "Evaluated runs side by side, with paired tests.",
          ("MeasureOptions",), "captune.evaluation.compare:compare", presets=True),
     Verb("search", LOOK, "Find images of a library by words, keywords, dates, flags.",
-         ("SearchOptions", "FilterOptions", "LibraryOptions")),
+         ("SearchOptions", "FilterOptions", "LibraryOptions", "WhereOptions")),
     Verb("library", LOOK, "A folder of images with a memory: images, captions, keywords."),
     Verb("runs", LOOK, "List, show and compare training runs.",
          function="captune.training.runs"),

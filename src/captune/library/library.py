@@ -12,19 +12,24 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file
-from captune.core.options.library import FilterOptions
+from captune.core.options import WhereOptions
+from captune.core.options.library import FilterOptions, Mode
 from captune.core.progress import SILENT, Progress
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
 from captune.library.database import FILE, Database
 from captune.library.fields import read_about
+from captune.library.meaning import MATCHER, Embedder, embedder_of
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
-from captune.library.search import FoundImage, by_words, listed
+from captune.library.search import FoundImage, by_words, listed_images, with_captions
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
+from captune.library.vectors import joined_by_rank
 
 OWN = ".captune"
-_LIMIT = 50
+LIMIT = 50
+# So many images of each way of searching are joined.
+_CANDIDATES = 1000
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Library:
             raise CaptuneError(f"There is no folder {folder}.", "Check the path; is a disk not mounted?")
         self.own = self.folder / OWN if own is None else Path(own)
         self._create = create
+        self._embedders: dict[str, Embedder] = {}
         self.database  # noqa: B018 - opened now, so that what is wrong with it is said now
 
     @cached_property
@@ -79,13 +85,53 @@ class Library:
         read_sidecars(self.database, str(self.folder), now=now, progress=progress)
         return report
 
-    def search(self, words: str = "", *, limit: int = _LIMIT, **conditions: Any) -> list[FoundImage]:
-        """Images by the words of their captions, or all; `conditions` are those of `captune search --help`."""
+    def embed(
+        self, model: str = MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT
+    ) -> dict[str, str]:
+        """Give every image a vector that has none of `model` yet; the reasons for those that could not be read."""
+        return self.embedder(model, run_on=run_on, progress=progress).add_missing(self.folder, progress)
+
+    def embedder(
+        self, model: str | None = None, *, run_on: WhereOptions | None = None, progress: Progress = SILENT
+    ) -> Embedder:
+        """The matcher whose vectors the library has, loaded once."""
+        name = model or embedder_of(self.database)
+        if name not in self._embedders:
+            self._embedders[name] = Embedder(self.database, name, run_on or WhereOptions(), progress)
+        return self._embedders[name]
+
+    def search(
+        self,
+        words: str = "",
+        *,
+        mode: Mode = "words",
+        like: Any = None,
+        limit: int = LIMIT,
+        run_on: WhereOptions | None = None,
+        progress: Progress = SILENT,
+        **conditions: Any,
+    ) -> list[FoundImage]:
+        """Images by the words of their captions (`mode` words), by what they show (meaning), or both; or all of them.
+
+        `like` is an image that those which are looked for resemble. `conditions` are those of `captune search --help`.
+        """
         condition = condition_of(FilterOptions(**conditions))
+        if like is None and (mode == "words" or not words.strip()):
+            with self.database.read() as connection:
+                find = by_words if words.strip() else listed_images
+                return find(connection, words, condition, limit)
+        embedder = self.embedder(run_on=run_on, progress=progress)
+        vector = embedder.vector_of_image(like) if like is not None else embedder.vectors_of([words])[0]
+        images, cosines = embedder.file.read().nearest(vector, max(_CANDIDATES, 20 * limit))
+        near = dict(zip(images.tolist(), cosines.tolist(), strict=True))
         with self.database.read() as connection:
-            return (
-                by_words(connection, words, condition, limit) if words.strip() else listed(connection, condition, limit)
-            )
+            if mode == "both" and words.strip():
+                by_text = [found.image for found in by_words(connection, words, condition, _CANDIDATES)]
+                joined = joined_by_rank([by_text, [*near][:_CANDIDATES]])
+            else:
+                joined = list(near.items())
+            scores = [(image, score, near.get(image)) for image, score in joined]
+            return with_captions(connection, scores, condition, limit)
 
     def status(self) -> Status:
         """What the library has."""
@@ -118,7 +164,7 @@ class Library:
                 flags=dict(sorted(flags.items(), key=lambda item: -item[1])),
                 keywords=count("SELECT count(DISTINCT keyword) FROM keywords"),
                 vectors=counts(
-                    "SELECT model, count(*) FROM vectors JOIN embedders ON embedders.id = embedder GROUP BY model"
+                    "SELECT name, count(*) FROM vectors JOIN embedders ON embedders.id = embedder GROUP BY name"
                 ),
             )
 

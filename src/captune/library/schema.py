@@ -83,10 +83,12 @@ CREATE TABLE scanned(                  -- images that were opened and are not in
 
 CREATE TABLE embedders(
   id INTEGER PRIMARY KEY,
-  model TEXT NOT NULL UNIQUE,          -- its digest with its name before it
+  name TEXT NOT NULL,                  -- a folder or a Hub id
+  digest TEXT NOT NULL,                -- of its files
   size INTEGER NOT NULL,
   rows INTEGER NOT NULL DEFAULT 0      -- in its file of vectors; what stands behind them was never finished
 );
+CREATE UNIQUE INDEX embedders_by_digest ON embedders(digest, name);
 CREATE TABLE vectors(
   embedder INTEGER NOT NULL REFERENCES embedders(id),
   row INTEGER NOT NULL,

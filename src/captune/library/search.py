@@ -67,7 +67,7 @@ def by_words(connection: sqlite3.Connection, text: str, condition: Condition, li
     return []
 
 
-def listed(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[FoundImage]:
+def listed_images(connection: sqlite3.Connection, _: str, condition: Condition, limit: int) -> list[FoundImage]:
     """Images that a condition is true of, by their paths, each with its first caption of which it is true."""
     join = "JOIN" if condition.of_captions else "LEFT JOIN"
     return _found(

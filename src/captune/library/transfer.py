@@ -35,7 +35,7 @@ def export_rows(database: Database) -> Iterator[dict[str, Any]]:
         for embedder in connection.execute("SELECT * FROM embedders").fetchall():
             rows = map_rows(vectors_path(database, embedder["id"]), embedder["rows"], embedder["size"])
             for found in connection.execute("SELECT * FROM vectors WHERE embedder = ?", (embedder["id"],)):
-                head = {"table": "vectors", "model": embedder["model"], "image": found["image"]}
+                head = {"table": "vectors", "embedder": embedder["id"], "image": found["image"]}
                 yield {**head, "digest": found["digest"], "fp16": _plain(rows[found["row"]].tobytes())}
 
 
@@ -56,11 +56,17 @@ def import_rows(database: Database, path: Path) -> int:
                 count += value.get("table") == "images"
                 _insert(connection, value, f"{path}, line {number}")
     vectors = (value for value in _lines(path) if value.get("table") == "vectors")
-    for model, rows in groupby(vectors, key=itemgetter("model")):
+    for embedder, rows in groupby(vectors, key=itemgetter("embedder")):
         while some := list(islice(rows, _ROWS_AT_ONCE)):
             read = [np.frombuffer(base64.b64decode(each["fp16"]["base64"]), np.float16) for each in some]
-            VectorFile(database, model, len(read[0])).add([each["image"] for each in some], np.stack(read))
+            file = VectorFile(database, *_embedder(database, embedder))
+            file.add([each["image"] for each in some], np.stack(read))
     return count
+
+
+def _embedder(database: Database, number: int) -> tuple[str, str, int]:
+    row = database.connection.execute("SELECT name, digest, size FROM embedders WHERE id = ?", (number,)).fetchone()
+    return row["name"], row["digest"], row["size"]
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], file: IO[str]) -> None:

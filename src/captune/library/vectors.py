@@ -57,17 +57,18 @@ def _products(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 class VectorFile:
-    """The vectors of one embedder (`model`, vectors of `size`) in a library."""
+    """The vectors of one embedder in a library: of the model of a `digest`, by its `name`, vectors of `size`."""
 
-    def __init__(self, database: Database, model: str, size: int) -> None:
-        self.database, self.model, self.size = database, model, size
+    def __init__(self, database: Database, name: str, digest: str, size: int) -> None:
+        self.database, self.size = database, size
         with database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO embedders(model, size) VALUES (?, ?)", (model, size))
-            row = connection.execute("SELECT id, size FROM embedders WHERE model = ?", (model,)).fetchone()
+            key = (name, digest)
+            connection.execute("INSERT OR IGNORE INTO embedders(name, digest, size) VALUES (?, ?, ?)", (*key, size))
+            row = connection.execute("SELECT id, size FROM embedders WHERE name = ? AND digest = ?", key).fetchone()
         self.id = row["id"]
         if row["size"] != size:
             raise CaptuneError(
-                f"{model} had vectors of {row['size']} numbers, now of {size}.", "Name its former version."
+                f"{name} had vectors of {row['size']} numbers, now of {size}.", "Name its former version."
             )
         self.path = vectors_path(database, self.id)
 

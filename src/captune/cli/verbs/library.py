@@ -19,7 +19,16 @@ Own = Annotated[
 
 
 @app.command("add")
-def add(folder: Folder, library: Own = None, json: Json = False, quiet: Quiet = False) -> None:
+def add(
+    folder: Folder,
+    library: Own = None,
+    embed: Annotated[
+        str | None,
+        typer.Option("--embed", metavar="MODEL", help="Matcher that gives images vectors, to search by meaning."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Bring the library in step with its folder, or begin one.
 
     New, changed, moved and vanished images are told by their contents, and captions and keywords in the images and
@@ -28,7 +37,11 @@ def add(folder: Folder, library: Own = None, json: Json = False, quiet: Quiet = 
     from captune.library.library import Library
 
     progress = TerminalProgress(quiet=quiet)
-    report = Library(folder, library, create=True).add(progress=progress)
+    opened = Library(folder, library, create=True)
+    report = opened.add(progress=progress)
+    if embed is not None:
+        for path, reason in opened.embed(embed, progress=progress).items():
+            progress.warn(f"{path}: {reason}")
     if json:
         out_json(report.to_json())
     elif not quiet:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import Chosen, Json, verb
+from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table, print_line
 
 
@@ -18,16 +19,26 @@ def search(
     ] = None,
     folder: Annotated[str, typer.Option("--in", metavar="FOLDER", help="Folder of the library.")] = ".",
     paths: Annotated[bool, typer.Option("--paths", metavar="", help="Print paths alone, one a line.")] = False,
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="IMAGE", help="Images that look like this one, best first.")
+    ] = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Find images of a library by the words of their captions, or by what is known of them."""
+    """Find images of a library by the words of their captions, by what they show, or by what is known of them."""
     import os
 
     from captune.library.library import Library
 
     values = chosen.resolve("search").values
     found = Library(folder, values.library.library).search(
-        " ".join(words or ()), limit=values.search.limit, **values.filter.model_dump()
+        " ".join(words or ()),
+        mode=values.search.mode,
+        like=like,
+        limit=values.search.limit,
+        run_on=values.run_on,
+        progress=TerminalProgress(quiet=quiet),
+        **values.filter.model_dump(),
     )
     if json:
         out_json([each.to_json() for each in found])

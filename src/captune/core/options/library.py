@@ -33,7 +33,13 @@ class FilterOptions(Options, section="filter", panel="Which images"):
     without_caption: bool = option(False, "Only images that have no caption.")
 
 
-class SearchOptions(Options, section="search", panel="Search"):
-    """How many images a search finds."""
+Mode = Literal["words", "meaning", "both"]
 
+
+class SearchOptions(Options, section="search", panel="Search"):
+    """How images are searched, and how many are found."""
+
+    mode: Mode = option(
+        "words", "words: of the captions; meaning: what the images show, by their vectors; both, joined by rank."
+    )
     limit: int = option(50, "Most images.", ge=1, le=100_000)

@@ -1,0 +1,83 @@
+"""Images of a library by meaning: vectors of the images in the space that texts share, by a matcher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captune.core.errors import CaptuneError, needing_torch
+from captune.core.options import WhereOptions
+from captune.core.progress import SILENT, Progress
+from captune.library.database import Database
+from captune.library.vectors import VectorFile
+
+# Vectors between two commits: so many images are embedded again after a stop.
+_STEP = 256
+MATCHER = "Salesforce/blip-itm-base-coco"
+
+
+class Embedder:
+    """A matcher (BLIP's, a CLIP or a SigLIP) and the file of its vectors in a library."""
+
+    def __init__(self, database: Database, model: str, run_on: WhereOptions, progress: Progress = SILENT) -> None:
+        """Load the matcher; raises `CaptuneError` where there is none of that name."""
+        with needing_torch():
+            from captune.inference.tagging import load_tagger
+            from captune.models.loading.identity import identity_of
+
+        self.matcher = load_tagger(model, run_on, progress)
+        identity = identity_of(model)
+        name = os.path.abspath(os.path.expanduser(model)) if os.path.isdir(os.path.expanduser(model)) else model
+        size = self.vectors_of(["a photo"]).shape[1]
+        self.file = VectorFile(database, name, "" if identity is None else identity.digest, size)
+
+    def vectors_of(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of texts, fp32 (texts, size)."""
+        found: np.ndarray = self.matcher.embed_texts(texts).float().cpu().numpy()
+        return found
+
+    def vector_of_image(self, image: Any) -> np.ndarray:
+        """The unit vector of an image (a path, bytes, a PIL image), fp32 (size,); raises `ImageError`."""
+        import torch
+
+        from captune.images.batches import read_pixels
+
+        pixels = torch.from_numpy(read_pixels(image, self.matcher.pixels)[None])
+        with torch.inference_mode():
+            found: np.ndarray = self.matcher.embed_images(self.matcher.encode(pixels)).float().cpu().numpy()[0]
+        return found
+
+    def add_missing(self, folder: Path, progress: Progress = SILENT) -> dict[str, str]:
+        """Embed what has no vector yet; the reasons for images that could not be read, by path."""
+        from captune.inference.match import encode_images
+
+        todo = {os.path.join(folder, path): image for image, path in self.file.missing()}
+        failed: dict[str, str] = {}
+        images: list[int] = []
+        vectors: list[np.ndarray] = []
+        for paths, patches in encode_images(self.matcher, list(todo), failed, progress, "Embedding"):
+            images += [todo[path] for path in paths]
+            vectors.append(self.matcher.embed_images(patches).float().cpu().numpy())
+            if len(images) >= _STEP:
+                self.file.add(images, np.concatenate(vectors))
+                images, vectors = [], []
+        if images:
+            self.file.add(images, np.concatenate(vectors))
+        return {os.path.relpath(path, folder): reason for path, reason in failed.items()}
+
+
+def embedder_of(database: Database) -> str:
+    """The name of the model that most images of a library have a vector of; raises `CaptuneError` where none has."""
+    row = database.connection.execute(
+        "SELECT e.name FROM embedders e JOIN vectors v ON v.embedder = e.id GROUP BY e.id ORDER BY count(*) DESC, e.id"
+    ).fetchone()
+    if row is None:
+        raise CaptuneError(
+            "No image of this library has a vector yet.",
+            "Make them: captune library add FOLDER --embed Salesforce/blip-itm-base-coco",
+        )
+    return str(row["name"])
