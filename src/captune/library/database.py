@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from captune.core.errors import CaptuneError
@@ -15,10 +16,14 @@ from captune.core.machine import disk_full
 from captune.library.schema import prepare_schema
 
 FILE = "library.db"
-TIMES = "%Y-%m-%dT%H:%M:%SZ"
 # How long a process waits for another one that writes, in seconds.
 _PATIENCE = 30.0
 _CACHE_KIB = 65_536
+
+
+def now() -> str:
+    """The time (UTC) as a library has it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Database:

@@ -17,7 +17,7 @@ from captune.core.options.library import FilterOptions, Mode
 from captune.core.progress import SILENT, Progress
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
-from captune.library.database import FILE, Database
+from captune.library.database import FILE, Database, now
 from captune.library.fields import read_about
 from captune.library.meaning import MATCHER, Embedder, embedder_of
 from captune.library.query import condition_of
@@ -77,12 +77,12 @@ class Library:
 
     def add(self, *, workers: int = 0, max_pixels: int = MAX_PIXELS, progress: Progress = SILENT) -> ScanReport:
         """Bring the library in step with its folder: new, changed, moved and gone images, captions beside them."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = now()
         report = scan(
             self.database, str(self.folder), read_about,
-            now=now, max_pixels=max_pixels, workers=workers, progress=progress,
+            now=time, max_pixels=max_pixels, workers=workers, progress=progress,
         )  # fmt: skip
-        read_sidecars(self.database, str(self.folder), now=now, progress=progress)
+        read_sidecars(self.database, str(self.folder), now=time, progress=progress)
         return report
 
     def embed(

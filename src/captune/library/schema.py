@@ -44,8 +44,9 @@ CREATE TABLE captions(
 );
 CREATE INDEX captions_by_image ON captions(image, current);
 
+CREATE VIEW current_captions AS SELECT id, text FROM captions WHERE current;
 CREATE VIRTUAL TABLE words USING fts5(
-  text, content='captions', content_rowid='id', tokenize="unicode61 remove_diacritics 2"
+  text, content='current_captions', content_rowid='id', tokenize="unicode61 remove_diacritics 2"
 );
 CREATE VIRTUAL TABLE words_known USING fts5vocab('words', 'row');
 CREATE TRIGGER captions_in AFTER INSERT ON captions WHEN new.current BEGIN
@@ -64,6 +65,25 @@ CREATE TABLE keywords(
   PRIMARY KEY(image, keyword)
 ) WITHOUT ROWID;
 CREATE INDEX keywords_by_name ON keywords(keyword);
+
+CREATE TABLE steps(                    -- what a person did at once, as it can be undone
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,                    -- UTC
+  who TEXT NOT NULL,
+  name TEXT NOT NULL,                  -- in words
+  state TEXT NOT NULL DEFAULT 'done' CHECK(state IN ('done', 'undone', 'dropped'))
+);
+CREATE INDEX steps_by_who ON steps(who, state, id);
+CREATE TABLE changes(
+  id INTEGER PRIMARY KEY,
+  step INTEGER NOT NULL REFERENCES steps(id),
+  image INTEGER NOT NULL REFERENCES images(id),
+  kind TEXT NOT NULL CHECK(kind IN ('caption', 'status', 'keyword', 'mark')),
+  caption INTEGER REFERENCES captions(id),
+  before, after                        -- ids of captions, statuses, keywords, marks
+);
+CREATE INDEX changes_by_step ON changes(step);
+CREATE INDEX changes_by_image ON changes(image);
 
 CREATE TABLE sources(                  -- files with captions, as they were when they were last read
   path TEXT PRIMARY KEY,

@@ -1,0 +1,191 @@
+"""What people change in a library: every step can be undone and done again, also after a restart."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from captune.core.errors import CaptuneError
+from captune.library.database import Database, now
+
+Status = Literal["draft", "approved", "rejected"]
+
+
+class ConflictError(CaptuneError):
+    """Somebody changed the same meanwhile; nothing was changed. `text` is the caption that stands there now."""
+
+    def __init__(self, message: str, text: str | None = None) -> None:
+        super().__init__(message, "Look at what stands there now, and do it again.")
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that a person did at once: its number, its name in words, and the images that it changed."""
+
+    id: int
+    name: str
+    images: tuple[int, ...]
+
+
+@dataclass
+class Editor:
+    """Changes of one step, in one transaction."""
+
+    connection: sqlite3.Connection
+    step: int
+    who: str
+    images: dict[int, None] = field(default_factory=dict)
+
+    def write_caption(self, image: int, text: str, *, of: int | None = None, language: str | None = None) -> int:
+        """A person's caption, approved, in the place of the caption `of`; the number of the new one.
+
+        Raises `ConflictError` where `of` does not stand there any more.
+        """
+        if of is not None:
+            self._check_current(image, of)
+        if not text.strip():
+            raise CaptuneError("A caption without words.", "Write some, or take the caption away.")
+        cursor = self.connection.execute(
+            "INSERT INTO captions(image, text, language, written_by, status, written, of, current) "
+            "VALUES (?, ?, ?, 'person', 'approved', ?, ?, 0)",
+            (image, text, language, now(), of),
+        )
+        self._change(image, "caption", cursor.lastrowid, of, cursor.lastrowid)
+        return int(cursor.lastrowid or 0)
+
+    def remove_caption(self, image: int, caption: int) -> None:
+        """Take a caption away; its history stays."""
+        self._check_current(image, caption)
+        self._change(image, "caption", caption, caption, None)
+
+    def set_status(self, caption: int, status: Status) -> None:
+        """Approve or reject a caption, or make it a draft again."""
+        row = self.connection.execute("SELECT image, status FROM captions WHERE id = ?", (caption,)).fetchone()
+        if row is None:
+            raise CaptuneError(f"There is no caption {caption}.", "Load the image again.")
+        self._check_current(row["image"], caption)
+        if row["status"] != status:
+            self._change(row["image"], "status", caption, row["status"], status)
+
+    def set_mark(self, image: int, mark: str | None) -> None:
+        """Mark an image with a word of one's own; None: no mark."""
+        (before,) = self.connection.execute("SELECT mark FROM images WHERE id = ?", (image,)).fetchone()
+        if before != mark:
+            self._change(image, "mark", None, before, mark)
+
+    def set_keywords(self, image: int, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Add keywords to an image and take others away; upper and lower case are the same."""
+        query = "SELECT keyword FROM keywords WHERE image = ? AND keyword = ?"
+        for keyword in (clean for each in add if (clean := " ".join(each.split()))):
+            if self.connection.execute(query, (image, keyword)).fetchone() is None:
+                self._change(image, "keyword", None, None, keyword)
+        for keyword in remove:
+            row = self.connection.execute(query, (image, keyword)).fetchone()
+            if row is not None:
+                self._change(image, "keyword", None, row["keyword"], None)
+
+    def _check_current(self, image: int, caption: int) -> None:
+        row = self.connection.execute(
+            "SELECT current FROM captions WHERE id = ? AND image = ?", (caption, image)
+        ).fetchone()
+        if row is not None and row["current"]:
+            return
+        later = self.connection.execute(
+            "WITH RECURSIVE line(id) AS (SELECT ? UNION SELECT c.id FROM captions c JOIN line ON c.of = line.id) "
+            "SELECT text FROM captions JOIN line USING (id) WHERE current",
+            (caption,),
+        ).fetchone()
+        raise ConflictError("This caption was changed meanwhile.", None if later is None else later["text"])
+
+    def _change(self, image: int, kind: str, caption: int | None, before: Any, after: Any) -> None:
+        self.connection.execute(
+            "INSERT INTO changes(step, image, kind, caption, before, after) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.step, image, kind, caption, before, after),
+        )
+        self.images[image] = None
+        _apply(self.connection, image, kind, caption, before, after)
+
+
+@contextmanager
+def editing(database: Database, who: str, name: str) -> Iterator[Editor]:
+    """Changes that are one step of a person: all of them, or none where the block raises.
+
+    What the person had undone before cannot be done again after a new step.
+    """
+    with database.write() as connection:
+        connection.execute("UPDATE steps SET state = 'dropped' WHERE who = ? AND state = 'undone'", (who,))
+        cursor = connection.execute("INSERT INTO steps(at, who, name) VALUES (?, ?, ?)", (now(), who, name))
+        editor = Editor(connection, int(cursor.lastrowid or 0), who)
+        yield editor
+        if not editor.images:
+            connection.execute("DELETE FROM steps WHERE id = ?", (editor.step,))
+
+
+def undo(database: Database, who: str) -> Step | None:
+    """Take back the last step of a person; None where there is none.
+
+    Raises `ConflictError`, and changes nothing, where somebody changed the same since.
+    """
+    return _moved(database, who, "SELECT * FROM steps WHERE who = ? AND state = 'done' ORDER BY id DESC", "undone")
+
+
+def redo(database: Database, who: str) -> Step | None:
+    """Do again what was undone last; None where nothing was. Raises as `undo`."""
+    return _moved(database, who, "SELECT * FROM steps WHERE who = ? AND state = 'undone' ORDER BY id", "done")
+
+
+def _moved(database: Database, who: str, query: str, state: str) -> Step | None:
+    with database.write() as connection:
+        step = connection.execute(query, (who,)).fetchone()
+        if step is None:
+            return None
+        back = state == "undone"
+        order = "DESC" if back else "ASC"
+        changes = connection.execute(
+            f"SELECT * FROM changes WHERE step = ? ORDER BY id {order}", (step["id"],)
+        ).fetchall()
+        for change in changes:
+            before, after = (change["after"], change["before"]) if back else (change["before"], change["after"])
+            if not _stands(connection, change, before):
+                raise ConflictError(f"Since “{step['name']}” somebody changed the same.")
+            _apply(connection, change["image"], change["kind"], change["caption"], before, after)
+        connection.execute("UPDATE steps SET state = ? WHERE id = ?", (state, step["id"]))
+        return Step(step["id"], step["name"], tuple(dict.fromkeys(change["image"] for change in changes)))
+
+
+def _apply(connection: sqlite3.Connection, image: int, kind: str, caption: int | None, before: Any, after: Any) -> None:
+    """Make a change: of captions, statuses, keywords and marks, from what stood before to what is to stand."""
+    if kind == "caption":
+        connection.executemany(
+            "UPDATE captions SET current = ? WHERE id = ?",
+            [(current, each) for current, each in ((0, before), (1, after)) if each is not None],
+        )
+    elif kind == "status":
+        connection.execute("UPDATE captions SET status = ? WHERE id = ?", (after, caption))
+    elif kind == "mark":
+        connection.execute("UPDATE images SET mark = ? WHERE id = ?", (after, image))
+    elif after is None:
+        connection.execute("DELETE FROM keywords WHERE image = ? AND keyword = ?", (image, before))
+    else:
+        connection.execute("INSERT INTO keywords VALUES (?, ?)", (image, after))
+
+
+def _stands(connection: sqlite3.Connection, change: sqlite3.Row, value: Any) -> bool:
+    """Whether a change finds what it starts from."""
+    kind, image = change["kind"], change["image"]
+    if kind == "caption":
+        ends = [(each, int(each == value)) for each in (change["before"], change["after"]) if each is not None]
+        query = "SELECT current FROM captions WHERE id = ?"
+        return all(connection.execute(query, (each,)).fetchone()[0] == current for each, current in ends)
+    if kind == "status":
+        query = "SELECT status FROM captions WHERE id = ?"
+        return bool(connection.execute(query, (change["caption"],)).fetchone()[0] == value)
+    if kind == "mark":
+        return bool(connection.execute("SELECT mark FROM images WHERE id = ?", (image,)).fetchone()[0] == value)
+    keyword = change["before"] if change["before"] is not None else change["after"]
+    query = "SELECT 1 FROM keywords WHERE image = ? AND keyword = ?"
+    return (connection.execute(query, (image, keyword)).fetchone() is not None) == (value is not None)
