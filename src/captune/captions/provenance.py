@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -117,8 +118,8 @@ def today() -> str:
 
 
 def text_digest(text: str) -> str:
-    """What tells whether a caption was changed; spaces and line breaks do not count."""
-    return digest("", text)
+    """What tells whether a caption was changed; spaces, line breaks and how accents are composed do not count."""
+    return digest("", unicodedata.normalize("NFC", text))
 
 
 def prompt_digest(prompt: str, *more: str | None) -> str:

@@ -105,16 +105,21 @@ class ReviewItem:
     `confidence` is 0–1, None where the file says none. `flags` name what is odd, with a few words on it: `failed`
     (no caption), `cut` (no end within its most tokens), `empty`, `repeats` (a phrase comes twice), `language` (hardly
     in the language that was asked for), `same` (on several images), `duplicate` (nearly the same image as another), and
-    the other `RULES`.
+    the other `RULES`. `written_by` is "model" or "person", None where the row does not say: the confidence and the
+    flags of a caption that a person wrote or corrected are not those of the job.
     """
 
     image: str
     caption: str
     confidence: float | None
     flags: dict[str, str] = field(default_factory=dict)
+    written_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"image": self.image, "caption": self.caption, "confidence": self.confidence, "flags": self.flags}
+        known = {} if self.written_by is None else {"written_by": self.written_by}
+        return {
+            "image": self.image, "caption": self.caption, "confidence": self.confidence, "flags": self.flags, **known
+        }  # fmt: skip
 
 
 def review_items(
@@ -167,13 +172,16 @@ def _item(row: CaptionRow, counts: Counter[str], same: int, duplicates: Mapping[
     if not row.captions:
         return ReviewItem(row.image, "", None, {"failed": row.error or "no caption"})
     best = row.captions[0]
-    flags = {**dict.fromkeys(row.flags or (), "flagged by the job"), **flags_of(best)}
+    of_job = () if row.is_corrected else row.flags or ()
+    flags = {**dict.fromkeys(of_job, "flagged by the job"), **flags_of(best)}
     times = counts[plain(best.text)]
     if best.text.strip() and same and times >= same:
         flags["same"] = f"on {times:,} images"
     if row.image in duplicates:
         flags["duplicate"] = f"of {duplicates[row.image]}"
-    return ReviewItem(row.image, best.text, best.confidence if math.isfinite(best.confidence) else None, flags)
+    confidence = None if row.is_corrected or not math.isfinite(best.confidence) else best.confidence
+    written_by = None if row.provenance is None else row.provenance.for_caption(best).written_by
+    return ReviewItem(row.image, best.text, confidence, flags, written_by)
 
 
 def repeated_phrase(text: str) -> str:

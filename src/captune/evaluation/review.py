@@ -3,11 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from captune.captions.provenance import provenance_of
 from captune.captions.quality import ReviewItem, review_items
 from captune.captions.row import CaptionRow, confidence_in, flags_in
 from captune.core.config import resolve
@@ -57,8 +59,11 @@ def _row(found: Results, key: str, texts: list[str]) -> CaptionRow:
     except (TypeError, ValueError):
         reason = f"a confidence that is no number: {beside.get('confidence')!r}"
         return CaptionRow(name, (), "error", reason, "")
+    provenance = None
+    with suppress(TypeError, ValueError):  # a column of that name in somebody else's file
+        provenance = provenance_of(beside)
     captions = tuple(Caption(text, confidence, original=beside.get("original") or None) for text in texts)
-    return CaptionRow(name, captions, "ok", None, "", flags)
+    return CaptionRow(name, captions, "ok", None, "", flags, provenance)
 
 
 @dataclass(frozen=True)

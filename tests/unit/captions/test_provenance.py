@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_rows_without_a_ledger_are_refreshed_where_a_model_wrote_them(format: st
     both = found["b.jpg"].provenance
     assert both is not None
     assert (both.written_by, both.model, both.wrote("fourth"), both.wrote("by hand")) == ("both", "runs/x", True, False)
+
+
+def test_a_row_keeps_the_prompt_that_its_caption_answers(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    row = CaptionRow("a.jpg", (Caption("by hand", 0.5),), "ok", None, "", prompt="What is it?")
+    for text in ("by hand", "a dog"):
+        with open_writer("jsonl", path) as writer:
+            writer.write(replace(row, captions=(Caption(text, 0.5),)))
+        (tmp_path / LEDGER).unlink()
+    assert row_of(json.loads(path.read_text()), "x") == row
 
 
 @pytest.mark.parametrize("value", ["a museum", {"model": "x"}, {"written_by": "Ann"}])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import captune
+from captune.captions.provenance import Provenance
 from captune.captions.quality import repeated_phrase, review_items
 from captune.captions.writers import CaptionRow, open_writer
 from captune.cli.main import run
@@ -34,6 +36,23 @@ def write(path: Path, format: str, rows: list[CaptionRow] = ROWS) -> Path:
         for row in rows:
             writer.write(row)
     return path
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet"])
+def test_what_a_person_corrected_has_no_flags_of_the_job(format: str, tmp_path: Path) -> None:
+    noted = Provenance("model", "m").of([Caption("a dog a dog", 0.1)])
+    texts = {"a.jpg": "a dog a dog", "b.jpg": "a brown dog", "c.jpg": "cafe\u0301"}
+    rows = [CaptionRow(name, (Caption(text, 0.1),), "ok", None, "", ("cut",), noted) for name, text in texts.items()]
+    rows[2] = replace(rows[2], provenance=noted.of(rows[2].captions))  # composed in another way when it is read
+    shards = SHARD_FORMATS[format]
+    (tmp_path / shard_name(0, 1, format)).write_bytes(shards.encode(rows, True))
+    found = {item.image: item for item in captune.review(tmp_path).rows}
+    assert {name: (item.written_by, "cut" in item.flags, item.confidence) for name, item in found.items()} == {
+        "a.jpg": ("model", True, 0.1),
+        "b.jpg": ("person", False, None),
+        "c.jpg": ("model", True, 0.1),
+    }
+    assert found["b.jpg"].to_json()["written_by"] == "person"
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.json", "c.csv", "c.parquet", "shards"])

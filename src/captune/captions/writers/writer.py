@@ -338,6 +338,7 @@ def _is_empty(path: Path) -> bool:
 def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _ExistingRow]:
     """The rows of a file in which a caption is not captune's."""
     rows: dict[str, CaptionRow] = {}
+    columns = _COLUMNS | {"prompt"} if path.suffix in (".json", ".jsonl") else _COLUMNS
     try:
         if values is None:
             raise CaptuneError("its captions have no names.")
@@ -346,7 +347,7 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _E
         if next(values(path), None) is None:
             raise CaptuneError("it has no rows of captions.")
         for number, value in enumerate(values(path), start=1):
-            other = [str(name) for name in value if name not in _COLUMNS] if isinstance(value, dict) else []
+            other = [str(name) for name in value if name not in columns] if isinstance(value, dict) else []
             if other:
                 raise CaptuneError(f"its column {other[0]!r} would be lost.")
             row = row_of(value, f"row {number}")

@@ -60,7 +60,9 @@ ID = ("image_id", "img_id", "imgid", "imageid", "cocoid", "image_key", "key", "_
 REJECTED = ("is_rejected", "rejected", "is_precanned", "precanned", "is_pre_canned", "pre_canned", "is_spam", "spam")
 ACCEPTED = ("is_accepted", "is_valid")
 # What captune itself writes beside a caption.
-BESIDE = ("confidence", "original", "flags")
+BESIDE = (
+    "confidence", "original", "flags", "provenance", "provenance_written_by", "provenance_captions"
+)  # fmt: skip
 # Where captune evaluated, the captions of every model stand in one key.
 MODELS = "models"
 
