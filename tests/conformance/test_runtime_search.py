@@ -15,7 +15,7 @@ from captune.core.records import Caption
 from captune.decoding.numpy_ops import NumpyOps
 from captune.decoding.sampling import Sampler
 from captune.decoding.torch_ops import TorchOps
-from captune.inference.captioning import stream_text
+from captune.inference.pieces import stream_text
 from captune.inference.runtime import ExportedModel
 from captune.inference.torch_model import TorchModel
 from captune.models.backbone import Backbone

@@ -302,9 +302,109 @@ def test_the_openai_client_streams(chat: openai.OpenAI, alone: dict[str, Any]) -
         chunks = list(stream)
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         assert "".join(pieces) == "".join(alone["base"].speak(image))
-        assert chunks[-2].choices[0].finish_reason == "stop"
+        cut = alone["base"](image, num_beams=1).cut
+        assert chunks[-2].choices[0].finish_reason == ("length" if cut else "stop")
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_the_openai_client_stops_and_tells_probabilities_whole_and_streamed(
+    chat: openai.OpenAI, alone: dict[str, Any]
+) -> None:
+    """A stop sequence is never sent in part; what a stream says is what the whole answer says."""
+    image, spoken = PICTURES[5], ""
+    options = {"max_tokens": 12, "temperature": 0, "extra_body": {"num_beams": 1, "min_new_tokens": 8}}
+    own = alone["base"](image, num_beams=1, min_new_tokens=8, max_new_tokens=12)
+    for stop in (None, own.text[3:6], ["@", own.text[2:4]], [own.text[0]]):
+        asked: dict[str, Any] = {"model": "base", "messages": message(image=image), "logprobs": True, "stop": stop}
+        whole = chat.chat.completions.create(**asked, **options)
+        stream = chat.chat.completions.create(**asked, **options, stream=True, stream_options={"include_usage": True})
+        chunks = list(stream)
+        (choice,), deltas = whole.choices, [chunk.choices[0] for chunk in chunks if chunk.choices]
+        spoken = "".join(delta.delta.content or "" for delta in deltas)
+        ends = [own.text.index(one) for one in ([stop] if isinstance(stop, str) else stop or []) if one in own.text]
+        assert choice.message.content == spoken == own.text[: min(ends, default=None)]
+        assert deltas[-1].finish_reason == choice.finish_reason == ("length" if own.cut and not ends else "stop")
+        assert chunks[-1].usage == whole.usage
+        streamed = [one for delta in deltas if delta.logprobs for one in delta.logprobs.content]
+        found = choice.logprobs.content if choice.logprobs else []
+        assert streamed == found
+        assert "".join(one.token for one in found).startswith(choice.message.content)
+    whole = chat.chat.completions.create(model="base", messages=message(image=image), logprobs=True, **options)
+    found = whole.choices[0].logprobs.content
+    ended = not own.cut
+    assert [one.logprob for one in found] == pytest.approx(own.log_probs[: len(own.log_probs) - ended], rel=1e-4)
+    assert whole.usage.completion_tokens == len(own.tokens)
+
+
+def test_the_openai_client_goes_on_talking(chat: openai.OpenAI, alone: dict[str, Any]) -> None:
+    """The image is in an earlier message; several captions are streamed, each with its own end."""
+    turns = [*message("a", image=PICTURES[0]), {"role": "assistant", "content": "a dog"}]
+    turns += [*message(image=PICTURES[1]), {"role": "assistant", "content": "b"}, {"role": "user", "content": "a red"}]
+    said = chat.chat.completions.create(model="vqa", messages=turns)
+    assert said.choices[0].message.content == alone["vqa"](PICTURES[1], prompt="a red").text
+    drawn: dict[str, Any] = {"model": "base", "messages": turns, "n": 3, "seed": 5, "temperature": 1.5}
+    whole = chat.chat.completions.create(**drawn)
+    chunks = [chunk.choices[0] for chunk in chat.chat.completions.create(**drawn, stream=True)]
+    for choice in whole.choices:
+        parts = [chunk for chunk in chunks if chunk.index == choice.index]
+        assert "".join(part.delta.content or "" for part in parts) == choice.message.content
+        assert [part.finish_reason for part in parts] == [None, choice.finish_reason]
+
+
+def ollama(client: httpx.Client, path: str, **request: Any) -> list[dict[str, Any]]:
+    """The lines of an answer; the body has the type that `curl -d` sends."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post(path, content=json.dumps({"model": "base:latest", **request}), headers=form)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_a_client_of_ollama(client: httpx.Client, alone: dict[str, Any]) -> None:
+    image, options = encoded(PICTURES[6]), {"num_predict": 7, "temperature": 0, "repeat_penalty": 1.1, "num_ctx": 2048}
+    own = alone["base"](PICTURES[6], num_beams=1, max_new_tokens=7, repetition_penalty=1.1)
+    sent: dict[str, Any] = {"images": [image], "suffix": "", "options": options, "keep_alive": "5m"}
+    lines = ollama(client, "/api/generate", **sent)
+    assert "".join(line["response"] for line in lines) == own.text
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    last = lines[-1]
+    assert (last["done_reason"], last["eval_count"]) == ("length" if own.cut else "stop", len(own.tokens))
+    assert last["total_duration"] >= last["eval_duration"] > 0
+    assert last["model"] == "base:latest"
+    (whole,) = ollama(client, "/api/generate", **{**sent, "options": {**options, "num_beams": 1}}, stream=False)
+    assert (whole["response"], whole["done"], whole["prompt_eval_count"]) == (own.text, True, last["prompt_eval_count"])
+    messages = [{"role": "user", "content": "a red", "images": [image]}]
+    (talk,) = ollama(client, "/api/chat", messages=messages, stream=False, options={"stop": ["a"]})
+    assert talk["message"]["content"] == alone["base"](PICTURES[6], prompt="a red").text.partition("a")[0]
+    assert ollama(client, "/api/generate")[0]["done_reason"] == "load"
+    listed = client.get("/api/tags").json()["models"]
+    assert [(model["name"], model["details"]["family"]) for model in listed] == [
+        ("base:latest", "blip"), ("tuned:latest", "blip"), ("vqa:latest", "blip-vqa"),
+    ]  # fmt: skip
+    assert "vision" in client.post("/api/show", content=b'{"name": "base"}').json()["capabilities"]
+    assert client.get("/api/version").json() == {"version": captune.__version__}
+    assert client.head("/").status_code == 200
+    for wrong in (
+        {"prompt": "hi"},
+        {"images": [image] * 2},
+        {"images": ["!!!"]},
+        {"images": [image], "format": "json"},
+    ):
+        refused = client.post("/api/generate", json={"model": "base", **wrong})
+        assert refused.status_code == 422
+        assert refused.json()["detail"] in refused.json()["error"]
+
+
+def test_instructions_are_left_out_and_the_servers_wording_is_everywhere(
+    models: dict[str, str], alone: dict[str, Any]
+) -> None:
+    """What PhotoPrism sends to a captioner that would continue it."""
+    with running({"base": models["base"]}, ignore_instructions=True, suffix="(ai)") as serving:
+        sent = {"model": "base", "prompt": "Write one sentence.", "images": [encoded(PICTURES[0])]}
+        with serving.client() as client:
+            said = "".join(line["response"] for line in ollama(client, "/api/generate", **sent))
+            plain = client.post("/v1/caption", json={"image": sent["images"][0], "num_beams": 1})
+        assert said == f"{alone['base'](PICTURES[0], num_beams=1).text} (ai)" == texts(plain)[0]
 
 
 def test_the_openai_client_learns_what_is_wrong(chat: openai.OpenAI) -> None:
@@ -314,8 +414,13 @@ def test_the_openai_client_learns_what_is_wrong(chat: openai.OpenAI) -> None:
         chat.chat.completions.create(model="base", messages=[{"role": "user", "content": "no picture"}])
     with pytest.raises(openai.UnprocessableEntityError):
         chat.chat.completions.create(model="base", messages=message(image=b"no picture"), stream=True)
-    with pytest.raises(openai.UnprocessableEntityError):
-        chat.chat.completions.create(model="base", messages=message(image=PICTURES[0]), n=2, stream=True)
+    for more in (
+        {"top_logprobs": 2, "logprobs": True},
+        {"response_format": {"type": "json_object"}},
+        {"stop": ["a"] * 5},
+    ):
+        with pytest.raises(openai.UnprocessableEntityError):
+            chat.chat.completions.create(model="base", messages=message(image=PICTURES[0]), **more)
 
 
 def test_models_come_and_go_within_the_memory_but_not_under_a_request(models: dict[str, str]) -> None:

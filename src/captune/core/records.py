@@ -27,9 +27,10 @@ class Caption:
 
     `confidence` is the geometric mean of the probabilities the model gave its tokens
     (end token included), 0–1; NaN where nobody tells it. `tokens` are those it was written with, its end included
-    where it has one; empty where they are not known. Of a translated caption `original` is what the model said:
-    confidence and tokens are of that. A caption that is `cut` had not ended when it had as many tokens as it may have.
-    `own_words` is all that a model behind a server wrote, thoughts included; None where tokens tell.
+    where it has one, `log_probs` the log-likelihood of each; empty where they are not known. Of a translated caption
+    `original` is what the model said: confidence and tokens are of that. A caption that is `cut` had not ended when it
+    had as many tokens as it may have. `own_words` is all that a model behind a server wrote, thoughts included; None
+    where tokens tell.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Caption:
     original: str | None = None
     cut: bool = False
     own_words: str | None = field(default=None, repr=False, compare=False)
+    log_probs: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_missing(self) -> bool:

@@ -123,7 +123,7 @@ VERBS = Verbs(
          ("CapFiltOptions", "GenerationOptions", "DeviceOptions", "EndpointOptions", "OutsideOptions"),
          "captune.api.capfilt:capfilt",
          when_stopped="Nothing was kept."),
-    Verb("serve", WORK, "Caption images over HTTP: REST, and OpenAI's chat completions.",
+    Verb("serve", WORK, "Caption images over HTTP: REST, and the APIs of OpenAI and Ollama.",
          ("ServeOptions", "WordingOptions", *_CAPTIONING),
          when_stopped="Nothing was being served."),
     Verb("app", WORK, "A page in the browser that captions images.",

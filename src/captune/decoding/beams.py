@@ -69,17 +69,20 @@ def beam_search(
             break
         rows.advance(running.tokens[:, :, prompt_length + new], ops.gather(parent, going, 1))
     best = slice(options.num_captions)
-    return Generated(ended.tokens[:, best, prompt_length:], ended.length[:, best], ended.log_prob[:, best])
+    return Generated(ended.tokens[:, best, prompt_length:], ended.length[:, best], ended.log_probs[:, best])
 
 
 @dataclass(frozen=True)
 class _Beams:
-    """Captions of each image: tokens (images, n, prompt + max_new_tokens), the other arrays (images, n)."""
+    """Captions of each image: tokens (images, n, prompt + max_new_tokens), log_probs (images, n, max_new_tokens).
+
+    The other arrays are (images, n).
+    """
 
     ops: ArrayOps
     tokens: Array
+    log_probs: Array
     score: Array
-    log_prob: Array
     length: Array
 
     @classmethod
@@ -89,17 +92,18 @@ class _Beams:
         shape = (images, count)
         prompt = ops.xp.broadcast_to(prompts[:, None], (*shape, prompt_length))
         tokens = ops.xp.concat([prompt, ops.full((*shape, max_new_tokens), eos_token_id)], 2)
-        return cls(ops, tokens, ops.full(shape, 0.0), ops.full(shape, 0.0), ops.full(shape, 0))
+        return cls(ops, tokens, ops.full((*shape, max_new_tokens), 0.0), ops.full(shape, 0.0), ops.full(shape, 0))
 
     def take(self, index: Array) -> _Beams:
         """Those at `index` (images, n)."""
-        tokens = self.ops.gather(self.tokens, index[:, :, None], 1)
-        return _Beams(self.ops, tokens, *(self.ops.gather(each, index, 1) for each in self._numbers()))
+        rows = (self.ops.gather(each, index[:, :, None], 1) for each in self._rows())
+        return _Beams(self.ops, *rows, *(self.ops.gather(each, index, 1) for each in self._numbers()))
 
     def append(self, token: Array, position: int, log_prob: Array) -> _Beams:
-        """With a token of each caption written at `position`."""
+        """With a token of each caption written at `position`, the prompt's counted."""
         self.tokens[:, :, position] = token
-        return replace(self, log_prob=self.log_prob + log_prob, length=self.length + 1)
+        self.log_probs[:, :, position - self.tokens.shape[2]] = log_prob
+        return replace(self, length=self.length + 1)
 
     def best(self, count: int) -> tuple[_Beams, Array]:
         """The best `count` by score, in falling order, and their index."""
@@ -108,9 +112,11 @@ class _Beams:
 
     def beside(self, other: _Beams) -> _Beams:
         """These, then those of `other`."""
-        tokens = self.ops.xp.concat([self.tokens, other.tokens], 1)
-        pairs = zip(self._numbers(), other._numbers(), strict=True)
-        return _Beams(self.ops, tokens, *(self.ops.xp.concat(pair, 1) for pair in pairs))
+        pairs = zip((*self._rows(), *self._numbers()), (*other._rows(), *other._numbers()), strict=True)
+        return _Beams(self.ops, *(self.ops.xp.concat(pair, 1) for pair in pairs))
 
-    def _numbers(self) -> tuple[Array, Array, Array]:
-        return self.score, self.log_prob, self.length
+    def _rows(self) -> tuple[Array, Array]:
+        return self.tokens, self.log_probs
+
+    def _numbers(self) -> tuple[Array, Array]:
+        return self.score, self.length

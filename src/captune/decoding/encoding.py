@@ -2,12 +2,34 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from captune.captions.prompts.template import DESCRIBE as DESCRIBE
 from captune.captions.prompts.template import template_for_question
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message of a conversation about an image, which the first of the user shows."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class FollowUp(str):
+    """A prompt that is the last message of a conversation, with the `earlier` turns.
+
+    Models with a chat template read all of it; those that continue their prompt the last message alone.
+    """
+
+    earlier: tuple[Turn, ...]
+
+    def __new__(cls, text: str, earlier: Sequence[Turn]) -> Self:
+        made = super().__new__(cls, text)
+        made.earlier = tuple(earlier)
+        return made
 
 
 @dataclass(frozen=True)

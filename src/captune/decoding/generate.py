@@ -10,7 +10,7 @@ from captune.decoding.beams import beam_search
 from captune.decoding.encoding import TextCodec
 from captune.decoding.ops import Array, ArrayOps
 from captune.decoding.penalties import Penalties
-from captune.decoding.rows import CachedDecoder, Generated, Rows
+from captune.decoding.rows import CachedDecoder, Generated, Rows, confidence_of
 from captune.decoding.sampling import Sampler, sample
 
 # Temperatures of `variations`: a safe caption, then braver ones.
@@ -42,11 +42,12 @@ def captions_of(
             captions[image] = [
                 Caption(
                     codec.text(tokens, prompts[image], options),
-                    confidence,
+                    confidence_of(log_probs),
                     tuple(tokens),
                     cut=not tokens or tokens[-1] != codec.eos_token_id,
+                    log_probs=tuple(log_probs),
                 )
-                for tokens, confidence in each
+                for tokens, log_probs in each
             ]
     return captions
 
@@ -57,13 +58,13 @@ def search(
     prompts: Array,
     options: GenerationOptions,
     eos_token_id: int,
-    on_token: Callable[[Array], None] | None = None,
+    on_token: Callable[[Array, Array], None] | None = None,
     suppressed: tuple[int, ...] = (),
 ) -> Generated:
     """Captions behind prompts (images, tokens), start included; `options` are `normalized`.
 
-    `on_token` gets the tokens (images, captions) of every step of a search without beams; tokens that are `suppressed`
-    are never written.
+    `on_token` gets the tokens (images, captions) of every step of a search without beams, and their log-likelihoods;
+    tokens that are `suppressed` are never written.
     """
     count = rows_of(options)
     rows = Rows(decoder, ops, prompts, count, options.max_new_tokens)

@@ -1,6 +1,6 @@
 """The captions of a search: while they are written, by any decoder with a KV cache, and when they are done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Protocol
@@ -61,15 +61,20 @@ class Rows:
 class Generated:
     """Captions as tokens (images, captions, width) without their prompts.
 
-    `lengths` (images, captions) count tokens, the end included; `log_probs` (images, captions) are
-    the summed log-likelihoods that the model itself gives them.
+    `lengths` (images, captions) count tokens, the end included; `log_probs` (images, captions, width) are
+    the log-likelihoods that the model itself gives each, 0 behind the end.
     """
 
     tokens: Array
     lengths: Array
     log_probs: Array
 
-    def captions(self) -> Iterator[list[tuple[list[int], float]]]:
-        """Each image's captions as tokens and confidence: the geometric mean of the tokens' probabilities."""
+    def captions(self) -> Iterator[list[tuple[list[int], list[float]]]]:
+        """Each image's captions as tokens and their log-likelihoods."""
         for image in zip(self.tokens.tolist(), self.lengths.tolist(), self.log_probs.tolist(), strict=True):
-            yield [(row[:length], exp(log_prob / max(1, length))) for row, length, log_prob in zip(*image, strict=True)]
+            yield [(row[:length], log_probs[:length]) for row, length, log_probs in zip(*image, strict=True)]
+
+
+def confidence_of(log_probs: Sequence[float]) -> float:
+    """The geometric mean of tokens' probabilities, 0-1."""
+    return exp(sum(log_probs) / max(1, len(log_probs)))

@@ -41,25 +41,29 @@ def sample(
     penalties: Penalties,
     max_new_tokens: int,
     sampler: Sampler | None = None,
-    on_token: Callable[[Array], None] | None = None,
+    on_token: Callable[[Array, Array], None] | None = None,
 ) -> Generated:
-    """A caption for each row; without `sampler` of the likeliest tokens. `on_token` gets each step's (images, rows)."""
+    """A caption for each row; without `sampler` of the likeliest tokens.
+
+    `on_token` gets the tokens of each step (images, rows) and their log-likelihoods.
+    """
     ops, shape, prompt_length = rows.ops, (len(prompts), rows.count), prompts.shape[1]
     eos_token_id = penalties.eos_token_id
     tokens = ops.xp.broadcast_to(prompts[:, None], (*shape, prompt_length))
-    done, lengths, log_probs = ops.full(shape, False), ops.full(shape, 0), ops.full(shape, 0.0)
+    done, lengths, log_probs = ops.full(shape, False), ops.full(shape, 0), ops.full((*shape, 0), 0.0)
     for new in range(max_new_tokens):
         logits = ops.xp.broadcast_to(rows.logits, (*shape, rows.logits.shape[2]))
         scores = penalties(logits, tokens, new)
         token = scores.argmax(-1) if sampler is None else sampler.draw(scores)
         token = ops.xp.where(done, eos_token_id, token)
         log_prob = (ops.gather(logits, token[..., None], 2) - ops.logsumexp(rows.logits))[..., 0]
-        log_probs = ops.xp.where(done, log_probs, log_probs + log_prob)
+        log_prob = ops.xp.where(done, 0.0, log_prob)
+        log_probs = ops.xp.concat([log_probs, log_prob[..., None]], 2)
         lengths = lengths + ~done
         tokens = ops.xp.concat([tokens, token[..., None]], 2)
         done = done | (token == eos_token_id)
         if on_token is not None:
-            on_token(token)
+            on_token(token, log_prob)
         if new + 1 == max_new_tokens or done.all():
             break
         rows.advance(token)

@@ -20,8 +20,9 @@ from captune.core.options import DEFAULT_MODEL, WordingOptions
 from captune.core.options.verbs import Config
 from captune.core.records import Caption
 from captune.images.batches import read_pixels
-from captune.inference.captioning import CaptioningModel, caption_stream, captions_or_reason, stream_text
+from captune.inference.captioning import CaptioningModel, caption_stream, captions_or_reason
 from captune.inference.loading import backbone_of, load_model
+from captune.inference.pieces import stream_text
 from captune.inference.prompting import ImagePrompts
 
 if TYPE_CHECKING:

@@ -2,13 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Queue
-from threading import Event
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -63,13 +61,17 @@ class CaptioningModel(Protocol):
     @property
     def codec(self) -> TextCodec: ...
 
+    def image_tokens(self, width: int, height: int) -> int:
+        """Tokens that an image of so many pixels has among those of its prompt; 0 where it has none."""
+        ...
+
     def generate(
         self,
         inputs: np.ndarray,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        on_token: Callable[[Any], None] | None = None,
+        on_token: Callable[[Any, Any], None] | None = None,
     ) -> Sequence[list[Caption] | CaptuneError]:
         """Captions of each image of pixels (images, 3, size, size), uint8, or of its features; the best first.
 
@@ -302,39 +304,3 @@ def own_words_of(codec: TextCodec, caption: Caption) -> str:
     if caption.tokens:
         return codec.decode(caption.tokens)
     return caption.text if caption.original is None else caption.original
-
-
-def stream_text(model: CaptioningModel, inputs: np.ndarray, options: GenerationOptions) -> Iterator[str]:
-    """The caption of one image (1, 3, size, size) piece by piece as it is written; the pieces joined are the caption.
-
-    A search with beams knows its caption only at the end: then it is one piece. The search runs in a
-    thread that ends with the iterator.
-    """
-    token_queue: Queue[int | None] = Queue()
-    closed = Event()
-
-    def on_token(tokens: Any) -> None:
-        if closed.is_set():
-            raise InterruptedError
-        token_queue.put(int(tokens[0, 0]))
-
-    with ThreadPoolExecutor(1, thread_name_prefix="captune-stream") as pool:
-        writing = pool.submit(model.generate, inputs, options, on_token=on_token)
-        writing.add_done_callback(lambda _: token_queue.put(None))
-        tokens: list[int] = []
-        text = ""
-        codec = model.codec
-        try:
-            while (token := token_queue.get()) is not None:
-                tokens.append(token)
-                now = codec.text(tokens, options.prompt, options)
-                # The bytes of a character may come apart.
-                if now.startswith(text) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
-                    yield now[len(text) :]
-                    text = now
-            (written,) = writing.result()
-            if isinstance(written, CaptuneError):
-                raise written
-            yield written[0].text.removeprefix(text)
-        finally:
-            closed.set()

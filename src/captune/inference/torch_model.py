@@ -58,13 +58,16 @@ class TorchModel:
     def codec(self) -> TextCodec:
         return self.backbone.codec
 
+    def image_tokens(self, width: int, height: int) -> int:
+        return self.backbone.image_tokens(width, height)
+
     def generate(
         self,
         inputs: np.ndarray,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        on_token: Callable[[Any], None] | None = None,
+        on_token: Callable[[Any, Any], None] | None = None,
     ) -> list[list[Caption]]:
         with torch.inference_mode():
             features = self.backbone.image_features(inputs)

@@ -268,6 +268,10 @@ class Backbone(ABC):
         """Whose search writes the captions: captune or transformers."""
         return "captune" if self.own_search and self.text_decoder() is not None else "transformers"
 
+    def image_tokens(self, width: int, height: int) -> int:
+        """Tokens that an image of so many pixels has among those of its prompt; 0: captions attend to it apart."""
+        return 0
+
     @property
     def suppressed_tokens(self) -> tuple[int, ...]:
         """Tokens that no caption has."""

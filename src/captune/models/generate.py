@@ -20,7 +20,7 @@ def generate(
     options: GenerationOptions,
     *,
     prompts: Sequence[str | None] | None = None,
-    on_token: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor, Tensor], None] | None = None,
 ) -> list[list[Caption]]:
     """Captions of each image of memory (images, length, width), the best first.
 
@@ -51,7 +51,7 @@ def search_tokens(
     memory: Tensor,
     prompts: Tensor,
     options: GenerationOptions,
-    on_token: Callable[[Tensor], None] | None = None,
+    on_token: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Generated:
     """Captions behind prompts (images, tokens) of one length, or the same for all where `transformers` searches.
 
@@ -84,6 +84,7 @@ def transformers_search(backbone: Backbone, memory: Tensor, prompts: Tensor, opt
     whole = torch.cat([prompts[owner], tokens], 1)
     given = torch.full_like(lengths, prompt_length)
     losses = backbone.token_losses(memory, whole, lengths + prompt_length, owner, given)
-    log_probs = torch.zeros(len(tokens), device=tokens.device).index_add(0, losses.caption, -losses.nll.float())
+    log_probs = torch.zeros(tokens.shape, device=tokens.device)
+    log_probs[torch.arange(width, device=tokens.device) < lengths[:, None]] = -losses.nll.float()
     shape = (images, captions)
-    return Generated(tokens.view(*shape, width), lengths.view(shape), log_probs.view(shape))
+    return Generated(tokens.view(*shape, width), lengths.view(shape), log_probs.view(*shape, width))

@@ -16,7 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from captune.server.problems import Problem
+from captune.server.problems import OLLAMA_PATHS, Problem
 
 _LARGE_BODY = 2_000_000  # bytes; below, giving back costs more than it brings
 
@@ -221,12 +221,15 @@ MAX_ITEMS = 1_000
 _MAX_NAME_LENGTH = 200
 
 
-def check_type(headers: Headers) -> None:
-    """Raises `Problem` (415) for the headers of a body that is neither JSON nor a form, or is compressed."""
+def check_type(headers: Headers, path: str = "") -> None:
+    """Raises `Problem` (415) for the headers of a body that is neither JSON nor a form, or is compressed.
+
+    What is sent to Ollama's routes is JSON, whatever its type says: `curl -d` sends that of a form.
+    """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise Problem(415, f"A body compressed by {encoding[:100]} is not read.", "Send it as it is.")
-    content = _media_type(headers)
+    content = "" if path.startswith(OLLAMA_PATHS) else _media_type(headers.get("content-type", ""))
     if content and content not in (MULTIPART, "application/json") and not content.endswith("+json"):
         raise Problem(
             415, f"A body of the type {content[:100]} is not known.", f"Send {MULTIPART} or application/json."
@@ -244,21 +247,22 @@ class RequestBody(Generic[Schema]):
 
     async def __call__(self, request: Request) -> Schema:
         """Raises `Problem` (400, 413, 415, 422). The bytes are dropped then; what was parsed is a copy."""
-        check_type(request.headers)
+        check_type(request.headers, request.url.path)
         body = request.scope["captune.request"].body
-        read = partial(_read, body, request.headers, self.schema)
+        content_type = "" if request.url.path.startswith(OLLAMA_PATHS) else request.headers.get("content-type", "")
+        read = partial(_read, body, content_type, self.schema)
         if len(body) <= _SMALL_BODY:
             return read()
         return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
 
 
-def _read(body: bytearray, headers: Headers, schema: type[Schema]) -> Schema:
+def _read(body: bytearray, content_type: str, schema: type[Schema]) -> Schema:
     size = len(body)
     trim_memory(size)
     try:
-        if _media_type(headers) == MULTIPART:
+        if _media_type(content_type) == MULTIPART:
             lists = [name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list]
-            fields = parse_form(body, headers["content-type"], lists)
+            fields = parse_form(body, content_type, lists)
         else:
             fields = parse_json(body)
             if not isinstance(fields, dict):
@@ -288,5 +292,5 @@ def _check_sizes(fields: dict[str, Any]) -> None:
         unchecked += [item for item in items if isinstance(item, (dict, list))]
 
 
-def _media_type(headers: Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

@@ -211,7 +211,7 @@ class RequestLimits:
         self, problem: Problem, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if not context.started_response:
-            await problem.response(context.id)(scope, receive, send)
+            await problem.response(context.id, scope["path"])(scope, receive, send)
 
     async def _handle(
         self, scope: Scope, headers: Headers, context: RequestContext, receive: Receive, send: Send
@@ -221,7 +221,7 @@ class RequestLimits:
             if scope["path"] not in PUBLIC_PATHS:
                 self._authorize(scope, headers, context)
             if scope["method"] == "POST" and _has_route(scope):
-                check_type(headers)
+                check_type(headers, scope["path"])
                 self.admission.check()
                 await self._receive_body(timeouts, headers, context, receive)
                 self.admission.acquire()

@@ -22,6 +22,8 @@ from captune.server.problems import Problem
 # loading took, but no more than a share of the time-out. Then new requests wait, for at most another share of it.
 _TURN_SECONDS, _TURN_SHARE, _PAUSE_SHARE = 1.0, 1 / 8, 1 / 4
 MATCHER, VQA = "matcher", "blip-vqa"
+# Without a chat template, but what they read is a question or an instruction.
+ASKED_FAMILIES = (VQA, "florence2")
 
 
 @dataclass

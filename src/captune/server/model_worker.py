@@ -6,21 +6,21 @@ import asyncio
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from captune.core.config import as_given
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions
 from captune.core.records import Caption
 from captune.images.batches import stack
 from captune.images.preprocessing import Preprocessing
 from captune.inference.captioner import Captioner
+from captune.inference.pieces import Piece, stream_pieces
 
 if TYPE_CHECKING:
     from captune.inference.match import Match
@@ -193,25 +193,25 @@ class ModelWorker:
         return result
 
     async def stream(
-        self, pixels: np.ndarray, options: GenerationOptions, language: str | None, usage: list[int]
-    ) -> AsyncGenerator[str, None]:
-        """The caption of an image, text by text; generation ends soon after the iterator is closed.
+        self, pixels: np.ndarray, options: GenerationOptions
+    ) -> AsyncGenerator[int | Piece | Caption, None]:
+        """The caption of an image as it is written: first the number of the prompt's tokens, then pieces, then itself.
 
-        Translated it comes as one text. At its end `usage` gets the number of tokens of prompt and caption.
+        Generation ends soon after the iterator is closed.
         """
-        loop, texts = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        loop, found = asyncio.get_running_loop(), asyncio.Queue[int | Piece | None]()
 
-        def on_text(text: str) -> None:
+        def on_piece(piece: int | Piece) -> None:
             with suppress(RuntimeError):  # the server has ended meanwhile
-                loop.call_soon_threadsafe(texts.put_nowait, text)
+                loop.call_soon_threadsafe(found.put_nowait, piece)
 
-        work = StreamWork(pixels, options, language, on_text)
+        work = StreamWork(pixels, options, on_piece)
         result = asyncio.ensure_future(self.submit(work))
-        result.add_done_callback(lambda _: texts.put_nowait(None))
+        result.add_done_callback(lambda _: found.put_nowait(None))
         try:
-            while (text := await texts.get()) is not None:
-                yield text
-            usage += await result
+            while (piece := await found.get()) is not None:
+                yield piece
+            yield await result
         finally:
             work.cancelled.set()
             result.cancel()
@@ -222,10 +222,9 @@ class ModelWorker:
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """Captions of an image, the tokens of each, and those of the prompt before them."""
+    """Captions of an image, and the tokens of the prompt before them, those of the image included."""
 
     captions: list[Caption]
-    tokens: list[int]
     prompt_tokens: int
 
 
@@ -254,9 +253,7 @@ class CaptionWork(Work[CaptionResult]):
         return [
             captions
             if isinstance(captions, CaptuneError)
-            else CaptionResult(
-                captions, *_count_tokens(captioner, work.options, [one.original or one.text for one in captions])
-            )
+            else CaptionResult(captions, _prompt_tokens(captioner, work.options, work.pixels))
             for work, captions in zip(batch, results, strict=True)
         ]
 
@@ -298,41 +295,39 @@ class ExplainWork(Work[list[dict[str, Any]]]):
 
 
 @dataclass(frozen=True, eq=False)
-class StreamWork(Work[tuple[int, int]]):
-    """A caption, each new text given to `on_text` until `cancelled` is set; results in tokens of prompt and caption."""
+class StreamWork(Work[Caption]):
+    """A caption: `on_piece` gets the number of the prompt's tokens, and each piece until `cancelled` is set."""
 
     pixels: np.ndarray
     options: GenerationOptions
-    language: str | None
-    on_text: Callable[[str], None]
+    on_piece: Callable[[int | Piece], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod
-    def run(worker: ModelWorker, batch: Sequence[StreamWork]) -> list[tuple[int, int]]:
-        return [work._stream(worker) for work in batch]
+    def run(worker: ModelWorker, batch: Sequence[StreamWork]) -> list[Caption]:
+        return [work._stream(worker.captioner) for work in batch]
 
-    def _stream(self, worker: ModelWorker) -> tuple[int, int]:
-        caption = ""
-        into = {"language": self.language, "translator": worker.translator} if self.language else {}
-        with _torch_random(self.options) as options, ExitStack() as stack:
-            texts = worker.captioner.speak(self.pixels, **as_given(options), **into)
-            if isinstance(texts, Generator):
-                stack.callback(texts.close)
-            for text in texts:
-                if self.cancelled.is_set():
-                    return 0, 0
-                self.on_text(text)
-                caption += text
-        (tokens,), prompt_tokens = _count_tokens(worker.captioner, self.options, [caption])
-        return prompt_tokens, tokens
+    def _stream(self, captioner: Captioner) -> Caption:
+        self.on_piece(_prompt_tokens(captioner, self.options, self.pixels))
+        with _torch_random(self.options) as options:
+            pieces = stream_pieces(captioner.model, self.pixels[None], options)
+            with closing(pieces):
+                while not self.cancelled.is_set():
+                    try:
+                        self.on_piece(next(pieces))
+                    except StopIteration as end:
+                        caption: Caption = end.value
+                        return caption
+        return Caption("", 0.0, cut=True)
 
 
-def _count_tokens(captioner: Captioner, options: GenerationOptions, texts: Sequence[str]) -> tuple[list[int], int]:
-    """Tokens of each text, without words that it was given, and of the prompt."""
-    codec = captioner.model.codec
-    prompt = len(codec.encode(codec.prompt if options.prompt is None else options.prompt))
-    given = len(codec.encode(codec.text([], options.prompt, options)))
-    return [len(codec.encode(text)) - given for text in texts], prompt
+def _prompt_tokens(captioner: Captioner, options: GenerationOptions, pixels: np.ndarray) -> int:
+    """Tokens before a caption: start, template, prompt and, where they are among them, those of the image."""
+    model = captioner.model
+    codec = model.codec.under(options)
+    text = len(codec.start(codec.prompt if options.prompt is None else options.prompt))
+    image = model.image_tokens(pixels.shape[-1], pixels.shape[-2])
+    return text - 1 + image if image else text  # they stand in the place of one
 
 
 def _samples(options: GenerationOptions) -> bool:

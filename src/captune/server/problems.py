@@ -19,6 +19,8 @@ from captune.core.machine import is_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
+# What is below is Ollama's API.
+OLLAMA_PATHS = "/api/"
 # What a client sent may be in a name or a message: an answer is not as long as its request.
 _MAX_MESSAGE_LENGTH = 300
 
@@ -55,6 +57,11 @@ class Problem(Exception):
         self.headers, self.errors = dict(headers or {}), list(errors)
         self.error_count: int | None = None
 
+    @property
+    def text(self) -> str:
+        """What went wrong and what to do next, in a line."""
+        return f"{self.detail} {self.hint}".strip()
+
     def body(self, request_id: str | None = None) -> dict[str, Any]:
         """The members of the problem that are set."""
         members = {
@@ -69,8 +76,12 @@ class Problem(Exception):
         }
         return {name: value for name, value in members.items() if value is not None}
 
-    def response(self, request_id: str | None = None) -> Response:
-        text = json.dumps(self.body(request_id), ensure_ascii=False)
+    def response(self, request_id: str | None = None, path: str = "") -> Response:
+        """The answer to a request for `path`: clients of Ollama's API read the text of an error in `error`."""
+        body = self.body(request_id)
+        if path.startswith(OLLAMA_PATHS):
+            body["error"] = self.text
+        text = json.dumps(body, ensure_ascii=False)
         return Response(
             text.encode("utf-8", "replace"), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE
         )
@@ -129,7 +140,7 @@ def add_problem_handlers(app: FastAPI) -> None:
             problem = Problem.of_fields(error.errors())
         else:
             problem = Problem.of(error)
-        return problem.response(context.id if context else None)
+        return problem.response(context.id if context else None, request.url.path)
 
     for kind in (Problem, CaptuneError, ValidationError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from os import cpu_count
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from captune.core.config import Resolved, with_sampling
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions, WordingOptions
 from captune.core.records import Caption
-from captune.decoding.encoding import check_prompt, prompt_for
+from captune.decoding.encoding import FollowUp, check_prompt, prompt_for
+from captune.inference.captioning import CaptioningModel
 from captune.inference.prompting import ImagePrompts
 from captune.server.images import DecodedImage, ImageDecoder, fetch_image, image_bytes, is_url
 from captune.server.logs import log_event
@@ -26,6 +28,10 @@ from captune.server.problems import Problem, as_field
 
 # Memory for bodies, in bodies of the largest size.
 _BODIES = 32
+
+
+# Where a model's prompt has the message of a chat.
+QUESTION = "{question}"
 
 
 class Service:
@@ -131,7 +137,8 @@ class Service:
         """Options of the request, else of the model, else captune's; raises `Problem` for too much work.
 
         With `shorten` captions are shortened to the work allowed instead. A question is put into the prompt, whose
-        fields are empty (see `prompts`). New tokens are at most those that fit behind the prompt.
+        fields are empty (see `prompts`); one that is a message of a conversation (`FollowUp`) is all of it for a model
+        that answers. New tokens are at most those that fit behind the prompt.
         """
         own = worker.captioner.options.generation
         try:
@@ -153,7 +160,9 @@ class Service:
             )
         model = worker.captioner.model
         try:
-            if question is not None or options.prompt is not None:
+            if isinstance(question, FollowUp):
+                options = options.model_copy(update={"prompt": _message(model, question, options.prompt)})
+            elif question is not None or options.prompt is not None:
                 prompt = prompt_for(model.prompt, (question or "").strip(), options.prompt)
                 options = options.model_copy(update={"prompt": prompt})
         except UsageError as error:
@@ -193,6 +202,14 @@ class Service:
     def _on_load(self, model: str, seconds: float) -> None:
         self.metrics.loads.labels(model).inc()
         log_event("model loaded", model=model, seconds=round(seconds, 2))
+
+
+def _message(model: CaptioningModel, message: FollowUp, prompt: str | None) -> FollowUp:
+    """A message of a conversation as the prompt of a model, which has `prompt` or its own where there is no text."""
+    own = model.prompt if prompt is None else prompt
+    alone = model.codec.answers and QUESTION not in own
+    text = message.strip() if alone else prompt_for(model.prompt, message.strip(), prompt)
+    return FollowUp(text, [turn if turn.text else replace(turn, text=own) for turn in message.earlier])
 
 
 def image_problem(error: Exception, request_id: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 
 from captune.server.bodies import parse_form, parse_json
 from captune.server.chat_schemas import ChatRequest
+from captune.server.completions import conversation_of
 from captune.server.problems import Problem
-from captune.server.routes.chat import image_and_prompt
 from hostile import Hostile, attacked
 
 FORM = "multipart/form-data; boundary=B"
@@ -121,7 +121,8 @@ def test_the_words_of_a_chat_are_counted_together() -> None:
 
     def words(parts: int) -> str:
         content = [image, *[{"type": "text", "text": "a red circle"}] * parts]
-        return image_and_prompt(ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]}))[1]
+        request = ChatRequest.model_validate({"messages": [{"role": "user", "content": content}]})
+        return conversation_of(request.turns).prompt
 
     assert words(2) == "a red circle a red circle"
     with pytest.raises(Problem, match="4,000 are allowed"):

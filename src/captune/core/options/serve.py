@@ -62,6 +62,11 @@ class ServeOptions(Options, section="serve", panel="Serving"):
         "Addresses and networks of proxies whose X-Forwarded-For names the client, such as 10.0.0.0/8; *: any.",
     )
     allow_urls: bool = option(False, "Download images that requests name by http(s) URL, from public addresses only.")
+    ignore_instructions: bool = option(
+        False,
+        "Captioners that continue their prompt, such as BLIP, leave out the text of chats: for programs that send an "
+        "instruction with every image, such as PhotoPrism.",
+    )
     languages: tuple[Language, ...] = option(
         (), "Languages, besides --language, that requests may choose: de, fr, es … A model is loaded for each."
     )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
+from captune.decoding.encoding import FollowUp, Turn
 
 JPEG_QUALITY = 90
 # What neither the API nor the common servers behind it take.
@@ -47,8 +48,10 @@ def body_of(
 ) -> dict[str, Any]:
     """The JSON of a request for so many captions of an image; a `temperature` of 0 takes the likeliest tokens."""
     address = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-    content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": prompt}]
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    turns = [*(prompt.earlier if isinstance(prompt, FollowUp) else ()), Turn("user", prompt)]
+    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]
+    first = {"type": "text", "text": turns[0].text}
+    messages[0]["content"] = [{"type": "image_url", "image_url": {"url": address}}, first]
     if options.system_prompt:
         messages.insert(0, {"role": "system", "content": options.system_prompt})
     body: dict[str, Any] = {

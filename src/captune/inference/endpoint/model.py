@@ -45,6 +45,9 @@ class EndpointCodec(TextCodec):
         check_options(options)
         return self
 
+    def start(self, prompt: str) -> list[int]:
+        return []
+
 
 @dataclass
 class EndpointModel:
@@ -96,13 +99,16 @@ class EndpointModel:
     def codec(self) -> TextCodec:
         return EndpointCodec(lambda text: [], lambda tokens: "", 0, 0, _LONGEST, self.prompt)
 
+    def image_tokens(self, width: int, height: int) -> int:
+        return 0
+
     def generate(
         self,
         inputs: np.ndarray,
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        on_token: Callable[[Any], None] | None = None,
+        on_token: Callable[[Any, Any], None] | None = None,
     ) -> list[list[Caption] | CaptuneError]:
         """Captions of each image, or the reason why it has none; raises where the server has none for any.
 

@@ -136,6 +136,9 @@ class ExportedModel:
         made, text = self.exported, self.tokenizer
         return TextCodec(text.encode, text.decode, made.start, made.end, made.longest, prompt_for(made.prompt, ""))
 
+    def image_tokens(self, width: int, height: int) -> int:
+        return 0
+
     def memory(self, inputs: Array) -> Memory:
         """What captions attend to, of pixels (images, 3, size, size), uint8."""
         return self.vision(pixels=inputs)
@@ -146,7 +149,7 @@ class ExportedModel:
         options: GenerationOptions,
         *,
         prompts: Sequence[str | None] | None = None,
-        on_token: Callable[[Array], None] | None = None,
+        on_token: Callable[[Array, Array], None] | None = None,
     ) -> list[list[Caption]]:
         """Captions of each image of pixels (images, 3, size, size), uint8, the best first.
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions
-from captune.decoding.encoding import Encoded, TextCodec, with_prompt
+from captune.decoding.encoding import Encoded, FollowUp, TextCodec, Turn, with_prompt
 from captune.decoding.thinking import ANSWERS, THINKS, without_thinking
 
 
@@ -27,7 +27,10 @@ class ChatTemplate:
 
     def render(self, prompt: str, answer: str | None = None, system: str = "") -> str:
         """The text up to the answer, or with an answer the whole; raises `CaptuneError` where no image is in it."""
-        messages = [_message("user", {"type": "image"}, {"type": "text", "text": self.plain(prompt)})]
+        earlier = prompt.earlier if isinstance(prompt, FollowUp) else ()
+        turns = [*earlier, Turn("user", prompt)]
+        messages = [_message(turn.role, {"type": "text", "text": self.plain(turn.text)}) for turn in turns]
+        messages[0]["content"].insert(0, {"type": "image"})
         if system:
             messages.insert(0, _message("system", {"type": "text", "text": self.plain(system)}))
         if answer is not None:

@@ -34,7 +34,7 @@ from captune.models.vlm.chat import ChatCodec, ChatTemplate, turn_end
 from captune.models.vlm.decoder import PrefixDecoder
 from captune.models.vlm.dropout import restore_dropout, set_dropout
 from captune.models.vlm.from_scratch import SIZES, new_model
-from captune.models.vlm.image_tokens import limit_by_default, limit_tokens, most_tokens
+from captune.models.vlm.image_tokens import count_tokens, limit_by_default, limit_tokens, most_tokens
 from captune.models.vlm.images import EncodedImages, encode_images, keywords, prepare
 from captune.models.vlm.kinds import check_kind
 from captune.models.vlm.number_types import check_number_type, unquantized
@@ -54,6 +54,8 @@ from captune.models.vlm.stored import of_rows, to_row
 from captune.models.weights import FP32, Placing, load_weights
 
 GENERATION = {"max_new_tokens": 256, "num_beams": 1}
+# Sizes of images whose tokens are remembered.
+KNOWN_SIZES = 1000
 # Language models that take a mask of four dimensions as it is: captions of an image can be branches of one row.
 BRANCHING = frozenset((
     "llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text",
@@ -205,7 +207,20 @@ class Vlm(Backbone):
 
     def limit_image_tokens(self, most: int) -> None:
         limit_tokens(self.processor, most)
-        vars(self).pop("most_image_tokens", None)
+        for known in ("most_image_tokens", "_image_tokens"):
+            vars(self).pop(known, None)
+
+    @cached_property
+    def _image_tokens(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    def image_tokens(self, width: int, height: int) -> int:
+        known = self._image_tokens
+        if (width, height) not in known:
+            if len(known) >= KNOWN_SIZES:
+                known.clear()
+            known[width, height] = count_tokens(self.processor, Image.new("RGB", (width, height)))
+        return known[width, height]
 
     # -- images --------------------------------------------------------------------
 
@@ -393,7 +408,7 @@ class Vlm(Backbone):
     def read_settings(self, folder: Path) -> None:
         super().read_settings(folder)
         self.processor.image_processor = load_image_processor(folder)
-        for known in ("template", "most_image_tokens"):
+        for known in ("template", "most_image_tokens", "_image_tokens"):
             vars(self).pop(known, None)
 
 

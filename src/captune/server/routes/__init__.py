@@ -7,6 +7,7 @@ ROUTES = Table(
     {
         "captions": "captune.server.routes.captions:router",
         "chat": "captune.server.routes.chat:router",
+        "ollama": "captune.server.routes.ollama:router",
         "about": "captune.server.routes.about:router",
     },
     group="captune.routes",

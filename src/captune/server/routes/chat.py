@@ -2,18 +2,29 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
+from captune.inference.pieces import Piece
 from captune.server.bodies import RequestBody
-from captune.server.chat_schemas import ChatAnswer, ChatMessage, ChatRequest, Choice, Usage
-from captune.server.model_worker import CaptionWork
+from captune.server.chat_schemas import ChatAnswer, ChatMessage, ChatRequest, Choice, Logprobs, TokenLogprob, Usage
+from captune.server.completions import (
+    STREAM_HEADERS,
+    Delta,
+    Event,
+    Events,
+    PromptRead,
+    conversation_of,
+    prepare_completion,
+    until_text,
+    with_begun,
+)
 from captune.server.problems import Problem
-from captune.server.schemas import EXAMPLE_IMAGE, MAX_TEXT_LENGTH, WORK_PROBLEMS
+from captune.server.schemas import EXAMPLE_IMAGE, WORK_PROBLEMS
 from captune.server.service import TheContext, TheService
 
 router = APIRouter(tags=["chat"])
@@ -39,104 +50,111 @@ CHAT = RequestBody(ChatRequest, EXAMPLE, forms=False)
     responses=WORK_PROBLEMS,
 )
 async def chat(request: Annotated[ChatRequest, Depends(CHAT)], service: TheService, context: TheContext) -> Any:
-    """One image as a data URL; its caption whole, or piece by piece with `stream`."""
-    image, prompt = image_and_prompt(request)
-    values = request.generation_options()
-    if request.stream:
-        values = {"num_beams": 1, **values}  # beams know their caption only at its end
-    model, worker = await service.acquire_model(request.model, "ask" if prompt else "caption", context)
-    system = system_prompt(request)
-    if system and worker.captioner.model.codec.answers:
-        values = {"system_prompt": system, **values}
-    options = service.generation_options(worker, values, prompt or None, shorten=True)
-    language = service.language(request.language)
-    if request.stream and max(options.num_captions, options.variations) > 1:
-        raise Problem(422, "A stream has one caption.", "Ask for one (n), or without stream.")
-    pixels, _ = await service.pixels(image, worker, context)
-    head: dict[str, Any] = {"id": f"chatcmpl-{context.id}", "created": int(time.time()), "model": model.name}
-    if not request.stream:
-        result = await worker.submit(CaptionWork(pixels, options, language))
-        choices = [
-            Choice(
-                index=n, message=ChatMessage(content=caption.text), finish_reason="length" if caption.cut else "stop"
-            )
-            for n, caption in enumerate(result.captions)
-        ]
-        return ChatAnswer(**head, choices=choices, usage=_usage(result.prompt_tokens, sum(result.tokens)))
-    usage: list[int] = []
-    texts = await context.stack.enter_async_context(aclosing(worker.stream(pixels, options, language, usage)))
+    """One image as a data URL; its captions whole, or piece by piece with `stream`."""
+    _check(request)
+    stream = bool(request.stream)
+    completion = await prepare_completion(
+        service,
+        context,
+        conversation_of(request.turns),
+        request.generation_options(),
+        model=request.model,
+        language=request.language,
+        wording=request.wording(),
+        stops=request.stops,
+        stream=stream,
+    )
+    head: dict[str, Any] = {"id": f"chatcmpl-{context.id}", "created": int(time.time()), "model": completion.model.name}
+    events = await context.stack.enter_async_context(aclosing(completion.events(stream=stream)))
+    end = completion.worker.captioner.model.codec.eos_token_id if request.logprobs else None
+    if not stream:
+        return ChatAnswer(**head, **await _whole(events, end))
     # With the first text at hand, an error before it still has a status of its own.
-    first = await anext(texts, "")
+    begun = await until_text(events)
     shown = bool(request.stream_options and request.stream_options.include_usage)
     return StreamingResponse(
-        _events(head, first, texts, usage, options.max_new_tokens, show_usage=shown),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        _sent_events(head, begun, events, end, show_usage=shown), media_type="text/event-stream", headers=STREAM_HEADERS
     )
 
 
-def image_and_prompt(request: ChatRequest) -> tuple[str | bytes, str]:
-    """The image and the text of the user's last message; raises `Problem` where there is not one image."""
-    last = next((message for message in reversed(request.messages) if message.role == "user"), None)
-    parts = last.content if last is not None and isinstance(last.content, list) else []
-    images = [part.image_url.url for part in parts if part.type == "image_url" and part.image_url is not None]
-    if len(images) != 1:
+def _check(request: ChatRequest) -> None:
+    """Raises `Problem` for what is not here and would be missed."""
+    kind = (request.response_format or {}).get("type", "text")
+    if kind != "text":
         raise Problem(
             422,
-            f"The last message of the user has {len(images) or 'no'} images.",
-            'One is needed: {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,…"}}',
+            f"Captions are text; response_format {str(kind)[:100]} is not known.",
+            "Leave it out, and check what the model writes.",
         )
-    prompt = " ".join(part.text.strip() for part in parts if part.type == "text" and part.text).strip()
-    if len(prompt) > MAX_TEXT_LENGTH:
+    if request.top_logprobs:
         raise Problem(
             422,
-            f"The last message of the user has {len(prompt):,} characters of text; {MAX_TEXT_LENGTH:,} are allowed.",
-            "It is the prompt of the model: a question, or the beginning of the caption.",
+            "The search keeps the probabilities of the tokens that it chose, and no others.",
+            "Leave top_logprobs out; /v1/caption with explain has likely alternatives for each word.",
         )
-    return images[0], prompt
-
-
-def system_prompt(request: ChatRequest) -> str:
-    """The text of the system's messages; other messages than these and the last of the user are not read."""
-    texts = [
-        message.content
-        if isinstance(message.content, str)
-        else " ".join(part.text for part in message.content or () if part.text)
-        for message in request.messages
-        if message.role in ("system", "developer")
-    ]
-    return "\n".join(text.strip() for text in texts)
 
 
 def _usage(prompt: int, completion: int) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-async def _events(
-    head: dict[str, Any], first: str, rest: AsyncIterator[str], usage: list[int], longest: int, *, show_usage: bool
+def _logprobs(pieces: Sequence[Piece], end: int) -> Logprobs | None:
+    """Their tokens but the `end`; None where they are not known. Text of several tokens is that of the last."""
+    tokens = []
+    for piece in pieces:
+        texts = [*[""] * (len(piece.tokens) - 1), piece.text]
+        for token, text, log_prob in zip(piece.tokens, texts, piece.log_probs, strict=False):
+            if token != end:
+                tokens.append(TokenLogprob(token=text, logprob=log_prob, bytes=list(text.encode())))
+    return Logprobs(content=tokens) if tokens else None
+
+
+async def _whole(events: Events, end: int | None) -> dict[str, Any]:
+    """Choices and usage; with `end`, the token that ends a caption, those before it have their probabilities."""
+    prompt, written, choices, deltas = 0, 0, [], dict[int, Delta]()
+    async for event in events:
+        if isinstance(event, PromptRead):
+            prompt = event.tokens
+        elif isinstance(event, Delta):
+            deltas[event.index] = event
+        else:
+            delta, written = deltas[event.index], written + event.tokens
+            logprobs = None if end is None else _logprobs(delta.pieces, end)
+            message = ChatMessage(content=delta.text)
+            choices.append(Choice(index=event.index, message=message, finish_reason=event.reason, logprobs=logprobs))
+    return {"choices": choices, "usage": _usage(prompt, written)}
+
+
+async def _sent_events(
+    head: dict[str, Any], begun: Sequence[Event], events: Events, end: int | None, *, show_usage: bool
 ) -> AsyncIterator[str]:
-    """Server-sent events: a chunk for each text, then perhaps `usage`, which is filled when `rest` ends.
+    """Server-sent events: a chunk for each text, one with the reason why each caption ended, then perhaps `usage`."""
+    prompt, written, roles = 0, 0, set[int]()
 
-    `longest` is how many tokens the caption may have.
-    """
-
-    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+    def sent(choices: list[dict[str, Any]], **more: Any) -> str:
         chunk = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
         return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
-    def delta(end: str | None = None, **content: str) -> list[dict[str, Any]]:
-        return [{"index": 0, "delta": content, "finish_reason": end, "logprobs": None}]
+    def choice(index: int, delta: dict[str, str], reason: str | None = None, found: Logprobs | None = None) -> str:
+        role = {} if index in roles else {"role": "assistant"}
+        roles.add(index)
+        logprobs = found.model_dump() if found else None
+        return sent([{"index": index, "delta": {**role, **delta}, "finish_reason": reason, "logprobs": logprobs}])
 
-    yield event(delta(role="assistant", content=first))
     try:
-        async for text in rest:
-            if text:
-                yield event(delta(content=text))
+        async for event in with_begun(begun, events):
+            if isinstance(event, PromptRead):
+                prompt = event.tokens
+            elif isinstance(event, Delta):
+                found = None if end is None else _logprobs(event.pieces, end)
+                if event.text or found or event.index not in roles:
+                    yield choice(event.index, {"content": event.text}, found=found)
+            else:
+                written += event.tokens
+                yield choice(event.index, {}, event.reason)
     except Exception as error:  # noqa: BLE001 - the status has been sent; the client learns it here
-        problem = Problem.of(error)
-        yield f"data: {json.dumps({'error': problem.body()})}\n\n"
+        yield f"data: {json.dumps({'error': Problem.of(error).body()})}\n\n"
         return
-    yield event(delta(end="length" if usage[1:] and usage[1] >= longest else "stop"))
-    if show_usage and usage:
-        yield event([], usage=_usage(*usage).model_dump())
+    if show_usage:
+        yield sent([], usage=_usage(prompt, written).model_dump())
     yield "data: [DONE]\n\n"
