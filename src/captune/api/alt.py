@@ -7,19 +7,19 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.captions.quality import flags_of
 from captune.core.config import Resolved, resolve
-from captune.core.errors import CaptuneError, UsageError
+from captune.core.errors import CaptuneError, UsageError, first_line
 from captune.core.files import atomic_file, open_regular
 from captune.core.options import DEFAULT_MODEL, AltOptions, CaptionOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption
 from captune.pages.alternative import alternative_text, written
-from captune.pages.find import Findings, FoundImage, find_images, prompt_of
+from captune.pages.find import Findings, FoundImage, alt_prompt, find_images
 from captune.pages.page import Page
 from captune.pages.patch import Edit, edited, page_patch, patched, read_patch
 from captune.pages.site import Site, is_page
@@ -65,8 +65,7 @@ class AltReport:
     """What was found on the pages of a site, and changed.
 
     `images` counts all by their states (`captune.pages.page.STATES`). `patch` holds the changes. `changed` are pages
-    that were written, `stale` those that were not because they had changed meanwhile; `unread` says why a page was not
-    read.
+    that were written; `unwritten` and `unread` say why others were not.
     """
 
     pages: int = 0
@@ -74,7 +73,7 @@ class AltReport:
     rows: tuple[AltRow, ...] = ()
     patch: bytes = b""
     changed: tuple[str, ...] = ()
-    stale: tuple[str, ...] = ()
+    unwritten: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -86,7 +85,7 @@ class AltReport:
         rows = [{**vars(row)} for row in self.rows]
         return {
             "pages": self.pages, "images": dict(self.images), "remaining": self.remaining, "changed": self.changed,
-            "stale": self.stale, "unread": dict(self.unread), "rows": rows,
+            "unwritten": dict(self.unwritten), "unread": dict(self.unread), "rows": rows,
         }  # fmt: skip
 
 
@@ -168,7 +167,7 @@ def _captioned(
     if captioner.model.codec.answers:
         own = captioner.options.generation.prompt
         prompts = {
-            id(found): prompt_of(found.image, chosen.alt_characters, own, None if language else languages[id(found)])
+            id(found): alt_prompt(found.image, chosen.alt_characters, own, None if language else languages[id(found)])
             for found in wanted
         }
     captions = _captions(captioner, [(str(found.file), prompts.get(id(found), "")) for found in wanted], progress)
@@ -264,35 +263,37 @@ def _edits(findings: Findings, rows: Mapping[int, AltRow]) -> list[tuple[Page, l
         if row is None or not row.proposed or slot is None or row.text is None:
             continue
         edits = found_on.setdefault(found.page.path, (found.page, []))[1]
-        edits.append(Edit(slot.start, slot.end, written(row.text, slot, found.page.encoding)))
+        edits.append(Edit(slot.start, slot.end, written(row.text, slot, found.page)))
     return list(found_on.values())
 
 
 def _write(report: AltReport, findings: Findings, rows: Mapping[int, AltRow]) -> AltReport:
     """Change the pages themselves; one that is not as it was read stays."""
-    from dataclasses import replace
-
-    changed, stale = [], []
-    for page, edits in _edits(findings, rows):
-        if _replace(page.path, page.content, edited(page.content, edits)):
-            changed.append(page.name)
-        else:
-            stale.append(page.name)
-    return replace(report, changed=tuple(changed), stale=tuple(stale))
+    reasons = {
+        page.name: _replace(page.path, page.content, edited(page.content, edits))
+        for page, edits in _edits(findings, rows)
+    }
+    return replace(report, **_outcome(reasons))
 
 
-def _replace(path: Path, before: bytes, after: bytes) -> bool:
-    """Write a page, with the permissions it had, if it is still as it was."""
+def _outcome(reasons: Mapping[str, str]) -> dict[str, Any]:
+    """Pages that were changed (no reason) and those that were not, as a report has them."""
+    changed = tuple(page for page, reason in reasons.items() if not reason)
+    return {"changed": changed, "unwritten": {page: reason for page, reason in reasons.items() if reason}}
+
+
+def _replace(path: Path, before: bytes, after: bytes) -> str:
+    """Write a page, with the permissions it had, if it is still as it was; the reason why it was not written."""
     try:
         with open_regular(path) as file:
             if file.read() != before:
-                return False
-    except OSError:
-        return False
-    with atomic_file(path, "wb") as file:
-        file.write(after)
-        shutil.copymode(path, file.name)
-    return True
+                return "it was changed meanwhile"
+        with atomic_file(path, "wb") as file:
+            file.write(after)
+            shutil.copymode(path, file.name)
+    except (OSError, CaptuneError) as error:
+        return first_line(error)
+    return ""
 
 
 def _apply(site: Site, patch: Path) -> AltReport:
@@ -306,19 +307,21 @@ def _apply(site: Site, patch: Path) -> AltReport:
     base = _base(site)
     changes = read_patch(content, str(patch))
     for name in changes:
-        path = base / name
-        if not is_page(name) or os.path.isabs(name) or not site.holds(path):
+        if not is_page(name) or os.path.isabs(name) or not site.holds(base / name):
             raise CaptuneError(
                 f"{patch} changes {name}, which is no page of {site.folder}.",
                 "Name the site that the patch was made for, in the same folder.",
             )
-    changed, stale = [], []
+    reasons = {}
     for name, hunks in changes.items():
-        path = base / name
-        before = path.read_bytes() if path.is_file() else b""
-        after = patched(before, hunks) if path.is_file() else None
-        if after is None or (after != before and not _replace(path, before, after)):
-            stale.append(name)
+        try:
+            before = (base / name).read_bytes()
+        except OSError as error:
+            reasons[name] = error.strerror or "it cannot be read"
+            continue
+        after = patched(before, hunks)
+        if after is None:
+            reasons[name] = "a change does not fit it"
         elif after != before:
-            changed.append(name)
-    return AltReport(len(changes), changed=tuple(changed), stale=tuple(stale))
+            reasons[name] = _replace(base / name, before, after)
+    return AltReport(len(changes), **_outcome(reasons))

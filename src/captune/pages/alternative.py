@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from captune.captions.wording import shortened
 from captune.core.text import without_controls
-from captune.pages.page import Slot
+from captune.pages.page import Page, Slot
 
 # Texts that say of no image what is in it.
 _WORDS = """
@@ -59,15 +59,15 @@ def alternative_text(caption: str, most: int) -> str:
     return shortened(text[:1].upper() + text[1:], most)
 
 
-def written(text: str, slot: Slot, encoding: str) -> bytes:
-    """The bytes that put a text into its slot; letters that the page's encoding has not become references."""
+def written(text: str, slot: Slot, page: Page) -> bytes:
+    """The bytes that put a text into its slot on a page; letters that its encoding may not have become references."""
     if slot.syntax == "markdown":
         source = in_markdown(text)
     elif slot.syntax == "shortcode":
         source = ' alt="' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     else:
         source = f'{" " if slot.start == slot.end else ""}alt="{in_attribute(text)}"'
-    return source.encode(encoding, "xmlcharrefreplace")
+    return source.encode(page.encoding if page.sure else "ascii", "xmlcharrefreplace")
 
 
 def in_attribute(text: str) -> str:

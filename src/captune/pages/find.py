@@ -55,7 +55,7 @@ def find_images(site: Site, progress: Progress, *, functional: bool = False) -> 
     paths = list(site.pages())
     for path in track(paths, progress, "Reading pages", len(paths)):
         try:
-            page = read_page(path, str(path))
+            page = read_page(path, str(path), markdown=is_markdown(path))
         except PageError as error:
             unread[str(path)] = error.reason
             continue
@@ -89,7 +89,7 @@ FUNCTIONAL = (
 )
 
 
-def prompt_of(image: PageImage, characters: int, instruction: str | None, language: str | None) -> str:
+def alt_prompt(image: PageImage, characters: int, instruction: str | None, language: str | None) -> str:
     """What a model that answers prompts reads with an image: `instruction`, else captune's, and the image's context."""
     context: Context = image.context
     own = FUNCTIONAL if image.functional else INSTRUCTION

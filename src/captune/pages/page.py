@@ -29,12 +29,16 @@ class PageError(CaptuneError):
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its file, its name as the user sees it, and its bytes in an encoding that has ASCII's signs."""
+    """A page: its file, its name as the user sees it, and its bytes in an encoding that has ASCII's signs.
+
+    Where nothing says that this is its encoding, it is not `sure`: what is written into it has ASCII's letters alone.
+    """
 
     path: Path
     name: str
     content: bytes = field(repr=False)
     encoding: str
+    sure: bool = True
 
     def text(self, start: int, end: int) -> str:
         """The text of some bytes."""
@@ -49,8 +53,11 @@ class Page:
         return [0, *(found.end() for found in re.finditer(rb"\n", self.content))]
 
 
-def read_page(path: Path, name: str) -> Page:
-    """Read a page; raises `PageError` for one that is no text in an encoding that is read."""
+def read_page(path: Path, name: str, *, markdown: bool = False) -> Page:
+    """Read a page; raises `PageError` for one that is no text in an encoding that is read.
+
+    A byte order mark counts first, then what a page of HTML says of itself; else it is UTF-8, or Windows-1252.
+    """
     try:
         with open_regular(path) as file:
             content = file.read(MOST_BYTES + 1)
@@ -60,30 +67,28 @@ def read_page(path: Path, name: str) -> Page:
         raise PageError(name, f"it has more than {MOST_BYTES // 2**20} MB")
     if content.startswith(_WIDE) or b"\0" in content:
         raise PageError(name, "it is UTF-16, UTF-32 or no text")
-    return Page(path, name, content, _encoding(content, name))
-
-
-def _encoding(content: bytes, name: str) -> str:
-    """A byte order mark counts first, then what the page says of itself; else UTF-8 where it is, else Windows-1252."""
-    if content.startswith(_BOM_UTF8):
-        return "utf-8"
-    declared = _DECLARED.search(content[:_HEAD])
-    if declared:
-        try:
-            encoding = codecs.lookup(declared[1].decode("ascii", "replace")).name
-        except LookupError:
-            encoding = ""
-        if encoding in _NOT_READ:
-            raise PageError(name, f"its encoding, {encoding}, is not read")
-        if encoding == "iso8859-1":
-            return "cp1252"  # as browsers take it
-        if encoding:
-            return encoding
+    declared = "utf-8" if markdown or content.startswith(_BOM_UTF8) else _declared(content, name)
+    if content.isascii():
+        return Page(path, name, content, declared or "utf-8", sure=bool(declared))
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
+        other = "" if declared == "utf-8" else declared
+        return Page(path, name, content, other or "cp1252", sure=bool(other))
+    # What is UTF-8 by its bytes and another by its own words may be served as either.
+    return Page(path, name, content, "utf-8", sure=declared in ("", "utf-8"))
+
+
+def _declared(content: bytes, name: str) -> str:
+    """The encoding that HTML names in its head; "" for none."""
+    found = _DECLARED.search(content[:_HEAD])
+    try:
+        encoding = codecs.lookup(found[1].decode("ascii", "replace")).name if found else ""
+    except LookupError:
+        return ""
+    if encoding in _NOT_READ:
+        raise PageError(name, f"its encoding, {encoding}, is not read")
+    return "cp1252" if encoding == "iso8859-1" else encoding  # as browsers take it
 
 
 @dataclass(frozen=True)

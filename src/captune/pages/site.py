@@ -141,12 +141,14 @@ class Site:
         return Location(None, "outside" if outside else "not found")
 
     def _candidates(self, page: Path, name: str) -> Iterator[Path]:
-        relative = name.lstrip("/")
+        """Files that a name may mean, with `..` taken from the name alone, as browsers do."""
         if not name.startswith("/"):
             # Programs that give each page a folder of its own: `guide.md` is served as `guide/`.
-            yield from (page.parent / name, page.parent / page.stem / name)
+            for folder in (page.parent, page.parent / page.stem):
+                yield Path(os.path.normpath(folder / name))
+        below = re.sub(r"^(?:\.{0,2}/)+", "", name)  # nothing is above the root
         for served in self._served:
-            yield served / relative
+            yield Path(os.path.normpath(served / below))
 
 
 def is_page(name: str) -> bool:
@@ -174,9 +176,15 @@ def _project(folder: Path) -> tuple[Path, Path | None]:
 
 
 def _without_template(address: str) -> str:
-    """An address whose template code is understood: before a path, or around a path in quotes; "" for any other."""
+    """An address whose code is understood: before a path, or around one path in quotes; "" for any other.
+
+    The code is a template's or, in braces, JSX: `{require('./a.png').default}`. Docusaurus' `@site` is the project.
+    """
+    if address.startswith("{") and address.endswith("}") and address[1:2] not in ("{", "%"):
+        quoted = [found[2] for found in _QUOTED.finditer(address)]
+        address = quoted[0] if len(quoted) == 1 else ""
     if not any(sign in address for sign in ("{{", "{%", "<?", "<%")):
-        return address
+        return re.sub("^@site/", "/", address)
     source = address.encode()
     position = 0
     code = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from html import unescape
+from pathlib import Path
 
 import pytest
 
 from captune.pages.alternative import alternative_text, in_attribute, in_markdown, is_no_text, written
-from captune.pages.page import Slot
+from captune.pages.page import Page, Slot
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,10 @@ def test_a_caption_as_an_alternative_text(caption: str, text: str) -> None:
     assert alternative_text(caption, 125) == text
 
 
+def page(encoding: str, *, sure: bool = True) -> Page:
+    return Page(Path("a.html"), "a.html", b"", encoding, sure)
+
+
 HOSTILE = 'a "b" & <c> [d] | {{ e }} {% f %} *g* _h_ `i` \\j ~k~ é 日'
 
 
@@ -65,8 +70,9 @@ def test_in_markdown_a_text_is_read_back() -> None:
 
 
 def test_in_a_shortcode_quotes_are_escaped() -> None:
-    assert written('a "b" \\', Slot(3, 3, "shortcode"), "utf-8") == b' alt="a \\"b\\" \\\\"'
+    assert written('a "b" \\', Slot(3, 3, "shortcode"), page("utf-8")) == b' alt="a \\"b\\" \\\\"'
 
 
 def test_letters_that_the_encoding_has_not_are_references() -> None:
-    assert written("é 日", Slot(3, 3, "attribute"), "cp1252") == b' alt="\xe9 &#26085;"'
+    assert written("é 日", Slot(3, 3, "attribute"), page("cp1252")) == b' alt="\xe9 &#26085;"'
+    assert written("é", Slot(3, 3, "attribute"), page("utf-8", sure=False)) == b' alt="&#233;"'

@@ -23,7 +23,7 @@ def page(source: str) -> Page:
 def with_texts(source: str, text: str = "A dog") -> str:
     """The page with a text in each slot."""
     slots = [image.slot for image in images(source) if image.slot and not image.functional]
-    return edited(source.encode(), [Edit(s.start, s.end, written(text, s, "utf-8")) for s in slots]).decode()
+    return edited(source.encode(), [Edit(s.start, s.end, written(text, s, page(source))) for s in slots]).decode()
 
 
 @pytest.mark.parametrize(

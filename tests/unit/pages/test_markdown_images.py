@@ -12,13 +12,17 @@ from captune.pages.page import Page, PageImage
 from captune.pages.patch import Edit, edited
 
 
+def page(source: str) -> Page:
+    return Page(Path("a.md"), "a.md", source.encode(), "utf-8")
+
+
 def images(source: str) -> list[PageImage]:
-    return MarkdownImages(Page(Path("a.md"), "a.md", source.encode(), "utf-8")).images
+    return MarkdownImages(page(source)).images
 
 
 def with_texts(source: str, text: str = "A dog") -> str:
     slots = [image.slot for image in images(source) if image.slot and not image.functional]
-    return edited(source.encode(), [Edit(s.start, s.end, written(text, s, "utf-8")) for s in slots]).decode()
+    return edited(source.encode(), [Edit(s.start, s.end, written(text, s, page(source))) for s in slots]).decode()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_pages_are_neither_built_nor_hidden_nor_excluded(folder: Path) -> None:
         ("content/post/b/index.md", "in.png", "content/post/b/in.png"),
         ("content/post/a.md", "own.png", "content/post/a/own.png"),
         ("content/post/a.md", "../post/b/in.png", "content/post/b/in.png"),
+        ("content/post/a.md", "../b/in.png", "content/post/b/in.png"),
+        ("content/post/a.md", "../../../img/x y.png", "static/img/x y.png"),
         ("content/post/a.md", "/img/x%20y.png", "static/img/x y.png"),
         ("content/post/a.md", "/img/x y.png?v=2#top", "static/img/x y.png"),
         ("content/post/a.md", "/img/%C3%BC.png", "static/img/ü.png"),
@@ -51,6 +53,9 @@ def test_pages_are_neither_built_nor_hidden_nor_excluded(folder: Path) -> None:
         ("content/post/a.md", "{{ site.baseurl }}/img/x y.png", "static/img/x y.png"),
         ("content/post/a.md", "{{ 'img/x y.png' | relative_url }}", "static/img/x y.png"),
         ("content/post/a.md", "img/x y.png", "static/img/x y.png"),
+        ("content/post/b/index.md", "{require('./in.png').default}", "content/post/b/in.png"),
+        ("content/post/a.md", "@site/static/img/x y.png", "static/img/x y.png"),
+        ("content/post/a.md", "{picture}", "template"),
         ("content/post/a.md", "/c.png", "assets/c.png"),
         ("content/post/a.md", "/img/d.svg", "svg"),
         ("content/post/a.md", "no.png", "not found"),
@@ -80,18 +85,28 @@ def test_the_base_of_a_page_and_a_named_root(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "encoding"),
+    ("content", "encoding", "sure"),
     [
-        ("é".encode(), "utf-8"),
-        ("\ufeffé".encode(), "utf-8"),
-        ("é".encode("latin-1"), "cp1252"),
-        (b'<meta charset="iso-8859-1">\xe9', "cp1252"),
-        (b"<meta http-equiv=x content='text/html; charset=koi8-r'>\xc1", "koi8-r"),
+        ("é".encode(), "utf-8", True),
+        ("\ufeffé".encode(), "utf-8", True),
+        ("é".encode("latin-1"), "cp1252", False),
+        (b"no word of it", "utf-8", False),
+        (b"<meta charset=utf-8>", "utf-8", True),
+        (b'<meta charset="iso-8859-1">\xe9', "cp1252", True),
+        (b'<meta charset="iso-8859-1">', "cp1252", True),
+        ('<meta charset="iso-8859-1">é'.encode(), "utf-8", False),
+        (b"<meta http-equiv=x content='text/html; charset=koi8-r'>\xc1", "koi8-r", True),
     ],
 )
-def test_the_encoding_of_a_page(tmp_path: Path, content: bytes, encoding: str) -> None:
+def test_the_encoding_of_a_page(tmp_path: Path, content: bytes, encoding: str, sure: bool) -> None:
     (tmp_path / "a.html").write_bytes(content)
-    assert read_page(tmp_path / "a.html", "a.html").encoding == encoding
+    page = read_page(tmp_path / "a.html", "a.html")
+    assert (page.encoding, page.sure) == (encoding, sure)
+
+
+def test_markdown_about_encodings_is_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text('`<meta charset="utf-7">`')
+    assert read_page(tmp_path / "a.md", "a.md", markdown=True).encoding == "utf-8"
 
 
 @pytest.mark.parametrize("content", ["é".encode("utf-16"), b"a\0b", b'<meta charset="utf-7">'])

@@ -55,8 +55,8 @@ def alt(
     )  # fmt: skip
     for page, why in report.unread.items():
         progress.warn(f"{page} was not read: {why}.")
-    for page in report.stale:
-        progress.warn(f"{page} is not as it was: it was left alone.")
+    for page, why in report.unwritten.items():
+        progress.warn(f"{page} was not written: {why}.")
     if json:
         out_json(report.to_json())
     elif apply is None:
@@ -66,7 +66,7 @@ def alt(
     if check and report.remaining:
         raise typer.Exit(EXIT_FAILURE)
     failed = [row for row in report.rows if row.file and row.reason and row.text is None and not _is_known(row.reason)]
-    if not check and (report.stale or failed):
+    if not check and (report.unwritten or failed):
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 
 
@@ -93,7 +93,7 @@ def _print_rows(report: AltReport) -> None:
 
 def _print_summary(report: AltReport, site: str, patch: str | None, *, applied: bool, check: bool) -> None:
     if applied:
-        note(f"{len(report.changed):,} pages changed, {len(report.stale):,} left alone.")
+        note(f"{len(report.changed):,} pages changed, {len(report.unwritten):,} left alone.")
         return
     counts = ", ".join(f"{count:,} {state}" for state, count in report.images.items()) or "no images"
     note(f"{report.pages:,} pages: {counts}.")
