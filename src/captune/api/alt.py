@@ -64,7 +64,8 @@ class AltRow:
 class AltReport:
     """What was found on the pages of a site, and changed.
 
-    `images` counts all by their states (`captune.pages.page.STATES`). `patch` holds the changes. `changed` are pages
+    `images` counts all by their states (`captune.pages.page.STATES`). `patch` holds the changes, for files below the
+    folder `base`. `changed` are pages
     that were written; `unwritten` and `unread` say why others were not.
     """
 
@@ -72,6 +73,7 @@ class AltReport:
     images: Mapping[str, int] = field(default_factory=dict)
     rows: tuple[AltRow, ...] = ()
     patch: bytes = b""
+    base: str = ""
     changed: tuple[str, ...] = ()
     unwritten: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -250,9 +252,8 @@ def _report(findings: Findings, rows: Mapping[int, AltRow], base: Path, chosen: 
     for page, edits in _edits(findings, rows):
         name = Path(os.path.relpath(page.path.resolve(), base)).as_posix()
         parts.append(page_patch(name, page.content, edits))
-    return AltReport(
-        findings.pages, dict(sorted(counts.items())), tuple(shown), b"".join(parts), unread=findings.unread
-    )
+    images = dict(sorted(counts.items()))
+    return AltReport(findings.pages, images, tuple(shown), b"".join(parts), str(base), unread=findings.unread)
 
 
 def _edits(findings: Findings, rows: Mapping[int, AltRow]) -> list[tuple[Page, list[Edit]]]:

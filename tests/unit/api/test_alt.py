@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,12 @@ def test_the_command(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert (checked["remaining"], checked["images"]["missing"]) == (6, 6)
     monkeypatch.setenv("CAPTUNE_SIGHT_CHECK", "false")
     with stand_in(colour) as server:
-        assert run(["alt", "docs", "--model", server.name, "--html", "r.html"]) == 3  # broken.png
+        monkeypatch.chdir(site / "docs" / "img")
+        assert run(["alt", f"{site}/docs", "--model", server.name, "--patch", "y.patch"]) == 3  # broken.png
+        commands = capsys.readouterr().err.partition("Next:\n")[2].splitlines()
+        subprocess.run([*shlex.split(commands[0]), "--check"], check=True)
+        monkeypatch.chdir(site)
+        assert run(["alt", "docs", "--model", server.name, "--html", "r.html"]) == 3
         printed = capsys.readouterr()
         assert "A red square." in printed.out
         assert "3 texts in captune-alt.patch" in printed.err

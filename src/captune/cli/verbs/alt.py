@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,7 +109,9 @@ def _print_summary(report: AltReport, site: str, patch: str | None, *, applied: 
     if not check and report.remaining:
         note(f"{report.remaining:,} images remain without a text.")
     if patch and not report.changed:
-        next_commands(("git", "apply", patch), ("captune", "alt", site, "--apply", patch))
+        here = os.path.samefile(report.base, os.curdir)
+        git = ("git", "apply", patch) if here else ("git", "-C", report.base, "apply", os.path.abspath(patch))
+        next_commands(git, ("captune", "alt", site, "--apply", patch))
 
 
 app = verb(alt)
