@@ -172,7 +172,7 @@ def _captioned(
             id(found): alt_prompt(found.image, chosen.alt_characters, own, None if language else languages[id(found)])
             for found in wanted
         }
-    captions = _captions(captioner, [(str(found.file), prompts.get(id(found), "")) for found in wanted], progress)
+    captions = caption_files(captioner, [(str(found.file), prompts.get(id(found), "")) for found in wanted], progress)
     rows = {}
     for found in wanted:
         prompt = prompts.get(id(found))
@@ -181,7 +181,7 @@ def _captioned(
     return rows
 
 
-def _captions(
+def caption_files(
     captioner: Captioner, keys: Iterable[tuple[str, str]], progress: Progress
 ) -> dict[tuple[str, str], Caption | CaptuneError]:
     """The caption of each (file, prompt), or why there is none.

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 import captune
+from captune.api.alt import caption_files
 from captune.cli.main import run
+from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.progress import SILENT
+from captune.core.records import Caption
 from stand_in import Asked, Reply, StandIn, said, stand_in
 
 PAGES = {
@@ -167,12 +173,30 @@ def test_suspicious_texts_and_functional_images_on_request(site: Path) -> None:
     assert functional[0].startswith("Say it: b.\n")
 
 
-def test_a_budget_that_is_spent_keeps_what_came(site: Path) -> None:
-    with stand_in(colour) as server:
-        report = alt(server, max_requests=1, concurrency=1)
-    assert len(server.asked) == 1
-    assert sum(row.proposed for row in report.rows) == 1
-    assert report.remaining == 5
+class Spent:
+    """A captioner that ends after so many captions."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.options = resolve("caption").values
+        self.model = SimpleNamespace(codec=SimpleNamespace(answers=False))
+
+    def stream(self, items: Any, **options: Any) -> Iterator[Any]:
+        for number, (key, _) in enumerate(items):
+            if number == self.count:
+                raise CaptuneError("spent")
+            yield key, [Caption("a dog", 0.9)]
+
+
+def test_a_budget_that_is_spent_keeps_what_came() -> None:
+    keys = [("a.png", ""), ("b.png", ""), ("a.png", ""), ("c.png", "")]
+    found = caption_files(Spent(1), keys, SILENT)  # type: ignore[arg-type]
+    assert {key[0]: str(each) for key, each in found.items() if isinstance(each, CaptuneError)} == {
+        "b.png": "spent", "c.png": "spent",
+    }  # fmt: skip
+    assert found["a.png", ""] == Caption("a dog", 0.9)
+    with pytest.raises(CaptuneError, match="spent"):
+        caption_files(Spent(0), keys, SILENT)  # type: ignore[arg-type]
 
 
 def test_the_command(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
