@@ -53,8 +53,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_it_says_what_the_model_says(model: str, tmp_path: Path) -> None:
     """JPEG changes an image a little: the model itself reads the same JPEG."""
+    from captune.decoding.encoding import DESCRIBE
     from captune.inference.endpoint.messages import to_jpeg
-    from captune.inference.endpoint.model import PROMPT
 
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -68,7 +68,7 @@ def test_it_says_what_the_model_says(model: str, tmp_path: Path) -> None:
     reader = captune.Captioner.load(model)
     for row in rows:
         (tmp_path / "sent.jpg").write_bytes(to_jpeg(reader.read(row["image"])))
-        assert own(tmp_path / "sent.jpg", prompt=PROMPT, max_new_tokens=6).text == row["caption"]
+        assert own(tmp_path / "sent.jpg", prompt=DESCRIBE, max_new_tokens=6).text == row["caption"]
 
 
 def test_a_model_of_random_weights_sees_nothing(model: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from captune.captions.prompts.template import DESCRIBE as DESCRIBE
-from captune.captions.prompts.template import template_for_question
+from captune.captions.prompts.template import template_for
 from captune.core.errors import UsageError
 from captune.core.options import GenerationOptions
 
@@ -145,7 +145,7 @@ def with_prompt(
 def prompt_for(model_prompt: str, question: str, prompt: str | None = None) -> str:
     """The model's prompt, or `prompt` instead, with a question at its `{question}`, else at its end.
 
-    A model whose prompt is just to describe the image gets the question alone. What else stands in braces is known of
+    A question takes the place of a prompt that is just to describe the image. What else stands in braces is known of
     an image alone: it is left out.
     """
-    return template_for_question(model_prompt, prompt).asking(question, {})
+    return template_for(model_prompt, prompt, question).asking(question, {})

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import yaml
 
-from captune.captions.prompts.template import Template, template_for_question
+from captune.captions.prompts.template import Template, template_for
 from captune.core.errors import CaptuneError, UsageError, did_you_mean
 from captune.core.files import open_regular
 from captune.core.files.limits import parse_yaml
@@ -136,7 +136,7 @@ class Prompts:
             return None
         template = self.template(name)
         if question and not self.choices:
-            template = template_for_question(self.own, self.default)
+            template = template_for(self.own, self.default, question)
         values = dict(read(template.fields)) if template.fields else {}
         return template.asking(question, values, fits)
 

@@ -140,8 +140,8 @@ def one_line(value: str, longest: int) -> str:
     return shortened(text, longest) if longest else ""
 
 
-def template_for_question(model_prompt: str, prompt: str | None) -> Template:
-    """What a question is put into: `prompt`, else the model's own; nothing where that is just to describe the image."""
+def template_for(model_prompt: str, prompt: str | None, question: str) -> Template:
+    """`prompt`, else the model's own; nothing where that is just to describe the image, and there is a question."""
     if prompt is None:
-        prompt = "" if model_prompt == DESCRIBE else model_prompt
+        prompt = "" if question and model_prompt == DESCRIBE else model_prompt
     return Template.of(prompt)
