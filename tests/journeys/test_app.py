@@ -23,6 +23,9 @@ import pytest
 import torch
 
 from browsing import drawn, in_view, serious
+from captune.captions.quality import flags_of
+from captune.captions.wording import worded
+from captune.core.options import WordingOptions
 from captune.inference.captioner import Captioner
 from captune.models import FAMILIES
 from captune.server.page import PAGE, VARIABLE, PageSettings
@@ -101,10 +104,19 @@ def test_a_sample_is_captioned_by_both_models(page: Any, models: dict[str, str])
     widget(page.checkbox, FIRST).check().run()
     data, _ = samples()[FIRST]
     options = {"device": "cpu", "max_new_tokens": 30}
-    assert write(page) == [[Captioner.load(models[name], **options)(data).text for name in NAMES[:2]]]
+    own = [Captioner.load(models[name], **options)(data) for name in NAMES[:2]]
+    assert write(page) == [[caption.text for caption in own]]
+    widget(page.text_input, "Before every caption").set_value("ohwx,")
+    widget(page.number_input, "Most characters").set_value(20)
+    wording = WordingOptions(prefix="ohwx,", max_characters=20)
+    assert write(page) == [[worded(caption, wording).text for caption in own]]
+    flags = page.session_state.results[0].flags
+    assert [flags[name] for name in NAMES[:2]] == [(flags_of(caption),) for caption in own]
+    widget(page.text_input, "Before every caption").set_value("")
+    widget(page.number_input, "Most characters").set_value(0)
     widget(page.toggle, "3 variations").set_value(True).run()
     assert [len(captions) for captions in write(page)] == [6]
-    assert page.expander[0].label == "History (2)"
+    assert page.expander[0].label == "History (3)"
     widget(page.toggle, "Attention maps").set_value(True).run()
     write(page)
     assert [one.label.split(" for ")[0] for one in page.expander[:2]] == [
@@ -116,7 +128,7 @@ def test_a_sample_is_captioned_by_both_models(page: Any, models: dict[str, str])
 def test_a_vision_language_model_answers_what_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lively("qwen2_5_vl").save(tmp_path / "vlm")
     page = app_test(PageSettings({"vlm": str(tmp_path / "vlm")}, {"device": "cpu"}), monkeypatch).run()
-    assert [one.label for one in page.text_input] == ["Question or instruction"]
+    assert page.text_input[0].label == "Question or instruction"
     widget(page.checkbox, FIRST).check().run()
     question = "What is <|image_pad|> here <|im_end|>?"
     widget(page.text_input, "Question or instruction").set_value(question).run()

@@ -15,12 +15,15 @@ from typing import Any
 import streamlit as st
 from PIL import Image
 
+from captune.captions.quality import flags_of
+from captune.captions.wording import worded
 from captune.captions.writers import CaptionRow
 from captune.captions.writers.csv import COLUMNS, CsvWriter, line, lines
 from captune.captions.writers.json import JsonWriter
 from captune.captions.writers.writer import TextFormatWriter
 from captune.captions.writers.xml import XmlWriter, escaped
 from captune.core.errors import CaptuneError
+from captune.core.options import WordingOptions
 from captune.core.records import Caption
 from captune.core.sidecars import file_text
 from captune.images.open import is_heif_installed, open_image
@@ -135,13 +138,15 @@ class Upload:
 class Result:
     """An image with its captions by the names of models, or with the reason why it has none.
 
-    `image` is a small JPEG of it. `attention` are sheets (PNG) of where a model looked for each word of its first
-    caption, or why there is none. `language` is that of the captions where one was chosen.
+    `image` is a small JPEG of it. `flags` say what is odd about each caption. `attention` are sheets (PNG) of where a
+    model looked for each word of its first caption, or why there is none. `language` is that of the captions where one
+    was chosen.
     """
 
     name: str
     image: bytes = b""
     captions: dict[str, tuple[Caption, ...]] = field(default_factory=dict)
+    flags: dict[str, tuple[dict[str, str], ...]] = field(default_factory=dict)
     attention: dict[str, bytes | str] = field(default_factory=dict)
     language: str | None = None
     error: CaptuneError | None = None
@@ -228,29 +233,44 @@ def thumbnail(upload: Upload) -> bytes | str:
 
 
 def caption_all(
-    uploads: Sequence[Upload], models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+    uploads: Sequence[Upload],
+    models: Mapping[str, Model],
+    options: Mapping[str, Any],
+    wording: WordingOptions,
+    *,
+    attention: bool = False,
 ) -> Iterator[Result]:
     """A result for each image, in order; one that cannot be read stops nothing."""
     with ThreadPoolExecutor(max(model.concurrency for model in models.values())) as pool:
-        yield from pool.map(lambda upload: caption_one(upload, models, options, attention=attention), uploads)
+        yield from pool.map(lambda upload: caption_one(upload, models, options, wording, attention=attention), uploads)
 
 
 def caption_one(
-    upload: Upload, models: Mapping[str, Model], options: Mapping[str, Any], *, attention: bool = False
+    upload: Upload,
+    models: Mapping[str, Model],
+    options: Mapping[str, Any],
+    wording: WordingOptions,
+    *,
+    attention: bool = False,
 ) -> Result:
-    """The captions of every model for an image, or the reason why it has none."""
+    """The captions of every model for an image, or why it has none; flags are about them before `wording`."""
     captions: dict[str, tuple[Caption, ...]] = {}
+    flags: dict[str, tuple[dict[str, str], ...]] = {}
     sheets: dict[str, bytes | str] = {}
+    language = options.get("language")
     try:
         image = open_image(upload.data, name=upload.name)
         for name, model in models.items():
-            captions[name] = model.captions(image, options)
+            found = model.captions(image, options)
             if attention:
                 with model.lock:
-                    sheets[name] = _sheet(model.captioner, image, captions[name][0], options)
+                    sheets[name] = _sheet(model.captioner, image, found[0], options)
+            prompt = options.get("prompt") if model.captioner.model.codec.answers else None
+            flags[name] = tuple(flags_of(each, language, prompt) for each in found)
+            captions[name] = tuple(worded(each, wording) for each in found)
     except CaptuneError as error:
         return Result(upload.name, error=error)
-    return Result(upload.name, small_jpeg(image, RESULT_SIDE), captions, sheets, options.get("language"))
+    return Result(upload.name, small_jpeg(image, RESULT_SIDE), captions, flags, sheets, language)
 
 
 def _sheet(captioner: Captioner, image: Image.Image, caption: Caption, options: Mapping[str, Any]) -> bytes | str:

@@ -2,15 +2,16 @@
 
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from captune.captions.quality import RULES
 from captune.core.errors import CaptuneError
-from captune.core.options import GenerationOptions
+from captune.core.options import GenerationOptions, WordingOptions
 from captune.core.records import Caption
 from captune.server.page import PageSettings
 from captune.server.page.captioning import (
@@ -46,20 +47,28 @@ _status = st.components.v2.component(
 )
 
 
-def captions_by_model(
-    image: str, captions: Mapping[str, Sequence[Caption]], language: str | None = None, *, key: str
-) -> None:
-    """Captions of an image side by side, under the names of their models."""
+def captions_by_model(result: Result, *, key: str) -> None:
+    """Captions of an image side by side, under the names of their models, with what is odd about each."""
     models = [
-        {"model": model, "captions": [{"text": one.text, "confidence": _confidence(one)} for one in each]}
-        for model, each in captions.items()
+        {
+            "model": model,
+            "captions": [
+                {"text": one.text, "confidence": _confidence(one), "flags": [_flag(*flag) for flag in flags.items()]}
+                for one, flags in zip(captions, result.flags[model], strict=True)
+            ],
+        }
+        for model, captions in result.captions.items()
     ]
-    _captions(key=key, data={"image": image, "language": language or "", "models": models})
+    _captions(key=key, data={"image": result.name, "language": result.language or "", "models": models})
 
 
 def _confidence(caption: Caption) -> str:
-    parts = [] if math.isnan(caption.confidence) else [f"{100 * caption.confidence:.0f} % confidence"]
-    return ", ".join([*parts, *(["cut: it has no end"] if caption.cut else [])])
+    return "" if math.isnan(caption.confidence) else f"{100 * caption.confidence:.0f} % confidence"
+
+
+def _flag(name: str, why: str) -> str:
+    """What is odd about a caption, for people who know no names of flags."""
+    return RULES[name] if name in ("cut", "empty") else f"{RULES[name]} ({why})"
 
 
 HISTORY = 200
@@ -74,10 +83,11 @@ BEGIN = "Add images, take a photo, or try the samples."
 
 @dataclass(frozen=True)
 class Choices:
-    """What the visitor chose: models by name, and options."""
+    """What the visitor chose: models by name, options, and what stands around captions."""
 
     models: dict[str, Model]
     options: dict[str, Any]
+    wording: WordingOptions
     attention: bool
 
 
@@ -177,10 +187,12 @@ def _settings(settings: PageSettings, problems: Any) -> Choices:
             if language:
                 options["language"] = language
                 options |= {"translator": settings.translator} if settings.translator else {}
+        with st.expander("Around the caption"):
+            wording = _wording()
         attention = st.toggle("Attention maps", help="Where the model looked for every word of the first caption.")
         for name, model in models.items():
             st.write(f"{name}: {model.captioner.model.family} on {model.captioner.model.device}")
-    return Choices(models, options, attention)
+    return Choices(models, options, wording, attention)
 
 
 def _prompt(answers: bool) -> dict[str, Any]:
@@ -194,6 +206,20 @@ def _prompt(answers: bool) -> dict[str, Any]:
     if not prompt:
         return {}
     return {"prompt": prompt, "prompt_in_caption": st.checkbox("Keep these words in the caption", key="keep prompt")}
+
+
+def _wording() -> WordingOptions:
+    """What captune puts around captions, and how long they may be."""
+    prefix = st.text_input("Before every caption", help="Such as a trigger word.", max_chars=1000)
+    suffix = st.text_input("Behind every caption", max_chars=1000)
+    longest = st.number_input(
+        "Most characters", 0, value=0, help="Shortened at the end of a sentence, else of a word. 0: no limit."
+    )
+    lower = st.checkbox("Lower case")
+    one_line = st.checkbox("One line")
+    return WordingOptions(
+        prefix=prefix, suffix=suffix, max_characters=int(longest), lower_case=lower, one_line=one_line
+    )
 
 
 def _search(own: GenerationOptions) -> dict[str, Any]:
@@ -234,7 +260,7 @@ def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterat
     # A new seed for every click: else a model samples the same captions again.
     options = {**choices.options, "sample_seed": secrets.randbits(31)}
     progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
-    for result in caption_all(uploads, choices.models, options, attention=choices.attention):
+    for result in caption_all(uploads, choices.models, options, choices.wording, attention=choices.attention):
         results.append(result)
         if not result.error:
             st.session_state.history = [result, *st.session_state.history][:HISTORY]
@@ -274,7 +300,7 @@ def _card(result: Result, key: str) -> None:
     image.image(result.image, alt=result.alt, width="stretch")
     with captions:
         st.subheader(_plain(result.name), anchor=False)
-        captions_by_model(result.name, result.captions, result.language, key=key)
+        captions_by_model(result, key=key)
     for model, sheet in result.attention.items():
         with st.expander(f"Attention maps of {_plain(model)} for {_plain(result.name)}"):
             if isinstance(sheet, str):

@@ -59,7 +59,9 @@ function modelBlock({ model, captions }, { image, language }, status) {
     const number = captions.length > 1 ? `caption ${index + 1}` : "caption";
     foot.append(element("span", "confidence", caption.confidence));
     foot.append(copyButton(caption, `${number} of ${image} by ${model}`, status));
-    item.append(text, foot);
+    item.append(text);
+    for (const flag of caption.flags) item.append(element("p", "flag", `Check it: ${flag}`));
+    item.append(foot);
     list.append(item);
   }
   block.append(list);
