@@ -16,7 +16,7 @@ from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.input_shards import ImageSource, InputShard, Unreadable, list_input_shards, read_images
 from captune.datasets.sources.listing import find_image_paths
 from captune.images.attention_maps import ExplainedFolder
-from captune.inference.captioner import Captioner, noted_provenance
+from captune.inference.captioner import Captioner, noted_provenance, warn_of_style
 from captune.inference.captioning import own_words_of
 from captune.inference.prompting import ImagePrompts
 
@@ -101,6 +101,7 @@ def _rows(
 ) -> Iterator[CaptionRow]:
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
+    warn_of_style(captioner, progress)
     folder = None if explain is None else ExplainedFolder(explain)
     provenance = _provenance(captioner)
     codec, own_words = captioner.model.codec, captioner.options.caption.own_words

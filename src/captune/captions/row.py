@@ -65,6 +65,8 @@ class CaptionRow:
             row["original"] = first.original
         if first and first.cut:
             row["cut"] = True
+        if first and first.decorative:
+            row["decorative"] = True
         if len(self.captions) > 1:
             row["captions"] = [caption_json(caption) for caption in self.captions]
         if self.flags is not None:
@@ -81,7 +83,7 @@ def caption_json(caption: Caption) -> dict[str, Any]:
     content: dict[str, Any] = {"text": caption.text, "confidence": known(caption.confidence)}
     if caption.original is not None:
         content["original"] = caption.original
-    return {**content, "cut": True} if caption.cut else content
+    return content | {name: True for name in ("cut", "decorative") if getattr(caption, name)}
 
 
 def known(confidence: float) -> float | None:
@@ -108,21 +110,23 @@ def row_of(value: Any, where: str) -> CaptionRow:
         raise CaptuneError(f"{where}: {error}.", "Mend it, or remove it from the row.") from None
     if value.get("status") == "error":
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags, provenance)
-    first = {name: value.get(name) for name in ("confidence", "original", "cut")} | {"text": value["caption"]}
+    names = ("confidence", "original", "cut", "decorative")
+    first = {name: value.get(name) for name in names} | {"text": value["caption"]}
     try:
         listed = list(value.get("captions") or [first])
         if listed[0]["text"] != first["text"]:  # somebody corrected the one and not the other
             listed[0] = first
-        captions = tuple(
-            Caption(
-                str(one["text"] or ""), confidence_in(one["confidence"]), (), one.get("original"), bool(one.get("cut"))
-            )
-            for one in listed
-        )
+        captions = tuple(_caption_of(one) for one in listed)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", _EXPECTED) from None
     prompt = value["prompt"] if isinstance(value.get("prompt"), str) else None
     return CaptionRow(value["image"], captions, "ok", None, "", flags, provenance, prompt)
+
+
+def _caption_of(value: Mapping[str, Any]) -> Caption:
+    cut, decorative = bool(value.get("cut")), bool(value.get("decorative"))
+    text, confidence = str(value["text"] or ""), confidence_in(value["confidence"])
+    return Caption(text, confidence, original=value.get("original"), cut=cut, decorative=decorative and not text)
 
 
 def confidence_in(value: Any) -> float:

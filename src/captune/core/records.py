@@ -30,7 +30,7 @@ class Caption:
     where it has one, `log_probs` the log-likelihood of each; empty where they are not known. Of a translated caption
     `original` is what the model said: confidence and tokens are of that. A caption that is `cut` had not ended when it
     had as many tokens as it may have. `own_words` is all that a model behind a server wrote, thoughts included; None
-    where tokens tell.
+    where tokens tell. A `decorative` image has an empty caption.
     """
 
     text: str
@@ -40,6 +40,7 @@ class Caption:
     cut: bool = False
     own_words: str | None = field(default=None, repr=False, compare=False)
     log_probs: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    decorative: bool = False
 
     @property
     def is_missing(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from captune.captions.prompts.choice import Choice, prompts_of
+from captune.captions.prompts.styles import only_wording_note, style_of, styled, with_style
 from captune.captions.provenance import Provenance, prompt_digest
-from captune.captions.wording import worded
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
 from captune.core.options import DEFAULT_MODEL, WordingOptions
 from captune.core.options.verbs import Config
+from captune.core.progress import Progress
 from captune.core.records import Caption
 from captune.images.batches import read_pixels
 from captune.inference.captioning import CaptioningModel, caption_stream, captions_or_reason
@@ -46,7 +47,7 @@ class Captioner:
 
     def __init__(self, name: str, model: CaptioningModel, config: Resolved) -> None:
         self.name, self.model, self.config = name, model, config
-        self.options = config.with_defaults("generation", dict(model.generation))
+        self.options = with_style(config, model.generation, answers=model.codec.answers)
         self._translators: dict[str, Translator] = {}
         self._loading = Lock()
 
@@ -115,18 +116,19 @@ class Captioner:
         `image` is an image, or what `read` made of one; then the prompt is taken word for word. In another language,
         and with a wording of its own, it comes as one piece.
         """
-        values = resolve("caption", flags={"num_beams": 1, **options}, base=self.options).values
+        values = self._values({"num_beams": 1, **options})
         translator = self.translator(values)
         pixels = (
             image if isinstance(image, np.ndarray) else read_pixels(image, self.model.pixels, values.caption.max_pixels)
         )
         generation = values.generation if isinstance(image, np.ndarray) else self._with_prompt(image, values)
         pieces = stream_text(self.model, pixels[None], generation)
-        if translator is None and values.wording == WordingOptions():
+        style = style_of(values)
+        if translator is None and style is None and values.wording == WordingOptions():
             return pieces
         text = "".join(pieces)
         whole = text if translator is None else translator.translate([text])[0]
-        return iter([worded(Caption(whole, 0.0), values.wording).text])
+        return iter([styled(Caption(whole, 0.0), values.wording, style).text])
 
     def explain(
         self, image: Any, caption: Caption | str | None = None, *, filled: str | None = None, **options: Any
@@ -140,7 +142,7 @@ class Captioner:
         backbone = backbone_of(self.model, self.name, _EXPLAINING)
         from captune.inference.explain import explain
 
-        values = resolve("caption", flags=options, base=self.options).values
+        values = self._values(options)
         return explain(
             backbone,
             image,
@@ -164,7 +166,7 @@ class Captioner:
         backbone = backbone_of(self.model, self.name, "Inspecting a caption")
         from captune.inference.inspect import inspect_image
 
-        values = resolve("caption", flags=options, base=self.options).values
+        values = self._values(options)
         generation = self._with_prompt(image, values)
         return inspect_image(backbone, image, generation, max_pixels=values.caption.max_pixels, model=self.name)
 
@@ -172,6 +174,13 @@ class Captioner:
         """The prompts of images by the captioner's options, or by `values`; `choices` as in `Prompts.of`."""
         values = values or self.options
         return ImagePrompts(prompts_of(values, self.model.prompt, choices), self.model.codec, values.generation)
+
+    def _values(self, flags: Mapping[str, Any]) -> Config:
+        """The captioner's options, changed for one call; a style that is named then counts more than what was."""
+        resolved = resolve("caption", flags=flags, base=self.options)
+        if flags.get("style") is None:
+            return resolved.values
+        return with_style(resolved, self.model.generation, answers=self.model.codec.answers)
 
     def _with_prompt(self, image: Any, values: Config, filled: str | None = None) -> GenerationOptions:
         """The options of the search with the prompt of one image, or with one that is `filled`."""
@@ -191,7 +200,7 @@ class Captioner:
         An image that cannot be read yields its error instead of captions. Captions answer a `question`, if there is
         one. `prompt_of` finds another prompt for a key and what was fetched of its image.
         """
-        values = resolve("caption", flags=options, base=self.options).values
+        values = self._values(options)
         prompts = self.prompts(values)
 
         def read_prompt(key: Key, image: Any) -> str | None:
@@ -213,10 +222,11 @@ class Captioner:
             from captune.inference.translation import translated
 
             stream = translated(stream, translator, values.caption.batch_size)
-        if values.wording == WordingOptions():
+        style = style_of(values)
+        if style is None and values.wording == WordingOptions():
             return stream
         return (
-            (key, found if isinstance(found, CaptuneError) else [worded(each, values.wording) for each in found])
+            (key, found if isinstance(found, CaptuneError) else [styled(each, values.wording, style) for each in found])
             for key, found in stream
         )
 
@@ -275,3 +285,11 @@ def _own(caption: Caption | None) -> Caption | None:
     if caption is None or caption.original is None:
         return caption
     return replace(caption, text=caption.original, original=None)
+
+
+def warn_of_style(captioner: Captioner, progress: Progress) -> None:
+    """Say of a style that its prompt makes no sense for the model."""
+    model = captioner.model
+    note = only_wording_note(captioner.options, model.family, answers=model.codec.answers)
+    if note is not None:
+        progress.warn(note)

@@ -18,6 +18,7 @@ from captune.core.options import DEFAULT_MODEL
 from captune.core.progress import SILENT, Progress
 from captune.core.stores import FAILURES, JOB, MANIFEST, REPORT
 from captune.core.stores.local import LocalStore, Store
+from captune.inference.captioner import warn_of_style
 from captune.inference.captioning import AnsweringModel
 from captune.jobs.finish import JobResult, count_rows, finish, read_rows, remove, write_failures
 from captune.jobs.manifest import ShardList
@@ -93,7 +94,8 @@ def _caption(job: Job, todo: list[int], retry: set[int], progress: Progress) -> 
     if job.request.values.job.engine == "ray":
         job.captioner = None  # the workers load the model, perhaps onto the very GPU that this one fills
     else:
-        job.captioner = job.captioner or load_captioner(job.request, progress)
+        captioner = job.captioner = job.captioner or load_captioner(job.request, progress)
+        warn_of_style(captioner, progress)
     try:
         with _keeping_answers(job):
             return run_shards(job, todo, retry, progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from captune.captions.prompts.choice import Choice
+from captune.captions.prompts.styles import style_of, wording_of
 from captune.captions.provenance import Provenance
 from captune.captions.row import CaptionRow
 from captune.core.config import Resolved
@@ -18,6 +19,7 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import Progress, Task
 from captune.core.records import Caption
 from captune.core.stores import MANIFEST
+from captune.decoding.encoding import prompt_for
 from captune.images.workers import cores
 from captune.inference.captioner import Captioner, noted_provenance
 from captune.inference.captioning import ConcurrentModel, own_words_of
@@ -74,11 +76,19 @@ def _shard_options(job: Job, images: int | None) -> ShardOptions:
         workers=min(values.caption.workers or cores(), useful),
         max_pixels=values.caption.max_pixels,
         language=values.translation.language,
-        wording=values.wording,
-        prompt=values.generation.prompt if job.captioner and job.captioner.model.codec.answers else None,
+        wording=wording_of(job.request.resolved),
+        style=style_of(values),
+        prompt=_answered(job.captioner),
         fingerprints=not job.request.temporary,
         provenance=job.provenance is not None,
     )
+
+
+def _answered(captioner: Captioner | None) -> str | None:
+    """What captions answer, where they do and it is the same for all."""
+    if captioner is None or not captioner.model.codec.answers:
+        return None
+    return prompt_for("", "", captioner.options.generation.prompt or "") or None
 
 
 def _shard_task(job: Job, number: int, retry: Container[int]) -> ShardTask:

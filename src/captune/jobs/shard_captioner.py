@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from captune.captions.prompts.styles import Style, styled
 from captune.captions.provenance import Provenance
 from captune.captions.quality import flags_of
 from captune.captions.row import CaptionRow
-from captune.captions.wording import worded
 from captune.core.errors import CaptuneError
 from captune.core.machine import Halving
 from captune.core.options import WordingOptions
@@ -92,6 +92,7 @@ class ShardOptions:
     language: str | None = None
     prompt: str | None = None
     wording: WordingOptions = field(default_factory=WordingOptions)
+    style: Style | None = None
     fingerprints: bool = True
     provenance: bool = False
 
@@ -202,7 +203,9 @@ def _result(
     if isinstance(captions, CaptuneError):
         return _Result(_failed(source, captions.message))
     flags = tuple(flags_of(captions[0], options.language, options.prompt and (prompt or options.prompt)))
-    texts = tuple(worded(each, options.wording) for each in captions)
+    texts = tuple(styled(each, options.wording, options.style) for each in captions)
+    if texts[0].decorative:
+        flags = ()
     own_words = map(model.own_words, captions) if model.own_words else ()
     varied = model.row_prompt(source, prompt)
     noted = model.prompts.noted(model.provenance, varied) if model.prompts else model.provenance

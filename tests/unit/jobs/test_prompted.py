@@ -6,13 +6,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import captune
+from captune.captions.prompts.styles import STYLES, only_wording_note, with_style
+from captune.captions.row import CaptionRow, row_of
+from captune.core.config import resolve
 from captune.core.errors import CaptuneError, UsageError
+from captune.core.options import PromptOptions
+from captune.core.records import Caption
 from jobs import rows
-from stand_in import StandIn, stand_in
+from stand_in import StandIn, said, stand_in
 
 TAGGED = Path(__file__).parents[1] / "images" / "tagged"
 PROMPT = "Describe this photo[ of {names}][ taken in {place}]."
@@ -86,3 +92,50 @@ def test_a_question_is_put_as_it_is(server: StandIn) -> None:
     options = {"model": server.name, "sight_check": False, "prompt": "This is {names}. {question}"}
     captune.ask("photos/photo.png", "what {is} [this {names}]?", **options)
     assert server.asked[0].prompt == "This is Anna Ærø, Ben. what {is} [this {names}]?"
+
+
+SHORT = "A dog runs along the beach at noon. A child throws a red ball into the sea."
+LONG = f"{SHORT} Two old boats lie upside down in the sand behind them, and nobody looks."
+ORNAMENT = "Decorative."
+
+
+def test_a_style_is_a_prompt_with_the_form_of_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(TAGGED / "beside.jpg", Path("photos") / name)
+    with stand_in(lambda asked, number: said(ORNAMENT if number % 2 else LONG)) as server:
+        options = {"model": server.name, "sight_check": False, "concurrency": 1}
+        texts = [row.to_json() for row in captune.caption("photos", style="alt-text", workers=1, **options)]
+        assert [(row["caption"], row.get("decorative")) for row in texts] == [(SHORT, None), ("", True)]
+        assert server.asked[0].prompt.startswith("Write the alternative text of this image")
+        assert server.asked[0].prompt.count("names") == 0
+        assert server.asked[0].body["max_tokens"] == 60
+        captune.caption_job("photos", "out", style="alt-text", workers=1, **options)
+        assert [(row["caption"], row.get("decorative"), row["flags"]) for row in rows("out")][1] == ("", True, [])
+        before = len(server.asked)
+        captune.caption_job("photos", "out", style="alt-text", workers=1, retry_flagged=True, **options)
+        assert len(server.asked) == before
+        options |= {"style": "alt-text", "prompt": "Hm?", "max_characters": 30, "max_new_tokens": 9}
+        given = captune.caption("photos/a.jpg", **options)
+        assert next(given).captions[0].text == "A dog runs along the beach at"
+        assert (server.asked[-1].prompt, server.asked[-1].body["max_tokens"]) == ("Hm?", 9)
+
+
+def test_a_decorative_caption_comes_back_from_a_file() -> None:
+    row = CaptionRow("a.jpg", (Caption("", 0.5, decorative=True),), "ok", None, "", (), prompt="Why?")
+    assert row_of(row.to_json(), "a file") == row
+    corrected = row_of({**row.to_json(), "caption": "A dog."}, "a file")
+    assert (corrected.captions[0].text, corrected.captions[0].decorative) == ("A dog.", False)
+
+
+def test_a_model_that_continues_its_prompt_takes_only_the_form_of_a_style() -> None:
+    resolved = resolve("caption", flags={"style": "tags", "max_new_tokens": 7})
+    continuing = with_style(resolved, {"max_new_tokens": 20, "num_beams": 2}, answers=False)
+    assert (continuing.generation.prompt, continuing.wording.lower_case) == (None, True)
+    assert (continuing.generation.max_new_tokens, continuing.generation.num_beams) == (7, 2)
+    assert "--style tags: captions of blip continue" in str(only_wording_note(resolved.values, "blip", answers=False))
+    answering = with_style(resolved, {"prompt": "saved"}, answers=True)
+    assert str(answering.generation.prompt).startswith("List what this image shows as tags")
+    assert only_wording_note(resolved.values, "vlm", answers=True) is None
+    assert {*get_args(get_args(PromptOptions.model_fields["style"].annotation)[0])} == {*STYLES}

@@ -41,7 +41,7 @@ class FilePerImage(ABC):
 
     def skips(self, row: CaptionRow) -> bool:
         """Whether nothing is written for a row."""
-        return not row.captions
+        return not row.captions or row.captions[0].decorative
 
     @abstractmethod
     def put(self, row: CaptionRow, source: Source) -> Path:

@@ -270,6 +270,7 @@ class ProtectedFiles:
 Values = Callable[[Path], Iterator[Any]]
 # What captune writes itself; a column of somebody else would be lost.
 _COLUMNS = {"image", "caption", "captions", "confidence", "original", "cut", "status", "error", "flags", "provenance"}
+_IN_JSON = {"prompt", "decorative"}  # other formats have no place for them
 _COLUMNS |= {*PROVENANCE}
 
 
@@ -338,7 +339,7 @@ def _is_empty(path: Path) -> bool:
 def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _ExistingRow]:
     """The rows of a file in which a caption is not captune's."""
     rows: dict[str, CaptionRow] = {}
-    columns = _COLUMNS | {"prompt"} if path.suffix in (".json", ".jsonl") else _COLUMNS
+    columns = _COLUMNS | _IN_JSON if path.suffix in (".json", ".jsonl") else _COLUMNS
     try:
         if values is None:
             raise CaptuneError("its captions have no names.")
