@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from PIL import Image
 
 import captune
 from captune.captions.prompts.styles import STYLES, only_wording_note, with_style
@@ -102,9 +103,9 @@ ORNAMENT = "Decorative."
 def test_a_style_is_a_prompt_with_the_form_of_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    for name in ("a.jpg", "b.jpg"):
-        shutil.copy(TAGGED / "beside.jpg", Path("photos") / name)
-    with stand_in(lambda asked, number: said(ORNAMENT if number % 2 else LONG)) as server:
+    for name, colour in (("a.png", "white"), ("b.png", "black")):
+        Image.new("RGB", (16, 16), colour).save(Path("photos") / name)
+    with stand_in(lambda asked, number: said(LONG if asked.image.getextrema()[0][1] else ORNAMENT)) as server:
         options = {"model": server.name, "sight_check": False, "concurrency": 1}
         texts = [row.to_json() for row in captune.caption("photos", style="alt-text", workers=1, **options)]
         assert [(row["caption"], row.get("decorative")) for row in texts] == [(SHORT, None), ("", True)]
@@ -117,7 +118,7 @@ def test_a_style_is_a_prompt_with_the_form_of_captions(tmp_path: Path, monkeypat
         captune.caption_job("photos", "out", style="alt-text", workers=1, retry_flagged=True, **options)
         assert len(server.asked) == before
         options |= {"style": "alt-text", "prompt": "Hm?", "max_characters": 30, "max_new_tokens": 9}
-        given = captune.caption("photos/a.jpg", **options)
+        given = captune.caption("photos/a.png", **options)
         assert next(given).captions[0].text == "A dog runs along the beach at"
         assert (server.asked[-1].prompt, server.asked[-1].body["max_tokens"]) == ("Hm?", 9)
 
