@@ -39,6 +39,10 @@ def test_a_job_that_began_without_provenance_goes_on_without(here: Path) -> None
     before = rows()
     manifest = Path("out/_job/manifest.json")
     value = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(value | {"started": "2020-01-01"}))
+    Path("out/captions-00001.jsonl").unlink()
+    job(prefix="a, b")  # on another day than it began
+    assert [row["provenance"]["date"] for row in rows()[8:16]] == ["2020-01-01"] * 8
     for key in ("caption.provenance", "caption.own_words"):
         del value["options"][key]
     del value["started"]

@@ -16,6 +16,9 @@ from captune.captions.writers.writer import row_reader
 from captune.core.errors import CaptuneError
 from captune.core.files.existing import LEDGER, Mode
 from captune.core.records import Caption
+from captune.decoding.encoding import TextCodec
+from captune.inference.captioning import own_words_of
+from captune.inference.endpoint.answers import captions_in
 
 MODEL = Provenance("model", "runs/x", "0f", "ab", "2026-03-01", "1.2", "opus")
 
@@ -122,6 +125,16 @@ def test_what_is_no_provenance_of_captunes_is_an_error(value: object) -> None:
         provenance_of({"provenance": value})
     with pytest.raises(CaptuneError, match="row 3: a provenance"):
         row_of({"image": "a.jpg", "caption": "x", "provenance": value}, "row 3")
+
+
+def test_own_words_are_all_that_a_model_wrote() -> None:
+    codec = TextCodec(lambda text: [], lambda tokens: f"words of {len(tokens)} tokens", 0, 0, 100, "")
+    choice = {"message": {"content": "<think>A cat? No.</think>\n\nA dog."}}
+    (caption,) = captions_in({"choices": [choice]})
+    assert caption.text == "A dog."
+    assert own_words_of(codec, replace(caption, text="ein Hund", original="A dog.")) == choice["message"]["content"]
+    assert own_words_of(codec, Caption("ohwx, a dog", 0.5, (1, 2))) == "words of 2 tokens"
+    assert own_words_of(codec, Caption("ein Hund", 0.5, original="a dog")) == "a dog"
 
 
 def test_the_digest_of_a_prompt_can_be_checked_by_anybody() -> None:
