@@ -140,6 +140,8 @@ VERBS = Verbs(
          ("MeasureOptions",), "captune.evaluation.compare:compare", presets=True),
     Verb("search", LOOK, "Find images of a library by words, keywords, dates, flags.",
          ("SearchOptions", "FilterOptions", "LibraryOptions", "WhereOptions")),
+    Verb("edit", LOOK, "A page on which people correct the captions of a library.",
+         ("EditOptions", "LibraryOptions", *_CAPTIONING), when_stopped="All that was saved stands."),
     Verb("library", LOOK, "A folder of images with a memory: images, captions, keywords."),
     Verb("runs", LOOK, "List, show and compare training runs.",
          function="captune.training.runs"),

@@ -15,11 +15,16 @@ Status = Literal["draft", "approved", "rejected"]
 
 
 class ConflictError(CaptuneError):
-    """Somebody changed the same meanwhile; nothing was changed. `text` is the caption that stands there now."""
+    """Somebody changed the same meanwhile; nothing was changed.
 
-    def __init__(self, message: str, text: str | None = None) -> None:
+    `text` is the caption that stands there now, `caption` its number, `image` that of its image (None: there is none).
+    """
+
+    def __init__(
+        self, message: str, text: str | None = None, *, image: int | None = None, caption: int | None = None
+    ) -> None:
         super().__init__(message, "Look at what stands there now, and do it again.")
-        self.text = text
+        self.text, self.image, self.caption = text, image, caption
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,18 @@ class Step:
     id: int
     name: str
     images: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a model wrote of an image: `provenance` is JSON, `confidence` None where the model has none."""
+
+    text: str
+    model: str
+    provenance: str = "{}"
+    confidence: float | None = None
+    flags: tuple[str, ...] = ()
+    language: str | None = None
 
 
 @dataclass
@@ -47,14 +64,24 @@ class Editor:
         """
         if of is not None:
             self._check_current(image, of)
-        if not text.strip():
-            raise CaptuneError("A caption without words.", "Write some, or take the caption away.")
+        else:
+            _check_image(self.connection, image)
+        caption = _insert_caption(self.connection, image, text, of, language)
+        self._change(image, "caption", caption, of, caption)
+        return caption
+
+    def add_draft(self, image: int, draft: Draft) -> int:
+        """A model's caption of an image, beside those that it has; its number."""
+        _check_image(self.connection, image)
         cursor = self.connection.execute(
-            "INSERT INTO captions(image, text, language, written_by, status, written, of, current) "
-            "VALUES (?, ?, ?, 'person', 'approved', ?, ?, 0)",
-            (image, text, language, now(), of),
-        )
-        self._change(image, "caption", cursor.lastrowid, of, cursor.lastrowid)
+            "INSERT INTO captions(image, text, language, written_by, model, provenance, confidence, flags, written, "
+            "current) VALUES (?, ?, ?, 'model', ?, ?, ?, ?, ?, 0)",
+            (
+                image, draft.text, draft.language, draft.model, draft.provenance, draft.confidence,
+                " ".join(draft.flags), now(),
+            ),
+        )  # fmt: skip
+        self._change(image, "caption", cursor.lastrowid, None, cursor.lastrowid)
         return int(cursor.lastrowid or 0)
 
     def remove_caption(self, image: int, caption: int) -> None:
@@ -62,23 +89,29 @@ class Editor:
         self._check_current(image, caption)
         self._change(image, "caption", caption, caption, None)
 
-    def set_status(self, caption: int, status: Status) -> None:
-        """Approve or reject a caption, or make it a draft again."""
+    def set_status(self, caption: int, status: Status, *, was: Status | None = None) -> None:
+        """Approve or reject a caption, or make it a draft again.
+
+        Raises `ConflictError` where its status is not `was` any more.
+        """
         row = self.connection.execute("SELECT image, status FROM captions WHERE id = ?", (caption,)).fetchone()
         if row is None:
             raise CaptuneError(f"There is no caption {caption}.", "Load the image again.")
         self._check_current(row["image"], caption)
+        if was is not None and row["status"] not in (was, status):
+            raise ConflictError(f"This caption is {row['status']} now.", image=row["image"], caption=caption)
         if row["status"] != status:
             self._change(row["image"], "status", caption, row["status"], status)
 
     def set_mark(self, image: int, mark: str | None) -> None:
         """Mark an image with a word of one's own; None: no mark."""
-        (before,) = self.connection.execute("SELECT mark FROM images WHERE id = ?", (image,)).fetchone()
+        before = _check_image(self.connection, image)["mark"]
         if before != mark:
             self._change(image, "mark", None, before, mark)
 
     def set_keywords(self, image: int, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
         """Add keywords to an image and take others away; upper and lower case are the same."""
+        _check_image(self.connection, image)
         query = "SELECT keyword FROM keywords WHERE image = ? AND keyword = ?"
         for keyword in (clean for each in add if (clean := " ".join(each.split()))):
             if self.connection.execute(query, (image, keyword)).fetchone() is None:
@@ -95,11 +128,14 @@ class Editor:
         if row is not None and row["current"]:
             return
         later = self.connection.execute(
-            "WITH RECURSIVE line(id) AS (SELECT ? UNION SELECT c.id FROM captions c JOIN line ON c.of = line.id) "
-            "SELECT text FROM captions JOIN line USING (id) WHERE current",
+            "WITH RECURSIVE line(id) AS (SELECT ? UNION SELECT c.id FROM captions c JOIN line ON c.of = line.id "
+            "UNION SELECT c.of FROM captions c JOIN line ON c.id = line.id WHERE c.of IS NOT NULL) "
+            "SELECT id, text FROM captions JOIN line USING (id) WHERE current",
             (caption,),
         ).fetchone()
-        raise ConflictError("This caption was changed meanwhile.", None if later is None else later["text"])
+        message = "This caption was changed meanwhile." if later else "This caption was taken away meanwhile."
+        text, number = (later["text"], later["id"]) if later else (None, None)
+        raise ConflictError(message, text, image=image, caption=number)
 
     def _change(self, image: int, kind: str, caption: int | None, before: Any, after: Any) -> None:
         self.connection.execute(
@@ -123,6 +159,51 @@ def editing(database: Database, who: str, name: str) -> Iterator[Editor]:
         yield editor
         if not editor.images:
             connection.execute("DELETE FROM steps WHERE id = ?", (editor.step,))
+
+
+def rewrite(database: Database, who: str, step: int, text: str, *, of: int | None) -> int | None:
+    """Write the caption `of` of a person's last step anew, as part of it: while somebody types, it is one step.
+
+    The number of the new caption; None where the step is not the last one, or did not write that caption alone.
+    Raises `ConflictError` where somebody changed that caption since.
+    """
+    with database.write() as connection:
+        last = connection.execute(
+            "SELECT id FROM steps WHERE who = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (who,)
+        ).fetchone()
+        changes = connection.execute("SELECT * FROM changes WHERE step = ?", (step,)).fetchall()
+        undone = connection.execute("SELECT 1 FROM steps WHERE who = ? AND state = 'undone'", (who,)).fetchone()
+        if last is None or last["id"] != step or undone or len(changes) != 1 or changes[0]["kind"] != "caption":
+            return None
+        image, former = changes[0]["image"], changes[0]["after"]
+        if former is None or former != of:
+            return None
+        Editor(connection, step, who)._check_current(image, former)
+        caption = _insert_caption(connection, image, text, former, None)
+        _apply(connection, image, "caption", caption, former, caption)
+        connection.execute(
+            "UPDATE changes SET caption = ?, after = ? WHERE id = ?", (caption, caption, changes[0]["id"])
+        )
+        return caption
+
+
+def _insert_caption(connection: sqlite3.Connection, image: int, text: str, of: int | None, language: str | None) -> int:
+    """A person's caption that does not stand yet; raises `CaptuneError` for one without words."""
+    if not text.strip():
+        raise CaptuneError("A caption without words.", "Write some, or take the caption away.")
+    cursor = connection.execute(
+        "INSERT INTO captions(image, text, language, written_by, status, written, of, current) "
+        "VALUES (?, ?, ?, 'person', 'approved', ?, ?, 0)",
+        (image, text, language, now(), of),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _check_image(connection: sqlite3.Connection, image: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = connection.execute("SELECT mark FROM images WHERE id = ?", (image,)).fetchone()
+    if row is None:
+        raise CaptuneError(f"There is no image {image}.", "Load the list again.")
+    return row
 
 
 def undo(database: Database, who: str) -> Step | None:

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Collection
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,11 +158,22 @@ class RequestContext:
 
 
 class RequestLimits:
-    """ASGI around the routes; a route finds its `RequestContext` in `scope["captune.request"]`."""
+    """ASGI around the routes; a route finds its `RequestContext` in `scope["captune.request"]`.
+
+    `public_paths` need no key, and are not logged.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, options: ServeOptions, keys: Keys, admission: Admission, metrics: ServerMetrics
+        self,
+        app: ASGIApp,
+        *,
+        options: ServeOptions,
+        keys: Keys,
+        admission: Admission,
+        metrics: ServerMetrics,
+        public_paths: Collection[str] = PUBLIC_PATHS,
     ) -> None:
+        self.public_paths = public_paths
         self.app, self.options, self.keys, self.admission, self.metrics = app, options, keys, admission, metrics
         self.rate, self.wrong_keys = RateLimit(options.rate), WrongKeyLimit()
         self.proxies = TrustedProxies(options.forwarded_allow_ips)
@@ -218,7 +230,7 @@ class RequestLimits:
     ) -> None:
         timeouts: Timeouts = scope["app"].state.connections.timeouts
         try:
-            if scope["path"] not in PUBLIC_PATHS:
+            if scope["path"] not in self.public_paths:
                 self._authorize(scope, headers, context)
             if scope["method"] == "POST" and _has_route(scope):
                 check_type(headers, scope["path"])
@@ -341,7 +353,7 @@ class RequestLimits:
     def _log_request(self, scope: Scope, context: RequestContext, seconds: float) -> None:
         route: Any = scope.get("route")
         self.metrics.answered(getattr(route, "path", "none"), context.status, seconds)
-        if not self.options.access_log or scope["path"] in PUBLIC_PATHS:
+        if not self.options.access_log or scope["path"] in self.public_paths:
             return
         log_event(
             "request",

@@ -43,3 +43,22 @@ class SearchOptions(Options, section="search", panel="Search"):
         "words", "words: of the captions; meaning: what the images show, by their vectors; both, joined by rank."
     )
     limit: int = option(50, "Most images.", ge=1, le=100_000)
+
+
+class EditOptions(Options, section="edit", panel="Page"):
+    """Where the page for correcting captions is, and who may use it."""
+
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all addresses of this machine.")
+    port: int = option(8700, "Port to listen on; 0: any free port.", ge=0, le=65535)
+    open_browser: bool = option(False, "Open the page in this machine's browser.")
+    who: str | None = option(
+        None, "Name under which changes are noted; default: the system's user. With keys, the name of the key."
+    )
+    scan: bool = option(True, "Bring the library in step with its folder first.")
+    keys_file: str | None = option(
+        None, "File with a NAME=KEY on each line, besides those in CAPTUNE_API_KEYS (NAME=KEY,...)."
+    )
+    hosts: tuple[str, ...] = option(
+        (), "Host names, besides localhost, that a server without keys accepts on a loopback address (421)."
+    )
+    follow_links: bool = option(False, "Show images that are links to files outside the folder.")

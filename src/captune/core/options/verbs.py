@@ -24,6 +24,7 @@ class Config(options.Options):
         filter: options.FilterOptions = options.FilterOptions()
         library: options.LibraryOptions = options.LibraryOptions()
         search: options.SearchOptions = options.SearchOptions()
+        edit: options.EditOptions = options.EditOptions()
         eval: options.EvalOptions = options.EvalOptions()
         export: options.ExportOptions = options.ExportOptions()
         generation: options.GenerationOptions = options.GenerationOptions()

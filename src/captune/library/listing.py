@@ -1,0 +1,154 @@
+"""Which images are meant, in an order, and what the library knows of some of them: what an editor shows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from captune.library.query import Condition, Words, is_unspaced
+
+Order = Literal["path", "doubtful", "taken", "added"]
+
+# Drafts with flags, then by rising confidence, then drafts without one, images without a caption, and all others.
+_DOUBT = (
+    "min(CASE WHEN c.id IS NULL THEN 3 WHEN c.status != 'draft' THEN 4 WHEN c.flags != '' THEN 0 "
+    "WHEN c.confidence IS NOT NULL THEN 1 ELSE 2 END), min(CASE WHEN c.status = 'draft' THEN c.confidence END), "
+)
+_ORDERS: dict[str, str] = {
+    "path": "",
+    "doubtful": _DOUBT,
+    "taken": "i.taken IS NULL, i.taken, ",
+    "added": "i.id DESC, ",
+}
+
+
+def listed_ids(connection: sqlite3.Connection, words: str, condition: Condition, order: Order = "path") -> list[int]:
+    """All images that a condition is true of, and that have a caption with all the words (if any), in an order."""
+    clause, values = _with_words(words)
+    join = "JOIN" if condition.of_captions or clause else "LEFT JOIN"
+    rows = connection.execute(
+        f"SELECT i.id FROM images i {join} captions c ON c.image = i.id AND c.current "
+        f"WHERE {condition.sql}{clause} GROUP BY i.id ORDER BY {_ORDERS[order]}i.path, i.id",
+        (*condition.values, *values),
+    )
+    return [row[0] for row in rows]
+
+
+def listed_captions(connection: sqlite3.Connection, words: str, condition: Condition) -> list[sqlite3.Row]:
+    """The captions (`id`, `image`, `text`, `path`) of those images of which the condition and the words are true."""
+    clause, values = _with_words(words)
+    return connection.execute(
+        "SELECT c.id, c.image, c.text, i.path FROM captions c JOIN images i ON i.id = c.image "
+        f"WHERE c.current AND {condition.sql}{clause} ORDER BY i.path, c.id",
+        (*condition.values, *values),
+    ).fetchall()
+
+
+def _with_words(words: str) -> tuple[str, tuple[str, ...]]:
+    if not words.strip():
+        return "", ()
+    if is_unspaced(words):
+        return " AND instr(c.text, ?)", (words.strip(),)
+    typed = Words.of(words)
+    if typed.wanted:
+        return " AND c.id IN (SELECT rowid FROM words WHERE words MATCH ?)", (typed.query,)
+    if typed.unwanted:
+        query = " OR ".join(typed.unwanted)
+        return " AND c.id NOT IN (SELECT rowid FROM words WHERE words MATCH ?)", (query,)
+    return "", ()
+
+
+def image_details(connection: sqlite3.Connection, images: Sequence[int]) -> list[dict[str, Any]]:
+    """What is known of images, in their order, with their captions and keywords; without those that are not there.
+
+    Bytes of a path that are no UTF-8 come as replacement characters.
+    """
+    marks = ", ".join("?" * len(images))
+    found: dict[int, dict[str, Any]] = {
+        row["id"]: {
+            **{name: row[name] for name in ("id", "digest", "width", "height", "taken", "place", "names", "problem")},
+            "path": printable(row["path"]), "mark": row["mark"], "keywords": [], "captions": [],
+        }
+        for row in connection.execute(f"SELECT * FROM images WHERE id IN ({marks}) AND gone IS NULL", images)
+    }  # fmt: skip
+    for row in connection.execute(
+        f"SELECT * FROM captions WHERE image IN ({marks}) AND current ORDER BY image, status = 'rejected', "
+        "status = 'draft', id",
+        images,
+    ):
+        if row["image"] in found:
+            found[row["image"]]["captions"].append(_caption(row))
+    for row in connection.execute(
+        f"SELECT image, keyword FROM keywords WHERE image IN ({marks}) ORDER BY image, keyword", images
+    ):
+        if row["image"] in found:
+            found[row["image"]]["keywords"].append(printable(row["keyword"]))
+    return [found[image] for image in images if image in found]
+
+
+def _caption(row: sqlite3.Row) -> dict[str, Any]:
+    names = ("id", "language", "written_by", "model", "confidence", "status", "written", "of")
+    text = printable(row["text"])
+    return {**{name: row[name] for name in names}, "text": text, "flags": row["flags"].split()}
+
+
+def image_history(connection: sqlite3.Connection, image: int) -> list[dict[str, Any]]:
+    """All that people did to an image, the latest first: `at`, `who`, `step`, `state`, `kind`, `before`, `after`.
+
+    Of captions `before` and `after` are texts. Then those captions that came without a person: read or made.
+    """
+    texts = {
+        row["id"]: row
+        for row in connection.execute("SELECT * FROM captions WHERE image = ? ORDER BY id DESC", (image,))
+    }
+    events = []
+    for row in connection.execute(
+        "SELECT c.*, s.at, s.who, s.name, s.state FROM changes c JOIN steps s ON s.id = c.step WHERE c.image = ? "
+        "ORDER BY c.id DESC",
+        (image,),
+    ):
+        before, after = row["before"], row["after"]
+        if row["kind"] == "caption":
+            before, after = (printable(texts[each]["text"]) if each in texts else None for each in (before, after))
+        events.append(
+            {
+                "at": row["at"], "who": row["who"], "step": row["name"], "state": row["state"], "kind": row["kind"],
+                "caption": row["after"] if row["kind"] == "caption" else row["caption"],
+                "before": before, "after": after,
+            }
+        )  # fmt: skip
+    made = {event["caption"] for event in events}
+    events += [
+        {
+            "at": row["written"], "who": row["model"] or row["written_by"], "step": "written", "state": "done",
+            "kind": "caption", "caption": row["id"], "before": None, "after": printable(row["text"]),
+        }
+        for row in texts.values()
+        if row["id"] not in made and (row["written_by"] == "model" or row["source"] is not None)
+    ]  # fmt: skip
+    return events
+
+
+def keyword_counts(connection: sqlite3.Connection, beginning: str = "", limit: int = 200) -> list[tuple[str, int]]:
+    """Keywords that begin so and on how many images each is, the commonest first."""
+    pattern = beginning.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    rows = connection.execute(
+        "SELECT min(keyword), count(*) FROM keywords JOIN images i ON i.id = image AND i.gone IS NULL "
+        "WHERE keyword LIKE ? ESCAPE '\\' GROUP BY keyword ORDER BY 2 DESC, 1 LIMIT ?",
+        (pattern, limit),
+    )
+    return [(printable(row[0]), row[1]) for row in rows]
+
+
+def mark_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Marks, and how many images have each."""
+    rows = connection.execute(
+        "SELECT mark, count(*) FROM images WHERE mark IS NOT NULL AND gone IS NULL GROUP BY mark ORDER BY 2 DESC"
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def printable(text: str) -> str:
+    """A text as JSON can have it: bytes that are no UTF-8 become replacement characters."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""The page on which people correct the captions of a library: `captune edit`."""
