@@ -99,6 +99,8 @@ def caption(
 def _rows(
     shards: Sequence[InputShard], model: str, resolved: Any, explain: str | os.PathLike[str] | None, progress: Progress
 ) -> Iterator[CaptionRow]:
+    if explain is not None and resolved.values.structure.schema is not None:
+        raise UsageError("A caption of fields has no attention maps.", "Leave out --explain, or --schema.")
     with progress.task("Loading the model"):
         captioner = Captioner.load(model, config=resolved)
     warn_of_style(captioner, progress)

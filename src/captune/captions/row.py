@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, Literal
 
 from captune.captions.provenance import A_PERSONS, Provenance, provenance_of
+from captune.captions.structure import fields_of
 from captune.core.errors import CaptuneError
 from captune.core.records import Caption
 
@@ -67,6 +68,9 @@ class CaptionRow:
             row["cut"] = True
         if first and first.decorative:
             row["decorative"] = True
+        fields = next((caption.fields for caption in self.captions if caption.fields is not None), None)
+        if fields is not None:
+            row["fields"] = dict(fields)
         if len(self.captions) > 1:
             row["captions"] = [caption_json(caption) for caption in self.captions]
         if self.flags is not None:
@@ -112,6 +116,7 @@ def row_of(value: Any, where: str) -> CaptionRow:
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags, provenance)
     names = ("confidence", "original", "cut", "decorative")
     first = {name: value.get(name) for name in names} | {"text": value["caption"]}
+    fields = fields_of(value)
     try:
         listed = list(value.get("captions") or [first])
         if listed[0]["text"] != first["text"]:  # somebody corrected the one and not the other
@@ -119,6 +124,8 @@ def row_of(value: Any, where: str) -> CaptionRow:
         captions = tuple(_caption_of(one) for one in listed)
     except (TypeError, KeyError, ValueError, AttributeError):
         raise CaptuneError(f"{where}: a confidence that is no number.", _EXPECTED) from None
+    if fields is not None:
+        captions = (replace(captions[0], fields=fields), *captions[1:])
     prompt = value["prompt"] if isinstance(value.get("prompt"), str) else None
     return CaptionRow(value["image"], captions, "ok", None, "", flags, provenance, prompt)
 

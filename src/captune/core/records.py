@@ -1,8 +1,10 @@
 """The nouns that pass between all rooms: an image with its references, and a caption."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Caption:
     `original` is what the model said: confidence and tokens are of that. A caption that is `cut` had not ended when it
     had as many tokens as it may have. `own_words` is all that a model behind a server wrote, thoughts included; None
     where tokens tell. A `decorative` image has an empty caption.
+    `fields` are what an answer has that fits a JSON Schema; `text` is then one of them, or all as JSON.
     """
 
     text: str
@@ -41,6 +44,7 @@ class Caption:
     own_words: str | None = field(default=None, repr=False, compare=False)
     log_probs: tuple[float, ...] = field(default=(), repr=False, compare=False)
     decorative: bool = False
+    fields: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def is_missing(self) -> bool:

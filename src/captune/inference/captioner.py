@@ -25,6 +25,7 @@ from captune.inference.captioning import CaptioningModel, caption_stream, captio
 from captune.inference.loading import backbone_of, load_model
 from captune.inference.pieces import stream_text
 from captune.inference.prompting import ImagePrompts
+from captune.inference.structured import StructuredModel, structure_of, structured
 
 if TYPE_CHECKING:
     from captune.core.options import GenerationOptions
@@ -63,7 +64,11 @@ class Captioner:
         """Load a model once; raises `CaptuneError` where that is not possible. `choices` as in `Prompts.of`."""
         config = config or resolve("caption", environment=os.environ, flags=options)
         prompts_of(config.values, choices=choices)  # a field that there is not stops here, before the model is loaded
-        captioner = cls(str(model), load_model(str(model), config.values), config)
+        structure = structure_of(config.values)
+        loaded = load_model(str(model), config.values)
+        if structure is not None:
+            loaded = structured(loaded, str(model), structure, config.values.structure.schema_retries)
+        captioner = cls(str(model), loaded, config)
         captioner.translator(config.values)
         return captioner
 
@@ -268,6 +273,8 @@ def noted_provenance(provenance: Provenance, captioner: Captioner) -> Provenance
     """The provenance of what a captioner writes with its options: with the prompt's digest and the translator."""
     generation, translator = captioner.options.generation, captioner.translator(captioner.options)
     prompt = captioner.model.codec.prompt if generation.prompt is None else generation.prompt
+    if isinstance(captioner.model, StructuredModel):
+        prompt = captioner.model.structure.prompt(prompt)
     return replace(
         provenance,
         prompt=prompt_digest(prompt, generation.system_prompt, generation.prefill),

@@ -104,6 +104,10 @@ class AnsweringModel(ConcurrentModel, Protocol):
         """Within a block answers are written into a file as they come, and those in it are not asked for again."""
         ...
 
+    def constrain(self, schema: Mapping[str, Any]) -> None:
+        """Let captions be JSON of a schema, where the model can be held to it; they are checked all the same."""
+        ...
+
 
 Submit = Callable[[np.ndarray, str | None], "Future[list[Caption] | CaptuneError]"]
 

@@ -102,6 +102,7 @@ def _write_output(job: Job, output: Output, progress: Progress) -> tuple[int, in
             existing=job.request.existing,
             provenance=job.provenance is not None,
             sidecar_suffix=job.request.values.caption.sidecar_suffix,
+            fields=job.request.fields,
         ) as writer,
     ):
         for number, shard in enumerate(job.listing):

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune import __version__
 from captune.captions.prompts.choice import Choice, prompts_of
 from captune.captions.provenance import Provenance, today
+from captune.captions.structure import Structure
 from captune.captions.writers import WRITERS, check_existing, check_suffix
 from captune.captions.writers.writer import is_folder, output_file
 from captune.core.config import Resolved, leaves
@@ -26,6 +28,7 @@ from captune.core.stores.files import is_remote
 from captune.core.stores.local import Store, check_written, open_store
 from captune.datasets.sources.input_shards import InputShard, list_input_shards
 from captune.inference.captioner import Captioner
+from captune.inference.structured import GENERATION, structure_of
 from captune.jobs.manifest import Inputs, Manifest, ShardList
 from captune.jobs.shards import PLAIN, SHARD_FORMATS, ShardFormat, is_shard, shard_numbers
 
@@ -83,6 +86,16 @@ class JobRequest:
     @property
     def inputs(self) -> Inputs:
         return Inputs.of(self.sources)
+
+    @cached_property
+    def structure(self) -> Structure | None:
+        """The schema that captions have to fit."""
+        return structure_of(self.values)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of captions, with their kinds."""
+        return self.structure.columns if self.structure else {}
 
     @property
     def existing(self) -> Mode:
@@ -147,6 +160,10 @@ def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Reso
         check_existing(output.format, output.out, values.caption.existing)
     store = open_store(path if folder else f"{path}.job")
     shard_format = SHARD_FORMATS.get(format, PLAIN) if folder else PLAIN
+    structure = structure_of(values)
+    if structure is not None:  # other machines have no such file
+        own = values.structure.model_copy(update={"schema": structure.text})
+        resolved = Resolved(values.model_copy(update={"structure": own}), resolved.sources)
     model, choices = with_address(model, values.endpoint.base_url), prompts_of(values).choices
     return JobRequest(sources, out, model, resolved, store, shard_format, part, output, not folder, choices)
 
@@ -280,7 +297,8 @@ def wait_for_lock(store: Store, name: str, progress: Progress) -> Iterator[None]
 
 def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     """The options that identify a job; `generation` are those saved with the model, `earlier` those of its manifest."""
-    values = request.resolved.with_defaults("generation", generation)
+    structure = request.structure
+    values = request.resolved.with_defaults("generation", {**generation, **(GENERATION if structure else {})})
     options = {f"caption.{name}": getattr(values.caption, name) for name in _CAPTION}
     options |= {f"generation.{name}": value for name, value in values.generation.model_dump().items()}
     options |= {f"translation.{name}": value for name, value in values.translation.model_dump().items()}
@@ -290,6 +308,8 @@ def _options(request: JobRequest, generation: dict[str, Any], earlier: dict[str,
     if request.choices:  # what the file holds, wherever it lies
         options["prompts.prompts"] = [choice.to_json() for choice in request.choices]
     options |= {f"tables.{name}": value for name, value in values.tables.model_dump().items()}
+    options |= {"structure.schema": structure and structure.digest}
+    options |= {"structure.schema_retries": values.structure.schema_retries} if structure else {}
     size = "job.shard_size"
     own = values.job.shard_size
     options[size] = own if earlier is None or size in request.resolved.sources else earlier.get(size)

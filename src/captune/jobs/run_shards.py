@@ -81,6 +81,7 @@ def _shard_options(job: Job, images: int | None) -> ShardOptions:
         prompt=_answered(job.captioner),
         fingerprints=not job.request.temporary,
         provenance=job.provenance is not None,
+        fields=job.request.fields,
     )
 
 

@@ -4,7 +4,7 @@ Decoding, the model and writing overlap. A result shard appears whole or not at 
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class ShardOptions:
 
     `total` is the number of shards of the whole job, `language` the one that captions should be in, `prompt` what they
     answer, if they do. Flags are about captions as the model wrote them, before `wording`. Rows
-    have a `provenance` where they note it.
+    have a `provenance` where they note it, and in tables the columns of `fields`.
     """
 
     format: ShardFormat
@@ -95,6 +95,7 @@ class ShardOptions:
     style: Style | None = None
     fingerprints: bool = True
     provenance: bool = False
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def caption_shards(
@@ -263,7 +264,8 @@ def _write(
             fingerprints[index] = result.fingerprint
         store.publish(fingerprints_name(task.number), b"".join(fingerprints))
     store.publish(
-        shard_name(task.number, options.total, options.format.suffix), options.format.encode(rows, options.provenance)
+        shard_name(task.number, options.total, options.format.suffix),
+        options.format.encode(rows, options.provenance, options.fields),
     )
     finished = FinishedShard(task.number, len(results), tuple(row for row in rows if row.status == "error"))
     on_written(finished)

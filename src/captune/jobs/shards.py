@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from captune.captions.row import CaptionRow, row_of
+from captune.captions.structure import PREFIX
 from captune.captions.writers.csv import head, lines
 from captune.captions.writers.json import dumped
 from captune.captions.writers.parquet import schema, table
@@ -22,7 +23,7 @@ _NAME = re.compile(r"captions-(\d{5,})\.(jsonl|csv|parquet)")
 class ShardFormat:
     """How rows become the bytes of a file and rows again; `has_failures` is quick, and may be wrong in saying yes.
 
-    `encode` takes rows, and whether they have columns for their provenance.
+    `encode` takes rows, whether they have columns for their provenance, and their fields with kinds.
     """
 
     suffix: str
@@ -46,7 +47,11 @@ def is_shard(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _to_jsonl(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
+Fields = Mapping[str, str]
+_NO_FIELDS: Fields = {}
+
+
+def _to_jsonl(rows: Sequence[CaptionRow], provenance: bool = False, fields: Fields = _NO_FIELDS) -> bytes:
     return "".join(dumped(row) + "\n" for row in rows).encode()
 
 
@@ -58,9 +63,10 @@ def _from_jsonl(data: bytes, name: str) -> Iterator[CaptionRow]:
             raise _damaged(name, f"line {number}: {error.msg}") from None
 
 
-def _to_csv(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
-    text = head(flags=True, provenance=provenance) + "".join(lines(row, provenance=provenance) for row in rows)
-    return text.encode("utf-8", "backslashreplace")
+def _to_csv(rows: Sequence[CaptionRow], provenance: bool = False, fields: Fields = _NO_FIELDS) -> bytes:
+    names = tuple(fields)
+    text = "".join(lines(row, provenance=provenance, fields=names) for row in rows)
+    return (head(flags=True, provenance=provenance, fields=names) + text).encode("utf-8", "backslashreplace")
 
 
 def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
@@ -78,11 +84,11 @@ def _from_csv(data: bytes, name: str) -> Iterator[CaptionRow]:
         yield pending
 
 
-def _to_parquet(rows: Sequence[CaptionRow], provenance: bool = False) -> bytes:
+def _to_parquet(rows: Sequence[CaptionRow], provenance: bool = False, fields: Fields = _NO_FIELDS) -> bytes:
     import pyarrow.parquet as pq
 
     file = io.BytesIO()
-    pq.write_table(table(rows, flags=True, provenance=provenance), file)
+    pq.write_table(table(rows, flags=True, provenance=provenance, fields=fields), file)
     return file.getvalue()
 
 
@@ -91,10 +97,20 @@ def _from_parquet(data: bytes, name: str) -> Iterator[CaptionRow]:
     from pyarrow.lib import ArrowException
 
     try:
-        rows = pq.read_table(io.BytesIO(data), schema=schema(flags=True, provenance=True)).to_pylist()
+        own = [field for field in pq.read_schema(io.BytesIO(data)) if field.name.startswith(PREFIX)]
+        columns = schema(flags=True, provenance=True)
+        for field in own:
+            columns = columns.append(field)
+        rows = pq.read_table(io.BytesIO(data), schema=columns).to_pylist()
     except (OSError, ArrowException) as error:
         raise _damaged(name, str(error)) from None
     for number, value in enumerate(rows, start=1):
+        cells = {field: value.pop(field.name) for field in own}
+        value["fields"] = {
+            field.name.removeprefix(PREFIX): json.loads(cell) if field.metadata else cell
+            for field, cell in cells.items()
+            if cell is not None
+        } or None
         yield row_of(value, f"{name}, row {number}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -44,6 +45,7 @@ def open_writer(
     existing: Mode = "keep",
     provenance: bool = False,
     sidecar_suffix: str = ".txt",
+    fields: Mapping[str, str] | None = None,
 ) -> Writer:
     """A writer of `format`, to be used in a `with` block.
 
@@ -52,7 +54,8 @@ def open_writer(
     it where `out` is a folder (it exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in
     it. A file for an address such as `s3://bucket/captions.csv` is uploaded at the end. With `in_place` the images
     themselves are changed (`xmp` alone). `existing` says what becomes of a person's captions that are there
-    already; with `provenance` tables have columns for it. Raises `UsageError` for an unknown format.
+    already; with `provenance` tables have columns for it, as for `fields` (names with kinds, as of a
+    `Structure`). Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
     standing = ExistingCaptions(existing)
@@ -63,6 +66,8 @@ def open_writer(
         writer = partial(writer, suffix=sidecar_suffix)
     if provenance and "provenance" in signature(WRITERS[format]).parameters:
         writer = partial(writer, provenance=True)
+    if fields and "fields" in signature(WRITERS[format]).parameters:
+        writer = partial(writer, fields=fields)
     if in_place:
         if format != "xmp":
             raise UsageError("--in-place goes with --format xmp alone.", "Add --format xmp, or leave it out.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from captune.captions.provenance import COLUMNS, LISTS
 from captune.captions.row import CaptionRow, known
+from captune.captions.structure import PREFIX
 from captune.captions.writers.writer import FileWriter, encodable, needs_output
 from captune.core.files import disk_error
 from captune.core.files.existing import ExistingCaptions
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 1000
+# On a column of texts whose values are JSON.
+JSON = {b"captune": b"json"}
 
 
 class ParquetWriter(FileWriter):
@@ -28,19 +32,25 @@ class ParquetWriter(FileWriter):
     path: Path
 
     def __init__(
-        self, out: Path | None, stream: TextIO, *, existing: ExistingCaptions | None = None, provenance: bool = False
+        self,
+        out: Path | None,
+        stream: TextIO,
+        *,
+        existing: ExistingCaptions | None = None,
+        provenance: bool = False,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         if out is None:
             raise needs_output("Parquet", "captions.parquet")
         super().__init__(out, existing)
-        self.provenance = provenance
+        self.provenance, self.fields = provenance, dict(fields or {})
         self._pending: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
         file = self._output.open(self.path, self.existing, self.values(), "wb")
-        self._parquet = pq.ParquetWriter(file, schema(provenance=self.provenance))
+        self._parquet = pq.ParquetWriter(file, schema(provenance=self.provenance, fields=self.fields))
         return self
 
     def _write(self, row: CaptionRow) -> None:
@@ -59,14 +69,17 @@ class ParquetWriter(FileWriter):
     def _write_group(self) -> None:
         if self._pending:
             try:
-                self._parquet.write_table(table(self._pending, provenance=self.provenance))
+                self._parquet.write_table(table(self._pending, provenance=self.provenance, fields=self.fields))
             except OSError as failure:
                 raise disk_error(failure, self.path) from failure
             self._pending.clear()
 
 
-def schema(*, flags: bool = False, provenance: bool = False) -> pa.Schema:
-    """The columns; with `flags` those of a job, which looks for them, with `provenance` those of a row's."""
+def schema(*, flags: bool = False, provenance: bool = False, fields: Mapping[str, str] | None = None) -> pa.Schema:
+    """The columns; with `flags` those of a job, which looks for them, with `provenance` those of a row's.
+
+    `fields` are names with their kinds, as of a `Structure`.
+    """
     import pyarrow as pa
 
     text = pa.string()
@@ -74,19 +87,51 @@ def schema(*, flags: bool = False, provenance: bool = False) -> pa.Schema:
     columns += [("captions", pa.list_(pa.struct([("text", text), ("confidence", pa.float64())])))]
     columns += [("flags", pa.list_(text))] if flags else []
     columns += [(name, pa.list_(text) if name in LISTS else text) for name in COLUMNS] if provenance else []
-    return pa.schema(columns)
+    kinds = {
+        "text": text,
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "boolean": pa.bool_(),
+        "texts": pa.list_(text),
+    }
+    described = [
+        pa.field(f"{PREFIX}{name}", kinds.get(kind, text), metadata=None if kind in kinds else JSON)
+        for name, kind in (fields or {}).items()
+    ]
+    return pa.schema([*(pa.field(name, kind) for name, kind in columns), *described])
 
 
-def table(rows: Iterable[CaptionRow], *, flags: bool = False, provenance: bool = False) -> pa.Table:
+def table(
+    rows: Iterable[CaptionRow],
+    *,
+    flags: bool = False,
+    provenance: bool = False,
+    fields: Mapping[str, str] | None = None,
+) -> pa.Table:
     """Rows as a table; what UTF-8 lacks becomes an escape."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([_values(row) for row in rows], schema=schema(flags=flags, provenance=provenance))
+    columns = schema(flags=flags, provenance=provenance, fields=fields)
+    return pa.Table.from_pylist([_values(row, fields or {}) for row in rows], schema=columns)
 
 
-def _values(row: CaptionRow) -> dict[str, Any]:
+def _values(row: CaptionRow, fields: Mapping[str, str]) -> dict[str, Any]:
     values = {key: encodable(value) if isinstance(value, str) else value for key, value in row.to_json().items()}
     values["captions"] = [{"text": encodable(c.text), "confidence": known(c.confidence)} for c in row.captions]
     if row.provenance is not None:
         values |= dict(zip(COLUMNS, row.provenance.cells(), strict=True))
+    known_fields = (row.captions[0].fields if row.captions else None) or {}
+    for name, value in known_fields.items():
+        if name in fields and value is not None:
+            values[f"{PREFIX}{name}"] = _field(value, fields[name])
     return values
+
+
+def _field(value: Any, kind: str) -> Any:
+    if kind == "text":
+        return encodable(value)
+    if kind == "texts":
+        return [None if each is None else encodable(each) for each in value]
+    if kind in ("integer", "number", "boolean"):
+        return int(value) if kind == "integer" else value
+    return json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, runtime_check
 from captune.captions.provenance import A_PERSONS
 from captune.captions.provenance import COLUMNS as PROVENANCE
 from captune.captions.row import CaptionRow, row_of
+from captune.captions.structure import PREFIX
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file, disk_error, sync_folder
 from captune.core.files.existing import ExistingCaptions, Ledger, digest
@@ -271,7 +272,7 @@ Values = Callable[[Path], Iterator[Any]]
 # What captune writes itself; a column of somebody else would be lost.
 _COLUMNS = {"image", "caption", "captions", "confidence", "original", "cut", "status", "error", "flags", "provenance"}
 _IN_JSON = {"prompt", "decorative"}  # other formats have no place for them
-_COLUMNS |= {*PROVENANCE}
+_COLUMNS |= {*PROVENANCE, "fields"}
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,8 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _E
         if next(values(path), None) is None:
             raise CaptuneError("it has no rows of captions.")
         for number, value in enumerate(values(path), start=1):
-            other = [str(name) for name in value if name not in columns] if isinstance(value, dict) else []
+            names = map(str, value) if isinstance(value, dict) else ()
+            other = [name for name in names if name not in columns and not name.startswith(PREFIX)]
             if other:
                 raise CaptuneError(f"its column {other[0]!r} would be lost.")
             row = row_of(value, f"row {number}")

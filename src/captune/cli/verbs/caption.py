@@ -56,14 +56,21 @@ def caption(
         return
     _refuse_job_options(chosen, json=json)
     rows = caption_images(list(_named(inputs)), model=model, explain=explain, progress=progress, config=resolved)
-    _write(rows, out, options, progress, bare=_is_one_image(inputs))
+    _write(rows, out, options, progress, bare=_is_one_image(inputs), schema=resolved.values.structure.schema)
 
 
 def _write(
-    rows: Iterable[CaptionRow], out: str | None, options: CaptionOptions, progress: TerminalProgress, *, bare: bool
+    rows: Iterable[CaptionRow],
+    out: str | None,
+    options: CaptionOptions,
+    progress: TerminalProgress,
+    *,
+    bare: bool,
+    schema: str | None = None,
 ) -> None:
     """Write rows as they come, and name those that failed; `bare`: captions without a name before them, on stdout."""
     from captune.api.caption import notes_provenance
+    from captune.captions.structure import Structure
     from captune.captions.writers import open_writer
 
     good = bad = 0
@@ -76,6 +83,7 @@ def _write(
         existing=options.existing,
         provenance=notes_provenance(options),
         sidecar_suffix=options.sidecar_suffix,
+        fields=None if schema is None else Structure.read(schema).columns,
     ) as writer:
         for row in rows:
             if bare:

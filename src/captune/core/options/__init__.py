@@ -26,6 +26,7 @@ from captune.core.options.outputs import WebcamOptions as WebcamOptions
 from captune.core.options.pages import AltOptions as AltOptions
 from captune.core.options.prompts import PromptOptions as PromptOptions
 from captune.core.options.serve import ServeOptions as ServeOptions
+from captune.core.options.structure import StructureOptions as StructureOptions
 from captune.core.options.tag import TagOptions as TagOptions
 from captune.core.options.training import PARTS as PARTS
 from captune.core.options.training import DataOptions as DataOptions

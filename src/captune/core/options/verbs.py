@@ -40,6 +40,7 @@ class Config(options.Options):
         run_on: options.DeviceOptions = options.DeviceOptions()
         score: options.ScoreOptions = options.ScoreOptions()
         serve: options.ServeOptions = options.ServeOptions()
+        structure: options.StructureOptions = options.StructureOptions()
         tables: options.TableOptions = options.TableOptions()
         tag: options.TagOptions = options.TagOptions()
         train: options.TrainOptions = options.TrainOptions()

@@ -25,7 +25,9 @@ from captune.inference.endpoint.budget import Budget
 
 KEY = "OPENAI_API_KEY"
 # Fields that some servers refuse, and what is sent instead: another name, or nothing.
-_OTHER_NAMES = {"logprobs": None, "max_tokens": "max_completion_tokens"}
+_OTHER_NAMES = {"logprobs": None, "response_format": None, "max_tokens": "max_completion_tokens"}
+# Other words by which servers speak of a field.
+_WORDS = {"response_format": ("json_schema", "json schema", "structured output", "grammar")}
 _KEPT = "What came is kept; the same command goes on."
 # Answers that would come again; others may be gone a moment later.
 _FINAL = frozenset((400, 401, 403, 404, 405, 410, 411, 413, 414, 415, 422, 501))
@@ -144,8 +146,13 @@ class Client:
         return _Reply(answer.status_code, found, message, _retry_after(answer.headers.get("Retry-After")))
 
     def _adapts(self, message: str, sent: Mapping[str, Any]) -> bool:
-        """Whether another request may be taken: servers differ in two fields, and name the one that they refuse."""
-        refused = {name for name in _OTHER_NAMES if name in sent and name in message}
+        """Whether another request may be taken: servers differ in some fields, and name the one that they refuse."""
+        words = message.lower()
+        refused = {
+            name
+            for name in _OTHER_NAMES
+            if name in sent and any(word in words for word in (name, *_WORDS.get(name, ())))
+        }
         self._unknown |= refused
         return bool(refused)
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,18 @@ def check_options(options: GenerationOptions) -> None:
 
 
 def body_of(
-    model: str, jpeg: bytes, prompt: str, options: GenerationOptions, temperature: float, count: int
+    model: str,
+    jpeg: bytes,
+    prompt: str,
+    options: GenerationOptions,
+    temperature: float,
+    count: int,
+    schema: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON of a request for so many captions of an image; a `temperature` of 0 takes the likeliest tokens."""
+    """The JSON of a request for so many captions of an image; a `temperature` of 0 takes the likeliest tokens.
+
+    With a `schema` the server is to hold the answer to it.
+    """
     address = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
     turns = [*(prompt.earlier if isinstance(prompt, FollowUp) else ()), Turn("user", prompt)]
     messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]
@@ -61,6 +71,8 @@ def body_of(
         "temperature": temperature,
         "logprobs": True,
     }
+    if schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "caption", "schema": schema}}
     default = GenerationOptions()
     if count > 1:
         body["n"] = count

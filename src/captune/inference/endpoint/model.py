@@ -63,6 +63,7 @@ class EndpointModel:
     precision: str = "the server's"
     decoder: str = "the server's"
     weights: int = 0
+    schema: Mapping[str, Any] | None = None
     _checking: Lock = field(default_factory=Lock, repr=False)
 
     @classmethod
@@ -86,6 +87,10 @@ class EndpointModel:
             asker.close()
         finally:
             self.asker = None
+
+    def constrain(self, schema: Mapping[str, Any]) -> None:
+        """Let the server hold its captions to a JSON Schema, where it can."""
+        self.schema = schema
 
     @property
     def pixels(self) -> Preprocessing:
@@ -155,7 +160,7 @@ class EndpointModel:
         self, pixels: np.ndarray, prompt: str, options: GenerationOptions
     ) -> list[Caption] | CaptuneError:
         try:
-            found = await self._ask(pixels, prompt, options)
+            found = await self._ask(pixels, prompt, options, self.schema)
         except NoCaptionError as error:
             return error
         return sorted(found, key=lambda caption: -caption.confidence if not math.isnan(caption.confidence) else 0.0)
@@ -165,11 +170,13 @@ class EndpointModel:
             return await self.client.complete(body)
         return await self.asker.complete(body, request_key(self.endpoint.url, body, number))
 
-    async def _ask(self, pixels: np.ndarray, prompt: str, options: GenerationOptions) -> list[Caption]:
+    async def _ask(
+        self, pixels: np.ndarray, prompt: str, options: GenerationOptions, schema: Mapping[str, Any] | None = None
+    ) -> list[Caption]:
         jpeg = await asyncio.get_running_loop().run_in_executor(_ENCODERS, to_jpeg, pixels)
         captions: list[Caption] = []
         for temperature, count in _draws(options):
-            body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count)
+            body = body_of(self.endpoint.model, jpeg, prompt, options, temperature, count, schema)
             drawn: list[Caption] = []
             while len(drawn) < count:  # some servers answer with one, whatever `n` they are asked for
                 drawn += captions_in(await self._complete(body, len(drawn)))
