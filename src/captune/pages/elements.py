@@ -11,6 +11,7 @@ from html import unescape
 
 # What templates leave in a page; more than this of them is no template.
 MOST_TEMPLATE = 4000
+MOST_BRACES = 32
 _ENDS = {b"{{": b"}}", b"{%": b"%}", b"{#": b"#}", b"<?": b"?>", b"<%": b"%>"}
 _NEXT = re.compile(rb"<(?:!--|[?%!]|/?[a-zA-Z])|\{[{%#]")
 _IN_TAG = re.compile(rb"[^\s\"'<>/=]+")
@@ -72,7 +73,7 @@ class Text:
 
 def tokens(content: bytes, comments: bool = True) -> Iterator[Tag | Text]:
     """The tags and texts of a page in order; without `comments`, `{# … #}` is none (Markdown has headings like it)."""
-    position = 0
+    position = unended = 0
     while found := _NEXT.search(content, position):
         start = found.start()
         if start > position:
@@ -95,7 +96,10 @@ def tokens(content: bytes, comments: bool = True) -> Iterator[Tag | Text]:
             position = end or position
         else:
             tag = _tag(content, start)
-            if tag is None:  # broken off by the next one
+            if tag is None or tag is _UNENDED:
+                unended += tag is _UNENDED
+                if unended > MOST_UNENDED:
+                    return
                 continue
             yield tag
             position = tag.inside[1] if tag.inside else tag.end
@@ -117,7 +121,13 @@ def _after(content: bytes, closing: bytes, position: int) -> int:
     return len(content) if end < 0 else end + len(closing)
 
 
+_UNENDED = Tag(b"", 0, 0)
+# So many tags that go on to the end of a page, as quotes without an end make them, are looked into for others.
+MOST_UNENDED = 8
+
+
 def _tag(content: bytes, start: int) -> Tag | None:
+    """The tag that begins here; None where the next one breaks it off, `_UNENDED` where it has no end."""
     closing = content[start + 1 : start + 2] == b"/"
     name = _NAME.match(content, start + 1 + closing)
     assert name, "a letter begins it"
@@ -132,14 +142,16 @@ def _tag(content: bytes, start: int) -> Tag | None:
             break
         if (end := template_end(content, position)) is not None:
             templated, position = True, end
-        elif sign in (b"", b"<"):
+        elif sign == b"<":
             return None
+        elif sign == b"":
+            return _UNENDED
         elif sign in (b'"', b"'", b"="):  # a stray one
             position += 1
         else:
             attribute = _attribute(content, position)
             if attribute is None:
-                return None
+                return _UNENDED
             attributes.append(attribute)
             templated = templated or attribute.name.startswith(b"{")
             position = attribute.end
@@ -187,6 +199,8 @@ def _braced(content: bytes, position: int) -> int | None:
         depth += 1 if found[0] == b"{" else -1
         if not depth:
             return found.end()
+        if depth > MOST_BRACES:
+            return None
     return None
 
 

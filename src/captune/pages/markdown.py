@@ -9,7 +9,7 @@ from html import unescape
 from captune.pages.alternative import is_no_text
 from captune.pages.elements import template_end
 from captune.pages.html import MOST_NEARBY, HtmlImages, Link
-from captune.pages.masking import front_matter, masked
+from captune.pages.masking import front_matter, masked, paragraphs
 from captune.pages.page import Context, Page, PageImage, Slot
 
 _FRONT_IMAGE = re.compile(
@@ -27,16 +27,18 @@ _LOOSE = re.compile(
     rb"(?:[ \t]+=\d*%?x?\d*%?)?[ \t]*\)",
     re.IGNORECASE,
 )
+# What may end an address, or hold what does not; one has no more brackets in brackets (CommonMark).
+_OF_ADDRESS = re.compile(rb"\\.|[()\s]|\{[{%#]|<[?%]", re.DOTALL)
+MOST_BRACKETS = 32
 _LABEL = re.compile(rb"[ \t]?\[((?:\\.|[^\]\\])*)\]")
 _ATTRIBUTES = re.compile(rb"\{:?[^{}\n]*\}")
 _HIDDEN = re.compile(rb"role=[\"']?(?:presentation|none)\b|aria-hidden=[\"']?true|\balt=(?:\"\"|'')", re.IGNORECASE)
 _FIGURE = re.compile(rb"\{\{[<%][ \t\r\n]*figure\b(.*?)[>%]\}\}", re.DOTALL)
 _PARAMETER = re.compile(rb"([A-Za-z-]+)[ \t]*=[ \t]*(?:\"((?:\\.|[^\"\\])*)\"|`([^`]*)`|([^\s\"`>]+))", re.DOTALL)
 _HEADING = re.compile(
-    rb"^[ \t>]{0,3}#{1,6}[ \t]+([^\n]+?)[ \t#]*(?:\{[^}\n]*\})?[ \t]*\r?$|^([^\n]*[^\s][^\n]*)\n(?:=+|-+)[ \t]*\r?$",
-    re.MULTILINE,
+    rb"^[ \t>]{0,3}#{1,6}[ \t]+([^\n]+?)[ \t#]*(?:\{[^}\n]*\})?[ \t]*\r?$|^([^\n]+)\n(?:=+|-+)[ \t]*\r?$", re.MULTILINE
 )
-_PARAGRAPH = re.compile(rb"(?:[^\n]*[^\s>][^\n]*(?:\n|\Z))+")
+_NEAR = 2000  # bytes of a paragraph before and behind an image
 _MARKUP = (
     (re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])|<[^>]*>|\{\{.*?\}\}|\{%.*?%\}|\{:?[^{}]*\}", re.DOTALL), " "),
     (re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])"), r"\1"),
@@ -62,9 +64,10 @@ class MarkdownImages:
         self._spans: list[tuple[int, int]] = []  # of images between brackets, and of headings
         front = front_matter(page.content)
         title, language = self._field(front, "title"), self._field(front, "(?:lang|language)")
-        self._headings = [(found.start(), found[1] or found[2]) for found in _HEADING.finditer(self._text)]
-        self._spans += [found.span() for found in _HEADING.finditer(self._text)]
-        self._paragraphs = [(found.start(), found.end()) for found in _PARAGRAPH.finditer(self._text)]
+        headings = [found for found in _HEADING.finditer(self._text) if found[0].split(b"\n")[0].strip()]
+        self._headings = [(found.start(), found[1] or found[2]) for found in headings]
+        self._spans += [found.span() for found in headings]
+        self._paragraphs = list(paragraphs(self._text))
         first = self._plain(self._headings[0][1]) if self._headings else ""
         self._title, self._language = title or first, language or None
         html = HtmlImages(page, self._text, markdown=True)
@@ -81,7 +84,7 @@ class MarkdownImages:
         return found[2].strip() if found else ""
 
     def _plain(self, raw: bytes) -> str:
-        text = self._decode(raw)
+        text = self._decode(raw[: 2 * _NEAR])
         for pattern, new in _MARKUP:
             text = pattern.sub(new, text)
         return " ".join(unescape(text).split())
@@ -190,6 +193,8 @@ class MarkdownImages:
                     start = self._text.rfind(b"\n", start, offset) + 1 or start
                     behind = self._text.find(b"\n", offset, end)
                     end = end if behind < 0 else behind
+                # Of a line without end, such as an image in the text itself, a part is enough.
+                start, end = max(start, min(offset, end) - _NEAR), min(end, max(offset, start) + _NEAR)
                 if text := self._plain(self._prose(start, end)):
                     return text[:MOST_NEARBY]
         return ""
@@ -232,18 +237,19 @@ def _destination(text: bytes, position: int) -> tuple[bytes, int] | None:
             return None
     else:
         depth = 0
-        while position < len(text):
-            sign = text[position : position + 1]
-            if sign == b"\\":
-                position += 2
-                continue
+        while sign := _OF_ADDRESS.search(text, position):
+            position = sign.start()
             if (template := template_end(text, position)) is not None:
                 position = template
                 continue
-            depth += (sign == b"(") - (sign == b")")
-            if depth < 0 or sign.isspace():
+            depth += (sign[0] == b"(") - (sign[0] == b")")
+            if depth < 0 or sign[0].isspace():
                 break
-            position += 1
+            if depth > MOST_BRACKETS:
+                return None
+            position = sign.end()
+        else:
+            return None
         address = text[start:position]
     title = _TITLE.match(text, position)
     if title:

@@ -1,6 +1,7 @@
 """Markdown without what is no Markdown: the same bytes, with blanks where code, comments and front matter stand."""
 
 import re
+from collections.abc import Iterator
 
 _FRONT = re.compile(rb"(?:\xef\xbb\xbf)?(---|\+\+\+)[ \t]*\r?\n.*?^\1[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(rb"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*(`{3,}|~{3,})([^\r\n]*)")
@@ -14,7 +15,6 @@ _COMMENTED = re.compile(
 _RAW = re.compile(
     rb"<(script|style|pre|textarea)\b[^>]*>.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL | re.IGNORECASE
 )
-_PARAGRAPH = re.compile(rb"(?:[^\n]*[^\s>][^\n]*(?:\n|\Z))+")
 _TICKS = re.compile(rb"`+")
 
 
@@ -24,6 +24,19 @@ def front_matter(content: bytes) -> bytes:
     return found[0] if found else b""
 
 
+def paragraphs(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where runs of lines that are not blank begin and end."""
+    start = position = 0
+    for line in text.splitlines(keepends=True):
+        if not line.strip(b" \t\r\n>"):
+            if start < position:
+                yield start, position
+            start = position + len(line)
+        position += len(line)
+    if start < position:
+        yield start, position
+
+
 def masked(content: bytes) -> bytes:
     """A page of Markdown with blanks in place of front matter, code, comments, scripts and `<pre>`.
 
@@ -31,7 +44,11 @@ def masked(content: bytes) -> bytes:
     """
     front = len(front_matter(content))
     text = _blank(content[:front]) + _without_blocks(content[front:])
-    text = _PARAGRAPH.sub(lambda found: _without_code(found[0]), text)
+    position, parts = 0, []
+    for start, end in paragraphs(text):
+        parts += [text[position:start], _without_code(text[start:end])]
+        position = end
+    text = b"".join([*parts, text[position:]])
     for pattern in (_COMMENTED, _RAW):
         text = pattern.sub(lambda found: _blank(found[0]), text)
     return text

@@ -167,6 +167,11 @@ def test_the_context_of_an_image() -> None:
     assert link.link == "/katzen"
 
 
+@pytest.mark.parametrize("part", ["<a b={", "<a b='", "<p>", "{{", "<img src='", "<a href=x>", "<!--"])
+def test_broken_pages_take_no_time_that_anybody_would_notice(part: str) -> None:
+    assert images("<img src=a.png>" + part * 10_000)[0].addresses == ("a.png",)
+
+
 def test_a_page_of_many_images_in_elements_that_never_end() -> None:
     source = "<h2>H</h2><div><p>Some text <img src=a.png>" * 2_000
     assert {image.context.nearby for image in images(source)} == {"Some text"}

@@ -141,3 +141,14 @@ Other | Table
 def test_offsets_hold_behind_letters_of_several_bytes() -> None:
     source = "\ufeffÄÖ 日本 ![](ä.png) `é` ![](ö.png)\r\n"
     assert with_texts(source, "Ein Hünd") == "\ufeffÄÖ 日本 ![Ein Hünd](ä.png) `é` ![Ein Hünd](ö.png)\r\n"
+
+
+LONG = 50_000
+
+
+@pytest.mark.parametrize(
+    "line", ["A", " ", ">", "# ", "`", "[", "![", "<", "{{", "{", "- ", "| ", "![](", "<a b='", "[a]", "*"]
+)
+def test_very_long_lines_take_no_time_that_anybody_would_notice(line: str) -> None:
+    source = f"```\n{' ' * LONG}\n```\n\nx{line * (LONG // len(line))}\n\n![](a.png)\n"
+    assert [image.addresses for image in images(source)][-1:] == [("a.png",)]
