@@ -35,6 +35,7 @@ from captune.jobs.shards import PLAIN, SHARD_FORMATS, ShardFormat, is_shard, sha
 if TYPE_CHECKING:
     from captune.models.loading.identity import Identity
 
+_FORMATS_BY_ENDING = ("json", "jsonl", "csv", "xml", "parquet")
 _FORMATS_OF_MANY_FILES = ("sidecar", "tar", "xmp")  # written into a folder once all shards are complete
 # Options that change captions or rows; `job.shard_size` only where a command sets it.
 _CAPTION = ("format", "recursive", "max_pixels", "provenance", "own_words", "sidecar_suffix")
@@ -125,14 +126,26 @@ def is_job(format: str, out: str | os.PathLike[str] | None) -> bool:
     )
 
 
+def with_format(resolved: Resolved, out: str | os.PathLike[str] | None) -> Resolved:
+    """The options with the format that the ending of a file names, where nobody chose one: captions.csv is CSV."""
+    ending = "" if out is None else os.path.splitext(os.fspath(out))[1].lower().removeprefix(".")
+    if "caption.format" in resolved.sources or ending not in _FORMATS_BY_ENDING:
+        return resolved
+    return _with_format(resolved, ending)
+
+
+def _with_format(resolved: Resolved, format: str) -> Resolved:
+    caption = resolved.values.caption.model_copy(update={"format": format})
+    return Resolved(resolved.values.model_copy(update={"caption": caption}), resolved.sources)
+
+
 def parse_request(sources: tuple[str, ...], out: str, model: str, resolved: Resolved) -> JobRequest:
     """The request of a command; raises `CaptuneError` where its options do not fit together."""
+    resolved = with_format(resolved, out)
     values = resolved.values
     format = values.caption.format
     if _is_folder(out) and "caption.format" not in resolved.sources:
-        format = PLAIN.suffix
-        caption = values.caption.model_copy(update={"format": format})
-        resolved = Resolved(values.model_copy(update={"caption": caption}), resolved.sources)
+        resolved, format = _with_format(resolved, PLAIN.suffix), PLAIN.suffix
     WRITERS[format]  # raises for an unknown one
     check_suffix(format, values.caption.sidecar_suffix)
     if values.caption.in_place:

@@ -46,10 +46,10 @@ def caption(
     could be captioned). Many images into a folder or a file are a job: after a stop, the same command continues it.
     """
     from captune.api.caption import caption as caption_images
-    from captune.jobs.request import is_job
+    from captune.jobs.request import is_job, with_format
 
     progress = TerminalProgress(quiet=quiet)
-    resolved = chosen.resolve("caption")
+    resolved = with_format(chosen.resolve("caption"), out)
     options = resolved.values.caption
     if out is not None and explain is None and is_job(options.format, out) and not _into_one_file(inputs, out):
         _job(inputs, out, model, resolved, progress, json=json)

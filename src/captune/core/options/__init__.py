@@ -200,7 +200,11 @@ class PushOptions(Options, section="push", panel="On the Hub"):
 class CaptionOptions(Options, section="caption", panel="Images and captions"):
     """How images come in and captions go out."""
 
-    format: str = option("text", "text, json, jsonl, csv, xml, txt, parquet, sidecar, kohya, tar or xmp.")
+    format: str = option(
+        "text",
+        "text, json, jsonl, csv, xml, txt, parquet, sidecar, kohya, tar or xmp. Default: what the ending of --out says; "
+        "in a folder jsonl; else text.",
+    )
     in_place: bool = option(False, "With --format xmp: write captions into the images themselves, not into copies.")
     sidecar_suffix: Literal[".txt", ".caption"] = option(".txt", "Ending of the files of --format sidecar.")
     existing: Literal["keep", "replace", "append", "prepend"] = option(
