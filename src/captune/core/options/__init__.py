@@ -202,8 +202,8 @@ class CaptionOptions(Options, section="caption", panel="Images and captions"):
 
     format: str = option(
         "text",
-        "text, json, jsonl, csv, xml, txt, parquet, sidecar, kohya, tar or xmp. Default: what the ending of --out says; "
-        "in a folder jsonl; else text.",
+        "text, json, jsonl, csv, xml, txt, parquet, sidecar, kohya, tar or xmp. Default: what the ending of --out "
+        "says; in a folder jsonl; else text.",
     )
     in_place: bool = option(False, "With --format xmp: write captions into the images themselves, not into copies.")
     sidecar_suffix: Literal[".txt", ".caption"] = option(".txt", "Ending of the files of --format sidecar.")
