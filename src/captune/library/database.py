@@ -75,6 +75,9 @@ class Database:
         """One state of the library for all that the block reads, whatever others write meanwhile."""
         with self._plain():
             connection = self.connection
+            if connection.in_transaction:  # within a block that writes
+                yield connection
+                return
             connection.execute("BEGIN")
             try:
                 yield connection

@@ -101,6 +101,18 @@ CREATE TABLE scanned(                  -- images that were opened and are not in
   fields TEXT NOT NULL                 -- JSON of what the file says of itself
 ) WITHOUT ROWID;
 
+CREATE TABLE parts(                    -- which part of what people wrote an image belongs to, for good
+  image INTEGER PRIMARY KEY REFERENCES images(id),
+  part TEXT NOT NULL CHECK(part IN ('train', 'val', 'test'))
+);
+CREATE TABLE rounds(                   -- of learning from what people wrote
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,
+  model TEXT NOT NULL,                 -- that learned
+  state TEXT NOT NULL DEFAULT 'begun' CHECK(state IN ('begun', 'done')),
+  result TEXT NOT NULL DEFAULT '{}'    -- JSON
+);
+
 CREATE TABLE embedders(
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL,                  -- a folder or a Hub id

@@ -106,3 +106,27 @@ def import_(
 
     count = Library(folder, library, create=True).import_from(file)
     note(f"{count:,} images.")
+
+
+@app.command("rounds")
+def rounds(folder: Folder, library: Own = None, json: Json = False) -> None:
+    """The rounds of learning, and what became of each."""
+    from captune.library.learn import rounds as all_rounds
+
+    found = all_rounds(folder, library)
+    if json:
+        out_json(found)
+        return
+    rows = [
+        (each["number"], each["at"], each["model"], each.get("images", ""), each.get("verdict", "stopped"))
+        for each in found
+    ]
+    out_table("", ("round", "begun", "model", "held out", "the new model"), rows)
+
+
+@app.command("take-back")
+def take_back(folder: Folder, library: Own = None) -> None:
+    """Forget the last round of learning: its run, and the drafts that its model wrote. What people wrote stays."""
+    from captune.library.learn import take_back as forget
+
+    note(f"Forgotten, with {forget(folder, library):,} drafts.")
