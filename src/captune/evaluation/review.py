@@ -30,9 +30,13 @@ def read_captions(path: str | os.PathLike[str]) -> list[CaptionRow]:
     Those without a caption come last: images that failed, and what could not be read, named by its place in the file.
     Raises `CaptuneError` where nothing could be read.
     """
-    found = read_results(os.fspath(path), "captions")
+    return rows_of(read_results(os.fspath(path), "captions"))
+
+
+def rows_of(found: Results) -> list[CaptionRow]:
+    """A row for each image of what was read; raises as `read_captions`."""
     if not found.texts and not found.failed:
-        raise NothingUsable(os.fspath(path), found.problems)
+        raise NothingUsable(found.source, found.problems)
     rows = [_row(found, key, texts) for key, texts in found.texts.items()]
     failed = {found.names.get(key, key): reason for key, reason in found.failed.items()}
     failed |= {problem.where: problem.reason for problem in found.problems}

@@ -26,6 +26,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def day_as_time(day: str) -> str:
+    """A day (UTC), as a provenance has it, as a time of a library."""
+    return f"{day}T00:00:00Z" if len(day) == len("2024-01-01") else day
+
+
 class Database:
     """Connections to a library's file, one a thread, of which one at a time writes.
 

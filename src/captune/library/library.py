@@ -19,6 +19,7 @@ from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
 from captune.library.database import FILE, Database, now
 from captune.library.fields import read_about
+from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.meaning import MATCHER, Embedder, embedder_of
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
@@ -84,6 +85,16 @@ class Library:
         )  # fmt: skip
         read_sidecars(self.database, str(self.folder), now=time, progress=progress)
         return report
+
+    def add_captions(
+        self, file: str | os.PathLike[str], *, written_by: str = PERSON, progress: Progress = SILENT
+    ) -> FiledReport:
+        """Take over the captions of a file, a job's folder or a data set; see `captune library add --captions`.
+
+        `written_by` says who wrote those of which the file does not say it: "person", or a model's name.
+        """
+        path = os.fspath(file)
+        return add_filed(self.database, str(self.folder), path, written_by=written_by, now=now(), progress=progress)
 
     def embed(
         self, model: str = MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT

@@ -191,8 +191,9 @@ CREATE TEMP TABLE told AS SELECT images.id, found.fields FROM images JOIN found 
 UPDATE images SET (taken, place, names) = (SELECT fields ->> '$.date', fields ->> '$.place', fields ->> '$.names'
   FROM told WHERE told.id = images.id) WHERE id IN (SELECT id FROM told);
 INSERT OR IGNORE INTO keywords SELECT told.id, value FROM told, json_each(told.fields, '$.keywords');
-INSERT INTO captions(image, text, written_by, model, status, written, source)
-  SELECT told.id, value ->> '$.text', value ->> '$.written_by', value ->> '$.model', value ->> '$.status', :now,
+INSERT INTO captions(image, text, written_by, model, provenance, status, written, source)
+  SELECT told.id, value ->> '$.text', value ->> '$.written_by', coalesce(value ->> '$.model', ''),
+         coalesce(value ->> '$.provenance', '{}'), value ->> '$.status', coalesce(value ->> '$.written', :now),
          images.path
   FROM told JOIN images ON images.id = told.id, json_each(told.fields, '$.captions') AS each
   WHERE NOT EXISTS (SELECT 1 FROM captions WHERE image = told.id AND text = each.value ->> '$.text');

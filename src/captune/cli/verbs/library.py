@@ -22,6 +22,20 @@ Own = Annotated[
 def add(
     folder: Folder,
     library: Own = None,
+    captions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--captions", metavar="PATH", help="File, job folder or data set whose captions are taken over. Repeatable."
+        ),
+    ] = None,
+    written_by: Annotated[
+        str,
+        typer.Option(
+            "--written-by",
+            metavar="NAME",
+            help="Who wrote captions of --captions that do not say it: person, or a model.",
+        ),
+    ] = "person",
     embed: Annotated[
         str | None,
         typer.Option("--embed", metavar="MODEL", help="Matcher that gives images vectors, to search by meaning."),
@@ -39,13 +53,16 @@ def add(
     progress = TerminalProgress(quiet=quiet)
     opened = Library(folder, library, create=True)
     report = opened.add(progress=progress)
+    filed = [opened.add_captions(path, written_by=written_by, progress=progress) for path in captions or ()]
     if embed is not None:
         for path, reason in opened.embed(embed, progress=progress).items():
             progress.warn(f"{path}: {reason}")
     if json:
-        out_json(report.to_json())
+        out_json(report.to_json() | ({"captions": [each.to_json() for each in filed]} if filed else {}))
     elif not quiet:
         note(", ".join(f"{count:,} {name}" for name, count in report.to_json().items()) + ".")
+        for each in filed:
+            note(f"Captions of {each.sentence()}.")
 
 
 @app.command("status")

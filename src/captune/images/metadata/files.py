@@ -96,6 +96,12 @@ def existing_texts(data: bytes, beside: bytes | None = None) -> list[str]:
     return _read_into(FieldReader(), data, beside).words()
 
 
+def existing_marks(data: bytes, beside: bytes | None = None) -> list[Mark]:
+    """captune's marks in an image, of captions that still stand there; each caption once."""
+    reader = _read_into(FieldReader(), data, beside)
+    return list({mark.caption: mark for mark in reader.marks if mark.caption in reader.texts}.values())
+
+
 def existing_keywords(data: bytes, beside: bytes | None = None) -> KeywordReader:
     """The keywords of an image, from all places and a packet beside it, and which of them captune wrote."""
     return _read_into(KeywordReader(), data, beside)
