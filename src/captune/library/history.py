@@ -60,12 +60,19 @@ class Editor:
     def write_caption(self, image: int, text: str, *, of: int | None = None, language: str | None = None) -> int:
         """A person's caption, approved, in the place of the caption `of`; the number of the new one.
 
+        Without `of` it stands beside the others; the same text of a person is not written twice.
         Raises `ConflictError` where `of` does not stand there any more.
         """
         if of is not None:
             self._check_current(image, of)
         else:
             _check_image(self.connection, image)
+            same = self.connection.execute(
+                "SELECT id FROM captions WHERE image = ? AND text = ? AND written_by = 'person' AND current",
+                (image, text),
+            ).fetchone()
+            if same is not None:  # somebody sends again what was saved already
+                return int(same["id"])
         caption = _insert_caption(self.connection, image, text, of, language)
         self._change(image, "caption", caption, of, caption)
         return caption
@@ -122,10 +129,10 @@ class Editor:
                 self._change(image, "keyword", None, row["keyword"], None)
 
     def _check_current(self, image: int, caption: int) -> None:
-        row = self.connection.execute(
-            "SELECT current FROM captions WHERE id = ? AND image = ?", (caption, image)
-        ).fetchone()
-        if row is not None and row["current"]:
+        row = self.connection.execute("SELECT image, current FROM captions WHERE id = ?", (caption,)).fetchone()
+        if row is None or row["image"] != image:
+            raise CaptuneError(f"Image {image} never had a caption {caption}.", "Load the image again.")
+        if row["current"]:
             return
         later = self.connection.execute(
             "WITH RECURSIVE line(id) AS (SELECT ? UNION SELECT c.id FROM captions c JOIN line ON c.of = line.id "

@@ -3,7 +3,7 @@
 import { Problem, post } from "./api.js";
 import { counted } from "./dom.js";
 import { message } from "./messages.js";
-import { sendAll } from "./saving.js";
+import { latest, sendAll } from "./saving.js";
 import { mainCaption, state } from "./state.js";
 
 /** Make changes as one step; whether they were made. */
@@ -34,16 +34,20 @@ export async function explain(problem) {
 export async function setStatus(image, caption, status) {
   await sendAll(); // what is being typed comes first, and the caption has another number then
   const row = state.rows.get(image);
-  const found = row?.captions.find((each) => each.id === caption?.id) ?? mainCaption(row);
+  const found = row?.captions.find((each) => each.id === latest(caption.id));
   if (!found || found.status === status) return true;
   const names = { approved: "approve", rejected: "reject", draft: "make a draft again" };
   return step(names[status], [{ kind: "status", caption: found.id, status, was: found.status }]);
 }
 
 /** Approve one of several captions, and reject those of other models. */
-export function take(row, caption) {
-  const others = row.captions.filter((each) => each.id !== caption.id && each.written_by === "model" && each.status !== "rejected");
-  const changes = [caption.status === "approved" ? null : [caption, "approved"], ...others.map((each) => [each, "rejected"])];
+export async function take(image, caption) {
+  await sendAll();
+  const row = state.rows.get(image);
+  const taken = row?.captions.find((each) => each.id === latest(caption.id));
+  if (!taken) return null;
+  const others = row.captions.filter((each) => each.id !== taken.id && each.written_by === "model" && each.status !== "rejected");
+  const changes = [taken.status === "approved" ? null : [taken, "approved"], ...others.map((each) => [each, "rejected"])];
   return step("take a caption", changes.filter(Boolean).map(([each, status]) => (
     { kind: "status", caption: each.id, status, was: each.status })));
 }
@@ -56,7 +60,16 @@ export function toggleMark(row) {
 
 export const addKeywords = (image, add) => step("add a keyword", [{ kind: "keywords", image, add }]);
 export const removeKeyword = (image, keyword) => step("remove a keyword", [{ kind: "keywords", image, remove: [keyword] }]);
-export const removeCaption = (image, caption) => step("take a caption away", [{ kind: "remove", image, caption }]);
+
+export async function removeCaption(image, caption) {
+  await sendAll();
+  return step("take a caption away", [{ kind: "remove", image, caption: latest(caption) }]);
+}
+
+/** Write a former text again, in the place of the first caption. */
+export function writeAgain(row, text) {
+  return step("take a former text", [{ kind: "caption", image: row.id, of: mainCaption(row)?.id ?? null, text }]);
+}
 
 export async function undo(how = "undo") {
   await sendAll();

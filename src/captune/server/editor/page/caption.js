@@ -39,8 +39,8 @@ export function captionFacts(caption) {
   return h("p", { class: "facts" },
     h("span", { class: `status ${caption.status}` }, caption.status),
     " ",
+    ...caption.flags.flatMap((flag) => [h("span", { class: "flag" }, flag), " "]),
     h("span", { class: "by" }, by),
     caption.confidence === null ? null : h("span", {}, ` · ${Math.round(100 * caption.confidence)} %`),
-    ...caption.flags.map((flag) => h("span", { class: "flag" }, flag)),
   );
 }

@@ -12,16 +12,16 @@ export class Filters {
     this.form = form;
     this.onChange = onChange;
     const change = () => this.apply();
-    const select = (name, label, options) => h("select", { name, "aria-label": label, onchange: change },
+    const select = (name, label, options, className = "") => h("select", { name, class: className, "aria-label": label, onchange: change },
       ...Object.entries(options).map(([value, text]) => h("option", { value }, text)));
     form.append(
       h("input", { name: "words", type: "search", "aria-label": "Words of captions (/)", placeholder: "words of captions" }),
       select("order", "Order", ORDERS),
       select("status", "Status", STATUSES),
-      select("by", "Written by", { "": "by anyone" }),
-      select("flag", "Flags", { "": "any flags or none" }),
-      select("mark", "Mark", { "": "any mark or none" }),
-      h("input", { name: "tag", "aria-label": "Keyword", placeholder: "keyword", list: "known-keywords", onchange: change }),
+      select("by", "Written by", { "": "by anyone" }, "rare"),
+      select("flag", "Flags", { "": "any flags or none" }, "rare"),
+      select("mark", "Mark", { "": "any mark or none" }, "rare"),
+      h("input", { name: "tag", class: "rare", "aria-label": "Keyword", placeholder: "keyword", list: "known-keywords", onchange: change }),
       h("details", { class: "more" }, h("summary", {}, "More"), h("div", { class: "panel" },
         h("label", {}, "Folder ", h("input", { name: "under", onchange: change })),
         h("label", {}, "Confidence ", h("input", { name: "confidence", placeholder: "<0.3", pattern: "\\s*(<=|>=|<|>)\\s*\\d*\\.?\\d+\\s*", onchange: change })),

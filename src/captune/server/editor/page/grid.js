@@ -31,10 +31,13 @@ export class Grid {
   layout() {
     const width = this.element.clientWidth - 16;
     if (width <= 0) return;
-    this.columns = Math.max(width < 520 ? 2 : 1, Math.floor(width / WIDTH));
-    this.height = Math.round((width / this.columns) * 0.7) + BELOW;
-    this.reset();
-    this.showCurrent(false);
+    const columns = Math.max(width < 520 ? 2 : 1, Math.floor(width / WIDTH));
+    const height = Math.round((width / columns) * 0.7) + BELOW;
+    if (columns !== this.columns || height !== this.height) {
+      Object.assign(this, { columns, height });
+      this.reset();
+    } else this.draw(); // a keyboard on the screen, for one: what is typed in stays
+    if (!this.editing) this.showCurrent(false);
   }
 
   reset() {

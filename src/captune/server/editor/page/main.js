@@ -121,7 +121,7 @@ listen({
   "?": openHelp,
   undo: () => undo("undo"),
   redo: () => undo("redo"),
-  take: (place) => state.row?.captions[place - 1] && take(state.row, state.row.captions[place - 1]),
+  take: (place) => state.row?.captions[place - 1] && take(state.image, state.row.captions[place - 1]),
 });
 document.getElementById("undo").addEventListener("click", () => undo("undo"));
 document.getElementById("redo").addEventListener("click", () => undo("redo"));

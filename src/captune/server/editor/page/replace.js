@@ -2,6 +2,7 @@
 
 import { explain } from "./actions.js";
 import { post } from "./api.js";
+import { difference } from "./difference.js";
 import { counted, h, number, openDialog, replaceChildren } from "./dom.js";
 import { message } from "./messages.js";
 import { sendAll } from "./saving.js";
@@ -125,18 +126,4 @@ class Replace {
       replaceChildren(this.summary, `${problem.message} This is what would change now.`);
     }
   }
-}
-
-/** A text with what is taken from it and what is put in its place. */
-function difference(before, after) {
-  const from = before.split(/(\s+)/);
-  const to = after.split(/(\s+)/);
-  let start = 0;
-  while (start < from.length && from[start] === to[start]) start += 1;
-  let end = 0;
-  while (end < Math.min(from.length, to.length) - start && from.at(-1 - end) === to.at(-1 - end)) end += 1;
-  const middle = (words) => words.slice(start, words.length - end).join("");
-  return h("p", { dir: "auto" }, from.slice(0, start).join(""),
-    middle(from) ? h("del", {}, middle(from)) : null, middle(to) ? h("ins", {}, middle(to)) : null,
-    from.slice(from.length - end).join(""));
 }

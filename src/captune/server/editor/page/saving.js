@@ -10,6 +10,7 @@ const FIRST_WAIT = 1000;
 const LONGEST_WAIT = 15000;
 const PREFIX = "captune-text:";
 
+const followers = new Map(); // captions that were corrected here, and those in their place
 const open = new Map(); // texts that are not saved, by image and the caption that they correct
 
 /** A text that is being typed, of an image, in the place of the caption `of` (null: a new one). */
@@ -51,6 +52,12 @@ export class Typing {
 
   /** What was typed is one step; what comes next is another one. */
   async end() {
+    if (this.unsaved && !this.text.trim()) {
+      if (this.of !== null) message("A caption without words is not saved. ✕ takes a caption away.");
+      this.text = this.before;
+      this.#forget();
+      state.emit("resolved", this);
+    }
     await this.send();
     this.step = null;
   }
@@ -67,8 +74,7 @@ export class Typing {
       open.delete(key);
       forget(key);
       this.wait = FIRST_WAIT;
-      if (answer.captions.length) this.of = answer.captions[0];
-      this.before = text;
+      this.#accept(text, answer.captions[0] ?? this.of);
       this.step = answer.step?.id ?? null;
       if (this.unsaved) this.input(this.text); // typed meanwhile
       state.changed(answer);
@@ -77,6 +83,13 @@ export class Typing {
       if (!(problem instanceof Problem)) throw problem;
       await this.#failed(problem, text);
     }
+  }
+
+  /** The server has this text, as a caption of this number. */
+  #accept(text, caption) {
+    if (this.of !== null && this.of !== caption) followers.set(this.of, caption);
+    this.of = caption;
+    this.before = text;
   }
 
   async #failed(problem, text) {
@@ -92,6 +105,12 @@ export class Typing {
       return;
     }
     const there = problem.conflict ?? {};
+    if (there.text === text) { // it was saved, and the answer got lost
+      this.#forget();
+      this.#accept(text, there.caption);
+      show();
+      return;
+    }
     const chosen = await chooseText(this.image, text, there.text ?? null);
     this.#forget();
     this.of = there.caption ?? null;
@@ -111,8 +130,12 @@ export class Typing {
   }
 }
 
-/** Whether a text of a caption is not saved yet. */
-export const isOpen = (image, of) => open.has(`${PREFIX}${state.about.folder}:${image}:${of ?? "new"}`);
+/** The caption that stands now where another one stood, as far as this page corrected it. */
+export function latest(caption) {
+  let found = caption;
+  while (followers.has(found)) found = followers.get(found);
+  return found;
+}
 
 /** Send all that is not saved. */
 export async function sendAll() {

@@ -1,6 +1,6 @@
 // One image with everything that is known of it: captions side by side, keywords, mark, history.
 
-import { draft, removeCaption, setStatus, take, toggleMark } from "./actions.js";
+import { draft, removeCaption, setStatus, take, toggleMark, writeAgain } from "./actions.js";
 import { get } from "./api.js";
 import { captionFacts, captionField } from "./caption.js";
 import { h, number, replaceChildren } from "./dom.js";
@@ -23,6 +23,14 @@ export class Single {
           h("button", { type: "button", onclick: () => state.go(state.current + 1), "aria-label": "Next image" }, "›"))),
       this.side);
     this.shown = null;
+    // What is typed in or clicked is not drawn anew meanwhile: a click into a button that goes would be lost.
+    this.later = this.pressed = false;
+    const drawLater = () => setTimeout(() => this.later && this.element.isConnected && this.refresh());
+    this.side.addEventListener("focusout", drawLater);
+    this.side.addEventListener("pointerdown", () => { this.pressed = true; });
+    for (const name of ["pointerup", "pointercancel"]) {
+      document.addEventListener(name, () => setTimeout(() => { this.pressed = false; drawLater(); }));
+    }
     state.addEventListener("current", () => this.element.isConnected && this.show());
     state.addEventListener("rows", (event) => this.element.isConnected && event.detail.has(state.image) && this.refresh());
   }
@@ -73,11 +81,8 @@ export class Single {
       return;
     }
     const busy = document.activeElement?.closest?.(".side textarea, .side input");
-    if (busy && busy.value !== "" && this.side.contains(busy)) {
-      this.later = true;
-      busy.addEventListener("blur", () => this.element.isConnected && this.drawSide(state.row ?? row), { once: true });
-      return;
-    }
+    this.later = this.pressed || Boolean(busy && busy.value !== "");
+    if (this.later) return;
     const focus = document.activeElement?.getAttribute?.("aria-label");
     const inside = this.side.contains(document.activeElement);
     this.drawSide(row);
@@ -116,7 +121,7 @@ export class Single {
       h("div", { class: "buttons" },
         h("button", { type: "button", disabled: caption.status === "approved", onclick: () => setStatus(row.id, caption, "approved") }, "Approve"),
         h("button", { type: "button", disabled: caption.status === "rejected", onclick: () => setStatus(row.id, caption, "rejected") }, "Reject"),
-        several && place < 9 ? h("button", { type: "button", onclick: () => take(row, caption), title: `Key ${place + 1}` }, "Take this one") : null,
+        several && place < 9 ? h("button", { type: "button", onclick: () => take(row.id, caption), title: `Key ${place + 1}` }, "Take this one") : null,
         h("button", { type: "button", class: "quiet", "aria-label": `Take caption ${place + 1} away`, onclick: () => removeCaption(row.id, caption.id) }, "✕")),
     );
   }
@@ -153,7 +158,9 @@ export class Single {
       list.replaceChildren(...events.map((event) => h("li", { class: event.state },
         h("p", { class: "facts" }, `${event.at.replace("T", " ").replace("Z", "")} · ${event.who} · ${event.step}${event.state === "done" ? "" : ` (${event.state})`}`),
         event.before === null ? null : h("del", { dir: "auto" }, String(event.before)),
-        event.after === null ? null : h("ins", { dir: "auto" }, String(event.after)))));
+        event.after === null ? null : h("ins", { dir: "auto" }, String(event.after)),
+        event.kind !== "caption" || row.captions.some((caption) => caption.text === event.after) || event.after === null ? null
+          : h("button", { type: "button", onclick: () => writeAgain(state.row ?? row, event.after) }, "Take this text"))));
     });
     details.open = open;
     return details;
