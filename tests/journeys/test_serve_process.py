@@ -95,6 +95,7 @@ def test_sigterm_answers_what_was_accepted_and_nothing_more(start: Starts, model
         for each in clients:
             each.start()
         while found.count(200) < 30:
+            assert any(each.is_alive() for each in clients)
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         states = []

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import exp
 from typing import Protocol
+
+import numpy as np
 
 from captune.decoding.ops import Array, ArrayOps
 
@@ -76,5 +79,8 @@ class Generated:
 
 
 def confidence_of(log_probs: Sequence[float]) -> float:
-    """The geometric mean of tokens' probabilities, 0-1."""
-    return exp(sum(log_probs) / max(1, len(log_probs)))
+    """The geometric mean of tokens' probabilities, 0-1.
+
+    Added up in fp32: what the last bit of a token's logits owes to the batch it was computed in is rounded away.
+    """
+    return exp(float(reduce(np.add, np.asarray(log_probs, np.float32), np.float32(0))) / max(1, len(log_probs)))
