@@ -34,6 +34,7 @@ CODEC = TextCodec(lambda text: [], lambda tokens: "", 0, 0, 100, "")
 
 @dataclass
 class FakeModel:
+    family: str = "fake"
     pixels: Preprocessing = PREPROCESSING
     generation: dict[str, Any] = field(default_factory=dict)
     codec: TextCodec = CODEC
