@@ -7,6 +7,7 @@ from typing import Any
 from captune.captions.tags.labels import Labels, read_labels
 from captune.captions.tags.mentions import MentionFinder, list_in
 from captune.captions.tags.row import Keyword, TagRow
+from captune.captions.writers.writer import encodable
 from captune.core.config import Resolved, leaves, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.files import as_paths
@@ -108,14 +109,14 @@ def _read(path: str, images: Sequence[str]) -> Iterator[tuple[str, str | Captune
     for row in read_captions(path):
         caption = row.captions[0].text if row.captions else CaptuneError(row.error or "it has no caption")
         for place in (row.image, os.path.join(folder, row.image)):
-            by_path.setdefault(os.path.abspath(place), caption)
-        by_name.setdefault(os.path.basename(row.image), []).append(caption)
+            by_path.setdefault(encodable(os.path.abspath(place)), caption)
+        by_name.setdefault(encodable(os.path.basename(row.image)), []).append(caption)
 
     def found(image: str) -> str | CaptuneError:
-        named = by_name.get(os.path.basename(image), [])
+        named = by_name.get(encodable(os.path.basename(image)), [])
         missing = CaptuneError(
             f"{path} has no caption of it" if not named else f"{path} has several files of this name"
         )
-        return by_path.get(os.path.abspath(image)) or (named[0] if len(named) == 1 else missing)
+        return by_path.get(encodable(os.path.abspath(image))) or (named[0] if len(named) == 1 else missing)
 
     return ((image, found(image)) for image in images)

@@ -112,7 +112,7 @@ def row_of(value: Any, where: str) -> CaptionRow:
         provenance = provenance_of(value)
     except (TypeError, ValueError) as error:
         raise CaptuneError(f"{where}: {error}.", "Mend it, or remove it from the row.") from None
-    if value.get("status") == "error":
+    if value.get("status") == "error" and not str(value["caption"] or "").strip():  # else a person filled it in
         return CaptionRow(value["image"], (), "error", str(value.get("error") or "failed"), "", flags, provenance)
     names = ("confidence", "original", "cut", "decorative")
     first = {name: value.get(name) for name in names} | {"text": value["caption"]}

@@ -311,6 +311,29 @@ def test_words_are_kept_where_the_image_failed(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["confidence"] is None
 
 
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_a_caption_that_a_person_gives_a_failed_image_stays(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"captions.{format}"
+    made = [row("a.jpg", "a dog"), CaptionRow("b.jpg", (), "error", "damaged", "m")]
+    write(format, path, made)
+    correct(path, "b.jpg", "by hand")
+    for _ in range(2):
+        (note,) = write(format, path, made)
+        assert note.startswith("1 captions")
+        assert read(path) == {"a.jpg": ["a dog"], "b.jpg": ["by hand"]}
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_name_that_is_no_utf8_is_one_row_each_time(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"captions.{format}"
+    name = "bad\udcff.jpg"
+    for said in ("first", "second"):
+        write(format, path, [row(name, said), row("b.jpg", said)])
+        correct(path, "b.jpg", "by hand")
+    write(format, path, [row(name, "third"), row("b.jpg", "third")], "append")
+    assert list(read(path).values()) == [["third"], ["by hand", "third"]]
+
+
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
     """Sets how many bytes a file of this process may have, as a disk does that is nearly full."""

@@ -303,9 +303,10 @@ class ExistingRows:
 
     def joined(self, row: CaptionRow) -> CaptionRow:
         """The row that is to stand for an image."""
-        name = f"{self._path.name}/{row.image}"
+        image = encodable(row.image)
+        name = f"{self._path.name}/{image}"
         self._digests += [digest(name, caption.text) for caption in row.captions]
-        standing = self._rows.pop(row.image, None)
+        standing = self._rows.pop(image, None)
         if standing is None:
             return row
         own = {one_line(caption.text): caption for caption in standing.own}
@@ -354,8 +355,9 @@ def _standing(path: Path, ledger: Ledger, values: Values | None) -> dict[str, _E
             if other:
                 raise CaptuneError(f"its column {other[0]!r} would be lost.")
             row = row_of(value, f"row {number}")
-            before = rows.get(row.image)
-            rows[row.image] = row if before is None else before.joined(row)
+            image = encodable(row.image)
+            before = rows.get(image)
+            rows[image] = row if before is None else before.joined(row)
     except CaptuneError as error:
         what = f"{path} holds more than captune wrote, and cannot be joined: {error.message}"
         raise CaptuneError(what, "Take another --out, or overwrite it: --existing replace") from None

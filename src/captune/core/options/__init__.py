@@ -218,7 +218,7 @@ class CaptionOptions(Options, section="caption", panel="Images and captions"):
         "auto: in jobs and in images.",
     )
     own_words: bool = option(
-        False, "Note there too what the model wrote, before thinking, translation and wording changed it."
+        False, "Note in the provenance what the model wrote, before thinking, translation and wording changed it."
     )
     batch_size: int = option(8, "Images per batch.", ge=1, env="BATCH_SIZE")
     workers: int = option(0, "Threads (in a job: processes) that open images; 0: one per core.", ge=0)

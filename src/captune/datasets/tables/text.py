@@ -47,7 +47,7 @@ def check_file(path: Path) -> None:
             "Fetch the real file: git lfs pull (in its repository).",
         )
     if not start.strip(b"\xef\xbb\xbf \t\r\n") and not more:
-        raise CaptuneError(f"{path} is empty.", "Expected one caption per line; download or write the file again.")
+        raise CaptuneError(f"{path} is empty.", "Write or download it again, or name another file.")
 
 
 def head(path: Path) -> str | None:
