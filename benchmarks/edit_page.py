@@ -28,7 +28,7 @@ from captune.server.startup import listen
 from machine import machine
 
 WORDS = (
-    "a", "dog", "cat", "child", "man", "woman", "runs", "jumps", "sits", "red", "blue", "snow", "beach", "grass", "ball",
+    "a", "dog", "cat", "child", "man", "woman", "runs", "jumps", "sits", "red", "blue", "snow", "beach", "grass",
 )  # fmt: skip
 FRAMES = """() => new Promise((resolve) => {
   const gaps = []; let last = performance.now();
