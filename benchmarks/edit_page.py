@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def measure(url: str, pid: int) -> None:
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Find", exact=True).fill("dgo")
         dialog.get_by_label("Replace with").fill("dog")
-        button = dialog.get_by_role("button", name="Change 1")
+        button = dialog.get_by_role("button", name=re.compile(r"Change \d"))
         button.wait_for()
         timed("find and replace: what would change")
         button.click()
