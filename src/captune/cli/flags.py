@@ -135,7 +135,7 @@ class Chosen:
         progress = TerminalProgress(quiet=quiet)
         return function(*values, progress=progress, **keywords, **self.sources, **self.flags)
 
-    def resolve(self, verb: str) -> Resolved:
+    def resolve(self, verb: str | Verb) -> Resolved:
         """The options of the verb, from these and the environment."""
         sources = {"file" if name == "config" else name: value for name, value in self.sources.items()}
         return resolve(verb, environment=None, flags=self.flags, **sources)

@@ -152,3 +152,11 @@ VERBS = Verbs(
     Verb("models", LOOK, "Model families that captune knows."),
 )
 # fmt: on
+# `captune library caption`.
+CAPTION_LIBRARY = Verb(
+    "caption",
+    LOOK,
+    "A model captions images of a library: drafts.",
+    ("FilterOptions", "DraftOptions", "PromptOptions", "WordingOptions", *_CAPTIONING),
+    when_stopped="Drafts so far stand; the same command goes on.",
+)

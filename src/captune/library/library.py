@@ -12,12 +12,13 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file
-from captune.core.options import WhereOptions
+from captune.core.options import DEFAULT_MODEL, WhereOptions
 from captune.core.options.library import FilterOptions, Mode
 from captune.core.progress import SILENT, Progress
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
 from captune.library.database import FILE, Database, now
+from captune.library.drafts import DraftReport, write_drafts
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.meaning import MATCHER, Embedder, embedder_of
@@ -95,6 +96,10 @@ class Library:
         """
         path = os.fspath(file)
         return add_filed(self.database, str(self.folder), path, written_by=written_by, now=now(), progress=progress)
+
+    def caption(self, model: str = DEFAULT_MODEL, *, progress: Progress = SILENT, **options: Any) -> DraftReport:
+        """A model captions images without a caption, as drafts; options are those of `captune library caption`."""
+        return write_drafts(self.database, str(self.folder), model, progress=progress, **options)
 
     def embed(
         self, model: str = MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT

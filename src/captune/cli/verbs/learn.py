@@ -40,7 +40,7 @@ def learn(
         return
     note(f"{SCALE} Written: {found.report}")
     if found.verdict != "worse":
-        next_commands(["captune", "caption", folder, "--model", found.run])
+        next_commands(["captune", "library", "caption", folder, "--model", found.run, "--by", "model"])
 
 
 def _interval(name: str, one: Any) -> str:

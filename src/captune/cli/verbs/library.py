@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import APP, Json, Quiet
-from captune.cli.progress import TerminalProgress
+from captune.cli.flags import APP, CONTEXT, Chosen, Json, Model, Quiet, VerbCommand, with_options
+from captune.cli.progress import TerminalProgress, warn_failed
 from captune.cli.terminal import note, out_json, out_table, print_line
-from captune.core.errors import EXIT_FAILURE
+from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
+from captune.core.verbs import CAPTION_LIBRARY
 
 app = typer.Typer(help="A folder of images with a memory: images, captions, keywords.", no_args_is_help=True, **APP)
 
@@ -63,6 +64,33 @@ def add(
         note(", ".join(f"{count:,} {name}" for name, count in report.to_json().items()) + ".")
         for each in filed:
             note(f"Captions of {each.sentence()}.")
+
+
+def caption(
+    chosen: Chosen, folder: Folder, model: Model = None, library: Own = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """A model captions the images that have no caption, as drafts.
+
+    With a condition on captions (--flag, --confidence, --by, --status) it captions images whose draft is so, and the
+    new draft takes the place of that one. What a person wrote or approved is never touched, and no image captioned
+    twice by a model with the same prompt: after a stop the same command goes on.
+    """
+    from captune.core.options import DEFAULT_MODEL
+    from captune.library.library import Library
+
+    progress = TerminalProgress(quiet=quiet)
+    config = chosen.resolve(CAPTION_LIBRARY)
+    report = Library(folder, library).caption(model or DEFAULT_MODEL, progress=progress, config=config)
+    warn_failed(report.failed.items())
+    if json:
+        out_json(report.to_json())
+    elif not quiet:
+        note(f"{report.drafts:,} drafts, {report.flagged:,} with flags, {len(report.failed):,} failed.")
+    if report.failed:
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.drafts else EXIT_FAILURE)
+
+
+app.command("caption", cls=VerbCommand, context_settings=CONTEXT)(with_options(caption, CAPTION_LIBRARY))
 
 
 @app.command("status")

@@ -45,6 +45,14 @@ class SearchOptions(Options, section="search", panel="Search"):
     limit: int = option(50, "Most images.", ge=1, le=100_000)
 
 
+class DraftOptions(Options, section="drafting", panel="Drafts"):
+    """How a model captions the images of a library."""
+
+    beside: bool = option(False, "Caption images that have captions as well: one more draft beside these.")
+    most: int = option(0, "Most images; 0: all.", ge=0)
+    batch_size: int = option(8, "Images per batch.", ge=1, env="BATCH_SIZE")
+
+
 class EditOptions(Options, section="edit", panel="Page"):
     """Where the page for correcting captions is, and who may use it."""
 

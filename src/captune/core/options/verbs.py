@@ -21,6 +21,7 @@ class Config(options.Options):
         caption: options.CaptionOptions = options.CaptionOptions()
         data: options.DataOptions = options.DataOptions()
         endpoint: options.EndpointOptions = options.EndpointOptions()
+        drafting: options.DraftOptions = options.DraftOptions()
         filter: options.FilterOptions = options.FilterOptions()
         library: options.LibraryOptions = options.LibraryOptions()
         search: options.SearchOptions = options.SearchOptions()
