@@ -93,7 +93,8 @@ def test_the_search_finds_the_same_captions(name: str) -> None:
     )
     for image, other in zip(by_torch, by_numpy, strict=True):
         assert [tokens for tokens, _ in image] == [tokens for tokens, _ in other]
-        assert [value for _, value in image] == pytest.approx([value for _, value in other], rel=1e-4)
+        for (_, values), (_, others) in zip(image, other, strict=True):
+            assert values == pytest.approx(others, rel=1e-3)
     assert len({tuple(tokens) for image in by_numpy for tokens, _ in image}) > 5
     assert len({len(tokens) for image in by_numpy for tokens, _ in image}) > 2
 

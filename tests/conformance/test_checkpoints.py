@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file  # not on the small disk: half a compiled module would stay
 
 from captune.core.config import dump, resolve
 from captune.core.files import write_json, write_text
@@ -37,8 +38,6 @@ def small_disk() -> Iterator[None]:
 
 
 def weights(folder: Path) -> None:
-    from safetensors.numpy import save_file
-
     save_file({"a": np.zeros(LIMIT)}, folder / "model.safetensors")
 
 

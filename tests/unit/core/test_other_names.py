@@ -109,7 +109,7 @@ def test_one_option_by_two_names_is_refused() -> None:
         (["caption", "--sample=false"], ["does not take a value", "Try 'captune caption --help'"]),
         (["train", "--lrs", "3"], ["Did you mean '--learning-rate'?"]),
         (["train", "--no-flp"], ["'--no-flip'"]),
-        (["caption", "--epochs", "3"], ["--epochs is an option of captune train, captune tune."]),
+        (["caption", "--epochs", "3"], ["--epochs is an option of captune train, captune tune, captune learn."]),
         (["caption", "--lr", "3"], ["--learning-rate is an option of captune train"]),
         (["finetune"], ["captune calls it 'train'", "Try 'captune --help'"]),
         (["debug-infer"], ["captune calls it 'inspect'"]),
