@@ -26,7 +26,7 @@ from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
 from captune.library.search import FoundImage, by_words, listed_images, with_captions
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
-from captune.library.vectors import joined_by_rank
+from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
 
 OWN = ".captune"
 LIMIT = 50
@@ -186,7 +186,13 @@ class Library:
 
     def problems(self) -> list[str]:
         """What is damaged in the library; empty where nothing is."""
-        return self.database.problems()
+        return [*self.database.problems(), *damaged_vectors(self.database).values()]
+
+    def forget_damaged_vectors(self) -> int:
+        """Forget the vectors of embedders whose file is damaged, so that `embed` makes them anew; of how many."""
+        damaged = damaged_vectors(self.database)
+        forget_vectors(self.database, damaged)
+        return len(damaged)
 
     def back_up(self) -> Path:
         """Copy the database into `backups/` beside it."""

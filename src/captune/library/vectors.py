@@ -128,8 +128,28 @@ def map_rows(path: Path, count: int, size: int) -> np.ndarray:
         return np.asarray(np.memmap(path, np.float16, "r", shape=(count, size)))
     except (OSError, ValueError) as error:
         raise CaptuneError(
-            f"Cannot read {path}, or it is cut off: {error}.", "captune library check --repair mends that."
+            f"Cannot read {path}, or it is cut off: {error}.",
+            "Forget them by captune library check --repair, and add --embed MODEL again.",
         ) from None
+
+
+def damaged_vectors(database: Database) -> dict[int, str]:
+    """Embedders whose file is gone or shorter than it was, with what is wrong."""
+    damaged = {}
+    for row in database.connection.execute("SELECT id, size, rows FROM embedders").fetchall():
+        try:
+            map_rows(vectors_path(database, row["id"]), row["rows"], row["size"])
+        except CaptuneError as error:
+            damaged[int(row["id"])] = error.message
+    return damaged
+
+
+def forget_vectors(database: Database, embedders: Iterable[int]) -> None:
+    """Forget the vectors of embedders: `captune library add FOLDER --embed MODEL` makes them anew."""
+    with database.write() as connection:
+        for embedder in embedders:
+            connection.execute("DELETE FROM vectors WHERE embedder = ?", (embedder,))
+            connection.execute("UPDATE embedders SET rows = 0 WHERE id = ?", (embedder,))
 
 
 def _write_at(path: Path, offset: int, data: bytes) -> None:

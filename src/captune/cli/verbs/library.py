@@ -110,11 +110,21 @@ def status(folder: Folder, library: Own = None, json: Json = False) -> None:
 
 
 @app.command("check")
-def check(folder: Folder, library: Own = None, json: Json = False) -> None:
+def check(
+    folder: Folder,
+    library: Own = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", metavar="", help="Forget vectors whose file is damaged; add --embed makes them anew."),
+    ] = False,
+    json: Json = False,
+) -> None:
     """See whether the library is whole, and copy it into its folder backups if it is."""
     from captune.library.library import Library
 
     opened = Library(folder, library)
+    if repair and (count := opened.forget_damaged_vectors()):
+        note(f"The vectors of {count} models were forgotten: captune library add {folder} --embed MODEL")
     problems = opened.problems()
     copy = None if problems else str(opened.back_up())
     if json:

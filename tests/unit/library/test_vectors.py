@@ -1,0 +1,47 @@
+"""The vectors of a library: the nearest are those of plain arithmetic, and a damaged file is told and mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import captune
+from captune.core.errors import CaptuneError
+from captune.library.vectors import VectorFile
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> captune.Library:
+    opened = captune.Library(tmp_path, create=True)
+    with opened.database.write() as connection:
+        connection.executemany(
+            "INSERT INTO images(id, path, digest, bytes, modified, added) VALUES (?, ?, ?, 1, 1, '')",
+            [(number, f"{number}.jpg", str(number)) for number in range(1, 51)],
+        )
+    return opened
+
+
+def test_the_nearest_and_a_file_that_is_cut_off(library: captune.Library) -> None:
+    rows = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    file = VectorFile(library.database, "m", "digest", 16)
+    file.add(range(1, 31), rows[:30])
+    file.add(range(31, 51), rows[30:])
+    query = rows[7] + 0.1 * rows[9]
+    images, cosines = file.read().nearest(query, 5)
+    wanted = np.argsort(-(rows.astype(np.float16).astype(np.float32) @ query))[:5] + 1
+    assert images.tolist() == wanted.tolist()
+    assert cosines[0] == pytest.approx(float(rows[7].astype(np.float16).astype(np.float32) @ query), rel=1e-5)
+    assert library.problems() == []
+
+    file.path.write_bytes(file.path.read_bytes()[:-40])
+    assert [problem.partition(":")[0].endswith("or it is cut off") for problem in library.problems()] == [True]
+    with pytest.raises(CaptuneError, match="cut off"):
+        file.read()
+    assert library.forget_damaged_vectors() == 1
+    assert library.problems() == []
+    assert len(file.missing()) == 50
+    file.add(range(1, 51), rows)
+    assert file.read().nearest(query, 5)[0].tolist() == wanted.tolist()
