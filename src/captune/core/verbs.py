@@ -143,7 +143,7 @@ VERBS = Verbs(
     Verb("compare", LOOK, "Evaluated runs side by side, with paired tests.",
          ("MeasureOptions",), "captune.evaluation.compare:compare", presets=True),
     Verb("search", LOOK, "Find images of a library by words, keywords, dates, flags.",
-         ("SearchOptions", "FilterOptions", "LibraryOptions", "WhereOptions")),
+         ("SearchOptions", "FilterOptions", "LibraryOptions", "WhereOptions"), "captune.library.library:search"),
     Verb("edit", LOOK, "A page on which people correct the captions of a library.",
          ("EditOptions", "LibraryOptions", *_CAPTIONING), when_stopped="All that was saved stands."),
     Verb("library", LOOK, "A folder of images with a memory: images, captions, keywords."),

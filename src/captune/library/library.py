@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file
 from captune.core.options import DEFAULT_MODEL, WhereOptions
-from captune.core.options.library import FilterOptions, Mode
 from captune.core.progress import SILENT, Progress
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
@@ -21,15 +21,15 @@ from captune.library.database import FILE, Database, now
 from captune.library.drafts import DraftReport, write_drafts
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
+from captune.library.found import FoundImages
 from captune.library.meaning import MATCHER, Embedder, embedder_of
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
-from captune.library.search import FoundImage, by_words, listed_images, with_captions
+from captune.library.search import by_words, ids_of, listed_images, with_captions
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
 
 OWN = ".captune"
-LIMIT = 50
 # So many images of each way of searching are joined.
 _CANDIDATES = 1000
 
@@ -120,34 +120,38 @@ class Library:
         self,
         words: str = "",
         *,
-        mode: Mode = "words",
         like: Any = None,
-        limit: int = LIMIT,
         run_on: WhereOptions | None = None,
         progress: Progress = SILENT,
-        **conditions: Any,
-    ) -> list[FoundImage]:
-        """Images by the words of their captions (`mode` words), by what they show (meaning), or both; or all of them.
+        **options: Any,
+    ) -> FoundImages:
+        """Images by the words of their captions, by what they show (`mode` meaning), or both; or all of them.
 
-        `like` is an image that those which are looked for resemble. `conditions` are those of `captune search --help`.
+        `like` is an image that those which are looked for resemble. `options` are those of `captune search --help`.
         """
-        condition = condition_of(FilterOptions(**conditions))
+        values = resolve("search", flags=options).values
+        mode, limit = values.search.mode, values.search.limit
+        condition = condition_of(values.filter)
         if like is None and (mode == "words" or not words.strip()):
             with self.database.read() as connection:
-                find = by_words if words.strip() else listed_images
-                return find(connection, words, condition, limit)
+                if words.strip():
+                    return FoundImages(by_words(connection, words, condition, limit), self.folder)
+                return FoundImages(listed_images(connection, condition, limit), self.folder)
         embedder = self.embedder(run_on=run_on, progress=progress)
         vector = embedder.vector_of_image(like) if like is not None else embedder.vectors_of([words])[0]
-        images, cosines = embedder.file.read().nearest(vector, max(_CANDIDATES, 20 * limit))
-        near = dict(zip(images.tolist(), cosines.tolist(), strict=True))
+        vectors = embedder.file.read()
+        count = max(_CANDIDATES, 20 * limit) if limit else len(vectors.images)
         with self.database.read() as connection:
+            among = ids_of(connection, condition) if condition.clauses else None
+            images, cosines = vectors.nearest(vector, count, among)
+            near = dict(zip(images.tolist(), cosines.tolist(), strict=True))
             if mode == "both" and words.strip():
-                by_text = [found.image for found in by_words(connection, words, condition, _CANDIDATES)]
-                joined = joined_by_rank([by_text, [*near][:_CANDIDATES]])
+                by_text = [found.image for found in by_words(connection, words, condition, _CANDIDATES if limit else 0)]
+                joined = joined_by_rank([by_text, [*near][: _CANDIDATES if limit else None]])
             else:
                 joined = list(near.items())
             scores = [(image, score, near.get(image)) for image, score in joined]
-            return with_captions(connection, scores, condition, limit)
+            return FoundImages(with_captions(connection, scores, condition, limit), self.folder)
 
     def status(self) -> Status:
         """What the library has."""
@@ -206,3 +210,21 @@ class Library:
     def import_from(self, path: str | os.PathLike[str]) -> int:
         """Fill an empty library with what `export` wrote; the number of images."""
         return import_rows(self.database, Path(path))
+
+
+def search(
+    words: str = "",
+    folder: str | os.PathLike[str] = ".",
+    *,
+    like: Any = None,
+    config: str | os.PathLike[str] | None = None,
+    sets: Iterable[str] = (),
+    progress: Progress = SILENT,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> FoundImages:
+    """Images of the library of a folder; see `Library.search`. Options are those of `captune search --help`."""
+    values = resolve("search", file=config, environment=environment, flags=options, sets=sets).values
+    library = Library(folder, values.library.library)
+    chosen = values.search.model_dump() | values.filter.model_dump()
+    return library.search(words, like=like, run_on=values.run_on, progress=progress, **chosen)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from captune.library.query import Condition, Words, is_unspaced
+from captune.library.query import Condition, words_of
 
 Order = Literal["path", "doubtful", "taken", "added"]
 
@@ -46,17 +46,8 @@ def listed_captions(connection: sqlite3.Connection, words: str, condition: Condi
 
 
 def _with_words(words: str) -> tuple[str, tuple[str, ...]]:
-    if not words.strip():
-        return "", ()
-    if is_unspaced(words):
-        return " AND instr(c.text, ?)", (words.strip(),)
-    typed = Words.of(words)
-    if typed.wanted:
-        return " AND c.id IN (SELECT rowid FROM words WHERE words MATCH ?)", (typed.query,)
-    if typed.unwanted:
-        query = " OR ".join(typed.unwanted)
-        return " AND c.id NOT IN (SELECT rowid FROM words WHERE words MATCH ?)", (query,)
-    return "", ()
+    clause, values = words_of(words).condition
+    return clause and f" AND {clause}", values
 
 
 def image_details(connection: sqlite3.Connection, images: Sequence[int]) -> list[dict[str, Any]]:

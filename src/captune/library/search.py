@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from captune.library.query import Condition, Words, is_unspaced
+from captune.library.query import Condition, Words, words_of
 
 # Captions that are put in order: a word that more have tells them apart by nothing but their length.
 _MOST = 5_000
@@ -41,25 +41,32 @@ class FoundImage:
 def by_words(connection: sqlite3.Connection, text: str, condition: Condition, limit: int) -> list[FoundImage]:
     """Images that have a caption with all the words of `text`, the shortest captions first; an image comes once.
 
-    Where none has them all, the commonest words are left out one after the other. Of more than `_MOST` captions the
-    first ones are compared. `"two dogs"` is a phrase, `dog*` the beginning of a word, `-cat` a word that is not there.
+    Where none has them all, words that no caption has are left out, then the commonest one after the other. Of more
+    than `_MOST` captions the first ones are compared, where there is a limit (0: none). `"two dogs"` is a phrase,
+    `dog*` the beginning of a word, `-cat` a word that is not there. Signs alone, and scripts without spaces, are looked
+    for as they stand.
+    Raises `UsageError` for a text of more than `MAX_WORDS` characters.
     """
-    if is_unspaced(text):
-        pattern = "%" + text.strip().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    words = words_of(text)
+    if not (isinstance(words, Words) and words.wanted):
+        clause, values = words.condition
+        if not clause:
+            return listed_images(connection, condition, limit)
         return _found(
             connection,
             f"SELECT {_COLUMNS}, 1.0 AS score FROM captions c JOIN images i ON i.id = c.image "
-            f"WHERE c.current AND c.text LIKE ? ESCAPE '\\' AND {condition.sql} ORDER BY length(c.text), i.path",
-            (pattern, *condition.values),
+            f"WHERE c.current AND {clause} AND {condition.sql} ORDER BY length(c.text), i.path",
+            (*values, *condition.values),
             limit,
         )
-    for words in Words.of(text).relaxed(connection):
+    most = _MOST if limit else -1
+    for fewer in words.relaxed(connection):
         found = _found(
             connection,
             f"SELECT *, 1.0 / (1 + length(text)) AS score FROM (SELECT {_COLUMNS} FROM words "
             f"CROSS JOIN captions c ON c.id = words.rowid CROSS JOIN images i ON i.id = c.image "
-            f"WHERE words MATCH ? AND {condition.sql} LIMIT {_MOST}) ORDER BY score DESC, path LIMIT {_MOST}",
-            (words.query, *condition.values),
+            f"WHERE words MATCH ? AND {condition.sql} LIMIT {most}) ORDER BY score DESC, path LIMIT {most}",
+            (fewer.query, *condition.values),
             limit,
         )
         if found:
@@ -67,7 +74,7 @@ def by_words(connection: sqlite3.Connection, text: str, condition: Condition, li
     return []
 
 
-def listed_images(connection: sqlite3.Connection, _: str, condition: Condition, limit: int) -> list[FoundImage]:
+def listed_images(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[FoundImage]:
     """Images that a condition is true of, by their paths, each with its first caption of which it is true."""
     join = "JOIN" if condition.of_captions else "LEFT JOIN"
     return _found(
@@ -77,6 +84,13 @@ def listed_images(connection: sqlite3.Connection, _: str, condition: Condition, 
         condition.values,
         limit,
     )
+
+
+def ids_of(connection: sqlite3.Connection, condition: Condition) -> list[int]:
+    """All images that a condition is true of, in no order."""
+    join = "JOIN captions c ON c.image = i.id AND c.current " if condition.of_captions else ""
+    rows = connection.execute(f"SELECT DISTINCT i.id FROM images i {join}WHERE {condition.sql}", condition.values)
+    return [row[0] for row in rows]
 
 
 def with_captions(
@@ -93,8 +107,8 @@ def with_captions(
         row = connection.execute(query, (image, *condition.values)).fetchone()
         if row is not None:
             found.append(_image(row, score, similarity))
-        if len(found) == limit:
-            break
+            if len(found) == limit:
+                break
     return found
 
 

@@ -29,16 +29,29 @@ class Vectors:
     images: np.ndarray
     rows: np.ndarray
 
-    def nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of the `count` images whose vectors are nearest to `vector` (size,), and their cosines, best first."""
-        count = min(count, int(np.count_nonzero(self.images >= 0)))
+    def nearest(
+        self, vector: np.ndarray, count: int, among: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the `count` images whose vectors are nearest to `vector` (size,), and their cosines, best first.
+
+        With `among` it is those of these images.
+        """
+        meant = self.images >= 0
+        if among is not None:
+            meant &= np.isin(self.images, np.fromiter(among, np.int64, len(among)))
+        count = min(count, int(np.count_nonzero(meant)))
         if not count:
             return self.images[:0], np.zeros(0, np.float32)
         rough = _products(self.rows, vector.astype(np.float16))
-        rough[self.images < 0] = -np.inf
+        rough[~meant] = -np.inf
         least = np.partition(rough, len(rough) - count)[len(rough) - count]
         candidates = np.flatnonzero(rough >= least - 2 * _ROUNDING)
-        exact = self.rows[candidates].astype(np.float32) @ vector.astype(np.float32)
+        exact = np.concatenate(
+            [
+                self.rows[candidates[start : start + _ROWS_AT_ONCE]].astype(np.float32) @ vector.astype(np.float32)
+                for start in range(0, len(candidates), _ROWS_AT_ONCE)
+            ]
+        )
         order = np.lexsort((self.images[candidates], -exact))[:count]
         return self.images[candidates[order]], exact[order]
 

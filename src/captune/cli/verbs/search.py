@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
-from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table, print_line
 
 
@@ -26,25 +25,14 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Find images of a library by the words of their captions, by what they show, or by what is known of them."""
-    import os
+    from captune.library.library import search as search_library
 
-    from captune.library.library import Library
-
-    values = chosen.resolve("search").values
-    found = Library(folder, values.library.library).search(
-        " ".join(words or ()),
-        mode=values.search.mode,
-        like=like,
-        limit=values.search.limit,
-        run_on=values.run_on,
-        progress=TerminalProgress(quiet=quiet),
-        **values.filter.model_dump(),
-    )
+    found = chosen.call(search_library, " ".join(words or ()), folder, like=like, quiet=quiet)
     if json:
-        out_json([each.to_json() for each in found])
+        out_json(found.to_json())
     elif paths:
-        for each in found:
-            print_line(os.path.join(folder, each.path))
+        for path in found.paths:
+            print_line(path)
     elif found:
         out_table(
             "", ("image", "caption", "by"), [(each.path, each.caption, each.model or each.written_by) for each in found]

@@ -42,7 +42,7 @@ class SearchOptions(Options, section="search", panel="Search"):
     mode: Mode = option(
         "words", "words: of the captions; meaning: what the images show, by their vectors; both, joined by rank."
     )
-    limit: int = option(50, "Most images.", ge=1, le=100_000)
+    limit: int = option(50, "Most images; 0: all.", ge=0)
 
 
 class DraftOptions(Options, section="drafting", panel="Drafts"):
