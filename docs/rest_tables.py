@@ -30,9 +30,11 @@ def routes(api: Mapping[str, Any], search: set[str], wording: set[str], table: T
                     parts.append(f"And the options of the search{more}, as for `/v1/caption`.\n")
                 told = told or several
             answer = route["responses"]["200"].get("content", {}).get("application/json", {}).get("schema", {})
-            if "$ref" in answer:
-                within += _within(_named(answer), schemas)
-                parts.append(f"Answer: {_linked(answer)}\n")
+            several = answer.get("type") == "array"
+            one = answer["items"] if several else answer
+            if "$ref" in one:
+                within += _within(_named(one), schemas)
+                parts.append(f"Answer: {'a list of ' if several else ''}{_linked(one)}\n")
     for name in dict.fromkeys([*within, "ProblemBody"]):
         parts.append(f"### {name}\n\n{_about(schemas[name])}" + _fields(schemas[name], table))
     parts.append("### Errors\n\nA `ProblemBody` as `application/problem+json`:\n")

@@ -38,8 +38,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def server(models: dict[str, str]) -> Iterator[Serving]:
-    with running(models, max_wait=20.0, max_body=2.0, max_pixels=1_000_000, timeout=20.0) as serving:
+def library(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> captune.Library:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(5):
+        (folder / f"{number}.png").write_bytes(PICTURES[number])
+        (folder / f"{number}.txt").write_text(f"a photo of {number} dogs")
+    library = captune.Library(folder, create=True)
+    library.add()
+    library.embed(models["matcher"])
+    return library
+
+
+@pytest.fixture(scope="module")
+def server(models: dict[str, str], library: captune.Library) -> Iterator[Serving]:
+    limits = {"max_wait": 20.0, "max_body": 2.0, "max_pixels": 1_000_000, "timeout": 20.0}
+    with running(models, library=str(library.folder), **limits) as serving:
         yield serving
 
 
@@ -225,6 +238,30 @@ def test_questions_and_matches(client: httpx.Client, alone: dict[str, Any], mode
     assert many["matches"][1] == pytest.approx(one["matches"][0], abs=1e-5)
     assert client.post("/v1/match", json={"image": "AA", "texts": ["x"], "model": "base"}).status_code == 422
     assert client.post("/v1/caption", json={"image": "AA", "model": "matcher"}).status_code == 422
+
+
+def test_a_library_is_searched_by_words_by_meaning_and_by_an_image(
+    client: httpx.Client, library: captune.Library
+) -> None:
+    def search(**request: Any) -> list[dict[str, Any]]:
+        answer = client.post("/v1/search", **request)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for mode in ("meaning", "both"):
+        found = search(json={"words": "a dog 3", "mode": mode, "limit": 4})
+        alone = [each.to_json() for each in library.search("a dog 3", mode=mode, limit=4)]
+        assert [each.pop("similarity") for each in found] == pytest.approx(
+            [e.pop("similarity") for e in alone], abs=1e-5
+        )
+        assert [each.pop("score") for each in found] == pytest.approx([each.pop("score") for each in alone], abs=1e-5)
+        assert found == alone
+    uploaded = search(files={"like": ("a.png", PICTURES[2])}, data={"limit": "2"})
+    assert (len(uploaded), uploaded[0]["path"]) == (2, "2.png")
+    assert uploaded[0]["similarity"] == pytest.approx(1, abs=1e-2)
+    assert uploaded == search(json={"like": encoded(PICTURES[2]), "limit": 2})
+    cut = client.post("/v1/search", json={"like": encoded(PICTURES[2][:-300])})
+    assert (cut.status_code, "truncated" in cut.text) == (422, True)
 
 
 def test_models_options_health_and_the_page(client: httpx.Client, models: dict[str, str]) -> None:
@@ -502,7 +539,7 @@ def test_no_input_of_the_schema_breaks_the_server(server: Serving) -> None:
     ],
 )
 def test_garbage_is_told_so(client: httpx.Client, content: str, body: bytes) -> None:
-    for path in ("/v1/caption", "/v1/captions:batch", "/v1/ask", "/v1/match", "/v1/chat/completions"):
+    for path in ("/v1/caption", "/v1/captions:batch", "/v1/ask", "/v1/match", "/v1/search", "/v1/chat/completions"):
         answer = client.post(path, content=body, headers={"Content-Type": content} if content else {})
         assert 400 <= answer.status_code < 500, (path, answer.text)
         assert answer.headers["content-type"] == "application/problem+json"

@@ -41,15 +41,19 @@ class Embedder:
         return found
 
     def vector_of_image(self, image: Any) -> np.ndarray:
-        """The unit vector of an image (a path, bytes, a PIL image), fp32 (size,); raises `ImageError`."""
+        """The unit vector of an image, fp32 (size,); raises `ImageError`.
+
+        It is a path, bytes, a PIL image, or an array of the pixels that the matcher takes (3, size, size), uint8.
+        """
         import torch
 
         from captune.images.batches import read_pixels
 
-        pixels = torch.from_numpy(read_pixels(image, self.matcher.pixels)[None])
+        found = image if isinstance(image, np.ndarray) else read_pixels(image, self.matcher.pixels)
+        pixels = torch.from_numpy(found[None])
         with torch.inference_mode():
-            found: np.ndarray = self.matcher.embed_images(self.matcher.encode(pixels)).float().cpu().numpy()[0]
-        return found
+            vector: np.ndarray = self.matcher.embed_images(self.matcher.encode(pixels)).float().cpu().numpy()[0]
+        return vector
 
     def add_missing(self, folder: Path, progress: Progress = SILENT) -> dict[str, str]:
         """Embed what has no vector yet; the reasons for images that could not be read, by path."""

@@ -256,12 +256,17 @@ class RequestBody(Generic[Schema]):
         return await asyncio.get_running_loop().run_in_executor(request.app.state.service.readers, read)
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether a field has several values, which a form gives one by one."""
+    return get_origin(annotation) in (list, tuple)
+
+
 def _read(body: bytearray, content_type: str, schema: type[Schema]) -> Schema:
     size = len(body)
     trim_memory(size)
     try:
         if _media_type(content_type) == MULTIPART:
-            lists = [name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list]
+            lists = [name for name, field in schema.model_fields.items() if is_list(field.annotation)]
             fields = parse_form(body, content_type, lists)
         else:
             fields = parse_json(body)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import cache
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
@@ -16,12 +16,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from captune.server.bodies import MULTIPART, RequestBody
+from captune.server.bodies import MULTIPART, RequestBody, is_list
 from captune.server.middleware import PUBLIC_PATHS
 from captune.server.problems import Problem, ProblemBody
 
 SCHEMA_PATH = "/openapi.json"
-_IMAGE_FIELDS = ("image", "images")
+_IMAGE_FIELDS = ("image", "images", "like")
 _REFERENCE = "#/components/schemas/{model}"
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
 
@@ -101,7 +101,7 @@ def _components(bodies: Iterable[RequestBody[Any]]) -> dict[str, Any]:
         for field in _IMAGE_FIELDS:
             if field in form["properties"]:
                 file = {"type": "string", "format": "binary"}
-                several = get_origin(body.schema.model_fields[field].annotation) is list
+                several = is_list(body.schema.model_fields[field].annotation)
                 form["properties"][field] = {"type": "array", "items": file, "minItems": 1} if several else file
         schemas[name] = form
     return schemas

@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from captune.captions.quality import RULES
-from captune.core.options import MOST_NEW_TOKENS, GenerationOptions, WordingOptions
+from captune.core.options import MOST_NEW_TOKENS, FilterOptions, GenerationOptions, SearchOptions, WordingOptions
 from captune.server.problems import ProblemBody
 
 EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGM4YaOCFTEMLQkA8p0vAYjJh6kAAAAASUVORK5CYII="
 # Characters of a prompt, a question or a text.
 MAX_TEXT_LENGTH = 4000
+# Characters of words that are looked for, and images of an answer.
+MAX_WORDS, MAX_FOUND = 2000, 1000
 
 
 def _check_image(value: Any) -> str | bytes:
@@ -31,6 +33,11 @@ Image = Annotated[
             "examples": [EXAMPLE_IMAGE],
         }
     ),
+]
+OptionalImage = Annotated[
+    Any,
+    BeforeValidator(lambda value: None if value is None else _check_image(value)),
+    WithJsonSchema({"type": "string", "minLength": 1, "examples": [EXAMPLE_IMAGE]}),
 ]
 # A client's upper bound: more than captune writes is no error, nothing is longer than the bound.
 MaxTokens = Annotated[int, Field(ge=1), AfterValidator(lambda tokens: min(tokens, MOST_NEW_TOKENS))]
@@ -192,6 +199,37 @@ class MatchAnswer(BaseModel):
     matches: list[TextMatch]
 
 
+class SearchRequest(SearchOptions, FilterOptions):
+    """Words, or an image, and conditions; without any of them it is all images by their paths."""
+
+    words: str = Field(
+        "",
+        description='Words of captions, or with `mode` what images show. "two dogs": together; dog*: a beginning.',
+        max_length=MAX_WORDS,
+        examples=["two dogs"],
+    )
+    like: OptionalImage = Field(
+        None,
+        description="An image that those which are looked for resemble: the file as base64 or as a data URL; in "
+        "multipart/form-data the file itself. An http(s) address where the server allows it.",
+    )
+    limit: int = Field(SearchOptions.model_fields["limit"].default, description="Most images.", ge=1, le=MAX_FOUND)
+
+
+class FoundItem(BaseModel):
+    """An image of the library, with the caption that it was found by, or its first one."""
+
+    path: str = Field(description="Within the library's folder.", examples=["2024/beach/photo.jpg"])
+    caption: str = Field(description="Empty where it has none.")
+    score: float = Field(description="Compares images of one answer alone.")
+    similarity: float | None = Field(description="Cosine of its vector and that of the query; null: found by words.")
+    status: str = Field(description="draft, approved, rejected; empty without a caption.")
+    written_by: str = Field(description="person or model.")
+    model: str
+    confidence: float | None
+    flags: list[str]
+
+
 class ModelCard(BaseModel):
     """A model that is served."""
 
@@ -222,7 +260,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     values = {
         400: "The body is cut off or no JSON.",
         401: "The key is missing or not known.",
-        404: "There is no such model, or none for this.",
+        404: "There is no such model, none for this, or no library.",
         408: "The body did not arrive in time.",
         413: "The body is too large.",
         415: "The body is of a type that is not known.",

@@ -17,6 +17,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import GenerationOptions, WordingOptions
 from captune.core.records import Caption
 from captune.decoding.encoding import FollowUp, check_prompt, prompt_for
+from captune.images.preprocessing import Preprocessing
 from captune.inference.captioning import CaptioningModel
 from captune.inference.prompting import ImagePrompts
 from captune.server.images import DecodedImage, ImageDecoder, fetch_image, image_bytes, is_url
@@ -25,6 +26,7 @@ from captune.server.middleware import Admission, RequestContext, ServerMetrics
 from captune.server.model_pool import ModelPool, ServedModel
 from captune.server.model_worker import ModelWorker
 from captune.server.problems import Problem, as_field
+from captune.server.searching import open_library
 
 # Memory for bodies, in bodies of the largest size.
 _BODIES = 32
@@ -53,6 +55,8 @@ class Service:
         self.metrics.waiting.set_function(lambda: self.admission.images)
         self.pool = ModelPool(models, config, on_batch=self._on_batch, on_load=self._on_load, load=load)
         self.metrics.loaded.set_function(lambda: sum(m.worker is not None for m in self.pool.models.values()))
+        folder = self.options.library
+        self.library = None if folder is None else open_library(folder, config.values.run_on, on_load=self._on_load)
         self.decoder = ImageDecoder(self.options, fast=config.values.run_on.preprocessing == "fast")
         self.threads = ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="captune-base64")
         # Two bodies are parsed at once: each takes up to three times its size then.
@@ -72,12 +76,19 @@ class Service:
         return "busy" if self.decoder.stuck else "ready"
 
     async def start(self) -> None:
-        """Load the models and start a decoder; raises `CaptuneError` where one cannot be."""
+        """Load the models and start a decoder; raises `CaptuneError` where one cannot be.
+
+        A library whose matcher cannot be loaded is searched by words: what meaning needs is in the log.
+        """
         await asyncio.gather(self.decoder.start(), self.pool.start())
+        if self.library is not None:
+            await self.library.start()
 
     async def close(self) -> None:
         self.decoder.close()
         await self.pool.close()
+        if self.library is not None:
+            self.library.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.readers.shutdown(wait=False, cancel_futures=True)
 
@@ -109,9 +120,14 @@ class Service:
         fields: Collection[str] = (),
     ) -> DecodedImage:
         """As `pixels`, with `fields` that the image's file says (`images.metadata.fields`)."""
+        return await self.decoded(image, worker.preprocessing, context, size=size, fields=fields)
+
+    async def decoded(
+        self, image: str | bytes, preprocessing: Preprocessing, context: RequestContext, **more: Any
+    ) -> DecodedImage:
+        """What an image becomes by `preprocessing`; `more` as `image` has it. Raises `Problem` and `ImageError`."""
         data = await self._read_image(image)
-        preprocessing, client = worker.preprocessing, context.owner
-        return await self.decoder.decode(data, preprocessing, client=client, size=size, fields=fields)
+        return await self.decoder.decode(data, preprocessing, client=context.owner, **more)
 
     def prompts(self, worker: ModelWorker, values: Mapping[str, Any], options: GenerationOptions) -> ImagePrompts:
         """The prompt of a request as a template, for its images; `options` are what `generation_options` made of it."""

@@ -70,4 +70,7 @@ class ServeOptions(Options, section="serve", panel="Serving"):
     languages: tuple[Language, ...] = option(
         (), "Languages, besides --language, that requests may choose: de, fr, es … A model is loaded for each."
     )
+    library: str | None = option(
+        None, "Folder of images whose library POST /v1/search searches; or the folder of a library's own files."
+    )
     access_log: bool = option(True, "A line of JSON on stderr for each request.")

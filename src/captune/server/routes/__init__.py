@@ -8,6 +8,7 @@ ROUTES = Table(
         "captions": "captune.server.routes.captions:router",
         "chat": "captune.server.routes.chat:router",
         "ollama": "captune.server.routes.ollama:router",
+        "search": "captune.server.routes.search:router",
         "about": "captune.server.routes.about:router",
     },
     group="captune.routes",
