@@ -15,9 +15,9 @@ from captune.core.errors import CaptuneError, MetricUnavailable
 from captune.evaluation.clip_score import _load as load_clip
 from captune.inference.translation import _load as load_translator
 from captune.models import FAMILIES
-from captune.models.blip_matcher import BlipMatcher
 from captune.models.loading.loader import family_of, load_backbone, load_pretrained, model_info, pair_backbone
 from captune.models.loading.pretrained import pretrained
+from captune.models.matcher import load_matcher
 
 NAMES = ("Config", "Tokenizer", "ImageProcessor", "Processor", "Model", "ModelForCausalLM", "ModelForSeq2SeqLM")
 CODE = """
@@ -115,7 +115,7 @@ LOADERS: dict[str, Callable[[str], Any]] = {
     "family": family_of,
     "what is known of it": model_info,
     "translator": lambda name: load_pretrained(load_translator, name),
-    "matcher": lambda name: load_pretrained(lambda source, **hub: BlipMatcher.load(str(source), **hub), name),
+    "matcher": load_matcher,
     "clip_score": lambda name: load_clip(name, "cpu"),
     "vision part": lambda name: pair_backbone(f"{name}+{name}", seed=0, image_size=None),
 }

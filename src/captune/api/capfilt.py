@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from captune.core.config import resolve
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file, write_json
 from captune.core.files.paths import CLEANED, mark_written
-from captune.core.options import DEFAULT_MODEL, CaptionOptions
+from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, CapFiltOptions, CaptionOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import read_prepared, read_split
@@ -25,7 +25,8 @@ from captune.inference.captioner import Captioner
 from captune.video.video import as_captioning
 
 if TYPE_CHECKING:
-    from captune.models.blip_matcher import BlipMatcher
+    from captune.inference.match import Match
+    from captune.models.matcher import Matcher
 
 # What went lies aside, where `captune prepare` does not take it for more captions.
 RECORDS, DROPPED, REPORT = CLEANED, "report/dropped.jsonl", "report/report.json"
@@ -37,7 +38,10 @@ def _no_texts() -> dict[str, int]:
 
 @dataclass
 class Filtered:
-    """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and images left without."""
+    """A cleaned set: its folder, and how many texts of each kind were kept and dropped, and images left without.
+
+    Of `cut` texts the matcher read only the beginning.
+    """
 
     folder: Path
     failed: dict[str, str]
@@ -45,6 +49,7 @@ class Filtered:
     dropped: dict[str, int] = field(default_factory=_no_texts)
     pictures: int = 0
     empty: int = 0
+    cut: int = 0
 
 
 def capfilt(
@@ -62,13 +67,11 @@ def capfilt(
     """Write captions for a prepared folder's images, and keep the texts, old and new, that fit their image.
 
     `out` gets `captions.jsonl` (`captune prepare out/` reads it), `report/dropped.jsonl` with the
-    probability of each text that went, and `report/report.json`. `model` captions, `matcher` judges
-    (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). An image that cannot
-    be read is named and left out.
+    probability (None of a CLIP) and the cosine of each text that went, and `report/report.json`. `model` captions,
+    `matcher` judges: any that `match` takes (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). An
+    image that cannot be read is named and left out.
     """
-    from captune.models.blip_matcher import MATCHER, BlipMatcher
-    from captune.models.loading.devices import choose_device
-    from captune.models.loading.loader import load_pretrained
+    from captune.models.matcher import load_matcher
 
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
@@ -77,11 +80,16 @@ def capfilt(
     values = resolved.values
     prepared = read_prepared(data)
     by_split = {name: read_split(data, name, allow_outside=values.tables.allow_outside) for name in prepared.splits}
+    judge = load_matcher(matcher or DEFAULT_MATCHER, values.run_on.device, progress)
+    if judge.shared and values.capfilt.keep_cosine is None:
+        raise UsageError(
+            f"{matcher} has no probability that a text is true of an image: a CLIP compares texts with each other.",
+            "Give the lowest cosine of a kept text, --keep-cosine 0.28 for example (captune match shows cosines); or "
+            f"a matcher with probabilities: {DEFAULT_MATCHER}, a SigLIP.",
+        )
     # Options that were not set are as the captioner was saved, as in `captune caption`.
-    with progress.task("Loading the models"):
+    with progress.task("Loading the captioner"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions()))
-        judge = load_pretrained(BlipMatcher.load, matcher or MATCHER)
-        judge.model.to(choose_device(values.run_on.device))
     written, failed = _written(captioner, [r for records in by_split.values() for r in records], progress)
     made = Filtered(folder, failed)
     (folder / "report").mkdir(parents=True, exist_ok=True)
@@ -89,18 +97,20 @@ def capfilt(
         for split, records in by_split.items():
             there = [record for record in records if record.image not in failed]
             for record, texts in _judged(judge, there, written, progress, split):
-                _write(replace(record, split=split), texts, values.capfilt.keep_above, made, good, bad)
+                _write(replace(record, split=split), texts, values.capfilt, made, good, bad)
     mark_written(folder, [RECORDS])
     write_json(
         folder / REPORT,
         {
             "data": str(Path(data).resolve()),
             "captioner": captioner.name,
-            "matcher": matcher or MATCHER,
-            "keep_above": values.capfilt.keep_above,
+            "matcher": matcher or DEFAULT_MATCHER,
+            "keep_above": None if judge.shared else values.capfilt.keep_above,
+            "keep_cosine": values.capfilt.keep_cosine,
             "generation": captioner.options.generation.model_dump(),
             "kept": made.kept,
             "dropped": made.dropped,
+            "cut": made.cut,
             "pictures": made.pictures,
             "pictures_without_text": made.empty,
             "failed": failed,
@@ -111,21 +121,25 @@ def capfilt(
 
 def _write(
     record: ImageRecord,
-    texts: Sequence[tuple[str, str, float]],
-    keep_above: float,
+    texts: Sequence[tuple[str, Match]],
+    limits: CapFiltOptions,
     made: Filtered,
     good: IO[Any],
     bad: IO[Any],
 ) -> None:
-    """Write each text of an image (text, where it comes from, probability) where it belongs, and count it."""
+    """Write each text of an image (where it comes from, its match) where it belongs, and count it."""
     fitting = []
-    for text, kind, chance in texts:
-        if chance >= keep_above:
-            fitting.append(text)
+    for kind, found in texts:
+        made.cut += found.cut
+        likely = found.probability is None or found.probability >= limits.keep_above
+        if likely and (limits.keep_cosine is None or found.similarity >= limits.keep_cosine):
+            fitting.append(found.text)
             made.kept[kind] += 1
         else:
             made.dropped[kind] += 1
-            row = {"image": record.image, "text": text, "from": kind, "match": round(chance, 4)}
+            chance = None if found.probability is None else round(found.probability, 4)
+            row = {"image": record.image, "text": found.text, "from": kind, "match": chance}
+            row["cosine"] = round(found.similarity, 4)
             bad.write(json.dumps(row, ensure_ascii=False) + "\n")
     made.pictures += bool(fitting)
     made.empty += not fitting
@@ -152,18 +166,22 @@ def _written(
 
 
 def _judged(
-    judge: BlipMatcher, records: list[ImageRecord], written: dict[str, str], progress: Progress, split: str
-) -> Any:
-    """Each record with its texts, where they come from, and the probability that they are true."""
-    from captune.inference.match import encode_images
+    judge: Matcher, records: list[ImageRecord], written: dict[str, str], progress: Progress, split: str
+) -> Iterator[tuple[ImageRecord, list[tuple[str, Match]]]]:
+    """Each record with its texts: where they come from, and how well they fit."""
+    from captune.inference.match import encode_images, pairs_of
 
     by_image = {record.image: record for record in records}
-    for names, patches in encode_images(judge, list(by_image), {}, progress, f"Filtering ({split})"):
+    for names, features in encode_images(judge, list(by_image), {}, progress, f"Filtering ({split})"):
         for row, name in enumerate(names):
             record = by_image[name]
-            texts = [(text, "web") for text in dict.fromkeys(record.references)]
-            if written[name] and written[name] not in record.references:
-                texts.append((written[name], "written"))
-            together = patches[row : row + 1].expand(len(texts), -1, -1)
-            chances = judge.probability(together, [text for text, _ in texts]).tolist() if texts else []
-            yield record, [(text, kind, chance) for (text, kind), chance in zip(texts, chances, strict=True)]
+            kinds = dict.fromkeys(record.references, "web")
+            if written[name]:
+                kinds.setdefault(written[name], "written")
+            texts = list(kinds)
+            if texts:
+                vectors, cut = judge.embed_texts(texts), judge.cut(texts)
+                pairs = pairs_of(judge, features[row : row + 1], texts, vectors, cut)[0]
+                yield record, [(kinds[pair.text], pair) for pair in pairs]
+            else:
+                yield record, []

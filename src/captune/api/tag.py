@@ -11,6 +11,7 @@ from captune.captions.writers.writer import encodable
 from captune.core.config import Resolved, leaves, resolve
 from captune.core.errors import CaptuneError, UsageError, needing_torch
 from captune.core.files import as_paths
+from captune.core.options import DEFAULT_MATCHER
 from captune.core.options.tag import TagOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.datasets.sources.listing import find_image_paths
@@ -31,7 +32,7 @@ def tag(
     """Keywords of files, folders (with what lies in them) and patterns, in order.
 
     Yields a row for every image; one that cannot be read has status `error` and its reason, and stops nothing. A
-    matcher (`model`: a BLIP matcher, a CLIP or a SigLIP; by default the Hub's `Salesforce/blip-itm-base-coco`) finds
+    matcher (`model`: one that `match` takes; by default the Hub's `Salesforce/blip-itm-base-coco`) finds
     the labels of the file `labels` in images; with `from_captions` or a `captioner` they are found in captions.
     Options are those of `captune tag --help`.
     """
@@ -54,9 +55,10 @@ def tag(
         return _from_captions(images, labels, chosen, resolved, progress)
     assert labels is not None
     with needing_torch():
-        from captune.inference.tagging import Tagger, load_tagger
+        from captune.inference.tagging import Tagger
+        from captune.models.matcher import load_matcher
 
-        matcher = load_tagger(model, resolved.values.run_on, progress)
+        matcher = load_matcher(model or DEFAULT_MATCHER, resolved.values.run_on.device, progress)
     return Tagger(matcher, labels, chosen, progress).rows(images, progress)
 
 

@@ -18,7 +18,7 @@ from captune.cli.terminal import ClickException, message_of, out_json, out_table
 from captune.core.aliases import ANSWERS, names_of, plain
 from captune.core.config import Leaf, Resolved, leaves, presets, resolve
 from captune.core.errors import UsageError, about_option
-from captune.core.options import DEFAULT_MODEL, Options
+from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, Options
 from captune.core.verbs import VERBS, Verb
 
 T = TypeVar("T")
@@ -97,7 +97,12 @@ Model = Annotated[
 ]
 Matcher = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id; default: Salesforce/blip-itm-base-coco."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help=f"BLIP's matching, a CLIP, a SigLIP …; folder or Hub id. Default: {DEFAULT_MATCHER}.",
+    ),
 ]
 Data = Annotated[
     str, typer.Option("--data", "-d", metavar="DIR", envvar="DATA_DIR", help="Folder made by captune prepare.")

@@ -7,17 +7,16 @@ the cosine to the nearest reference.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from captune.core.errors import CaptuneError, MetricUnavailable
-from captune.core.machine import is_out_of_memory
 from captune.core.progress import Progress, track
-from captune.images.open import open_image
+from captune.images.batches import read_pixels
 from captune.metrics.corpus import Corpus, MetricResult, averaged
-from captune.models.loading.errors import reason
+from captune.models.blip_matcher import BlipMatcher
+from captune.models.matcher import Matcher, load_matcher
 
 WEIGHT = 2.5
 PREFIX = "A photo depicts "
@@ -36,17 +35,13 @@ def clip_score(corpus: Corpus) -> MetricResult:
             "clip_score looks at the images, and none were given.",
             "captune evaluate and compare know them; captune score takes --pictures FOLDER.",
         )
-    model, tokenizer, processor = _load(corpus.context.clip_model, corpus.context.device)
+    clip = _load(corpus.context.clip_model, corpus.context.device)
 
-    def text_features(texts: Sequence[str]) -> Any:
-        longest = model.config.text_config.max_position_embeddings
-        prefixed = [PREFIX + text for text in texts]
-        batch = tokenizer(prefixed, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        return model.get_text_features(**batch.to(model.device))
+    def text_features(texts: Sequence[str]) -> Tensor:
+        return clip.embed_texts([PREFIX + text for text in texts])
 
-    def image_features(files: Sequence[str]) -> Any:
-        pixels = [processor(open_image(file), return_tensors="pt")["pixel_values"] for file in files]
-        return model.get_image_features(pixel_values=torch.cat(pixels).to(model.device))
+    def image_features(files: Sequence[str]) -> Tensor:
+        return clip.embed_images(clip.encode_all([read_pixels(file, clip.pixels) for file in files]))
 
     references = [text for group in corpus.references for text in group]
     text_vectors = _embedded(corpus.hypotheses, text_features, corpus.progress, "CLIP: captions")
@@ -58,43 +53,33 @@ def clip_score(corpus: Corpus) -> MetricResult:
     nearest = np.zeros(len(fit))
     np.maximum.at(nearest, own, (text_vectors[own] * known).sum(axis=1))
     both = np.divide(2 * fit * nearest, fit + nearest, out=np.zeros(len(fit)), where=fit + nearest > 0)
-    return averaged({"clip_score": fit, "ref_clip_score": both}, {"clip_model": corpus.context.clip_model})
+    # Of which captions and references CLIP read only the beginning.
+    cut = sum(clip.cut([PREFIX + text for text in (*corpus.hypotheses, *references)]))
+    settings = {"clip_model": corpus.context.clip_model, **({"cut": cut} if cut else {})}
+    return averaged({"clip_score": fit, "ref_clip_score": both}, settings)
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: str) -> tuple[Any, Any, Any]:
-    """CLIP in fp32, its tokenizer and its image processor, by Hub name or folder. Kept for the next call."""
-    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
-
-    from captune.models.loading.devices import choose_device
-    from captune.models.loading.pretrained import pretrained
-
+def _load(name: str, device: str) -> Matcher:
+    """A CLIP, or another dual encoder, by Hub name or folder. Kept for the next call."""
     try:
-        model = pretrained(CLIPModel, name).eval().to(choose_device(device))
-        # Pillow's pixels are those of the paper; torchvision's, where it is installed, differ a little.
-        return model, pretrained(AutoTokenizer, name), pretrained(AutoImageProcessor, name, backend="pil")
-    except Exception as error:  # foreign files, read by foreign code: it raises whatever it likes
-        if is_out_of_memory(error):
-            raise
+        clip = load_matcher(name, device)
+    except CaptuneError as error:
         raise MetricUnavailable(
-            f"clip_score cannot load the CLIP '{name}': {reason(error)}",
+            f"clip_score cannot load the CLIP '{name}': {error.message}",
             "Give --clip-model a folder that holds one, or a Hub name where there is a network.",
         ) from error
+    if isinstance(clip, BlipMatcher):
+        raise MetricUnavailable(f"clip_score is defined for a CLIP, and {name} is a BLIP.", "Give --clip-model a CLIP.")
+    return clip
 
 
 def _embedded(
-    items: Sequence[str], features: Callable[[Sequence[str]], Any], progress: Progress, label: str
+    items: Sequence[str], embed: Callable[[Sequence[str]], Tensor], progress: Progress, label: str
 ) -> np.ndarray:
     """Unit embeddings (N, D) of captions or images, `BATCH` at a time."""
-    rows = []
-    for start in track(range(0, len(items), BATCH), progress, label):
-        with torch.inference_mode():
-            rows.append(_unit(features(items[start : start + BATCH])))
+    rows = [
+        embed(items[start : start + BATCH]).cpu().numpy()
+        for start in track(range(0, len(items), BATCH), progress, label)
+    ]
     return np.concatenate(rows)
-
-
-def _unit(features: Any) -> np.ndarray:
-    vectors = getattr(features, "pooler_output", features)
-    if vectors is None or not isinstance(vectors, torch.Tensor):
-        raise CaptuneError("This CLIP gives no embeddings.", "Use a CLIPModel with projections.")
-    return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()

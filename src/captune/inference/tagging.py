@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,40 +10,16 @@ from torch.nn import functional
 
 from captune.captions.tags.labels import Labels
 from captune.captions.tags.row import Keyword, TagRow
-from captune.core.options import WhereOptions
 from captune.core.options.tag import TagOptions
 from captune.core.progress import Progress
 from captune.inference.match import encode_images
-from captune.models.blip_matcher import KIND, MATCHER, BlipMatcher
-from captune.models.clip_matcher import ClipMatcher
+from captune.models.blip_matcher import BlipMatcher
+from captune.models.dual_encoder import DualEncoder
+from captune.models.matcher import Matcher
 
-Matcher = BlipMatcher | ClipMatcher
 TEXTS = 64
 # Least probability of a keyword: of one that stands for itself, and of one that shares 1 with all other labels.
 ALONE, SHARED = 0.5, 0.1
-
-
-def load_tagger(model: str | None, run_on: WhereOptions, progress: Progress) -> Matcher:
-    """A BLIP matcher, a CLIP or a SigLIP, on its device; raises `CaptuneError` for another model."""
-    from captune.models.loading.devices import choose_device
-    from captune.models.loading.loader import load_pretrained
-
-    name = model or MATCHER
-    with progress.task(f"Loading {name}"):
-        matcher: Matcher = load_pretrained(_load, name)
-        matcher.model.to(choose_device(run_on.device))
-    return matcher
-
-
-def _load(source: str | Path, **hub: Any) -> Matcher:
-    from transformers import AutoConfig
-
-    from captune.models.loading.pretrained import pretrained
-
-    config: Any = pretrained(AutoConfig, source, **hub)
-    if KIND in (config.architectures or ()) or config.model_type == "blip":
-        return BlipMatcher.load(str(source), **hub)
-    return ClipMatcher.load(source, **hub)
 
 
 class Tagger:
@@ -53,11 +27,11 @@ class Tagger:
 
     def __init__(self, matcher: Matcher, labels: Labels, options: TagOptions, progress: Progress) -> None:
         self.matcher, self.labels, self.options = matcher, labels, options
-        shared = isinstance(matcher, ClipMatcher) and matcher.shared
-        self.threshold = (SHARED if shared else ALONE) if options.threshold is None else options.threshold
+        self.threshold = (SHARED if matcher.shared else ALONE) if options.threshold is None else options.threshold
         self._names = [(number, name) for number, label in enumerate(labels.labels) for name in label.names]
         self._first = torch.tensor([number for number, _ in self._names], device=matcher.device)
         prompts = [prompt for _, name in self._names for prompt in labels.prompts(name)]
+        matcher.warn_cut(prompts, progress)
         with progress.task("Labels", len(prompts)) as task:
             rows = []
             for start in range(0, len(prompts), TEXTS):
@@ -92,8 +66,8 @@ class Tagger:
         near = cosines.new_full((len(cosines), count), -1.0)
         near.scatter_reduce_(1, self._first.expand(len(cosines), -1), cosines, "amax")
         for row in range(len(near)):
-            if isinstance(self.matcher, ClipMatcher):
-                chances = self.matcher.probabilities(near[row]).cpu().numpy()
+            if isinstance(self.matcher, DualEncoder):
+                chances = self.matcher.of_cosines(near[row]).cpu().numpy()
             else:
                 chances = self._judged(features[row : row + 1], cosines[row], near[row])
             order = np.argsort(-chances, kind="stable")[: self.options.best]

@@ -13,7 +13,7 @@ from typing import Any
 from captune.core.config import resolve
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file
-from captune.core.options import DEFAULT_MODEL, WhereOptions
+from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, WhereOptions
 from captune.core.progress import SILENT, Progress
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
@@ -22,7 +22,7 @@ from captune.library.drafts import DraftReport, write_drafts
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.found import FoundImages
-from captune.library.meaning import MATCHER, Embedder, embedder_of
+from captune.library.meaning import Embedder, embedder_of
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
@@ -102,7 +102,7 @@ class Library:
         return write_drafts(self.database, str(self.folder), model, progress=progress, **options)
 
     def embed(
-        self, model: str = MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT
+        self, model: str = DEFAULT_MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT
     ) -> dict[str, str]:
         """Give every image a vector that has none of `model` yet; the reasons for those that could not be read."""
         return self.embedder(model, run_on=run_on, progress=progress).add_missing(self.folder, progress)

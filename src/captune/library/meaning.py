@@ -10,50 +10,47 @@ from typing import Any
 import numpy as np
 
 from captune.core.errors import CaptuneError, needing_torch
-from captune.core.options import WhereOptions
+from captune.core.options import DEFAULT_MATCHER, WhereOptions
 from captune.core.progress import SILENT, Progress
 from captune.library.database import Database
 from captune.library.vectors import VectorFile
 
 # Vectors between two commits: so many images are embedded again after a stop.
 _STEP = 256
-MATCHER = "Salesforce/blip-itm-base-coco"
 
 
 class Embedder:
-    """A matcher (BLIP's, a CLIP or a SigLIP) and the file of its vectors in a library."""
+    """A matcher and the file of its vectors in a library."""
 
     def __init__(self, database: Database, model: str, run_on: WhereOptions, progress: Progress = SILENT) -> None:
         """Load the matcher; raises `CaptuneError` where there is none of that name."""
         with needing_torch():
-            from captune.inference.tagging import load_tagger
             from captune.models.loading.identity import identity_of
+            from captune.models.matcher import load_matcher
 
-        self.matcher = load_tagger(model, run_on, progress)
+        self.progress = progress
+        self.matcher = load_matcher(model, run_on.device, progress)
         identity = identity_of(model)
         name = os.path.abspath(os.path.expanduser(model)) if os.path.isdir(os.path.expanduser(model)) else model
         size = self.vectors_of(["a photo"]).shape[1]
         self.file = VectorFile(database, name, "" if identity is None else identity.digest, size)
 
     def vectors_of(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts, fp32 (texts, size)."""
+        """Unit vectors of texts, fp32 (texts, size); warns of those of which only the beginning is read."""
+        self.matcher.warn_cut(texts, self.progress)
         found: np.ndarray = self.matcher.embed_texts(texts).float().cpu().numpy()
         return found
 
     def vector_of_image(self, image: Any) -> np.ndarray:
         """The unit vector of an image, fp32 (size,); raises `ImageError`.
 
-        It is a path, bytes, a PIL image, or an array of the pixels that the matcher takes (3, size, size), uint8.
+        It is a path, bytes, a PIL image, or an array of the pixels that the matcher takes (3, height, width), uint8.
         """
-        import torch
-
         from captune.images.batches import read_pixels
 
-        found = image if isinstance(image, np.ndarray) else read_pixels(image, self.matcher.pixels)
-        pixels = torch.from_numpy(found[None])
-        with torch.inference_mode():
-            vector: np.ndarray = self.matcher.embed_images(self.matcher.encode(pixels)).float().cpu().numpy()[0]
-        return vector
+        pixels = image if isinstance(image, np.ndarray) else read_pixels(image, self.matcher.pixels)
+        found: np.ndarray = self.matcher.embed_images(self.matcher.encode_all([pixels])).float().cpu().numpy()[0]
+        return found
 
     def add_missing(self, folder: Path, progress: Progress = SILENT) -> dict[str, str]:
         """Embed what has no vector yet; the reasons for images that could not be read, by path."""
@@ -82,6 +79,6 @@ def embedder_of(database: Database) -> str:
     if row is None:
         raise CaptuneError(
             "No image of this library has a vector yet.",
-            "Make them: captune library add FOLDER --embed Salesforce/blip-itm-base-coco",
+            f"Make them: captune library add FOLDER --embed {DEFAULT_MATCHER}",
         )
     return str(row["name"])

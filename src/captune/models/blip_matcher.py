@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captune.core.errors import CaptuneError
 from captune.models.backbone import PixelSettings
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.loading.pretrained import pretrained, readable_by_earlier
+from captune.models.matcher import Matcher, is_blip_matcher, no_matcher
 
-MATCHER = "Salesforce/blip-itm-base-coco"
 KIND = "BlipForImageTextRetrieval"
 
 
 @dataclass
-class BlipMatcher:
+class BlipMatcher(Matcher):
     """Texts and images in one space, and the probability that a text is true of an image."""
 
     model: Any
@@ -33,16 +32,13 @@ class BlipMatcher:
     pixels: PixelSettings
 
     @classmethod
-    def load(cls, name: str, **hub: Any) -> BlipMatcher:
+    def load(cls, name: str | Path, **hub: Any) -> BlipMatcher:
         from transformers import AutoConfig, AutoTokenizer, BlipForImageTextRetrieval
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        built = pretrained(AutoConfig, name, **hub).architectures or []
-        if KIND not in built:
-            raise CaptuneError(
-                f"{name} is a {', '.join(built) or 'model of an unknown kind'}: it was not trained for this.",
-                f"Take a {KIND} such as {MATCHER}.",
-            )
+        config = pretrained(AutoConfig, name, **hub)
+        if not is_blip_matcher(config):
+            raise no_matcher(name, config)
         model: Any = pretrained(BlipForImageTextRetrieval, name, dtype=torch.float32, **hub)
         tokenizer = pretrained(AutoTokenizer, name, **hub)
         return cls(model.eval(), tokenizer, PixelSettings.of(pretrained(BlipImageProcessorPil, name, **hub)))
@@ -78,8 +74,8 @@ class BlipMatcher:
         readable_by_earlier(Path(folder))
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    def longest(self) -> int:
+        return int(self.model.config.text_config.max_position_embeddings)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (images, 3, size, size), uint8, to patches (images, length, width)."""
@@ -106,7 +102,10 @@ class BlipMatcher:
         ).last_hidden_state
         return self.model.itm_head(read[:, 0]).float().softmax(-1)[:, 1]
 
+    def probabilities(self, features: Tensor, texts: Sequence[str], cosines: Tensor) -> Tensor:
+        """The probability of every pair, each read together."""
+        return torch.stack([self.probability(features, [text] * len(features)) for text in texts], 1)
+
     def _text_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        longest = self.model.config.text_config.max_position_embeddings
-        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
         return {name: found[name].to(self.device) for name in ("input_ids", "attention_mask")}

@@ -11,7 +11,7 @@ from typing import Any
 
 from captune.core.config import Resolved
 from captune.core.errors import CaptuneError, did_you_mean
-from captune.core.options import CaptionOptions
+from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, CaptionOptions
 from captune.core.options.verbs import config_of
 from captune.inference.captioner import Captioner
 from captune.inference.loading import family_of, weights_on_disk
@@ -109,7 +109,7 @@ class ModelPool:
                 raise Problem(422, f"The model '{name}' is {what}.", f"Models for this: {known}.")
             return self.models[name]
         if not fitting:
-            which = "Salesforce/blip-itm-base-coco" if task == "match" else "Salesforce/blip-image-captioning-base"
+            which = DEFAULT_MATCHER if task == "match" else DEFAULT_MODEL
             raise Problem(404, "No model here does that.", f"Start the server with --model {which} as well.")
         first = [m for m in fitting if (m.family == VQA) == (task == "ask")]
         return (first or fitting)[0]
@@ -196,9 +196,9 @@ class ModelPool:
     def _load_source(self, model: ServedModel) -> Any:
         given, run_on = self._config.values, self._config.values.run_on
         if model.family == MATCHER:
-            from captune.inference.match import load_matcher
+            from captune.models.matcher import load_matcher
 
-            return load_matcher(model.source, run_on)[0]
+            return load_matcher(model.source, run_on.device)
         caption = CaptionOptions(max_pixels=self._serve.max_pixels)
         values = config_of("caption")(
             caption=caption, generation=given.generation, run_on=run_on, endpoint=given.endpoint

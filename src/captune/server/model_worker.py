@@ -24,7 +24,7 @@ from captune.inference.pieces import Piece, stream_pieces
 
 if TYPE_CHECKING:
     from captune.inference.match import Match
-    from captune.models.blip_matcher import BlipMatcher
+    from captune.models.matcher import Matcher
 
 
 Result = TypeVar("Result")
@@ -151,7 +151,7 @@ class ModelWorker:
 
     def __init__(
         self,
-        model: Captioner | BlipMatcher,
+        model: Captioner | Matcher,
         *,
         max_batch: int,
         max_wait: float,
@@ -271,7 +271,7 @@ class MatchWork(Work["list[Match]"]):
         from captune.inference.match import match_pixels
 
         assert not isinstance(worker.model, Captioner)
-        return match_pixels(worker.model, np.stack([work.pixels for work in batch]), [work.texts for work in batch])
+        return match_pixels(worker.model, [work.pixels for work in batch], [work.texts for work in batch])
 
 
 @dataclass(frozen=True, eq=False)

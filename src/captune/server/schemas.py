@@ -185,11 +185,13 @@ class AskAnswer(BaseModel):
 
 
 class TextMatch(BaseModel):
-    """The probability that a text is true of the image, and the cosine of their vectors."""
+    """How likely a text is true of the image, and the cosine of their vectors."""
 
     text: str
-    probability: float
+    probability: float | None = Field(description="Of this text by itself, 0–1; none of a CLIP.")
     similarity: float
+    share: float | None = Field(None, description="Of a CLIP: this text's part of the 1 that all texts share.")
+    cut: bool = Field(False, description="The model read only the beginning of the text.")
 
 
 class MatchAnswer(BaseModel):

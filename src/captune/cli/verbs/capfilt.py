@@ -5,7 +5,8 @@ import typer
 
 from captune.cli.flags import Chosen, Data, Json, Quiet, verb
 from captune.cli.progress import warn_failed
-from captune.cli.terminal import next_commands, out_json, out_table
+from captune.cli.terminal import next_commands, note, out_json, out_table
+from captune.core.options import DEFAULT_MATCHER
 
 
 def capfilt(
@@ -19,7 +20,8 @@ def capfilt(
         ),
     ] = None,
     matcher: Annotated[
-        str | None, typer.Option("--matcher", metavar="MODEL", help="Matcher; default: Salesforce/blip-itm-base-coco.")
+        str | None,
+        typer.Option("--matcher", metavar="MODEL", help=f"Matcher, as of captune match; default: {DEFAULT_MATCHER}."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -37,6 +39,8 @@ def capfilt(
     rows = [(kind, str(done.kept[kind]), str(done.dropped[kind])) for kind in done.kept]
     title = f"{done.folder}: {done.pictures} images with text, {done.empty} without"
     out_table(title, ("texts", "kept", "dropped"), rows)
+    if done.cut:
+        note(f"Of {done.cut:,} texts the matcher read only the beginning: they are longer than it reads.")
     warn_failed(done.failed.items())
     if not quiet:
         next_commands(["captune", "prepare", str(done.folder), "--out", "data-clean"])

@@ -29,7 +29,8 @@ def embed(
         print_line(out)
     warn_failed(found.failed.items())
     if not quiet and not json:
-        next_commands(["captune", "match", out, "--text", "a dog on a beach", "--find", "pictures"])
+        named = ["--model", model] if model else []
+        next_commands(["captune", "match", out, "--text", "a dog on a beach", "--find", "pictures", *named])
     if found.failed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 

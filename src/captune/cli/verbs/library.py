@@ -39,7 +39,11 @@ def add(
     ] = "person",
     embed: Annotated[
         str | None,
-        typer.Option("--embed", metavar="MODEL", help="Matcher that gives images vectors, to search by meaning."),
+        typer.Option(
+            "--embed",
+            metavar="MODEL",
+            help="Matcher, as of captune match, that gives images vectors: to search by meaning.",
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -25,7 +25,8 @@ def match(
 ) -> None:
     """How well texts fit images: the probability that a text is true of an image, and the cosine of their vectors.
 
-    With --find the nearest by vector are sorted by probability, as BLIP's authors do.
+    A CLIP has no probability of one text: there it is the text's share among all texts of the image. With --find the
+    best are listed; of BLIP's matching the nearest by vector, sorted by probability, as its authors do.
     """
     from captune.inference.match import match as match_texts
 
@@ -39,8 +40,13 @@ def match(
     if json:
         out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
     else:
-        rows = [(f"{p.probability:.3f}", f"{p.similarity:.3f}", p.image, p.text) for p in found.pairs]
-        out_table("", ("match", "cosine", "picture", "text"), rows)
+        shared = any(pair.share is not None for pair in found.pairs)
+        chances = [pair.share if shared else pair.probability for pair in found.pairs]
+        rows = [
+            (f"{chance:.3f}", f"{pair.similarity:.3f}", pair.image, pair.text)
+            for chance, pair in zip(chances, found.pairs, strict=True)
+        ]
+        out_table("", ("share" if shared else "match", "cosine", "picture", "text"), rows)
     warn_failed(found.failed.items())
     if found.failed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.flags import Chosen, Json, Matcher, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, out_json, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
@@ -13,16 +13,7 @@ from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
 def tag(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs.")],
     chosen: Chosen,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Matcher: a BLIP matcher, a CLIP or a SigLIP; folder or Hub id. "
-            "Default: Salesforce/blip-itm-base-coco.",
-        ),
-    ] = None,
+    model: Matcher = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder for the keywords, not stdout.")
     ] = None,

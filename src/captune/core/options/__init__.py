@@ -40,9 +40,10 @@ Device = Annotated[str, Field(pattern=r"^(auto|all|cpu|mps|cuda(:\d+)?)$")]
 EarlyStopping = Annotated[
     Literal["on", "off", "never"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
 ]
-# What captions, and what answers, where no model is named.
+# What captions, what answers, and what matches, where no model is named.
 DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
 DEFAULT_VQA_MODEL = "Salesforce/blip-vqa-base"
+DEFAULT_MATCHER = "Salesforce/blip-itm-base-coco"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MOST_NEW_TOKENS = 512
 
@@ -267,7 +268,7 @@ class MatchOptions(Options, section="match", panel="Pairs"):
         "all", "all: every pair; pictures: the best images for each text; texts: the best texts for each image."
     )
     best: int = option(5, "Number of results (with --find pictures or texts).", ge=1)
-    candidates: int = option(32, "Number of nearest by vector that are sorted by probability.", ge=1)
+    candidates: int = option(32, "BLIP: number of nearest by vector that are sorted by probability.", ge=1)
 
 
 class ReviewOptions(Options, section="review", panel="List"):
@@ -291,4 +292,12 @@ class AppOptions(Options, section="app", panel="Page"):
 class CapFiltOptions(Options, section="capfilt", panel="Filter"):
     """What texts stay."""
 
-    keep_above: float = option(0.5, "Lowest probability of a kept text that it is true of its image.", ge=0, le=1)
+    keep_above: float = option(
+        0.5, "Lowest probability of a kept text that it is true of its image; a CLIP has none.", ge=0, le=1
+    )
+    keep_cosine: float | None = option(
+        None,
+        "Lowest cosine of the vectors of a kept text and its image; a matcher that is a CLIP needs it.",
+        ge=-1,
+        le=1,
+    )

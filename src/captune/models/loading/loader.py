@@ -115,9 +115,9 @@ def family_of(name: str) -> str:
     def read(source: Any, **hub: Any) -> str:
         from transformers import AutoConfig
 
-        from captune.models.blip_matcher import KIND
+        from captune.models.matcher import is_matcher
 
-        if KIND in (pretrained(AutoConfig, source, **hub).architectures or ()):
+        if is_matcher(pretrained(AutoConfig, source, **hub)):
             return MATCHER
         return _family(source, hub).family
 

@@ -131,11 +131,14 @@ async def ask(request: Annotated[AskRequest, Depends(ASK)], service: TheService,
 async def match(
     request: Annotated[MatchRequest, Depends(MATCH)], service: TheService, context: TheContext
 ) -> MatchAnswer:
-    """The probability that each text is true of an image, by a matcher such as Salesforce/blip-itm-base-coco."""
+    """The probability that each text is true of an image, by a matcher: BLIP's, a SigLIP, a CLIP (shares alone)."""
     if not all(text.strip() for text in request.texts):
         raise Problem(422, "One of the texts is empty.", "Give each text at least one word.")
     model, worker = await service.acquire_model(request.model, "match", context)
     pixels, _ = await service.pixels(request.image, worker, context)
     matches = await worker.submit(MatchWork(pixels, request.texts))
-    items = [TextMatch(text=one.text, probability=one.probability, similarity=one.similarity) for one in matches]
+    items = [
+        TextMatch(text=one.text, probability=one.probability, similarity=one.similarity, share=one.share, cut=one.cut)
+        for one in matches
+    ]
     return MatchAnswer(model=model.name, matches=items)

@@ -1,0 +1,182 @@
+"""Models that say how well texts fit images, and the one loader of them.
+
+Of three kinds: BLIP's matching, with a head that reads text and image together; SigLIP, whose probability of a pair is
+the sigmoid of its cosine; CLIP and most others, which compare the texts of an image with each other (softmax).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captune.core.errors import CaptuneError
+from captune.core.options import DEFAULT_MATCHER
+from captune.core.progress import SILENT, Progress
+from captune.images.preprocessing import Preprocessing
+from captune.models.loading.pretrained import pretrained
+
+ADVICE = (
+    f"Take a matcher: {DEFAULT_MATCHER}, a SigLIP (google/siglip2-base-patch16-224), a CLIP "
+    "(openai/clip-vit-base-patch32) or another model with vectors of images and texts."
+)
+
+
+class Matcher(ABC):
+    """Images and texts as vectors in one space, and the probability that they belong together, fp32.
+
+    `pixels` prepares images; those with a `size` of 0 reach the model's own processor as they are.
+    """
+
+    model: Any
+    tokenizer: Any
+    pixels: Preprocessing
+
+    @property
+    def shared(self) -> bool:
+        """Whether a text's probability is its share among the texts of an image: that of one text alone is always 1."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of the longest text that the model reads whole."""
+
+    def encode_all(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Images (3, height, width), uint8, as `pixels` prepared them, to features (images, …)."""
+        with torch.inference_mode():
+            return self.encode(torch.from_numpy(np.stack(images)))
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (images, 3, size, size), uint8, to features (images, …)."""
+
+    @abstractmethod
+    def embed_images(self, features: Tensor) -> Tensor:
+        """Unit vectors (images, size)."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (texts, size); of a text that is longer than `longest` only the beginning is read."""
+
+    @abstractmethod
+    def probabilities(self, features: Tensor, texts: Sequence[str], cosines: Tensor) -> Tensor:
+        """Probabilities (images, texts) of features (images, …), texts, and the cosines of their vectors."""
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Of which texts only the beginning is read."""
+        if not texts:
+            return []
+        ids = self.tokenizer(self.read_as(texts), truncation=False, verbose=False)["input_ids"]
+        return [len(each) > self.longest for each in ids]
+
+    def read_as(self, texts: Sequence[str]) -> list[str]:
+        """The texts as the tokenizer gets them."""
+        return list(texts)
+
+    def warn_cut(self, texts: Sequence[str], progress: Progress) -> None:
+        """Warn of texts of which only the beginning is read."""
+        cut = [text for text, is_cut in zip(texts, self.cut(texts), strict=True) if is_cut]
+        if cut:
+            many = "One text is" if len(cut) == 1 else f"{len(cut):,} texts are"
+            progress.warn(f"{many} longer than the {self.longest} tokens that this model reads: {cut[0][:60]!r}…")
+
+
+def load_matcher(name: str, device: str = "auto", progress: Progress = SILENT) -> Matcher:
+    """The matcher of a folder or a Hub id, on a device; raises `CaptuneError` where there is none.
+
+    BLIP's matching, or any dual encoder of `transformers`: CLIP, SigLIP, SigLIP 2, MetaCLIP 2, AltCLIP, Chinese-CLIP,
+    ALIGN, a `VisionTextDualEncoderModel` …
+    """
+    from captune.models.loading.devices import choose_device
+    from captune.models.loading.loader import load_pretrained
+
+    with progress.task(f"Loading {name}"):
+        matcher: Matcher = load_pretrained(_load, name)
+        matcher.model.to(choose_device(device))
+    return matcher
+
+
+def _load(source: str | Path, **hub: Any) -> Matcher:
+    from captune.models.blip_matcher import BlipMatcher
+    from captune.models.dual_encoder import DualEncoder
+
+    _check_layout(source)
+    config = _config(source, **hub)
+    if is_dual_encoder(config):
+        return DualEncoder.load(source, **hub)
+    if is_blip_matcher(config):
+        return BlipMatcher.load(source, **hub)
+    raise no_matcher(source, config)
+
+
+def _config(source: str | Path, **hub: Any) -> Any:
+    from transformers import AutoConfig
+
+    return pretrained(AutoConfig, source, **hub)
+
+
+def _check_layout(source: str | Path) -> None:
+    """Raise `CaptuneError` for a folder whose weights are in the layout of another library."""
+    folder = Path(source)
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "open_clip_config.json").is_file():
+        raise CaptuneError(
+            f"{folder} is in the layout of open_clip alone: it has no config.json.",
+            "Take the same weights in the layout of transformers; their page on the Hub names them.",
+        )
+    if (folder / "0_CLIPModel").is_dir():
+        inner = folder / "0_CLIPModel"
+        raise CaptuneError(f"{folder} is a model of sentence-transformers around a CLIP.", f"Name the CLIP: {inner}")
+
+
+def is_matcher(config: Any) -> bool:
+    """Whether the model of a `transformers` configuration matches images and texts."""
+    return is_blip_matcher(config) or is_dual_encoder(config)
+
+
+def is_blip_matcher(config: Any) -> bool:
+    """Whether it is BLIP's matching."""
+    from captune.models.blip_matcher import KIND
+
+    return KIND in (config.architectures or ())
+
+
+# Kinds with both vectors that were not trained to compare a whole image with a whole text, or have no vector of either.
+_OTHERS = ("blip", "blip-2", "clipseg", "flava", "owlvit", "owlv2")
+
+
+def is_dual_encoder(config: Any) -> bool:
+    """Whether it has vectors of images and of texts in one space: CLIP and its like."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    if config.model_type in _OTHERS or type(config) not in MODEL_MAPPING:
+        return False
+    kind: Any = MODEL_MAPPING[type(config)]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return all(hasattr(each, name) for each in kinds for name in ("get_text_features", "get_image_features"))
+
+
+def no_matcher(source: str | Path, config: Any) -> CaptuneError:
+    """The error for a model that compares no texts with images."""
+    built = ", ".join(config.architectures or ()) or f"model of the kind '{config.model_type}'"
+    half = next((half for half in ("text", "vision") if config.model_type.endswith(f"_{half}_model")), None)
+    if half is not None:
+        return CaptuneError(f"{source} is the {half} part of a model alone ({built}).", f"Take the whole. {ADVICE}")
+    return CaptuneError(f"{source} is a {built}: it was not trained for this.", ADVICE)
+
+
+def full_name(name: str) -> str:
+    """A folder with its whole path, a Hub id as it is."""
+    return os.path.realpath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name
