@@ -71,8 +71,6 @@ def capfilt(
     `matcher` judges: any that `match` takes (defaults: the Hub's BLIP base and `Salesforce/blip-itm-base-coco`). An
     image that cannot be read is named and left out.
     """
-    from captune.models.matcher import load_matcher
-
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise CaptuneError(f"The folder {folder} is not empty.", "Choose another --out.")
@@ -80,13 +78,7 @@ def capfilt(
     values = resolved.values
     prepared = read_prepared(data)
     by_split = {name: read_split(data, name, allow_outside=values.tables.allow_outside) for name in prepared.splits}
-    judge = load_matcher(matcher or DEFAULT_MATCHER, values.run_on.device, progress)
-    if judge.shared and values.capfilt.keep_cosine is None:
-        raise UsageError(
-            f"{matcher} has no probability that a text is true of an image: a CLIP compares texts with each other.",
-            "Give the lowest cosine of a kept text, --keep-cosine 0.28 for example (captune match shows cosines); or "
-            f"a matcher with probabilities: {DEFAULT_MATCHER}, a SigLIP.",
-        )
+    judge = _load_judge(matcher or DEFAULT_MATCHER, values, progress)
     # Options that were not set are as the captioner was saved, as in `captune caption`.
     with progress.task("Loading the captioner"):
         captioner = Captioner.load(model or DEFAULT_MODEL, config=as_captioning(resolved, CaptionOptions()))
@@ -117,6 +109,20 @@ def capfilt(
         },
     )
     return made
+
+
+def _load_judge(name: str, values: Any, progress: Progress) -> Matcher:
+    """The matcher; raises `UsageError` for one without probabilities where no lowest cosine is set."""
+    from captune.models.matcher import load_matcher
+
+    judge = load_matcher(name, values.run_on.device, progress)
+    if judge.shared and values.capfilt.keep_cosine is None:
+        raise UsageError(
+            f"{name} has no probability that a text is true of an image: it compares texts with each other.",
+            "Give the lowest cosine of a kept text, --keep-cosine 0.28 for example (captune match shows cosines); or "
+            f"a matcher with probabilities: {DEFAULT_MATCHER}, a SigLIP.",
+        )
+    return judge
 
 
 def _write(
