@@ -160,3 +160,19 @@ CAPTION_LIBRARY = Verb(
     ("FilterOptions", "DraftOptions", "PromptOptions", "WordingOptions", *_CAPTIONING),
     when_stopped="Drafts so far stand; the same command goes on.",
 )
+# `captune library write`.
+WRITE_LIBRARY = Verb(
+    "write",
+    LOOK,
+    "Captions of a library into or beside its images.",
+    ("WriteOptions", "FilterOptions"),
+    when_stopped="What was written stands; the same command goes on.",
+)
+# `captune library export`.
+EXPORT_LIBRARY = Verb(
+    "export",
+    LOOK,
+    "A library, or its captions for other trainers, as a file.",
+    ("TableFormatOptions", "FilterOptions"),
+    when_stopped=NOT_WRITTEN,
+)

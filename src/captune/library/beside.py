@@ -1,4 +1,4 @@
-"""Captions in text files beside the images of a library: read when a file is new or was changed."""
+"""Captions in text files and XMP packets beside the images of a library: read when a file is new or was changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from captune.core.files.existing import LEDGER, Ledger
 from captune.core.progress import SILENT, Progress
 from captune.core.sidecars import SUFFIXES, captions_in
 from captune.core.text import decoded
+from captune.images.metadata.files import existing_keywords, existing_marks, existing_texts, packet_path
 from captune.library.database import Database
 from captune.library.scan import encoded
 
 _STEP = 256
+_PACKET = ".xmp"
+State = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ def read_sidecars(database: Database, folder: str, *, now: str, progress: Progre
     with progress.task("Reading captions beside the images", len(changed)) as task:
         todo = iter(changed)
         while some := list(islice(todo, _STEP)):
-            read = [(each, _read(folder, each, ledgers)) for each in some]
+            read = [(each, *_read(folder, each, ledgers)) for each in some]
             with database.write() as connection:
-                for sidecar, captions in read:
+                for sidecar, captions, keywords in read:
                     count += _take_in(connection, sidecar, captions, now)
+                    found = ((sidecar.image, keyword) for keyword in keywords)
+                    connection.executemany("INSERT OR IGNORE INTO keywords VALUES (?, ?)", found)
             task.advance(len(some))
     return count
 
@@ -62,6 +67,7 @@ def _changed(database: Database, folder: str) -> Iterator[_Sidecar]:
         for name in (
             *(stem + suffix for suffix in SUFFIXES if stem != former),
             *(path + suffix for suffix in SUFFIXES),
+            str(packet_path(Path(path))),
         ):
             try:
                 status = os.stat(os.path.join(folder, name))
@@ -74,18 +80,62 @@ def _changed(database: Database, folder: str) -> Iterator[_Sidecar]:
                 yield _Sidecar(row["id"], name, *state)
 
 
-def _read(folder: str, sidecar: _Sidecar, ledgers: dict[str, Ledger]) -> list[tuple[str, bool]]:
-    """The captions of a file, and whether a person wrote each."""
+def has_stem(connection: sqlite3.Connection, image: str) -> bool:
+    """Whether `photo.txt` is of this image of that stem, and not of another one that comes before it."""
+    stem = os.path.splitext(image)[0]
+    rows = connection.execute(
+        "SELECT path FROM images WHERE gone IS NULL AND path > CAST(? AS TEXT) AND path < CAST(? AS TEXT)",
+        (encoded(stem + "."), encoded(image)),
+    )
+    return all(os.path.splitext(row["path"])[0] != stem for row in rows)
+
+
+def source_state(connection: sqlite3.Connection, name: str) -> State | None:
+    """Size and time of change of a file with captions when the library last read or wrote it; None: never."""
+    query = "SELECT bytes, modified FROM sources WHERE path = CAST(? AS TEXT)"
+    row = connection.execute(query, (encoded(name),)).fetchone()
+    return None if row is None else (row["bytes"], row["modified"])
+
+
+def state_of(path: Path) -> State:
+    """Size and time of change (nanoseconds) of a file."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def note_written(
+    connection: sqlite3.Connection, image: int, name: str, state: State, captions: tuple[int, ...]
+) -> None:
+    """Note which captions stand in a file beside an image now, as if they had been read from it."""
+    note_captions(connection, image, encoded(name), captions)
+    connection.execute("INSERT OR REPLACE INTO sources VALUES (CAST(? AS TEXT), ?, ?)", (encoded(name), *state))
+
+
+def note_captions(connection: sqlite3.Connection, image: int, name: bytes, captions: tuple[int, ...]) -> None:
+    """Make a file the source of the captions that stand in it, and no longer of others of its image."""
+    marks = ", ".join("?" * len(captions))
+    connection.execute(
+        f"UPDATE captions SET source = '' WHERE image = ? AND source = CAST(? AS TEXT) AND id NOT IN ({marks})",
+        (image, name, *captions),
+    )
+    connection.execute(f"UPDATE captions SET source = CAST(? AS TEXT) WHERE id IN ({marks})", (name, *captions))
+
+
+def _read(folder: str, sidecar: _Sidecar, ledgers: dict[str, Ledger]) -> tuple[list[tuple[str, bool]], Sequence[str]]:
+    """The captions of a file, and whether a person wrote each; the keywords of a packet."""
     path = Path(folder, sidecar.path)
+    try:
+        with open_regular(path) as file:
+            data = file.read()
+    except OSError:
+        return [], ()
+    if path.suffix == _PACKET:
+        marks = [(mark.caption, False) for mark in existing_marks(b"", data)]
+        return [*((text, True) for text in existing_texts(b"", data)), *marks], existing_keywords(b"", data).keywords()
     if str(path.parent) not in ledgers:
         ledgers[str(path.parent)] = Ledger(path.parent / LEDGER)
     ledger = ledgers[str(path.parent)]
-    try:
-        with open_regular(path) as file:
-            text = decoded(file.read())
-    except OSError:
-        return []
-    return [(caption, not ledger.has(path.name, caption)) for caption in captions_in(text)]
+    return [(caption, not ledger.has(path.name, caption)) for caption in captions_in(decoded(data))], ()
 
 
 def _take_in(connection: sqlite3.Connection, sidecar: _Sidecar, captions: Sequence[tuple[str, bool]], now: str) -> int:

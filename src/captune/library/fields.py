@@ -1,4 +1,4 @@
-"""What an image file says of itself, for a library: keywords, people, place, date, and descriptions."""
+"""What an image file and a packet beside it say of the image: keywords, people, place, date, and descriptions."""
 
 import json
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 
 from captune.core.errors import CaptuneError
 from captune.images.metadata.fields import read_fields
-from captune.images.metadata.files import existing_keywords, existing_marks, existing_texts
+from captune.images.metadata.files import existing_keywords, existing_marks, existing_texts, packet_path
 from captune.images.metadata.xmp import Mark
 from captune.library.database import day_as_time
 
@@ -18,12 +18,13 @@ def read_about(path: str) -> str:
     """As JSON: `date`, `place`, `names`, `keywords`, `captions`; what cannot be read is left out."""
     found: dict[str, object] = {}
     with suppress(OSError, CaptuneError):
-        data = Path(path).read_bytes()
+        data, packet = Path(path).read_bytes(), packet_path(Path(path))
+        beside = packet.read_bytes() if packet.is_file() else None
         found |= {name: value for name, value in read_fields(path, path, _READ).items() if value}
-        found["keywords"] = existing_keywords(data).keywords()
+        found["keywords"] = existing_keywords(data, beside).keywords()
         found["captions"] = [
-            *({"text": text, "written_by": "person", "status": "approved"} for text in existing_texts(data)),
-            *map(_draft, existing_marks(data)),
+            *({"text": text, "written_by": "person", "status": "approved"} for text in existing_texts(data, beside)),
+            *map(_draft, existing_marks(data, beside)),
         ]
     return json.dumps(found)
 

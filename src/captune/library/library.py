@@ -10,15 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from captune.core.config import resolve
-from captune.core.errors import CaptuneError
+from captune.core.config import Resolved, resolve
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file
 from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, WhereOptions
 from captune.core.progress import SILENT, Progress
+from captune.core.verbs import EXPORT_LIBRARY, WRITE_LIBRARY
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
 from captune.library.database import FILE, Database, now
 from captune.library.drafts import DraftReport, write_drafts
+from captune.library.export import export_captions, format_of
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.found import FoundImages
@@ -28,6 +30,7 @@ from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
+from captune.library.write import WriteReport, write_out
 
 OWN = ".captune"
 # So many images of each way of searching are joined.
@@ -100,6 +103,16 @@ class Library:
     def caption(self, model: str = DEFAULT_MODEL, *, progress: Progress = SILENT, **options: Any) -> DraftReport:
         """A model captions images without a caption, as drafts; options are those of `captune library caption`."""
         return write_drafts(self.database, str(self.folder), model, progress=progress, **options)
+
+    def write(
+        self, *, config: str | os.PathLike[str] | Resolved | None = None, progress: Progress = SILENT, **options: Any
+    ) -> WriteReport:
+        """Write captions into or beside the images, for other programs; options are those of `captune library write`.
+
+        What somebody changed there since the library read it stays as it is, and is named in the report.
+        """
+        values = resolve(WRITE_LIBRARY, file=config, flags=options).values
+        return write_out(self.database, str(self.folder), values.write, values.filter, progress)
 
     def embed(
         self, model: str = DEFAULT_MATCHER, *, run_on: WhereOptions | None = None, progress: Progress = SILENT
@@ -202,10 +215,29 @@ class Library:
         """Copy the database into `backups/` beside it."""
         return back_up(self.database, self.own / "backups", datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S"))
 
-    def export(self, out: str | os.PathLike[str]) -> None:
-        """Write all of the library as JSON Lines."""
-        with atomic_file(out) as file:
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        config: str | os.PathLike[str] | Resolved | None = None,
+        progress: Progress = SILENT,
+        **options: Any,
+    ) -> int | None:
+        """Write captions as a file for other trainers, by `format` or the ending of `out`; the number of images.
+
+        Without either all of the library is written as JSON Lines, for `import_from`; then None. Options are those of
+        `captune library export`.
+        """
+        resolved = resolve(EXPORT_LIBRARY, file=config, flags=options)
+        values, path = resolved.values, os.fspath(out)
+        format = values.as_table.format or format_of(path)
+        if format is not None:
+            return export_captions(self.database, self.folder, Path(path), format, values.filter, progress)
+        if any(key.startswith("filter.") for key in resolved.sources):
+            raise UsageError("Without a format all of the library is written.", "Choose one: --format jsonl")
+        with atomic_file(path) as file:
             write_lines(export_rows(self.database), file)
+        return None
 
     def import_from(self, path: str | os.PathLike[str]) -> int:
         """Fill an empty library with what `export` wrote; the number of images."""

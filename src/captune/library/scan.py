@@ -153,6 +153,7 @@ def _found(row: sqlite3.Row, path: str, check: ImageCheck, read_fields: ReadFiel
 
 # A file that was opened is `found`. Images whose file is gone, or has other contents now, are `loose`: a found file
 # with the contents of one is that image; else what lies where it lay is the image, changed.
+# A caption whose source is the image was read from it, or written into it: it gives way to another that stands there.
 _SORTED_OUT = """
 CREATE TEMP TABLE found AS SELECT scanned.* FROM scanned JOIN there USING (path)
   WHERE (scanned.bytes, scanned.modified) IS (there.bytes, there.modified);
@@ -186,6 +187,9 @@ UPDATE images SET (path, digest, bytes, modified, width, height, hash, thumb, pr
 INSERT INTO images(path, digest, bytes, modified, width, height, hash, thumb, problem, added)
   SELECT path, digest, bytes, modified, width, height, hash, thumb, problem, :now
   FROM fresh JOIN found USING (path) ORDER BY path;
+UPDATE captions SET source = (SELECT path FROM pairs WHERE pairs.id = captions.image)
+  WHERE image IN (SELECT id FROM pairs WHERE path != former)
+  AND source = (SELECT former FROM pairs WHERE pairs.id = captions.image);
 CREATE TEMP TABLE told AS SELECT images.id, found.fields FROM images JOIN found USING (path)
   WHERE images.gone IS NULL AND images.path IN (SELECT path FROM fresh UNION ALL SELECT path FROM changed);
 UPDATE images SET (taken, place, names) = (SELECT fields ->> '$.date', fields ->> '$.place', fields ->> '$.names'
@@ -196,7 +200,12 @@ INSERT INTO captions(image, text, written_by, model, provenance, status, written
          coalesce(value ->> '$.provenance', '{}'), value ->> '$.status', coalesce(value ->> '$.written', :now),
          images.path
   FROM told JOIN images ON images.id = told.id, json_each(told.fields, '$.captions') AS each
-  WHERE NOT EXISTS (SELECT 1 FROM captions WHERE image = told.id AND text = each.value ->> '$.text');
+  WHERE NOT EXISTS (SELECT 1 FROM captions WHERE image = told.id AND text = each.value ->> '$.text'
+                    AND (current OR source = images.path));
+UPDATE captions SET current = 0 WHERE id IN (
+  SELECT captions.id FROM told JOIN images ON images.id = told.id JOIN captions ON captions.image = told.id
+  WHERE current AND source = images.path AND told.fields ->> '$.captions[0].text' IS NOT NULL
+  AND text NOT IN (SELECT value ->> '$.text' FROM json_each(told.fields, '$.captions')));
 DELETE FROM scanned;
 """
 _COUNTS = {

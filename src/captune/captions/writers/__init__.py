@@ -28,6 +28,8 @@ WRITERS = Table(
         "xml": "captune.captions.writers.xml:XmlWriter",
         "parquet": "captune.captions.writers.parquet:ParquetWriter",
         "sidecar": "captune.captions.writers.sidecar:SidecarWriter",
+        "coco": "captune.captions.writers.coco:CocoWriter",
+        "imagefolder": "captune.captions.writers.image_folder:ImageFolderWriter",
         "kohya": "captune.captions.writers.kohya:KohyaWriter",
         "tar": "captune.captions.writers.tar:TarWriter",
         "xmp": "captune.captions.writers.alt_text:AltTextWriter",
@@ -44,6 +46,7 @@ def open_writer(
     in_place: bool = False,
     existing: Mode = "keep",
     provenance: bool = False,
+    flags: bool = False,
     sidecar_suffix: str = ".txt",
     fields: Mapping[str, str] | None = None,
 ) -> Writer:
@@ -54,7 +57,7 @@ def open_writer(
     it where `out` is a folder (it exists as one, or its name has no suffix). `sidecar` mirrors the images' folders in
     it. A file for an address such as `s3://bucket/captions.csv` is uploaded at the end. With `in_place` the images
     themselves are changed (`xmp` alone). `existing` says what becomes of a person's captions that are there
-    already; with `provenance` tables have columns for it, as for `fields` (names with kinds, as of a
+    already; with `provenance` and `flags` tables have columns for these, as for `fields` (names with kinds, as of a
     `Structure`). Raises `UsageError` for an unknown format.
     """
     writer = WRITERS[format]
@@ -66,6 +69,8 @@ def open_writer(
         writer = partial(writer, suffix=sidecar_suffix)
     if provenance and "provenance" in signature(WRITERS[format]).parameters:
         writer = partial(writer, provenance=True)
+    if flags and "flags" in signature(WRITERS[format]).parameters:
+        writer = partial(writer, flags=True)
     if fields and "fields" in signature(WRITERS[format]).parameters:
         writer = partial(writer, fields=fields)
     if in_place:

@@ -32,13 +32,14 @@ class CsvWriter(TextFormatWriter):
         *,
         existing: ExistingCaptions | None = None,
         provenance: bool = False,
+        flags: bool = False,
         fields: Iterable[str] = (),
     ) -> None:
         super().__init__(out, stream, existing=existing)
-        self.provenance, self.fields = provenance, tuple(fields)
+        self.provenance, self.flags, self.fields = provenance, flags, tuple(fields)
 
     def head(self) -> str:
-        return head(flags=False, provenance=self.provenance, fields=self.fields)
+        return head(flags=self.flags, provenance=self.provenance, fields=self.fields)
 
     def row(self, row: CaptionRow) -> str:
         return lines(row, provenance=self.provenance, fields=self.fields)

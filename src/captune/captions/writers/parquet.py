@@ -38,19 +38,20 @@ class ParquetWriter(FileWriter):
         *,
         existing: ExistingCaptions | None = None,
         provenance: bool = False,
+        flags: bool = False,
         fields: Mapping[str, str] | None = None,
     ) -> None:
         if out is None:
             raise needs_output("Parquet", "captions.parquet")
         super().__init__(out, existing)
-        self.provenance, self.fields = provenance, dict(fields or {})
+        self._columns: dict[str, Any] = {"provenance": provenance, "flags": flags, "fields": dict(fields or {})}
         self._pending: list[CaptionRow] = []
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
 
         file = self._output.open(self.path, self.existing, self.values(), "wb")
-        self._parquet = pq.ParquetWriter(file, schema(provenance=self.provenance, fields=self.fields))
+        self._parquet = pq.ParquetWriter(file, schema(**self._columns))
         return self
 
     def _write(self, row: CaptionRow) -> None:
@@ -69,7 +70,7 @@ class ParquetWriter(FileWriter):
     def _write_group(self) -> None:
         if self._pending:
             try:
-                self._parquet.write_table(table(self._pending, provenance=self.provenance, fields=self.fields))
+                self._parquet.write_table(table(self._pending, **self._columns))
             except OSError as failure:
                 raise disk_error(failure, self.path) from failure
             self._pending.clear()

@@ -8,7 +8,7 @@ from captune.cli.flags import APP, CONTEXT, Chosen, Json, Model, Quiet, VerbComm
 from captune.cli.progress import TerminalProgress, warn_failed
 from captune.cli.terminal import note, out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
-from captune.core.verbs import CAPTION_LIBRARY
+from captune.core.verbs import CAPTION_LIBRARY, EXPORT_LIBRARY, WRITE_LIBRARY
 
 app = typer.Typer(help="A folder of images with a memory: images, captions, keywords.", no_args_is_help=True, **APP)
 
@@ -97,6 +97,32 @@ def caption(
 app.command("caption", cls=VerbCommand, context_settings=CONTEXT)(with_options(caption, CAPTION_LIBRARY))
 
 
+def write(chosen: Chosen, folder: Folder, library: Own = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Write captions to where other programs read them: text files beside the images, or the images' own fields.
+
+    Without --status those that a person wrote or approved. A file that somebody changed since the library read it
+    stays as it is; captune library add reads it in. What stands there already is not written again.
+    """
+    from captune.library.library import Library
+
+    progress = TerminalProgress(quiet=quiet)
+    report = Library(folder, library).write(progress=progress, config=chosen.resolve(WRITE_LIBRARY))
+    warn_failed(report.failed.items())
+    for path in report.changed:
+        progress.warn(f"{path}: somebody changed its captions there since the library read them")
+    if json:
+        out_json(report.to_json())
+    elif not quiet:
+        note(report.sentence())
+    if report.changed:
+        note(f"Read in what was changed, then write again: captune library add {folder}")
+    if report.failed or report.changed:
+        raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.written or report.unchanged else EXIT_FAILURE)
+
+
+app.command("write", cls=VerbCommand, context_settings=CONTEXT)(with_options(write, WRITE_LIBRARY))
+
+
 @app.command("status")
 def status(folder: Folder, library: Own = None, json: Json = False) -> None:
     """How many images, captions and keywords there are, and of what kind."""
@@ -142,16 +168,27 @@ def check(
         raise typer.Exit(EXIT_FAILURE)
 
 
-@app.command("export")
 def export(
+    chosen: Chosen,
     folder: Folder,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="File for the JSON Lines.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
     library: Own = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write everything that the library knows as JSON Lines: images, captions with their history, keywords, vectors."""
+    """Write captions as a file for other trainers, with who wrote them, or all that the library knows.
+
+    Without a format, and where the ending of --out means none, it is JSON Lines of everything: images, captions with
+    their history, keywords, vectors. With one it is captions: without --status those that a person wrote or approved.
+    """
     from captune.library.library import Library
 
-    Library(folder, library).export(out)
+    progress = TerminalProgress(quiet=quiet)
+    count = Library(folder, library).export(out, progress=progress, config=chosen.resolve(EXPORT_LIBRARY))
+    if count is not None and not quiet:
+        note(f"{count:,} images.")
+
+
+app.command("export", cls=VerbCommand, context_settings=CONTEXT)(with_options(export, EXPORT_LIBRARY))
 
 
 @app.command("import")

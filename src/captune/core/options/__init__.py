@@ -15,6 +15,8 @@ from captune.core.options.library import EditOptions as EditOptions
 from captune.core.options.library import FilterOptions as FilterOptions
 from captune.core.options.library import LibraryOptions as LibraryOptions
 from captune.core.options.library import SearchOptions as SearchOptions
+from captune.core.options.library import TableFormatOptions as TableFormatOptions
+from captune.core.options.library import WriteOptions as WriteOptions
 from captune.core.options.option import Language as Language
 from captune.core.options.option import Options as Options
 from captune.core.options.option import OutsideOptions as OutsideOptions
@@ -204,8 +206,8 @@ class CaptionOptions(Options, section="caption", panel="Images and captions"):
 
     format: str = option(
         "text",
-        "text, json, jsonl, csv, xml, txt, parquet, sidecar, kohya, tar or xmp. Default: what the ending of --out "
-        "says; in a folder jsonl; else text.",
+        "text, json, jsonl, csv, xml, txt, parquet, sidecar, coco, imagefolder, kohya, tar or xmp. Default: what the "
+        "ending of --out says; in a folder jsonl; else text.",
     )
     in_place: bool = option(False, "With --format xmp: write captions into the images themselves, not into copies.")
     sidecar_suffix: Literal[".txt", ".caption"] = option(".txt", "Ending of the files of --format sidecar.")

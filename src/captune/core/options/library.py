@@ -53,6 +53,27 @@ class DraftOptions(Options, section="drafting", panel="Drafts"):
     batch_size: int = option(8, "Images per batch.", ge=1, env="BATCH_SIZE")
 
 
+class WriteOptions(Options, section="write", panel="Where to"):
+    """Where captions of a library are written for other programs."""
+
+    to: Literal["sidecars", "xmp"] = option(
+        "sidecars", "sidecars: text files beside the images; xmp: into the images themselves, nothing encoded again."
+    )
+    sidecar_suffix: Literal[".txt", ".caption"] = option(".txt", "Ending of sidecars.")
+    keywords: bool = option(False, "With --to xmp: the keywords of the images too (dc:subject).")
+    dry_run: bool = option(False, "Count what would be written; write nothing.")
+
+
+class TableFormatOptions(Options, section="as_table", panel="Format"):
+    """The format of captions that leave a library."""
+
+    format: str | None = option(
+        None,
+        "csv, jsonl, json, parquet, coco, imagefolder, kohya, tar, text, txt or xml; default: what the ending of --out "
+        "means, and for .jsonl all that the library knows, for captune library import.",
+    )
+
+
 class EditOptions(Options, section="edit", panel="Page"):
     """Where the page for correcting captions is, and who may use it."""
 

@@ -16,6 +16,7 @@ class Config(options.Options):
 
     if TYPE_CHECKING:  # every verb has some of these
         alt: options.AltOptions = options.AltOptions()
+        as_table: options.TableFormatOptions = options.TableFormatOptions()
         app: options.AppOptions = options.AppOptions()
         capfilt: options.CapFiltOptions = options.CapFiltOptions()
         caption: options.CaptionOptions = options.CaptionOptions()
@@ -50,6 +51,7 @@ class Config(options.Options):
         video: options.VideoOptions = options.VideoOptions()
         webcam: options.WebcamOptions = options.WebcamOptions()
         wording: options.WordingOptions = options.WordingOptions()
+        write: options.WriteOptions = options.WriteOptions()
 
 
 @cache

@@ -46,14 +46,14 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class CaptionEdit:
-    """A caption as the description of an image; captune's mark has what is `noted` of it.
+    """A caption as the description of an image; captune's mark has what is `noted` of it (None: it has no mark).
 
     A mark of the same caption stays as it is: what was noted when it was written, and so the file.
     """
 
     caption: str
     existing: ExistingCaptions
-    noted: Mapping[str, str] = field(default_factory=dict)
+    noted: Mapping[str, str] | None = field(default_factory=dict)
 
     def reader(self) -> FieldReader:
         return FieldReader()
@@ -70,7 +70,9 @@ class CaptionEdit:
         new = caption in texts and caption not in words
         return FieldWriter(reduce(join_texts, texts), self._mark(read, reduce(join_texts, words)) if new else None)
 
-    def _mark(self, read: FieldReader, words: str = "") -> Mark:
+    def _mark(self, read: FieldReader, words: str = "") -> Mark | None:
+        if self.noted is None:
+            return None
         same = (mark for mark in read.marks if (mark.caption, mark.words) == (self.caption, words))
         return next(same, Mark(self.caption, words, self.noted))
 
@@ -135,7 +137,7 @@ def write_copy(source: str | bytes, target: Path, edit: Edit) -> str | None:
         raise CaptuneError(f"The copy of {source} would replace it.", "Choose another --out, or change it: --in-place")
     path = source if isinstance(source, str) else None
     edit.existing.fetch(target)
-    edit.existing.fetch(_beside(target))
+    edit.existing.fetch(packet_path(target))
     copy = _read(str(target)) if target.is_file() else None
     standing = [] if copy is None else _read_into(edit.reader(), copy, _packet(target)).words()
     before = _read_into(edit.reader(), data, None if path is None else _packet(Path(path))).words()
@@ -163,9 +165,22 @@ def write_in_place(path: str, edit: Edit) -> str | None:
     return None if writer is None else _put(data, Path(path), writer, like=path, times=False, packet=Path(path))
 
 
+def is_written(path: str, edit: Edit) -> bool:
+    """Whether an image file, or what lies beside it, says already what an edit would write."""
+    data = _read(path)
+    writer = _writer(edit, _read_into(edit.reader(), data, _packet(Path(path))).words(), data, Path(path))
+    if writer is None:
+        return True
+    try:
+        return with_fields(data, writer) == data
+    except UnsupportedImage:
+        packet = None if _is_foreign(packet_path(Path(path))) else _packet(Path(path))
+        return packet is not None and writer.packet(packet) == packet
+
+
 def _writer(edit: Edit, words: list[str], data: bytes, image: Path) -> Writer | None:
     """What writes; None: what stands in an image or beside it stays."""
-    if edit.existing.mode != "replace" and _is_foreign(_beside(image)):
+    if edit.existing.mode != "replace" and _is_foreign(packet_path(image)):
         edit.existing.preserved += 1
         return None
     return edit.writer(words, _read_into(edit.reader(), data, _packet(image)))
@@ -184,14 +199,14 @@ def _put(data: bytes, target: Path, writer: Writer, *, like: str | None, times: 
     return reason
 
 
-def _beside(image: Path) -> Path:
+def packet_path(image: Path) -> Path:
     """`photo.gif.xmp` for `photo.gif`."""
     return image.with_name(fit_name(image.name, ".xmp"))
 
 
 def _packet(image: Path) -> bytes | None:
     """The packet beside an image, if there is one."""
-    path = _beside(image)
+    path = packet_path(image)
     return _read(str(path)) if path.is_file() else None
 
 
@@ -205,7 +220,7 @@ def _is_foreign(path: Path) -> bool:
 
 def _write_beside(image: Path, packet: bytes | None, writer: Writer) -> None:
     """Write the packet beside an image; one that is there keeps its other properties."""
-    path = _beside(image)
+    path = packet_path(image)
     made = writer.packet(None if _is_foreign(path) else packet)
     if made != packet or not path.is_file():
         _write(path, made, like=None, times=False)
