@@ -62,6 +62,16 @@ def pytest_runtest_setup() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """All tests compute with the threads that OMP_NUM_THREADS says: with more, many workers take six times as long."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads and "torch" in sys.modules and sys.modules["torch"].get_num_threads() != int(threads):
+        left = sys.modules["torch"].get_num_threads()
+        sys.modules["torch"].set_num_threads(int(threads))
+        raise AssertionError(f"{item.nodeid} leaves {left} threads to torch, of {threads}")
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real photos, or a skip that says where it is looked for."""

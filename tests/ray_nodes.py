@@ -15,13 +15,14 @@ from copies import Copy
 
 # Nobody asks for the workers' logs: a process less on each node.
 NODE = {"object_store_memory": 80 * 1024 * 1024, "include_log_monitor": False}
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
+# Ray lowers the priority of its workers: beside other tests they would get next to no time.
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1", "RAY_worker_niceness": "0"}
 
 
 @contextmanager
 def cluster(nodes: int = 2) -> Iterator[Any]:
     """A `ray.cluster_utils.Cluster` with a head that works on nothing, and `nodes` with one core each."""
-    os.environ.update(QUIET)
+    os.environ.update(SETTINGS)
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})

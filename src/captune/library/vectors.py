@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.images.workers import cores
 from captune.library.database import Database
 
 _ROWS_AT_ONCE = 16_384
@@ -66,7 +68,13 @@ def _products(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
             part = rows[start : start + _ROWS_AT_ONCE].astype(np.float32)
             found[start : start + _ROWS_AT_ONCE] = part @ vector.astype(np.float32)
         return found
-    return np.asarray(simsimd.cdist(vector[None], rows, "dot", threads=0), np.float32)[0]
+
+    def of_part(part: np.ndarray) -> np.ndarray:
+        return np.asarray(simsimd.cdist(vector[None], part, "dot", threads=1), np.float32)[0]
+
+    # In threads of our own: simsimd sets OpenMP's number of threads for whoever calls it, and so torch's.
+    with ThreadPoolExecutor(cores()) as threads:
+        return np.concatenate(list(threads.map(of_part, np.array_split(rows, min(cores(), len(rows))))))
 
 
 class VectorFile:
