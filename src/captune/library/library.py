@@ -24,7 +24,7 @@ from captune.library.export import export_captions, format_of
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.found import FoundImages
-from captune.library.meaning import Embedder, embedder_of
+from captune.library.meaning import Embedder, embedder_of, stored_vectors
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
@@ -140,7 +140,8 @@ class Library:
     ) -> FoundImages:
         """Images by the words of their captions, by what they show (`mode` meaning), or both; or all of them.
 
-        `like` is an image that those which are looked for resemble. `options` are those of `captune search --help`.
+        `like` is an image that those which are looked for resemble: any image, or the number of one of the library
+        (`FoundImage.image`), which needs no model. `options` are those of `captune search --help`.
         """
         values = resolve("search", flags=options).values
         mode, limit = values.search.mode, values.search.limit
@@ -150,9 +151,14 @@ class Library:
                 if words.strip():
                     return FoundImages(by_words(connection, words, condition, limit), self.folder)
                 return FoundImages(listed_images(connection, condition, limit), self.folder)
-        embedder = self.embedder(run_on=run_on, progress=progress)
-        vector = embedder.vector_of_image(like) if like is not None else embedder.vectors_of([words])[0]
-        vectors = embedder.file.read()
+        if isinstance(like, int):
+            file = stored_vectors(self.database)
+            vector = file.vector_of(like)
+        else:
+            embedder = self.embedder(run_on=run_on, progress=progress)
+            file = embedder.file
+            vector = embedder.vector_of_image(like) if like is not None else embedder.vectors_of([words])[0]
+        vectors = file.read()
         count = max(_CANDIDATES, 20 * limit) if limit else len(vectors.images)
         with self.database.read() as connection:
             among = ids_of(connection, condition) if condition.clauses else None

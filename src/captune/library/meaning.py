@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,22 @@ class Embedder:
 
 def embedder_of(database: Database) -> str:
     """The name of the model that most images of a library have a vector of; raises `CaptuneError` where none has."""
-    row = database.connection.execute(
-        "SELECT e.name FROM embedders e JOIN vectors v ON v.embedder = e.id GROUP BY e.id ORDER BY count(*) DESC, e.id"
+    return str(_most_used(database)["name"])
+
+
+def stored_vectors(database: Database) -> VectorFile:
+    """The vectors of that model, without loading it; raises `CaptuneError` where there are none."""
+    row = _most_used(database)
+    return VectorFile(database, row["name"], row["digest"], row["size"])
+
+
+def _most_used(database: Database) -> sqlite3.Row:
+    row: sqlite3.Row | None = database.connection.execute(
+        "SELECT e.* FROM embedders e JOIN vectors v ON v.embedder = e.id GROUP BY e.id ORDER BY count(*) DESC, e.id"
     ).fetchone()
     if row is None:
         raise CaptuneError(
             "No image of this library has a vector yet.",
             f"Make them: captune library add FOLDER --embed {DEFAULT_MATCHER}",
         )
-    return str(row["name"])
+    return row

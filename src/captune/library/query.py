@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captune.core.errors import UsageError
@@ -31,6 +31,14 @@ class Condition:
     @property
     def sql(self) -> str:
         return " AND ".join(["i.gone IS NULL", *self.clauses])
+
+    def also(self, clause: str, *values: Any) -> Condition:
+        """These conditions and one more, on an image `i`, or on a caption `c` where captions are listed."""
+        return replace(self, clauses=(*self.clauses, clause), values=(*self.values, *values))
+
+    def among(self, images: Sequence[int]) -> Condition:
+        """These conditions on no other images than these."""
+        return self.also(f"i.id IN ({', '.join('?' * len(images))})", *images)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from captune.core.errors import CaptuneError
 
 # Raised with each step in `_STEPS`: a library of an older version takes those that it lacks.
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE images(
@@ -131,7 +131,33 @@ CREATE TABLE vectors(
 CREATE UNIQUE INDEX vectors_by_image ON vectors(embedder, image);
 """
 
-_STEPS: tuple[str, ...] = (_TABLES,)
+# What changes, by whatever process, so that a page that shows it can show it anew.
+_TOUCHED = """
+CREATE TABLE touched(                  -- images of which anything changed, in that order; the last ones alone
+  id INTEGER PRIMARY KEY,
+  image INTEGER NOT NULL
+);
+CREATE TRIGGER touched_end AFTER INSERT ON touched WHEN new.id % 1000 = 0 BEGIN
+  DELETE FROM touched WHERE id <= new.id - 20000;
+END;
+CREATE TRIGGER captions_touched_in AFTER INSERT ON captions WHEN new.current BEGIN
+  INSERT INTO touched(image) VALUES (new.image);
+END;
+CREATE TRIGGER captions_touched AFTER UPDATE ON captions BEGIN
+  INSERT INTO touched(image) VALUES (new.image);
+END;
+CREATE TRIGGER keywords_touched_in AFTER INSERT ON keywords BEGIN
+  INSERT INTO touched(image) VALUES (new.image);
+END;
+CREATE TRIGGER keywords_touched_out AFTER DELETE ON keywords BEGIN
+  INSERT INTO touched(image) VALUES (old.image);
+END;
+CREATE TRIGGER images_touched AFTER UPDATE OF path, digest, taken, place, names, problem, mark, gone ON images BEGIN
+  INSERT INTO touched(image) VALUES (new.id);
+END;
+"""
+
+_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED)
 
 
 def prepare_schema(connection: sqlite3.Connection, name: str) -> None:

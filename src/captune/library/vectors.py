@@ -118,6 +118,18 @@ class VectorFile:
                 ((self.id, start + number, image) for number, image in enumerate(images)),
             )
 
+    def vector_of(self, image: int) -> np.ndarray:
+        """The vector of an image of the library, fp32 (size,); raises `CaptuneError` where it has none."""
+        row = self.database.connection.execute(
+            "SELECT v.row FROM vectors v JOIN images i ON i.id = v.image AND v.digest = i.digest "
+            "WHERE v.embedder = ? AND v.image = ?",
+            (self.id, image),
+        ).fetchone()
+        if row is None:
+            raise CaptuneError("This image has no vector yet.", "Make it: captune library add FOLDER --embed MODEL")
+        found: np.ndarray = map_rows(self.path, row["row"] + 1, self.size)[row["row"]].astype(np.float32)
+        return found
+
     def read(self) -> Vectors:
         """All vectors of images that are there; raises `CaptuneError` where the file is shorter than it was."""
         found = self.database.connection.execute(

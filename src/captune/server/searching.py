@@ -61,18 +61,22 @@ class LibrarySearch:
                 log_event("library without its matcher", level=logging.WARNING, hint=problem.text)
 
     async def search(
-        self, words: str, *, mode: Mode, like: np.ndarray | None, limit: int, filter: FilterOptions
+        self, words: str, *, mode: Mode, like: np.ndarray | int | None, limit: int, filter: FilterOptions
     ) -> list[FoundImage]:
-        """As `Library.search`; `like` are the pixels of an image (3, size, size), uint8.
+        """As `Library.search`; `like` are the pixels of an image (3, size, size), uint8, or its number in the library.
 
-        Raises `Problem`: 422 where no image has a vector, 503 where the matcher cannot be loaded.
+        Raises `Problem`: 422 where images have no vectors, 503 where the matcher cannot be loaded.
         """
-        by_meaning = like is not None or (mode != "words" and bool(words.strip()))
+        stored = like is None or isinstance(like, int)
+        by_meaning = not stored or (like is None and mode != "words" and bool(words.strip()))
 
         def call() -> list[FoundImage]:
             if by_meaning:
                 self._embedder()
-            return list(self.library.search(words, mode=mode, like=like, limit=limit, **filter.model_dump()))
+            try:
+                return list(self.library.search(words, mode=mode, like=like, limit=limit, **filter.model_dump()))
+            except CaptuneError as error:  # its hint names commands, not fields
+                raise Problem(422, error.message, error.hint) from error
 
         return await self._in(self._matcher if by_meaning else self._readers, call)
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from captune.core.options.library import EditOptions
-from captune.library.history import Draft
+from captune.library.history import Draft, editing, undo
 from captune.library.library import Library
+from captune.library.vectors import VectorFile
 from captune.server.editor.app import create_editor
 
 NAMES = ("a.jpg", "b.jpg", "sub/c.jpg")
@@ -91,12 +93,100 @@ def test_a_caption_is_corrected_undone_and_in_the_history(client: TestClient) ->
         ("ann", "a dgo", "a brown dog"),
         ("base", None, "a dgo"),
     ]
-    assert client.get("/v1/library/changes?since=0").json() == {"images": [1], "serial": 2}
     assert client.post("/v1/library/undo").json()["changed"] == [1]
     assert captions(client, 1) == [("a dgo", "draft")]
     assert client.post("/v1/library/undo").json()["step"] is None
     client.post("/v1/library/redo")
     assert captions(client, 1) == [("a brown dog", "approved")]
+
+
+def test_what_anybody_changes_is_told(client: TestClient, library: Library) -> None:
+    def changes(since: int) -> tuple[list[int] | None, int]:
+        answer = client.get(f"/v1/library/changes?since={since}").json()
+        return answer["images"], answer["serial"]
+
+    serial = client.get("/v1/library/images").json()["serial"]
+    assert changes(serial) == ([], serial)
+    step(client, {"kind": "caption", "image": 1, "of": 10, "text": "a dog"})
+    found, later = changes(serial)
+    assert found == [1]
+    other = Library(library.folder)  # as another process has it
+    with editing(other.database, "bob", "by another one") as editor:
+        editor.set_keywords(3, add=["snow"])
+        editor.set_status(20, "approved")
+    undo(other.database, "ann")
+    found, last = changes(later)
+    assert found == [3, 2, 1]
+    (library.folder / "sub" / "c.jpg").rename(library.folder / "d.jpg")
+    other.add()
+    assert changes(last)[0] == [3]
+    assert changes(last + 100)[0] is None  # another database
+    with library.database.write() as connection:
+        connection.executemany("UPDATE images SET mark = ? WHERE id = 1", [(str(n),) for n in range(21_000)])
+    assert changes(serial)[0] is None
+    assert library.database.connection.execute("SELECT count(*) FROM touched").fetchone()[0] < 21_100
+
+
+BULK: tuple[tuple[dict[str, Any], dict[str, Any], int, list[Any]], ...] = (
+    # What somebody rejected stays so, unless the rejected ones are meant.
+    ({"status": "approved"}, {}, 2, ["approved", "approved", "rejected"]),
+    ({"status": "approved"}, {"filter": {"status": "rejected"}}, 1, ["draft", "draft", "approved"]),
+    ({"status": "rejected"}, {"words": "two*"}, 1, ["draft", "rejected", "rejected"]),
+    ({"status": "draft"}, {}, 1, ["draft", "draft", "draft"]),
+    ({"status": "approved"}, {"images": [1, 3]}, 1, ["approved", "draft", "rejected"]),
+    ({"add": ["snow", " big  dog"]}, {}, 3, ["big dog,snow", "big dog,snow", "big dog,dog,snow"]),
+    ({"remove": ["Snow"]}, {}, 2, ["", "", "dog"]),
+    ({"remove": ["dog"]}, {"filter": {"tag": ["snow"]}}, 1, ["snow", "", "snow"]),
+    ({"mark": "look again"}, {"filter": {"without_caption": True}}, 1, [None, "x", "look again"]),
+    ({"mark": None}, {}, 1, [None, None, None]),
+)
+
+
+def test_the_same_change_of_all_is_counted_made_and_undone(client: TestClient) -> None:
+    step(
+        client,
+        {"kind": "status", "caption": 21, "status": "rejected"},
+        {"kind": "keywords", "image": 1, "add": ["snow"]},
+        {"kind": "keywords", "image": 3, "add": ["snow", "dog"]},
+        {"kind": "mark", "image": 2, "mark": "x"},
+    )
+
+    def bulk(**request: Any) -> Any:
+        return client.post("/v1/library/bulk", json=request)
+
+    def state(kind: str) -> list[Any]:
+        rows = client.get("/v1/library/details?image=1&image=2&image=3").json()["images"]
+        if kind == "status":
+            return [status for _, status in sorted((c["id"], c["status"]) for row in rows for c in row["captions"])]
+        return [row["mark"] if kind == "mark" else ",".join(row["keywords"]) for row in rows]
+
+    for change, selection, count, after in BULK:
+        kind = next((name for name in ("status", "mark") if name in change), "keywords")
+        before, request = state(kind), {**selection, "change": {"kind": kind, **change}}
+        counted = bulk(**request).json()
+        assert (counted["count"], counted["images"], state(kind)) == (count, count, before), request
+        made = bulk(**request, digest=counted["digest"]).json()
+        assert (len(made["changed"]), state(kind)) == (count, after), request
+        client.post("/v1/library/undo")
+        assert state(kind) == before
+    approve = {"change": {"kind": "status", "status": "approved"}}
+    counted = bulk(**approve).json()
+    step(client, {"kind": "status", "caption": 10, "status": "rejected"})
+    late = bulk(**approve, digest=counted["digest"])
+    assert (late.status_code, state("status")) == (409, ["rejected", "draft", "rejected"])
+    assert bulk(change={"kind": "keywords", "add": [" "]}).status_code == 422
+
+
+def test_similar_images_need_vectors_alone(client: TestClient, library: Library) -> None:
+    answer = client.get("/v1/library/images?like=1")
+    assert (answer.status_code, "--embed" in answer.json()["hint"]) == (422, True)
+    rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    VectorFile(library.database, "not here", "", 2).add([1, 2, 3], rows)
+    assert ids(client, "like=2") == [2, 3, 1]
+    assert ids(client, "like=2&without_caption=true") == [3]
+    assert client.get("/v1/library/images?like=7").status_code == 422
+    answer = client.get("/v1/library/images?words=snow&mode=meaning")  # here the model is needed
+    assert (answer.status_code, "not here" in answer.json()["detail"]) == (503, True)
 
 
 def test_the_later_of_two_people_sees_both_texts(client: TestClient) -> None:

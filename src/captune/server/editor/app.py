@@ -28,6 +28,7 @@ except ImportError as error:
     raise missing_extra(error.name or "fastapi", "serve", "captune edit") from None
 
 from captune import __version__
+from captune.core.options import WhereOptions
 from captune.core.options.library import EditOptions
 from captune.core.options.serve import ServeOptions
 from captune.library.library import Library
@@ -56,14 +57,20 @@ def create_editor(
     keys: Mapping[str, str] | None = None,
     *,
     models: Mapping[str, Drafting] | None = None,
+    run_on: WhereOptions | None = None,
 ) -> FastAPI:
-    """The editor of a library as an ASGI application; `models` can caption images again."""
+    """The editor of a library as an ASGI application; `models` can caption images again.
+
+    `run_on` is where the library's matcher works, by which images are found.
+    """
     options = options or EditOptions()
     limits = ServeOptions(
         host=options.host, hosts=options.hosts, timeout=_SECONDS, max_body=_MAX_BODY, max_queue=_MAX_QUEUE,
         access_log=False,
     )  # fmt: skip
-    service = EditorService(library, options, limits, options.who or user_name(), models or {})
+    service = EditorService(
+        library, options, limits, options.who or user_name(), models or {}, run_on or WhereOptions()
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -170,9 +177,8 @@ def edit(
         library.add(progress=progress)
     if not keys and values.edit.host not in LOCAL:
         progress.warn(f"Everyone who reaches {values.edit.host} can edit: set {VARIABLE}=name=key, or --keys-file.")
-    app = create_editor(
-        library, values.edit, keys, models={name: LazyModel(source, captioning) for name, source in named.items()}
-    )
+    drafting = {name: LazyModel(source, captioning) for name, source in named.items()}
+    app = create_editor(library, values.edit, keys, models=drafting, run_on=values.run_on)
     listener = listen(values.edit.host, values.edit.port)
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

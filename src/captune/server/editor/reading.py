@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import Field
 
-from captune.core.options.library import FilterOptions
+from captune.core.options.library import FilterOptions, Mode
 from captune.library.listing import Order, image_details, image_history, keyword_counts, listed_ids, mark_counts
 from captune.library.query import condition_of
+from captune.library.touched import serial_of, touched_since
 from captune.server.editor.service import TheEditor
 from captune.server.editor.thumbnails import SIDES
 from captune.server.problems import Problem
@@ -21,11 +22,21 @@ router = APIRouter(prefix="/v1/library", tags=["library"])
 MAX_DETAILS = 500
 
 
+# Images that are found by meaning: the rest is ever less like what was looked for.
+MAX_SIMILAR = 500
+
+
 class ListQuery(FilterOptions):
-    """Which images, and in which order."""
+    """Which images, and in which order; those that are found by meaning, or by an image, are the most similar first."""
 
     words: str = Field("", max_length=2000)
+    mode: Mode = "words"
+    like: int | None = Field(None, description="Number of an image that those which are looked for resemble.")
     order: Order = "path"
+
+    @property
+    def by_meaning(self) -> bool:
+        return self.like is not None or (self.mode != "words" and bool(self.words.strip()))
 
 
 @router.get("/images", summary="Images in an order")
@@ -34,9 +45,14 @@ async def images(service: TheEditor, query: Annotated[ListQuery, Query()]) -> di
 
     The list is that of the moment: an image does not move in it or leave it while somebody corrects it.
     """
-    filter = FilterOptions(**query.model_dump(exclude={"words", "order"}))
-    found = await service.read(listed_ids, query.words, condition_of(filter), query.order)
-    return {"images": found, "serial": service.serial}
+    filter = FilterOptions(**query.model_dump(include=set(FilterOptions.model_fields)))
+    serial = await service.read(serial_of)  # first: what changes meanwhile is told later
+    if query.by_meaning:
+        found = await service.search.search(
+            query.words, mode=query.mode, like=query.like, limit=MAX_SIMILAR, filter=filter
+        )
+        return {"images": [each.image for each in found], "serial": serial}
+    return {"images": await service.read(listed_ids, query.words, condition_of(filter), query.order), "serial": serial}
 
 
 @router.get("/details", summary="What is known of images")
@@ -84,11 +100,12 @@ async def about(service: TheEditor, context: TheContext) -> dict[str, Any]:
     """How many images, captions, statuses, flags and marks there are; who one is, and which models can caption."""
     return {
         **await service.count(), "marks": await service.read(mark_counts),
-        "who": service.who_of(context), "models": list(service.models), "serial": service.serial,
+        "who": service.who_of(context), "models": list(service.models),
     }  # fmt: skip
 
 
 @router.get("/changes", summary="What changed lately")
 async def changes(service: TheEditor, since: int) -> dict[str, Any]:
-    """Images that were changed since a serial number; null where too many were: load everything again."""
-    return {"images": service.changed_since(since), "serial": service.serial}
+    """Images that changed since a serial number, by whatever process; null where too many did: load all again."""
+    serial = await service.read(serial_of)
+    return {"images": await service.read(touched_since, since), "serial": serial}

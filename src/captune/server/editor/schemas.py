@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from captune.core.options.library import FilterOptions
+from captune.library.bulk import BulkChange, KeywordChange, MarkChange, StatusChange
+from captune.library.query import Condition, condition_of
 from captune.library.replacing import MAX_LENGTH, How, Replacement
 
 Status = Literal["draft", "approved", "rejected"]
@@ -81,6 +83,14 @@ class Selection(_Body):
 
     words: str = Field("", max_length=2000)
     filter: FilterOptions = FilterOptions()
+    images: list[int] | None = Field(
+        None, description="Only these images, such as those that were found by meaning.", max_length=MAX_CHANGES
+    )
+
+    @property
+    def condition(self) -> Condition:
+        condition = condition_of(self.filter)
+        return condition if self.images is None else condition.among(self.images)
 
 
 class ReplaceRequest(Selection):
@@ -101,6 +111,62 @@ class ReplaceRequest(Selection):
     @property
     def replacement(self) -> Replacement:
         return Replacement(self.how, self.find, self.replace, self.match_case, self.whole_words)
+
+
+class StatusOfAll(_Body):
+    """Captions approved or rejected (only drafts, unless the filter has a status), or made drafts."""
+
+    kind: Literal["status"]
+    status: Status
+
+    @property
+    def name(self) -> str:
+        return {"approved": "approve all", "rejected": "reject all", "draft": "make all drafts"}[self.status]
+
+
+class KeywordsOfAll(_Body):
+    """Keywords added to all images and taken from them."""
+
+    kind: Literal["keywords"]
+    add: list[Word] = []
+    remove: list[Word] = []
+
+    @model_validator(mode="after")
+    def _check_some(self) -> KeywordsOfAll:
+        if not any(word.strip() for word in (*self.add, *self.remove)):
+            raise ValueError("no keyword is given")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{'add' if self.add else 'take away'} “{', '.join((*self.add, *self.remove))[:100]}”"
+
+
+class MarkOfAll(_Body):
+    """The mark of all images; null: none."""
+
+    kind: Literal["mark"]
+    mark: Word | None
+
+    @property
+    def name(self) -> str:
+        return f"mark all “{self.mark}”" if self.mark else "take marks away"
+
+
+class BulkRequest(Selection):
+    """The same change of all images of the selection, or of their captions."""
+
+    change: Annotated[StatusOfAll | KeywordsOfAll | MarkOfAll, Field(discriminator="kind")]
+    digest: str | None = Field(None, description="That of what was counted: changes it. Without: counts.")
+
+    @property
+    def bulk_change(self) -> BulkChange:
+        change = self.change
+        if isinstance(change, StatusOfAll):
+            return StatusChange(change.status, self.filter.status is None and change.status != "draft")
+        if isinstance(change, MarkOfAll):
+            return MarkChange(change.mark)
+        return KeywordChange(*([" ".join(word.split()) for word in words] for words in (change.add, change.remove)))
 
 
 class DraftRequest(_Body):

@@ -1,15 +1,15 @@
-"""What the editor's routes share: the library, threads that read and the one that writes, what changed lately."""
+"""What the editor's routes share: the library, threads that read and the one that writes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
+from captune.core.options import WhereOptions
 from captune.core.options.library import EditOptions
 from captune.core.options.serve import ServeOptions
 from captune.images.open import MAX_PIXELS
@@ -18,10 +18,10 @@ from captune.library.library import Library
 from captune.server.editor.thumbnails import Thumbnails
 from captune.server.middleware import ANONYMOUS, Admission, RequestContext, ServerMetrics
 from captune.server.problems import Problem
+from captune.server.searching import LibrarySearch
 
 T = TypeVar("T")
 _READERS, _DECODERS = 3, 2
-_REMEMBERED = 10_000
 THUMBNAILS = "thumbnails"
 
 
@@ -48,7 +48,13 @@ class EditorService:
     """The state of one editor."""
 
     def __init__(
-        self, library: Library, options: EditOptions, limits: ServeOptions, who: str, models: Mapping[str, Drafting]
+        self,
+        library: Library,
+        options: EditOptions,
+        limits: ServeOptions,
+        who: str,
+        models: Mapping[str, Drafting],
+        run_on: WhereOptions,
     ) -> None:
         self.library, self.who, self.models = library, who, dict(models)
         self.metrics = ServerMetrics()
@@ -61,8 +67,7 @@ class EditorService:
         # SQLite has one writer at a time: others would wait in it, and not in order.
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="captune-write")
         self.drafter = ThreadPoolExecutor(1, thread_name_prefix="captune-draft")
-        self.serial = 0
-        self._changes: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=_REMEMBERED)
+        self.search = LibrarySearch(library, run_on)
 
     async def read(self, function: Callable[..., T], *values: Any) -> T:
         """Call a function with a connection that shows one state of the library, and `values`."""
@@ -105,18 +110,8 @@ class EditorService:
         """Who does what a request does: the name of its key, else that of the editor."""
         return self.who if context.key == ANONYMOUS else context.key
 
-    def note_change(self, images: Iterable[int]) -> None:
-        """Remember that images were changed, for other pages that show them."""
-        self.serial += 1
-        self._changes.append((self.serial, tuple(images)))
-
-    def changed_since(self, serial: int) -> list[int] | None:
-        """Images that were changed after the change of a serial number; None where that is not known any more."""
-        if serial > self.serial or (self._changes and serial < self._changes[0][0] - 1):
-            return None
-        return list(dict.fromkeys(image for number, images in self._changes if number > serial for image in images))
-
     def close(self) -> None:
+        self.search.close()
         for pool in (self.readers, self.decoders, self.writer, self.drafter):
             pool.shutdown(wait=False, cancel_futures=True)
 

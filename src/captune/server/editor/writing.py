@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from captune.library.bulk import make_bulk
 from captune.library.database import Database
 from captune.library.history import Draft, Editor, Step, editing, redo, rewrite, undo
 from captune.library.listing import image_details, listed_captions, printable
-from captune.library.query import condition_of
 from captune.library.replacing import digest_of, find_changes, make_changes
 from captune.server.bodies import RequestBody
 from captune.server.editor.reading import MAX_DETAILS, file_of
 from captune.server.editor.schemas import (
     AnyChange,
+    BulkRequest,
     DraftRequest,
     RemoveCaption,
     ReplaceRequest,
@@ -36,6 +37,9 @@ STEP = RequestBody(
     StepRequest, {"changes": [{"kind": "caption", "image": 1, "of": 1, "text": "a dog in the snow"}]}, forms=False
 )
 REPLACE = RequestBody(ReplaceRequest, {"find": "dgo", "replace": "dog"}, forms=False)
+BULK = RequestBody(
+    BulkRequest, {"filter": {"flag": []}, "change": {"kind": "status", "status": "approved"}}, forms=False
+)
 DRAFT = RequestBody(DraftRequest, {"model": "base", "images": [1]}, forms=False)
 
 
@@ -94,12 +98,10 @@ async def _move(service: EditorService, move: Callable[[], Step | None]) -> dict
 async def _answer(service: EditorService, step: Step | None, captions: Sequence[int] = ()) -> dict[str, Any]:
     """A step, the captions that it wrote, and the first of its images as they are now; null where there was none."""
     if step is None:
-        return {"step": None, "serial": service.serial, "captions": [], "changed": [], "images": []}
-    service.note_change(step.images)
+        return {"step": None, "captions": [], "changed": [], "images": []}
     shown = step.images[:MAX_DETAILS]
     return {
-        "step": {"id": step.id, "name": step.name}, "serial": service.serial,
-        "captions": captions, "changed": list(step.images),
+        "step": {"id": step.id, "name": step.name}, "captions": captions, "changed": list(step.images),
         "images": await service.read(image_details, shown),
     }  # fmt: skip
 
@@ -112,8 +114,7 @@ async def replace(
 
     409 where captions were changed since they were shown.
     """
-    condition = condition_of(request.filter)
-    captions = await service.read(listed_captions, request.words, condition)
+    captions = await service.read(listed_captions, request.words, request.condition)
     changes = await service.decode(find_changes, captions, request.replacement)
     if request.digest is None:
         page = changes[request.offset : request.offset + request.limit]
@@ -126,6 +127,28 @@ async def replace(
         with editing(service.library.database, service.who_of(context), name) as editor:
             make_changes(editor, changes, request.digest or "", request.without)
         return Step(editor.step, name, tuple(editor.images))
+
+    return await _answer(service, await service.write(make))
+
+
+@router.post("/bulk", summary="The same change of all images of a selection")
+async def bulk(
+    request: Annotated[BulkRequest, Depends(BULK)], service: TheEditor, context: TheContext
+) -> dict[str, Any]:
+    """Without `digest` how many captions or images would change; with it they are changed, as one step.
+
+    409 where these are not those that were counted.
+    """
+    change, words, condition = request.bulk_change, request.words, request.condition
+    if request.digest is None:
+        found = await service.read(change.targets, words, condition)
+        return {"count": len(found.targets), "images": found.images, "digest": found.digest}
+
+    def make() -> Step | None:
+        name = request.change.name
+        with editing(service.library.database, service.who_of(context), name) as editor:
+            make_bulk(editor, change, words, condition, request.digest or "")
+        return Step(editor.step, name, tuple(editor.images)) if editor.images else None
 
     return await _answer(service, await service.write(make))
 
